@@ -1,0 +1,7 @@
+"""Wavelet compression of convolutional networks for OpenMMLab: WCC layers, quantizers, schedules, presets."""
+from . import compat
+from .version import __version__
+
+__all__ = ['__version__']
+
+compat.apply()

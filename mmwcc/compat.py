@@ -1,0 +1,173 @@
+"""What mmwcc changes in an installed mmengine so that stock OpenMMLab programs work with it.
+
+:func:`apply` runs at ``import mmwcc``. It imports neither mmengine nor torch: a change is made at once to what is
+loaded already, and otherwise right after the module it concerns has been loaded. The changes, all of them additions or
+repairs:
+
+1. ``mmwcc::path/to/config.py`` may stand in ``_base_`` and be asked of ``mmengine.hub``, which know a fixed list of
+   packages (``MODULE2PACKAGE``).
+2. ``mmseg::`` bases work where mmsegmentation's modules come from a distribution of another name, as in the maintained
+   forks: the same list then names the module.
+3. ``is_installed`` and ``get_installed_path`` of mmengine look for the module itself. The originals need
+   ``pkg_resources``, which setuptools 82 removed, and answer a folder that does not exist for editable installs.
+4. From 2.6 on, ``torch.load`` refuses classes it does not know, among them those in the checkpoints that mmengine
+   itself writes, so that they can be neither resumed nor tested. Exactly those classes are allowed: mmengine's
+   ``HistoryBuffer`` with its four statistics, and NumPy arrays and scalars of numbers.
+"""
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import pickle
+import sys
+from importlib import metadata
+
+__all__ = ['apply']
+
+
+def apply() -> None:
+    """Make the changes listed above, now or as soon as mmengine and torch are imported. Idempotent."""
+    for name, change in _CHANGES.items():
+        if name in sys.modules:
+            change(sys.modules[name])
+    if not any(isinstance(finder, _ChangeAfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _ChangeAfterImport())
+
+
+def _register_packages(config_utils) -> None:
+    """Change ``mmengine.config.utils``: name mmwcc, and mmseg under the name it is installed as."""
+    packages = config_utils.MODULE2PACKAGE
+    packages.setdefault('mmwcc', 'mmwcc')
+    if _module_origin('mmseg') and not _has_distribution('mmsegmentation'):
+        packages['mmseg'] = 'mmseg'
+
+
+def _repair_lookups(package_utils) -> None:
+    """Change ``mmengine.utils.package_utils``, and the modules that have imported its functions by name already."""
+    importers = ('mmengine.utils', 'mmengine.config.config', 'mmengine.hub.hub')
+    for module in (package_utils, *(sys.modules[name] for name in importers if name in sys.modules)):
+        for function in (is_installed, get_installed_path):
+            if hasattr(module, function.__name__):
+                setattr(module, function.__name__, function)
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported or is an installed distribution.
+
+    Args:
+        package: Name of a module (``mmseg``) or of the distribution it comes from (``mmsegmentation``).
+    """
+    return any(map(_module_origin, _module_names(package))) or _has_distribution(package)
+
+
+def get_installed_path(package: str) -> str:
+    """Return the folder of an installed package, editable or not.
+
+    Args:
+        package: Name of a module (``mmseg``) or of the distribution it comes from (``mmsegmentation``).
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: If there is no such package.
+    """
+    for name in _module_names(package):
+        origin = _module_origin(name)
+        if origin:
+            return os.path.dirname(origin)
+    raise metadata.PackageNotFoundError(package)
+
+
+def _module_names(package: str) -> list[str]:
+    """Return the names under which a package may be imported, likeliest first."""
+    config_utils = sys.modules.get('mmengine.config.utils')
+    packages = config_utils.MODULE2PACKAGE if config_utils else {}
+    names = [module for module, distribution in packages.items() if distribution == package]
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        names += (metadata.distribution(package).read_text('top_level.txt') or '').split()
+    return [package, *names]
+
+
+def _module_origin(name: str) -> str | None:
+    """Return the file of an importable top-level package without importing it; None for anything else."""
+    try:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    except ValueError:  # a module that was put into sys.modules by hand has no spec
+        return None
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _allow_checkpoint_classes(_) -> None:
+    """Change ``torch.serialization`` once it and mmengine's ``HistoryBuffer`` are both loaded."""
+    serialization = sys.modules.get('torch.serialization')
+    history_buffer = sys.modules.get('mmengine.logging.history_buffer')
+    if serialization is None or history_buffer is None or _version(sys.modules['torch']) < (2, 6):
+        return
+    import numpy as np
+    try:
+        from numpy._core import multiarray
+    except ImportError:  # NumPy 1
+        from numpy.core import multiarray
+    allowed = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
+    allowed += [type(np.dtype(name)) for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')]
+    # NumPy 1 and 2 write different paths for the same two functions; a checkpoint may come from either.
+    allowed += [(getattr(multiarray, function), f'numpy.{core}.multiarray.{function}')
+                for function in ('_reconstruct', 'scalar') for core in ('core', '_core')]
+    known = serialization.get_safe_globals()
+    if getattr not in known:
+        # HistoryBuffer.min and its like are pickled as getattr(HistoryBuffer, 'min').
+        allowed.append((_get_statistic, 'builtins.getattr'))
+    serialization.add_safe_globals([entry for entry in allowed if entry not in known])
+
+
+def _get_statistic(owner: type, name: str):
+    """Stand in for ``getattr`` while a checkpoint is loaded: hand out the statistics of ``HistoryBuffer`` only."""
+    if owner is sys.modules['mmengine.logging.history_buffer'].HistoryBuffer and name in _STATISTICS:
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'torch.load: attribute {name!r} of {owner!r} is not among what mmengine writes to '
+                                 'checkpoints, so it was refused. If you trust the file, load it with '
+                                 'weights_only=False, or set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.')
+
+
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def _version(module) -> tuple[int, int]:
+    major, minor = str(module.__version__).split('.')[:2]
+    return int(major), int(minor)
+
+
+_CHANGES = {
+    'mmengine.config.utils': _register_packages,
+    'mmengine.utils.package_utils': _repair_lookups,
+    'mmengine.logging.history_buffer': _allow_checkpoint_classes,
+    'torch.serialization': _allow_checkpoint_classes,
+}
+
+
+class _ChangeAfterImport(importlib.abc.MetaPathFinder):
+    """Let the modules of ``_CHANGES`` be found as always, and apply their change when they have been executed."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in _CHANGES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_and_change(module) -> None:
+            execute(module)
+            _CHANGES[fullname](module)
+
+        spec.loader.exec_module = execute_and_change
+        return spec
