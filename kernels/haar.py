@@ -1,0 +1,174 @@
+"""The orthonormal Haar transform of a feature map: norms, pack (map to kept rows) and unpack (kept rows to map)."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dispatch import accelerate_on_cpu
+from .layout import fold, is_channels_last, padded_size, unfold
+from .library import register
+from .select import slot_of
+
+__all__ = ['haar_norms', 'haar_pack', 'haar_unpack']
+
+
+def _analysis(x: Tensor, levels: int) -> Tensor:
+    """Transform (B, C, H, W) to coefficients (B, N, C) in position order, in float32 at least."""
+    height, width = x.shape[2:]
+    x = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
+    running = F.pad(x, (0, 0, 0, padded_size(width, levels) - width, 0, padded_size(height, levels) - height))
+    details = []
+    for _ in range(levels):
+        top, bottom = running[:, 0::2], running[:, 1::2]
+        total, change = top + bottom, top - bottom
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        details.append(torch.stack([change[:, :, even] + change[:, :, odd], total[:, :, even] - total[:, :, odd],
+                                    change[:, :, even] - change[:, :, odd]], dim=3) / 2)
+        running = (total[:, :, even] + total[:, :, odd]) / 2
+    return fold(running, details[::-1])
+
+
+def _synthesis(coefficients: Tensor, height: int, width: int, levels: int) -> Tensor:
+    """Invert :func:`_analysis`: coefficients (B, N, C) to a channel-last map (B, height, width, C)."""
+    batch, _, channels = coefficients.shape
+    running, details = unfold(coefficients, padded_size(height, levels), padded_size(width, levels), levels)
+    for detail in details:
+        horizontal, vertical, diagonal = (detail / 2).unbind(3)
+        running = running / 2
+        total_even, total_odd = running + vertical, running - vertical
+        change_even, change_odd = horizontal + diagonal, horizontal - diagonal
+        cells = torch.stack([total_even + change_even, total_odd + change_odd, total_even - change_even,
+                             total_odd - change_odd], dim=3)
+        rows, cols = running.shape[1:3]
+        cells = cells.reshape(batch, rows, cols, 2, 2, channels).permute(0, 1, 3, 2, 4, 5)
+        running = cells.reshape(batch, 2 * rows, 2 * cols, channels)
+    return running[:, :height, :width]
+
+
+def _norms(x: Tensor, levels: int) -> Tensor:
+    return _analysis(x, levels).square().sum(-1)
+
+
+def _pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
+    rows = _analysis(x, levels)[slot >= 0]
+    return rows.reshape(x.shape[0], k, x.shape[1]).to(x.dtype)
+
+
+def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
+            channels_last: bool) -> Tensor:
+    compute = torch.promote_types(rows.dtype, torch.float32)
+    coefficients = rows.new_zeros(*slot.shape, rows.shape[2], dtype=compute)
+    coefficients[slot >= 0] = rows.reshape(-1, rows.shape[2]).to(compute)
+    y = _synthesis(coefficients, height, width, levels)
+    if bias is not None:
+        y = y + bias.to(compute)
+    return _empty_map(rows, height, width, channels_last).copy_(y.permute(0, 3, 1, 2))
+
+
+def _empty_map(rows, height, width, channels_last):
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(rows.shape[0], rows.shape[2], height, width, dtype=rows.dtype, device=rows.device,
+                       memory_format=memory_format)
+
+
+def _positions(x: Tensor, levels: int):
+    torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
+    return padded_size(x.shape[2], levels) * padded_size(x.shape[3], levels)
+
+
+def _fake_norms(x, levels):
+    return x.new_empty(x.shape[0], _positions(x, levels), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _fake_pack(x, slot, k, levels):
+    _positions(x, levels)
+    return x.new_empty(x.shape[0], k, x.shape[1])
+
+
+def _fake_unpack(rows, slot, bias, height, width, levels, channels_last):
+    return _empty_map(rows, height, width, channels_last)
+
+
+# Both gradients need the kept positions only, so they save one byte a position, not the four of the slot map.
+def _save_pack(ctx, inputs, output):
+    x, slot, _, levels = inputs
+    ctx.save_for_backward(slot >= 0)
+    ctx.shape = (*x.shape[2:], levels, is_channels_last(x))
+
+
+def _pack_backward(ctx, grad):
+    keep, = ctx.saved_tensors
+    return haar_unpack(grad, slot_of(keep), None, *ctx.shape), None, None, None
+
+
+def _save_unpack(ctx, inputs, output):
+    rows, slot, _, _, _, levels, _ = inputs
+    ctx.save_for_backward(slot >= 0)
+    ctx.k, ctx.levels = rows.shape[1], levels
+
+
+def _unpack_backward(ctx, grad):
+    keep, = ctx.saved_tensors
+    rows = haar_pack(grad, slot_of(keep), ctx.k, ctx.levels) if ctx.needs_input_grad[0] else None
+    bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+    return rows, None, bias, None, None, None, None
+
+
+_norms_op = register('haar_norms(Tensor x, int levels) -> Tensor', _norms, _fake_norms)
+_pack_op = register('haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> Tensor', _pack, _fake_pack, _save_pack,
+                    _pack_backward)
+_unpack_op = register(
+    'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last) '
+    '-> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward)
+
+
+for _name, _reference in (('haar_norms', _norms), ('haar_pack', _pack), ('haar_unpack', _unpack)):
+    accelerate_on_cpu(_name, 'haar', _reference)
+
+
+def haar_norms(x: Tensor, levels: int) -> Tensor:
+    """Return the squared norm over channels of each wavelet position of ``x``.
+
+    Args:
+        x: Feature map, shape (B, C, H, W), any floating dtype and layout.
+        levels: Depth of the transform, at least 1.
+
+    Returns:
+        Norms in position order, shape (B, N), float32 (float64 for float64 input). They carry no gradient.
+    """
+    return _norms_op(x, levels)
+
+
+def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
+    """Transform ``x`` and keep the coefficients that ``slot`` numbers: ``T H x`` of equation (9).
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        slot: Row of each position or -1, shape (B, N), int32, exactly ``k`` of them kept in every image.
+        k: Kept positions an image.
+        levels: Depth of the transform.
+
+    Returns:
+        Kept coefficients, shape (B, k, C), dtype of ``x``. The gradient is :func:`haar_unpack`.
+    """
+    return _pack_op(x, slot, k, levels)
+
+
+def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
+                channels_last: bool) -> Tensor:
+    """Put rows back at their positions, zeros elsewhere, and invert the transform: ``H^T T^T rows`` of equation (9).
+
+    Args:
+        rows: Kept coefficients, shape (B, k, C).
+        slot: Row of each position or -1, shape (B, N), int32.
+        bias: Added once to every pixel, shape (C,), or None.
+        height: Height of the map in pixels; the padding up to a multiple of ``2**levels`` is cropped.
+        width: Width of the map in pixels.
+        levels: Depth of the transform.
+        channels_last: Whether the result is in torch's channels_last memory format.
+
+    Returns:
+        Feature map, shape (B, C, height, width), dtype of ``rows``. The gradient is :func:`haar_pack`.
+    """
+    return _unpack_op(rows, slot, bias, height, width, levels, channels_last)

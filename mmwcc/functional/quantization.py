@@ -1,0 +1,193 @@
+"""Fake quantization, and products of quantized operands that save each unquantized operand once.
+
+Autograd of ``F.linear(quantize(x), quantize(weight))`` would keep ``x`` for the quantizer and its quantized copy for
+the product. The functions here keep ``x`` and ``weight`` only and quantize again in backward.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmwcc import kernels
+
+__all__ = ['QuantizationSpec', 'normalization', 'quantize', 'quantized_conv2d', 'quantized_linear']
+
+
+class QuantizationSpec(NamedTuple):
+    """How a quantizer rounds: everything about it that is not a tensor.
+
+    Attributes:
+        bits: Width in 2 ... 16, or 32 for no quantization.
+        symmetric: Whether a signed grid leaves out its lowest level.
+        clip_gradient: Whether the gradient is zero outside the clips.
+        alpha_scale: Factor on the gradient of ``clip_alpha``.
+        normalize: '', 'standard' (quantize ``(w - mean) / std``) or 'rescale' (the same, times ``std``).
+    """
+    bits: int
+    symmetric: bool = True
+    clip_gradient: bool = True
+    alpha_scale: float = 1.0
+    normalize: str = ''
+
+    @property
+    def grid(self) -> tuple:
+        """Return the static arguments of the fake-quantization operator."""
+        return self.bits, self.symmetric, self.clip_gradient, self.alpha_scale
+
+
+OFF = QuantizationSpec(bits=32)
+
+
+def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased standard deviation of a weight tensor, without gradient, in float32 at least."""
+    std, mean = torch.std_mean(weight.detach().to(torch.promote_types(weight.dtype, torch.float32)))
+    return mean, std
+
+
+def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec) -> Tensor:
+    if spec.bits == 32:
+        return x
+    if not spec.normalize:
+        return kernels.fake_quant(x, clip_alpha, signed, *spec.grid)
+    mean, std = normalization(x)
+    rounded = kernels.fake_quant((x - mean) / std, clip_alpha, signed, *spec.grid)
+    return rounded * std if spec.normalize == 'rescale' else rounded
+
+
+def _backward(grad: Tensor, x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None,
+              spec: QuantizationSpec) -> tuple[Tensor, Tensor | None]:
+    if spec.bits == 32:
+        # A zero, not None: with DistributedDataParallel every parameter needs a gradient in every step.
+        return grad, None if clip_alpha is None else torch.zeros_like(clip_alpha)
+    if not spec.normalize:
+        return kernels.fake_quant_backward(grad, x, clip_alpha, signed, *spec.grid)
+    mean, std = normalization(x)
+    grad = grad * std if spec.normalize == 'rescale' else grad
+    grad, grad_alpha = kernels.fake_quant_backward(grad, (x - mean) / std, clip_alpha, signed, *spec.grid)
+    return grad / std, grad_alpha
+
+
+class _Quantize(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, clip_alpha, signed, spec):
+        ctx.save_for_backward(x, clip_alpha, signed)
+        ctx.spec = spec
+        return _forward(x, clip_alpha, signed, spec).view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return *_backward(grad, *ctx.saved_tensors, ctx.spec), None, None
+
+
+def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSpec) -> Tensor:
+    """Return ``x`` rounded as ``spec`` says, differentiable in ``x`` and ``clip_alpha``.
+
+    Args:
+        x: Values, any shape.
+        clip_alpha: Learned clip, one element.
+        signed: Whether negative values have levels, one boolean element.
+        spec: The grid.
+
+    Returns:
+        Rounded values, shape of ``x``; ``x`` itself at 32 bits.
+
+    Reference:
+        Finder et al., NeurIPS 2022, equations (1) and (2).
+    """
+    return _Quantize.apply(x, clip_alpha, signed, spec)
+
+
+class _QuantizedProduct(torch.autograd.Function):
+    """``product(quantize(x), quantize(weight))`` for a linear map of rows or a convolution of maps."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, act, wgt, conv, dtype):
+        ctx.save_for_backward(x, weight, act_alpha, act_signed, weight_alpha, weight_signed)
+        ctx.static = act, wgt, conv, dtype
+        ctx.bias = None if bias is None else bias.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            left = _forward(x, act_alpha, act_signed, act).to(dtype)
+            right = _forward(weight, weight_alpha, weight_signed, wgt).to(dtype)
+            if conv is None:
+                return F.linear(left, right.flatten(1))
+            return F.conv2d(left, right, None if bias is None else bias.to(dtype), *conv)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, act_alpha, act_signed, weight_alpha, weight_signed = ctx.saved_tensors
+        act, wgt, conv, dtype = ctx.static
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        need_x = need_x or ctx.needs_input_grad[3]
+        need_weight = need_weight or ctx.needs_input_grad[5]
+        left = _forward(x, act_alpha, act_signed, act).to(dtype)
+        right = _forward(weight, weight_alpha, weight_signed, wgt).to(dtype)
+        grad_x = grad_weight = grad_bias = grad_act_alpha = grad_weight_alpha = None
+        if conv is None:
+            if need_x:
+                grad_x = grad @ right.flatten(1)
+            if need_weight:
+                grad_weight = (grad.flatten(0, 1).t() @ left.flatten(0, 1)).view_as(weight)
+        else:
+            stride, padding, dilation, groups = conv
+            grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+                grad, left, right, None if ctx.bias is None else [weight.shape[0]], stride, padding, dilation, False,
+                [0, 0], groups, [need_x, need_weight, need_bias])
+        if need_x:
+            grad_x, grad_act_alpha = _backward(grad_x.to(x.dtype), x, act_alpha, act_signed, act)
+        if need_weight:
+            grad_weight, grad_weight_alpha = _backward(
+                grad_weight.to(weight.dtype), weight, weight_alpha, weight_signed, wgt)
+        if need_bias:
+            grad_bias = grad_bias.to(ctx.bias)
+        return (grad_x, grad_weight, grad_bias, grad_act_alpha, None, grad_weight_alpha, None, None, None, None, None)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, conv) -> Tensor:
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    if x.dtype == torch.float64:
+        dtype = x.dtype
+    act_alpha, act_signed, act_spec = act or (None, None, OFF)
+    weight_alpha, weight_signed, weight_spec = wgt or (None, None, OFF)
+    return _QuantizedProduct.apply(x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, act_spec,
+                                   weight_spec, conv, dtype)
+
+
+def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None) -> Tensor:
+    """Multiply rows by a point-wise kernel, both quantized; autograd saves the unquantized rows only.
+
+    Args:
+        rows: Kept coefficients, shape (B, k, C).
+        weight: Point-wise kernel, shape (O, C, 1, 1).
+        act: ``(clip_alpha, signed, spec)`` of the rows' quantizer, or None to leave them. Defaults to None.
+        wgt: The same for the weight. Defaults to None.
+
+    Returns:
+        Products, shape (B, k, O), in the autocast dtype where autocast is on.
+    """
+    return _product(rows, weight, None, act, wgt, None)
+
+
+def quantized_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=(1, 1), padding=(0, 0),
+                     dilation=(1, 1), groups: int = 1, *, act=None, wgt=None) -> Tensor:
+    """Convolve a map with a kernel, both quantized; autograd saves the unquantized map only.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        weight: Kernel, shape (O, C / groups, Kh, Kw).
+        bias: Shape (O,). Defaults to None.
+        stride: As in :func:`torch.nn.functional.conv2d`, as padding, dilation and groups; pairs of integers.
+        padding: Zeros on each side, a pair of integers.
+        dilation: A pair of integers.
+        groups: Number of groups. Defaults to 1.
+        act: ``(clip_alpha, signed, spec)`` of the map's quantizer, or None to leave it. Defaults to None.
+        wgt: The same for the weight. Defaults to None.
+
+    Returns:
+        Feature map, shape (B, O, H', W').
+    """
+    return _product(x, weight, bias, act, wgt, (stride, padding, dilation, groups))

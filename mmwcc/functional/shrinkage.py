@@ -1,0 +1,122 @@
+"""Joint shrinkage: transform a map, keep the same k wavelet positions in every channel, and back."""
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmwcc import kernels
+
+from .wavelets import decompose2, filter_bank, recompose2
+
+__all__ = ['SELECTIONS', 'WAVELETS', 'kept_positions', 'pack', 'unpack']
+
+WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
+"""Wavelets of Table 7; filters from PyWavelets, periodized boundaries."""
+
+SELECTIONS = ('energy', 'coarse')
+"""Selection policies: k largest joint energies (data-dependent), or the k coarsest positions (fixed; footnote 3)."""
+
+
+def kept_positions(positions: int, keep_ratio: float) -> int:
+    """Return k = max(1, ceil(keep_ratio * positions)), in integer arithmetic so that exports keep it dynamic."""
+    ratio = Fraction(keep_ratio).limit_denominator(10**6)
+    return max(1, -(-positions * ratio.numerator // ratio.denominator)) if ratio else 1
+
+
+def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
+    """Transform (B, C, H, W) to coefficients (B, N, C) in position order, zero-padded, in float32 at least."""
+    height, width = x.shape[2:]
+    running = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
+    running = F.pad(running, (0, 0, 0, kernels.padded_size(width, levels) - width, 0,
+                              kernels.padded_size(height, levels) - height))
+    details = []
+    for _ in range(levels):
+        running, detail = decompose2(running, filter_bank(wavelet))
+        details.append(detail)
+    return kernels.fold(running, details[::-1])
+
+
+def _select(norms: Tensor, k: int, height: int, width: int, levels: int, selection: str) -> Tensor:
+    if selection == 'energy':
+        return kernels.select(norms, k)
+    rank = kernels.coarse_rank(kernels.padded_size(height, levels), kernels.padded_size(width, levels), levels,
+                               norms.device)
+    return kernels.slot_of((rank < k).expand(norms.shape))
+
+
+def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar',
+         selection: str = 'energy') -> tuple[Tensor, Tensor]:
+    """Transform ``x`` and keep the coefficients at k positions, the same ones in every channel of an image.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        keep_ratio: Fraction of the N positions to keep, in (0, 1].
+        levels: Depth of the transform. Defaults to 3.
+        wavelet: One of :data:`WAVELETS` or any discrete PyWavelets wavelet. Defaults to 'haar'.
+        selection: One of :data:`SELECTIONS`. Defaults to 'energy'.
+
+    Returns:
+        ``rows``, shape (B, k, C), the kept coefficients, which carry the gradient; and ``slot``, shape (B, N), int32,
+        the row of each position or -1 (see :mod:`mmwcc.kernels.layout`).
+
+    Reference:
+        Finder et al., NeurIPS 2022, equation (9): ``T H x``.
+    """
+    batch, channels, height, width = x.shape
+    positions = kernels.padded_size(height, levels) * kernels.padded_size(width, levels)
+    k = kept_positions(positions, keep_ratio)
+    if wavelet == 'haar':
+        if selection == 'energy':
+            norms = kernels.haar_norms(x.detach(), levels)
+        else:
+            norms = x.new_empty(batch, positions, dtype=torch.float32)
+        slot = _select(norms, k, height, width, levels, selection)
+        return kernels.haar_pack(x, slot, k, levels), slot
+    coefficients = _coefficients(x, wavelet, levels)
+    slot = _select(coefficients.detach().square().sum(-1), k, height, width, levels, selection)
+    index = torch.where(slot >= 0, 0, 1).argsort(dim=1, stable=True)[:, :k]
+    index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
+    rows = coefficients.flatten(0, 1).index_select(0, index.flatten())
+    return rows.reshape(batch, k, channels).to(x.dtype), slot
+
+
+def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: tuple[int, int], levels: int = 3,
+           wavelet: str = 'haar', channels_last: bool = False) -> Tensor:
+    """Put ``rows`` back at their positions, zeros elsewhere, invert the transform, crop and add the bias.
+
+    Args:
+        rows: Coefficients, shape (B, k, C).
+        slot: Row of each position or -1, shape (B, N), int32, from :func:`pack`.
+        bias: Added once to every pixel, shape (C,). Defaults to None.
+        size: Height and width of the map in pixels.
+        levels: Depth of the transform. Defaults to 3.
+        wavelet: Wavelet that :func:`pack` used. Defaults to 'haar'.
+        channels_last: Whether the result is in torch's channels_last memory format. Defaults to False.
+
+    Returns:
+        Feature map, shape (B, C, height, width), dtype of ``rows``.
+
+    Reference:
+        Finder et al., NeurIPS 2022, equation (9): ``H^T T^T rows``, with the synthesis filters in place of ``H^T``.
+    """
+    height, width = size
+    if wavelet == 'haar':
+        return kernels.haar_unpack(rows, slot, bias, height, width, levels, channels_last)
+    batch, k, channels = rows.shape
+    compute = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    # Row k of each image is the zero that dropped positions read.
+    padded = F.pad(compute, (0, 0, 0, 1)).flatten(0, 1)
+    first = torch.arange(batch, device=rows.device).unsqueeze(1) * (k + 1)
+    coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten())
+    running, details = kernels.unfold(coefficients.reshape(*slot.shape, channels), kernels.padded_size(height, levels),
+                                      kernels.padded_size(width, levels), levels)
+    for detail in details:
+        running = recompose2(running, detail, filter_bank(wavelet))
+    y = running[:, :height, :width]
+    if bias is not None:
+        y = y + bias.to(y.dtype)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return y.to(rows.dtype).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
