@@ -1,0 +1,56 @@
+"""Quantized convolution."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmwcc.functional import quantized_conv2d
+from mmwcc.registry import MODELS
+
+from .swap import CompressedConvMixin
+
+__all__ = ['QuantConv2d']
+
+
+@MODELS.register_module()
+class QuantConv2d(CompressedConvMixin, nn.Conv2d):
+    """A convolution with quantized weights and input, of any kernel, stride, padding, dilation and groups.
+
+    Parameters keep their names and shapes, so checkpoints of ``nn.Conv2d`` load with only the quantizers' keys
+    missing. Backward keeps the unquantized input once and quantizes it again.
+
+    Args:
+        in_channels: As in :class:`torch.nn.Conv2d`, as all arguments up to ``dtype``.
+        weight_quant: Quantizer of the weight, or its config. Defaults to None, not quantized.
+        act_quant: Quantizer of the input, or its config. Defaults to None, not quantized.
+
+    Shape:
+        As :class:`torch.nn.Conv2d`.
+
+    Raises:
+        TypeError: If a quantizer is neither None, a quantizer nor a dict with a type.
+        ValueError: If an argument of the convolution or of a quantizer is outside its range.
+
+    Example:
+        >>> layer = QuantConv2d(8, 16, 3, padding=1, act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+        >>> layer(torch.rand(1, 8, 5, 5)).shape
+        torch.Size([1, 16, 5, 5])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
+                 groups: int = 1, bias: bool = True, padding_mode: str = 'zeros', device=None, dtype=None, *,
+                 weight_quant: dict | None = None, act_quant: dict | None = None) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+                         device, dtype)
+        self._build_quantizers(weight_quant, act_quant)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        batch = self._batched(x)
+        padding = self.padding
+        if self.padding_mode != 'zeros' or isinstance(padding, str):
+            mode = 'constant' if self.padding_mode == 'zeros' else self.padding_mode
+            batch, padding = F.pad(batch, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
+        y = quantized_conv2d(batch, weight, bias, self.stride, padding, self.dilation, self.groups,
+                             act=self._quantization('act_quant', batch),
+                             wgt=self._quantization('weight_quant', weight))
+        return y if x.dim() == 4 else y.squeeze(0)

@@ -1,0 +1,85 @@
+"""What every layer that replaces ``nn.Conv2d`` shares: its quantizers, how it takes over, how it loads."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mmwcc.quantizers import UniformQuantizer
+from mmwcc.registry import MODELS
+
+__all__ = ['CompressedConvMixin', 'build_quantizer']
+
+
+def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | None) -> UniformQuantizer | None:
+    """Build the quantizer that ``config`` describes.
+
+    Args:
+        owner: Name of the class that the error speaks for.
+        role: 'weight_quant' or 'act_quant'.
+        config: None, a quantizer, or a dict with a registered ``type``.
+
+    Raises:
+        TypeError: If config is anything else.
+    """
+    if isinstance(config, dict) and 'type' in config:
+        config = MODELS.build(config)
+    if config is not None and not isinstance(config, UniformQuantizer):
+        kind = 'Weight' if role == 'weight_quant' else 'Act'
+        raise TypeError(f'{owner}: {role} must be None, a quantizer or a dict with a type, got {config!r}. Use '
+                        f"dict(type='mmwcc.LearnedClip{kind}Quantizer', bits=8).")
+    return config
+
+
+class CompressedConvMixin:
+    """Give a subclass of ``nn.Conv2d`` a weight and an activation quantizer and a way to take a convolution over."""
+
+    weight_quant: UniformQuantizer | None
+    act_quant: UniformQuantizer | None
+
+    def _build_quantizers(self, weight_quant, act_quant) -> None:
+        self.weight_quant = build_quantizer(type(self).__name__, 'weight_quant', weight_quant)
+        self.act_quant = build_quantizer(type(self).__name__, 'act_quant', act_quant)
+
+    @classmethod
+    def from_conv2d(cls, conv: nn.Conv2d, *, weight_quant=None, act_quant=None, **compression):
+        """Build this layer in the place of ``conv``: same geometry, the same ``weight`` and ``bias`` objects.
+
+        Args:
+            conv: The convolution to replace.
+            weight_quant: As in the constructor, as act_quant.
+            **compression: Other keyword-only arguments of the class.
+
+        Returns:
+            The new layer, on the device and in the training mode of ``conv``.
+        """
+        geometry = dict(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+                        bias=conv.bias is not None)
+        if conv.padding_mode != 'zeros' and any(conv._reversed_padding_repeated_twice):
+            geometry['padding_mode'] = conv.padding_mode
+        quantizers = {role: build_quantizer(cls.__name__, role, config)
+                      for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))}
+        with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
+            layer = cls(conv.in_channels, conv.out_channels, conv.kernel_size, **geometry, **quantizers, **compression)
+        layer.weight, layer.bias = conv.weight, conv.bias
+        return layer.to(conv.weight.device).train(conv.training)
+
+    def _quantization(self, role: str, x: Tensor):
+        quantizer = getattr(self, role)
+        return None if quantizer is None else quantizer.arguments(x)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        name = type(self).__name__
+        if x.dim() not in (3, 4):
+            raise ValueError(f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
+                             'before this layer.')
+        if x.shape[-3] != self.in_channels:
+            raise ValueError(f'{name}: x must have in_channels={self.in_channels} channels, got shape '
+                             f'{tuple(x.shape)}. Give the layer the channel count of its input.')
+        return x if x.dim() == 4 else x.unsqueeze(0)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
+        # The WCC authors' checkpoints hold point-wise kernels of nn.Conv1d, shape (O, C, 1).
+        key = f'{prefix}weight'
+        if key in state_dict and state_dict[key].dim() == 3:
+            state_dict[key] = state_dict[key].unsqueeze(-1)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

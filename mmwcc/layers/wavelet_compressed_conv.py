@@ -1,0 +1,165 @@
+"""Wavelet compressed convolution, and the function that stands for it in ``conv_cfg``."""
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from mmwcc.functional import SELECTIONS, pack, quantized_linear, unpack
+from mmwcc.functional.wavelet_compressed_conv import check_compression, check_keep_ratio
+from mmwcc.kernels import is_channels_last
+from mmwcc.registry import MODELS
+
+from .quant_conv import QuantConv2d
+from .swap import CompressedConvMixin
+
+__all__ = ['WCC', 'WaveletCompressedConv2d', 'is_eligible']
+
+
+def is_eligible(kernel_size, padding, groups: int) -> bool:
+    """Tell whether a convolution can be wavelet compressed: 1x1, no padding, one group; any stride."""
+    return _pair(kernel_size) == (1, 1) and padding in (0, (0, 0), [0, 0], 'valid', 'same') and groups == 1
+
+
+@MODELS.register_module()
+class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
+    """A 1x1 convolution on the jointly largest wavelet coefficients: ``y = H^T T^T K T H x + bias``.
+
+    The input is transformed (H), the ``k = ceil(keep_ratio * N)`` positions of largest energy over all channels are
+    kept (T), quantized, multiplied by the kernel, put back and transformed back. ``keep_ratio=1`` without quantizers
+    is ``nn.Conv2d``. A stride subsamples the input first. Parameters keep their names and shapes.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Must be 1. Defaults to 1.
+        stride: Stride of the convolution. Defaults to 1.
+        padding: Must be 0. Defaults to 0.
+        dilation: Without effect on a 1x1 kernel. Defaults to 1.
+        groups: Must be 1. Defaults to 1.
+        bias: Whether to add a learned bias, once, in the spatial domain. Defaults to True.
+        keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1]. Can be set at any time.
+        levels: Depth of the wavelet transform, at least 1. Defaults to 3.
+        wavelet: 'haar', or a wavelet of PyWavelets. Defaults to 'haar'.
+        selection: 'energy' (largest joint energy) or 'coarse' (coarsest positions). Can be set at any time.
+            Defaults to 'energy'.
+        weight_quant: Quantizer of the weight, or its config. Defaults to None, not quantized.
+        act_quant: Quantizer of the kept coefficients, or its config. Defaults to None, not quantized.
+
+    Shape:
+        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), any H and W, in the memory
+        format of the input; (C, H, W) likewise.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If kernel_size is not 1, padding not 0, groups not 1, keep_ratio not in (0, 1], levels below 1, or
+            wavelet or selection unknown, or act_quant is unsigned.
+
+    Note:
+        The selection carries no gradient. Backward keeps the kept coefficients and one byte a position, not the
+        input.
+
+    Example:
+        >>> layer = WaveletCompressedConv2d(64, 256, keep_ratio=0.25)
+        >>> layer(torch.rand(1, 64, 30, 41)).shape
+        torch.Size([1, 256, 30, 41])
+
+    Reference:
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, equation (9).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size=1, stride=1, padding=0, dilation=1,
+                 groups: int = 1, bias: bool = True, device=None, dtype=None, *, keep_ratio: float,
+                 levels: int = 3, wavelet: str = 'haar', selection: str = 'energy', weight_quant: dict | None = None,
+                 act_quant: dict | None = None) -> None:
+        self._check_geometry(kernel_size, padding, groups)
+        check_compression(type(self).__name__, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet,
+                          selection=selection)
+        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias, 'zeros', device,
+                         dtype)
+        self.keep_ratio, self.selection = keep_ratio, selection
+        self.levels, self.wavelet = levels, wavelet
+        self._build_quantizers(weight_quant, act_quant)
+        if self.act_quant is not None:
+            self.act_quant.require_signed(type(self).__name__)
+
+    @staticmethod
+    def _check_geometry(kernel_size, padding, groups: int) -> None:
+        remedy = "Use QuantConv2d for it, or conv_cfg=dict(type='mmwcc.WCC', ...), which chooses by itself."
+        if _pair(kernel_size) != (1, 1):
+            raise ValueError(f'WaveletCompressedConv2d: kernel_size must be 1, got {kernel_size}. {remedy}')
+        if not is_eligible(1, padding, 1):
+            raise ValueError(f'WaveletCompressedConv2d: padding must be 0, got {padding}. {remedy}')
+        if groups != 1:
+            raise ValueError(f'WaveletCompressedConv2d: groups must be 1, got {groups}. {remedy}')
+
+    @property
+    def keep_ratio(self) -> float:
+        """Fraction of wavelet positions to keep in each image, in (0, 1]."""
+        return self._keep_ratio
+
+    @keep_ratio.setter
+    def keep_ratio(self, keep_ratio: float) -> None:
+        check_keep_ratio(type(self).__name__, keep_ratio)
+        self._keep_ratio = float(keep_ratio)
+
+    @property
+    def selection(self) -> str:
+        """Selection policy, one of :data:`mmwcc.functional.SELECTIONS`."""
+        return self._selection
+
+    @selection.setter
+    def selection(self, selection: str) -> None:
+        if selection not in SELECTIONS:
+            raise ValueError(f"{type(self).__name__}: selection must be one of {', '.join(SELECTIONS)}, got "
+                             f"{selection!r}. Use 'energy' to keep the largest coefficients of each image.")
+        self._selection = selection
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        batch = self._batched(x)
+        channels_last = is_channels_last(batch)
+        if self.stride != (1, 1):
+            batch = batch[:, :, ::self.stride[0], ::self.stride[1]]
+        rows, slot = pack(batch, keep_ratio=self.keep_ratio, levels=self.levels, wavelet=self.wavelet,
+                          selection=self.selection)
+        if self.weight_quant is None and self.act_quant is None:
+            rows = F.linear(rows, weight.flatten(1))
+        else:
+            rows = quantized_linear(rows, weight, act=self._quantization('act_quant', rows),
+                                    wgt=self._quantization('weight_quant', weight))
+        y = unpack(rows, slot, bias, size=batch.shape[2:], levels=self.levels, wavelet=self.wavelet,
+                   channels_last=channels_last)
+        return y if x.dim() == 4 else y.squeeze(0)
+
+    def extra_repr(self) -> str:
+        return (f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
+                f'wavelet={self.wavelet!r}, selection={self.selection!r}')
+
+
+@MODELS.register_module()
+def WCC(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
+        bias: bool = True, *, weight_quant: dict | None = None, act_quant: dict | None = None,
+        **compression) -> nn.Conv2d:
+    """Build the compressed layer that fits a convolution: ``conv_cfg=dict(type='mmwcc.WCC', keep_ratio=0.25, ...)``.
+
+    OpenMMLab hands one ``conv_cfg`` to stems, depthwise and point-wise convolutions alike, so this function chooses:
+    an eligible 1x1 becomes :class:`WaveletCompressedConv2d`, anything else :class:`QuantConv2d`, or
+    ``torch.nn.Conv2d`` where nothing is quantized.
+
+    Args:
+        in_channels: As in :class:`torch.nn.Conv2d`, as all arguments up to ``bias``.
+        weight_quant: Quantizer config of the weight. Defaults to None, not quantized.
+        act_quant: Quantizer config of the input. Defaults to None, not quantized.
+        **compression: keep_ratio, levels, wavelet and selection of :class:`WaveletCompressedConv2d`.
+
+    Returns:
+        The layer.
+    """
+    geometry = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias)
+    if is_eligible(kernel_size, padding, groups):
+        return WaveletCompressedConv2d(in_channels, out_channels, kernel_size, **geometry, **compression,
+                                       weight_quant=weight_quant, act_quant=act_quant)
+    if weight_quant is None and act_quant is None:
+        return nn.Conv2d(in_channels, out_channels, kernel_size, **geometry)
+    return QuantConv2d(in_channels, out_channels, kernel_size, **geometry, weight_quant=weight_quant,
+                       act_quant=act_quant)

@@ -1,0 +1,87 @@
+"""Starting clips from data: statistics that come out the same on one process and on many."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'measure']
+
+CALIBRATIONS = ('mse', 'percentile', 'lsq')
+"""Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
+
+_BINS = 4096
+_CANDIDATES = 128
+
+
+class Magnitudes(NamedTuple):
+    """Histogram of |x| over all ranks.
+
+    Attributes:
+        counts: Number of values in each bin, shape (bins,), float64.
+        largest: Upper edge of the last bin, a scalar tensor.
+        negative: Whether any value is below zero, a scalar boolean tensor.
+    """
+    counts: Tensor
+    largest: Tensor
+    negative: Tensor
+
+    @property
+    def centres(self) -> Tensor:
+        """Return the magnitude that each bin stands for, shape (bins,), float64."""
+        bins = len(self.counts)
+        return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) / bins * self.largest
+
+
+def measure(x: Tensor, reduce: bool) -> Magnitudes:
+    """Take the histogram of the finite magnitudes of ``x``.
+
+    Args:
+        x: Values, any shape.
+        reduce: Whether to join the values of all ranks of the default process group, if there is one.
+    """
+    x = x.detach().flatten().float()
+    x = x[x.isfinite()]
+    reduce = reduce and dist.is_available() and dist.is_initialized()
+    extremes = torch.zeros(2, device=x.device)
+    if x.numel():
+        extremes = torch.stack([x.abs().max(), (x < 0).any().float()])
+    if reduce:
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+    largest, negative = extremes
+    counts = torch.zeros(_BINS, device=x.device, dtype=torch.float64)
+    if largest > 0:
+        counts = torch.histc(x.abs(), bins=_BINS, min=0, max=largest.item()).double()
+        if reduce:
+            dist.all_reduce(counts)
+    return Magnitudes(counts, largest.double(), negative.bool())
+
+
+def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: float) -> float:
+    """Choose the clip of a uniform grid with ``levels`` steps between zero and the clip.
+
+    Args:
+        magnitudes: Statistics of the values.
+        method: One of :data:`CALIBRATIONS`.
+        levels: Number of positive levels of the grid.
+        percentile: Share of magnitudes below the clip in percent, for 'percentile'.
+
+    Returns:
+        The clip; 0 if every value is zero.
+    """
+    counts, largest = magnitudes.counts, magnitudes.largest.item()
+    if largest == 0:
+        return 0.0
+    centres = magnitudes.centres
+    if method == 'percentile':
+        reached = counts.cumsum(0) >= counts.sum() * percentile / 100
+        return (reached.int().argmax().item() + 1) / len(counts) * largest
+    if method == 'lsq':
+        mean = ((counts * centres).sum() / counts.sum()).item()
+        return 2 * mean * levels**0.5
+    clips = largest * torch.logspace(-3, 0, _CANDIDATES, base=10, device=counts.device, dtype=torch.float64)
+    steps = (clips / levels).unsqueeze(1)
+    error = ((centres / steps).clamp(max=levels).round() * steps - centres).square() @ counts
+    return clips[error.argmin()].item()

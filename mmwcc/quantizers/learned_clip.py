@@ -1,0 +1,97 @@
+"""The paper's quantizers: a learned clip on a symmetric grid, straight-through gradients."""
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmwcc.functional.quantization import QuantizationSpec, normalization
+from mmwcc.registry import MODELS
+
+from .base import UniformQuantizer
+
+__all__ = ['LearnedClipActQuantizer', 'LearnedClipWeightQuantizer']
+
+
+@MODELS.register_module()
+class LearnedClipActQuantizer(UniformQuantizer):
+    """Quantize activations or wavelet coefficients with a learned clip.
+
+    Args:
+        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        signed: Whether negative values have levels; None decides at calibration. Defaults to None.
+        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
+        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
+        initial_clip: Start of the clip without calibration; the authors use 8. Defaults to 8.0.
+
+    Raises:
+        TypeError: If bits is not an integer.
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> quantizer = LearnedClipActQuantizer(bits=2, signed=True, calibration=None, initial_clip=1.0)
+        >>> quantizer(torch.tensor([-3.0, 0.2, 0.6])).tolist()
+        [-1.0, 0.0, 1.0]
+
+    Reference:
+        Finder et al., NeurIPS 2022, equations (1) and (2); Li et al., ICLR 2020 (APoT), uniform form.
+    """
+
+    def __init__(self, bits: int = 8, *, signed: bool | None = None, calibration: str | None = 'mse',
+                 percentile: float = 99.9, initial_clip: float = 8.0) -> None:
+        super().__init__(bits, signed=signed, calibration=calibration, percentile=percentile,
+                         initial_clip=initial_clip)
+
+    def spec(self, x: Tensor) -> QuantizationSpec:
+        return QuantizationSpec(self.bits)
+
+
+@MODELS.register_module()
+class LearnedClipWeightQuantizer(UniformQuantizer):
+    """Quantize a weight tensor with a learned clip, as it is or normalized to zero mean and unit deviation.
+
+    Args:
+        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        normalize: None quantizes ``w`` itself. 'standard' quantizes ``(w - mean) / std`` and leaves scale and mean
+            to the BatchNorm that follows, as the authors do. 'rescale' multiplies by ``std`` again, for layers
+            without a normalization after them. Mean and std are constants in backward. Defaults to None, because
+            the other two change what a trained network computes, by the mean they take away: a dense DeepLabV3+
+            on CamVid kept 47.0 of 47.1 mIoU at 8/8 bits before any training with None, 36.8 with 'rescale'.
+        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
+        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
+        initial_clip: Start of the clip without calibration, in the units of what is quantized; the authors
+            use 3 standard deviations. Defaults to 3.0.
+
+    Raises:
+        TypeError: If bits is not an integer.
+        ValueError: If an argument is outside its range, or (when first used) if the weights are all equal, so that
+            they have no deviation to divide by.
+
+    Reference:
+        Finder et al., NeurIPS 2022, section 3; Li et al., ICLR 2020 (APoT), weight normalization.
+    """
+
+    shared_between_ranks = True
+
+    def __init__(self, bits: int = 8, *, normalize: str | None = None, calibration: str | None = 'mse',
+                 percentile: float = 99.9, initial_clip: float = 3.0) -> None:
+        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip)
+        if normalize not in ('standard', 'rescale', None):
+            raise ValueError("LearnedClipWeightQuantizer: normalize must be 'standard', 'rescale' or None, got "
+                             f'{normalize!r}. Use None to quantize the weights as they are.')
+        self.normalize = normalize
+
+    def spec(self, x: Tensor) -> QuantizationSpec:
+        # The gradient of the weights is straight-through everywhere: a clipped weight can come back.
+        return QuantizationSpec(self.bits, clip_gradient=False, normalize=self.normalize or '')
+
+    def prepare(self, x: Tensor) -> Tensor:
+        if self.normalize is None:
+            return x
+        mean, std = normalization(x)
+        if not std > 0:
+            raise ValueError(f'LearnedClipWeightQuantizer: the weights must differ from each other for normalize='
+                             f'{self.normalize!r}, got a tensor of shape {tuple(x.shape)} with std {std.item():g}. '
+                             'Use normalize=None for this layer, or keep it dense.')
+        return (x - mean) / std
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, normalize={self.normalize!r}'

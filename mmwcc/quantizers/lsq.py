@@ -1,0 +1,84 @@
+"""Learned step size quantization (LSQ) behind the same base: the strong baseline."""
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmwcc.functional.quantization import QuantizationSpec
+from mmwcc.registry import MODELS
+
+from .base import UniformQuantizer
+
+__all__ = ['LSQActQuantizer', 'LSQWeightQuantizer']
+
+
+class _LSQQuantizer(UniformQuantizer):
+    """Learn the step ``s = clip_alpha / n`` with LSQ's gradient and its scale ``g = 1 / sqrt(count * n)``.
+
+    The parameter is the clip, so that it keeps its meaning when the bit width changes. Its gradient is
+    ``g * n * dL/ds``, which makes a gradient step on the clip ``n`` times LSQ's own step on ``s``: the same update.
+    """
+
+    def _count(self, x: Tensor) -> int:
+        return x.numel()
+
+    def spec(self, x: Tensor) -> QuantizationSpec:
+        if self.bits == 32:
+            return QuantizationSpec(self.bits)
+        levels = self.positive_levels
+        gradient_scale = (self._count(x) * levels)**-0.5
+        # The operator differentiates by the clip, dL/ds / n, hence n twice.
+        return QuantizationSpec(self.bits, symmetric=False, alpha_scale=gradient_scale * levels**2)
+
+
+@MODELS.register_module()
+class LSQActQuantizer(_LSQQuantizer):
+    """Quantize activations or wavelet coefficients with LSQ.
+
+    Args:
+        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        signed: Whether negative values have levels; None decides at calibration. Defaults to None.
+        calibration: 'mse', 'percentile', 'lsq' (the step ``2 E|x| / sqrt(n)`` of the paper) or None. Defaults
+            to 'mse'.
+        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
+        initial_clip: Start of the clip without calibration. Defaults to 8.0.
+
+    Raises:
+        TypeError: If bits is not an integer.
+        ValueError: If an argument is outside its range.
+
+    Reference:
+        Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
+    """
+
+    def __init__(self, bits: int = 8, *, signed: bool | None = None, calibration: str | None = 'mse',
+                 percentile: float = 99.9, initial_clip: float = 8.0) -> None:
+        super().__init__(bits, signed=signed, calibration=calibration, percentile=percentile,
+                         initial_clip=initial_clip)
+
+    def _count(self, x: Tensor) -> int:
+        return max(1, x[0].numel() if len(x) else 1)  # features of one image, whatever the batch
+
+
+@MODELS.register_module()
+class LSQWeightQuantizer(_LSQQuantizer):
+    """Quantize a weight tensor with LSQ.
+
+    Args:
+        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
+        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
+        initial_clip: Start of the clip without calibration. Defaults to 1.0.
+
+    Raises:
+        TypeError: If bits is not an integer.
+        ValueError: If an argument is outside its range.
+
+    Reference:
+        Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
+    """
+
+    shared_between_ranks = True
+
+    def __init__(self, bits: int = 8, *, calibration: str | None = 'mse', percentile: float = 99.9,
+                 initial_clip: float = 1.0) -> None:
+        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip)
