@@ -1,0 +1,3 @@
+# Wavelet compression with full-precision numbers, a quarter of the coefficients kept.
+_base_ = './wcc_w8a8_k25.py'
+compression = dict(weight_quant=None, act_quant=None)

@@ -1,0 +1,3 @@
+# Wavelet compression with 4-bit weights, 8-bit activations, a quarter of the coefficients kept.
+_base_ = './wcc_w8a8_k25.py'
+compression = dict(weight_quant=dict(bits=4))

@@ -1,0 +1,152 @@
+"""The ``compression`` dictionary: what it may hold, and what it says of one convolution."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+
+__all__ = ['CompressionConfig', 'Rule']
+
+_WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
+_RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
+_QUANTIZERS = ('weight_quant', 'act_quant')
+WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
+
+
+def _check_keys(owner: str, config: dict, known: Iterable[str]) -> None:
+    known = list(known)
+    for key in config:
+        if key not in known:
+            nearest = get_close_matches(str(key), known, n=1)
+            hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
+            raise ValueError(f"{owner}: unknown key {key!r}. {hint}Known keys: {', '.join(known)}.")
+
+
+def _check_mapping(owner: str, key: str, value) -> None:
+    if value is not None and not isinstance(value, dict):
+        raise TypeError(f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None for none.')
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An exception for the layers whose qualified name matches ``pattern`` whole.
+
+    Attributes:
+        pattern: Regular expression.
+        changes: What to change: dense=True, type, keep_ratio, levels, wavelet, selection, weight_quant, act_quant.
+            Quantizer dicts are merged into the general ones; None switches a quantizer off.
+    """
+    pattern: str
+    changes: dict
+
+    @classmethod
+    def parse(cls, rule: dict) -> Rule:
+        """Check one entry of ``rules``.
+
+        Raises:
+            TypeError: If the rule is not a dict.
+            ValueError: If it has no pattern, an unknown key, or a pattern that is no regular expression.
+        """
+        if not isinstance(rule, dict):
+            raise TypeError(f"compression: a rule must be a dict, got {rule!r}. Use dict(pattern=r'decode_head\\..*', "
+                            'keep_ratio=0.5).')
+        if 'pattern' not in rule:
+            raise ValueError(f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
+                             r"layer names, for example pattern=r'decode_head\..*'.")
+        _check_keys('compression rule', rule, _RULE_KEYS)
+        changes = {key: value for key, value in rule.items() if key != 'pattern'}
+        for role in _QUANTIZERS:
+            _check_mapping('compression rule', role, changes.get(role))
+        _compile(rule['pattern'])
+        return cls(rule['pattern'], changes)
+
+    def matches(self, name: str) -> bool:
+        """Tell whether this rule speaks of the layer ``name``."""
+        return re.fullmatch(self.pattern, name) is not None
+
+
+def _compile(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a name as '
+                         r"r'\.'.") from error
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """A checked ``compression`` dictionary.
+
+    Args:
+        pointwise: Config of the layer that eligible 1x1 convolutions become, without quantizers; None keeps them.
+        other: Config of the layer that every other convolution becomes; None keeps them.
+        weight_quant: Quantizer config of weights. Defaults to None, not quantized.
+        act_quant: Quantizer config of inputs. Defaults to None, not quantized.
+        keep_dense: Names or regular expressions of layers to leave alone; 'first' and 'last' stand for the first
+            convolution and the prediction layers. Defaults to ('first', 'last').
+        rules: Exceptions, dicts with a ``pattern``; later rules win. Defaults to none.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If a key is unknown, a rule has no pattern, or a pattern is no regular expression.
+    """
+    pointwise: dict | None = None
+    other: dict | None = None
+    weight_quant: dict | None = None
+    act_quant: dict | None = None
+    keep_dense: tuple[str, ...] = ('first', 'last')
+    rules: tuple[Rule, ...] = field(default=())
+
+    @classmethod
+    def parse(cls, compression: dict) -> CompressionConfig:
+        """Check a plain dictionary and freeze it."""
+        if not isinstance(compression, dict):
+            raise TypeError(f'compression must be a dict, got {compression!r}. Inherit a preset of '
+                            'configs/_base_/compression, for example wcc_w8a8_k50.py.')
+        _check_keys('compression', compression, (f.name for f in fields(cls)))
+        for key in ('pointwise', 'other', *_QUANTIZERS):
+            _check_mapping('compression', key, compression.get(key))
+        for key in ('keep_dense', 'rules'):
+            if not isinstance(compression.get(key, ()), (list, tuple)):
+                raise TypeError(f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].')
+        for pattern in compression.get('keep_dense', ()):
+            _compile(pattern)
+        values = dict(compression)
+        if 'keep_dense' in values:
+            values['keep_dense'] = tuple(values['keep_dense'])
+        values['rules'] = tuple(Rule.parse(rule) for rule in values.get('rules', ()))
+        return cls(**values)
+
+    def layer_config(self, name: str, eligible: bool) -> dict | None:
+        """Say what becomes of a convolution.
+
+        Args:
+            name: Qualified name of the layer.
+            eligible: Whether it is a 1x1 convolution that can be wavelet compressed.
+
+        Returns:
+            ``type`` and keyword-only arguments of the layer to build, or None where it stays dense.
+        """
+        base = self.pointwise if eligible else self.other
+        config = {**(base or {}), 'weight_quant': self.weight_quant, 'act_quant': self.act_quant}
+        for rule in self.rules:
+            if rule.matches(name):
+                config = _merged(config, rule.changes)
+        kind = config.get('type')
+        if config.pop('dense', False) or kind is None:
+            return None
+        if kind.removeprefix('mmwcc.') != WAVELET_TYPE.removeprefix('mmwcc.'):
+            config = {key: value for key, value in config.items() if key not in _WAVELET_ONLY}
+            if config['weight_quant'] is None and config['act_quant'] is None:
+                return None
+        return config
+
+
+def _merged(config: dict, changes: dict) -> dict:
+    merged = {**config, **changes}
+    for role in _QUANTIZERS:
+        old, new = config[role], changes.get(role)
+        if old is not None and new is not None and new.get('type', old.get('type')) == old.get('type'):
+            merged[role] = {**old, **new}
+    return merged

@@ -1,0 +1,60 @@
+"""What a conversion did, layer by layer."""
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+
+__all__ = ['CompressionReport', 'LayerReport']
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One convolution before and after.
+
+    Attributes:
+        name: Qualified name in the model.
+        before: What it was, for example 'Conv2d 3x3/2 g32'.
+        after: Class it has become, or 'dense'.
+        weight_bits: Bits of its weights, 32 if not quantized.
+        act_bits: Bits of its input, 32 if not quantized.
+        keep_ratio: Fraction of wavelet coefficients kept, None where it is not wavelet compressed.
+        weights: Number of weights.
+        reason: Why it stays dense, or empty.
+    """
+    name: str
+    before: str
+    after: str
+    weight_bits: int = 32
+    act_bits: int = 32
+    keep_ratio: float | None = None
+    weights: int = 0
+    reason: str = ''
+
+
+class CompressionReport(list):
+    """The :class:`LayerReport` of every convolution of a model; prints as a table."""
+
+    def summary(self) -> str:
+        """Count layers by what they have become, in one line."""
+        counts = Counter(layer.after for layer in self)
+        kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))
+        return f'{len(self)} convolutions: {kinds}' if self else 'no convolutions'
+
+    def to_dicts(self) -> list[dict]:
+        """Return plain data, one dict a layer."""
+        return [asdict(layer) for layer in self]
+
+    def __str__(self) -> str:
+        header = ('layer', 'from', 'to', 'w bits', 'a bits', 'keep', 'weights', 'note')
+        cells = [header]
+        for layer in self:
+            bits = [str(b) if b != 32 else '-' for b in (layer.weight_bits, layer.act_bits)]
+            keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
+            cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
+        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+        numeric = range(3, 7)
+        lines = ['  '.join(cell.rjust(width) if column in numeric else cell.ljust(width)
+                           for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+                 for row in cells]
+        lines.insert(1, '-' * max(map(len, lines)))
+        return '\n'.join([*lines, self.summary()])

@@ -1,0 +1,4 @@
+"""Registered models."""
+from .compressed import CompressedModel
+
+__all__ = ['CompressedModel']

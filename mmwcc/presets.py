@@ -1,0 +1,86 @@
+"""The one-line entry for Python configs: ``model = compress(_base_.model, 'wcc_w8a8_k50')``.
+
+The presets themselves are the files of ``configs/_base_/compression``.
+"""
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from mmengine.config import Config
+
+__all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim']
+
+_FOLDER = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'compression'
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob('*.py'))
+
+
+def _load(name: str) -> Config:
+    if name not in preset_names():
+        nearest = get_close_matches(name, preset_names(), n=1, cutoff=0.4)
+        hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
+        raise ValueError(f"compress: there is no preset {name!r}. {hint}Known presets: {', '.join(preset_names())}.")
+    return Config.fromfile(_FOLDER / f'{name}.py')
+
+
+def preset(name: str, **changes) -> dict:
+    """Return the ``compression`` dictionary of a preset.
+
+    Args:
+        name: File name in ``configs/_base_/compression`` without ``.py``.
+        **changes: Keys to change; dicts are merged into the preset's, other values replace them.
+
+    Raises:
+        ValueError: If there is no such preset; the message lists the known ones and the nearest.
+    """
+    config = _load(name)
+    config.merge_from_dict({f'compression.{key}': value for key, value in changes.items()})
+    return config.compression.to_dict()
+
+
+def compress(model: dict, compression: str | dict, **changes) -> dict:
+    """Return the config of ``model``, compressed.
+
+    Args:
+        model: A model's config, for example ``_base_.model``.
+        compression: Name of a preset, or a complete ``compression`` dictionary.
+        **changes: Keys of the preset to change, for example ``rules=[...]``.
+
+    Returns:
+        A new config of type ``mmwcc.CompressedModel``; everything else as in ``model``.
+
+    Raises:
+        ValueError: If there is no such preset, or the model is compressed already.
+
+    Example:
+        >>> compress(dict(type='EncoderDecoder', backbone=dict()), 'wcc_w8a8_k50')['task_type']
+        'EncoderDecoder'
+    """
+    if model['type'] == 'mmwcc.CompressedModel':
+        raise ValueError('compress: the model is compressed already (type mmwcc.CompressedModel). Change its '
+                         '`compression` instead, or inherit the dense config.')
+    if isinstance(compression, str):
+        compression = preset(compression, **changes)
+    elif changes:
+        raise ValueError(f"compress: {', '.join(changes)} can only change a named preset. Put the values into the "
+                         'dictionary instead.')
+    return {**model, 'type': 'mmwcc.CompressedModel', 'task_type': model['type'], 'compression': compression}
+
+
+def quantizer_optim(optim_wrapper: dict) -> dict:
+    """Return ``optim_wrapper`` with the presets' learning-rate factor and no weight decay for learned clips.
+
+    Args:
+        optim_wrapper: An optimizer wrapper's config, for example ``_base_.optim_wrapper``.
+
+    Returns:
+        A new config; other entries of ``paramwise_cfg`` are kept.
+    """
+    ours = _load('wcc_w8a8_k50').quantizer_paramwise.to_dict()
+    theirs = dict(optim_wrapper.get('paramwise_cfg') or {})
+    keys = {**ours['custom_keys'], **theirs.get('custom_keys', {})}
+    return {**optim_wrapper, 'paramwise_cfg': {**theirs, 'custom_keys': keys}}
