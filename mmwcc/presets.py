@@ -20,6 +20,9 @@ def preset_names() -> list[str]:
 
 
 def _load(name: str) -> Config:
+    if not preset_names():
+        raise FileNotFoundError(f'compress: the presets are missing from {_FOLDER}. Install mmwcc, which puts them '
+                                'there: pip install -e . in its folder.')
     if name not in preset_names():
         nearest = get_close_matches(name, preset_names(), n=1, cutoff=0.4)
         hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
@@ -35,6 +38,7 @@ def preset(name: str, **changes) -> dict:
         **changes: Keys to change; dicts are merged into the preset's, other values replace them.
 
     Raises:
+        FileNotFoundError: If mmwcc was not installed, so that its configs are not in place.
         ValueError: If there is no such preset; the message lists the known ones and the nearest.
     """
     config = _load(name)
@@ -78,9 +82,12 @@ def quantizer_optim(optim_wrapper: dict) -> dict:
         optim_wrapper: An optimizer wrapper's config, for example ``_base_.optim_wrapper``.
 
     Returns:
-        A new config; other entries of ``paramwise_cfg`` are kept.
+        A new config; other entries of ``paramwise_cfg`` are kept, and a weight decay of 0 is stated where the
+        optimizer states none.
     """
     ours = _load('wcc_w8a8_k50').quantizer_paramwise.to_dict()
     theirs = dict(optim_wrapper.get('paramwise_cfg') or {})
     keys = {**ours['custom_keys'], **theirs.get('custom_keys', {})}
-    return {**optim_wrapper, 'paramwise_cfg': {**theirs, 'custom_keys': keys}}
+    # mmengine refuses factors on a weight decay that the optimizer does not state.
+    optimizer = {'weight_decay': 0.0, **optim_wrapper.get('optimizer', {})}
+    return {**optim_wrapper, 'optimizer': optimizer, 'paramwise_cfg': {**theirs, 'custom_keys': keys}}

@@ -66,6 +66,13 @@ class Rule:
         return re.fullmatch(self.pattern, name) is not None
 
 
+def _plain(value):
+    """Copy nested dicts and lists without the ``_scope_`` that mmengine adds to what a ``package::`` base defines."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key != '_scope_'}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def _compile(pattern: str) -> None:
     try:
         re.compile(pattern)
@@ -104,6 +111,7 @@ class CompressionConfig:
         if not isinstance(compression, dict):
             raise TypeError(f'compression must be a dict, got {compression!r}. Inherit a preset of '
                             'configs/_base_/compression, for example wcc_w8a8_k50.py.')
+        compression = _plain(compression)
         _check_keys('compression', compression, (f.name for f in fields(cls)))
         for key in ('pointwise', 'other', *_QUANTIZERS):
             _check_mapping('compression', key, compression.get(key))

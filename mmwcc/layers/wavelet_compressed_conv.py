@@ -81,7 +81,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         self.levels, self.wavelet = levels, wavelet
         self._build_quantizers(weight_quant, act_quant)
         if self.act_quant is not None:
-            self.act_quant.require_signed(type(self).__name__)
+            self.act_quant.expect_coefficients(type(self).__name__)
 
     @staticmethod
     def _check_geometry(kernel_size, padding, groups: int) -> None:

@@ -13,13 +13,15 @@ from .calibration import CALIBRATIONS, choose_clip, measure
 
 __all__ = ['UniformQuantizer']
 
+_PIXELS, _COEFFICIENTS = 1, 2  # what `initialized` holds once a clip was learned: on which kind of values
+
 
 class UniformQuantizer(nn.Module, ABC):
     """Fake-quantize a tensor on a uniform grid with one learned clip.
 
     Subclasses say how gradients flow (:meth:`spec`) and what is quantized (weights or activations). The clip starts
-    from the first training batch: the buffer ``initialized`` remembers that in the checkpoint, so a resumed run does
-    not calibrate again. In evaluation an uninitialized quantizer uses the clip of the batch at hand, with a warning,
+    from the first training batch: the buffer ``initialized`` remembers that in the checkpoint (0: not yet, 1: on
+    values, 2: on wavelet coefficients), so a resumed run does not calibrate again. In evaluation an uninitialized quantizer uses the clip of the batch at hand, with a warning,
     and stores nothing.
 
     Args:
@@ -57,6 +59,7 @@ class UniformQuantizer(nn.Module, ABC):
         self.calibration = calibration
         self.percentile = percentile
         self._decides_sign = signed is None
+        self._domain = _PIXELS
         self.clip_alpha = nn.Parameter(torch.tensor(float(initial_clip)))
         self.register_buffer('initialized', torch.tensor(0, dtype=torch.uint8))
         self.register_buffer('signed', torch.tensor(signed is not False, dtype=torch.uint8),
@@ -82,8 +85,11 @@ class UniformQuantizer(nn.Module, ABC):
     def spec(self, x: Tensor) -> QuantizationSpec:
         """Return the static description of this quantizer for a tensor like ``x``."""
 
-    def require_signed(self, owner: str) -> None:
-        """Make the grid signed whatever the first batch looks like, for values that can be negative by nature.
+    def expect_coefficients(self, owner: str) -> None:
+        """Prepare for wavelet coefficients: signed whatever the first batch looks like, with a clip of their own.
+
+        The clip of a checkpoint that was learned on pixels (of a quantized convolution) is then not taken over: the
+        first training batch chooses a new one.
 
         Args:
             owner: Name of the layer that the error speaks for.
@@ -95,6 +101,7 @@ class UniformQuantizer(nn.Module, ABC):
             raise ValueError(f'{owner}: act_quant must be signed, got signed=False: wavelet coefficients are negative '
                              'as often as positive. Leave signed out, or use signed=True.')
         self._decides_sign = False
+        self._domain = _COEFFICIENTS
         self.signed.fill_(1)
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -123,9 +130,14 @@ class UniformQuantizer(nn.Module, ABC):
         return clip, signed, self.spec(x)
 
     def _is_initialized(self) -> bool:
-        if self._known is None and bool(self.initialized):
-            self._known = bool(self.signed)
+        if self._known is None:
+            self._remember()
         return self._known is not None
+
+    def _remember(self) -> None:
+        """Read the buffers once, so that later calls (and traced ones) need not."""
+        known = not self.initialized.is_meta and bool(self.initialized)
+        self._known = bool(self.signed) if known else None
 
     @torch.no_grad()
     def _choose(self, x: Tensor) -> tuple[Tensor, Tensor, bool]:
@@ -151,8 +163,8 @@ class UniformQuantizer(nn.Module, ABC):
         clip, signed, learned = self._choose(x)
         self.clip_alpha.copy_(clip)
         self.signed.copy_(signed)
-        self.initialized.fill_(learned)
-        self._known = None
+        self.initialized.fill_(self._domain if learned else 0)
+        self._remember()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded to the grid, shape and dtype of ``x``."""
@@ -161,7 +173,11 @@ class UniformQuantizer(nn.Module, ABC):
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._known = None
+        if not self.initialized.is_meta and self.initialized not in (0, self._domain):
+            self.initialized.fill_(0)
+            if self._domain == _COEFFICIENTS:
+                self.signed.fill_(1)
+        self._remember()
 
     def extra_repr(self) -> str:
         return f'bits={self.bits}, calibration={self.calibration!r}'

@@ -1,0 +1,77 @@
+"""The compression dictionary: what it accepts and what it says of one layer."""
+import pytest
+
+from mmwcc.compression import CompressionConfig
+
+WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25)
+QUANT = dict(type='mmwcc.QuantConv2d')
+WEIGHT = dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8)
+ACT = dict(type='mmwcc.LearnedClipActQuantizer', bits=8)
+FULL = dict(pointwise=WCC, other=QUANT, weight_quant=WEIGHT, act_quant=ACT)
+
+
+def layer(name='a', eligible=True, **changes):
+    return CompressionConfig.parse({**FULL, **changes}).layer_config(name, eligible)
+
+
+def test_an_eligible_layer_gets_the_pointwise_config_and_both_quantizers():
+    assert layer() == {**WCC, 'weight_quant': WEIGHT, 'act_quant': ACT}
+
+
+def test_another_layer_gets_the_other_config():
+    assert layer(eligible=False) == {**QUANT, 'weight_quant': WEIGHT, 'act_quant': ACT}
+
+
+def test_without_quantizers_other_layers_stay_dense():
+    assert layer(eligible=False, weight_quant=None, act_quant=None) is None
+    assert layer(weight_quant=None, act_quant=None)['type'] == 'mmwcc.WaveletCompressedConv2d'
+
+
+def test_without_a_config_layers_stay_dense():
+    assert layer(pointwise=None) is None
+    assert layer(eligible=False, other=None) is None
+
+
+def test_a_rule_merges_quantizers_and_replaces_values():
+    rules = [dict(pattern='a', keep_ratio=0.5, act_quant=dict(bits=6), weight_quant=None)]
+    assert layer(rules=rules) == {**WCC, 'keep_ratio': 0.5, 'weight_quant': None, 'act_quant': {**ACT, 'bits': 6}}
+
+
+def test_a_rule_with_another_quantizer_type_does_not_inherit_arguments():
+    lsq = dict(type='mmwcc.LSQActQuantizer', bits=4)
+    act = {**ACT, 'percentile': 99.0}
+    assert layer(act_quant=act, rules=[dict(pattern='a', act_quant=lsq)])['act_quant'] == lsq
+
+
+def test_rules_match_whole_names_and_later_ones_win():
+    rules = [dict(pattern='a.*', keep_ratio=0.5), dict(pattern='a', keep_ratio=0.75), dict(pattern='b', dense=True)]
+    assert layer('a', rules=rules)['keep_ratio'] == 0.75
+    assert layer('ab', rules=rules)['keep_ratio'] == 0.5
+    assert layer('xa', rules=rules)['keep_ratio'] == 0.25
+    assert layer('b', rules=rules) is None
+
+
+def test_keep_ratio_of_a_rule_does_not_concern_layers_that_are_not_compressed():
+    assert 'keep_ratio' not in layer(eligible=False, rules=[dict(pattern='a', keep_ratio=0.5)])
+
+
+@pytest.mark.parametrize('changes, error, message', [
+    (dict(pointwize=WCC), ValueError, "unknown key 'pointwize'. Did you mean 'pointwise'"),
+    (dict(pointwise='wcc'), TypeError, 'pointwise must be a dict or None'),
+    (dict(keep_dense='first'), TypeError, 'keep_dense must be a list'),
+    (dict(keep_dense=['(']), ValueError, 'is not a regular expression'),
+    (dict(rules=dict(pattern='a')), TypeError, 'rules must be a list'),
+    (dict(rules=['a']), TypeError, 'a rule must be a dict'),
+    (dict(rules=[dict(keep_ratio=0.5)]), ValueError, 'a rule needs a pattern'),
+    (dict(rules=[dict(pattern='a', keepratio=0.5)]), ValueError, "Did you mean 'keep_ratio'"),
+    (dict(rules=[dict(pattern='(', keep_ratio=0.5)]), ValueError, 'is not a regular expression'),
+    (dict(rules=[dict(pattern='a', act_quant=8)]), TypeError, 'act_quant must be a dict or None'),
+])
+def test_bad_dictionaries_are_refused(changes, error, message):
+    with pytest.raises(error, match=message.replace('(', r'\(')):
+        CompressionConfig.parse({**FULL, **changes})
+
+
+def test_a_preset_name_in_place_of_a_dictionary_is_refused():
+    with pytest.raises(TypeError, match='compression must be a dict'):
+        CompressionConfig.parse('wcc_w8a8_k50')
