@@ -1,0 +1,103 @@
+"""Every shipped config trains: one iteration in its own runner, or one loss where that would cost too much."""
+import math
+import re
+
+import pytest
+import torch
+from fabricated import CROP, config_files, data_set_type, drop_pretrained, read, shrink
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from torch import nn
+
+from mmwcc.compression import compressed_layers
+from mmwcc.engine.hooks import CompressionCheckHook, RandomStateHook
+
+# The paper's ladders on large images differ from CamVid's in numbers only, so their compressed steps compute one loss.
+LOSS_ONLY = [name for name in config_files() if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug)-', name)]
+IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY]
+
+
+def validates(name: str) -> bool:
+    """Tell whether a validation follows: for dense models, detectors, the most compressed one, and changing ones."""
+    return bool(re.search(r'_dense_|coco|w8a8-k12_5', name))
+
+
+def check_quantizers(model: nn.Module) -> None:
+    """Check that every quantizer that took part in training is calibrated."""
+    for name, layer in compressed_layers(model).items():
+        for role in ('weight_quant', 'act_quant'):
+            quantizer = getattr(layer, role)
+            if quantizer is not None:
+                assert quantizer.initialized, f'{name}.{role} was not calibrated'
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', IN_RUNNER)
+def test_trains_one_iteration(name, data_root, tmp_path):
+    cfg = shrink(read(name), data_root, tmp_path / re.sub(r'\W', '_', name), validates(name))
+    compressed = cfg.model.type == 'mmwcc.CompressedModel'
+    runner = Runner.from_cfg(cfg)
+    before = {key: value.detach().clone() for key, value in runner.model.named_parameters()}
+    runner.train()
+
+    assert runner.iter == 1
+    assert math.isfinite(runner.message_hub.get_scalar('train/loss').current())
+    assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
+    assert any(not torch.equal(before[key], value) for key, value in runner.model.named_parameters())
+    assert {CompressionCheckHook, RandomStateHook} <= {type(hook) for hook in runner.hooks}
+    assert bool(compressed_layers(runner.model)) == compressed
+    check_quantizers(runner.model)
+    check_optimizer(runner)
+    if validates(name):
+        metrics = {key: runner.message_hub.get_scalar(key).current() for key in runner.message_hub.log_scalars
+                   if key.startswith('val/')}
+        assert any(re.search('mIoU|mAP', key) for key in metrics), metrics
+
+
+def check_optimizer(runner) -> None:
+    """Check that learned clips train with a tenth of the learning rate and without weight decay."""
+    groups = {id(parameter): group for group in runner.optim_wrapper.param_groups for parameter in group['params']}
+    rates = {group['initial_lr'] for group in groups.values()}
+    for name, parameter in runner.model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        group = groups[id(parameter)]
+        if name.endswith('clip_alpha'):
+            assert group['weight_decay'] == 0
+            assert group['initial_lr'] == pytest.approx(max(rates) / 10)
+        else:
+            assert group['initial_lr'] == max(rates)
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', LOSS_ONLY)
+def test_loss(name):
+    from mmseg.structures import SegDataSample
+    cfg = read(name)
+    drop_pretrained(cfg.model)
+    cfg.model.data_preprocessor.size = CROP
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+    classes = model.decode_head.num_classes
+    data = dict(
+        inputs=[torch.randint(0, 256, (3, *CROP), dtype=torch.uint8) for _ in range(2)],
+        data_samples=[SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, *CROP))))
+                      for _ in range(2)])
+    loss, _ = model.parse_losses(model(**model.data_preprocessor(data, training=True), mode='loss'))
+    loss.backward()
+
+    assert torch.isfinite(loss)
+    assert compressed_layers(model)
+    check_quantizers(model)
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+
+
+def test_every_data_set_is_known():
+    known = {'mmwcc.CamVidDataset', 'mmwcc.SyntheticStreetDataset', 'CityscapesDataset', 'PascalVOCDataset',
+             'CocoDataset'}
+    used = {data_set_type(read(name)) for name in config_files()}
+    assert used <= known, 'write a fabricated version of the new data set in fabricated.py'

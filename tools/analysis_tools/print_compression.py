@@ -1,0 +1,104 @@
+"""Print what compression makes of every convolution of a config's model.
+
+The model is built from the config alone: no weights are downloaded or loaded, and no data is needed.
+
+    python tools/analysis_tools/print_compression.py CONFIG
+    python tools/analysis_tools/print_compression.py DENSE_CONFIG --preset wcc_w8a8_k25
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmwcc.compression import CompressionReport, compress_model
+from mmwcc.compression.convert import describe_layer
+from mmwcc.presets import compress, preset_names
+from mmwcc.utils import LaunchError, load_config
+
+COMPRESSED_MODEL = 'mmwcc.CompressedModel'
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Print what compression makes of every convolution of a model')
+    parser.add_argument('config', help='config file, of mmsegmentation, mmdetection or this project')
+    parser.add_argument('--preset', metavar='NAME',
+                        help=f"show what a preset would do to a dense config: {', '.join(preset_names())}")
+    parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='change the config, for example model.compression.pointwise.keep_ratio=0.1')
+    args = parser.parse_args(argv)
+    if args.out is not None and not args.out.endswith('.json'):
+        parser.error(f'--out must end in .json, got {args.out}')
+    return args
+
+
+def read_config(path: str, options: dict | None = None) -> Config:
+    """Read a config and change it as the training tools do.
+
+    Raises:
+        LaunchError: If there is no such file, it has no ``model``, or an option cannot have an effect.
+    """
+    config = load_config(path, options)
+    if 'model' not in config:
+        raise LaunchError(f'{path} has no `model`. Give a config that can be trained, not one of its bases.')
+    return config
+
+
+def report_compression(config: Config, preset: str | None = None) -> tuple[nn.Module, CompressionReport]:
+    """Build the model of a config and report on its convolutions.
+
+    Args:
+        config: A config with a ``model``, dense or compressed.
+        preset: Name of a preset to apply to a dense model. Defaults to None.
+
+    Returns:
+        The model and the report.
+
+    Raises:
+        ValueError: If there is no such preset, the model is compressed already, or the compression does not fit it.
+    """
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    settings = dict(config.model)
+    if 'data_preprocessor' not in settings and 'data_preprocessor' in config:
+        settings['data_preprocessor'] = config.data_preprocessor
+    if preset is not None:
+        settings = compress(settings, preset)
+    if settings['type'] != COMPRESSED_MODEL:
+        model = MODELS.build(settings)
+        return model, CompressionReport(describe_layer(name, module) for name, module in model.named_modules()
+                                        if isinstance(module, nn.Conv2d))
+    # What CompressedModel does, keeping the report that says why layers stay dense.
+    compression, settings['type'] = settings.pop('compression'), settings.pop('task_type')
+    model = MODELS.build(settings)
+    return model, compress_model(model, compression, verbose=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the report."""
+    args = parse_args(argv)
+    try:
+        config = read_config(args.config, args.cfg_options)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
+            model, report = report_compression(config, args.preset)
+    except (LaunchError, ValueError, TypeError) as error:
+        sys.exit(f'print_compression: {error}')
+    print(f'{type(model).__name__} of {args.config}' + (f' with preset {args.preset}' if args.preset else ''))
+    print(report)
+    if args.out is not None:
+        content = dict(config=args.config, preset=args.preset, model=type(model).__name__, summary=report.summary(),
+                       layers=report.to_dicts())
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(json.dumps(content, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
