@@ -1,0 +1,38 @@
+# Every target sets up what it needs in .venv first; see tools/misc/setup_env.sh for the variables that change how
+# (PYTHON, TORCH, TORCH_ARGS, EXTRAS, MAX_JOBS): make test TORCH=torch==2.12.0
+VENV ?= .venv
+PYTEST_ARGS ?=
+FUZZ_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+export PYTHON TORCH TORCH_ARGS EXTRAS MAX_JOBS
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench fuzz clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup:  ## make .venv: torch, OpenMMLab and mmwcc; the first time it may compile mmcv, about ten minutes
+	@./tools/misc/setup_env.sh $(abspath $(VENV))
+
+demo: setup  ## compress a small model and show what that does
+	$(BIN)/python tools/demo.py $(DEMO_ARGS)
+
+test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' leaves out the long ones
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: setup  ## check the style
+	$(BIN)/ruff check .
+
+bench: setup  ## time compressed against dense convolutions on this machine
+	$(BIN)/python tools/benchmarks/wcc_layer.py $(BENCH_ARGS)
+
+fuzz: setup  ## try 10,000 random layers, inputs and settings
+	$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
+
+clean:  ## remove what builds and tests leave behind, but not .venv
+	rm -rf build dist mmwcc.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""The steps that tools/train.py and tools/test.py share. Each refuses bad input before anything has been built."""
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.runner import Runner
+
+__all__ = ['LaunchError', 'build_runner', 'check_checkpoint', 'load_config', 'set_work_dir']
+
+
+class LaunchError(RuntimeError):
+    """What was asked for on the command line cannot be done. The message is for the user; a traceback adds nothing."""
+
+
+def load_config(path: str, options: dict | None = None, launcher: str = 'none') -> Config:
+    """Read a config file and merge the options of the command line into it.
+
+    Args:
+        path: The config file.
+        options: Keys and values of ``--cfg-options``. Defaults to None.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to ``'none'``.
+
+    Raises:
+        LaunchError: If there is no such file, or an option changes the top-level ``compression`` of a compressed
+            config, of which the model has a copy of its own.
+    """
+    if not Path(path).is_file():
+        raise LaunchError(f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
+                          'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
+                          'by name.')
+    cfg = Config.fromfile(path)
+    cfg.launcher = launcher
+    for key in options or {}:
+        if key.split('.')[0] == 'compression' and 'compression' in cfg.get('model', {}):
+            raise LaunchError(f'--cfg-options {key} has no effect, for the model of {path} took its own copy of '
+                              f'`compression` when the file was read. Use model.{key}.')
+    if options is not None:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Set ``cfg.work_dir``: from the command line, else from the config, else ``./work_dirs/<name of the config>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = f'./work_dirs/{Path(cfg.filename).stem}'
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner a config asks for: the one named by ``runner_type``, otherwise mmengine's."""
+    if 'runner_type' not in cfg:
+        return Runner.from_cfg(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        return RUNNERS.build(cfg)
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a checkpoint file that is missing, truncated, damaged or not loadable, before a run is set up.
+
+    The file is read once, without keeping its tensors. Anything but a local path (``https://``, ``s3://``,
+    ``torchvision://``, …) is left to mmengine.
+
+    Args:
+        path: A checkpoint.
+
+    Raises:
+        LaunchError: If the file does not exist.
+        LaunchError: If the file is empty, or ends or was damaged before its content is complete.
+        LaunchError: If the file holds objects that ``torch.load`` refuses.
+    """
+    if '://' in path:
+        return
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise LaunchError(f'The checkpoint {path} does not exist (looked from {Path.cwd()}).{_others(file)}')
+    damage = _damage(file)
+    if damage:
+        raise LaunchError(f'The checkpoint {path} ({file.stat().st_size:,} bytes) is not usable: {damage}. It was '
+                          'probably cut off while being saved or copied. Copy or download it again, or use another '
+                          f'one.{_others(file)}')
+
+
+def _damage(file: Path) -> str:
+    """Return what is wrong with a checkpoint file, or an empty string."""
+    if file.stat().st_size == 0:
+        return 'it is empty'
+    with file.open('rb') as stream:
+        is_zip = stream.read(4) == b'PK\x03\x04'
+    try:
+        if is_zip:  # what torch.save writes since 1.6; torch itself does not look at the checksums
+            with zipfile.ZipFile(file) as archive:
+                member = archive.testzip()
+            if member:
+                return f'the checksum of {member} in it does not match'
+        torch.load(file, map_location='meta' if is_zip else 'cpu')
+    except zipfile.BadZipFile:
+        return 'its table of contents, which comes last, is missing'
+    except pickle.UnpicklingError as error:
+        if not is_zip and 'GLOBAL' not in str(error):
+            return 'it is not a file that torch.save wrote'
+        raise _refusal(file, error) from error
+    except (EOFError, RuntimeError, KeyError, ValueError) as error:
+        return f'torch.load says {str(error).splitlines()[0]!r}' if str(error) else 'it ends too early'
+    return ''
+
+
+def _refusal(file: Path, error: Exception) -> LaunchError:
+    reason = str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]
+    return LaunchError(f'The checkpoint {file} is complete, but torch.load refuses objects in it by default, because '
+                       f'loading them could run any code: {reason or error} If you trust where the file comes from, '
+                       'set the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again.')
+
+
+def _others(file: Path) -> str:
+    """Name the other checkpoints in the same folder, latest first."""
+    others = [path for path in file.parent.glob('*.pth') if path != file] if file.parent.is_dir() else []
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return f' In the same folder, latest first: {", ".join(path.name for path in others[:5])}.' if others else ''

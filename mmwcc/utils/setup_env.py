@@ -1,0 +1,19 @@
+"""Registering every component of mmwcc at once."""
+from __future__ import annotations
+
+from mmwcc import registry
+
+__all__ = ['register_all_modules']
+
+
+def register_all_modules(init_default_scope: bool = True) -> None:
+    """Import every module of mmwcc that registers components.
+
+    Configs do not need it: a type written ``mmwcc.X`` imports its module by itself. ``mmengine.hub`` calls it.
+
+    Args:
+        init_default_scope: Accepted because OpenMMLab's packages all have it, and without effect: configs with mmwcc
+            keep the default scope of the library whose models they compress, mmseg's or mmdet's. Defaults to True.
+    """
+    for name in registry.__all__:
+        getattr(registry, name).import_from_location()

@@ -1,0 +1,147 @@
+"""Build mmwcc: the packages ``mmwcc`` (from ``mmwcc/``) and ``mmwcc.kernels`` (from ``kernels/``).
+
+What `openmim` and ``mmwcc::`` configs look for, ``mmwcc/.mim/{tools,configs,model-index.yml}``, is copied into wheels
+and linked into the source tree by editable installs.
+"""
+import base64
+import hashlib
+import os
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
+
+ROOT = Path(__file__).resolve().parent
+MIM_CONTENT = ('tools', 'configs', 'model-index.yml')
+
+
+def read_version() -> str:
+    """Return the version that mmwcc/version.py states, without importing mmwcc."""
+    text = (ROOT / 'mmwcc' / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE).group(1)
+
+
+def fill_mim(folder: Path, link: bool) -> None:
+    """Make ``folder`` hold the tools, configs and model index, as links or as copies."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in MIM_CONTENT:
+        source, target = ROOT / name, folder / name
+        if link:
+            try:
+                target.symlink_to(os.path.relpath(source, folder), target_is_directory=source.is_dir())
+                continue
+            except OSError:  # Windows without the right to make links
+                pass
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*'))
+        else:
+            shutil.copy2(source, target)
+
+
+class BuildWithMim(build_py):
+    """Build the packages, and ``mmwcc/.mim`` beside them."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            fill_mim(self._mim, link=False)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        mim_files = [] if self.editable_mode else [str(path) for path in self._mim.rglob('*') if path.is_file()]
+        return super().get_outputs(include_bytecode) + mim_files
+
+    @property
+    def _mim(self) -> Path:
+        return Path(self.build_lib) / 'mmwcc' / '.mim'
+
+
+class EditableWithMim(editable_wheel):
+    """Link ``mmwcc/.mim`` in the source tree, and let ``pkg_resources`` lead there.
+
+    openmim 0.3 and mmengine 0.10 take the first line of a distribution's top_level.txt, relative to site-packages, for
+    the folder of its package. In an editable install no such folder exists, so this line names the real one in full.
+    """
+
+    def run(self) -> None:
+        fill_mim(ROOT / 'mmwcc' / '.mim', link=True)
+        super().run()
+        for wheel in Path(self.dist_dir).glob('mmwcc-*.whl'):
+            replace_in_wheel(wheel, 'top_level.txt', f'{ROOT / "mmwcc"}\nmmwcc\n')
+
+
+def replace_in_wheel(wheel: Path, name: str, text: str) -> None:
+    """Replace one file of a wheel's dist-info folder, and what RECORD says of it."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()
+    record = rf'\1,sha256={digest},{len(text.encode())}'
+    replaced = wheel.with_suffix('.tmp')
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(replaced, 'w', zipfile.ZIP_DEFLATED) as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename.endswith(f'.dist-info/{name}'):
+                content = text
+            elif entry.filename.endswith('.dist-info/RECORD'):
+                content = re.sub(rf'(?m)^(.*\.dist-info/{re.escape(name)}),.*$', record, content.decode())
+            new.writestr(entry, content)
+    replaced.replace(wheel)
+
+
+OPENMMLAB = [
+    'mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2', 'mmdet>=3.3.0',
+    'ftfy', 'regex',  # mmsegmentation imports them without requiring them
+    'setuptools<81',  # mmengine, mmcv's build and openmim import pkg_resources
+]  # yapf: disable
+TESTS = ['pytest>=7', 'hypothesis', 'pyyaml', 'setuptools>=64', 'wheel']
+EXTRAS = {
+    'openmmlab': OPENMMLAB,
+    'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmsegmentation>=1.4.2',
+              'onedl-mmdetection>=3.5.1', 'ftfy', 'regex'],
+    'cpu': ['numba>=0.59'],
+    'triton': ['triton>=3.0; platform_system == "Linux"'],
+    # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.
+    'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],
+    'tests': TESTS,
+    'dev': [*TESTS, 'ruff'],
+}  # yapf: disable
+
+if 'develop' in sys.argv[1:]:
+    sys.exit('setup.py: develop cannot install mmwcc.kernels, which lies outside of mmwcc/. Use `pip install -e .`')
+
+readme = ROOT / 'README.md'
+
+setup(
+    name='mmwcc',
+    version=read_version(),
+    description='Wavelet compression of convolutional networks for OpenMMLab: compressed training and inference',
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
+    long_description_content_type='text/markdown',
+    author='The mmwcc authors',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='computer vision, semantic segmentation, object detection, wavelets, quantization, compression',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    package_dir={'mmwcc': 'mmwcc', 'mmwcc.kernels': 'kernels'},
+    packages=[*find_packages(include=['mmwcc', 'mmwcc.*']),
+              'mmwcc.kernels', *(f'mmwcc.kernels.{name}' for name in find_packages('kernels'))],
+    include_package_data=True,
+    zip_safe=False,
+    python_requires='>=3.10',
+    # Nothing of OpenMMLab here: upstream and the maintained forks share module names, so that requiring one of them
+    # would install it over the other. Tested with torch 2.13; 2.4 is the first with the torch.library functions used.
+    install_requires=['torch>=2.4', 'numpy', 'PyWavelets'],
+    extras_require=EXTRAS,
+    cmdclass={'build_py': BuildWithMim, 'editable_wheel': EditableWithMim},
+)
