@@ -14,6 +14,9 @@ SPLITS = ('train', 'val', 'test')
 TASKS = ('segmentation', 'detection')
 
 
+_SCENES: dict[tuple, StreetScene] = {}
+
+
 @DATASETS.register_module()
 class SyntheticStreetDataset(BaseDataset):
     """Give rendered street scenes, each made from its number; put :class:`LoadSyntheticStreet` first in the pipeline.
@@ -28,8 +31,8 @@ class SyntheticStreetDataset(BaseDataset):
         split (str): 'train', 'val' or 'test'. Defaults to 'train'.
         task (str): 'segmentation' (nine classes) or 'detection' (sign, car, pedestrian); decides ``metainfo``.
             Defaults to 'segmentation'.
-        cache (bool): Whether to keep rendered scenes in memory, about 8 bytes per pixel and scene in every worker
-            process. Defaults to True.
+        cache (bool): Whether to keep rendered scenes in memory, about 8 bytes per pixel and scene in every process;
+            data sets of the same scenes share them. Defaults to True.
         **kwargs: ``metainfo``, ``pipeline``, ``test_mode``, ``indices``, ``lazy_init``, ``serialize_data`` and
             ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
 
@@ -61,7 +64,6 @@ class SyntheticStreetDataset(BaseDataset):
                                  f'{known[0]!r} for the first.')
         self.length, self.img_scale, self.seed, self.split, self.task = length, tuple(img_scale), seed, split, task
         self.cache = cache
-        self._scenes: dict[int, StreetScene] = {}
         if task == 'detection':
             palette = [PALETTE[CLASSES.index(name)] for name in BOX_CLASSES]
             kwargs['metainfo'] = dict(classes=BOX_CLASSES, palette=palette, **(kwargs.get('metainfo') or {}))
@@ -78,10 +80,10 @@ class SyntheticStreetDataset(BaseDataset):
         """Return the entry of scene ``idx``, with the rendered scene where scenes are cached."""
         info = super().get_data_info(idx)
         if self.cache:
-            index = info['street_index']
-            if index not in self._scenes:
-                self._scenes[index] = _render(info)
-            info['street_scene'] = self._scenes[index]
+            scene = (info['street_seed'], info['street_index'], info['img_scale'])
+            if scene not in _SCENES:
+                _SCENES[scene] = _render(info)
+            info['street_scene'] = _SCENES[scene]
         return info
 
 

@@ -67,10 +67,12 @@ def test_cache_keeps_scenes(monkeypatch):
     calls = []
     original = module.render_street
     monkeypatch.setattr(module, 'render_street', lambda *args: calls.append(args) or original(*args))
-    for cache, count in ((True, 1), (False, 2)):
+    monkeypatch.setattr(module, '_SCENES', {})
+    for cache, count in ((True, 1), (False, 3)):
         calls.clear()
         dataset = make(cache=cache)
         dataset[2], dataset[2]
+        make(cache=cache)[2]
         assert len(calls) == count
 
 
