@@ -21,8 +21,8 @@ class UniformQuantizer(nn.Module, ABC):
 
     Subclasses say how gradients flow (:meth:`spec`) and what is quantized (weights or activations). The clip starts
     from the first training batch: the buffer ``initialized`` remembers that in the checkpoint (0: not yet, 1: on
-    values, 2: on wavelet coefficients), so a resumed run does not calibrate again. In evaluation an uninitialized quantizer uses the clip of the batch at hand, with a warning,
-    and stores nothing.
+    values, 2: on wavelet coefficients), so a resumed run does not calibrate again. In evaluation an uninitialized
+    quantizer uses the clip of the batch at hand, with a warning, and stores nothing.
 
     Args:
         bits: Width in 2 ... 16, or 32 for no quantization. Can be set at any time.

@@ -1,0 +1,93 @@
+"""The factory that switches compression on in a config."""
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmwcc.compression import compressed_layers
+from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.models import CompressedModel
+from mmwcc.presets import compress, preset, quantizer_optim
+from mmwcc.registry import MODELS
+
+
+@MODELS.register_module()
+class TwoLayers(nn.Module):
+    """A model whose constructor takes what mmseg and mmdet hand to theirs."""
+
+    def __init__(self, channels, data_preprocessor=None, train_cfg=None, test_cfg=None, init_cfg=None):
+        super().__init__()
+        self.first = nn.Conv2d(3, channels, 3)
+        self.middle = nn.Conv2d(channels, channels, 1)
+        self.last = nn.Conv2d(channels, 2, 1)
+        self.train_cfg = train_cfg
+
+
+def test_the_result_is_an_object_of_the_original_class_with_all_its_arguments():
+    model = CompressedModel('mmwcc.TwoLayers', preset('wcc_w8a8_k25'), channels=4, train_cfg=dict(a=1))
+    assert type(model) is TwoLayers
+    assert model.train_cfg == dict(a=1)
+    assert list(compressed_layers(model)) == ['middle']
+    assert model.middle.keep_ratio == 0.25
+
+
+def test_a_compressed_config_cannot_be_compressed_again():
+    with pytest.raises(ValueError, match='task_type must be the type of the model to compress'):
+        CompressedModel('mmwcc.CompressedModel', preset('wcc_w8a8_k25'), task_type_2='x')
+    with pytest.raises(ValueError, match='compressed already'):
+        compress(dict(type='mmwcc.CompressedModel'), 'wcc_w8a8_k25')
+
+
+def test_presets_compress_changes_the_type_alone():
+    dense = dict(type='EncoderDecoder', backbone=dict(type='ResNet'), train_cfg=dict())
+    model = compress(dense, 'wcc_w4a8_k25', rules=[dict(pattern='a', dense=True)])
+    assert {key: value for key, value in model.items() if key not in ('type', 'task_type', 'compression')} == {
+        'backbone': dict(type='ResNet'), 'train_cfg': {}}
+    assert (model['type'], model['task_type']) == ('mmwcc.CompressedModel', 'EncoderDecoder')
+    assert model['compression']['weight_quant']['bits'] == 4
+    assert model['compression']['rules'] == [dict(pattern='a', dense=True)]
+    assert dense['type'] == 'EncoderDecoder'
+
+
+def test_presets_refuse_unknown_names_and_suggest_the_nearest():
+    message = r"no preset 'wcc_w8a8_k52'\. Did you mean 'wcc_w8a8_k.*Known presets: quant_w4a8"
+    with pytest.raises(ValueError, match=message):
+        preset('wcc_w8a8_k52')
+
+
+def test_presets_refuse_changes_to_a_dictionary():
+    with pytest.raises(ValueError, match='rules can only change a named preset'):
+        compress(dict(type='A'), preset('wcc_w8a8_k50'), rules=[])
+
+
+def test_quantizer_optim_adds_to_paramwise_options():
+    paramwise = dict(norm_decay_mult=0., custom_keys=dict(head=dict(lr_mult=10.)))
+    given = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), paramwise_cfg=paramwise)
+    changed = quantizer_optim(given)
+    assert changed['optimizer'] == dict(type='SGD', lr=0.1, weight_decay=0.)  # mmengine wants one to multiply
+    options = changed['paramwise_cfg']
+    assert options['norm_decay_mult'] == 0. and options['custom_keys']['head'] == dict(lr_mult=10.)
+    assert options['custom_keys']['clip_alpha']['decay_mult'] == 0.
+    assert 'clip_alpha' not in given['paramwise_cfg']['custom_keys']
+
+
+def test_a_base_and_a_changed_key_make_a_compressed_config(tmp_path):
+    (tmp_path / 'dense.py').write_text("model = dict(type='mmwcc.TwoLayers', channels=4)\n")
+    (tmp_path / 'compressed.py').write_text("""
+_base_ = ['./dense.py', 'mmwcc::_base_/compression/wcc_w8a8_k25.py']
+compression = dict(rules=[dict(pattern='middle', keep_ratio=0.75)])
+model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type,
+             compression={**_base_.compression, **compression})
+""")
+    model = MODELS.build(Config.fromfile(tmp_path / 'compressed.py').model)
+    assert isinstance(model.middle, WaveletCompressedConv2d) and model.middle.keep_ratio == 0.75
+
+
+def test_it_builds_in_the_scope_of_the_config(segmentor_config):
+    init_default_scope('mmseg')
+    from mmseg.models import EncoderDecoder
+    from mmseg.registry import MODELS as SEGMENTORS
+    model = SEGMENTORS.build(segmentor_config.model)
+    assert type(model) is EncoderDecoder
+    assert len(compressed_layers(model)) > 30
+    assert type(model.decode_head.conv_seg) is nn.Conv2d
