@@ -31,7 +31,7 @@ bench: setup  ## time compressed against dense convolutions on this machine
 	$(BIN)/python tools/benchmarks/wcc_layer.py $(BENCH_ARGS)
 
 fuzz: setup  ## try 10,000 random layers, inputs and settings
-	$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
+	$(BIN)/python tools/fuzz.py --cases 10000 $(FUZZ_ARGS)
 
 clean:  ## remove what builds and tests leave behind, but not .venv
 	rm -rf build dist mmwcc.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,245 @@
+"""What all quantizers share: when they calibrate, what they remember, bits, copies, and what they refuse."""
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer, LSQActQuantizer, LSQWeightQuantizer
+from mmwcc.quantizers import base as base_module
+from mmwcc.registry import MODELS
+
+ACT = [LearnedClipActQuantizer, LSQActQuantizer]
+WEIGHT = [LearnedClipWeightQuantizer, LSQWeightQuantizer]
+every = pytest.mark.parametrize('quantizer_type', ACT + WEIGHT)
+every_act = pytest.mark.parametrize('quantizer_type', ACT)
+
+
+def values(scale=1.0, size=1000):
+    return scale * torch.randn(size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def no_warning_was_given_before(monkeypatch):
+    monkeypatch.setattr(base_module, '_warned', set())
+
+
+@every
+def test_the_first_training_batch_sets_the_clip_and_the_next_do_not(quantizer_type):
+    quantizer = quantizer_type(8)
+    assert not quantizer.initialized
+    quantizer(values())
+    clip = quantizer.clip_alpha.item()
+    assert quantizer.initialized
+    assert 1 < clip < 5  # most of a standard normal
+    quantizer(values(100.0))
+    assert quantizer.clip_alpha.item() == clip
+
+
+@every_act
+@pytest.mark.parametrize('batch, expected', [(torch.tensor([0., 1., 2.]), False), (torch.tensor([-0.1, 1., 2.]), True),
+                                             (torch.tensor([-0., 1.]), False)])
+def test_any_negative_value_makes_it_signed(quantizer_type, batch, expected):
+    quantizer = quantizer_type(8)
+    quantizer(batch)
+    assert bool(quantizer.signed) == expected
+    quantizer(-batch - 1)
+    assert bool(quantizer.signed) == expected  # decided once
+
+
+@every_act
+@pytest.mark.parametrize('forced', [False, True])
+def test_sign_can_be_forced(quantizer_type, forced):
+    for batch in (torch.tensor([1., 2.]), torch.tensor([-1., 2.])):
+        quantizer = quantizer_type(8, signed=forced)
+        quantizer(batch)
+        assert bool(quantizer.signed) == forced
+
+
+@pytest.mark.parametrize('quantizer_type', WEIGHT)
+def test_weights_are_signed(quantizer_type):
+    quantizer = quantizer_type(8)
+    quantizer(torch.rand(10) + 1)
+    assert quantizer.signed
+    assert 'signed' not in quantizer.state_dict()
+
+
+@every_act
+def test_zeros_teach_nothing(quantizer_type):
+    quantizer = quantizer_type(8)
+    assert torch.equal(quantizer(torch.zeros(10)), torch.zeros(10))
+    assert not quantizer.initialized
+    quantizer(values())
+    assert quantizer.initialized
+    assert quantizer.signed
+
+
+@every_act
+@pytest.mark.parametrize('batch', [torch.empty(0, 4), torch.full((3, ), float('nan'))])
+def test_neither_do_empty_batches_or_nan(quantizer_type, batch):
+    quantizer = quantizer_type(8)
+    quantizer(batch)
+    assert not quantizer.initialized
+    assert quantizer.clip_alpha.isfinite()
+
+
+@every_act
+def test_values_that_are_not_finite_do_not_spoil_the_clip(quantizer_type):
+    clean, spoilt = quantizer_type(8), quantizer_type(8)
+    clean(values())
+    spoilt(torch.cat([values(), torch.tensor([float('inf'), -float('inf'), float('nan')])]))
+    assert spoilt.clip_alpha == clean.clip_alpha
+
+
+@every
+def test_without_calibration_it_starts_at_the_initial_clip(quantizer_type):
+    quantizer = quantizer_type(8, calibration=None, initial_clip=2.5)
+    quantizer(values())
+    assert quantizer.clip_alpha.item() == 2.5
+    assert quantizer.initialized
+
+
+@every
+def test_evaluation_before_initialization_warns_once_and_stores_nothing(quantizer_type):
+    quantizer = quantizer_type(4).eval()
+    before = copy.deepcopy(quantizer.state_dict())
+    with pytest.warns(UserWarning, match=f'{quantizer_type.__name__}: evaluated before its clip was learned'):
+        y = quantizer(values(3.0))
+    assert all(torch.equal(before[key], value) for key, value in quantizer.state_dict().items())
+    assert not quantizer.initialized
+    trained = quantizer_type(4)
+    assert torch.equal(y, trained(values(3.0)))  # the clip of this batch
+    quantizer(values())  # a second warning would be an error below
+    quantizer.train()(values(3.0))
+    assert quantizer.clip_alpha == trained.clip_alpha
+
+
+@every
+def test_frozen_quantizers_calibrate_while_the_rest_of_the_model_trains(quantizer_type):
+    quantizer = quantizer_type(8).eval().requires_grad_(False)
+    with torch.no_grad(), pytest.warns(UserWarning, match='before its clip was learned'):
+        quantizer(values())
+    assert not quantizer.initialized
+    quantizer(values())
+    assert quantizer.initialized
+
+
+@every
+@pytest.mark.parametrize('training', [False, True])
+def test_resume_does_not_calibrate_again(quantizer_type, training):
+    old = quantizer_type(8)
+    old(values())
+    new = quantizer_type(8)
+    new(values(7.0))  # even if it has seen other data
+    new.load_state_dict(old.state_dict())
+    new.train(training)
+    assert torch.equal(new(values(50.0)), old(values(50.0)))
+    assert new.clip_alpha == old.clip_alpha
+
+
+@every_act
+def test_the_sign_is_in_the_checkpoint(quantizer_type):
+    old = quantizer_type(8)
+    old(values().abs())
+    new = quantizer_type(8)
+    new(values())
+    new.load_state_dict(old.state_dict())
+    assert new(torch.tensor([-1.0])).item() == 0
+
+
+@every
+def test_loading_an_uninitialized_state_calibrates_again(quantizer_type):
+    quantizer = quantizer_type(8)
+    quantizer(values())
+    quantizer.load_state_dict(quantizer_type(8).state_dict())
+    quantizer(values(10.0))
+    fresh = quantizer_type(8)
+    fresh(values(10.0))
+    assert quantizer.clip_alpha == fresh.clip_alpha
+
+
+@every
+@pytest.mark.parametrize('clone', [copy.deepcopy, lambda quantizer: pickle.loads(pickle.dumps(quantizer))],
+                         ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize('used', [False, True])
+def test_copies(quantizer_type, clone, used):
+    quantizer = quantizer_type(4)
+    if used:
+        quantizer(values())
+    twin = clone(quantizer)
+    assert torch.equal(twin(values(2.0)), quantizer(values(2.0)))
+    assert twin.clip_alpha is not quantizer.clip_alpha
+
+
+@every
+def test_bits_change_at_run_time(quantizer_type):
+    quantizer = quantizer_type(8, calibration=None, initial_clip=2.0)
+    x = torch.linspace(-2, 2, 10001)
+    quantizer(x)
+    counts = []
+    for bits in (8, 3, 2, 16):
+        quantizer.bits = bits
+        counts.append(len(quantizer(x).unique()))
+    assert counts[0] in (255, 256)
+    assert counts[1] < counts[0] < counts[3]
+    assert counts[2] <= 4
+    assert quantizer.clip_alpha.item() == 2.0
+
+
+@every
+def test_32_bits_is_the_identity_with_zero_gradients(quantizer_type):
+    quantizer = quantizer_type(32)
+    x = values().requires_grad_()
+    y = quantizer(x)
+    y.backward(values(2.0))
+    assert torch.equal(y, x)
+    assert torch.equal(x.grad, values(2.0))
+    assert quantizer.clip_alpha.grad.item() == 0  # not None: DistributedDataParallel wants one
+    assert not quantizer.initialized
+    quantizer.bits = 8
+    quantizer(x)
+    assert quantizer.initialized
+
+
+@every
+def test_parameter_and_buffer_names(quantizer_type):
+    quantizer = quantizer_type(8)
+    assert [name for name, _ in quantizer.named_parameters()] == ['clip_alpha']
+    assert {'clip_alpha', 'initialized'} <= set(quantizer.state_dict())
+    assert isinstance(quantizer.clip_alpha, nn.Parameter)
+    assert quantizer.clip_alpha.shape == ()
+
+
+@every
+def test_the_registry_builds_it(quantizer_type):
+    quantizer = MODELS.build(dict(type=f'mmwcc.{quantizer_type.__name__}', bits=5))
+    assert type(quantizer) is quantizer_type
+    assert quantizer.bits == 5
+
+
+@every
+@pytest.mark.parametrize('arguments, error, message', [
+    (dict(bits=1), ValueError, r'bits must be in 2 ... 16, or 32 for no quantization, got 1'),
+    (dict(bits=17), ValueError, 'bits must be in 2 ... 16, or 32 for no quantization, got 17'),
+    (dict(bits=33), ValueError, 'bits must be in 2 ... 16, or 32 for no quantization, got 33'),
+    (dict(bits=8.0), TypeError, 'bits must be an integer, got 8.0'),
+    (dict(bits='8'), TypeError, "bits must be an integer, got '8'"),
+    (dict(bits=True), TypeError, 'bits must be an integer, got True'),
+    (dict(calibration='max'), ValueError, "calibration must be one of mse, percentile, lsq or None, got 'max'"),
+    (dict(percentile=0), ValueError, r'percentile must be in \(0, 100\], got 0'),
+    (dict(percentile=101), ValueError, r'percentile must be in \(0, 100\], got 101'),
+    (dict(initial_clip=0), ValueError, 'initial_clip must be positive, got 0'),
+    (dict(initial_clip=float('nan')), ValueError, 'initial_clip must be positive, got nan'),
+])
+def test_bad_arguments(quantizer_type, arguments, error, message):
+    with pytest.raises(error, match=f'{quantizer_type.__name__}: {message}'):
+        quantizer_type(**arguments)
+
+
+@every
+def test_setting_bits_is_checked_too(quantizer_type):
+    quantizer = quantizer_type(8)
+    with pytest.raises(ValueError, match='bits must be in 2 ... 16'):
+        quantizer.bits = 1
+    assert quantizer.bits == 8

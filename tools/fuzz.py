@@ -1,0 +1,238 @@
+"""Compare randomly configured WCC layers with the float64 reference of the tests, forward and gradients.
+
+Each case is a layer (channels, size, stride, keep_ratio, levels, wavelet, selection, bias, quantizers), a memory
+layout, a dtype and some data. A failing case is shrunk to a small one and printed; the exit status is then 1.
+
+Usage: python tools/fuzz.py --cases 10000 --seed 0
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import seed as with_seed
+from hypothesis import strategies as st
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ('', 'tests')]
+
+from reference import WAVELETS, Grid, Reference, reference_wcc, to_numpy  # noqa: E402
+
+from mmwcc.functional import SELECTIONS, pack  # noqa: E402
+from mmwcc.layers import WaveletCompressedConv2d  # noqa: E402
+
+# Errors are relative to the sums of magnitudes that the results are made of.
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
+LAYOUTS = {
+    'contiguous': lambda x: x.contiguous(),
+    'channels_last': lambda x: x.contiguous(memory_format=torch.channels_last),
+    'transposed': lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    'every second': lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, ::2, ::2],
+}
+DATA = {
+    'normal': lambda x: x,
+    'rectified': torch.relu,
+    'integers': lambda x: (2 * x).round(),
+    'constant': lambda x: torch.ones_like(x) * x[:, :, :1, :1],
+    'one pixel': lambda x: torch.where(torch.arange(x[0, 0].numel()).reshape(x.shape[2:]) == 0, x, 0),
+    'zeros': torch.zeros_like,
+    'large': lambda x: 1e4 * x,
+}
+
+
+@dataclass(frozen=True)
+class Quantizers:
+    """Both quantizers of a layer."""
+    family: str
+    weight_bits: int
+    act_bits: int
+    weight_clip: float
+    act_clip: float
+    normalize: str | None
+
+    def configs(self) -> dict[str, dict]:
+        """Return the layer's quantizer arguments."""
+        weight = dict(type=f'mmwcc.{self.family}WeightQuantizer', bits=self.weight_bits, calibration=None,
+                      initial_clip=self.weight_clip)
+        if self.family == 'LearnedClip':
+            weight['normalize'] = self.normalize
+        return dict(weight_quant=weight,
+                    act_quant=dict(type=f'mmwcc.{self.family}ActQuantizer', bits=self.act_bits, signed=True,
+                                   calibration=None, initial_clip=self.act_clip))
+
+    def grids(self, layer: WaveletCompressedConv2d, features: int) -> dict[str, Grid]:
+        """Return what the reference is to quantize with: ``features`` are those of one image."""
+        learned_clip = self.family == 'LearnedClip'
+
+        def clip_scale(bits: int, count: int) -> float:
+            # LSQ's scale, and its gradient written for the clip: n instead of 1 / n times that of the step.
+            high = 2**(bits - 1) - 1
+            return 1.0 if learned_clip else (count * high)**-0.5 * high**2
+
+        return dict(
+            wgt=Grid(layer.weight_quant.clip_alpha.item(), self.weight_bits, symmetric=learned_clip,
+                     clip_gradient=not learned_clip, clip_scale=clip_scale(self.weight_bits, layer.weight.numel()),
+                     normalize=(self.normalize or '') if learned_clip else ''),
+            act=Grid(layer.act_quant.clip_alpha.item(), self.act_bits, symmetric=learned_clip,
+                     clip_scale=clip_scale(self.act_bits, features)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer and its input; everything random in it follows from ``seed``."""
+    batch: int
+    in_channels: int
+    out_channels: int
+    height: int
+    width: int
+    stride: int
+    bias: bool
+    keep_ratio: float
+    levels: int
+    wavelet: str
+    selection: str
+    layout: str
+    data: str
+    dtype: torch.dtype
+    quantizers: Quantizers | None
+    seed: int
+
+
+_bits = st.sampled_from([2, 3, 4, 6, 8, 16])
+_clip = st.floats(0.125, 4, width=32)
+_cases = st.builds(
+    Case, batch=st.integers(1, 3), in_channels=st.integers(1, 9), out_channels=st.integers(2, 9),
+    height=st.integers(1, 20), width=st.integers(1, 20), stride=st.integers(1, 3), bias=st.booleans(),
+    keep_ratio=st.one_of(st.sampled_from([1, 0.5, 0.25, 0.125]), st.floats(0, 1, exclude_min=True)),
+    levels=st.integers(1, 4), wavelet=st.sampled_from(WAVELETS), selection=st.sampled_from(SELECTIONS),
+    layout=st.sampled_from(sorted(LAYOUTS)), data=st.sampled_from(sorted(DATA)),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    quantizers=st.none() | st.builds(
+        Quantizers, family=st.sampled_from(['LearnedClip', 'LSQ']), weight_bits=_bits, act_bits=_bits,
+        weight_clip=_clip, act_clip=_clip, normalize=st.sampled_from([None, 'standard', 'rescale'])),
+    seed=st.integers(0, 2**32 - 1))
+
+
+def check(case: Case) -> None:
+    """Run one case and assert that output, gradients, dtype and layout are right."""
+    torch.manual_seed(case.seed)
+    tolerance = TOLERANCE[case.dtype]
+    compression = dict(keep_ratio=case.keep_ratio, levels=case.levels, wavelet=case.wavelet, selection=case.selection)
+    layer = WaveletCompressedConv2d(case.in_channels, case.out_channels, stride=case.stride, bias=case.bias,
+                                    **compression, **(case.quantizers.configs() if case.quantizers else {}))
+    layer = layer.to(case.dtype)
+    torch.nn.init.normal_(layer.weight)
+    x = torch.randn(case.batch, case.in_channels, case.height, case.width, dtype=case.dtype)
+    x = LAYOUTS[case.layout](DATA[case.data](x)).requires_grad_()
+    y = layer(x)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+
+    with torch.no_grad():
+        rows, slot = pack(x[:, :, ::case.stride, ::case.stride], **compression)
+        quantization = {}
+        if case.quantizers:
+            quantization = dict(measured_rows=layer.act_quant(rows), measured_weight=layer.weight_quant(layer.weight),
+                                **case.quantizers.grids(layer, rows[0].numel()))
+    expected = reference_wcc(x, layer.weight, layer.bias, stride=case.stride, keep=slot >= 0, tolerance=tolerance,
+                             **compression, **quantization)
+    if case.quantizers:
+        # On the edge between clipped and not, either gradient is right.
+        assume(min(expected.act.distance_to_clips(), expected.wgt.distance_to_clips()) > 10 * tolerance)
+    gradients, scales = expected.gradients(to_numpy(grad)), magnitudes(expected, to_numpy(grad), layer.bias)
+
+    assert y.dtype == case.dtype, f'y has dtype {y.dtype}'
+    if case.layout == 'channels_last' and not x.is_contiguous():  # with one channel or pixel it is both
+        assert y.is_contiguous(memory_format=torch.channels_last), f'y has strides {y.stride()}'
+    assert_close('y', y, expected.y, tolerance * scales['y'])
+    assert_close('gradient of x', x.grad, gradients['x'], tolerance * scales['x'])
+    for name, parameter in layer.named_parameters():
+        role = name.replace('_quant.clip_alpha', '_clip')
+        scale = gradients[f'{role}_magnitude'] if role.endswith('_clip') else scales[role]
+        assert_close(f'gradient of {name}', parameter.grad, np.asarray(gradients[role]), tolerance * scale)
+
+
+def magnitudes(expected: Reference, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:
+    """Return, for the output and each gradient, the largest sum of magnitudes behind one of its elements."""
+    weight, kept = np.abs(expected.weight), np.abs(expected.kept_quantized)
+    hat = np.abs(expected.transform.synthesis_transposed(grad) * expected.keep[:, None])
+    shrink = expected.wgt.factor if expected.wgt else 1.0
+    tiny = 1e-30
+    return {
+        'y': np.einsum('oc,bcn->bon', weight, kept).max() + (bias.abs().max().item() if bias is not None else 0) + tiny,
+        'x': np.einsum('oc,bon->bcn', weight, hat).max() + tiny,
+        'weight': np.einsum('bon,bcn->oc', hat, kept).max() * max(1, shrink, 1 / shrink) + tiny,
+        'bias': np.abs(grad).sum((0, 2, 3)).max() + tiny,
+    }
+
+
+def assert_close(name: str, actual: torch.Tensor, expected: np.ndarray, allowed: float) -> None:
+    assert actual.shape == expected.shape, f'{name} has shape {tuple(actual.shape)}, expected {expected.shape}'
+    error = np.abs(to_numpy(actual) - expected).max()
+    assert error <= allowed, f'{name} is wrong by {error:.3g}, allowed are {allowed:.3g}'  # also if it is NaN
+
+
+def fuzz(cases: int, seed: int, report=lambda done: None) -> tuple[int, Case | None, BaseException | None]:
+    """Check random cases until one fails.
+
+    Args:
+        cases: How many.
+        seed: Seed of the whole run.
+        report: Called with the number of cases done after each of them.
+
+    Returns:
+        How many cases passed, and the shrunk failing case with its error, or None and None.
+    """
+    passed, failed = 0, None
+
+    @with_seed(seed)
+    @settings(max_examples=cases, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
+              suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+    @given(_cases)
+    def run(case: Case) -> None:
+        nonlocal passed, failed
+        try:
+            check(case)
+        except Exception as error:
+            if type(error).__module__.startswith('hypothesis'):
+                raise
+            failed = case  # the last one to fail is the smallest
+            raise
+        if failed is None:
+            passed += 1
+            report(passed)
+
+    try:
+        run()
+    except Exception as error:
+        return passed, failed, error
+    return passed, None, None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--cases', type=int, default=1000, help='number of cases (default: 1000)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the run (default: 0)')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.time()
+
+    def report(done: int) -> None:
+        if done % 500 == 0:
+            print(f'{done} cases, {done / (time.time() - start):.0f} a second', flush=True)
+
+    passed, failed, error = fuzz(args.cases, args.seed, report)
+    if error is None:
+        print(f'{passed} cases, 0 failures')
+        return 0
+    print(f'{passed} cases passed, then a failure. Shrunk configuration:\n{failed}\n{type(error).__name__}: {error}')
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
