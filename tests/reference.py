@@ -206,7 +206,7 @@ class Grid:
             values: What to quantize.
             measured: The result of the code under test. A value halfway between two levels may be rounded either way
                 there; where ``measured`` is a nearest level to ``tolerance``, it is taken over, else this fails.
-            tolerance: Relative error of the values in the code under test.
+            tolerance: Error of the values in the code under test, relative to the largest of them.
         """
         low, high = self.bounds
         factor = values.std(ddof=1) if self.normalize else 1.0
@@ -239,20 +239,23 @@ class Quantized:
         low, high = self.grid.bounds
         return (self.scaled >= low) & (self.scaled <= high)
 
-    def distance_to_clips(self) -> float:
-        """Smallest distance of a value to a clip, relative to the clip: whether float32 could decide otherwise."""
-        low, high = self.grid.bounds
-        if not self.scaled.size:
-            return np.inf
-        return min(np.abs(self.scaled - bound).min() for bound in (low, high) if bound or self.grid.signed) / high
+    @property
+    def largest(self) -> float:
+        """Largest magnitude in units of the clip, 1 at least: what errors of the values are relative to."""
+        return np.abs(self.scaled).max(initial=self.grid.bounds[1]) / self.grid.bounds[1]
+
+    def is_clear_of_clips(self, tolerance: float) -> bool:
+        """Tell whether an error of ``tolerance`` relative to the largest value carries no value over a clip."""
+        distance = min(np.abs(self.scaled - bound).min(initial=np.inf) for bound in self.grid.bounds)
+        return distance > tolerance * self.largest * self.grid.bounds[1]
 
     def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, float, float]:
-        """Return the gradients of the values and of the clip, and the sum of magnitudes behind the latter."""
+        """Return the gradients of the values and of the clip, and what errors of the latter are relative to."""
         grid, high = self.grid, self.grid.bounds[1]
         if grid.normalize == 'rescale':
             grad = grad * self.factor
         terms = grad * np.where(self.inside, self.level - self.scaled, self.level) / high * grid.clip_scale
-        magnitude = np.abs(grad * (np.abs(self.level) + 0.5)).sum() / high * grid.clip_scale
+        magnitude = np.abs(grad).sum() * self.largest * grid.clip_scale
         grad_values = np.where(self.inside, grad, 0.0) if grid.clip_gradient else grad
         return grad_values / (self.factor if grid.normalize else 1.0), terms.sum(), magnitude
 
