@@ -6,13 +6,13 @@ from fabricated import CONFIGS
 from mmengine.config import Config
 
 import mmwcc.presets
-from mmwcc.presets import compress, preset, preset_names, quantizer_optim
+from mmwcc.presets import compress, preset, preset_names
 
 FOLDER = CONFIGS / '_base_' / 'compression'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
 DENSE = """
 model = dict(type='EncoderDecoder', backbone=dict(type='MobileNetV2', out_indices=(1, 2)), test_cfg=dict(mode='whole'))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), clip_grad=None)
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, weight_decay=1e-4), clip_grad=None)
 """
 
 
@@ -86,11 +86,3 @@ def test_compressing_twice():
 def test_changes_need_a_named_preset():
     with pytest.raises(ValueError, match='rules can only change a named preset'):
         compress(dict(type='EncoderDecoder'), preset('quant_w8a8'), rules=[])
-
-
-def test_quantizer_optim_keeps_what_is_there():
-    wrapper = dict(type='OptimWrapper', paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'head': dict(lr_mult=10)}))
-    assert quantizer_optim(wrapper) == dict(
-        type='OptimWrapper', paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={
-            'head': dict(lr_mult=10), 'clip_alpha': dict(lr_mult=0.1, decay_mult=0.0)}))
-    assert 'clip_alpha' not in wrapper['paramwise_cfg']['custom_keys']
