@@ -249,15 +249,14 @@ class Quantized:
         distance = min(np.abs(self.scaled - bound).min(initial=np.inf) for bound in self.grid.bounds)
         return distance > tolerance * self.largest * self.grid.bounds[1]
 
-    def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, float, float]:
-        """Return the gradients of the values and of the clip, and what errors of the latter are relative to."""
+    def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the gradients of the values and of the clip."""
         grid, high = self.grid, self.grid.bounds[1]
         if grid.normalize == 'rescale':
             grad = grad * self.factor
         terms = grad * np.where(self.inside, self.level - self.scaled, self.level) / high * grid.clip_scale
-        magnitude = np.abs(grad).sum() * self.largest * grid.clip_scale
         grad_values = np.where(self.inside, grad, 0.0) if grid.clip_gradient else grad
-        return grad_values / (self.factor if grid.normalize else 1.0), terms.sum(), magnitude
+        return grad_values / (self.factor if grid.normalize else 1.0), terms.sum()
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -287,9 +286,9 @@ class Reference:
         grad_kept = np.einsum('oc,bon->bcn', self.weight, hat)
         gradients = {'bias': grad.sum((0, 2, 3))}
         if self.wgt is not None:
-            grad_weight, gradients['weight_clip'], gradients['weight_clip_magnitude'] = self.wgt.gradients(grad_weight)
+            grad_weight, gradients['weight_clip'] = self.wgt.gradients(grad_weight)
         if self.act is not None:
-            grad_kept, gradients['act_clip'], gradients['act_clip_magnitude'] = self.act.gradients(grad_kept)
+            grad_kept, gradients['act_clip'] = self.act.gradients(grad_kept)
         gradients['weight'] = grad_weight[:, :, None, None]
         gradients['x'] = np.zeros(self.shape)
         gradients['x'][:, :, ::self.stride, ::self.stride] = self.transform.analysis_transposed(

@@ -144,7 +144,8 @@ def check(case: Case) -> None:
     if case.quantizers:
         # On the edge between clipped and not, either gradient is right.
         assume(expected.act.is_clear_of_clips(tolerance) and expected.wgt.is_clear_of_clips(tolerance))
-    gradients, scales = expected.gradients(to_numpy(grad)), magnitudes(expected, to_numpy(grad), layer.bias)
+    gradients = expected.gradients(to_numpy(grad))
+    scales = magnitudes(expected, x, to_numpy(grad), layer.bias)
 
     assert y.dtype == case.dtype, f'y has dtype {y.dtype}'
     if case.layout == 'channels_last' and not x.is_contiguous():  # with one channel or pixel it is both
@@ -153,22 +154,31 @@ def check(case: Case) -> None:
     assert_close('gradient of x', x.grad, gradients['x'], tolerance * scales['x'])
     for name, parameter in layer.named_parameters():
         role = name.replace('_quant.clip_alpha', '_clip')
-        scale = gradients[f'{role}_magnitude'] if role.endswith('_clip') else scales[role]
-        assert_close(f'gradient of {name}', parameter.grad, np.asarray(gradients[role]), tolerance * scale)
+        assert_close(f'gradient of {name}', parameter.grad, np.asarray(gradients[role]), tolerance * scales[role])
 
 
-def magnitudes(expected: Reference, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:
-    """Return, for the output and each gradient, the largest sum of magnitudes behind one of its elements."""
-    weight, kept = np.abs(expected.weight), np.abs(expected.kept_quantized)
-    hat = np.abs(expected.transform.synthesis_transposed(grad) * expected.keep[:, None])
-    shrink = expected.wgt.factor if expected.wgt else 1.0
-    tiny = 1e-30
-    return {
-        'y': np.einsum('oc,bcn->bon', weight, kept).max() + (bias.abs().max().item() if bias is not None else 0) + tiny,
-        'x': np.einsum('oc,bon->bcn', weight, hat).max() + tiny,
-        'weight': np.einsum('bon,bcn->oc', hat, kept).max() * max(1, shrink, 1 / shrink) + tiny,
+def magnitudes(expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:
+    """Return, for the output and each gradient, the largest sum of magnitudes behind one of its elements.
+
+    A coefficient can be a small difference of large values, so it counts with the largest value of its map too.
+    """
+    keep = expected.keep[:, None]
+    hat = (np.abs(expected.transform.synthesis_transposed(grad)) + np.abs(grad).max()) * keep
+    kept = (np.abs(expected.kept_quantized) + x.abs().max().item()) * keep
+    weight, tiny = np.abs(expected.weight), 1e-30
+    grad_weight, grad_kept = np.einsum('bon,bcn->oc', hat, kept), np.einsum('oc,bon->bcn', weight, hat)
+    factor = expected.wgt.factor if expected.wgt else 1.0
+    scales = {
+        'y': np.einsum('oc,bcn->bon', weight, kept).max() + (0 if bias is None else bias.abs().max().item()) + tiny,
+        'x': grad_kept.max() + tiny,
+        'weight': grad_weight.max() * max(1, factor, 1 / factor) + tiny,
         'bias': np.abs(grad).sum((0, 2, 3)).max() + tiny,
     }
+    for role, quantized, gradient in (('weight', expected.wgt, grad_weight), ('act', expected.act, grad_kept)):
+        if quantized is not None:
+            scales[f'{role}_clip'] = (gradient.sum() * quantized.largest * quantized.grid.clip_scale
+                                      * max(1, quantized.factor) + tiny)
+    return scales
 
 
 def assert_close(name: str, actual: torch.Tensor, expected: np.ndarray, allowed: float) -> None:

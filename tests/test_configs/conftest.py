@@ -1,21 +1,12 @@
-"""Makes ``fabricated`` importable and keeps the tests of this folder on one thread."""
+"""Makes ``fabricated`` importable and writes the data that it describes."""
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip('mmseg', reason='configs need mmsegmentation', exc_type=ImportError)
 
 sys.path.insert(0, str(Path(__file__).parent))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')

@@ -42,7 +42,8 @@ model = dict(
 default_scope = 'mmdet'
 train_pipeline = [dict(type='mmwcc.LoadSyntheticStreet'), dict(type='LoadAnnotations', with_bbox=True),
                   dict(type='PackDetInputs')]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64), keep_ratio=True),
+                 dict(type='PackDetInputs')]
 train_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'),
     dataset=dict(type='mmwcc.SyntheticStreetDataset', task='detection', length=4, img_scale=(160, 96),
