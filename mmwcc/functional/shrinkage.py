@@ -79,7 +79,7 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
     slot = _select(coefficients.detach().square().sum(-1), k, height, width, levels, selection)
     index = torch.where(slot >= 0, 0, 1).argsort(dim=1, stable=True)[:, :k]
     index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
-    rows = coefficients.flatten(0, 1).index_select(0, index.flatten())
+    rows = coefficients.flatten(0, 1).index_select(0, index.flatten().int())  # saved for backward: half of int64
     return rows.reshape(batch, k, channels).to(x.dtype), slot
 
 
@@ -110,7 +110,7 @@ def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: tupl
     # Row k of each image is the zero that dropped positions read.
     padded = F.pad(compute, (0, 0, 0, 1)).flatten(0, 1)
     first = torch.arange(batch, device=rows.device).unsqueeze(1) * (k + 1)
-    coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten())
+    coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten().int())
     running, details = kernels.unfold(coefficients.reshape(*slot.shape, channels), kernels.padded_size(height, levels),
                                       kernels.padded_size(width, levels), levels)
     for detail in details:
