@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
-from .library import LIBRARY
+from .library import LIBRARY, without_autocast
 
 __all__ = ['accelerate_on_cpu']
 
@@ -42,13 +42,14 @@ def accelerate_on_cpu(name: str, module: str, reference, values: int = 0) -> Non
         values: Index of the argument that decides.
     """
 
+    plain = without_autocast(reference)
+
     @wraps(reference)
     def run(*args):
         x = args[values]
         if x.dtype == torch.float32 and _is_dense(x) and _chosen_path() == 'cpu':
             return getattr(import_module(f'.cpu.{module}', __package__), name)(*args)
-        with torch.autocast('cpu', enabled=False):
-            return reference(*args)
+        return plain(*args)
 
     LIBRARY.impl(name, run, 'CPU')
 

@@ -8,7 +8,8 @@ import torch
 LIBRARY = torch.library.Library('mmwcc', 'FRAGMENT')
 
 
-def _without_autocast(reference):
+def without_autocast(reference):
+    """Return ``reference`` with autocast off while it runs."""
     # Autocast stays active inside an operator's kernel: a matmul there would run in half precision and move the
     # selection to other positions.
     @wraps(reference)
@@ -27,7 +28,7 @@ def register(schema: str, reference, fake, setup_context=None, backward=None):
     """
     name = schema.split('(', 1)[0]
     LIBRARY.define(schema)
-    LIBRARY.impl(name, _without_autocast(reference), 'CompositeExplicitAutograd')
+    LIBRARY.impl(name, without_autocast(reference), 'CompositeExplicitAutograd')
     torch.library.register_fake(f'mmwcc::{name}', fake, lib=LIBRARY)
     if backward is not None:
         torch.library.register_autograd(f'mmwcc::{name}', backward, setup_context=setup_context, lib=LIBRARY)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmwcc.kernels import is_channels_last
 
-from .shrinkage import SELECTIONS, pack, unpack
+from .shrinkage import SELECTIONS, WAVELETS, pack, unpack
 from .wavelets import filter_bank
 
 __all__ = ['check_compression', 'wavelet_compressed_conv2d']
@@ -36,9 +36,13 @@ def check_compression(owner: str, *, keep_ratio: float, levels: int, wavelet: st
     try:
         filter_bank(wavelet)
     except (ValueError, TypeError, AttributeError) as error:
-        from .shrinkage import WAVELETS
         raise ValueError(f'{owner}: wavelet must be a discrete wavelet of PyWavelets, got {wavelet!r}. Use one of '
                          f"{', '.join(WAVELETS)}.") from error
+    check_selection(owner, selection)
+
+
+def check_selection(owner: str, selection: str) -> None:
+    """Refuse an unknown selection policy; see :func:`check_compression`."""
     if selection not in SELECTIONS:
         raise ValueError(f"{owner}: selection must be one of {', '.join(SELECTIONS)}, got {selection!r}. Use "
                          "'energy' to keep the largest coefficients of each image.")

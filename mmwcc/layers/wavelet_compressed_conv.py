@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from mmwcc.functional import SELECTIONS, pack, quantized_linear, unpack
-from mmwcc.functional.wavelet_compressed_conv import check_compression, check_keep_ratio
+from mmwcc.functional import pack, quantized_linear, unpack
+from mmwcc.functional.wavelet_compressed_conv import check_compression, check_keep_ratio, check_selection
 from mmwcc.kernels import is_channels_last
 from mmwcc.registry import MODELS
 
@@ -110,9 +110,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
 
     @selection.setter
     def selection(self, selection: str) -> None:
-        if selection not in SELECTIONS:
-            raise ValueError(f"{type(self).__name__}: selection must be one of {', '.join(SELECTIONS)}, got "
-                             f"{selection!r}. Use 'energy' to keep the largest coefficients of each image.")
+        check_selection(type(self).__name__, selection)
         self._selection = selection
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
