@@ -1,14 +1,18 @@
-"""Operators of mmwcc, registered as ``torch.ops.mmwcc.*``: joint wavelet shrinkage and fake quantization.
+"""Operators of mmwcc, registered as ``torch.ops.mmwcc.*``: joint wavelet shrinkage, quantization, integer products.
 
 Every operator is a contract (schema, checks, plain-torch reference, fake implementation, gradient) in one file, and
-needs torch alone. The layout, tie and dtype rules stand in :mod:`mmwcc.kernels.layout`.
+needs torch alone; ``cpu/`` and ``triton/`` only make it fast (see :mod:`mmwcc.kernels.dispatch`). The layout, tie and
+dtype rules stand in :mod:`mmwcc.kernels.layout`.
 """
+from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
 from .fake_quant import fake_quant, fake_quant_backward
-from .haar import haar_norms, haar_pack, haar_unpack
+from .haar import haar_norms, haar_pack, haar_pack_int8, haar_unpack
+from .int8 import int8_linear, quantize_int8
 from .layout import coarse_rank, fold, is_channels_last, padded_size, unfold
 from .select import select, slot_of
 
 __all__ = [
-    'coarse_rank', 'fake_quant', 'fake_quant_backward', 'fold', 'haar_norms', 'haar_pack', 'haar_unpack',
-    'is_channels_last', 'padded_size', 'select', 'slot_of', 'unfold'
+    'coarse_rank', 'depthwise_haar', 'fake_quant', 'fake_quant_backward', 'fold', 'gather_rows', 'gather_rows_int8',
+    'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack', 'int8_linear', 'is_channels_last', 'padded_size',
+    'quantize_int8', 'select', 'slot_of', 'unfold'
 ]

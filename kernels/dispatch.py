@@ -1,4 +1,9 @@
-"""Which implementation of an operator runs on the CPU: numba where it can, the torch reference otherwise."""
+"""Which implementation of an operator runs: numba on the CPU, Triton on the GPU, the torch reference otherwise.
+
+``MMWCC_KERNELS`` forces a path for the whole process: ``reference``, ``cpu`` (numba) or ``triton``, which for tensors
+on the CPU needs Triton's interpreter (``TRITON_INTERPRET=1``). Devices that a forced path does not serve use the
+reference. The variable is read at the first call.
+"""
 from __future__ import annotations
 
 import os
@@ -7,52 +12,72 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from .library import LIBRARY, without_autocast
 
-__all__ = ['accelerate_on_cpu']
+__all__ = ['accelerate']
 
-PATHS = ('reference', 'cpu')
+PATHS = dict(reference=None, cpu='numba', triton='triton')
+"""Paths by the value of ``MMWCC_KERNELS``, with the package that each needs."""
+
+NATIVE = dict(cpu='cpu', cuda='triton')
+"""The path of each device where none is forced."""
+
+DTYPES = dict(cpu=(torch.float32, ), triton=(torch.float32, torch.bfloat16, torch.float16))
+"""Floating dtypes that each path computes; the reference takes all others."""
 
 
 @lru_cache
-def _chosen_path() -> str:
-    path = os.environ.get('MMWCC_KERNELS', 'cpu')
+def chosen_path(device: str) -> str:
+    """Return the path for tensors on ``device``, 'cpu' or 'cuda'.
+
+    Raises:
+        ValueError: If ``MMWCC_KERNELS`` names no path, or Triton for the CPU without its interpreter.
+        ModuleNotFoundError: If the path it names needs a package that is not installed.
+    """
+    forced = os.environ.get('MMWCC_KERNELS')
+    path = NATIVE[device] if forced is None else forced
     if path not in PATHS:
         raise ValueError(f"MMWCC_KERNELS must be one of {', '.join(PATHS)}, got {path!r}. Unset it to let mmwcc "
                          'choose.')
-    if path == 'cpu' and find_spec('numba') is None:
-        if 'MMWCC_KERNELS' in os.environ:
-            raise ModuleNotFoundError('MMWCC_KERNELS=cpu needs numba, which is not installed. Run `pip install '
-                                      "'mmwcc[cpu]'`, or unset MMWCC_KERNELS.")
+    package = PATHS[path]
+    if package and find_spec(package) is None:
+        if forced:
+            raise ModuleNotFoundError(f'MMWCC_KERNELS={path} needs {package}, which is not installed. Run `pip install '
+                                      f"'mmwcc[{path}]'`, or unset MMWCC_KERNELS.")
         return 'reference'
-    return path
+    if path == 'triton' and device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
+        raise ValueError('MMWCC_KERNELS=triton serves tensors on the CPU in the interpreter of Triton only, got a '
+                         'tensor on the CPU without TRITON_INTERPRET=1. Move the model to the GPU, or unset '
+                         'MMWCC_KERNELS.')
+    return path if path == 'triton' or path == device else 'reference'
 
 
-def accelerate_on_cpu(name: str, module: str, reference, values: int = 0) -> None:
-    """Let float32 calls of ``mmwcc::<name>`` on the CPU run ``mmwcc.kernels.cpu.<module>.<name>``, imported then.
+def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.dtype | None = None) -> None:
+    """Let ``mmwcc::<name>`` run the function of that name in ``cpu.<module>`` or ``triton.<module>``, imported then.
 
-    ``MMWCC_KERNELS=reference`` keeps the reference, as do a missing numba, other dtypes, and empty or overlapping
-    tensors.
+    Where the path has no kernels for the dtype, or a tensor is empty, the reference runs.
 
     Args:
         name: Name of the operator.
-        module: Module of :mod:`mmwcc.kernels.cpu` that holds a function of that name.
+        module: Module of :mod:`mmwcc.kernels.cpu` and ``mmwcc.kernels.triton`` that holds a function of that name.
         reference: The torch implementation.
-        values: Index of the argument that decides.
+        values: Index of the argument whose dtype decides.
+        dtype: The dtype that kernels take, if not a floating one.
     """
-
     plain = without_autocast(reference)
+
+    def serves(path: str, x: Tensor) -> bool:
+        return x.numel() > 0 and (x.dtype == dtype if dtype else x.dtype in DTYPES.get(path, ()))
 
     @wraps(reference)
     def run(*args):
         x = args[values]
-        if x.dtype == torch.float32 and _is_dense(x) and _chosen_path() == 'cpu':
-            return getattr(import_module(f'.cpu.{module}', __package__), name)(*args)
+        path = chosen_path(x.device.type)
+        if path != 'reference' and serves(path, x):
+            return getattr(import_module(f'.{path}.{module}', __package__), name)(*args)
         return plain(*args)
 
     LIBRARY.impl(name, run, 'CPU')
-
-
-def _is_dense(x: torch.Tensor) -> bool:
-    return x.numel() > 0 and torch.ops.aten.is_non_overlapping_and_dense(x)
+    LIBRARY.impl(name, run, 'CUDA')

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .dispatch import accelerate_on_cpu
+from .dispatch import accelerate
 from .library import register
 
 __all__ = ['fake_quant', 'fake_quant_backward']
@@ -59,8 +59,8 @@ _backward_op = register(f'fake_quant_backward(Tensor grad, {_arguments}) -> (Ten
                         _fake_quant_backward)
 
 
-accelerate_on_cpu('fake_quant', 'fake_quant', _fake_quant)
-accelerate_on_cpu('fake_quant_backward', 'fake_quant', _fake_quant_backward, values=1)
+accelerate('fake_quant', 'fake_quant', _fake_quant)
+accelerate('fake_quant_backward', 'fake_quant', _fake_quant_backward, values=1)
 
 
 def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,

@@ -5,12 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import accelerate_on_cpu
+from .dispatch import accelerate
+from .int8 import to_int8
 from .layout import fold, is_channels_last, padded_size, unfold
 from .library import register
 from .select import slot_of
 
-__all__ = ['haar_norms', 'haar_pack', 'haar_unpack']
+__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
 
 
 def _analysis(x: Tensor, levels: int) -> Tensor:
@@ -55,15 +56,24 @@ def _pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     return rows.reshape(x.shape[0], k, x.shape[1]).to(x.dtype)
 
 
+def _pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+    rows = _analysis(x, levels)[slot >= 0].reshape(x.shape[0], k, x.shape[1])
+    return to_int8(rows, step, low, high)
+
+
 def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-            channels_last: bool) -> Tensor:
+            channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
     compute = torch.promote_types(rows.dtype, torch.float32)
     coefficients = rows.new_zeros(*slot.shape, rows.shape[2], dtype=compute)
     coefficients[slot >= 0] = rows.reshape(-1, rows.shape[2]).to(compute)
-    y = _synthesis(coefficients, height, width, levels)
+    y = _synthesis(coefficients, height, width, levels).permute(0, 3, 1, 2)
     if bias is not None:
-        y = y + bias.to(compute)
-    return _empty_map(rows, height, width, channels_last).copy_(y.permute(0, 3, 1, 2))
+        y = y + bias.to(compute).reshape(-1, 1, 1)
+    if residual is not None:
+        y = y + residual.to(compute)
+    if low is not None or high is not None:
+        y = y.clamp(low, high)
+    return _empty_map(rows, height, width, channels_last).copy_(y)
 
 
 def _empty_map(rows, height, width, channels_last):
@@ -86,7 +96,12 @@ def _fake_pack(x, slot, k, levels):
     return x.new_empty(x.shape[0], k, x.shape[1])
 
 
-def _fake_unpack(rows, slot, bias, height, width, levels, channels_last):
+def _fake_pack_int8(x, slot, k, levels, step, low, high):
+    _positions(x, levels)
+    return x.new_empty(x.shape[0], k, x.shape[1], dtype=torch.int8)
+
+
+def _fake_unpack(rows, slot, bias, height, width, levels, channels_last, residual, low, high):
     return _empty_map(rows, height, width, channels_last)
 
 
@@ -103,28 +118,41 @@ def _pack_backward(ctx, grad):
 
 
 def _save_unpack(ctx, inputs, output):
-    rows, slot, _, _, _, levels, _ = inputs
-    ctx.save_for_backward(slot >= 0)
+    rows, slot, _, _, _, levels, _, _, ctx.low, ctx.high = inputs
+    clamped = ctx.low is not None or ctx.high is not None
+    ctx.save_for_backward(slot >= 0, *([output] if clamped else []))
     ctx.k, ctx.levels = rows.shape[1], levels
 
 
 def _unpack_backward(ctx, grad):
-    keep, = ctx.saved_tensors
+    keep, *output = ctx.saved_tensors
+    if output:
+        grad = torch.where(_inside(output[0], ctx.low, ctx.high), grad, 0)
     rows = haar_pack(grad, slot_of(keep), ctx.k, ctx.levels) if ctx.needs_input_grad[0] else None
     bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
-    return rows, None, bias, None, None, None, None
+    residual = grad if ctx.needs_input_grad[7] else None
+    return rows, None, bias, None, None, None, None, residual, None, None
+
+
+def _inside(y: Tensor, low: float | None, high: float | None) -> Tensor:
+    """Tell which values of a clamped tensor a gradient passes: those strictly between the bounds, as in ReLU6."""
+    return (y > (-torch.inf if low is None else low)) & (y < (torch.inf if high is None else high))
 
 
 _norms_op = register('haar_norms(Tensor x, int levels) -> Tensor', _norms, _fake_norms)
 _pack_op = register('haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> Tensor', _pack, _fake_pack, _save_pack,
                     _pack_backward)
+_pack_int8_op = register(
+    'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) -> Tensor', _pack_int8,
+    _fake_pack_int8)
 _unpack_op = register(
-    'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last) '
-    '-> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward)
+    'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last, '
+    'Tensor? residual, float? low, float? high) -> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward)
 
-
-for _name, _reference in (('haar_norms', _norms), ('haar_pack', _pack), ('haar_unpack', _unpack)):
-    accelerate_on_cpu(_name, 'haar', _reference)
+accelerate('haar_norms', 'haar', _norms)
+accelerate('haar_pack', 'haar', _pack)
+accelerate('haar_pack_int8', 'haar', _pack_int8)
+accelerate('haar_unpack', 'haar', _unpack)
 
 
 def haar_norms(x: Tensor, levels: int) -> Tensor:
@@ -155,8 +183,28 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     return _pack_op(x, slot, k, levels)
 
 
+def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+    """Return :func:`haar_pack` on the grid ``low * step ... high * step``, as the integers of the grid.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        slot: Row of each position or -1, shape (B, N), int32, exactly ``k`` of them kept in every image.
+        k: Kept positions an image.
+        levels: Depth of the transform.
+        step: Distance of two levels of the grid, one element, float32.
+        low: Lowest level, at least -128.
+        high: Highest level, at most 127.
+
+    Returns:
+        ``clamp(coefficient / step, low, high)``, rounded half to even, shape (B, k, C), int8. NaN becomes 0. It
+        carries no gradient.
+    """
+    return _pack_int8_op(x, slot, k, levels, step, low, high)
+
+
 def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-                channels_last: bool) -> Tensor:
+                channels_last: bool, residual: Tensor | None = None, low: float | None = None,
+                high: float | None = None) -> Tensor:
     """Put rows back at their positions, zeros elsewhere, and invert the transform: ``H^T T^T rows`` of equation (9).
 
     Args:
@@ -167,8 +215,11 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
         width: Width of the map in pixels.
         levels: Depth of the transform.
         channels_last: Whether the result is in torch's channels_last memory format.
+        residual: Added to the map, shape (B, C, height, width), any memory format. Defaults to None.
+        low: Lower bound that the sum is then clamped to. Defaults to None, no bound.
+        high: Upper bound, likewise. With ``low=0, high=6`` the map leaves through ReLU6.
 
     Returns:
         Feature map, shape (B, C, height, width), dtype of ``rows``. The gradient is :func:`haar_pack`.
     """
-    return _unpack_op(rows, slot, bias, height, width, levels, channels_last)
+    return _unpack_op(rows, slot, bias, height, width, levels, channels_last, residual, low, high)

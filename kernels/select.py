@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .dispatch import accelerate
 from .library import register
 
 __all__ = ['select', 'slot_of']
@@ -35,6 +36,8 @@ def _fake(norms: Tensor, k) -> Tensor:
 
 
 _op = register('select(Tensor norms, SymInt k) -> Tensor', _select, _fake)
+
+accelerate('select', 'select', _select)
 
 
 def select(norms: Tensor, k: int) -> Tensor:

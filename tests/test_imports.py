@@ -16,13 +16,13 @@ FLOORS = [
     ['quantizers'],
     ['layers'],
     ['compression'],
-    ['models', 'datasets', 'evaluation', 'engine', 'utils'],
+    ['analysis', 'models', 'datasets', 'evaluation', 'engine', 'utils'],
     ['presets'],
     ['tools'],
 ]
 LEAVES = {'', 'registry', 'version', 'compat'}  # '' is the package itself
 TORCH_ONLY = {'kernels', 'functional', 'quantizers', 'layers', 'compression'}
-ACCELERATORS = {'kernels/cpu': 'numba', 'kernels/triton': 'triton'}
+ACCELERATORS = {'kernels/cpu': {'numba', 'llvmlite'}, 'kernels/triton': {'triton'}}
 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -119,7 +119,7 @@ def test_right_edges_are_allowed(importer, text):
                          ids=lambda path: str(path.relative_to(ROOT)))
 def test_lower_rooms_need_torch_alone(path):
     folder = str(path.parent.relative_to(ROOT))
-    allowed = {'mmwcc', 'torch', 'numpy', ACCELERATORS.get(folder), *sys.stdlib_module_names}
+    allowed = {'mmwcc', 'torch', 'numpy', *ACCELERATORS.get(folder, ()), *sys.stdlib_module_names}
     needed = {name.split('.')[0] for name in imports(path.read_text(), module_name(path), path.name == '__init__.py',
                                                      anywhere=False)}
     assert needed <= allowed, 'import it where it is used, inside a function'

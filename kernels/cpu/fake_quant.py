@@ -6,17 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .threads import use_torch_threads
+from .memory import empty_like
+from .threads import fork, thread_count
 
 __all__ = ['fake_quant', 'fake_quant_backward']
 
-_CHUNK = 16384  # values summed by one thread before the sums are added: fixed, so results do not depend on threads
-_jit = numba.njit(parallel=True, cache=True, nogil=True, fastmath={'reassoc', 'contract'})
+_CHUNK = 4096  # values summed by one thread before the sums are added: fixed, so results do not depend on threads
+_jit = numba.njit(cache=True, nogil=True, fastmath={'reassoc', 'contract'})
 
 
 @_jit
-def _round_kernel(x, step, low, high, y):
-    for chunk in numba.prange((x.size + _CHUNK - 1) // _CHUNK):
+def _round_chunks(begin, end, x, step, low, high, y):
+    for chunk in range(begin, end):
         for n in range(chunk * _CHUNK, min(x.size, (chunk + 1) * _CHUNK)):
             value = x[n] / step
             value = low if value < low else high if value > high else value  # NaN stays
@@ -24,22 +25,40 @@ def _round_kernel(x, step, low, high, y):
 
 
 @_jit
-def _gradient_kernel(grad, x, step, low, high, clip_gradient, grad_x, sums):
+def _round_kernel(count, threads, *arguments):
+    fork(_round_chunks, count, threads, arguments)
+
+
+@_jit
+def _gradient_chunks(begin, end, grad, x, step, low, high, clip_gradient, grad_x, sums):
     zero = np.float32(0)
-    for chunk in numba.prange(sums.size):
+    for chunk in range(begin, end):
+        first, last = chunk * _CHUNK, min(x.size, (chunk + 1) * _CHUNK)
+        for n in range(first, last):
+            value = x[n] / step
+            grad_x[n] = grad[n] if low <= value <= high or not clip_gradient else zero
+        # In a loop of its own, which writes nothing: beside a write, it depends on where arrays lie in memory whether
+        # the compiler's vectors or its scalars run, and so does the order of the sum.
         total = zero
-        for n in range(chunk * _CHUNK, min(x.size, (chunk + 1) * _CHUNK)):
+        for n in range(first, last):
             value = x[n] / step
             clipped = low if value < low else high if value > high else value
-            inside = clipped == value
-            grad_x[n] = grad[n] if inside or not clip_gradient else zero
-            total += grad[n] * (np.rint(clipped) - value if inside else clipped)
+            total += grad[n] * (np.rint(clipped) - value if clipped == value else clipped)
         sums[chunk] = total
+
+
+@_jit
+def _gradient_kernel(count, threads, *arguments):
+    fork(_gradient_chunks, count, threads, arguments)
 
 
 def _flat(x: Tensor) -> np.ndarray:
     """View a dense tensor as the array of its values in the order of memory."""
-    return x.detach().as_strided((x.numel(), ), (1, )).numpy()
+    return x.as_strided((x.numel(), ), (1, )).numpy()
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.detach() if torch.ops.aten.is_non_overlapping_and_dense(x) else empty_like(x).copy_(x)
 
 
 def _grid(clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool) -> tuple:
@@ -50,21 +69,23 @@ def _grid(clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool) -> tup
 
 def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
                alpha_scale: float) -> Tensor:
-    """Compute :func:`mmwcc.kernels.fake_quant` of dense float32 values."""
-    use_torch_threads()
-    y = torch.empty_like(x)
-    _round_kernel(_flat(x), *_grid(clip_alpha, signed, bits, symmetric), _flat(y))
+    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values."""
+    x = _dense(x)
+    y, count = empty_like(x), -(-x.numel() // _CHUNK)
+    _round_kernel(count, thread_count(count), _flat(x), *_grid(clip_alpha, signed, bits, symmetric), _flat(y))
     return y
 
 
 def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
                         clip_gradient: bool, alpha_scale: float) -> tuple[Tensor, Tensor]:
-    """Compute :func:`mmwcc.kernels.fake_quant_backward` of dense float32 values."""
-    use_torch_threads()
+    """Compute :func:`mmwcc.kernels.fake_quant_backward` of float32 values."""
+    x, grad = _dense(x), grad.detach()
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
-        grad = torch.empty_like(x).copy_(grad)
+        grad = empty_like(x).copy_(grad)
     step, low, high = _grid(clip_alpha, signed, bits, symmetric)
-    grad_x, sums = torch.empty_like(x), np.empty(-(-x.numel() // _CHUNK), np.float32)
-    _gradient_kernel(_flat(grad), _flat(x), step, low, high, clip_gradient, _flat(grad_x), sums)
+    grad_x, count = empty_like(x), -(-x.numel() // _CHUNK)
+    sums = np.empty(count, np.float32)
+    _gradient_kernel(count, thread_count(count), _flat(grad), _flat(x), step, low, high, clip_gradient, _flat(grad_x),
+                     sums)
     total = sums.sum(dtype=np.float64) / high * alpha_scale
     return grad_x, torch.full_like(clip_alpha, total)

@@ -1,237 +1,199 @@
-"""Haar norms, pack and unpack in numba for float32 maps of any size and layout, patch by patch.
+"""Haar norms, pack and unpack in numba for float32 maps of any size, layout and depth, strip by strip.
 
-A patch is read into a scratch block of positions x channels that stays in the cache, transformed there, and only its
-norms or its kept rows leave it: no padded copy, no layout copy, no array of all coefficients. Patches are independent
-and summed by nobody else, so results do not depend on the number of threads.
+No padded copy, no layout copy, no array of all coefficients. Patches are independent and their sums have one order, so
+results do not depend on the number of threads. Norms go through a map forwards, pack and unpack backwards: what was
+read or written last is still in the cache.
 """
 from __future__ import annotations
 
 import numba
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..layout import padded_size
-from .threads import use_torch_threads
+from .memory import as_map, empty
+from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
+from .simd import LANES
+from .threads import fork, thread_count
 
-__all__ = ['haar_norms', 'haar_pack', 'haar_unpack']
+__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
 
-_BLOCK = 64  # channels at a time: 8x8 positions of them are 16 kB, half of a first-level cache
-# Reassociation lets sums over channels use vector registers; NaN and infinity keep their meaning.
-_jit = numba.njit(parallel=True, cache=True, nogil=True, fastmath={'reassoc', 'contract'})
-_inline = numba.njit(cache=True, nogil=True, fastmath={'reassoc', 'contract'})
-
-
-@_inline
-def _read(x, channels_last, top, left, side, first, count, pixels):
-    """Copy one patch into ``pixels`` (side * side, block), zeros outside the map; x is (H, W, C) or (C, H, W)."""
-    height, width = (x.shape[0], x.shape[1]) if channels_last else (x.shape[1], x.shape[2])
-    for i in range(side):
-        for j in range(side):
-            row = pixels[i * side + j]
-            inside = top + i < height and left + j < width
-            if not inside:
-                row[:count] = 0
-            elif channels_last:
-                source = x[top + i, left + j]
-                for c in range(count):
-                    row[c] = source[first + c]
-    if not channels_last:
-        cols = min(side, width - left)
-        for c in range(count):
-            for i in range(min(side, height - top)):
-                source = x[first + c, top + i]
-                for j in range(cols):
-                    pixels[i * side + j, c] = source[left + j]
-
-
-@_inline
-def _write(y, channels_last, top, left, side, first, count, pixels, bias):
-    """Copy ``pixels`` plus bias into the part of a patch that lies inside the map."""
-    height, width = (y.shape[0], y.shape[1]) if channels_last else (y.shape[1], y.shape[2])
-    rows, cols = min(side, height - top), min(side, width - left)
-    if channels_last:
-        for i in range(rows):
-            for j in range(cols):
-                target, row = y[top + i, left + j], pixels[i * side + j]
-                for c in range(count):
-                    target[first + c] = row[c] + bias[first + c]
-    else:
-        for c in range(count):
-            for i in range(rows):
-                target = y[first + c, top + i]
-                for j in range(cols):
-                    target[left + j] = pixels[i * side + j, c] + bias[first + c]
-
-
-# One array each for input, details and averages: with more, or with one that may be either of two, the compiler cannot
-# prove the loops over channels free of overlap and does not vectorize them.
-@_inline
-def _split(source, side, low, coefficients, count):
-    """Transform one level: ``source`` (side * side, block) into averages ``low`` and details in position order."""
-    half, cells = np.float32(0.5), side // 2
-    for cell in range(cells * cells):
-        corner = 2 * (cell // cells) * side + 2 * (cell % cells)
-        a, b, c, d = source[corner], source[corner + 1], source[corner + side], source[corner + side + 1]
-        first = cells * cells + 3 * cell
-        horizontal, vertical, diagonal = coefficients[first], coefficients[first + 1], coefficients[first + 2]
-        average = low[cell]
-        for n in range(count):
-            total_even, change_even = a[n] + c[n], a[n] - c[n]
-            total_odd, change_odd = b[n] + d[n], b[n] - d[n]
-            horizontal[n] = (change_even + change_odd) * half
-            vertical[n] = (total_even - total_odd) * half
-            diagonal[n] = (change_even - change_odd) * half
-            average[n] = (total_even + total_odd) * half
-
-
-@_inline
-def _merge(low, coefficients, cells, target, count):
-    """Invert :func:`_split`: averages ``low`` (cells * cells, block) and details into ``target``, twice as wide."""
-    half, side = np.float32(0.5), 2 * cells
-    for cell in range(cells * cells):
-        corner = 2 * (cell // cells) * side + 2 * (cell % cells)
-        a, b, c, d = target[corner], target[corner + 1], target[corner + side], target[corner + side + 1]
-        first = cells * cells + 3 * cell
-        horizontal, vertical, diagonal = coefficients[first], coefficients[first + 1], coefficients[first + 2]
-        average = low[cell]
-        for n in range(count):
-            mean, change = average[n] * half, horizontal[n] * half
-            tilt, cross = vertical[n] * half, diagonal[n] * half
-            total_even, total_odd = mean + tilt, mean - tilt
-            change_even, change_odd = change + cross, change - cross
-            a[n] = total_even + change_even
-            b[n] = total_odd + change_odd
-            c[n] = total_even - change_even
-            d[n] = total_odd - change_odd
-
-
-@_inline
-def _forward(pixels, scratch, coefficients, side, count):
-    """Transform ``pixels`` (side * side, block), which is overwritten, into ``coefficients`` in position order."""
-    source, low = pixels, scratch
-    while side > 1:
-        _split(source, side, low, coefficients, count)
-        source, low = low, source
-        side //= 2
-    coefficients[0, :count] = source[0, :count]
-
-
-@_inline
-def _backward(coefficients, one, other, side, count):
-    """Invert :func:`_forward` with two blocks of scratch, of which the one that holds the pixels is returned."""
-    source, target = one, other
-    source[0, :count] = coefficients[0, :count]
-    cells = 1
-    while cells < side:
-        _merge(source, coefficients, cells, target, count)
-        source, target = target, source
-        cells *= 2
-    return source
+_ZERO = np.float32(0)
+_STREAMED = 1 << 25  # bytes of a map from which it is written past the cache, in which it would not stay
+_index = np.uintp  # numba checks signed indices for negative values, which count from the end
+_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'})
 
 
 @_jit
-def _norms_kernel(x, channels_last, levels, rows, cols, norms):
-    side, channels = 1 << levels, x.shape[3] if channels_last else x.shape[1]
-    area = side * side
-    for patch in numba.prange(x.shape[0] * rows * cols):
-        image, place = patch // (rows * cols), patch % (rows * cols)
-        pixels, scratch = np.empty((area, _BLOCK), np.float32), np.empty((area, _BLOCK), np.float32)
-        coefficients = np.empty((area, _BLOCK), np.float32)
-        target = norms[image, place * area:(place + 1) * area]
-        target[:] = 0
-        for first in range(0, channels, _BLOCK):
-            count = min(_BLOCK, channels - first)
-            _read(x[image], channels_last, place // cols * side, place % cols * side, side, first, count, pixels)
-            _forward(pixels, scratch, coefficients, side, count)
-            for j in range(area):
-                total, row = np.float32(0), coefficients[j]
-                for n in range(count):
-                    total += row[n] * row[n]
-                target[j] += total
+def _norms_strips(begin, end, x, channels_last, shape, levels, block, norms):
+    _, channels, height, width = shape
+    side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
+    positions = norms.shape[1]
+    flat_norms = norms.reshape(-1)
+    for strip in range(begin, end):
+        image, top, left, patch = strip_of(strip, shape, levels)
+        direct = channels_last and top + side <= height and left + length <= width
+        members = min(length // side, (width - left + side - 1) // side)
+        pixels = np.empty(block if direct else side * length * block, np.float32)
+        low, spare = np.empty(area // 4 * block, np.float32), np.empty(max(1, area // 16) * block, np.float32)
+        norms[image, patch * area:(patch + members) * area] = 0
+        for first in range(0, channels, block):
+            count = min(block, channels - first)
+            if direct:
+                source, origin = x, ((image * height + top) * width + left) * channels + first
+                right, down = channels, width * channels
+            else:
+                read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+                source, origin, right, down = pixels, 0, block, length * block
+            for member in range(members):
+                patch_norms(source, origin + member * side * right, right, down, count, side, low, spare, block,
+                            flat_norms, image * positions + (patch + member) * area)
 
 
 @_jit
-def _pack_kernel(x, channels_last, levels, rows, cols, slot, packed):
-    side, channels = 1 << levels, x.shape[3] if channels_last else x.shape[1]
-    area = side * side
-    for patch in numba.prange(x.shape[0] * rows * cols):
-        image, place = patch // (rows * cols), patch % (rows * cols)
-        kept = slot[image, place * area:(place + 1) * area]
-        if kept.max() >= 0:
-            pixels, scratch = np.empty((area, _BLOCK), np.float32), np.empty((area, _BLOCK), np.float32)
-            coefficients = np.empty((area, _BLOCK), np.float32)
-            for first in range(0, channels, _BLOCK):
-                count = min(_BLOCK, channels - first)
-                _read(x[image], channels_last, place // cols * side, place % cols * side, side, first, count, pixels)
-                _forward(pixels, scratch, coefficients, side, count)
-                for j in range(area):
-                    if kept[j] >= 0:
-                        target, row = packed[image, kept[j]], coefficients[j]
-                        for n in range(count):
-                            target[first + n] = row[n]
+def _norms_kernel(count, threads, *arguments):
+    fork(_norms_strips, count, threads, arguments)
 
 
 @_jit
-def _unpack_kernel(packed, slot, bias, channels_last, levels, rows, cols, y):
-    side, channels = 1 << levels, packed.shape[2]
-    area = side * side
-    for patch in numba.prange(packed.shape[0] * rows * cols):
-        image, place = patch // (rows * cols), patch % (rows * cols)
-        kept = slot[image, place * area:(place + 1) * area]
-        pixels, scratch = np.empty((area, _BLOCK), np.float32), np.empty((area, _BLOCK), np.float32)
-        coefficients = np.empty((area, _BLOCK), np.float32)
-        for first in range(0, channels, _BLOCK):
-            count = min(_BLOCK, channels - first)
-            for j in range(area):
-                row = coefficients[j]
-                if kept[j] >= 0:
-                    source = packed[image, kept[j]]
-                    for n in range(count):
-                        row[n] = source[first + n]
+def _pack_strips(begin, end, x, channels_last, shape, levels, block, slot, grid, packed):
+    _, channels, height, width = shape
+    side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
+    positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
+    flat_slot, flat_packed = slot.reshape(-1), packed.reshape(-1)
+    for strip in range(end - 1, begin - 1, -1):
+        image, top, left, patch = strip_of(strip, shape, levels)
+        direct = channels_last and top + side <= height and left + length <= width
+        members = min(length // side, (width - left + side - 1) // side)
+        if slot[image, patch * area:(patch + members) * area].max() >= 0:
+            pixels = np.empty(block if direct else side * length * block, np.float32)
+            low, spare = np.empty(area // 4 * block, np.float32), np.empty(max(1, area // 16) * block, np.float32)
+            details = np.empty(3 * block, np.float32)
+            for first in range(0, channels, block):
+                count = min(block, channels - first)
+                if direct:
+                    source, origin = x, ((image * height + top) * width + left) * channels + first
+                    right, down = channels, width * channels
                 else:
-                    row[:count] = 0
-            result = _backward(coefficients, pixels, scratch, side, count)
-            _write(y[image], channels_last, place // cols * side, place % cols * side, side, first, count, result,
-                   bias)
+                    read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+                    source, origin, right, down = pixels, 0, block, length * block
+                for member in range(members):
+                    patch_rows(source, origin + member * side * right, right, down, count, side, low, spare, details,
+                                block, flat_slot, image * positions + (patch + member) * area, grid, flat_packed,
+                                image * size + first, channels)
 
 
-def _view(x: Tensor) -> tuple[np.ndarray, bool]:
-    """Return an array over ``x``, (B, H, W, C) where the channels are the fastest axis, else (B, C, H, W)."""
-    channels_last = x.stride(1) == 1 and x.shape[1] > 1
-    if channels_last:
-        return x.detach().permute(0, 2, 3, 1).numpy(), True
-    return x.detach().numpy(), False
+@_jit
+def _pack_kernel(count, threads, *arguments):
+    fork(_pack_strips, count, threads, arguments)
 
 
-def _patches(height: int, width: int, levels: int) -> tuple[int, int]:
-    return padded_size(height, levels) >> levels, padded_size(width, levels) >> levels
+@_jit
+def _finish(y, at, has_residual, residual, low, high, count):
+    """Add the residual to values of the map and clamp them; NaN stays."""
+    at, count = _index(at), _index(count)
+    for n in range(count):
+        value = y[at + n] + residual[at + n] if has_residual else y[at + n]
+        y[at + n] = low if value < low else high if value > high else value
+
+
+@_jit
+def _unpack_strips(begin, end, packed, slot, bias, channels_last, shape, levels, block, finish, residual, y):
+    _, channels, height, width = shape
+    has_residual, bounded, streamed, lowest, highest = finish
+    side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
+    positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
+    flat_slot, flat_packed = slot.reshape(-1), packed.reshape(-1)
+    for strip in range(end - 1, begin - 1, -1):
+        image, top, left, patch = strip_of(strip, shape, levels)
+        direct = channels_last and top + side <= height and left + length <= width
+        members = min(length // side, (width - left + side - 1) // side)
+        rows, cols = min(side, height - top), min(length, width - left)
+        pixels = np.empty(block if direct else side * length * block, np.float32)
+        one, other = np.empty(area // 4 * block, np.float32), np.empty(area // 4 * block, np.float32)
+        zeros = np.zeros(block, np.float32)
+        for first in range(0, channels, block):
+            count = min(block, channels - first)
+            if direct:
+                target, origin = y, ((image * height + top) * width + left) * channels + first
+                right, down = channels, width * channels
+            else:
+                target, origin, right, down = pixels, 0, block, length * block
+            for member in range(members):
+                patch_pixels(flat_packed, image * size + first, channels, count, flat_slot,
+                             image * positions + (patch + member) * area, side, one, other, block, zeros, bias,
+                             first, target, origin + member * side * right, right, down, direct and streamed)
+            if not direct:
+                write_strip(y, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+            if has_residual or bounded:
+                for i in range(rows):
+                    if channels_last:
+                        for j in range(cols):
+                            at = ((image * height + top + i) * width + left + j) * channels + first
+                            _finish(y, at, has_residual, residual, lowest, highest, count)
+                    else:
+                        for n in range(count):
+                            at = ((image * channels + first + n) * height + top + i) * width + left
+                            _finish(y, at, has_residual, residual, lowest, highest, cols)
+
+
+@_jit
+def _unpack_kernel(count, threads, *arguments):
+    fork(_unpack_strips, count, threads, arguments)
+
+
+def _run(kernel, shape, levels: int, *arguments) -> None:
+    """Run a kernel over the strips of a map."""
+    batch, _, height, width = shape
+    count = batch * -(-height >> levels) * -(-width // max(1 << levels, LINE))
+    kernel(count, thread_count(count), *arguments)
+
+
+def _geometry(x: Tensor, levels: int) -> tuple:
+    """Return what the kernels ask of a map: its array, layout, shape, depth and block of channels."""
+    array, channels_last = as_map(x)
+    return array, channels_last, tuple(x.shape), levels, channel_block(x.shape[1], levels, channels_last)
 
 
 def haar_norms(x: Tensor, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_norms` of a float32 map."""
-    use_torch_threads()
-    rows, cols = _patches(*x.shape[2:], levels)
-    norms = x.new_empty(x.shape[0], rows * cols << 2 * levels)
-    _norms_kernel(*_view(x), levels, rows, cols, norms.numpy())
+    norms = empty((x.shape[0], padded_size(x.shape[2], levels) * padded_size(x.shape[3], levels)))
+    _run(_norms_kernel, x.shape, levels, *_geometry(x, levels), norms.numpy())
     return norms
+
+
+def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> Tensor:
+    packed = empty((x.shape[0], k, x.shape[1]), dtype)
+    _run(_pack_kernel, x.shape, levels, *_geometry(x, levels), slot.contiguous().numpy(), grid, packed.numpy())
+    return packed
 
 
 def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_pack` of a float32 map."""
-    use_torch_threads()
-    packed = x.new_empty(x.shape[0], k, x.shape[1])
-    _pack_kernel(*_view(x), levels, *_patches(*x.shape[2:], levels), slot.numpy(), packed.numpy())
-    return packed
+    return _pack(x, slot, k, levels, (False, _ZERO, _ZERO, _ZERO), torch.float32)
+
+
+def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+    """Compute :func:`mmwcc.kernels.haar_pack_int8` of a float32 map."""
+    return _pack(x, slot, k, levels, (True, np.float32(step.item()), np.float32(low), np.float32(high)), torch.int8)
 
 
 def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-                channels_last: bool) -> Tensor:
+                channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_unpack` of float32 rows."""
-    use_torch_threads()
-    channels = rows.shape[2]
-    bias = rows.new_zeros(channels) if bias is None else bias.detach().to(rows.dtype)
-    shape = (rows.shape[0], height, width, channels) if channels_last else (rows.shape[0], channels, height, width)
-    y = rows.new_empty(shape)
-    _unpack_kernel(rows.detach().numpy(), slot.numpy(), bias.numpy(), channels_last, levels,
-                   *_patches(height, width, levels), y.numpy())
+    batch, _, channels = rows.shape
+    shape = (batch, channels, height, width)
+    bias = rows.new_zeros(channels) if bias is None else bias.detach().float().contiguous()
+    y = empty((batch, height, width, channels) if channels_last else shape)
+    array = y.flatten().numpy()
+    streamed = y.nbytes >= _STREAMED and channels % LANES == 0 and residual is None and low is None and high is None
+    finish = (residual is not None, low is not None or high is not None, streamed,
+              np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))
+    if residual is not None:
+        residual = residual.detach().float()
+        residual = (residual.permute(0, 2, 3, 1) if channels_last else residual).contiguous().flatten().numpy()
+    _run(_unpack_kernel, shape, levels, rows.detach().contiguous().numpy(), slot.contiguous().numpy(),
+         bias.numpy(), channels_last, shape, levels, channel_block(channels, levels, channels_last), finish,
+         array if residual is None else residual, array)
     return y.permute(0, 3, 1, 2) if channels_last else y

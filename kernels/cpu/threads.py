@@ -1,8 +1,94 @@
-"""How many threads numba's kernels use: as many as torch."""
+"""Parallel loops on torch's own threads.
+
+Numba brings a pool of threads of its own. After each operator, the threads of the other pool go on spinning for about
+a millisecond, on cores that are needed. So loops are run by torch's OpenMP. Where that cannot be called (Windows),
+they run on one thread::
+
+    @numba.njit(cache=True, nogil=True)
+    def _lines(begin, end, x, y):  # raises nothing, returns nothing, works on any range
+        ...
+
+    @numba.njit(cache=True, nogil=True)
+    def _kernel(count, threads, *arguments):
+        fork(_lines, count, threads, arguments)
+
+    _kernel(count, thread_count(count), x, y)
+"""
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
 import numba
 import torch
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ['fork', 'thread_count']
+
+_OPENMP = ('GOMP_parallel', 'omp_get_thread_num', 'omp_get_num_threads')
 
 
-def use_torch_threads() -> None:
-    """Set numba's thread count to torch's, within what numba was started with."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+def _find_openmp() -> bool:
+    """Make the entry points of torch's OpenMP known to the code that numba compiles."""
+    try:
+        library = ctypes.CDLL(str(next((Path(torch.__file__).parent / 'lib').glob('libtorch_cpu.*'))))
+        addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _OPENMP]
+    except (OSError, AttributeError, StopIteration):
+        return False
+    for name, address in zip(_OPENMP, addresses, strict=True):
+        binding.add_symbol(f'mmwcc_{name}', address)
+    return True
+
+
+_INDEX, _BYTES, _INT = ir.IntType(64), ir.IntType(8).as_pointer(), ir.IntType(32)
+
+
+@intrinsic
+def fork(typingctx, body, count, threads, arguments):
+    """Let each of ``threads`` threads call ``body(begin, end, *arguments)`` with its part of ``range(count)``."""
+    call = body.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
+
+    def generate(context, builder, signature, values):
+        _, count, threads, arguments = values
+        result = body.dispatcher.get_compile_result(call)
+        context.active_code_library.add_linking_library(result.library)
+        module = builder.module
+        data = cgutils.pack_struct(builder, [count, arguments])
+        place = cgutils.alloca_once_value(builder, data)
+
+        part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), name=module.get_unique_name('mmwcc_part'))
+        part.linkage = 'internal'
+        inner = ir.IRBuilder(part.append_basic_block())
+        count, arguments = cgutils.unpack_tuple(inner, inner.load(inner.bitcast(part.args[0], place.type)))
+        ask = ir.FunctionType(_INT, [])
+        thread, team = (inner.zext(inner.call(cgutils.get_or_insert_function(module, ask, f'mmwcc_{name}'), []), _INDEX)
+                        for name in _OPENMP[1:])
+        bounds = [inner.sdiv(inner.mul(count, edge), team) for edge in (thread, inner.add(thread, _INDEX(1)))]
+        function = context.declare_function(module, result.fndesc)
+        context.call_conv.call_function(inner, function, call.return_type, call.args,
+                                        [*bounds, *cgutils.unpack_tuple(inner, arguments)])
+        inner.ret_void()
+
+        run = ir.FunctionType(ir.VoidType(), [part.type, _BYTES, _INT, _INT])
+        builder.call(cgutils.get_or_insert_function(module, run, f'mmwcc_{_OPENMP[0]}'),
+                     [part, builder.bitcast(place, _BYTES), builder.trunc(threads, _INT), _INT(0)])
+        return context.get_dummy_value()
+
+    return types.void(body, types.intp, types.intp, arguments), generate
+
+
+@numba.njit(nogil=True)
+def _run_alone(body, count, threads, arguments):
+    body(0, count, *arguments)
+
+
+if not _find_openmp():
+    fork = _run_alone
+
+
+def thread_count(count: int) -> int:
+    """Return on how many threads to run a loop of ``count`` steps, at least 1: on as many as torch uses."""
+    return max(1, min(torch.get_num_threads(), count))

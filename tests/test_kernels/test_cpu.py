@@ -16,16 +16,29 @@ fake_quant = importlib.import_module('mmwcc.kernels.fake_quant')
 cpu = importlib.import_module('mmwcc.kernels.cpu.haar')
 cpu_fake_quant = importlib.import_module('mmwcc.kernels.cpu.fake_quant')
 
-SHAPES = [(1, 3, 1, 1), (2, 144, 17, 9), (1, 65, 16, 24), (2, 1, 5, 40), (1, 200, 33, 8)]
+select = importlib.import_module('mmwcc.kernels.select')
+cpu_select = importlib.import_module('mmwcc.kernels.cpu.select')
+threads = importlib.import_module('mmwcc.kernels.cpu.threads')
+
+SHAPES = [(1, 3, 1, 1), (2, 144, 17, 9), (1, 65, 16, 24), (2, 1, 5, 40), (1, 1040, 33, 8), (1, 64, 8, 64)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
 @pytest.fixture(autouse=True)
 def _poisoned_memory(monkeypatch):
     """Fill what kernels allocate with NaN, so that a value they forget to write cannot pass."""
-    empty_like, new_empty = torch.empty_like, torch.Tensor.new_empty
-    monkeypatch.setattr(torch, 'empty_like', lambda *a, **k: empty_like(*a, **k).fill_(float('nan')))
-    monkeypatch.setattr(torch.Tensor, 'new_empty', lambda *a, **k: new_empty(*a, **k).fill_(float('nan')))
+    for module in (cpu, cpu_fake_quant, cpu_select):
+        for name in {'empty', 'empty_like'} & set(vars(module)):
+            monkeypatch.setattr(module, name, _poisoned(getattr(module, name)))
+
+
+def _poisoned(allocate):
+
+    def run(*args, **kwargs):
+        x = allocate(*args, **kwargs)
+        return x.fill_(float('nan') if x.is_floating_point() else 77)
+
+    return run
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -39,25 +52,82 @@ def test_haar_kernels_equal_the_references(shape, levels, layout):
     slot = kernels.select(norms, k)
     rows = haar._pack(x, slot, k, levels)
     assert torch.equal(cpu.haar_pack(x, slot, k, levels), rows)
-    for bias in (None, torch.randn(shape[1])):
+    step = torch.tensor(0.03)
+    assert torch.equal(cpu.haar_pack_int8(x, slot, k, levels, step, -128, 127),
+                       haar._pack_int8(x, slot, k, levels, step, -128, 127))
+    for bias, residual, low, high in ((None, None, None, None), (torch.randn(shape[1]), None, 0.0, 6.0),
+                                      (torch.randn(shape[1]), x, None, None), (None, x, None, 1.0)):
         for channels_last in (False, True):
-            arguments = (rows, slot, bias, *shape[2:], levels, channels_last)
+            arguments = (rows, slot, bias, *shape[2:], levels, channels_last, residual, low, high)
             expected, got = haar._unpack(*arguments), cpu.haar_unpack(*arguments)
             assert torch.equal(got, expected)
             assert got.stride() == expected.stride()
 
 
-def test_haar_kernels_do_not_depend_on_the_number_of_threads():
-    x = torch.randn(2, 70, 40, 24)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            results.append(cpu.haar_norms(x, 3))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(*results)
+def test_large_maps_are_written_past_the_cache_with_the_same_values(monkeypatch):
+    slot = kernels.select(torch.rand(2, 24 * 40), 300)
+    arguments = (torch.randn(2, 300, 48), slot, torch.randn(48), 24, 35, 3, True, None, None, None)
+    plain = cpu.haar_unpack(*arguments)
+    monkeypatch.setattr(cpu, '_STREAMED', 0)
+    monkeypatch.setattr(importlib.import_module('mmwcc.kernels.cpu.memory'), '_LARGE', 0)
+    streamed = cpu.haar_unpack(*arguments)
+    assert streamed.data_ptr() % 64 == 0
+    assert torch.equal(streamed, plain)
+
+
+@pytest.mark.parametrize('view', [lambda x: x[:, :, ::2, ::2], lambda x: x.transpose(2, 3), lambda x: x[:, 1:6],
+                                  lambda x: x[:1].expand(3, -1, -1, -1)])
+def test_haar_kernels_take_maps_in_neither_layout(view):
+    x = view(torch.randn(2, 8, 20, 22))
+    norms = haar._norms(x, 2)
+    torch.testing.assert_close(cpu.haar_norms(x, 2), norms)
+    slot = kernels.select(norms, 30)
+    assert torch.equal(cpu.haar_pack(x, slot, 30, 2), haar._pack(x, slot, 30, 2))
+
+
+@pytest.mark.parametrize('norms', [
+    torch.rand(3, 1000), torch.zeros(2, 64), torch.randint(0, 3, (4, 777)).float(), torch.rand(2, 500) * 1e-40,
+    torch.tensor([[float('nan'), 1, float('inf'), 2, -float('nan'), 0., -0.]])
+], ids=['random', 'zeros', 'many ties', 'subnormal', 'not finite'])
+def test_selection_equals_the_reference(norms):
+    positions = norms.shape[1]
+    for k in {1, 2, positions // 2, positions - 1, positions}:
+        assert torch.equal(cpu_select.select(norms, k), select._select(norms, k))
+
+
+def _results(count, x, slot):
+    torch.set_num_threads(count)
+    rows = cpu.haar_pack(x, slot, 500, 3)
+    grad_alpha = cpu_fake_quant.fake_quant_backward(x, x, torch.tensor(1.5), torch.tensor(1), 8, True, True, 1.0)[1]
+    return cpu.haar_norms(x, 3), rows, cpu.haar_unpack(rows, slot, None, 40, 24, 3, True, x, None, None), grad_alpha
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_kernels_do_not_depend_on_the_number_of_threads(layout):
+    x = torch.randn(2, 70, 40, 24).to(memory_format=layout)
+    slot = kernels.select(haar._norms(x, 3), 500)
+    one, two, three = (_results(count, x, slot) for count in (1, 2, 3))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(one, two, three, strict=True))
+
+
+@pytest.mark.parametrize('name', ['fork', '_run_alone'])
+@pytest.mark.parametrize('count', [1, 2, 7, 1000])
+def test_loops_cover_their_range_once_on_many_threads_and_on_one(count, name):
+    numba = importlib.import_module('numba')
+    fork = getattr(threads, name)
+
+    @numba.njit
+    def mark(begin, end, seen, amounts):
+        for n in range(begin, end):
+            seen[n] += amounts[0]
+
+    @numba.njit
+    def kernel(count, team, *arguments):
+        fork(mark, count, team, arguments)
+
+    seen = torch.zeros(count, dtype=torch.int64).numpy()
+    kernel(count, min(2, count), seen, (3, 4.0))
+    assert (seen == 3).all()
 
 
 def test_haar_kernels_keep_nan_and_infinity_visible():
@@ -106,7 +176,7 @@ def test_environment_variable_chooses_the_path(path, numba):
 def test_unknown_path_is_an_error_that_names_the_known_ones():
     result = _run(USES_KERNEL, MMWCC_KERNELS='gpu')
     assert result.returncode != 0
-    assert "MMWCC_KERNELS must be one of reference, cpu, got 'gpu'" in result.stderr
+    assert "MMWCC_KERNELS must be one of reference, cpu, triton, got 'gpu'" in result.stderr
 
 
 def test_missing_numba_falls_back_unless_it_was_asked_for():

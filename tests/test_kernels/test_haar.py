@@ -248,4 +248,5 @@ def test_opcheck_of_unpack(kind, channels_last):
     rows = torch.randn(len(x), 4, x.shape[1], dtype=x.dtype, requires_grad=x.requires_grad)
     bias = torch.randn(x.shape[1], dtype=x.dtype, requires_grad=x.requires_grad)
     for bias_or_none in (bias, None):
-        opcheck(torch.ops.mmwcc.haar_unpack.default, (rows, slot, bias_or_none, *x.shape[2:], 2, channels_last))
+        opcheck(torch.ops.mmwcc.haar_unpack.default,
+                (rows, slot, bias_or_none, *x.shape[2:], 2, channels_last, None, None, None))

@@ -1,0 +1,326 @@
+"""The Haar transform of one patch in numba, vectorized over channels, and how patches come out of maps.
+
+The unit of work is a strip: a row of patches at least 16 pixels wide, of one block of channels. Where it lies inside a
+channels_last map it is transformed straight from and to the map; others (at the border, or of a contiguous map) pass
+through a block of pixels that stays in the cache, transposed in registers.
+"""
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .simd import LANES, first_lanes, load, load_either, prefetch, splat, store, stream, total, transpose_tile
+
+__all__ = [
+    'LINE', 'channel_block', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'strip_of', 'write_strip'
+]
+
+LINE = 16  # pixels of a strip, at least: in a contiguous map, a cache line of one channel
+_HALF, _ZERO = np.float32(0.5), np.float32(0)
+
+# Values must equal the reference bit for bit, so their arithmetic may be contracted (halving is exact) but not
+# reordered. NaN and infinity keep their meaning.
+_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'})
+
+
+@_jit
+def strip_of(strip, shape, levels):
+    """Return image, top and left of a strip, and the index of its first patch in the image."""
+    _, _, height, width = shape
+    side = 1 << levels
+    length = max(side, LINE)
+    rows, cols, strips = (height + side - 1) // side, (width + side - 1) // side, (width + length - 1) // length
+    image, place = strip // (rows * strips), strip % (rows * strips)
+    row, col = place // strips, place % strips * (length // side)
+    return image, row * side, col * side, row * cols + col
+
+
+def channel_block(channels: int, levels: int, direct: bool) -> int:
+    """Return how many channels are transformed at a time: as many as keep the scratch of a strip in the cache."""
+    pixels = (1 << 2 * levels) // 4 if direct else max(1 << levels, LINE) << levels
+    return min(channels, max(LANES, (1 << 14) // pixels))
+
+
+@_jit
+def read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block):
+    """Copy a strip, zeros outside the map, into ``pixels``: rows of ``block`` channels, ``length`` to a line."""
+    _, channels, height, width = shape
+    rows, cols = min(side, height - top), min(length, width - left)
+    if rows < side or cols < length:
+        pixels[:] = 0
+    if channels_last:
+        for i in range(rows):
+            for j in range(cols):
+                _copy(x, ((image * height + top + i) * width + left + j) * channels + first, pixels,
+                      (i * length + j) * block, count)
+        return
+    tiled_count, tiled_cols, plane = count // 8 * 8, cols // 8 * 8, height * width
+    for n in range(0, tiled_count, 8):
+        for i in range(rows):
+            start = ((image * channels + first + n) * height + top + i) * width + left
+            for channel in range(8, 16):  # lines so far apart are beyond what processors foresee
+                prefetch(x, start + channel * plane)
+            for j in range(0, tiled_cols, 8):
+                transpose_tile(x, start + j, plane, pixels, (i * length + j) * block + n, block)
+    for n in range(count):
+        for i in range(rows):
+            start = ((image * channels + first + n) * height + top + i) * width + left
+            for j in range(tiled_cols if n < tiled_count else 0, cols):
+                pixels[(i * length + j) * block + n] = x[start + j]
+
+
+@_jit
+def write_strip(y, channels_last, shape, image, top, left, side, length, first, count, pixels, block):
+    """Copy the part of ``pixels`` that lies inside the map back, the reverse of :func:`read_strip`."""
+    _, channels, height, width = shape
+    rows, cols = min(side, height - top), min(length, width - left)
+    if channels_last:
+        for i in range(rows):
+            for j in range(cols):
+                _copy(pixels, (i * length + j) * block, y,
+                      ((image * height + top + i) * width + left + j) * channels + first, count)
+        return
+    tiled_count, tiled_cols, plane = count // 8 * 8, cols // 8 * 8, height * width
+    for n in range(0, tiled_count, 8):
+        for i in range(rows):
+            start = ((image * channels + first + n) * height + top + i) * width + left
+            for j in range(0, tiled_cols, 8):
+                transpose_tile(pixels, (i * length + j) * block + n, block, y, start + j, plane)
+    for n in range(count):
+        for i in range(rows):
+            start = ((image * channels + first + n) * height + top + i) * width + left
+            for j in range(tiled_cols if n < tiled_count else 0, cols):
+                y[start + j] = pixels[(i * length + j) * block + n]
+
+
+# The functions below take flat arrays and where in them a row of `count` channels starts: slices would cost more in
+# reference counts than the arithmetic of a short row. `_some` functions do 16 channels, or the last few.
+_index = np.uintp  # numba checks signed indices for negative values, which count from the end
+
+
+@_jit
+def _cell(source, a, b, c, d, n, mask):
+    """Return the average, cH, cV and cD of 2x2 pixels."""
+    half = splat(_HALF)
+    upper, lower = load(source, a + n, mask), load(source, c + n, mask)
+    total_even, change_even = upper + lower, upper - lower
+    upper, lower = load(source, b + n, mask), load(source, d + n, mask)
+    total_odd, change_odd = upper + lower, upper - lower
+    return ((total_even + total_odd) * half, (change_even + change_odd) * half, (total_even - total_odd) * half,
+            (change_even - change_odd) * half)
+
+
+@_jit
+def _split_norms(source, a, b, c, d, low, at, count):
+    """Transform 2x2 pixels: write the averages, return the squared norms of cH, cV and cD over the channels."""
+    a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
+    horizontal = vertical = diagonal = splat(_ZERO)
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        average, change, tilt, cross = _cell(source, a, b, c, d, n, None)
+        store(low, at + n, average, None)
+        horizontal, vertical, diagonal = horizontal + change * change, vertical + tilt * tilt, diagonal + cross * cross
+    if whole < count:
+        mask = first_lanes(count - whole)
+        average, change, tilt, cross = _cell(source, a, b, c, d, whole, mask)
+        store(low, at + whole, average, mask)
+        horizontal, vertical, diagonal = horizontal + change * change, vertical + tilt * tilt, diagonal + cross * cross
+    return total(horizontal), total(vertical), total(diagonal)
+
+
+@_jit
+def _square(row, count):
+    count = _index(count)
+    squares, whole = splat(_ZERO), count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        values = load(row, n, None)
+        squares = squares + values * values
+    if whole < count:
+        values = load(row, whole, first_lanes(count - whole))
+        squares = squares + values * values
+    return total(squares)
+
+
+@_jit
+def _split_some(source, a, b, c, d, low, at, details, block, n, mask):
+    average, change, tilt, cross = _cell(source, a, b, c, d, n, mask)
+    store(low, at + n, average, mask)
+    store(details, n, change, mask)
+    store(details, block + n, tilt, mask)
+    store(details, block + block + n, cross, mask)
+
+
+@_jit
+def _split(source, a, b, c, d, low, at, details, block, count):
+    """Transform 2x2 pixels into averages and the three rows of ``details``: cH, cV, cD."""
+    a, b, c, d, at, block, count = (_index(a), _index(b), _index(c), _index(d), _index(at), _index(block),
+                                    _index(count))
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        _split_some(source, a, b, c, d, low, at, details, block, n, None)
+    if whole < count:
+        _split_some(source, a, b, c, d, low, at, details, block, whole, first_lanes(count - whole))
+
+
+@_jit
+def _average(source, a, b, c, d, low, at, count):
+    a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        store(low, at + n, _cell(source, a, b, c, d, n, None)[0], None)
+    if whole < count:
+        mask = first_lanes(count - whole)
+        store(low, at + whole, _cell(source, a, b, c, d, whole, mask)[0], mask)
+
+
+@_jit
+def _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, mask, streamed):
+    half, offset = splat(_HALF), load(bias, shift + n, mask)
+    mean = load(low, at + n, mask) * half
+    tilt = load_either(has[1], packed, j + n, zeros, n, mask) * half
+    total_even, total_odd = mean + tilt, mean - tilt
+    change = load_either(has[0], packed, i + n, zeros, n, mask) * half
+    cross = load_either(has[2], packed, k + n, zeros, n, mask) * half
+    change_even, change_odd = change + cross, change - cross
+    if streamed:
+        stream(y, a + n, total_even + change_even + offset)
+        stream(y, b + n, total_odd + change_odd + offset)
+        stream(y, c + n, total_even - change_even + offset)
+        stream(y, d + n, total_odd - change_odd + offset)
+        return
+    store(y, a + n, total_even + change_even + offset, mask)
+    store(y, b + n, total_odd + change_odd + offset, mask)
+    store(y, c + n, total_even - change_even + offset, mask)
+    store(y, d + n, total_odd - change_odd + offset, mask)
+
+
+@_jit
+def _merge(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, count, streamed):
+    """Invert :func:`_split`, with zeros for the rows of ``packed`` that are not there, and add the bias."""
+    at, i, j, k, shift, count = _index(at), _index(i), _index(j), _index(k), _index(shift), _index(count)
+    a, b, c, d = _index(a), _index(b), _index(c), _index(d)
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, None, streamed)
+    if whole < count:
+        mask = first_lanes(count - whole)
+        _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, whole, mask, False)
+
+
+@_jit
+def _spread_some(low, at, bias, shift, y, a, b, c, d, n, mask, streamed):
+    value = load(low, at + n, mask) * splat(_HALF) + load(bias, shift + n, mask)
+    if streamed:
+        stream(y, a + n, value)
+        stream(y, b + n, value)
+        stream(y, c + n, value)
+        stream(y, d + n, value)
+        return
+    store(y, a + n, value, mask)
+    store(y, b + n, value, mask)
+    store(y, c + n, value, mask)
+    store(y, d + n, value, mask)
+
+
+@_jit
+def _spread(low, at, bias, shift, y, a, b, c, d, count, streamed):
+    """Invert :func:`_split` where the details are zero, and add the bias."""
+    at, shift, count = _index(at), _index(shift), _index(count)
+    a, b, c, d = _index(a), _index(b), _index(c), _index(d)
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        _spread_some(low, at, bias, shift, y, a, b, c, d, n, None, streamed)
+    if whole < count:
+        _spread_some(low, at, bias, shift, y, a, b, c, d, whole, first_lanes(count - whole), False)
+
+
+@_jit
+def _copy(source, start, target, at, count):
+    start, at, count = _index(start), _index(at), _index(count)
+    for n in range(count):
+        target[at + n] = source[start + n]
+
+
+@_jit
+def patch_norms(source, origin, right, down, count, side, low, spare, block, norms, start):
+    """Transform a patch and add the squares of its coefficients to ``norms``.
+
+    Pixel (i, j) of the patch has its channels at ``source[origin + i * down + j * right]`` and on.
+    """
+    cells = side // 2
+    while cells > 0:
+        for cell in range(cells * cells):
+            a = origin + cell // cells * 2 * down + cell % cells * 2 * right
+            sums = _split_norms(source, a, a + right, a + down, a + down + right, low, cell * block, count)
+            index = start + cells * cells + 3 * cell
+            norms[index] += sums[0]
+            norms[index + 1] += sums[1]
+            norms[index + 2] += sums[2]
+        source, origin, right, down = low, 0, block, cells * block
+        low, spare, cells = spare, low, cells // 2
+    norms[start] += _square(source, count)
+
+
+@_jit
+def _emit(values, start, grid, target, at, count):
+    """Write a row of coefficients, or their levels on a grid; NaN is level 0."""
+    start, at, count = _index(start), _index(at), _index(count)
+    quantized, step, low, high = grid
+    if not quantized:
+        for n in range(count):
+            target[at + n] = values[start + n]
+        return
+    for n in range(count):
+        value = values[start + n] / step
+        value = low if value < low else high if value > high else value
+        target[at + n] = np.rint(value) if value == value else _ZERO
+
+
+@_jit
+def patch_rows(source, origin, right, down, count, side, low, spare, details, block, kept, start, grid, packed, at,
+                channels):
+    """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients to ``packed``."""
+    cells = side // 2
+    while cells > 0:
+        for cell in range(cells * cells):
+            a = origin + cell // cells * 2 * down + cell % cells * 2 * right
+            index = start + cells * cells + 3 * cell
+            if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
+                _average(source, a, a + right, a + down, a + down + right, low, cell * block, count)
+            else:
+                _split(source, a, a + right, a + down, a + down + right, low, cell * block, details, block, count)
+                for n in range(3):
+                    if kept[index + n] >= 0:
+                        _emit(details, n * block, grid, packed, at + kept[index + n] * channels, count)
+        source, origin, right, down = low, 0, block, cells * block
+        low, spare, cells = spare, low, cells // 2
+    if kept[start] >= 0:
+        _emit(source, 0, grid, packed, at + kept[start] * channels, count)
+
+
+@_jit
+def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, block, zeros, bias, first, y, origin,
+                 right, down, streamed):
+    """Invert the transform of a patch from its kept rows and write it, with the bias, as it is laid out in ``y``."""
+    if kept[start] >= 0:
+        _copy(packed, at + kept[start] * channels, source, 0, count)
+    else:
+        source[:count] = 0
+    cells = 1
+    while cells < side:
+        target, corner, across, below, shift, shift_at = spare, 0, block, 2 * cells * block, zeros, 0
+        last = 2 * cells == side
+        if last:
+            target, corner, across, below, shift, shift_at = y, origin, right, down, bias, first
+        for cell in range(cells * cells):
+            a = corner + cell // cells * 2 * below + cell % cells * 2 * across
+            index = start + cells * cells + 3 * cell
+            if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
+                _spread(source, cell * block, shift, shift_at, target, a, a + across, a + below, a + below + across,
+                        count, last and streamed)
+                continue
+            i, j, k = kept[index], kept[index + 1], kept[index + 2]
+            _merge(source, cell * block, packed, (i >= 0, j >= 0, k >= 0), at + i * channels, at + j * channels,
+                   at + k * channels, zeros, shift, shift_at, target, a, a + across, a + below, a + below + across,
+                   count, last and streamed)
+        source, spare, cells = spare, source, 2 * cells

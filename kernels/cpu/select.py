@@ -1,0 +1,64 @@
+"""Exact selection in numba: the threshold of each image by its digits, as a radix sort would, without sorting."""
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from .memory import empty
+from .threads import fork, thread_count
+
+__all__ = ['select']
+
+_NAN = np.int32(0x7FC00000)  # ranks above infinity
+_SHIFTS = (20, 10, 0)  # of the 11, 10 and 10 bits that a non-negative float has beside its sign
+
+
+@numba.njit(cache=True, nogil=True)
+def _key(bits):
+    """Return an integer that orders like the magnitude of the float, all NaN alike."""
+    bits &= np.int32(0x7FFFFFFF)
+    return min(bits, _NAN) if bits > np.int32(0x7F800000) else bits
+
+
+@numba.njit(cache=True, nogil=True)
+def _select_images(begin, end, norms, k, slot):
+    for image in range(begin, end):
+        bits, rows = norms[image], slot[image]
+        counts = np.empty(2048, np.int64)
+        # The digits of the k-th largest key, highest first; `wanted` keys with these digits are still to be kept.
+        threshold, wanted, known = np.int32(0), k, np.int32(0)
+        for shift in _SHIFTS:
+            counts[:] = 0
+            for n in range(bits.size):
+                key = _key(bits[n])
+                if key & known == threshold:
+                    counts[(key >> shift) & 2047] += 1
+            digit = 2047
+            while counts[digit] < wanted:
+                wanted -= counts[digit]
+                digit -= 1
+            threshold |= np.int32(digit << shift)
+            known |= np.int32(2047 << shift)
+        row = np.int32(0)
+        for n in range(bits.size):
+            key = _key(bits[n])
+            keep = key > threshold
+            if key == threshold and wanted > 0:
+                keep, wanted = True, wanted - 1
+            rows[n] = row if keep else np.int32(-1)
+            row += np.int32(keep)
+
+
+@numba.njit(cache=True, nogil=True)
+def _select_kernel(count, threads, *arguments):
+    fork(_select_images, count, threads, arguments)
+
+
+def select(norms: Tensor, k: int) -> Tensor:
+    """Compute :func:`mmwcc.kernels.select` of float32 norms."""
+    slot = empty(tuple(norms.shape), dtype=torch.int32)
+    bits = norms.detach().contiguous().numpy().view(np.int32)
+    _select_kernel(len(bits), thread_count(len(bits)), bits, k, slot.numpy())
+    return slot

@@ -1,0 +1,152 @@
+"""A depthwise convolution fused with the Haar transform of its result, and the rows of stored coefficients.
+
+Between the two point-wise convolutions of an inverted residual block the map is at its widest. This operator reads it
+once and writes the coefficients of the filtered map with their norms; the filtered map itself is never stored.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dispatch import accelerate
+from .haar import _analysis, _inside, _positions, haar_unpack
+from .int8 import to_int8
+from .library import register
+from .select import slot_of
+
+__all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
+
+
+def _filtered(x, weight, bias, dilation):
+    compute = torch.promote_types(x.dtype, torch.float32)
+    padding = dilation * (weight.shape[-1] // 2)
+    return F.conv2d(x.to(compute), weight.to(compute), None if bias is None else bias.to(compute), 1, padding, dilation,
+                    x.shape[1])
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, levels: int, low: float | None,
+               high: float | None) -> tuple[Tensor, Tensor]:
+    y = _filtered(x, weight, bias, dilation)
+    if low is not None or high is not None:
+        y = y.clamp(low, high)
+    coefficients = _analysis(y, levels)
+    return coefficients.to(x.dtype), coefficients.square().sum(-1)
+
+
+def _fake_depthwise(x, weight, bias, dilation, levels, low, high):
+    positions = _positions(x, levels)
+    norms = x.new_empty(x.shape[0], positions, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(x.shape[0], positions, x.shape[1]), norms
+
+
+def _save_depthwise(ctx, inputs, output):
+    x, weight, bias, ctx.dilation, ctx.levels, ctx.low, ctx.high = inputs
+    ctx.save_for_backward(x, weight, bias)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _depthwise_backward(ctx, grad, _):
+    x, weight, bias = ctx.saved_tensors
+    everything = torch.ones(grad.shape[:2], dtype=torch.bool, device=grad.device)
+    grad = haar_unpack(grad, slot_of(everything), None, *x.shape[2:], ctx.levels, x.stride(1) == 1)
+    if ctx.low is not None or ctx.high is not None:
+        low, high = ctx.low, ctx.high
+        y = _filtered(x, weight, bias, ctx.dilation).clamp(low, high)
+        grad = torch.where(_inside(y, low, high), grad, 0)
+    padding = ctx.dilation * (weight.shape[-1] // 2)
+    needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias is not None and ctx.needs_input_grad[2]]
+    grads = torch.ops.aten.convolution_backward(
+        grad, x, weight.to(x.dtype), [x.shape[1]], [1, 1], [padding, padding], [ctx.dilation, ctx.dilation], False,
+        [0, 0], x.shape[1], needed)
+    grads = [None if grad is None else grad.to(dtype) for grad, dtype in
+             zip(grads, (x.dtype, weight.dtype, weight.dtype), strict=True)]
+    return *grads, None, None, None, None
+
+
+def _gather(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
+    return coefficients[slot >= 0].reshape(coefficients.shape[0], k, coefficients.shape[2])
+
+
+def _gather_int8(coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int) -> Tensor:
+    rows = _gather(coefficients, slot, k)
+    return to_int8(rows.to(torch.promote_types(rows.dtype, torch.float32)), step, low, high)
+
+
+def _fake_gather(coefficients, slot, k):
+    return coefficients.new_empty(coefficients.shape[0], k, coefficients.shape[2])
+
+
+def _fake_gather_int8(coefficients, slot, k, step, low, high):
+    return coefficients.new_empty(coefficients.shape[0], k, coefficients.shape[2], dtype=torch.int8)
+
+
+def _save_gather(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1] >= 0)
+
+
+def _gather_backward(ctx, grad):
+    keep, = ctx.saved_tensors
+    coefficients = grad.new_zeros(*keep.shape, grad.shape[2])
+    return coefficients.masked_scatter(keep.unsqueeze(-1), grad), None, None
+
+
+_depthwise_op = register(
+    'depthwise_haar(Tensor x, Tensor weight, Tensor? bias, int dilation, int levels, float? low, float? high) -> '
+    '(Tensor, Tensor)', _depthwise, _fake_depthwise, _save_depthwise, _depthwise_backward)
+_gather_op = register('gather_rows(Tensor coefficients, Tensor slot, SymInt k) -> Tensor', _gather, _fake_gather,
+                      _save_gather, _gather_backward)
+_gather_int8_op = register(
+    'gather_rows_int8(Tensor coefficients, Tensor slot, SymInt k, Tensor step, int low, int high) -> Tensor',
+    _gather_int8, _fake_gather_int8)
+
+accelerate('depthwise_haar', 'depthwise', _depthwise)
+accelerate('gather_rows', 'depthwise', _gather)
+accelerate('gather_rows_int8', 'depthwise', _gather_int8)
+
+
+def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, levels: int, dilation: int = 1,
+                   low: float | None = None, high: float | None = None) -> tuple[Tensor, Tensor]:
+    """Filter each channel of a map and transform the result, without storing it.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        weight: Depthwise kernel, shape (C, 1, K, K), K odd. The stride is 1, zeros are padded so that the size stays.
+        bias: Added to every filtered pixel, shape (C,), or None.
+        levels: Depth of the transform.
+        dilation: Distance of the taps in pixels. Defaults to 1.
+        low: Lower bound that the filtered map is clamped to before the transform. Defaults to None, no bound.
+        high: Upper bound, likewise. With ``low=0, high=6`` the map passes through ReLU6.
+
+    Returns:
+        All coefficients in position order, shape (B, N, C), dtype of ``x``, which carry the gradient; and their
+        squared norms over channels, shape (B, N), float32 (float64 for float64 input), which do not.
+
+    Raises:
+        ValueError: If weight is not an odd square depthwise kernel of ``x``.
+    """
+    if x.dim() != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2:] != (weight.shape[-1], ) * 2 \
+            or weight.shape[-1] % 2 == 0:
+        raise ValueError('depthwise_haar: x must have shape (B, C, H, W) and weight (C, 1, K, K) with K odd, got '
+                         f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d and haar_norms '
+                         'for other convolutions.')
+    return _depthwise_op(x, weight, bias, dilation, levels, low, high)
+
+
+def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
+    """Take the rows that ``slot`` numbers out of all coefficients.
+
+    Args:
+        coefficients: All coefficients in position order, shape (B, N, C).
+        slot: Row of each position or -1, shape (B, N), int32, exactly ``k`` of them kept in every image.
+        k: Kept positions an image.
+
+    Returns:
+        Kept coefficients, shape (B, k, C), dtype of ``coefficients``.
+    """
+    return _gather_op(coefficients, slot, k)
+
+
+def gather_rows_int8(coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int) -> Tensor:
+    """Return :func:`gather_rows` on a grid, as :func:`mmwcc.kernels.haar_pack_int8` does: (B, k, C), int8."""
+    return _gather_int8_op(coefficients, slot, k, step, low, high)

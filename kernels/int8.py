@@ -1,0 +1,79 @@
+"""Integer arithmetic of 8-bit layers: values to int8 rows, and the product of int8 rows with an int8 kernel.
+
+A grid of levels ``low ... high`` fits int8 as it is when it is signed. An unsigned one, ``high`` above 127, is stored
+128 lower, which costs nothing: the product changes by 128 times the sum of each kernel row, a part of its bias.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .dispatch import accelerate
+from .library import register
+
+__all__ = ['int8_linear', 'quantize_int8', 'to_int8']
+
+
+def to_int8(values: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    """Round floating values to the levels ``low ... high`` of a grid, 128 lower if ``high`` is above 127."""
+    levels = (values / step.to(values.dtype)).clamp(low, high).round()
+    return (levels.nan_to_num(0.0) - (128 if high > 127 else 0)).to(torch.int8)
+
+
+def _quantize(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    rows = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32)).flatten(1, 2)
+    return to_int8(rows, step, low, high).contiguous()
+
+
+def _fake_quantize(x, step, low, high):
+    torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
+    return x.new_empty(x.shape[0], x.shape[2] * x.shape[3], x.shape[1], dtype=torch.int8)
+
+
+def _linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    # Every product of int8 vectors of fewer than 2**38 elements is exact in float64, on every device.
+    products = (rows.double() @ weight.double().t()).to(scale.dtype) * scale
+    return products if bias is None else products + bias
+
+
+def _fake_linear(rows, weight, scale, bias):
+    return scale.new_empty(*rows.shape[:-1], weight.shape[0])
+
+
+_quantize_op = register('quantize_int8(Tensor x, Tensor step, int low, int high) -> Tensor', _quantize, _fake_quantize)
+_linear_op = register('int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias) -> Tensor', _linear,
+                      _fake_linear)
+
+accelerate('quantize_int8', 'int8', _quantize)
+accelerate('int8_linear', 'int8', _linear, dtype=torch.int8)
+
+
+def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    """Round a map to a grid and lay it out as rows, one of C channels a pixel.
+
+    Args:
+        x: Feature map, shape (B, C, H, W), any floating dtype and layout.
+        step: Distance of two levels of the grid, one element, float32.
+        low: Lowest level, at least -128.
+        high: Highest level, at most 127, or at most 255 where ``low`` is not negative.
+
+    Returns:
+        ``clamp(x / step, low, high)``, rounded half to even, minus 128 if ``high`` is above 127; shape (B, H * W, C),
+        int8. NaN becomes level 0.
+    """
+    return _quantize_op(x, step, low, high)
+
+
+def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply int8 rows by an int8 kernel, exactly, and scale the sums.
+
+    Args:
+        rows: Rows of integers, shape (B, k, C), int8, contiguous.
+        weight: Kernel, shape (O, C), int8.
+        scale: Factor on each output channel, shape (O,), floating; its dtype is that of the result.
+        bias: Added after scaling, shape (O,). Defaults to None.
+
+    Returns:
+        ``(rows @ weight.T) * scale + bias``, shape (B, k, O), the sums in int32 (exact up to C = 2**17).
+    """
+    return _linear_op(rows, weight, scale, bias)
