@@ -22,7 +22,7 @@ __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
 _ZERO = np.float32(0)
 _STREAMED = 1 << 25  # bytes of a map from which it is written past the cache, in which it would not stay
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
-_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'})
+_jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'})
 
 
 @_jit

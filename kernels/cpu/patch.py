@@ -20,7 +20,7 @@ _HALF, _ZERO = np.float32(0.5), np.float32(0)
 
 # Values must equal the reference bit for bit, so their arithmetic may be contracted (halving is exact) but not
 # reordered. NaN and infinity keep their meaning.
-_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'})
+_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'}, error_model='numpy', forceinline=True)
 
 
 @_jit
@@ -249,13 +249,14 @@ def patch_norms(source, origin, right, down, count, side, low, spare, block, nor
     """
     cells = side // 2
     while cells > 0:
-        for cell in range(cells * cells):
-            a = origin + cell // cells * 2 * down + cell % cells * 2 * right
-            sums = _split_norms(source, a, a + right, a + down, a + down + right, low, cell * block, count)
-            index = start + cells * cells + 3 * cell
-            norms[index] += sums[0]
-            norms[index + 1] += sums[1]
-            norms[index + 2] += sums[2]
+        for row in range(cells):
+            for cell in range(row * cells, (row + 1) * cells):
+                a = origin + row * 2 * down + (cell - row * cells) * 2 * right
+                sums = _split_norms(source, a, a + right, a + down, a + down + right, low, cell * block, count)
+                index = start + cells * cells + 3 * cell
+                norms[index] += sums[0]
+                norms[index + 1] += sums[1]
+                norms[index + 2] += sums[2]
         source, origin, right, down = low, 0, block, cells * block
         low, spare, cells = spare, low, cells // 2
     norms[start] += _square(source, count)
@@ -282,16 +283,17 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
     """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients to ``packed``."""
     cells = side // 2
     while cells > 0:
-        for cell in range(cells * cells):
-            a = origin + cell // cells * 2 * down + cell % cells * 2 * right
-            index = start + cells * cells + 3 * cell
-            if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
-                _average(source, a, a + right, a + down, a + down + right, low, cell * block, count)
-            else:
-                _split(source, a, a + right, a + down, a + down + right, low, cell * block, details, block, count)
-                for n in range(3):
-                    if kept[index + n] >= 0:
-                        _emit(details, n * block, grid, packed, at + kept[index + n] * channels, count)
+        for row in range(cells):
+            for cell in range(row * cells, (row + 1) * cells):
+                a = origin + row * 2 * down + (cell - row * cells) * 2 * right
+                index = start + cells * cells + 3 * cell
+                if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
+                    _average(source, a, a + right, a + down, a + down + right, low, cell * block, count)
+                else:
+                    _split(source, a, a + right, a + down, a + down + right, low, cell * block, details, block, count)
+                    for n in range(3):
+                        if kept[index + n] >= 0:
+                            _emit(details, n * block, grid, packed, at + kept[index + n] * channels, count)
         source, origin, right, down = low, 0, block, cells * block
         low, spare, cells = spare, low, cells // 2
     if kept[start] >= 0:
@@ -312,15 +314,16 @@ def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, 
         last = 2 * cells == side
         if last:
             target, corner, across, below, shift, shift_at = y, origin, right, down, bias, first
-        for cell in range(cells * cells):
-            a = corner + cell // cells * 2 * below + cell % cells * 2 * across
-            index = start + cells * cells + 3 * cell
-            if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
-                _spread(source, cell * block, shift, shift_at, target, a, a + across, a + below, a + below + across,
-                        count, last and streamed)
-                continue
-            i, j, k = kept[index], kept[index + 1], kept[index + 2]
-            _merge(source, cell * block, packed, (i >= 0, j >= 0, k >= 0), at + i * channels, at + j * channels,
-                   at + k * channels, zeros, shift, shift_at, target, a, a + across, a + below, a + below + across,
-                   count, last and streamed)
+        for row in range(cells):
+            for cell in range(row * cells, (row + 1) * cells):
+                a = corner + row * 2 * below + (cell - row * cells) * 2 * across
+                index = start + cells * cells + 3 * cell
+                if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
+                    _spread(source, cell * block, shift, shift_at, target, a, a + across, a + below, a + below + across,
+                            count, last and streamed)
+                    continue
+                i, j, k = kept[index], kept[index + 1], kept[index + 2]
+                _merge(source, cell * block, packed, (i >= 0, j >= 0, k >= 0), at + i * channels, at + j * channels,
+                       at + k * channels, zeros, shift, shift_at, target, a, a + across, a + below, a + below + across,
+                       count, last and streamed)
         source, spare, cells = spare, source, 2 * cells

@@ -46,6 +46,15 @@ def _find_openmp() -> bool:
 _INDEX, _BYTES, _INT = ir.IntType(64), ir.IntType(8).as_pointer(), ir.IntType(32)
 
 
+def _borrowed(context, builder, kind, value):
+    """Return an array without its owner, whose reference count the threads would otherwise fight over."""
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    return array._getvalue()
+
+
 @intrinsic
 def fork(typingctx, body, count, threads, arguments):
     """Let each of ``threads`` threads call ``body(begin, end, *arguments)`` with its part of ``range(count)``."""
@@ -68,8 +77,9 @@ def fork(typingctx, body, count, threads, arguments):
                         for name in _OPENMP[1:])
         bounds = [inner.sdiv(inner.mul(count, edge), team) for edge in (thread, inner.add(thread, _INDEX(1)))]
         function = context.declare_function(module, result.fndesc)
-        context.call_conv.call_function(inner, function, call.return_type, call.args,
-                                        [*bounds, *cgutils.unpack_tuple(inner, arguments)])
+        parts = [_borrowed(context, inner, kind, value)
+                 for kind, value in zip(call.args[2:], cgutils.unpack_tuple(inner, arguments), strict=True)]
+        context.call_conv.call_function(inner, function, call.return_type, call.args, [*bounds, *parts])
         inner.ret_void()
 
         run = ir.FunctionType(ir.VoidType(), [part.type, _BYTES, _INT, _INT])

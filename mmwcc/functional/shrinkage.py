@@ -11,7 +11,7 @@ from mmwcc import kernels
 
 from .wavelets import decompose2, filter_bank, recompose2
 
-__all__ = ['SELECTIONS', 'WAVELETS', 'kept_positions', 'pack', 'unpack']
+__all__ = ['SELECTIONS', 'WAVELETS', 'kept_positions', 'pack', 'pack_int8', 'unpack']
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
 """Wavelets of Table 7; filters from PyWavelets, periodized boundaries."""
@@ -47,6 +47,16 @@ def _select(norms: Tensor, k: int, height: int, width: int, levels: int, selecti
     return kernels.slot_of((rank < k).expand(norms.shape))
 
 
+def _haar_slot(x: Tensor, k: int, levels: int, selection: str) -> Tensor:
+    height, width = x.shape[2:]
+    if selection == 'energy':
+        norms = kernels.haar_norms(x.detach(), levels)
+    else:
+        positions = kernels.padded_size(height, levels) * kernels.padded_size(width, levels)
+        norms = x.new_empty(x.shape[0], positions, dtype=torch.float32)
+    return _select(norms, k, height, width, levels, selection)
+
+
 def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar',
          selection: str = 'energy') -> tuple[Tensor, Tensor]:
     """Transform ``x`` and keep the coefficients at k positions, the same ones in every channel of an image.
@@ -69,11 +79,7 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
     positions = kernels.padded_size(height, levels) * kernels.padded_size(width, levels)
     k = kept_positions(positions, keep_ratio)
     if wavelet == 'haar':
-        if selection == 'energy':
-            norms = kernels.haar_norms(x.detach(), levels)
-        else:
-            norms = x.new_empty(batch, positions, dtype=torch.float32)
-        slot = _select(norms, k, height, width, levels, selection)
+        slot = _haar_slot(x, k, levels, selection)
         return kernels.haar_pack(x, slot, k, levels), slot
     coefficients = _coefficients(x, wavelet, levels)
     slot = _select(coefficients.detach().square().sum(-1), k, height, width, levels, selection)
@@ -81,6 +87,28 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
     index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
     rows = coefficients.flatten(0, 1).index_select(0, index.flatten().int())  # saved for backward: half of int64
     return rows.reshape(batch, k, channels).to(x.dtype), slot
+
+
+def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar', selection: str = 'energy',
+              step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Return :func:`pack` of ``x`` with the rows rounded to a grid, as the integers of the grid.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        keep_ratio: As in :func:`pack`, as levels, wavelet and selection.
+        step: Distance of two levels of the grid, one element, float32.
+        low: Lowest level, at least -128.
+        high: Highest level, at most 127.
+
+    Returns:
+        ``rows``, shape (B, k, C), int8, without gradient; and ``slot``, as :func:`pack` does. NaN becomes level 0.
+    """
+    if wavelet != 'haar':
+        rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
+        return kernels.quantize_int8(rows.transpose(1, 2).unsqueeze(3), step, low, high), slot
+    k = kept_positions(kernels.padded_size(x.shape[2], levels) * kernels.padded_size(x.shape[3], levels), keep_ratio)
+    slot = _haar_slot(x, k, levels, selection)
+    return kernels.haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 
 def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: tuple[int, int], levels: int = 3,

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmwcc.kernels import is_channels_last
 
+from .rows import multiply_rows
 from .shrinkage import SELECTIONS, WAVELETS, pack, unpack
 from .wavelets import filter_bank
 
@@ -97,6 +97,6 @@ def wavelet_compressed_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = N
                          f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d for larger '
                          'kernels or groups.')
     rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
-    rows = F.linear(rows, weight.flatten(1))
+    rows = multiply_rows(rows, weight)
     return unpack(rows, slot, bias, size=x.shape[2:], levels=levels, wavelet=wavelet,
                   channels_last=is_channels_last(x))

@@ -1,11 +1,10 @@
 """Wavelet compressed convolution, and the function that stands for it in ``conv_cfg``."""
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from mmwcc.functional import pack, quantized_linear, unpack
+from mmwcc.functional import multiply_rows, pack, quantized_linear, unpack
 from mmwcc.functional.wavelet_compressed_conv import check_compression, check_keep_ratio, check_selection
 from mmwcc.kernels import is_channels_last
 from mmwcc.registry import MODELS
@@ -121,7 +120,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         rows, slot = pack(batch, keep_ratio=self.keep_ratio, levels=self.levels, wavelet=self.wavelet,
                           selection=self.selection)
         if self.weight_quant is None and self.act_quant is None:
-            rows = F.linear(rows, weight.flatten(1))
+            rows = multiply_rows(rows, weight)
         else:
             rows = quantized_linear(rows, weight, act=self._quantization('act_quant', rows),
                                     wgt=self._quantization('weight_quant', weight))

@@ -1,0 +1,143 @@
+"""Integer arithmetic of 8-bit layers on the CPU: quantization in numba, products in oneDNN where they are exact."""
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from .memory import empty
+from .simd import transpose_tile
+from .threads import fork, thread_count
+
+__all__ = ['int8_linear', 'quantize_int8']
+
+_TILE = 64  # pixels and channels of a contiguous map that are transposed at a time: 16 kB
+_SUMS = 1 << 20  # sums scaled at a time, 4 MB: they are still in the cache when they are read again
+_EXACT = 1024  # products of int8 vectors of that many elements are at most 2**24, exact in float32
+_jit = numba.njit(cache=True, nogil=True)
+
+
+@_jit
+def _round(source, start, count, step, low, high, shift, target, at):
+    """Write the levels of ``count`` values."""
+    values, levels = source[start:start + count], target[at:at + count]
+    for n in range(count):
+        level = values[n] / step
+        level = np.rint(low if level < low else high if level > high else level)
+        levels[n] = np.int8((level if level == level else np.float32(0)) - shift)
+
+
+@_jit
+def _gather(x, first, pixel, channel, count, block, pixels):
+    """Copy ``count`` pixels of ``block`` channels to rows of ``_TILE`` channels."""
+    tiled_count, tiled_block = (count // 8 * 8, block // 8 * 8) if pixel == 1 else (0, 0)
+    for c in range(0, tiled_block, 8):
+        for p in range(0, tiled_count, 8):
+            transpose_tile(x, first + c * channel + p, channel, pixels, p * _TILE + c, _TILE)
+    for c in range(block):
+        for p in range(tiled_count if c < tiled_block else 0, count):
+            pixels[p * _TILE + c] = x[first + c * channel + p * pixel]
+
+
+@_jit
+def _quantize_tiles(begin, end, x, strides, lines, length, channels, grid, rows):
+    """Round tiles of lines of ``length`` pixels, ``lines`` of them an image; strides: image, line, pixel, channel."""
+    image, following, pixel, channel = strides
+    step, low, high, shift = grid
+    tiles = (length + _TILE - 1) // _TILE
+    for n in range(begin, end):
+        line, tile = n // tiles, n % tiles * _TILE
+        start = line // lines * image + line % lines * following + tile * pixel
+        count, row = min(_TILE, length - tile), line * length + tile
+        if channel == 1:
+            runs, width = (1, count * channels) if pixel == channels else (count, channels)
+            for p in range(runs):
+                _round(x, start + p * pixel, width, step, low, high, shift, rows, row * channels + p * channels)
+        else:
+            pixels = np.empty(_TILE * _TILE, np.float32)
+            for first in range(0, channels, _TILE):
+                block = min(_TILE, channels - first)
+                _gather(x, start + first * channel, pixel, channel, count, block, pixels)
+                for p in range(count):
+                    _round(pixels, p * _TILE, block, step, low, high, shift, rows, (row + p) * channels + first)
+
+
+@_jit
+def _quantize_kernel(count, threads, *arguments):
+    fork(_quantize_tiles, count, threads, arguments)
+
+
+@_jit
+def _scale_rows(begin, end, sums, scale, bias, y):
+    for n in range(begin, end):
+        source, target = sums[n], y[n]
+        for o in range(len(scale)):
+            target[o] = np.float32(source[o]) * scale[o] + bias[o]
+
+
+@_jit
+def _scale_kernel(count, threads, *arguments):
+    fork(_scale_rows, count, threads, arguments)
+
+
+def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    """Compute :func:`mmwcc.kernels.quantize_int8` of a float32 map of any strides."""
+    batch, channels, height, width = x.shape
+    rows = empty((batch, height * width, channels), torch.int8)
+    memory = x.detach().as_strided((1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)), ), (1, ))
+    image, channel, line, pixel = x.stride()
+    lines, length = (1, height * width) if line == width * pixel else (height, width)
+    grid = np.float32(step.item()), np.float32(low), np.float32(high), np.float32(128 if high > 127 else 0)
+    count = batch * lines * -(-length // _TILE)
+    _quantize_kernel(count, thread_count(count), memory.numpy(), (image, line, pixel, channel), lines, length, channels,
+                     grid, rows.flatten().numpy())
+    return rows
+
+
+@lru_cache
+def _has_exact_product() -> bool:
+    """Tell whether ``torch._int_mm`` is fast and exact here.
+
+    Without VNNI, oneDNN adds pairs of 8-bit products in saturating 16-bit arithmetic: with ONEDNN_MAX_CPU_ISA=AVX2, 64
+    products of 127 and -128 sum to 0. On processors other than x86 it loops over single products.
+    """
+    if platform.machine() not in ('x86_64', 'AMD64') or not torch.backends.mkldnn.is_available():
+        return False
+    rows = torch.tensor([[127, 127], [-128, 127]], dtype=torch.int8).repeat(24, 32)
+    weight = torch.tensor([[-128, -128], [127, -128]], dtype=torch.int8).repeat(24, 32)
+    return torch.equal(torch._int_mm(rows, weight.t()), (rows.long() @ weight.t().long()).int())
+
+
+def _product(rows: Tensor, weight: Tensor) -> Tensor:
+    """Return ``rows @ weight.T`` in int32 by way of float32, by blocks of channels whose sums float32 holds exactly."""
+    sums = None
+    with torch.autocast('cpu', enabled=False):
+        for first in range(0, rows.shape[1], _EXACT):
+            block = slice(first, first + _EXACT)
+            part = (rows[:, block].float() @ weight[:, block].t().float()).int()
+            sums = part if sums is None else sums.add_(part)
+    return sums
+
+
+def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute :func:`mmwcc.kernels.int8_linear`: bit for bit the reference, whatever the processor."""
+    source, outputs, exact = rows.flatten(0, -2), len(weight), _has_exact_product()
+    if scale.dtype != torch.float32:
+        sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)
+        y = sums.unflatten(0, rows.shape[:-1]).to(scale.dtype) * scale
+        return y if bias is None else y + bias
+    scale = scale.detach().contiguous().numpy()
+    shift = np.zeros(outputs, np.float32) if bias is None else bias.detach().float().contiguous().numpy()
+    y = empty((*rows.shape[:-1], outputs))
+    target, step = y.view(-1, outputs), max(1, _SUMS // outputs)
+    space = empty((min(step, len(source)), outputs), torch.int32) if exact else None
+    for first in range(0, len(source), step):
+        block = source[first:first + step]
+        sums = torch._int_mm(block, weight.t(), out=space[:len(block)]) if exact else _product(block, weight)
+        _scale_kernel(len(block), thread_count(len(block)), sums.numpy(), scale, shift,
+                      target[first:first + step].numpy())
+    return y

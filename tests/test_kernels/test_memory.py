@@ -1,0 +1,48 @@
+"""What the CPU kernels allocate beside their results: nothing of the size of the map."""
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('numba', reason='the references allocate all coefficients')
+pytest.importorskip('resource', reason='peak memory is read with the resource module of Unix')
+
+PROGRAM = """
+import resource, sys, torch
+from mmwcc import kernels
+
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def run(x, channels_last):
+    height, width = x.shape[2:]
+    k = height * width // 4
+    yield 'norms', lambda: kernels.haar_norms(x, 3)
+    slot = kernels.select(kernels.haar_norms(x, 3), k)
+    yield 'pack', lambda: kernels.haar_pack(x, slot, k, 3)
+    yield 'pack int8', lambda: kernels.haar_pack_int8(x, slot, k, 3, torch.tensor(0.1), -128, 127)
+    rows = kernels.haar_pack(x, slot, k, 3)
+    yield 'unpack', lambda: kernels.haar_unpack(rows, slot, None, height, width, 3, channels_last, x, 0.0, 6.0)
+
+
+for name, memory_format in (('contiguous', torch.contiguous_format), ('channels_last', torch.channels_last)):
+    for _, call in run(torch.randn(1, 16, 16, 16).to(memory_format=memory_format), name == 'channels_last'):
+        call()  # compiled, or loaded
+    x = torch.empty(1, 512, 250, 254).to(memory_format=memory_format).fill_(1.0)  # 127 MB, borders on both sides
+    for operator, call in run(x, name == 'channels_last'):
+        before = peak()
+        result = call()
+        print(f'{name} {operator}', peak() - before - result.nbytes)
+    del x
+"""
+
+
+def test_kernels_allocate_their_results_only():
+    """The peak of a process only grows, so the cases run from small results to large ones."""
+    result = subprocess.run([sys.executable, '-c', PROGRAM], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = [line.rsplit(' ', 1) for line in result.stdout.splitlines()]
+    assert [name for name, _ in lines] == [f'{layout} {operator}' for layout in ('contiguous', 'channels_last')
+                                           for operator in ('norms', 'pack', 'pack int8', 'unpack')]
+    for name, extra in lines:
+        assert int(extra) < 12e6, f'{name}: {int(extra) / 1e6:.0f} MB beside the result, the map has 130'
