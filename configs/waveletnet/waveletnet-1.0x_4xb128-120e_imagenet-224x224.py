@@ -1,0 +1,1 @@
+_base_ = './_base_/waveletnet_120e_imagenet.py'
