@@ -55,6 +55,8 @@ def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Conf
     """Change a config in place to one training iteration of two small fabricated images, then maybe a validation."""
     drop_pretrained(cfg.model)
     cfg.load_from = None
+    if 'training_stage' in cfg.default_hooks:
+        cfg.default_hooks.training_stage.needs_checkpoint = False  # of the stage before, which is not trained here
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = work_dir.name
     cfg.visualizer = dict(type='Visualizer', name=f'visualizer_{work_dir.name}', _scope_='mmengine')
@@ -86,7 +88,7 @@ def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Conf
 
 
 _FOLDERS = {'mmwcc.CamVidDataset': 'camvid', 'CityscapesDataset': 'cityscapes', 'PascalVOCDataset': 'voc',
-            'CocoDataset': 'coco'}
+            'CocoDataset': 'coco', 'XMLDataset': 'bccd', 'mmwcc.CIFAR10': 'cifar10', 'mmwcc.ImageFolder': 'folder'}
 
 
 def _shrink_data(data_set, data_root: Path) -> None:
@@ -99,12 +101,12 @@ def _shrink_data(data_set, data_root: Path) -> None:
     for transform in data_set.get('pipeline', []):
         if 'scale' in transform:
             transform['scale'] = SIZE
-        if 'crop_size' in transform:
+        if 'crop_size' in transform and data_set['type'] != 'mmwcc.CIFAR10':  # pictures of 32x32
             transform['crop_size'] = CROP
 
 
 def write_data_sets(root: Path) -> Path:
-    """Write random images and labels in the layouts of CamVid, Cityscapes, Pascal VOC and COCO."""
+    """Write random images and labels in the layouts of the data sets of all configs."""
     for split in ('train', 'val', 'test'):
         for i in range(IMAGES):
             # CamVid comes as .png and as .jpg; its data set looks which.
@@ -112,12 +114,19 @@ def write_data_sets(root: Path) -> Path:
             _labels(root / f'camvid/ann_dir/{split}/{i}.png', 11)
             _image(root / f'cityscapes/leftImg8bit/{split}/city/{i}_leftImg8bit.png')
             _labels(root / f'cityscapes/gtFine/{split}/city/{i}_gtFine_labelTrainIds.png', 19)
+            _image(root / f'folder/{split}/class{i}/{i}.jpg')
     for split in ('train', 'aug', 'val'):
         names = [f'{split}{i}' for i in range(IMAGES)]
         for name in names:
             _image(root / f'voc/JPEGImages/{name}.jpg')
             _labels(root / f'voc/SegmentationClass{"Aug" if split == "aug" else ""}/{name}.png', 21)
         _text(root / f'voc/ImageSets/Segmentation/{split}.txt', '\n'.join(names))
+    for name in ('data_batch_1.bin', 'test_batch.bin'):
+        records = _random(root / 'cifar10' / name).integers(0, 256, (IMAGES, 3073), dtype=np.uint8)
+        records[:, 0] %= 10
+        records.tofile(root / 'cifar10' / name)
+    for split in ('train', 'val', 'test'):
+        _bccd(root / 'bccd/BCCD', split)
     for split in ('train2017', 'val2017'):
         _text(root / f'coco/annotations/instances_{split}.json', json.dumps(_coco(root / 'coco' / split)))
     return root
@@ -141,6 +150,18 @@ def _labels(path: Path, classes: int) -> None:
     labels = _random(path).integers(0, classes, (SIZE[1], SIZE[0]), dtype=np.uint8)
     labels[:4] = 255
     cv2.imwrite(str(path), labels)
+
+
+def _bccd(folder: Path, split: str) -> None:
+    names = [f'{split}{i}' for i in range(IMAGES)]
+    _text(folder / f'ImageSets/Main/{split}.txt', '\n'.join(names))
+    for name in names:
+        _image(folder / f'JPEGImages/{name}.jpg')
+        boxes = ''.join(f'<object><name>{kind}</name><bndbox><xmin>{left}</xmin><ymin>10</ymin><xmax>{right}</xmax>'
+                        '<ymax>50</ymax></bndbox></object>'
+                        for kind, left, right in (('RBC', 10, 60), ('Platelets', 70, 90), ('WBC', 20, 20)))
+        _text(folder / f'Annotations/{name}.xml', f'<annotation><size><width>{SIZE[0]}</width><height>{SIZE[1]}'
+                                                  f'</height></size>{boxes}</annotation>')
 
 
 def _coco(folder: Path) -> dict:

@@ -1,0 +1,113 @@
+"""Pictures of what a wavelet-like auto-encoder has learned."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from mmwcc.registry import HOOKS
+
+__all__ = ['WAEFigureHook', 'decomposition_figure']
+
+_CAPTION = 22
+
+
+@HOOKS.register_module()
+class WAEFigureHook(Hook):
+    """Draw I, I_L, I_H and I' of some pictures side by side, at every so many validations and in every test.
+
+    The auto-encoder is the first one in the model: mmwcc.WAE itself, or the one in a WAEClassifier or a WAEBackbone.
+    The figure goes to the visualizer as ``wae``, and from there to all its backends. I_L is stretched to the full
+    range, I_H is drawn around grey and amplified; the captions say by how much, and the PSNR of I'.
+
+    Args:
+        interval: Validations between two figures. Defaults to 1.
+        num_images: Pictures a figure, from the first batch. Defaults to 4.
+
+    Raises:
+        ValueError: If interval or num_images is less than 1.
+        RuntimeError: In use, if the model has no auto-encoder.
+
+    Note:
+        Colours are right for networks that take RGB.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 1, num_images: int = 4) -> None:
+        if interval < 1 or num_images < 1:
+            raise ValueError(f'WAEFigureHook: interval and num_images must be at least 1, got {interval} and '
+                             f'{num_images}. Leave the hook out to draw nothing.')
+        self.interval, self.num_images = interval, num_images
+        self._validations = 0
+
+    def before_val_epoch(self, runner) -> None:
+        """Count validations."""
+        self._validations += 1
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+        """Draw the first batch."""
+        if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
+            self._draw(runner, data_batch)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+        """Draw the first batch."""
+        if batch_idx == 0:
+            self._draw(runner, data_batch)
+
+    @master_only
+    def _draw(self, runner, data_batch: dict) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        wae = next((module for module in model.modules() if hasattr(module, 'transform_losses')), None)
+        if wae is None:
+            raise RuntimeError(f'WAEFigureHook: the model must have a mmwcc.WAE, got none in {type(model).__name__}. '
+                               'Leave the hook out for models without an auto-encoder.')
+        inputs = model.data_preprocessor(data_batch, False)['inputs'][:self.num_images]
+        runner.visualizer.add_image('wae', decomposition_figure(wae, inputs, model.data_preprocessor), runner.iter)
+
+
+@torch.no_grad()
+def decomposition_figure(wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None) -> np.ndarray:
+    """Return I, I_L, I_H and I' side by side, one row a picture.
+
+    Args:
+        wae: A mmwcc.WAE.
+        inputs: Preprocessed pictures (B, 3, H, W).
+        data_preprocessor: What made them, to undo its normalization. Defaults to None, pixels from 0 to 255.
+
+    Returns:
+        Pixels, (rows, columns, 3) uint8, RGB if the inputs are.
+    """
+    low, high = wae(inputs)
+    decoded = wae.decode(low, high, inputs.shape[2:])
+    mean, std = (getattr(data_preprocessor, name, None) for name in ('mean', 'std'))
+    pictures, decoded = (x if mean is None else x * std + mean for x in (inputs, decoded))
+    decoded = decoded.clamp(0, 255)
+    error = (pictures - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
+    rows = []
+    for i in range(len(inputs)):
+        detail = high[i] - high[i].mean((1, 2), keepdim=True)
+        gain = 1 / max(float(detail.abs().amax()), 1e-6)
+        bottom, top = float(low[i].amin()), float(low[i].amax())
+        stretched = 255 * (low[i] - bottom) / max(top - bottom, 1e-6)
+        psnr = float(10 * torch.log10(255**2 / error[i]))
+        parts = {'I': pictures[i], f'I_L {bottom:.1f} to {top:.1f}': stretched,
+                 f'I_H x{gain:.3g}': 127.5 + 127.5 * gain * detail, f"I' {psnr:.1f} dB": decoded[i]}
+        rows.append(np.concatenate([_panel(part, inputs.shape[2:], text) for text, part in parts.items()], axis=1))
+    return np.concatenate(rows)
+
+
+def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
+    """Bring one part to a common size, at least 160 pixels wide, below its caption."""
+    import cv2
+    scale = max(1, -(-160 // size[1]))
+    height, width = scale * size[0], scale * size[1]
+    pixels = picture.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    panel = np.full((height + _CAPTION + 4, width + 4, 3), 255, np.uint8)
+    panel[_CAPTION:-4, 2:-2] = cv2.resize(np.ascontiguousarray(pixels), (width, height),
+                                          interpolation=cv2.INTER_NEAREST)
+    cv2.putText(panel, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return panel

@@ -1,0 +1,4 @@
+"""Registered backbones."""
+from .vgg import VGG
+
+__all__ = ['VGG']

@@ -1,0 +1,50 @@
+"""From the loader's pictures to the classifier's input."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import ImgDataPreprocessor
+
+from mmwcc.registry import MODELS
+
+__all__ = ['ClsDataPreprocessor']
+
+
+@MODELS.register_module()
+class ClsDataPreprocessor(ImgDataPreprocessor):
+    """Stack pictures of one size into a normalized batch, with mmpretrain's argument names.
+
+    Args:
+        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults to None.
+        std: Standard deviation of each channel in units of pixels. Defaults to None, no normalization.
+        to_rgb: Whether to reverse the channels, as for pictures that OpenCV read. Defaults to False.
+
+    Shape:
+        A list of (3, H, W) pictures of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
+
+    Raises:
+        ValueError: If only one of mean and std is given.
+        ValueError: In use, if the pictures of a batch differ in size.
+
+    Example:
+        >>> preprocess = ClsDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
+        >>> preprocess(dict(inputs=[torch.full((3, 2, 2), 255, dtype=torch.uint8)]))['inputs'].unique()
+        tensor([1.])
+    """
+
+    def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+                 to_rgb: bool = False) -> None:
+        if (mean is None) != (std is None):
+            raise ValueError(f'ClsDataPreprocessor: mean and std must be given together, got mean={mean} and '
+                             f'std={std}. Use mean=[0, 0, 0] or std=[1, 1, 1] to leave one of them without effect.')
+        super().__init__(mean=mean, std=std, bgr_to_rgb=to_rgb)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Return ``data`` with ``inputs`` stacked and normalized."""
+        inputs = data['inputs']
+        if isinstance(inputs, Sequence):
+            sizes = {tuple(picture.shape[-2:]) for picture in inputs}
+            if len(sizes) > 1:
+                raise ValueError('ClsDataPreprocessor: the pictures of a batch must have one size, got '
+                                 f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use batch_size=1.')
+        return super().forward(data, training)

@@ -1,0 +1,249 @@
+"""The wavelet-like auto-encoder: a learned transform into a low and a high half-size picture, and back."""
+from __future__ import annotations
+
+import os
+
+import torch
+from mmengine.model import BaseModel, BaseModule
+from mmengine.runner import CheckpointLoader
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from mmwcc.registry import MODELS
+
+__all__ = ['WAE', 'WAEDecoder', 'WAEEncoder']
+
+_XAVIER = dict(type='Xavier', layer=['Conv2d', 'ConvTranspose2d'], distribution='uniform')
+
+
+def check_pictures(owner: str, x: Tensor) -> None:
+    """Refuse anything but a batch of RGB pictures with pixels.
+
+    Raises:
+        ValueError: If ``x`` is not of shape (B, 3, H, W) with H and W at least 1.
+    """
+    if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 1:
+        raise ValueError(f'{owner}: the input must be pictures of shape (B, 3, H, W) with H and W at least 1, got '
+                         f'{tuple(x.shape)}. Repeat a grey channel three times, or add a batch dimension.')
+
+
+@MODELS.register_module()
+class WAEEncoder(BaseModule):
+    """Split pictures into a low and a high part of half their size: ``(B, 3, H, W)`` to two of half the size.
+
+    Three 3x3 convolutions with ReLU, then two parallel linear 3x3 convolutions of stride 2, which are held, and
+    computed, as one with twice the outputs. On its own, without any transform loss, it is the decomposition of the
+    paper's baseline "Decomposition + CNN".
+
+    Args:
+        channels: Width. Defaults to 16.
+        init_cfg: mmengine's initialization. Defaults to Xavier.
+
+    Shape:
+        (B, 3, H, W) to (low, high), both (B, 3, ceil(H / 2), ceil(W / 2)).
+
+    Raises:
+        ValueError: In use, if the input is not (B, 3, H, W) with H and W at least 1.
+
+    Reference:
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+    """
+
+    low_channels = high_channels = 3
+
+    def __init__(self, channels: int = 16, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg or dict(_XAVIER))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
+        self.split = nn.Conv2d(channels, 6, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return low and high part."""
+        check_pictures(type(self).__name__, x)
+        if x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # One picture at a time stays in the cache: the maps of 16 channels at full size are what this costs.
+            parts = torch.cat([self.split(self.body(picture)) for picture in x.split(1)])
+        else:
+            parts = self.split(self.body(x))
+        low, high = parts.split(3, dim=1)
+        return low, high
+
+
+class WAEDecoder(BaseModule):
+    """Bring one part back to twice its size: a 4x4 transposed convolution of stride 2 and three 3x3 convolutions.
+
+    Args:
+        channels: Width. Defaults to 16.
+        init_cfg: mmengine's initialization. Defaults to Xavier.
+
+    Shape:
+        (B, 3, H, W) to (B, 3, 2 H, 2 W).
+    """
+
+    def __init__(self, channels: int = 16, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg or dict(_XAVIER))
+        self.body = nn.Sequential(
+            nn.ConvTranspose2d(3, channels, 4, stride=2, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 3, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+@MODELS.register_module()
+class WAE(BaseModel):
+    """Wavelet-like auto-encoder: pictures to I_L and I_H of half their size, and back to I' = D_L(I_L) + D_H(I_H).
+
+    Trained with the transform loss ``sum |I - I'|**2 + high_weight * sum |I_H|**2``. Both sums are over the elements of
+    a picture, not normalized by their number, averaged over the batch and computed in float32. The published learning
+    rate (1e-6 at 224x224) and ``gamma`` (0.001) belong to this convention.
+
+    It is a model of its own for the first stage of training, and a part of :class:`WAEClassifier` and
+    :class:`WAEBackbone` in the others. ``init_cfg=dict(type='Pretrained', checkpoint=...)`` takes the weights from a
+    checkpoint of the first stage, and unlike other models refuses one that does not have them all.
+
+    Args:
+        channels: Width of the encoder and the decoders. Defaults to 16.
+        high_weight: Weight of the energy of I_H, the paper's lambda. Defaults to 1.
+        data_preprocessor: Config of the preprocessor, for training it alone. Defaults to None.
+        init_cfg: mmengine's initialization. Defaults to None, Xavier.
+
+    Shape:
+        Mode 'tensor': (B, 3, H, W) to (I_L, I_H), both (B, 3, ceil(H / 2), ceil(W / 2)). Any H and W; I' is cropped to
+        (H, W).
+
+    Raises:
+        ValueError: If high_weight is negative.
+        ValueError: In use, if the input is not (B, 3, H, W), or mode is unknown.
+        FileNotFoundError: In init_weights, if the checkpoint does not exist.
+        RuntimeError: In init_weights, if the checkpoint lacks weights of this model.
+
+    Example:
+        >>> low, high = WAE()(torch.rand(1, 3, 5, 7))
+        >>> low.shape
+        torch.Size([1, 3, 3, 4])
+
+    Reference:
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+    """
+
+    low_channels = high_channels = 3
+
+    def __init__(self, channels: int = 16, high_weight: float = 1.0, data_preprocessor: dict | None = None,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        if high_weight < 0:
+            raise ValueError(f'WAE: high_weight must not be negative, got {high_weight}. Use 1.0 as published.')
+        self.high_weight = high_weight
+        self.encoder = WAEEncoder(channels)
+        self.decoder_low, self.decoder_high = WAEDecoder(channels), WAEDecoder(channels)
+
+    def decode(self, low: Tensor, high: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return I' (B, 3, *size) of I_L and I_H."""
+        decoded = self.decoder_low(low) + self.decoder_high(high)
+        return decoded[:, :, :size[0], :size[1]]
+
+    def transform_losses(self, inputs: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+        """Return the two terms of the transform loss of pictures and their I_L and I_H."""
+        decoded = self.decode(low, high, inputs.shape[2:])
+        # Half precision overflows in sums over a picture.
+        difference = (inputs - decoded).float().square().sum()
+        return dict(loss_reconstruction=difference / len(inputs),
+                    loss_high=self.high_weight * high.float().square().sum() / len(inputs))
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """Run one of the three modes.
+
+        Args:
+            inputs: Preprocessed pictures, (B, 3, H, W).
+            data_samples: Samples to extend in mode 'predict', of any kind. Defaults to None.
+            mode: 'tensor' for (I_L, I_H), 'loss' for a dict of losses, 'predict' for samples with ``low``, ``high``,
+                ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to 255, in the loader's channel order).
+                Defaults to 'tensor'.
+        """
+        check_pictures('WAE', inputs)
+        if mode not in ('tensor', 'loss', 'predict'):
+            raise ValueError(f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for I_L and "
+                             'I_H.')
+        low, high = self.encoder(inputs)
+        if mode == 'tensor':
+            return low, high
+        if mode == 'loss':
+            return self.transform_losses(inputs, low, high)
+        decoded = self.decode(low, high, inputs.shape[2:])
+        pixels = to_pixels(decoded, self.data_preprocessor)
+        samples = data_samples or [BaseDataElement() for _ in inputs]
+        for i, sample in enumerate(samples):
+            for name, value in dict(low=low, high=high, decoded=decoded, decoded_pixels=pixels).items():
+                sample.set_field(value[i], name)
+        return samples
+
+    def init_weights(self) -> None:
+        """Initialize, or take all weights from the checkpoint of the first stage that init_cfg names."""
+        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+            self._check_checkpoint(self.init_cfg['checkpoint'], self.init_cfg.get('prefix') or '')
+        super().init_weights()
+
+    def _check_checkpoint(self, path: str, prefix: str) -> None:
+        if '://' not in path and not os.path.isfile(path):
+            raise FileNotFoundError(f'WAE: init_cfg.checkpoint must be a checkpoint of stage 1, got {path}, which does '
+                                    'not exist. Train stage 1 first (tools/train_stages.py runs all stages in order), '
+                                    'or name another one.')
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        weights = checkpoint.get('state_dict', checkpoint)
+        start = f'{prefix}.' if prefix and not prefix.endswith('.') else prefix
+        missing = [key for key, value in self.state_dict().items()
+                   if getattr(weights.get(start + key), 'shape', None) != value.shape]
+        if missing:
+            raise RuntimeError('WAE: init_cfg.checkpoint must have all weights of the auto-encoder, got '
+                               f'{path} without a fitting {start}{missing[0]} ({len(missing)} of '
+                               f'{len(self.state_dict())} are missing). Name a checkpoint of mmwcc.WAE, or give '
+                               "init_cfg a prefix such as 'decomposition.'.")
+
+
+def to_pixels(pictures: Tensor, data_preprocessor: nn.Module) -> Tensor:
+    """Undo what a preprocessor did: (B, 3, H, W) in units of the network to 0 to 255 in the loader's channel order."""
+    if getattr(data_preprocessor, '_enable_normalize', False) or getattr(data_preprocessor, 'mean', None) is not None:
+        pictures = pictures * data_preprocessor.std + data_preprocessor.mean
+    converted = any(getattr(data_preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion'))
+    return (pictures.flip(1) if converted else pictures).clamp(0, 255)
+
+
+def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) -> None:
+    """Freeze what a stage does not train in a decomposition.
+
+    Args:
+        owner: Class name for messages.
+        decomposition: What splits the pictures.
+        stage: 2, the networks on a frozen decomposition, or 3, all jointly.
+        gamma: Weight of the transform loss in stage 3.
+
+    Raises:
+        ValueError: If stage is neither 2 nor 3, gamma is negative, or gamma is positive in stage 3 although the
+            decomposition has no transform loss.
+    """
+    if stage not in (2, 3):
+        raise ValueError(f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
+                         f'{stage!r}. Stage 1 trains mmwcc.WAE alone.')
+    if gamma < 0:
+        raise ValueError(f'{owner}: gamma must not be negative, got {gamma}. Use 0.001 as published.')
+    has_loss = hasattr(decomposition, 'transform_losses')
+    if stage == 3 and gamma and not has_loss:
+        raise ValueError(f'{owner}: gamma must be 0 for a decomposition without a transform loss, got {gamma} for '
+                         f'{type(decomposition).__name__}. Use gamma=0, or mmwcc.WAE.')
+    if stage == 2:
+        decomposition.requires_grad_(False)
+    elif has_loss and not gamma:
+        # Without the loss the decoders have no part in training, and DDP waits for gradients that never come.
+        decomposition.decoder_low.requires_grad_(False)
+        decomposition.decoder_high.requires_grad_(False)
+
+
+def decompose(decomposition: nn.Module, x: Tensor, stage: int) -> tuple[Tensor, Tensor]:
+    """Return low and high part, without a graph in stage 2."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and stage == 3):
+        return decomposition(x)

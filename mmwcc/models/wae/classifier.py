@@ -1,0 +1,119 @@
+"""Classification on the two parts of a decomposition."""
+from __future__ import annotations
+
+import torch
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor, nn
+
+from mmwcc.models.classifiers import BaseClassifier
+from mmwcc.models.classifiers.heads import write_predictions
+from mmwcc.registry import MODELS
+
+from .auto_encoder import decompose, set_stage
+from .slim import build_slim
+
+__all__ = ['WAEClassifier']
+
+
+@MODELS.register_module()
+class WAEClassifier(BaseClassifier):
+    """Classify by a network on the low part, helped by one of a quarter of its widths on the high part.
+
+    With f_L and f_H the flattened features of the two networks, ``s_L = head(f_L)``, ``s_c = fused_head(concat(f_L,
+    f_H))``; the scores of the classes are ``(s_L + s_c) / 2`` and the losses those of both heads. Samples also get
+    ``pred_score_low`` and ``pred_label_low``, from s_L alone. Both parts are normalized by a BatchNorm without affine.
+
+    Args:
+        decomposition: Config of what splits the pictures: mmwcc.WAE, or for baselines mmwcc.WAEEncoder,
+            mmwcc.WaveletDecomposition or mmwcc.ResizeDecomposition.
+        backbone: Config of the network on the low part.
+        head: Config of the head of f_L.
+        fused_head: Config of the head of f_L and f_H. Defaults to None: the high part is not used.
+        high_backbone: Config of the network on the high part. Defaults to None, ``backbone`` with all widths divided
+            by 4.
+        neck: Config of what stands after each network, as mmwcc.GlobalAveragePooling. Defaults to None, nothing.
+        stage: 2 trains the networks on a frozen decomposition, 3 all jointly with gamma times the transform loss.
+            (Stage 1 trains mmwcc.WAE alone.) Defaults to 3.
+        gamma: Weight of the transform loss in stage 3; must be 0 for decompositions that have none. Defaults to 0.001.
+        data_preprocessor: Config of the preprocessor. Defaults to None, mmwcc.ClsDataPreprocessor as it is.
+        init_cfg: mmengine's initialization. Defaults to None.
+
+    Shape:
+        (B, 3, H, W) to (B, num_classes).
+
+    Raises:
+        ValueError: If stage is neither 2 nor 3, gamma is negative, or positive without a transform loss.
+        ValueError: If high_backbone is given without fused_head.
+        ValueError: If high_backbone is None and a quarter of the backbone cannot be derived.
+
+    Reference:
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+    """
+
+    def __init__(self, decomposition: dict, backbone: dict, head: dict, fused_head: dict | None = None,
+                 high_backbone: dict | None = None, neck: dict | None = None, stage: int = 3, gamma: float = 1e-3,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+        super().__init__(data_preprocessor or dict(type='mmwcc.ClsDataPreprocessor'), init_cfg)
+        if fused_head is None and high_backbone is not None:
+            raise ValueError('WAEClassifier: fused_head must be given with high_backbone, got None. Without it nothing '
+                             'uses the high part; leave high_backbone out to classify by the low part alone.')
+        self.decomposition = ROOT_MODELS.build(decomposition)
+        self.stage, self.gamma = stage, gamma
+        set_stage('WAEClassifier', self.decomposition, stage, gamma)
+        self.norm_low = nn.BatchNorm2d(self.decomposition.low_channels, affine=False)
+        self.backbone = ROOT_MODELS.build(backbone)
+        self.neck = ROOT_MODELS.build(neck) if neck is not None else nn.Identity()
+        self.head = ROOT_MODELS.build(head)
+        self.fused_head = None
+        if fused_head is not None:
+            channels = self.decomposition.high_channels
+            self.norm_high = nn.BatchNorm2d(channels, affine=False)
+            self.high_backbone = (ROOT_MODELS.build(high_backbone) if high_backbone is not None else
+                                  build_slim(backbone, self.backbone, channels))
+            self.fused_head = ROOT_MODELS.build(fused_head)
+
+    def train(self, mode: bool = True) -> WAEClassifier:
+        """Switch between training and evaluation; a frozen decomposition stays in evaluation."""
+        super().train(mode)
+        if self.stage == 2:
+            self.decomposition.eval()
+        return self
+
+    def _features(self, backbone: nn.Module, part: Tensor) -> Tensor:
+        features = backbone(part)
+        features = (features, ) if isinstance(features, Tensor) else tuple(features)
+        return self.neck(features)[-1].flatten(1)
+
+    def extract_parts(self, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor], tuple[Tensor] | None]:
+        """Return the low and high part, what the head gets, and what the fused head gets."""
+        low, high = decompose(self.decomposition, inputs, self.stage)
+        low_feature = self._features(self.backbone, self.norm_low(low))
+        if self.fused_head is None:
+            return low, high, (low_feature, ), None
+        high_feature = self._features(self.high_backbone, self.norm_high(high))
+        return low, high, (low_feature, ), (torch.cat([low_feature, high_feature], dim=1), )
+
+    def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores before the softmax: the averaged ones, and s_L."""
+        _, _, low_feature, feature = self.extract_parts(inputs)
+        low_score = self.head(low_feature)
+        return low_score if feature is None else (low_score + self.fused_head(feature)) / 2, low_score
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        return self.scores(inputs)[0]
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
+        """Return the losses: ``low.loss``, ``fused.loss``, and in stage 3 ``transform.*``, weighted by gamma."""
+        low, high, low_feature, feature = self.extract_parts(inputs)
+        parts = dict(low=self.head.loss(low_feature, data_samples))
+        if feature is not None:
+            parts['fused'] = self.fused_head.loss(feature, data_samples)
+        if self.stage == 3 and self.gamma:
+            losses = self.decomposition.transform_losses(inputs, low, high)
+            parts['transform'] = {name: self.gamma * value for name, value in losses.items()}
+        return {f'{part}.{name}': value for part, losses in parts.items() for name, value in losses.items()}
+
+    def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
+        """Return one sample a picture with the predictions of the whole and of the low part alone."""
+        score, low_score = self.scores(inputs)
+        return write_predictions(low_score, write_predictions(score, data_samples), suffix='_low')

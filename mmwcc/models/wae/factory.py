@@ -1,0 +1,111 @@
+"""The factory that brings the transform loss of a WAE front-end into any model's losses."""
+from __future__ import annotations
+
+import torch
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor, nn
+
+from mmwcc.registry import MODELS
+
+from .backbone import WAEBackbone
+
+__all__ = ['WAEModel']
+
+_PROBE = 512
+
+
+@MODELS.register_module()
+def WAEModel(task_type: str | dict, **model) -> nn.Module:
+    """Build a model with a WAE front-end: ``model = dict(type='mmwcc.WAEModel', task_type=..., backbone=...)``.
+
+    The backbone is a :class:`WAEBackbone`. The model is an object of its original class with the original keys; two
+    forward hooks add the transform loss to what it returns in mode 'loss', as ``wae.loss_reconstruction`` and
+    ``wae.loss_high``, so that it is logged and trained like the other losses, also under DDP and in copies.
+
+    Detectors must have the strides of the new features, which are twice those of the wrapped backbone, in their anchor
+    or point generators and RoI extractors. This is checked by running backbone and neck once on a black picture.
+
+    Args:
+        task_type: The ``type`` of the model to build, in the scope of the config; or a dict of further keys, as
+            ``dict(type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=...)``.
+        **model: All other keys of the model's config, unchanged.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If no part of the model is a WAEBackbone.
+        ValueError: If a detector has other strides than its features.
+
+    Note:
+        A program that calls ``model.loss(...)`` itself instead of the model, as mmdetection's semi-supervised wrappers
+        do, gets the model's own losses only.
+    """
+    kind = task_type if isinstance(task_type, dict) else dict(type=task_type)
+    built = ROOT_MODELS.build({**kind, **model})
+    front_ends = _front_ends(built)
+    if not front_ends:
+        raise ValueError(f'WAEModel: the model must have a mmwcc.WAEBackbone, got none in {type(built).__name__}. Use '
+                         "backbone=dict(_delete_=True, type='mmwcc.WAEBackbone', backbone=_base_.model.backbone).")
+    _check_strides(built)
+    for front_end in front_ends:
+        front_end.attached = True
+    built.register_forward_pre_hook(_begin, with_kwargs=True)
+    built.register_forward_hook(_end, with_kwargs=True)
+    return built
+
+
+def _front_ends(model: nn.Module) -> list[WAEBackbone]:
+    return [module for module in model.modules() if isinstance(module, WAEBackbone)]
+
+
+# Hooks are functions of this module, which can be copied and pickled with the model.
+def _is_loss(args: tuple, kwargs: dict) -> bool:
+    return kwargs.get('mode', args[2] if len(args) > 2 else None) == 'loss'
+
+
+def _begin(model: nn.Module, args: tuple, kwargs: dict) -> None:
+    if _is_loss(args, kwargs):
+        for front_end in _front_ends(model):
+            front_end.begin_losses()
+
+
+def _end(model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    if not _is_loss(args, kwargs):
+        return None
+    collected = [front_end.end_losses() for front_end in _front_ends(model)]
+    return {**losses, **{f'wae.{name}': sum(part[name] for part in collected if name in part)
+                         for name in {name: None for part in collected for name in part}}}
+
+
+def _check_strides(model: nn.Module) -> None:
+    """Compare the strides that heads and RoI extractors were given with those of the features they get."""
+    given = _given_strides(model)
+    if not given or not hasattr(model, 'extract_feat'):
+        return
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        features = model.extract_feat(torch.zeros(1, 3, _PROBE, _PROBE))
+    model.train(training)
+    features = (features, ) if isinstance(features, Tensor) else features
+    actual = tuple(_PROBE // feature.shape[-1] for feature in features)
+    for name, strides in given.items():
+        if strides != actual[:len(strides)]:
+            raise ValueError(f'WAEModel: {name} must be the strides of the features, {actual[:len(strides)]}, got '
+                             f'{strides}. A WAE front-end doubles every stride of the wrapped backbone; write '
+                             f'{list(actual[:len(strides)])} into the config.')
+
+
+def _given_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, WAEBackbone):
+            continue
+        generator = getattr(module, 'prior_generator', None)
+        for key, value in ((f'{name}.prior_generator.strides', getattr(generator, 'strides', None)),
+                           (f'{name}.strides', getattr(module, 'strides', None) if generator is not None else None),
+                           (f'{name}.featmap_strides', getattr(module, 'featmap_strides', None))):
+            if isinstance(value, (tuple, list)) and value:
+                found[key] = tuple(item[0] if isinstance(item, (tuple, list)) else item for item in value)
+    return found

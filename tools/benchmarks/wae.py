@@ -1,0 +1,217 @@
+"""Time WAE networks against the dense ones they replace on this machine's CPU, in inference.
+
+Networks are built from the shipped configs, with batch normalization folded into convolutions. Contenders run
+interleaved in one process after a check of their costs and outputs; medians are printed, with what bounds them: the
+networks' share of multiply-accumulates, and how fast each part runs. Every network is timed as it is in both memory
+formats, weights and pictures alike, and frozen by torch.jit.optimize_for_inference, and stands with its fastest form.
+
+    python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] [--out wae_cpu.json]
+    python tools/benchmarks/wae.py --pair DENSE_CONFIG.py WAE_CONFIG.py --size 360 480 --batches 1
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from mmcv.cnn.utils import fuse_conv_bn
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+import mmwcc
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'wae'
+PAPER = dict(vgg16=3.13, resnet50=1.88)
+GMAC = dict(decomposition=0.2637, backbone=3.8367, high_backbone=0.2439, head=0.0105, fused_head=0.0272)
+"""What the parts of WAE + VGG16 must cost at 224x224."""
+
+FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
+
+
+def build(path: str | Path) -> nn.Module:
+    """Return the network of a config with random weights, for inference."""
+    cfg = Config.fromfile(path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.eval()
+    return model
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a config for ImageNet."""
+    return CONFIGS / f'{name}_imagenet-224x224.py'
+
+
+def multiply_accumulates(model: nn.Module, x: Tensor) -> Counter:
+    """Return the multiply-accumulates of convolutions and linear layers for ``x``, by part of the model."""
+    count, handles = Counter(), []
+    for name, layer in model.named_modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            part = name.split('.')[0]
+
+            def add(layer, _, output, part=part):
+                count[part] += layer.weight[0].numel() * output.numel()
+
+            handles.append(layer.register_forward_hook(add))
+    with torch.inference_mode():
+        model(x)
+    for handle in handles:
+        handle.remove()
+    return count
+
+
+def gate(name: str, model: nn.Module) -> None:
+    """Stop unless WAE + VGG16 costs what the published network does."""
+    if name == 'vgg16':
+        x = torch.zeros(1, 3, 224, 224, device=next(model.parameters()).device)
+        found = {part: round(macs / 1e9, 4) for part, macs in multiply_accumulates(model, x).items()}
+        if found != GMAC:
+            sys.exit(f'wae: the parts of WAE + VGG16 must cost {GMAC} GMAC, got {found}, so nothing was timed.')
+
+
+def fold(model: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """Return the network with batch normalization folded into convolutions; stop if it is another network then."""
+    x = torch.randn(1, 3, *size)
+    folded = fuse_conv_bn(deepcopy(model))
+    with torch.inference_mode():
+        expected, got = model(x), folded(x)
+    error = ((got - expected).norm() / expected.norm()).item()
+    if not error < 1e-4:
+        sys.exit(f'wae: folding batch normalization changes the outputs by {error:.1e} (relative), so nothing was '
+                 'timed.')
+    return folded
+
+
+def freeze(model: nn.Module, x: Tensor) -> Callable:
+    """Return the network with weights in oneDNN's own layouts, to which every call brings them otherwise."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch.jit is deprecated, and as yet the only way without a compiler
+        return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, x, check_trace=False)))
+
+
+def call(model: Callable, x: Tensor) -> Callable[[], None]:
+    """Return a call that runs inference."""
+
+    def run() -> None:
+        with torch.no_grad():
+            model(x)
+
+    return run
+
+
+def medians(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
+    """Time the calls in turns for about ``seconds`` and return the median of each in milliseconds."""
+    for run in calls.values():
+        run()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
+        for name, run in calls.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def part_calls(model: nn.Module, x: Tensor) -> dict[str, Callable[[], None]]:
+    """Return a call for each part of a WAE classifier, on what it gets from the parts before."""
+    with torch.inference_mode():
+        low, high = (part.clone() for part in model.decomposition(x))
+        _, _, feature, fused = model.extract_parts(x)
+        low, high = model.norm_low(low), model.norm_high(high)
+    return dict(decomposition=call(model.decomposition, x), backbone=call(model.backbone, low),
+                high_backbone=call(model.high_backbone, high), head=call(model.head, feature),
+                fused_head=call(model.fused_head, fused))
+
+
+def measure(name: str, batch: int, models: dict[str, nn.Module], size: tuple[int, int], seconds: float) -> dict:
+    """Time one network at one batch size."""
+    calls, variants = {}, {}
+    for kind, model in models.items():
+        for format_name, memory_format in FORMATS.items():
+            x = torch.randn(batch, 3, *size).contiguous(memory_format=memory_format)
+            variants[kind, format_name] = deepcopy(model).to(memory_format=memory_format), x
+            calls[f'{kind} {format_name}'] = call(*variants[kind, format_name])
+        calls[f'{kind} frozen'] = call(freeze(model, x := torch.randn(batch, 3, *size)), x)
+    times = medians(calls, seconds)
+    best = {kind: min(times[f'{kind} {form}'] for form in (*FORMATS, 'frozen')) for kind in models}
+    fastest = min(FORMATS, key=lambda format_name: times[f'wae {format_name}'])
+    parts = {}
+    if hasattr(models['wae'], 'extract_parts'):
+        parts = medians(part_calls(*variants['wae', fastest]), seconds / 4)
+    macs = {kind: multiply_accumulates(model, torch.zeros(1, 3, *size)) for kind, model in models.items()}
+    bound = macs['dense'].total() / macs['wae'].total()
+    row = dict(network=name, batch=batch, milliseconds=times, speedup=best['dense'] / best['wae'],
+               paper=PAPER.get(name), bound=bound, size=list(size), dense_gmac=macs['dense'].total() / 1e9,
+               dense_gmac_per_second=batch * macs['dense'].total() / best['dense'] / 1e6,
+               parts={part: dict(gmac=macs['wae'][part] / 1e9, milliseconds=milliseconds,
+                                 gmac_per_second=batch * macs['wae'][part] / milliseconds / 1e6)
+                      for part, milliseconds in parts.items()})
+    report(row, best)
+    return row
+
+
+def report(row: dict, best: dict[str, float]) -> None:
+    """Print what was measured."""
+    paper = f'paper x{row["paper"]:g}, ' if row['paper'] else ''
+    print(f'{row["network"]} batch {row["batch"]}: dense {best["dense"]:.1f} ms, WAE {best["wae"]:.1f} ms, '
+          f'x{row["speedup"]:.2f} ({paper}multiply-accumulates '
+          f'x{row["bound"]:.2f}; dense: {row["dense_gmac"]:.2f} GMAC at {row["dense_gmac_per_second"]:.0f} GMAC/s)')
+    for part, values in row['parts'].items():
+        print(f'    {part:<14} {values["gmac"]:7.4f} GMAC {values["milliseconds"]:7.1f} ms '
+              f'{values["gmac_per_second"]:7.1f} GMAC/s')
+    sys.stdout.flush()
+
+
+def environment() -> dict:
+    """Describe what the numbers depend on."""
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
+                            cwd=Path(__file__).parent, check=False).stdout.strip()
+    cpu = next((line.split(':', 1)[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
+                if line.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
+    return dict(cpu=cpu, capability=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
+                torch=metadata.version('torch'), mmwcc=mmwcc.__version__, commit=commit, dtype='float32')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--networks', nargs='+', choices=list(PAPER), default=list(PAPER))
+    parser.add_argument('--pair', nargs=2, metavar=('DENSE', 'WAE'), help='time these two configs instead')
+    parser.add_argument('--size', type=int, nargs=2, default=[224, 224], help='height and width of the pictures')
+    parser.add_argument('--batches', type=int, nargs='+', default=[1, 8], help='batch sizes')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch')
+    parser.add_argument('--seconds', type=float, default=10.0, help='time for each line')
+    parser.add_argument('--out', type=Path, help='JSON file')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    about = environment()
+    print(', '.join(f'{key} {value}' for key, value in about.items()))
+    rows = []
+    pairs = {name: (shipped(f'{name}_dense_8xb32-90e'), shipped(f'{name}_wae-stage3_8xb32-10e'))
+             for name in args.networks}
+    for name, (dense, wae) in ({Path(args.pair[1]).stem: args.pair} if args.pair else pairs).items():
+        models = dict(dense=build(dense), wae=build(wae))
+        gate(name, models['wae'])
+        models = {kind: fold(model, tuple(args.size)) for kind, model in models.items()}
+        rows += [measure(name, batch, models, tuple(args.size), args.seconds) for batch in args.batches]
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(dict(environment=about, rows=rows), indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

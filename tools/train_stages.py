@@ -1,0 +1,119 @@
+"""Train in stages: several configs in order, each from the last checkpoint of the one before, resuming where it broke.
+
+    python tools/train_stages.py STAGE1.py STAGE2.py STAGE3.py [--work-dir FOLDER] [--resume]
+
+A stage is a config. Where it takes weights from work_dirs/NAME/..., with NAME the name of an earlier config on the
+command line (in load_from, or in an init_cfg), it gets the last checkpoint of that stage, whatever its folder and its
+length are. With --resume, stages that have reached their end are skipped and the first other one is resumed.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.runner import find_latest_checkpoint
+
+from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train in stages.')
+    parser.add_argument('configs', nargs='+', help='config files in the order of the stages')
+    parser.add_argument('--work-dir', default='work_dirs', help='folder of the folders of the stages, which are called '
+                                                                'as their configs; ./work_dirs by default')
+    parser.add_argument('--resume', action='store_true', help='skip stages that are finished, resume the next one')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='change settings of all stages: a.b=1')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def final_checkpoint(cfg: Config) -> Path:
+    """Return where a run of a config leaves its last checkpoint, under mmengine's names."""
+    length = cfg.train_cfg.get('max_iters')
+    name = f'epoch_{cfg.train_cfg.max_epochs}.pth' if length is None else f'iter_{length}.pth'
+    return Path(cfg.work_dir) / name
+
+
+def link(node, earlier: dict[str, Path]) -> None:
+    """Replace, in place, every checkpoint of an earlier stage that a config names by the one that it really left."""
+    for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
+        if isinstance(value, str):
+            match = re.fullmatch(r'work_dirs/([^/]+)/[^/]+\.pth', value)
+            if match and match[1] in earlier:
+                node[key] = str(earlier[match[1]])
+        elif isinstance(value, (dict, list)):
+            link(value, earlier)
+
+
+def needed_checkpoints(node) -> list[str]:
+    """Return the local checkpoints that a config starts from."""
+    found = []
+    for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
+        if key in ('load_from', 'checkpoint') and isinstance(value, str) and '://' not in value:
+            found.append(value)
+        elif isinstance(value, (dict, list)):
+            found += needed_checkpoints(value)
+    return found
+
+
+def plan(args: argparse.Namespace) -> list[Config]:
+    """Read all stages, link them, and refuse what cannot work before anything is trained."""
+    stages, earlier = [], {}
+    for path in args.configs:
+        cfg = load_config(path, args.cfg_options, args.launcher)
+        name = Path(path).stem
+        if name in earlier:
+            raise LaunchError(f'{name} is given twice. Name every stage once, in order.')
+        cfg.work_dir = str(Path(args.work_dir) / name)
+        link(cfg._cfg_dict, earlier)
+        for checkpoint in needed_checkpoints(dict(model=cfg.model, load_from=cfg.get('load_from'))):
+            if Path(checkpoint) not in earlier.values():
+                check_checkpoint(checkpoint)
+        earlier[name] = final_checkpoint(cfg)
+        stages.append(cfg)
+    return stages
+
+
+def run_stage(cfg: Config, number: int, stages: int, resume: bool) -> None:
+    """Train one stage, unless it is resumed and finished."""
+    title = f'stage {number} of {stages}, {Path(cfg.filename).stem}'
+    final = final_checkpoint(cfg)
+    if resume and final.is_file():
+        check_checkpoint(str(final))
+        print_log(f'{title}: finished before, {final} is there.')
+        return
+    latest = find_latest_checkpoint(cfg.work_dir) if resume and os.path.isdir(cfg.work_dir) else None
+    if latest:
+        check_checkpoint(latest)
+        cfg.resume, cfg.load_from = True, latest
+    for checkpoint in needed_checkpoints(dict(model=cfg.model, load_from=cfg.get('load_from'))):
+        check_checkpoint(checkpoint)
+    print_log(f'{title}: {f"resumes from {latest}" if latest else "begins"}, in {cfg.work_dir}.')
+    build_runner(cfg).train()
+    if not final.is_file():
+        raise LaunchError(f'{title} ended without {final}, which the next stage starts from. Let '
+                          'default_hooks.checkpoint save the last iteration or epoch under its usual name.')
+    print_log(f'{title}: ends with {final}.')
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    stages = plan(args)
+    for number, cfg in enumerate(stages, 1):
+        run_stage(cfg, number, len(stages), args.resume)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except LaunchError as error:
+        sys.exit(f'train_stages.py: {error}')
