@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 
+from .speed import OnlyIfFaster
+
 __all__ = ['CompressionConfig', 'Rule']
 
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
@@ -93,6 +95,11 @@ class CompressionConfig:
         keep_dense: Names or regular expressions of layers to leave alone; 'first' and 'last' stand for the first
             convolution and the prediction layers. Defaults to ('first', 'last').
         rules: Exceptions, dicts with a ``pattern``; later rules win. Defaults to none.
+        integer: Whether the layers that :func:`mmwcc.compression.to_integer` would convert are built as integer layers,
+            for a checkpoint of a converted model to fill. Such a model cannot be trained. Defaults to False.
+        only_if_faster: ``dict(input_shape=(height, width), table=None)``: compress by wavelets only where a measured
+            table says that this is faster for images of that size, see :mod:`mmwcc.compression.speed`. Defaults to
+            None, wherever the other keys say.
 
     Raises:
         TypeError: If a value is of the wrong kind.
@@ -104,6 +111,8 @@ class CompressionConfig:
     act_quant: dict | None = None
     keep_dense: tuple[str, ...] = ('first', 'last')
     rules: tuple[Rule, ...] = field(default=())
+    integer: bool = False
+    only_if_faster: OnlyIfFaster | None = None
 
     @classmethod
     def parse(cls, compression: dict) -> CompressionConfig:
@@ -120,10 +129,15 @@ class CompressionConfig:
                 raise TypeError(f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].')
         for pattern in compression.get('keep_dense', ()):
             _compile(pattern)
+        if not isinstance(compression.get('integer', False), bool):
+            raise TypeError(f"compression: integer must be True or False, got {compression['integer']!r}. Use True to "
+                            'load the checkpoint of a model that was converted to integers.')
         values = dict(compression)
         if 'keep_dense' in values:
             values['keep_dense'] = tuple(values['keep_dense'])
         values['rules'] = tuple(Rule.parse(rule) for rule in values.get('rules', ()))
+        if values.get('only_if_faster') is not None:
+            values['only_if_faster'] = OnlyIfFaster.parse(values['only_if_faster'])
         return cls(**values)
 
     def layer_config(self, name: str, eligible: bool) -> dict | None:

@@ -2,20 +2,23 @@
 from __future__ import annotations
 
 import re
-import sys
 from difflib import get_close_matches
 
 from torch import nn
 
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d, is_eligible
 from mmwcc.registry import MODELS
 
-from .config import CompressionConfig
-from .report import CompressionReport, LayerReport
+from .config import WAVELET_TYPE, CompressionConfig
+from .integer import INTEGER_LAYERS, integer_skeleton
+from .report import CompressionReport, LayerReport, announce
+from .speed import SpeedJudge
 
 __all__ = ['compress_model', 'compressed_layers', 'describe_layer']
 
 _COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
+_LISTED = (*_COMPRESSED, *INTEGER_LAYERS)
+_WAVELET_NAMES = (WAVELET_TYPE, WAVELET_TYPE.removeprefix('mmwcc.'))
 # What OpenMMLab's heads call the convolution that predicts.
 _PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
                         r'centerness|objectness|cls_out|reg_out|logits|predictor)')
@@ -25,7 +28,7 @@ def compressed_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the compressed layers of a model by qualified name, looking through DDP and mmengine's wrappers."""
     while isinstance(getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
         model = model.module
-    return {name: module for name, module in model.named_modules() if isinstance(module, _COMPRESSED)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, _LISTED)}
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -44,14 +47,20 @@ def _prediction_layers(names: list[str]) -> set[str]:
     return predictors or set(names[-1:])
 
 
-def _dense_names(config: CompressionConfig, names: list[str]) -> dict[str, str]:
+def _wavelet_pieces(model: nn.Module) -> dict[str, str]:
+    """Map the convolutions inside every :class:`WaveletConv2d` to its name: they are the first or the last together."""
+    return {f'{name}.pieces.{i}': name for name, module in model.named_modules(remove_duplicate=False)
+            if isinstance(module, WaveletConv2d) for i in range(len(module.pieces))}
+
+
+def _dense_names(config: CompressionConfig, names: list[str], wholes: dict[str, str]) -> dict[str, str]:
     """Resolve ``keep_dense`` to layer names, each with the entry that named it."""
     dense = {}
+    layers = list(dict.fromkeys(wholes.get(name, name) for name in names))
     for entry in config.keep_dense:
-        if entry == 'first':
-            found = set(names[:1])
-        elif entry == 'last':
-            found = _prediction_layers(names)
+        if entry in ('first', 'last'):
+            chosen = set(layers[:1]) if entry == 'first' else _prediction_layers(layers)
+            found = {name for name in names if wholes.get(name, name) in chosen}
         else:
             found = {name for name in names if name == entry or re.fullmatch(entry, name)}
             if not found:
@@ -123,7 +132,7 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
     Raises:
         TypeError: If a value of compression is of the wrong kind.
         ValueError: If a key is unknown, a rule or a keep_dense entry matches nothing, a layer cannot become what a
-            rule says, or the model has no convolution.
+            rule says, the model has no convolution, or only_if_faster cannot run it.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
@@ -141,24 +150,27 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
     for rule in config.rules:
         if not any(rule.matches(name) for name in names):
             raise ValueError(_no_match('rule', rule.pattern, names))
-    dense = _dense_names(config, names)
+    dense = _dense_names(config, names, _wavelet_pieces(model))
+    judge = None if config.only_if_faster is None else SpeedJudge(model, config.only_if_faster)
     report, replaced = CompressionReport(), {}
     for name, module in modules.items():
         before, reason = _geometry(module), ''
         if id(module) not in replaced:
-            replaced[id(module)], reason = _replacement(name, module, config, dense)
+            replaced[id(module)], reason = _replacement(name, module, config, dense, judge)
         layer = replaced[id(module)]
         if layer is not module:
             parent, _, attribute = name.rpartition('.')
             setattr(model.get_submodule(parent), attribute, layer)
         report.append(describe_layer(name, layer, before, reason))
+    if config.integer:
+        report = integer_skeleton(model, report)
     if verbose:
-        _print(f'Compressed {type(model).__name__}:\n{report}')
+        announce(f'Compressed {type(model).__name__}:\n{report}')
     return report
 
 
-def _replacement(name: str, module: nn.Conv2d, config: CompressionConfig,
-                 dense: dict[str, str]) -> tuple[nn.Module, str]:
+def _replacement(name: str, module: nn.Conv2d, config: CompressionConfig, dense: dict[str, str],
+                 judge: SpeedJudge | None) -> tuple[nn.Module, str]:
     """Return the layer to put in place of ``module`` (itself where it stays) and why it stays."""
     if isinstance(module, _COMPRESSED):
         return module, 'compressed already'
@@ -167,13 +179,7 @@ def _replacement(name: str, module: nn.Conv2d, config: CompressionConfig,
     eligible = is_eligible(module.kernel_size, module.padding, module.groups)
     if not _is_plain(module):
         return module, f'{type(module).__name__} has a forward of its own'
-    layer_config = config.layer_config(name, eligible)
-    return (module, '') if layer_config is None else (_convert(name, module, layer_config), '')
-
-
-def _print(text: str) -> None:
-    # Within OpenMMLab the table belongs in the log; elsewhere nobody has configured one.
-    if 'mmengine.logging' in sys.modules:
-        sys.modules['mmengine.logging'].print_log(text, logger='current')
-    else:
-        print(text)
+    layer_config, reason = config.layer_config(name, eligible), ''
+    if judge is not None and layer_config is not None and eligible and layer_config['type'] in _WAVELET_NAMES:
+        layer_config, reason = judge.settle(module, layer_config, config.other)
+    return (module if layer_config is None else _convert(name, module, layer_config)), reason

@@ -1,10 +1,20 @@
 """What a conversion did, layer by layer."""
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-__all__ = ['CompressionReport', 'LayerReport']
+__all__ = ['CompressionReport', 'LayerReport', 'announce']
+
+
+def announce(text: str) -> None:
+    """Print ``text``, into the log where OpenMMLab keeps one."""
+    # Within OpenMMLab the table belongs in the log; elsewhere nobody has configured one.
+    if 'mmengine.logging' in sys.modules:
+        sys.modules['mmengine.logging'].print_log(text, logger='current')
+    else:
+        print(text)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from mmwcc.compression import compressed_layers
+from mmwcc.compression import INTEGER_LAYERS, compressed_layers
 from mmwcc.compression.schedule import layer_state
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
@@ -38,6 +38,7 @@ class CompressionCheckHook(Hook):
     dense checkpoint, compressed model                    INFO                     error            error
     some layers or quantizers on one side only            WARNING (in checkpoint)  error            error
                                                           or INFO (in model)
+    integer layers on one side only                       error                    error            error
     shapes differ in compressed layers                    error                    error            error
     keep_ratio, bits, wavelet, levels, selection differ   INFO                     error            WARNING
     ====================================================  =======================  ===============  ================
@@ -107,11 +108,13 @@ class CompressionCheckHook(Hook):
                    for key, value in checkpoint.get('state_dict', checkpoint).items()}
         stamp = (checkpoint.get('meta') or {}).get('mmwcc') or {}
         recorded = stamp.get('layers')
-        theirs = _quantizers_of_weights(weights) | set(recorded or ())
+        integers = _integers_of_weights(weights)
+        theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
         purpose = self._purpose(runner)
         if not layers:
             self._refuse_dense_model(theirs, stamp)
             return
+        self._compare_integers(layers, integers)
         self._compare_parts(runner, purpose, layers, theirs, recorded is not None)
         self._compare_shapes(layers, weights)
         self._compare_states(runner, purpose, layers, recorded or {}, checkpoint)
@@ -133,6 +136,18 @@ class CompressionCheckHook(Hook):
                            f'and a checkpoint with {_listed(theirs)} compressed. Loading would drop the quantizers and '
                            "the selection. Build the model with type='mmwcc.CompressedModel' and the compression the "
                            f'checkpoint was trained with.{config}')
+
+    @staticmethod
+    def _compare_integers(layers: Mapping[str, nn.Module], theirs: set[str]) -> None:
+        ours = {name for name, layer in layers.items() if isinstance(layer, INTEGER_LAYERS)}
+        if ours - theirs:
+            raise RuntimeError('CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
+                               f'integers in {_listed(ours - theirs)}. Convert it with '
+                               'tools/deployment/to_integer.py, or leave `integer` out of the compression config.')
+        if theirs - ours:
+            raise RuntimeError('CompressionCheckHook: an integer checkpoint needs an integer model, got one without '
+                               f'integers in {_listed(theirs - ours)}. Set integer=True in the compression config, or '
+                               'use the config that was written beside the checkpoint.')
 
     def _compare_parts(self, runner, purpose: str, layers: Mapping[str, nn.Module], theirs: set[str],
                        stamped: bool) -> None:
@@ -213,8 +228,16 @@ def _quantizers_of_weights(weights: Iterable[str]) -> set[str]:
     return {name for match in matches for name in (match['layer'], f'{match["layer"]}.{match["role"]}')}
 
 
+def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
+    """Return the names of the integer layers that have weights."""
+    names = {key.removesuffix('.grid') for key in weights if key.endswith('.grid')}
+    return {name for name in names if f'{name}.scale' in weights and f'{name}.step' in weights}
+
+
 def _quantizers_of_layers(layers: Mapping[str, nn.Module]) -> set[str]:
-    return _quantizers_of_weights(key for name, layer in layers.items() for key in layer.state_dict(prefix=f'{name}.'))
+    weights = {key: value for name, layer in layers.items() for key, value in
+               layer.state_dict(prefix=f'{name}.').items()}
+    return _quantizers_of_weights(weights) | _integers_of_weights(weights)
 
 
 def _compression_config(runner) -> Any:

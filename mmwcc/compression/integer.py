@@ -1,0 +1,125 @@
+"""Trained quantized layers in integers: conversion of a model, and the model that a converted checkpoint fills."""
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from mmwcc.layers import IntegerConv2d, IntegerWaveletCompressedConv2d, QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers.integer_conv import integer_obstacle
+
+from .report import CompressionReport, LayerReport, announce
+
+__all__ = ['INTEGER_LAYERS', 'integer_skeleton', 'to_integer']
+
+INTEGER_LAYERS = (IntegerConv2d, IntegerWaveletCompressedConv2d)
+"""Layers that compute in integers."""
+
+_INTEGER_OF = {QuantConv2d: IntegerConv2d, WaveletCompressedConv2d: IntegerWaveletCompressedConv2d}
+_NAMED = 5
+
+
+def _candidates(model: nn.Module) -> dict[str, nn.Module]:
+    """Return convolutions and integer layers by qualified name; a shared one under each of its names."""
+    return {name: module for name, module in model.named_modules(remove_duplicate=False)
+            if isinstance(module, (nn.Conv2d, *INTEGER_LAYERS))}
+
+
+def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, attribute = name.rpartition('.')
+    setattr(model.get_submodule(parent), attribute, layer)
+
+
+def _convert(model: nn.Module, layers: dict[str, nn.Module], build) -> dict[str, nn.Module]:
+    """Put ``build(layer)`` in the place of every layer that has an integer form; return what was put, by name."""
+    made, put = {}, {}
+    for name, layer in layers.items():
+        if not integer_obstacle(layer):
+            if id(layer) not in made:
+                made[id(layer)] = build(layer)
+            put[name] = made[id(layer)]
+    for name, layer in put.items():
+        _put(model, name, layer)
+    return put
+
+
+def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerReport:
+    kind = type(layer).__name__
+    bits = [getattr(getattr(layer, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')]
+    reason = '' if integer is not None else integer_obstacle(layer)
+    if isinstance(layer, INTEGER_LAYERS):
+        bits, reason = [layer.weight_bits, layer.act_bits], 'converted already'
+    return LayerReport(name, kind, kind if integer is None else type(integer).__name__, *bits,
+                       getattr(layer, 'keep_ratio', None), layer.weight.numel(), reason)
+
+
+def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
+    """Turn the trained quantized 1x1 convolutions of ``model`` into integer ones, in place, for inference.
+
+    Converted are :class:`~mmwcc.layers.WaveletCompressedConv2d` and 1x1 :class:`~mmwcc.layers.QuantConv2d` (any stride,
+    one group) whose weights and inputs are quantized to 8 bits or fewer. All other layers stay as they are; the report
+    says why. Either all layers are converted or, if one cannot be, none.
+
+    Args:
+        model: A trained model with compressed layers.
+        verbose: Whether to print the report. Defaults to True.
+
+    Returns:
+        The report: one line a convolution, ``before`` and ``after`` being names of classes.
+
+    Raises:
+        ValueError: If the model has no layer to convert, or a weight of one is NaN.
+        RuntimeError: If a quantizer of a layer to convert has not learned its clip.
+
+    Note:
+        The integers are those that fake quantization rounds to, so the outputs of each layer differ from those of the
+        trained layer only in the rounding of float32 sums, by at most ``(C + 6) * 2**-24`` times the sum of the
+        magnitudes of the products (see docs/integer.md).
+
+    Example:
+        >>> layer = WaveletCompressedConv2d(8, 8, keep_ratio=0.5, act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+        ...                                 weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'))
+        >>> y = layer(torch.randn(1, 8, 8, 8))  # a training step, in which the quantizers learn their clips
+        >>> to_integer(nn.Sequential(layer).eval(), verbose=False).summary()
+        '1 convolutions: 1 IntegerWaveletCompressedConv2d'
+    """
+    layers = _candidates(model)
+    if '' in layers:
+        raise ValueError(f'to_integer: the model must contain the layers to convert, got a {type(model).__name__}. Use '
+                         'from_layer of its integer class, or put it into nn.Sequential.')
+    ready = {name: layer for name, layer in layers.items() if not integer_obstacle(layer)}
+    if not ready:
+        raise ValueError(f'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or fewer, '
+                         f'got {type(model).__name__} without one among its {len(layers)} convolutions. Compress it '
+                         'with a preset such as wcc_w8a8_k50 and train it first.')
+    unlearned = [name for name, layer in ready.items()
+                 if not (bool(layer.weight_quant.initialized) and bool(layer.act_quant.initialized))]
+    if unlearned:
+        more = f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
+        raise RuntimeError('to_integer: every quantizer must have learned its clip, got layers that are not '
+                           f"initialized: {', '.join(unlearned[:_NAMED])}{more}. Load a compressed checkpoint, or "
+                           'train or calibrate the model first.')
+    put = _convert(model, layers, lambda layer: _INTEGER_OF[type(layer)].from_layer(layer))
+    report = CompressionReport(_describe(name, layer, put.get(name)) for name, layer in layers.items())
+    if verbose:
+        announce(f'Converted {type(model).__name__} to integers:\n{report}')
+    return report
+
+
+def integer_skeleton(model: nn.Module, report: CompressionReport) -> CompressionReport:
+    """Put integer layers without weights where :func:`to_integer` would put its own, and name them in the report.
+
+    Args:
+        model: A compressed model, whose quantizers need not be initialized.
+        report: What compression made of it, one entry a convolution by name.
+
+    Raises:
+        ValueError: If the model has no layer that has an integer form.
+    """
+    put = _convert(model, _candidates(model),
+                   lambda layer: _INTEGER_OF[type(layer)].like(layer).to(layer.weight.device).train(layer.training))
+    if not put:
+        raise ValueError('compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
+                         'got none. Use the compression that the model was trained with.')
+    return CompressionReport(replace(entry, after=type(put[entry.name]).__name__) if entry.name in put else entry
+                             for entry in report)

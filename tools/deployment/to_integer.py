@@ -1,0 +1,117 @@
+"""Convert a trained compressed checkpoint to integers, and write the config that loads it.
+
+    python tools/deployment/to_integer.py CONFIG CHECKPOINT OUT.pth
+
+OUT.pth holds int8 weights and no optimizer state, OUT.py beside it the same config with `integer=True`, for
+tools/test.py and the inference APIs of mmsegmentation and mmdetection.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from mmwcc.compression import CompressionReport, to_integer
+from mmwcc.engine.hooks import CompressionCheckHook
+from mmwcc.utils import LaunchError, check_checkpoint, load_config
+
+COMPRESSED_MODEL = 'mmwcc.CompressedModel'
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Convert a trained compressed checkpoint to integers')
+    parser.add_argument('config', help='config file that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint of the trained model')
+    parser.add_argument('out', metavar='OUT.pth', help='checkpoint to write; the config goes to OUT.py')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config, as in training')
+    args = parser.parse_args(argv)
+    if not args.out.endswith('.pth'):
+        parser.error(f'OUT must end in .pth, got {args.out}')
+    return args
+
+
+def integer_config(config: Config) -> Config:
+    """Return a copy of a config whose model has integer layers, for a converted checkpoint to fill."""
+    config = Config(config.to_dict(), filename=config.filename)
+    if config.model.type != COMPRESSED_MODEL:  # a dense network whose layers come from conv_cfg
+        config.model.task_type, config.model.type = config.model.type, COMPRESSED_MODEL
+        config.model.compression = dict(keep_dense=[])
+    config.model.compression.integer = True
+    config.load_from, config.resume = None, False
+    return config
+
+
+def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, CompressionReport]:
+    """Build the model of a config, load a checkpoint, convert and write both.
+
+    Args:
+        config: The config the checkpoint was trained with.
+        checkpoint: Path of the checkpoint.
+        out: Path of the checkpoint to write, ending in .pth.
+
+    Returns:
+        The converted model and the report.
+
+    Raises:
+        LaunchError: If config has no model, or one that is integer already, or the checkpoint does not fit it.
+        ValueError: If the model has no layer to convert.
+        RuntimeError: If a quantizer has not learned its clip.
+    """
+    if 'model' not in config:
+        raise LaunchError(f'{config.filename} has no `model`. Give the config that the checkpoint was trained with.')
+    if config.model.get('compression', {}).get('integer'):
+        raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
+                          'was trained with.')
+    check_checkpoint(checkpoint)
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    settings = config.model.to_dict()
+    if 'data_preprocessor' not in settings and 'data_preprocessor' in config:
+        settings['data_preprocessor'] = config.data_preprocessor
+    model = MODELS.build(settings).eval()
+    try:
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    except RuntimeError as error:
+        raise LaunchError(f'{checkpoint} does not fit the model of {config.filename}: {error}') from error
+    report = to_integer(model, verbose=False)
+    config = integer_config(config)
+    converted = dict(meta=loaded.get('meta') or {}, state_dict=model.state_dict())
+    CompressionCheckHook().before_save_checkpoint(SimpleNamespace(cfg=config, model=model), converted)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(converted, out)
+    config.dump(out.with_suffix('.py'))
+    return model, report
+
+
+def weight_bytes(path: str | Path) -> int:
+    """Return the bytes of the tensors in the state_dict of a checkpoint."""
+    loaded = torch.load(path, map_location='cpu')
+    return sum(tensor.numel() * tensor.element_size() for tensor in loaded.get('state_dict', loaded).values())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Convert and say what was done."""
+    args = parse_args(argv)
+    out = Path(args.out)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
+            model, report = convert(load_config(args.config, args.cfg_options), args.checkpoint, out)
+    except (LaunchError, ValueError, RuntimeError) as error:
+        sys.exit(f'to_integer: {error}')
+    print(f'{type(model).__name__} of {args.config} in integers')
+    print(report)
+    print(f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, {weight_bytes(out):,} now')
+    print(f'wrote {out} and {out.with_suffix(".py")}')
+
+
+if __name__ == '__main__':
+    main()
