@@ -27,8 +27,9 @@ test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' leaves out the long o
 lint: setup  ## check the style
 	$(BIN)/ruff check .
 
-bench: setup  ## time compressed against dense convolutions on this machine
-	$(BIN)/python tools/benchmarks/wcc_layer.py $(BENCH_ARGS)
+bench: setup  ## time compressed against dense convolutions, blocks and networks on this machine
+	for name in haar wcc_layer wcc_block training_step end_to_end; do \
+		$(BIN)/python -W ignore tools/benchmarks/$$name.py --seconds 0.5 $(BENCH_ARGS) || exit 1; done
 
 fuzz: setup  ## try 10,000 random layers, inputs and settings
 	$(BIN)/python tools/fuzz.py --cases 10000 $(FUZZ_ARGS)

@@ -1,6 +1,5 @@
-"""What tools/demo.py and tools/benchmarks/wcc_layer.py compute; training and timing themselves are runs, not tests."""
+"""What tools/demo.py computes; training itself is a run, not a test."""
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -72,23 +71,3 @@ def test_points_are_named_and_lined_up(demo, model):
 def test_every_run_of_the_demo_has_its_config(demo):
     for name in demo.RUNS:
         assert (demo.CONFIGS / f'{demo.NETWORK}_{name}_{demo.DATA}.py').is_file()
-
-
-def test_benchmark_writes_what_the_numbers_depend_on(monkeypatch, tmp_path):
-    bench = load('benchmarks/wcc_layer.py')
-    monkeypatch.setattr(bench, 'SHAPES', ((8, 4, 4), ))
-    out = tmp_path / 'new' / 'out.json'
-    monkeypatch.setattr(sys, 'argv', ['wcc_layer.py', '--keep', '0.5', '--threads', '1', '--seconds', '0', '--out',
-                                      str(out)])
-    bench.main()
-    written = json.loads(out.read_text())
-    assert {'cpu', 'threads', 'dtype', 'torch', 'commit'} <= set(written['environment'])
-    assert [row['mode'] for row in written['rows']] == ['forward', 'training step']
-    assert all(row['speedup']['k0.5'] > 0 for row in written['rows'])
-
-
-def test_benchmark_times_nothing_behind_a_red_gate(monkeypatch):
-    bench = load('benchmarks/wcc_layer.py')
-    monkeypatch.setattr(bench.WaveletCompressedConv2d, 'forward', lambda self, x: torch.zeros(1, 4, 8, 8))
-    with pytest.raises(SystemExit, match='so nothing was timed'):
-        bench.gate(nn.Conv2d(4, 4, 1), torch.randn(1, 4, 8, 8))

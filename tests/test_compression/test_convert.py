@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmwcc.compression import compress_model, compressed_layers, convert
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 FULL = dict(pointwise=WCC, other=dict(type='mmwcc.QuantConv2d'),
@@ -121,7 +121,7 @@ def test_compressing_twice_changes_nothing_more():
 
 def test_the_report_is_printed_as_a_table(monkeypatch):
     printed = []
-    monkeypatch.setattr(convert, '_print', printed.append)
+    monkeypatch.setattr(convert, 'announce', printed.append)
     report = compress(Net(), verbose=True)
     assert printed == [f'Compressed Net:\n{report}']
     line = next(line for line in printed[0].splitlines() if line.startswith('block.0'))
@@ -168,3 +168,16 @@ def test_a_model_without_convolutions_is_refused():
 def test_a_single_convolution_is_refused_because_it_cannot_be_replaced_in_place():
     with pytest.raises(ValueError, match='Put a single layer into nn.Sequential'):
         compress(nn.Conv2d(3, 3, 1))
+
+
+def test_a_wavelet_convolution_is_the_first_or_the_last_as_a_whole():
+    model = nn.ModuleDict(dict(
+        stem=WaveletConv2d(4, 8, 3, kappa=2), body=WaveletConv2d(8, 8, 1, kappa=1, dfwt=1),
+        bbox_head=nn.ModuleDict(dict(retina_cls=WaveletConv2d(8, 8, 3, kappa=1), hidden=WaveletConv2d(8, 8, 1)))))
+    after = {layer.name: layer.after for layer in compress(model)}
+    assert {name for name, kind in after.items() if kind == 'dense'} == {
+        'stem.pieces.0', 'stem.pieces.1', 'stem.pieces.2', 'bbox_head.retina_cls.pieces.0',
+        'bbox_head.retina_cls.pieces.1'}
+    assert set(after.values()) == {'dense', 'WaveletCompressedConv2d'}
+    assert type(model['body'].pieces[1]) is WaveletCompressedConv2d
+    assert model['body'](torch.randn(1, 8, 4, 4)).shape == (1, 8, 4, 4)

@@ -1,128 +1,156 @@
 """Time a wavelet compressed convolution against nn.Conv2d on this machine's CPU, forward and training step.
 
-Contenders run interleaved in one process, after a correctness gate; medians are printed and written as JSON with
-shapes, dtype, threads, versions and commit. The dense baseline is the faster of its two memory formats.
+Contenders are the compressed layer at each keep ratio, in float32 and in true int8, and nn.Conv2d, each in both memory
+formats: the faster one counts, on either side. On request torch.compile of the dense layer, and the layer of the
+paper's authors (https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds WCC/WCC.py), with the
+same weights, levels and keep ratio: without its quantizers against ours without, and with them at 8/8 bits likewise.
 
-    python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--threads 2] [--out wcc_layer.json]
+    python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
 """
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 
+import measuring
 import torch
+import torch.nn.functional as F
+from measuring import FORMATS, fastest, gate, relative_error
 from torch import Tensor, nn
 
-from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc import kernels
+from mmwcc.compression import to_integer
+from mmwcc.functional import pack
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
 SHAPES = ((128, 256, 1024), (128, 1024, 256), (64, 960, 160), (96, 512, 1024), (64, 144, 24))
 """Height and width of the map, input channels, output channels."""
 
-FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
+W8A8 = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+            act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
 
 
-def gate(dense: nn.Conv2d, x: Tensor) -> None:
-    """Stop unless keeping every coefficient gives the dense convolution."""
+def gate_layer(dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> None:
+    """Stop unless the layer is the dense one where it keeps everything, and equation (9) in float64 where it does not.
+
+    Norms in float32 and float64 may rank positions that are equal to rounding differently, so the float64 result is
+    taken at the positions of the layer, which must be the largest ones to within rounding.
+    """
     layer = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=1.0)
     with torch.no_grad():
-        expected, got = dense(x), layer(x)
-    error = ((got - expected).norm() / expected.norm()).item()
-    if not error < 1e-5:
-        sys.exit(f'wcc_layer: keep_ratio=1 differs from nn.Conv2d by {error:.1e} (relative), so nothing was timed.')
+        gate('keep_ratio=1 must equal nn.Conv2d', relative_error(layer(x), dense(x)), 1e-5)
+        layer.keep_ratio = keep_ratio
+        rows, slot = pack(x, keep_ratio=keep_ratio)
+        norms, kept = kernels.haar_norms(x.double(), layer.levels), slot >= 0
+        if kept.any() and not kept.all():
+            excess = norms[~kept].max() / norms[kept].min() - 1
+            gate('the kept positions must be the largest', excess.item(), 1e-5)
+        rows = kernels.haar_pack(x.double(), slot, rows.shape[1], layer.levels)
+        rows = F.linear(rows, dense.weight.double().flatten(1))
+        bias = None if dense.bias is None else dense.bias.double()
+        expected = kernels.haar_unpack(rows, slot, bias, *x.shape[2:], layer.levels, False)
+        gate('the layer must equal equation (9) in float64', relative_error(layer(x), expected), 1e-5)
 
 
-def forward(layer: nn.Module, x: Tensor) -> Callable[[], None]:
-    """Return a call that runs inference."""
-
-    def run() -> None:
-        with torch.inference_mode():
-            layer(x)
-
-    return run
-
-
-def step(layer: nn.Module, x: Tensor) -> Callable[[], None]:
-    """Return a call that runs forward and backward, to the input and to the weights."""
-    x = x.detach().requires_grad_()
+def quantized(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> nn.Module:
+    """Build an 8/8-bit layer and let it see ``x``, so that its clips are those of ``x``."""
+    layer = layer_type.from_conv2d(nn.Conv2d(dense.in_channels, dense.out_channels, 1, bias=dense.bias is not None),
+                                   **W8A8, **compression)
+    layer.load_state_dict(dense.state_dict(), strict=False)
     with torch.no_grad():
-        gradient = torch.randn_like(layer(x))
-
-    def run() -> None:
-        x.grad = None
-        layer.zero_grad(set_to_none=True)
-        layer(x).backward(gradient)
-
-    return run
+        layer.train()(x)
+    return layer.eval()
 
 
-def medians(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """Time the calls in turns for about ``seconds`` and return the median of each in milliseconds."""
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+def integer(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> nn.Module:
+    """Build a true int8 layer, and stop unless it computes what the fake-quantized one does."""
+    model = nn.Sequential(quantized(layer_type, dense, x, **compression))
+    with torch.inference_mode():
+        expected = model(x)
+        to_integer(model, verbose=False)
+        error = relative_error(model(x), expected)
+    gate(f'the int8 {layer_type.__name__} must equal the fake-quantized one', error, 1e-3)
+    return model
 
 
-def measure(size: int, channels: int, out: int, keep: list[float], seconds: float) -> list[dict]:
+def authors_layers(path: Path, dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> dict[str, nn.Module]:
+    """Load the authors' layer with the weights of ``dense``, without and with its quantizers.
+
+    Raises:
+        SystemExit: If there is no such layer, or it does not compute what ours does.
+    """
+    if not (path / 'WCC' / 'WCC.py').is_file():
+        sys.exit(f'wcc_layer: --authors must be a folder that holds WCC/WCC.py, got {path}. Clone '
+                 'https://github.com/BGUCompSci/WaveletCompressedConvolution and name its folder.')
+    if str(path) not in sys.path:
+        sys.path.insert(0, str(path))
+    theirs = {}
+    for name in ('', 'w8a8 '):
+        layer = import_module('WCC.WCC').WCC(dense.in_channels, dense.out_channels, levels=3, compress_rate=keep_ratio)
+        layer.weight = nn.Parameter(dense.weight.detach().squeeze(-1))
+        if not name:
+            layer.weight_quant = layer.act_quant = nn.Identity()
+        theirs[f'authors {name}k{keep_ratio:g}'] = layer
+    ours, exact = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=keep_ratio), theirs[f'authors k{keep_ratio:g}']
+    with torch.no_grad():  # on a small map, where no two positions are equal to rounding
+        small = x[:, :, :16, :16].contiguous()
+        gate("ours must equal the authors' layer", relative_error(ours(small), exact(small)), 1e-5)
+    return theirs
+
+
+def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Return the layers to train and run, and those to run only, by name."""
+    both, inference = dict(dense=dense), {}
+    for ratio in args.keep:
+        both[f'k{ratio:g}'] = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=ratio)
+        inference[f'int8 k{ratio:g}'] = integer(WaveletCompressedConv2d, dense, x, keep_ratio=ratio)
+    inference['int8 dense'] = integer(QuantConv2d, dense, x)
+    if args.compile:
+        both['compiled dense'] = torch.compile(dense)
+    if args.authors:
+        ratio = 0.25
+        both[f'w8a8 k{ratio:g}'] = quantized(WaveletCompressedConv2d, dense, x, keep_ratio=ratio)
+        both |= authors_layers(args.authors, dense, x, ratio)
+    return both, inference
+
+
+def measure(size: int, channels: int, out: int, args) -> list[dict]:
     """Time one shape: a row for forward and one for a training step."""
     dense = nn.Conv2d(channels, out, 1, bias=False)
     images = {name: torch.randn(1, channels, size, size).to(memory_format=format) for name, format in FORMATS.items()}
-    gate(dense, images['channels_last'])
-    layers = {f'k{ratio:g}': WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=ratio) for ratio in keep}
+    for ratio in args.keep:
+        gate_layer(dense, images['channels_last'], ratio)
+    both, inference = contenders(dense, images['channels_last'], args)
     rows = []
-    for mode, prepare in (('forward', forward), ('training step', step)):
-        calls = {f'dense {name}': prepare(dense, x) for name, x in images.items()}
-        calls |= {f'{layer} {name}': prepare(layers[layer], x) for layer in layers for name, x in images.items()}
-        times = medians(calls, seconds)
-        best = min(times[f'dense {name}'] for name in FORMATS)
-        ratios = {layer: best / min(times[f'{layer} {name}'] for name in FORMATS) for layer in layers}
-        rows.append(dict(size=size, channels=channels, out=out, mode=mode, milliseconds=times, speedup=ratios))
-        shown = '  '.join(f'{layer} x{ratio:.2f}' for layer, ratio in ratios.items())
+    modes = (('forward', measuring.forward, both | inference), ('training step', measuring.step, both))
+    for mode, prepare, layers in modes:
+        calls = {f'{name} {format}': prepare(layer, x)
+                 for name, layer in layers.items() for format, x in images.items()}
+        times = measuring.medians(calls, args.seconds)
+        best = fastest(times, 'dense')
+        speedup = {name: best / fastest(times, name) for name in layers if name != 'dense'}
+        rows.append(dict(size=size, channels=channels, out=out, mode=mode, milliseconds=times, speedup=speedup,
+                         over_authors={name: speedup[name] / speedup[f'authors {name}'] for name in layers
+                                       if f'authors {name}' in layers}))
+        shown = '  '.join(f'{name} x{ratio:.2f}' for name, ratio in speedup.items())
         print(f'{size}x{size} {channels:>4} -> {out:<4}  {mode:<13}  dense {best:7.2f} ms  {shown}', flush=True)
     return rows
 
 
-def environment() -> dict:
-    """Describe what the numbers depend on."""
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
-                            cwd=Path(__file__).parent, check=False).stdout.strip()
-    versions = {name: metadata.version(name) for name in ('torch', 'numba', 'numpy')}
-    cpu = next((line.split(':', 1)[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
-                if line.startswith('model name')), platform.processor()) if Path('/proc/cpuinfo').exists() else ''
-    return dict(cpu=cpu, capability=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
-                dtype='float32', batch=1, commit=commit, **versions)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = measuring.arguments(__doc__, seconds=2.0)
     parser.add_argument('--keep', type=float, nargs='+', default=[0.5, 0.25, 0.125], help='keep ratios')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch and numba')
-    parser.add_argument('--seconds', type=float, default=3.0, help='time for each line')
-    parser.add_argument('--out', type=Path, help='JSON file')
+    parser.add_argument('--shapes', nargs='+', metavar='SIZE,C,O', help='by default those of the documentation')
+    parser.add_argument('--authors', type=Path, help="folder of the authors' code, timed at keep ratio 0.25")
+    parser.add_argument('--compile', action='store_true', help='also torch.compile of the dense layer')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    about = environment()
-    print(', '.join(f'{key} {value}' for key, value in about.items()))
-    rows = [row for shape in SHAPES for row in measure(*shape, args.keep, args.seconds)]
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(dict(environment=about, rows=rows), indent=1) + '\n')
+    about = measuring.begin(args, batch=1)
+    shapes = [tuple(map(int, shape.split(','))) for shape in args.shapes] if args.shapes else SHAPES
+    rows = [row for shape in shapes for row in measure(*shape, args)]
+    measuring.write(args.out, 'wcc_layer', about, rows)
 
 
 if __name__ == '__main__':
+    measuring.keep_freed_memory()
     main()

@@ -1,0 +1,188 @@
+"""What the benchmarks share: contenders timed in turns, correctness gates, the rates of this machine, the JSON.
+
+Every benchmark is a program of its own. It first checks that what it is about to time computes the right thing, then
+times the contenders in turns in one process, so that a change of the machine's speed meets all of them alike.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward', 'gate', 'geometric_mean',
+           'keep_freed_memory', 'machine_rates', 'medians', 'relative_error', 'step', 'version', 'write']
+
+FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
+
+# glibc gives every large temporary back to the kernel at once, so that the next one costs two or three times its
+# computation in page faults. The thresholds keep them, and the pages are huge where the system has such.
+ALLOCATOR = ('glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:'
+             'glibc.malloc.hugetlb=1')
+
+Calls = dict[str, Callable[[], object]]
+
+
+def keep_freed_memory() -> None:
+    """Start this program anew with :data:`ALLOCATOR`, for all contenders alike; ``GLIBC_TUNABLES`` set before wins."""
+    if platform.libc_ver()[0] == 'glibc' and 'GLIBC_TUNABLES' not in os.environ:
+        os.environ['GLIBC_TUNABLES'] = ALLOCATOR
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
+    """Return a parser with what every benchmark takes: ``--threads``, ``--seconds`` and ``--out``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch and numba')
+    parser.add_argument('--seconds', type=float, default=seconds, help='least time for each line, but 3 turns')
+    parser.add_argument('--out', type=Path, help='JSON file to write')
+    return parser
+
+
+def begin(args: argparse.Namespace, **more) -> dict:
+    """Set threads and random numbers, print and return the environment."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    about = environment(**more)
+    print(', '.join(f'{key} {value}' for key, value in about.items() if value), flush=True)
+    return about
+
+
+def environment(**more) -> dict:
+    """Describe what the numbers depend on."""
+    versions = {name: version(name) for name in ('mmwcc', 'torch', 'numba', 'numpy', 'mmcv', 'mmsegmentation')}
+    return dict(device='cpu', cpu=_cpu(), capability=torch.backends.cpu.get_cpu_capability(),
+                threads=torch.get_num_threads(), dtype='float32', commit=_commit(), python=platform.python_version(),
+                **versions, kernels=os.environ.get('MMWCC_KERNELS', 'default'),
+                allocator=os.environ.get('GLIBC_TUNABLES') or 'system', **more)
+
+
+def _cpu() -> str:
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
+                platform.processor())
+
+
+def _commit() -> str:
+    command = ['git', 'describe', '--always', '--dirty', '--exclude', '*']
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent,
+                          check=False).stdout.strip()
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Return ``||got - expected|| / ||expected||``, in float64."""
+    got, expected = got.detach().double(), expected.detach().double()
+    return ((got - expected).norm() / expected.norm()).item()
+
+
+def gate(claim: str, error: float, bound: float) -> None:
+    """Stop the program unless ``error`` is below ``bound``; NaN never is."""
+    if not error < bound:
+        sys.exit(f'{Path(sys.argv[0]).stem}: {claim}, but the relative error is {error:.1e} and the bound '
+                 f'{bound:.0e}, so nothing was timed.')
+
+
+def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
+    """Time the calls in turns for about ``seconds``, at least ``least`` turns; median of each in milliseconds.
+
+    Each timed call follows an untimed one of the same contender: in a network, the layer before has just written its
+    input, and what the caches hold must not be what another contender left there.
+    """
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(next(iter(times.values()))) < least:
+        for name, call in calls.items():
+            call()
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def fastest(times: dict[str, float], start: str) -> float:
+    """Return the least of the times of ``start`` and of its variants, named ``start variant``."""
+    return min(value for name, value in times.items() if name == start or name.startswith(f'{start} '))
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Return the geometric mean of positive values."""
+    logarithms = [math.log(value) for value in values]
+    return math.exp(sum(logarithms) / len(logarithms))
+
+
+def forward(layer: nn.Module, *inputs, **keywords) -> Callable[[], Tensor]:
+    """Return a call that runs inference."""
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            return layer(*inputs, **keywords)
+
+    return run
+
+
+def step(layer: nn.Module, x: Tensor) -> Callable[[], None]:
+    """Return a call that runs forward and backward, to the input and to the weights."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    with torch.no_grad():
+        gradient = torch.randn_like(layer(x))
+
+    def run() -> None:
+        x.grad = None
+        layer.zero_grad(set_to_none=True)
+        layer(x).backward(gradient)
+
+    return run
+
+
+def machine_rates(seconds: float = 1.0, side: int = 128, channels: int = 512, megabytes: int = 256) -> dict[str, float]:
+    """Measure what floors are computed from: bytes/s of a copy (read + written), multiplications x 2/s of a product.
+
+    Args:
+        seconds: Time for the copy and for each product.
+        side: Height and width of the map whose 1x1 convolution is the product.
+        channels: Its input and output channels.
+        megabytes: Bytes of the copied tensor / 2**20, beyond every cache by default.
+    """
+    source = torch.ones(megabytes << 18)
+    target = torch.empty_like(source)
+    copy = medians(dict(copy=lambda: target.copy_(source)), seconds)['copy']
+    rows, weight = torch.randn(side * side, channels), torch.randn(channels, channels)
+    image, kernel = rows.reshape(1, side, side, channels).permute(0, 3, 1, 2), weight[:, :, None, None]
+    rows8, weight8 = rows.mul(40).to(torch.int8), weight.mul(40).to(torch.int8)
+    with torch.inference_mode():
+        products = medians(dict(linear=lambda: F.linear(rows, weight), conv=lambda: F.conv2d(image, kernel)), seconds)
+        int8 = medians(dict(int8=lambda: torch._int_mm(rows8, weight8)), seconds)['int8']
+    flop = 2 * side * side * channels * channels
+    return dict(copy=2 * source.nbytes / copy * 1e3, float32=flop / min(products.values()) * 1e3,
+                int8=flop / int8 * 1e3)
+
+
+def write(path: Path | None, benchmark: str, about: dict, rows: list[dict], **more) -> None:
+    """Write the result as JSON, if a path is given: benchmark, environment, rows, and what else there is."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rounded = json.loads(json.dumps(dict(benchmark=benchmark, environment=about, **more, rows=rows)),
+                             parse_float=lambda text: float(f'{float(text):.4g}'))
+        path.write_text(json.dumps(rounded, indent=1) + '\n')
