@@ -15,18 +15,19 @@ from torch import Tensor
 
 from ..layout import padded_size
 from .memory import as_map, empty
-from .simd import LANES, clamp, first_lanes, load, only, splat, store, total, transpose_tile
+from .simd import LANES, address, clamp, first_lanes, hold, load, only, splat, store, total, transpose_tile
 from .threads import fork, thread_count
 
 __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
 
 _HALF, _ZERO = np.float32(0.5), np.float32(0)
 
-_jit = numba.njit(cache=True, nogil=True)
+_jit = numba.njit(cache=True, nogil=True, error_model='numpy')
+_inline = numba.njit(cache=True, nogil=True, error_model='numpy', forceinline=True)
 _CHANNELS_LAST, _CONTIGUOUS = 102400, 1 << 16  # values of a strip that are worked on at a time: measured
 
 
-@_jit
+@_inline
 def _filter(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, mask):
     """Filter 2x2 pixels; their first taps read ``source[corner]`` and its neighbours, ``across`` and ``down`` apart."""
     a = load(kernel, len(size) * len(size) * channels + channel, mask)  # the bias
@@ -43,7 +44,7 @@ def _filter(source, corner, across, down, size, dilation, kernel, channel, chann
     return clamp(a, low, high), clamp(b, low, high), clamp(c, low, high), clamp(d, low, high)
 
 
-@_jit
+@_inline
 def _split(a, b, c, d):
     """Transform 2x2 pixels into average, cH, cV and cD."""
     half = splat(_HALF)
@@ -52,7 +53,7 @@ def _split(a, b, c, d):
             (change_even - change_odd) * half)
 
 
-@_jit
+@_inline
 def _filtered(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, inside, mask):
     """Filter and transform a cell. ``inside`` is None, or tells whether its right and its lower pixels are in the map.
     """
@@ -66,7 +67,7 @@ def _filtered(source, corner, across, down, size, dilation, kernel, channel, cha
     return _split(only(a, mask), only(b, mask), only(c, mask), only(d, mask))
 
 
-@_jit
+@_inline
 def _put(values, averages, average, y, row, channels, sums, mask):
     """Store a transformed cell, its details in three rows of ``y``, and add their squares to the sums."""
     store(averages, average, values[0], None)
@@ -76,7 +77,7 @@ def _put(values, averages, average, y, row, channels, sums, mask):
     return sums[0] + values[1] * values[1], sums[1] + values[2] * values[2], sums[2] + values[3] * values[3]
 
 
-@_jit
+@_inline
 def _first_cell(source, corner, across, down, size, dilation, kernel, channel, channels, count, bounds, inside,
                 averages, average, y, row, norms, place):
     """Filter, transform and store ``count`` channels of a cell."""
@@ -95,13 +96,13 @@ def _first_cell(source, corner, across, down, size, dilation, kernel, channel, c
         norms[place + band] += total(sums[band])
 
 
-@_jit
+@_inline
 def _averages(source, corner, across, down):
     return _split(load(source, corner, None), load(source, corner + across, None), load(source, corner + down, None),
                   load(source, corner + down + across, None))
 
 
-@_jit
+@_inline
 def _next_cell(source, corner, across, down, count, averages, average, y, row, channels, norms, place):
     """Transform and store ``count`` channels of a cell of averages, whose own rows are whole vectors."""
     zero = splat(_ZERO)
@@ -116,7 +117,7 @@ def _next_cell(source, corner, across, down, count, averages, average, y, row, c
         norms[place + band] += total(sums[band])
 
 
-@_jit
+@_inline
 def _copy(source, start, target, to, count):
     """Copy ``count`` values and return the sum of their squares."""
     sums, whole = splat(_ZERO), count - count % LANES
@@ -132,6 +133,15 @@ def _copy(source, start, target, to, count):
     return total(sums)
 
 
+@_inline
+def _clear(target, start, count):
+    zero, whole = splat(_ZERO), count - count % LANES
+    for n in range(0, whole, LANES):
+        store(target, start + n, zero, None)
+    if whole < count:
+        store(target, start + whole, zero, first_lanes(count - whole))
+
+
 @_jit
 def _read(x, channels_last, shape, image, top, left, rows, cols, channel, count, block, pixels):
     """Copy ``rows`` x ``cols`` pixels into ``pixels``, ``block`` values each, zeros outside the map."""
@@ -142,7 +152,7 @@ def _read(x, channels_last, shape, image, top, left, rows, cols, channel, count,
     for i in range(max(0, -top), min(rows, height - top)):
         if channels_last:
             for j in range(start, stop):
-                _copy(x, ((image * height + top + i) * width + left + j) * channels + channel, pixels,
+                _copy(address(x), ((image * height + top + i) * width + left + j) * channels + channel, address(pixels),
                       (i * cols + j) * block, count)
         else:
             line = ((image * channels + channel) * height + top + i) * width + left
@@ -155,7 +165,7 @@ def _read(x, channels_last, shape, image, top, left, rows, cols, channel, count,
                     pixels[(i * cols + j) * block + n] = x[line + n * plane + j]
 
 
-@_jit
+@_inline
 def _transform(source, origin, across, down, shape, top, left, side, size, dilation, kernel, channel, count, bounds,
                block, even, odd, y, row, norms, place):
     """Filter and transform a patch; ``even`` and ``odd`` take the averages of every other level."""
@@ -165,9 +175,9 @@ def _transform(source, origin, across, down, shape, top, left, side, size, dilat
         i, j, band = cell // cells * 2, cell % cells * 2, cells * cells + 3 * cell
         corner, right, lower = origin + i * down + j * across, left + j + 1 < width, top + i + 1 < height
         if top + i >= height or left + j >= width:
-            even[cell * block:(cell + 1) * block] = 0
+            _clear(even, cell * block, block)
             for detail in range(band, band + 3):
-                y[row + detail * channels:row + detail * channels + count] = 0
+                _clear(y, row + detail * channels, count)
         elif right and lower:
             _first_cell(source, corner, across, down, size, dilation, kernel, channel, channels, count, bounds, None,
                         even, cell * block, y, row + band * channels, norms, place + band)
@@ -203,18 +213,19 @@ def _depthwise_strips(begin, end, x, channels_last, shape, kernel, size, dilatio
                   and left + patches * side + margin <= width)
         for channel in range(0, channels, block):
             count = min(block, channels - channel)
-            source, origin, across, down = pixels, 0, block, line * block
+            source, origin, across, down = address(pixels), 0, block, line * block
             if direct:
                 origin = ((image * height + top - margin) * width + left - margin) * channels + channel
-                source, across, down = x, channels, width * channels
+                source, across, down = address(x), channels, width * channels
             else:
                 _read(x, channels_last, shape, image, top - margin, left - margin, lines, line, channel, count, block,
                       pixels)
             for patch in range(patches):
                 place = first_place + patch * area
                 _transform(source, origin + patch * side * across, across, down, shape, top, left + patch * side, side,
-                           size, dilation, kernel, channel, count, bounds, block, even, odd, y,
-                           place * channels + channel, norms, place)
+                           size, dilation, address(kernel), channel, count, bounds, block, address(even), address(odd),
+                           address(y), place * channels + channel, norms, place)
+    hold((pixels, even, odd))
 
 
 @_jit
@@ -237,7 +248,7 @@ def _positions(slot, k):
 @_jit
 def _gather_lines(begin, end, coefficients, kept, channels, rows):
     for row in range(begin, end):
-        _copy(coefficients, kept[row] * channels, rows, row * channels, channels)
+        _copy(address(coefficients), kept[row] * channels, address(rows), row * channels, channels)
 
 
 @_jit

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..layout import padded_size
 from .memory import as_map, empty
 from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
-from .simd import LANES
+from .simd import LANES, address, hold
 from .threads import fork, thread_count
 
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
@@ -29,26 +29,27 @@ _jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contra
 def _norms_strips(begin, end, x, channels_last, shape, levels, block, norms):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
-    positions = norms.shape[1]
-    flat_norms = norms.reshape(-1)
+    positions, flat_norms = norms.shape[1], norms.reshape(-1)
+    pixels, low = np.empty(side * length * block, np.float32), np.empty(area // 4 * block, np.float32)
+    spare = np.empty(max(1, area // 16) * block, np.float32)
     for strip in range(begin, end):
         image, top, left, patch = strip_of(strip, shape, levels)
         direct = channels_last and top + side <= height and left + length <= width
         members = min(length // side, (width - left + side - 1) // side)
-        pixels = np.empty(block if direct else side * length * block, np.float32)
-        low, spare = np.empty(area // 4 * block, np.float32), np.empty(max(1, area // 16) * block, np.float32)
-        norms[image, patch * area:(patch + members) * area] = 0
+        start = image * positions + patch * area
+        flat_norms[start:start + members * area] = 0
         for first in range(0, channels, block):
             count = min(block, channels - first)
             if direct:
-                source, origin = x, ((image * height + top) * width + left) * channels + first
+                source, origin = address(x), ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
                 read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
-                source, origin, right, down = pixels, 0, block, length * block
+                source, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
-                patch_norms(source, origin + member * side * right, right, down, count, side, low, spare, block,
-                            flat_norms, image * positions + (patch + member) * area)
+                patch_norms(source, origin + member * side * right, right, down, count, side, address(low),
+                            address(spare), block, flat_norms, start + member * area)
+    hold((pixels, low, spare))
 
 
 @_jit
@@ -62,26 +63,28 @@ def _pack_strips(begin, end, x, channels_last, shape, levels, block, slot, grid,
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
     flat_slot, flat_packed = slot.reshape(-1), packed.reshape(-1)
+    pixels, low = np.empty(side * length * block, np.float32), np.empty(area // 4 * block, np.float32)
+    spare, details = np.empty(max(1, area // 16) * block, np.float32), np.empty(3 * block, np.float32)
     for strip in range(end - 1, begin - 1, -1):
         image, top, left, patch = strip_of(strip, shape, levels)
         direct = channels_last and top + side <= height and left + length <= width
         members = min(length // side, (width - left + side - 1) // side)
-        if slot[image, patch * area:(patch + members) * area].max() >= 0:
-            pixels = np.empty(block if direct else side * length * block, np.float32)
-            low, spare = np.empty(area // 4 * block, np.float32), np.empty(max(1, area // 16) * block, np.float32)
-            details = np.empty(3 * block, np.float32)
-            for first in range(0, channels, block):
-                count = min(block, channels - first)
-                if direct:
-                    source, origin = x, ((image * height + top) * width + left) * channels + first
-                    right, down = channels, width * channels
-                else:
-                    read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
-                    source, origin, right, down = pixels, 0, block, length * block
-                for member in range(members):
-                    patch_rows(source, origin + member * side * right, right, down, count, side, low, spare, details,
-                                block, flat_slot, image * positions + (patch + member) * area, grid, flat_packed,
-                                image * size + first, channels)
+        start = image * positions + patch * area
+        if flat_slot[start:start + members * area].max() < 0:
+            continue
+        for first in range(0, channels, block):
+            count = min(block, channels - first)
+            if direct:
+                source, origin = address(x), ((image * height + top) * width + left) * channels + first
+                right, down = channels, width * channels
+            else:
+                read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+                source, origin, right, down = address(pixels), 0, block, length * block
+            for member in range(members):
+                patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
+                           address(spare), details, block, flat_slot, start + member * area, grid, flat_packed,
+                           image * size + first, channels)
+    hold((pixels, low, spare, details))
 
 
 @_jit
@@ -104,26 +107,26 @@ def _unpack_strips(begin, end, packed, slot, bias, channels_last, shape, levels,
     has_residual, bounded, streamed, lowest, highest = finish
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
-    flat_slot, flat_packed = slot.reshape(-1), packed.reshape(-1)
+    flat_slot = slot.reshape(-1)
+    pixels, zeros = np.empty(side * length * block, np.float32), np.zeros(block, np.float32)
+    one, other = np.empty(area // 4 * block, np.float32), np.empty(area // 4 * block, np.float32)
     for strip in range(end - 1, begin - 1, -1):
         image, top, left, patch = strip_of(strip, shape, levels)
         direct = channels_last and top + side <= height and left + length <= width
         members = min(length // side, (width - left + side - 1) // side)
         rows, cols = min(side, height - top), min(length, width - left)
-        pixels = np.empty(block if direct else side * length * block, np.float32)
-        one, other = np.empty(area // 4 * block, np.float32), np.empty(area // 4 * block, np.float32)
-        zeros = np.zeros(block, np.float32)
         for first in range(0, channels, block):
             count = min(block, channels - first)
             if direct:
-                target, origin = y, ((image * height + top) * width + left) * channels + first
+                target, origin = address(y), ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
-                target, origin, right, down = pixels, 0, block, length * block
+                target, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
-                patch_pixels(flat_packed, image * size + first, channels, count, flat_slot,
-                             image * positions + (patch + member) * area, side, one, other, block, zeros, bias,
-                             first, target, origin + member * side * right, right, down, direct and streamed)
+                patch_pixels(address(packed), image * size + first, channels, count, flat_slot,
+                             image * positions + (patch + member) * area, side, address(one), address(other), block,
+                             address(zeros), address(bias), first, target, origin + member * side * right, right, down,
+                             direct and streamed)
             if not direct:
                 write_strip(y, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
             if has_residual or bounded:
@@ -136,6 +139,7 @@ def _unpack_strips(begin, end, packed, slot, bias, channels_last, shape, levels,
                         for n in range(count):
                             at = ((image * channels + first + n) * height + top + i) * width + left
                             _finish(y, at, has_residual, residual, lowest, highest, cols)
+    hold((pixels, zeros, one, other))
 
 
 @_jit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from .simd import LANES, first_lanes, load, load_either, prefetch, splat, store, stream, total, transpose_tile
+from .simd import LANES, address, first_lanes, load, load_either, prefetch, splat, store, stream, total, transpose_tile
 
 __all__ = [
     'LINE', 'channel_block', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'strip_of', 'write_strip'
@@ -93,8 +93,9 @@ def write_strip(y, channels_last, shape, image, top, left, side, length, first, 
                 y[start + j] = pixels[(i * length + j) * block + n]
 
 
-# The functions below take flat arrays and where in them a row of `count` channels starts: slices would cost more in
-# reference counts than the arithmetic of a short row. `_some` functions do 16 channels, or the last few.
+# The functions below take addresses, or flat arrays, and where from there a row of `count` channels starts: counting
+# references to arrays would cost more than the arithmetic of a short row. `_some` functions do 16 channels, or the last
+# few.
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
 
 
@@ -237,8 +238,12 @@ def _spread(low, at, bias, shift, y, a, b, c, d, count, streamed):
 @_jit
 def _copy(source, start, target, at, count):
     start, at, count = _index(start), _index(at), _index(count)
-    for n in range(count):
-        target[at + n] = source[start + n]
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        store(target, at + n, load(source, start + n, None), None)
+    if whole < count:
+        mask = first_lanes(count - whole)
+        store(target, at + whole, load(source, start + whole, mask), mask)
 
 
 @_jit
@@ -263,18 +268,17 @@ def patch_norms(source, origin, right, down, count, side, low, spare, block, nor
 
 
 @_jit
-def _emit(values, start, grid, target, at, count):
+def _emit(details, start, grid, packed, at, count):
     """Write a row of coefficients, or their levels on a grid; NaN is level 0."""
-    start, at, count = _index(start), _index(at), _index(count)
     quantized, step, low, high = grid
     if not quantized:
-        for n in range(count):
-            target[at + n] = values[start + n]
+        _copy(address(details), start, address(packed), at, count)
         return
+    start, at, count = _index(start), _index(at), _index(count)
     for n in range(count):
-        value = values[start + n] / step
+        value = details[start + n] / step
         value = low if value < low else high if value > high else value
-        target[at + n] = np.rint(value) if value == value else _ZERO
+        packed[at + n] = np.rint(value) if value == value else _ZERO
 
 
 @_jit
@@ -290,24 +294,24 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
                 if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
                     _average(source, a, a + right, a + down, a + down + right, low, cell * block, count)
                 else:
-                    _split(source, a, a + right, a + down, a + down + right, low, cell * block, details, block, count)
+                    _split(source, a, a + right, a + down, a + down + right, low, cell * block, address(details), block,
+                           count)
                     for n in range(3):
                         if kept[index + n] >= 0:
                             _emit(details, n * block, grid, packed, at + kept[index + n] * channels, count)
         source, origin, right, down = low, 0, block, cells * block
         low, spare, cells = spare, low, cells // 2
     if kept[start] >= 0:
-        _emit(source, 0, grid, packed, at + kept[start] * channels, count)
+        _copy(source, 0, address(details), 0, count)
+        _emit(details, 0, grid, packed, at + kept[start] * channels, count)
 
 
 @_jit
 def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, block, zeros, bias, first, y, origin,
                  right, down, streamed):
     """Invert the transform of a patch from its kept rows and write it, with the bias, as it is laid out in ``y``."""
-    if kept[start] >= 0:
-        _copy(packed, at + kept[start] * channels, source, 0, count)
-    else:
-        source[:count] = 0
+    first_row = kept[start] >= 0
+    _copy(packed if first_row else zeros, at + kept[start] * channels if first_row else 0, source, 0, count)
     cells = 1
     while cells < side:
         target, corner, across, below, shift, shift_at = spare, 0, block, 2 * cells * block, zeros, 0

@@ -8,7 +8,8 @@ say themselves what a vector is::
     store(y, i, (a + b) * splat(half), mask)
 
 ``mask`` is None for 16 values, or what :func:`first_lanes` returns for the last few. LLVM cuts vectors into what the
-processor has. Nothing here checks bounds.
+processor has. Nothing here checks bounds. Arrays may be given by their :func:`address`: numba counts references to
+arrays at every call, with locked instructions, which took most of the time of rows of some hundred channels.
 """
 from __future__ import annotations
 
@@ -19,7 +20,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-__all__ = ['LANES', 'clamp', 'first_lanes', 'load', 'load_either', 'only', 'prefetch', 'splat', 'store', 'stream', 'total', 'transpose_tile']
+__all__ = [
+    'LANES', 'address', 'clamp', 'first_lanes', 'hold', 'load', 'load_either', 'only', 'prefetch', 'splat', 'store',
+    'stream', 'total', 'transpose_tile'
+]
 
 LANES = 16
 _LANES = ir.VectorType(ir.FloatType(), LANES)
@@ -57,8 +61,10 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, kind, _BITS)
 
 
-def _address(context, builder, kind, array, index, pointee):
-    data = context.make_array(kind)(context, builder, array).data
+def _address(context, builder, kind, place, index, pointee):
+    """Return a pointer to element ``index`` of an array, or of the values at an address."""
+    data = (context.make_array(kind)(context, builder, place).data if isinstance(kind, types.Array) else
+            builder.inttoptr(place, ir.FloatType().as_pointer()))
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
 
@@ -76,6 +82,27 @@ def _read(builder, pointer, mask):
     if isinstance(mask.type, ir.VectorType):
         return _masked(builder, 'load', [pointer, _ALIGNMENT, mask, ir.Constant(_LANES, [0.0] * LANES)], _LANES)
     return builder.load(pointer, align=4)
+
+
+@intrinsic
+def address(typingctx, array):
+    """Return where the values of an array begin: what :func:`load` and :func:`store` take, without its owner."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data,
+                                context.get_value_type(types.uintp))
+
+    return types.uintp(array), generate
+
+
+@intrinsic
+def hold(typingctx, arrays):
+    """Keep a tuple of arrays alive up to here, for the sake of their addresses."""
+
+    def generate(context, builder, signature, arguments):
+        return context.get_dummy_value()
+
+    return types.void(arrays), generate
 
 
 @intrinsic
