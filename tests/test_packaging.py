@@ -48,6 +48,7 @@ def test_wheel_has_every_module(wheel):
     assert not missing, 'a folder without __init__.py is not packaged'
     assert 'mmwcc/kernels/__init__.py' in wheel
     assert 'mmwcc/compression/speed_cpu.json' in wheel, 'the table of only_if_faster'
+    assert {f'mmwcc/kernels/triton/configs/{name}.json' for name in ('cuda', 'hip')} <= set(wheel)
 
 
 def test_wheel_has_what_openmim_looks_for(wheel):

@@ -15,7 +15,7 @@ from tables import TABLES, conditions
 ROOT = Path(__file__).resolve().parents[2]
 SPEED_TABLE = ROOT / 'mmwcc' / 'compression' / 'speed_cpu.json'
 MARKER = re.compile(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
-SOURCES = dict(authors='wcc_layer')
+SOURCES = dict(authors='wcc_layer', authors_system='wcc_layer_system')
 
 
 def load(folder: Path, name: str) -> dict | None:

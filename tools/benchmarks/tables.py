@@ -120,6 +120,6 @@ def layer_map(content: dict) -> str:
     return 'Kept 25 %:\n\n' + _table(['channels', *(f'{size}x{size}' for size in sizes)], body)
 
 
-TABLES = dict(wcc_layer=wcc_layer, authors=authors, wcc_block=wcc_block, haar=haar, training_step=training_step,
-              end_to_end=end_to_end, layer_map=layer_map)
+TABLES = dict(wcc_layer=wcc_layer, wcc_layer_system=wcc_layer, authors=authors, authors_system=authors,
+              wcc_block=wcc_block, haar=haar, training_step=training_step, end_to_end=end_to_end, layer_map=layer_map)
 """By benchmark, what turns its JSON into Markdown."""

@@ -1,0 +1,126 @@
+"""The Triton kernels in Triton's interpreter, and on a GPU where there is one; the cases are in triton_cases.py.
+
+They run in a process of their own, since the interpreter is chosen as Triton is imported.
+"""
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('triton', reason='needs Triton, which `pip install triton` brings on Linux')
+
+CASES = Path(__file__).parent / 'triton_cases.py'
+
+
+def run_cases(**environment):
+    kept = {key: value for key, value in os.environ.items() if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')}
+    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', str(CASES)]
+    result = subprocess.run(command, env={**kept, 'MMWCC_KERNELS': 'triton', **environment}, capture_output=True,
+                            text=True, cwd=CASES.parent.parent.parent)
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+    assert ' passed' in result.stdout and 'skipped' not in result.stdout
+
+
+@pytest.mark.slow
+def test_kernels_in_the_interpreter():
+    run_cases(TRITON_INTERPRET='1')
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_kernels_on_the_gpu():
+    run_cases()
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    monkeypatch.delenv('MMWCC_TRITON_CONFIGS', raising=False)
+    module = importlib.import_module('mmwcc.kernels.triton.launch')
+    module._configurations.cache_clear()
+    yield module
+    module._configurations.cache_clear()
+
+
+def test_layout_is_what_vector_loads_need(launch):
+    x = torch.empty(2, 24, 6, 10)
+    assert launch.layout_of(x) == ((720, 30, 5, 1), 2, 2)
+    assert launch.layout_of(x.to(memory_format=torch.channels_last)) == ((180, 1, 30, 3), 1, 8)
+    assert launch.layout_of(x.transpose(2, 3)) == ((1440, 60, 1, 10), 0, 1)
+    assert launch.layout_of(x[..., :1]) == ((720, 30, 5, 0), 0, 2)  # an axis of one element is nowhere contiguous
+
+
+@pytest.mark.parametrize('name', ['cuda', 'hip'])
+def test_shipped_configurations_name_every_kernel(launch, name):
+    table = launch.read_configurations(launch.CONFIGS / f'{name}.json')
+    assert set(table) == {'haar_norms', 'haar_pack', 'haar_unpack', 'depthwise_haar', 'gather_rows', 'fake_quant',
+                          'fake_quant_backward', 'quantize_int8', 'int8_linear', 'select'}
+    with launch.forced(table):
+        for kernel in table:
+            for dtype in [torch.int8] if kernel == 'int8_linear' else [torch.float32, torch.bfloat16, torch.float16]:
+                if kernel != 'select' or dtype == torch.float32:
+                    assert launch.configuration(kernel, torch.empty(1, dtype=dtype))['num_warps'] in (2, 4, 8, 16)
+
+
+def test_environment_variable_overrides_configurations(launch, monkeypatch, tmp_path):
+    x = torch.empty(1)
+    shipped = launch.configuration('haar_pack', x)
+    path = tmp_path / 'mine.json'
+    path.write_text(json.dumps(dict(kernels=dict(haar_pack=dict(float32=dict(num_warps=2))))))
+    monkeypatch.setenv('MMWCC_TRITON_CONFIGS', str(path))
+    launch._configurations.cache_clear()
+    assert launch.configuration('haar_pack', x) == {**shipped, 'num_warps': 2}
+    assert shipped['num_warps'] != 2
+
+
+@pytest.mark.parametrize(('content', 'error', 'message'), [
+    (None, FileNotFoundError, 'no launch configurations at .*mine.json. Correct or unset MMWCC_TRITON_CONFIGS'),
+    ('{', ValueError, 'mine.json must be JSON with the key "kernels", got JSONDecodeError'),
+    ('{}', ValueError, 'must be JSON with the key "kernels", got KeyError'),
+])
+def test_wrong_configurations_are_errors(launch, tmp_path, content, error, message):
+    path = tmp_path / 'mine.json'
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(error, match=message):
+        launch.read_configurations(path)
+
+
+BENCHMARK = """
+import sys
+sys.path.insert(0, {folder!r})
+import gpu, table8, tune_triton
+gpu.ROWS = (table8.Row(8, 16, 2, 1, 0.5, 1.2), table8.Row(8, 16, 2, 1, 0.25, 1.2))
+gpu.SHAPES, gpu.SELECTIONS, gpu.GATE = ((1, 16, 8, 8), ), ((2, 64), ), gpu.GATE[:3]
+gpu.COPY_BYTES, gpu.PRODUCT = 4096, 32
+gpu.medians.__defaults__ = (1, )
+sys.argv = ['gpu.py', '--no-compile', '--modes', 'tf32/bf16', 'bf16/int8', '--out', {gpu!r}]
+gpu.main()
+tune_triton.MAPS, tune_triton.SELECTIONS, tune_triton.PRODUCTS = ((1, 16, 8, 8), ), ((1, 64), ), ((40, 24, 16), )
+tune_triton.SPACE = {{kernel: {{key: values[-1:] for key, values in space.items()}}
+                     for kernel, space in tune_triton.SPACE.items()}}
+sys.argv = ['tune_triton.py', '--kernels', 'haar_pack', 'int8_linear', 'select', '--out', {tuned!r}]
+tune_triton.main()
+"""
+
+
+@pytest.mark.slow
+def test_benchmark_and_tuning_run_in_the_interpreter(launch, tmp_path):
+    folder = CASES.parents[2] / 'tools' / 'benchmarks'
+    code = BENCHMARK.format(folder=str(folder), gpu=str(tmp_path / 'gpu.json'), tuned=str(tmp_path / 'tuned.json'))
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                            env={**os.environ, 'TRITON_INTERPRET': '1', 'MMWCC_KERNELS': 'triton'})
+    assert result.returncode == 0, result.stderr[-3000:]
+    content = json.loads((tmp_path / 'gpu.json').read_text())
+    assert [(row['mode'], row['keep_ratio']) for row in content['rows']] == [
+        (mode, ratio) for mode in ('tf32/bf16', 'bf16/int8') for ratio in (0.5, 0.25)]
+    assert {row['kernel'] for row in content['kernels']} >= {'haar_norms', 'depthwise_haar 3x3', 'fake_quant_backward'}
+    assert content['environment']['triton'] and content['environment']['device'] == 'interpreter'
+    assert content['left_out'] == []
+    tuned = launch.read_configurations(tmp_path / 'tuned.json')
+    assert set(tuned) == {'haar_pack', 'int8_linear', 'select'}
+    assert tuned['select']['float32']['one_program'] in (0, 64)
