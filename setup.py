@@ -102,7 +102,7 @@ EXTRAS = {
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmsegmentation>=1.4.2',
               'onedl-mmdetection>=3.5.1', 'ftfy', 'regex'],
     'cpu': ['numba>=0.59'],
-    'triton': ['triton>=3.0; platform_system == "Linux"'],
+    'triton': ['triton>=3.6,<3.10; platform_system == "Linux"'],
     # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.
     'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],
     'tests': TESTS,

@@ -8,14 +8,15 @@
 #   PYTHON       the interpreter to start from             default: python3.11, or else python3
 #   TORCH        what to install as torch                  default: torch==2.13.0
 #   TORCH_ARGS   more arguments of pip for it, for example an --index-url with builds for one CUDA version or for CPU
-#   EXTRAS       extras of mmwcc to install                default: openmmlab,cpu,mim,dev
+#   EXTRAS       extras of mmwcc to install                default: openmmlab,cpu,triton,mim,dev; leave out triton
+#                with torch older than 2.11, which pins an older one
 #   MAX_JOBS     compilers running at a time               default: the number of cores
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 VENV=${1:-$ROOT/.venv}
 TORCH=${TORCH:-torch==2.13.0}
-EXTRAS=${EXTRAS:-openmmlab,cpu,mim,dev}
+EXTRAS=${EXTRAS:-openmmlab,cpu,triton,mim,dev}
 MMCV=mmcv==2.1.0
 
 say() { printf '\n== %s\n' "$*"; }

@@ -1,0 +1,122 @@
+"""How kernels are launched: the layout of a map as their arguments, the target's precision, launch configurations."""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .tile import UNIT_CHANNEL, UNIT_COLUMN, UNIT_NONE
+
+__all__ = ['MapLayout', 'configuration', 'device_name', 'forced', 'launch', 'layout_of', 'precision',
+           'read_configurations']
+
+CONFIGS = Path(__file__).parent / 'configs'
+KINDS = {torch.float32: 'float32', torch.bfloat16: 'half', torch.float16: 'half', torch.int8: 'int8'}
+"""Names of dtypes in configuration files."""
+
+Configurations = dict[str, dict[str, dict[str, int]]]
+"""Block sizes, ``num_warps`` and ``num_stages`` by kernel and kind of dtype."""
+
+_forced: Configurations | None = None
+
+
+class MapLayout(NamedTuple):
+    """A map of shape (B, C, H, W) as kernels see it.
+
+    Attributes:
+        strides: Of batch, channel, row and column, all but the contiguous one divided by ``align``.
+        unit: Axis that is contiguous, see :data:`mmwcc.kernels.triton.tile.UNIT_NONE`.
+        align: Power of two, at most 16, that divides the other strides: what a kernel needs to know for vector loads.
+    """
+    strides: tuple[int, int, int, int]
+    unit: int
+    align: int
+
+
+def layout_of(x: Tensor) -> MapLayout:
+    """Describe the memory of a map of any strides."""
+    strides = [stride if size > 1 else 0 for size, stride in zip(x.shape, x.stride(), strict=True)]
+    unit, axis = (UNIT_CHANNEL, 1) if strides[1] == 1 else (UNIT_COLUMN, 3) if strides[3] == 1 else (UNIT_NONE, None)
+    others = [stride for n, stride in enumerate(strides) if n != axis]
+    align = math.gcd(16, *others)
+    return MapLayout(tuple(1 if n == axis else stride // align for n, stride in enumerate(strides)), unit, align)
+
+
+@lru_cache
+def precision(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Return how float32 enters the tensor cores of a device for results in ``dtype``, see :func:`tile.transform`."""
+    if dtype != torch.float32:
+        return 'bfloat16'
+    # Plain tf32 would move the selection: 2e-4 relative.
+    nvidia = device.type == 'cuda' and torch.version.hip is None
+    return 'tf32' if nvidia and torch.cuda.get_device_capability(device) >= (8, 0) else 'ieee'
+
+
+def launch(kernel, grid: tuple[int, ...], x: Tensor, *arguments, **options) -> None:
+    """Run ``kernel`` on the device of ``x``."""
+    # Contraction into fused multiply-adds stays on by name: Triton 3.10 changes the default.
+    with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
+        kernel[grid](*arguments, enable_fp_fusion=True, **options)
+
+
+def device_name(device: torch.device | int | None = None) -> str:
+    """Return the name of a GPU as configuration files bear it, such as ``nvidia_h200``."""
+    return ''.join(c if c.isalnum() else '_' for c in torch.cuda.get_device_name(device).lower())
+
+
+def configuration(kernel: str, x: Tensor) -> dict[str, int]:
+    """Return block sizes, ``num_warps`` and ``num_stages`` of a kernel for the dtype and the device of ``x``."""
+    table = _forced or _configurations(x.device.index if x.is_cuda else None)
+    return dict(table[kernel][KINDS.get(x.dtype, 'float32')])
+
+
+@contextmanager
+def forced(table: Configurations) -> Iterator[None]:
+    """Launch with the configurations of ``table`` alone, as tuning and tests do."""
+    global _forced
+    before, _forced = _forced, table
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@lru_cache
+def _configurations(index: int | None) -> Configurations:
+    """Merge the default of the platform, the file of the device and the one that MMWCC_TRITON_CONFIGS names."""
+    files = [CONFIGS / ('hip.json' if torch.version.hip else 'cuda.json')]
+    if index is not None and (own := CONFIGS / f'{device_name(index)}.json').exists():
+        files.append(own)
+    if named := os.environ.get('MMWCC_TRITON_CONFIGS'):
+        files.append(Path(named))
+    merged: Configurations = {}
+    for file in files:
+        for kernel, kinds in read_configurations(file).items():
+            for kind, values in kinds.items():
+                merged.setdefault(kernel, {}).setdefault(kind, {}).update(values)
+    return merged
+
+
+def read_configurations(path: Path) -> Configurations:
+    """Read the launch configurations of a file: kernel, kind of dtype, values.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON with the key ``kernels``.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'mmwcc.kernels: no launch configurations at {path}. Correct or unset '
+                                'MMWCC_TRITON_CONFIGS; `python tools/benchmarks/tune_triton.py` writes such a file.')
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))['kernels']
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'mmwcc.kernels: {path} must be JSON with the key "kernels", got {error!r}. Write it anew '
+                         'with `python tools/benchmarks/tune_triton.py`.') from error

@@ -1,0 +1,104 @@
+"""Parts that the kernels share: where the pixels of a tile lie, the transform as a product, rounding to a grid."""
+import triton
+import triton.language as tl
+
+__all__ = ['UNIT_CHANNEL', 'UNIT_COLUMN', 'UNIT_NONE', 'clamp', 'divide', 'map_offsets', 'pixels', 'positions_of',
+           'round_even', 'to_int8', 'transform']
+
+UNIT_NONE, UNIT_CHANNEL, UNIT_COLUMN = 0, 1, 2
+"""Which axis of a map is contiguous: the kernels then know it when they are compiled, and load vectors."""
+
+_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
+
+@triton.jit
+def pixels(tile, patches_w, LEVELS: tl.constexpr):
+    """Return row and column of each pixel of a tile, patch by patch, [64]. Those past the last patch lie below the map.
+    """
+    side: tl.constexpr = 1 << LEVELS
+    area: tl.constexpr = 1 << (2 * LEVELS)
+    j = tl.arange(0, 64)
+    patch = tile if LEVELS == 3 else tile * (64 // area) + j // area
+    inner = j % area
+    return patch // patches_w * side + inner // side, patch % patches_w * side + inner % side
+
+
+@triton.jit
+def map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT: tl.constexpr, ALIGN: tl.constexpr):
+    """Return where pixels of an image lie in memory, [pixels, channels]. Strides come divided by ``ALIGN``."""
+    across = column if UNIT == 2 else column.to(tl.int64) * stride_w * ALIGN
+    deep = channel if UNIT == 1 else channel.to(tl.int64) * stride_c * ALIGN
+    return (row.to(tl.int64) * stride_h * ALIGN + across)[:, None] + deep[None, :]
+
+
+@triton.jit
+def positions_of(tile, positions, order_ptr):
+    """Return the position of each coefficient of a tile, -1 for none, [64]. ``order_ptr`` renumbers them, or is None.
+    """
+    position = tile * 64 + tl.arange(0, 64)
+    position = tl.where(position < positions, position, -1)
+    if order_ptr is not None:
+        position = tl.load(order_ptr + position, mask=position >= 0, other=-1)
+    return position
+
+
+@triton.jit
+def transform(matrix, values, PRECISION: tl.constexpr):
+    """Multiply [64, 64] by [64, channels] into float32. The matrix is exact in every dtype, so only values are split.
+
+    ``PRECISION`` tells how values in float32 enter the tensor cores: 'ieee' as they are; 'tf32' as two terms of 11
+    bits, which leaves an error of 2**-22; 'bfloat16' as two terms of 8 bits, 2**-17, for results in half precision.
+    """
+    if _INTERPRETED:  # the interpreter cannot multiply bfloat16
+        product = tl.dot(matrix.to(tl.float32), values.to(tl.float32), input_precision='ieee')
+    elif values.dtype != tl.float32:
+        product = tl.dot(matrix, values)
+    elif PRECISION == 'ieee':
+        product = tl.dot(matrix, values, input_precision='ieee')
+    elif PRECISION == 'tf32':
+        leading = (values.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+        product = tl.dot(matrix, values - leading, input_precision='tf32')
+        product = tl.dot(matrix, leading, product, input_precision='tf32')
+    else:
+        leading = values.to(tl.bfloat16)
+        product = tl.dot(matrix, (values - leading.to(tl.float32)).to(tl.bfloat16))
+        product = tl.dot(matrix, leading, product)
+    return product
+
+
+@triton.jit
+def clamp(values, low, high):
+    """Clamp to the bounds that are not None. NaN stays."""
+    if low is not None:
+        values = tl.where(values < low, low, values)
+    if high is not None:
+        values = tl.where(values > high, high, values)
+    return values
+
+
+@triton.jit
+def round_even(values):
+    """Round float32 values below 2**22 in magnitude half to even."""
+    return (values + 12582912.0) - 12582912.0  # 1.5 * 2**23: the sum has no bits left for a fraction
+
+
+@triton.jit
+def divide(values, step):
+    """Divide by a scalar, rounded as IEEE does, in five instructions: Markstein's correction of a product."""
+    if _INTERPRETED:  # which has no fused multiply-add
+        quotient = tl.div_rn(values, step)
+    else:
+        inverse = tl.div_rn(1.0, step)
+        product = values * inverse
+        corrected = tl.fma(tl.fma(-product, step, values), inverse, product)
+        quotient = tl.where(corrected == corrected, corrected, product)  # infinities have no remainder
+    return quotient
+
+
+@triton.jit
+def to_int8(values, step, low, high):
+    """Round to the levels ``low ... high`` of a grid, 128 lower if ``high`` is above 127. NaN is level 0."""
+    levels = divide(values, step)
+    levels = tl.minimum(tl.maximum(tl.where(levels == levels, levels, 0.0), low), high)
+    # 1.5 * 2**23, or 128 less, leaves the rounded level in the low byte of the float: no conversion.
+    return (levels + tl.where(high > 127, 12582784.0, 12582912.0)).to(tl.int32, bitcast=True).to(tl.int8)
