@@ -13,8 +13,8 @@ from .tile import clamp, map_offsets, pixels, positions_of, to_int8, transform
 
 __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
 
-_COUNTS = ['tiles', 'patches_w', 'height', 'columns', 'positions', 'all_positions', 'stride_b', 'stride_c', 'stride_h',
-           'stride_w']
+_COUNTS = ['taps', 'tiles', 'patches_w', 'height', 'columns', 'positions', 'all_positions', 'stride_b', 'stride_c',
+           'stride_h', 'stride_w']
 
 
 @triton.jit
@@ -30,8 +30,8 @@ def _tap(x_ptr, weight_ptr, row, column, channel, tap, height, width, stride_c, 
 
 @triton.jit(do_not_specialize=_COUNTS)
 def _depthwise_kernel(x_ptr, weight_ptr, bias_ptr, low, high, matrix_ptr, coefficients_ptr, norms_ptr, top_ptr,
-                      order_ptr, tiles, patches_w, height, columns, positions, all_positions, stride_b, stride_c,
-                      stride_h, stride_w, C: tl.constexpr, LEVELS: tl.constexpr, UNIT: tl.constexpr,
+                      order_ptr, taps, tiles, patches_w, height, columns, positions, all_positions, stride_b,
+                      stride_c, stride_h, stride_w, C: tl.constexpr, LEVELS: tl.constexpr, UNIT: tl.constexpr,
                       ALIGN: tl.constexpr, GRAIN: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
                       BLOCK: tl.constexpr, PRECISION: tl.constexpr):
     """Filter a tile, clamp, transform, store; sum the squares over channels in a fixed order. Grid: (B * tiles,)."""
@@ -52,7 +52,8 @@ def _depthwise_kernel(x_ptr, weight_ptr, bias_ptr, low, high, matrix_ptr, coeffi
         y = tl.zeros((64, BLOCK), tl.float32)
         if bias_ptr is not None:
             y += tl.load(bias_ptr + channel, mask=real, other=0.0).to(tl.float32)[None, :]
-        for vertical in range(TAPS):
+        # The compiler must not know that there are 5 lines: it would unroll them and run out of registers.
+        for vertical in range(TAPS if TAPS <= 3 else taps):
             above = row + (vertical - TAPS // 2) * DILATION
             for horizontal in tl.static_range(TAPS):
                 y += _tap(x_ptr, weight_ptr, above, column + (horizontal - TAPS // 2) * DILATION, channel,
@@ -94,14 +95,14 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     coefficients = x.new_empty(batch, height * width, channels)
     norms = x.new_empty(batch, height * width, dtype=torch.float32)
     first, *deeper = tilings(height, width, levels, x.device)
-    taps, bias = weight.detach().flatten(1).t().contiguous(), None if bias is None else bias.contiguous()
+    kernel, bias = weight.detach().flatten(1).t().contiguous(), None if bias is None else bias.contiguous()
     top = top_map(x, first) if deeper else None
     layout, config = layout_of(x), configuration('depthwise_haar', x)
     sizes, options = geometry(x, layout, first)
     _, blocks = blocked(config, channels)
-    launch(_depthwise_kernel, (batch * first.tiles, ), x, x, taps, bias, low, high,
+    launch(_depthwise_kernel, (batch * first.tiles, ), x, x, kernel, bias, low, high,
            matrix(first.levels, False, torch.float32 if x.dtype == torch.float32 else torch.bfloat16, x.device),
-           coefficients, norms, top, first.order, *sizes, height * width, *layout.strides, **options,
+           coefficients, norms, top, first.order, weight.shape[-1], *sizes, height * width, *layout.strides, **options,
            TAPS=weight.shape[-1], DILATION=dilation, **blocks, PRECISION=precision(x.device, x.dtype))
     if deeper:
         everything = torch.arange(height * width, dtype=torch.int32, device=x.device).expand(batch, -1)
