@@ -80,6 +80,7 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
                         clip_gradient: bool, alpha_scale: float) -> tuple[Tensor, Tensor]:
     """Compute :func:`mmwcc.kernels.fake_quant_backward` of float32 values."""
     x, grad = _dense(x), grad.detach()
+    passed = None if clip_gradient else grad.clone()
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = empty_like(x).copy_(grad)
     step, low, high = _grid(clip_alpha, signed, bits, symmetric)
@@ -88,4 +89,4 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     _gradient_kernel(count, thread_count(count), _flat(grad), _flat(x), step, low, high, clip_gradient, _flat(grad_x),
                      sums)
     total = sums.sum(dtype=np.float64) / high * alpha_scale
-    return grad_x, torch.full_like(clip_alpha, total)
+    return grad_x if clip_gradient else passed, torch.full_like(clip_alpha, total)

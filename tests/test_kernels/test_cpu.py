@@ -150,6 +150,7 @@ def test_fake_quant_kernels_equal_the_references(layout, signed, symmetric, clip
     grad_x, grad_alpha = cpu_fake_quant.fake_quant_backward(grad, *arguments)
     expected_x, expected_alpha = fake_quant._fake_quant_backward(grad, *arguments)
     assert torch.equal(grad_x, expected_x)
+    assert grad_x.stride() == expected_x.stride()
     torch.testing.assert_close(grad_alpha, expected_alpha, rtol=1e-5, atol=1e-3)
 
 
