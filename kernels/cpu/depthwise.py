@@ -15,12 +15,14 @@ from torch import Tensor
 
 from ..layout import padded_size
 from .memory import as_map, empty
+from .patch import split_cell
+from .rounding import round_row
 from .simd import LANES, address, clamp, first_lanes, hold, load, only, splat, store, total, transpose_tile
 from .threads import fork, thread_count
 
 __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
 
-_HALF, _ZERO = np.float32(0.5), np.float32(0)
+_ZERO = np.float32(0)
 
 _jit = numba.njit(cache=True, nogil=True, error_model='numpy')
 _inline = numba.njit(cache=True, nogil=True, error_model='numpy', forceinline=True)
@@ -45,15 +47,6 @@ def _filter(source, corner, across, down, size, dilation, kernel, channel, chann
 
 
 @_inline
-def _split(a, b, c, d):
-    """Transform 2x2 pixels into average, cH, cV and cD."""
-    half = splat(_HALF)
-    total_even, change_even, total_odd, change_odd = a + c, a - c, b + d, b - d
-    return ((total_even + total_odd) * half, (change_even + change_odd) * half, (total_even - total_odd) * half,
-            (change_even - change_odd) * half)
-
-
-@_inline
 def _filtered(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, inside, mask):
     """Filter and transform a cell. ``inside`` is None, or tells whether its right and its lower pixels are in the map.
     """
@@ -64,7 +57,7 @@ def _filtered(source, corner, across, down, size, dilation, kernel, channel, cha
             b, d = zero, zero
         if not inside[1]:
             c, d = zero, zero
-    return _split(only(a, mask), only(b, mask), only(c, mask), only(d, mask))
+    return split_cell(only(a, mask), only(b, mask), only(c, mask), only(d, mask))
 
 
 @_inline
@@ -98,8 +91,8 @@ def _first_cell(source, corner, across, down, size, dilation, kernel, channel, c
 
 @_inline
 def _averages(source, corner, across, down):
-    return _split(load(source, corner, None), load(source, corner + across, None), load(source, corner + down, None),
-                  load(source, corner + down + across, None))
+    return split_cell(load(source, corner, None), load(source, corner + across, None),
+                      load(source, corner + down, None), load(source, corner + down + across, None))
 
 
 @_inline
@@ -259,12 +252,7 @@ def _gather_kernel(count, threads, *arguments):
 @_jit
 def _gather_int8_lines(begin, end, coefficients, kept, channels, step, low, high, shift, rows):
     for row in range(begin, end):
-        start, to = kept[row] * channels, row * channels
-        for n in range(channels):
-            value = coefficients[start + n] / step
-            value = low if value < low else high if value > high else value
-            value = _ZERO if np.isnan(value) else np.rint(value)
-            rows[to + n] = np.int8(value - shift)
+        round_row(coefficients, kept[row] * channels, (step, low, high, shift), rows, row * channels, channels)
 
 
 @_jit

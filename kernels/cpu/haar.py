@@ -33,9 +33,8 @@ def _norms_strips(begin, end, x, channels_last, shape, levels, block, norms):
     pixels, low = np.empty(side * length * block, np.float32), np.empty(area // 4 * block, np.float32)
     spare = np.empty(max(1, area // 16) * block, np.float32)
     for strip in range(begin, end):
-        image, top, left, patch = strip_of(strip, shape, levels)
-        direct = channels_last and top + side <= height and left + length <= width
-        members = min(length // side, (width - left + side - 1) // side)
+        image, top, left, patch, members, inside = strip_of(strip, shape, levels)
+        direct = channels_last and inside
         start = image * positions + patch * area
         flat_norms[start:start + members * area] = 0
         for first in range(0, channels, block):
@@ -66,9 +65,8 @@ def _pack_strips(begin, end, x, channels_last, shape, levels, block, slot, grid,
     pixels, low = np.empty(side * length * block, np.float32), np.empty(area // 4 * block, np.float32)
     spare, details = np.empty(max(1, area // 16) * block, np.float32), np.empty(3 * block, np.float32)
     for strip in range(end - 1, begin - 1, -1):
-        image, top, left, patch = strip_of(strip, shape, levels)
-        direct = channels_last and top + side <= height and left + length <= width
-        members = min(length // side, (width - left + side - 1) // side)
+        image, top, left, patch, members, inside = strip_of(strip, shape, levels)
+        direct = channels_last and inside
         start = image * positions + patch * area
         if flat_slot[start:start + members * area].max() < 0:
             continue
@@ -111,9 +109,8 @@ def _unpack_strips(begin, end, packed, slot, bias, channels_last, shape, levels,
     pixels, zeros = np.empty(side * length * block, np.float32), np.zeros(block, np.float32)
     one, other = np.empty(area // 4 * block, np.float32), np.empty(area // 4 * block, np.float32)
     for strip in range(end - 1, begin - 1, -1):
-        image, top, left, patch = strip_of(strip, shape, levels)
-        direct = channels_last and top + side <= height and left + length <= width
-        members = min(length // side, (width - left + side - 1) // side)
+        image, top, left, patch, members, inside = strip_of(strip, shape, levels)
+        direct = channels_last and inside
         rows, cols = min(side, height - top), min(length, width - left)
         for first in range(0, channels, block):
             count = min(block, channels - first)

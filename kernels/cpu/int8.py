@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .memory import empty
+from .rounding import round_row
 from .simd import transpose_tile
 from .threads import fork, thread_count
 
@@ -19,16 +20,6 @@ _TILE = 64  # pixels and channels of a contiguous map that are transposed at a t
 _SUMS = 1 << 20  # sums scaled at a time, 4 MB: they are still in the cache when they are read again
 _EXACT = 1024  # products of int8 vectors of that many elements are at most 2**24, exact in float32
 _jit = numba.njit(cache=True, nogil=True)
-
-
-@_jit
-def _round(source, start, count, step, low, high, shift, target, at):
-    """Write the levels of ``count`` values."""
-    values, levels = source[start:start + count], target[at:at + count]
-    for n in range(count):
-        level = values[n] / step
-        level = np.rint(low if level < low else high if level > high else level)
-        levels[n] = np.int8((level if level == level else np.float32(0)) - shift)
 
 
 @_jit
@@ -47,7 +38,6 @@ def _gather(x, first, pixel, channel, count, block, pixels):
 def _quantize_tiles(begin, end, x, strides, lines, length, channels, grid, rows):
     """Round tiles of lines of ``length`` pixels, ``lines`` of them an image; strides: image, line, pixel, channel."""
     image, following, pixel, channel = strides
-    step, low, high, shift = grid
     tiles = (length + _TILE - 1) // _TILE
     for n in range(begin, end):
         line, tile = n // tiles, n % tiles * _TILE
@@ -56,14 +46,14 @@ def _quantize_tiles(begin, end, x, strides, lines, length, channels, grid, rows)
         if channel == 1:
             runs, width = (1, count * channels) if pixel == channels else (count, channels)
             for p in range(runs):
-                _round(x, start + p * pixel, width, step, low, high, shift, rows, row * channels + p * channels)
+                round_row(x, start + p * pixel, grid, rows, row * channels + p * channels, width)
         else:
             pixels = np.empty(_TILE * _TILE, np.float32)
             for first in range(0, channels, _TILE):
                 block = min(_TILE, channels - first)
                 _gather(x, start + first * channel, pixel, channel, count, block, pixels)
                 for p in range(count):
-                    _round(pixels, p * _TILE, block, step, low, high, shift, rows, (row + p) * channels + first)
+                    round_row(pixels, p * _TILE, grid, rows, (row + p) * channels + first, block)
 
 
 @_jit

@@ -9,10 +9,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from .rounding import round_row
 from .simd import LANES, address, first_lanes, load, load_either, prefetch, splat, store, stream, total, transpose_tile
 
 __all__ = [
-    'LINE', 'channel_block', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'strip_of', 'write_strip'
+    'LINE', 'channel_block', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'split_cell', 'strip_of',
+    'write_strip'
 ]
 
 LINE = 16  # pixels of a strip, at least: in a contiguous map, a cache line of one channel
@@ -25,14 +27,15 @@ _jit = numba.njit(cache=True, nogil=True, fastmath={'contract'}, error_model='nu
 
 @_jit
 def strip_of(strip, shape, levels):
-    """Return image, top and left of a strip, and the index of its first patch in the image."""
+    """Return image, top and left of a strip, its first patch in the image, its patches, and if all of it is inside."""
     _, _, height, width = shape
     side = 1 << levels
     length = max(side, LINE)
     rows, cols, strips = (height + side - 1) // side, (width + side - 1) // side, (width + length - 1) // length
     image, place = strip // (rows * strips), strip % (rows * strips)
     row, col = place // strips, place % strips * (length // side)
-    return image, row * side, col * side, row * cols + col
+    inside = (row + 1) * side <= height and col * side + length <= width
+    return image, row * side, col * side, row * cols + col, min(length // side, cols - col), inside
 
 
 def channel_block(channels: int, levels: int, direct: bool) -> int:
@@ -100,15 +103,19 @@ _index = np.uintp  # numba checks signed indices for negative values, which coun
 
 
 @_jit
-def _cell(source, a, b, c, d, n, mask):
-    """Return the average, cH, cV and cD of 2x2 pixels."""
+def split_cell(a, b, c, d):
+    """Transform 2x2 pixels, vectors of channels, into average, cH, cV and cD."""
     half = splat(_HALF)
-    upper, lower = load(source, a + n, mask), load(source, c + n, mask)
-    total_even, change_even = upper + lower, upper - lower
-    upper, lower = load(source, b + n, mask), load(source, d + n, mask)
-    total_odd, change_odd = upper + lower, upper - lower
+    total_even, change_even, total_odd, change_odd = a + c, a - c, b + d, b - d
     return ((total_even + total_odd) * half, (change_even + change_odd) * half, (total_even - total_odd) * half,
             (change_even - change_odd) * half)
+
+
+@_jit
+def _cell(source, a, b, c, d, n, mask):
+    """Read 2x2 pixels and transform them."""
+    return split_cell(load(source, a + n, mask), load(source, b + n, mask), load(source, c + n, mask),
+                      load(source, d + n, mask))
 
 
 @_jit
@@ -274,11 +281,7 @@ def _emit(details, start, grid, packed, at, count):
     if not quantized:
         _copy(address(details), start, address(packed), at, count)
         return
-    start, at, count = _index(start), _index(at), _index(count)
-    for n in range(count):
-        value = details[start + n] / step
-        value = low if value < low else high if value > high else value
-        packed[at + n] = np.rint(value) if value == value else _ZERO
+    round_row(details, start, (step, low, high, _ZERO), packed, at, count)
 
 
 @_jit
