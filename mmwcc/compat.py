@@ -13,13 +13,18 @@ repairs:
 4. From 2.6 on, ``torch.load`` refuses classes it does not know, among them those in the checkpoints that mmengine
    itself writes, so that they can be neither resumed nor tested. Exactly those classes are allowed: mmengine's
    ``HistoryBuffer`` with its four statistics, and NumPy arrays and scalars of numbers.
+5. ``mmengine.analysis``, and with it ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the
+   OpenMMLab projects, count mmwcc's operators, which they would take for nothing.
 """
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import functools
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import pickle
 import sys
@@ -141,15 +146,67 @@ def _get_statistic(owner: type, name: str):
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
+def _count_operators(complexity_analysis) -> None:
+    """Change ``mmengine.analysis.complexity_analysis``: enter mmwcc's operators into its tables."""
+    for operator in _PRODUCTS + _TRANSFORMS:
+        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, functools.partial(_count, operator))
+    for operator in _PRODUCTS:
+        complexity_analysis._DEFAULT_SUPPORTED_ACT_OPS.setdefault(operator,
+                                                                  complexity_analysis.generic_activation_jit())
+
+
+def _count(operator: str, inputs: list, outputs: list):
+    # Imported when the first one is counted: mmengine may be loaded while mmwcc's own rooms are.
+    return importlib.import_module('mmwcc.compression.complexity').HANDLERS[operator](inputs, outputs)
+
+
+_PRODUCTS = ('prim::PythonOp._QuantizedProduct', 'mmwcc::int8_linear')
+_TRANSFORMS = ('mmwcc::haar_pack', 'mmwcc::haar_pack_int8', 'mmwcc::haar_unpack', 'mmwcc::depthwise_haar')
+
+
 def _version(module) -> tuple[int, int]:
     major, minor = str(module.__version__).split('.')[:2]
     return int(major), int(minor)
+
+
+def _register_safetensors(checkpoint) -> None:
+    """Change ``mmengine.runner.checkpoint``: its loader is chosen by a pattern of the whole path."""
+    checkpoint.CheckpointLoader.register_scheme(prefixes=r'[^:]*\.safetensors$', loader=load_from_safetensors, force=True)
+
+
+def load_from_safetensors(filename: str, map_location=None) -> dict:
+    """Return the weights of a .safetensors file as ``state_dict``, and as ``meta`` what the JSON beside it holds.
+
+    Args:
+        filename: Path of the file.
+        map_location: Device of the weights, as in :func:`torch.load`. Defaults to None, the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RuntimeError: If the JSON belongs to other weights.
+    """
+    from safetensors.torch import load_file
+    filename = os.path.expanduser(filename)
+    if not os.path.isfile(filename):
+        raise FileNotFoundError(f'{filename} does not exist. Check the path.')
+    content, beside = {}, f'{os.path.splitext(filename)[0]}.json'
+    if os.path.isfile(beside):
+        with open(beside, encoding='utf-8') as stream:
+            content = json.load(stream)
+        with open(filename, 'rb') as stream:
+            digest = hashlib.sha256(stream.read()).hexdigest()
+        if content.get('sha256', digest) != digest:
+            raise RuntimeError(f'{beside} describes other weights than those in {filename}: their sha256 is {digest}, not '
+                               f"{content['sha256']}. Copy both files again, or publish them again.")
+    return dict(meta=content.get('meta', {}), state_dict=load_file(filename, str(map_location or 'cpu')))
 
 
 _CHANGES = {
     'mmengine.config.utils': _register_packages,
     'mmengine.utils.package_utils': _repair_lookups,
     'mmengine.logging.history_buffer': _allow_checkpoint_classes,
+    'mmengine.runner.checkpoint': _register_safetensors,
+    'mmengine.analysis.complexity_analysis': _count_operators,
     'torch.serialization': _allow_checkpoint_classes,
 }
 

@@ -12,6 +12,8 @@ __all__ = ['CompressionConfig', 'Rule']
 
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
+_SEPARATE_KEYS = ('rules', 'init', 'input_shape')
+_LEAN_KEYS = ('input_shape', )
 _QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
 
@@ -43,8 +45,8 @@ class Rule:
     changes: dict
 
     @classmethod
-    def parse(cls, rule: dict) -> Rule:
-        """Check one entry of ``rules``.
+    def parse(cls, rule: dict, keys: Iterable[str] = _RULE_KEYS) -> Rule:
+        """Check one entry of ``rules``, which may have these keys.
 
         Raises:
             TypeError: If the rule is not a dict.
@@ -56,7 +58,7 @@ class Rule:
         if 'pattern' not in rule:
             raise ValueError(f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
                              r"layer names, for example pattern=r'decode_head\..*'.")
-        _check_keys('compression rule', rule, _RULE_KEYS)
+        _check_keys('compression rule', rule, keys)
         changes = {key: value for key, value in rule.items() if key != 'pattern'}
         for role in _QUANTIZERS:
             _check_mapping('compression rule', role, changes.get(role))
@@ -100,6 +102,12 @@ class CompressionConfig:
         only_if_faster: ``dict(input_shape=(height, width), table=None)``: compress by wavelets only where a measured
             table says that this is faster for images of that size, see :mod:`mmwcc.compression.speed`. Defaults to
             None, wherever the other keys say.
+        separate: ``dict(rules=[], init='svd', input_shape=None)``: split k x k convolutions into depthwise and 1x1 ones
+            before, except those that keep_dense names, see :func:`mmwcc.compression.separate_convs`. ``dict()`` takes
+            the defaults. Defaults to None, leave them.
+        lean_activations: ``dict(input_shape=(64, 64))``: let activations that only wavelet compressed layers read keep
+            masks for backward, see :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults
+            to None, leave them.
 
     Raises:
         TypeError: If a value is of the wrong kind.
@@ -113,6 +121,8 @@ class CompressionConfig:
     rules: tuple[Rule, ...] = field(default=())
     integer: bool = False
     only_if_faster: OnlyIfFaster | None = None
+    separate: dict | None = None
+    lean_activations: dict | None = None
 
     @classmethod
     def parse(cls, compression: dict) -> CompressionConfig:
@@ -122,8 +132,10 @@ class CompressionConfig:
                             'configs/_base_/compression, for example wcc_w8a8_k50.py.')
         compression = _plain(compression)
         _check_keys('compression', compression, (f.name for f in fields(cls)))
-        for key in ('pointwise', 'other', *_QUANTIZERS):
+        for key in ('pointwise', 'other', 'separate', 'lean_activations', *_QUANTIZERS):
             _check_mapping('compression', key, compression.get(key))
+        _check_keys('compression separate', compression.get('separate') or {}, _SEPARATE_KEYS)
+        _check_keys('compression lean_activations', compression.get('lean_activations') or {}, _LEAN_KEYS)
         for key in ('keep_dense', 'rules'):
             if not isinstance(compression.get(key, ()), (list, tuple)):
                 raise TypeError(f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].')

@@ -1,81 +1,36 @@
 """Conversion of a model in place: convolutions become compressed ones, under the same names and weights."""
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
-
 from torch import nn
 
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d, is_eligible
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
 from mmwcc.registry import MODELS
 
 from .config import WAVELET_TYPE, CompressionConfig
 from .integer import INTEGER_LAYERS, integer_skeleton
+from .layer_names import convolutions, dense_names, geometry, is_plain, matches, no_match
+from .lean import lean_activations
 from .report import CompressionReport, LayerReport, announce
+from .separate import separate_convs
 from .speed import SpeedJudge
 
-__all__ = ['compress_model', 'compressed_layers', 'describe_layer']
+__all__ = ['compress_model', 'compressed_layers', 'describe_layer', 'unwrapped']
 
 _COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 _LISTED = (*_COMPRESSED, *INTEGER_LAYERS)
 _WAVELET_NAMES = (WAVELET_TYPE, WAVELET_TYPE.removeprefix('mmwcc.'))
-# What OpenMMLab's heads call the convolution that predicts.
-_PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
-                        r'centerness|objectness|cls_out|reg_out|logits|predictor)')
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return what is inside of DDP and mmengine's wrappers."""
+    while isinstance(getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
+        model = model.module
+    return model
 
 
 def compressed_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the compressed layers of a model by qualified name, looking through DDP and mmengine's wrappers."""
-    while isinstance(getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
-        model = model.module
-    return {name: module for name, module in model.named_modules() if isinstance(module, _LISTED)}
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Tell whether a module computes exactly what ``nn.Conv2d`` does (mmcv's wrapper only adds empty batches)."""
-    kind = type(module)
-    if not isinstance(module, nn.Conv2d) or kind._conv_forward is not nn.Conv2d._conv_forward:
-        return False
-    return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == ('mmcv.cnn.bricks.wrappers',
-                                                                                    'Conv2d')
-
-
-def _prediction_layers(names: list[str]) -> set[str]:
-    """Find the last layers: the predictors of every head by their names, else the last convolution defined."""
-    predictors = {name for name in names
-                  if 'head' in name and any(_PREDICTOR.fullmatch(part) for part in name.split('.')[-2:])}
-    return predictors or set(names[-1:])
-
-
-def _wavelet_pieces(model: nn.Module) -> dict[str, str]:
-    """Map the convolutions inside every :class:`WaveletConv2d` to its name: they are the first or the last together."""
-    return {f'{name}.pieces.{i}': name for name, module in model.named_modules(remove_duplicate=False)
-            if isinstance(module, WaveletConv2d) for i in range(len(module.pieces))}
-
-
-def _dense_names(config: CompressionConfig, names: list[str], wholes: dict[str, str]) -> dict[str, str]:
-    """Resolve ``keep_dense`` to layer names, each with the entry that named it."""
-    dense = {}
-    layers = list(dict.fromkeys(wholes.get(name, name) for name in names))
-    for entry in config.keep_dense:
-        if entry in ('first', 'last'):
-            chosen = set(layers[:1]) if entry == 'first' else _prediction_layers(layers)
-            found = {name for name in names if wholes.get(name, name) in chosen}
-        else:
-            found = {name for name in names if name == entry or re.fullmatch(entry, name)}
-            if not found:
-                raise ValueError(_no_match('keep_dense entry', entry, names))
-        dense.update(dict.fromkeys(found, entry))
-    return dense
-
-
-def _no_match(what: str, pattern: str, names: list[str]) -> str:
-    plain = pattern.replace('\\', '')
-    nearest = get_close_matches(plain, names, n=1, cutoff=0.4)
-    hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
-    shown = ', '.join(names[:40]) + (f', ... ({len(names) - 40} more)' if len(names) > 40 else '')
-    return (f'compress_model: the {what} {pattern!r} matches no convolution; it must match a whole qualified name.'
-            f'{hint} Convolutions of this model: {shown}.')
+    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, _LISTED)}
 
 
 def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reason: str = '') -> LayerReport:
@@ -89,16 +44,8 @@ def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reas
     """
     bits = {role: getattr(getattr(module, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')}
     after = type(module).__name__ if isinstance(module, _COMPRESSED) else 'dense'
-    return LayerReport(name, before or _geometry(module), after, bits['weight_quant'], bits['act_quant'],
+    return LayerReport(name, before or geometry(module), after, bits['weight_quant'], bits['act_quant'],
                        getattr(module, 'keep_ratio', None), module.weight.numel(), reason)
-
-
-def _geometry(conv: nn.Conv2d) -> str:
-    height, width = conv.kernel_size
-    stride = '' if conv.stride == (1, 1) else f'/{conv.stride[0]}'
-    dilation = '' if conv.dilation == (1, 1) else f' d{conv.dilation[0]}'
-    groups = '' if conv.groups == 1 else f' g{conv.groups}'
-    return f'Conv2d {height}x{width}{stride}{dilation}{groups}'
 
 
 def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:
@@ -111,7 +58,7 @@ def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:
     try:
         return layer_type.from_conv2d(conv, **arguments)
     except (TypeError, ValueError) as error:
-        raise type(error)(f'compress_model: {name} ({_geometry(conv)}) cannot become {kind}: {error}') from error
+        raise type(error)(f'compress_model: {name} ({geometry(conv)}) cannot become {kind}: {error}') from error
 
 
 def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True) -> CompressionReport:
@@ -141,20 +88,22 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         '3 convolutions: 1 WaveletCompressedConv2d, 2 dense'
     """
     config = CompressionConfig.parse(compression)
-    modules = {name: module for name, module in model.named_modules(remove_duplicate=False)
-               if isinstance(module, nn.Conv2d)}
+    modules = convolutions('compress_model', model)
+    if config.separate is not None:
+        # Entries that match nothing yet may name the new layers; those that match nothing then are refused below.
+        keep_dense = [entry for entry in config.keep_dense
+                      if entry in ('first', 'last') or any(matches(entry, name) for name in modules)]
+        separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=verbose)
+        modules = convolutions('compress_model', model)
     names = list(modules)
-    if not names or '' in modules:
-        raise ValueError(f'compress_model: the model must contain convolutions (nn.Conv2d), got {type(model).__name__}'
-                         ' with none inside. Put a single layer into nn.Sequential, or use its class directly.')
     for rule in config.rules:
         if not any(rule.matches(name) for name in names):
-            raise ValueError(_no_match('rule', rule.pattern, names))
-    dense = _dense_names(config, names, _wavelet_pieces(model))
+            raise ValueError(no_match('compress_model', 'rule', rule.pattern, names))
+    dense = dense_names('compress_model', model, config.keep_dense, names)
     judge = None if config.only_if_faster is None else SpeedJudge(model, config.only_if_faster)
     report, replaced = CompressionReport(), {}
     for name, module in modules.items():
-        before, reason = _geometry(module), ''
+        before, reason = geometry(module), ''
         if id(module) not in replaced:
             replaced[id(module)], reason = _replacement(name, module, config, dense, judge)
         layer = replaced[id(module)]
@@ -164,8 +113,11 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         report.append(describe_layer(name, layer, before, reason))
     if config.integer:
         report = integer_skeleton(model, report)
+    lean = [] if config.lean_activations is None else lean_activations(model, **config.lean_activations)
     if verbose:
         announce(f'Compressed {type(model).__name__}:\n{report}')
+        if lean:
+            announce(f'Activations that keep masks for backward: {len(lean)}')
     return report
 
 
@@ -177,7 +129,7 @@ def _replacement(name: str, module: nn.Conv2d, config: CompressionConfig, dense:
     if name in dense:
         return module, f'keep_dense {dense[name]!r}'
     eligible = is_eligible(module.kernel_size, module.padding, module.groups)
-    if not _is_plain(module):
+    if not is_plain(module):
         return module, f'{type(module).__name__} has a forward of its own'
     layer_config, reason = config.layer_config(name, eligible), ''
     if judge is not None and layer_config is not None and eligible and layer_config['type'] in _WAVELET_NAMES:

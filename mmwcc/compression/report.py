@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ['CompressionReport', 'LayerReport', 'announce']
+__all__ = ['CompressionReport', 'LayerReport', 'aligned', 'announce']
 
 
 def announce(text: str) -> None:
@@ -15,6 +16,21 @@ def announce(text: str) -> None:
         sys.modules['mmengine.logging'].print_log(text, logger='current')
     else:
         print(text)
+
+
+def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> list[str]:
+    """Return the lines of a table: the header, a rule, the rows.
+
+    Args:
+        cells: Rows of cells, the header first.
+        numeric: Columns to align on the right. Defaults to none.
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ['  '.join(cell.rjust(width) if column in numeric else cell.ljust(width)
+                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+             for row in cells]
+    lines.insert(1, '-' * max(map(len, lines)))
+    return lines
 
 
 @dataclass(frozen=True)
@@ -61,10 +77,4 @@ class CompressionReport(list):
             bits = [str(b) if b != 32 else '-' for b in (layer.weight_bits, layer.act_bits)]
             keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
             cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
-        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-        numeric = range(3, 7)
-        lines = ['  '.join(cell.rjust(width) if column in numeric else cell.ljust(width)
-                           for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-                 for row in cells]
-        lines.insert(1, '-' * max(map(len, lines)))
-        return '\n'.join([*lines, self.summary()])
+        return '\n'.join([*aligned(cells, numeric=range(3, 7)), self.summary()])

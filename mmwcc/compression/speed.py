@@ -1,7 +1,6 @@
 """Which layers wavelet compression makes faster, by a table that was measured on one machine."""
 from __future__ import annotations
 
-import inspect
 import json
 import math
 from bisect import bisect_right
@@ -9,10 +8,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from mmwcc.kernels import padded_size
+
+from .probe import example_input, tensor_mode, undisturbed
 
 __all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable', 'map_sizes']
 
@@ -130,30 +130,21 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d,
         ValueError: If the model cannot run on such an input.
     """
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    weight = convolutions[0].weight
-    shape = (1, *((convolutions[0].in_channels, ) if len(input_shape) == 2 else ()), *input_shape)
+    image = example_input(model, input_shape)
     sizes: dict[nn.Conv2d, list[tuple[int, int]]] = {}
 
     def record(module, inputs, output) -> None:
         sizes.setdefault(module, []).append(tuple(output.shape[-2:]))
 
-    mode = dict(mode='tensor') if 'mode' in inspect.signature(model.forward).parameters else {}
-    training = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_hook(record) for module in convolutions]
     try:
-        for module in training:
-            module.training = False
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            model(torch.zeros(shape, dtype=weight.dtype, device=weight.device), **mode)
+        with undisturbed(model):
+            for module in convolutions:
+                module.register_forward_hook(record)
+            model(image, **tensor_mode(model))
     except Exception as error:  # whatever the model says
-        raise ValueError(f'only_if_faster: {type(model).__name__} must run on zeros of shape {shape} to show the sizes '
-                         f'of its maps, but {type(error).__name__}: {error}. Give the shape of its input, or drop '
-                         'only_if_faster and keep layers dense by rules.') from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, flag in training.items():
-            module.training = flag
+        raise ValueError(f'only_if_faster: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
+                         f'show the sizes of its maps, but {type(error).__name__}: {error}. Give the shape of its '
+                         'input, or drop only_if_faster and keep layers dense by rules.') from error
     return sizes
 
 

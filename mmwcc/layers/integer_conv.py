@@ -35,14 +35,14 @@ def integer_obstacle(layer: nn.Module) -> str:
     return ''
 
 
-def _act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
+def act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
     """Return step, lowest and highest level of an initialized activation quantizer."""
     clip, signed, spec = quantizer.arguments(torch.zeros(1))
     step, low, high = grid(torch.float32, clip.detach().float(), signed, spec.bits, spec.symmetric)
     return step.reshape(()), int(low), int(high)
 
 
-def _integer_weight(owner: str, quantizer: UniformQuantizer, weight: Tensor) -> tuple[Tensor, Tensor]:
+def integer_weight(owner: str, quantizer: UniformQuantizer, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 levels (O, C) and the step of each output channel (O,) of an initialized weight quantizer."""
     weight = weight.detach().float()
     clip, signed, spec = quantizer.arguments(weight)
@@ -121,8 +121,8 @@ class _IntegerConv(nn.Module):
             if not bool(getattr(layer, role).initialized):
                 raise RuntimeError(f'{owner}: {role} must have learned its clip, got one that is not initialized. Load '
                                    'a compressed checkpoint, or train or calibrate the model first.')
-        levels, weight_step = _integer_weight(owner, layer.weight_quant, layer.weight)
-        step, low, high = _act_grid(layer.act_quant)
+        levels, weight_step = integer_weight(owner, layer.weight_quant, layer.weight)
+        step, low, high = act_grid(layer.act_quant)
         scale = step.double().to(weight_step.device) * weight_step
         self.to(layer.weight.device)
         self.weight.copy_(levels)

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from mmwcc import kernels
 from mmwcc.functional import kept_positions, multiply_rows, pack
 
+from .lean_activation import LeanReLU, LeanReLU6
 from .wavelet_compressed_conv import WaveletCompressedConv2d
 
 __all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
 
-_BOUNDS = {nn.Identity: (None, None), nn.ReLU: (0.0, None), nn.ReLU6: (0.0, 6.0)}
+_BOUNDS = {nn.Identity: (None, None), nn.ReLU: (0.0, None), LeanReLU: (0.0, None), nn.ReLU6: (0.0, 6.0),
+           LeanReLU6: (0.0, 6.0)}
 
 
 def clamp_bounds(activation: nn.Module | None) -> tuple[float | None, float | None] | None:
@@ -49,6 +51,7 @@ class FoldedConv(nn.Module):
         if self.compressed:
             self.keep_ratio, self.levels, self.selection = conv.keep_ratio, conv.levels, conv.selection
         self.act_quant = getattr(conv, 'act_quant', None)
+        self.weight_bits = getattr(getattr(conv, 'weight_quant', None), 'bits', 32)  # of the weight before folding
         self.activation, self.bounds = activation, clamp_bounds(activation)
         weight, bias = self._fold(conv, norm)
         self.register_buffer('weight', weight)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmwcc.functional.quantization import QuantizationSpec, quantize
 
-from .calibration import CALIBRATIONS, choose_clip, measure
+from .calibration import CALIBRATIONS, Magnitudes, choose_clip, join, measure
 
 __all__ = ['UniformQuantizer']
 
@@ -20,9 +20,10 @@ class UniformQuantizer(nn.Module, ABC):
     """Fake-quantize a tensor on a uniform grid with one learned clip.
 
     Subclasses say how gradients flow (:meth:`spec`) and what is quantized (weights or activations). The clip starts
-    from the first training batch: the buffer ``initialized`` remembers that in the checkpoint (0: not yet, 1: on
-    values, 2: on wavelet coefficients), so a resumed run does not calibrate again. In evaluation an uninitialized
-    quantizer uses the clip of the batch at hand, with a warning, and stores nothing.
+    from the first training batch, or from several between :meth:`begin_calibration` and :meth:`end_calibration`: the
+    buffer ``initialized`` remembers that in the checkpoint (0: not yet, 1: on values, 2: on wavelet coefficients), so a
+    resumed run does not calibrate again. In evaluation an uninitialized quantizer uses the clip of the batch at hand,
+    with a warning, and stores nothing.
 
     Args:
         bits: Width in 2 ... 16, or 32 for no quantization. Can be set at any time.
@@ -64,6 +65,7 @@ class UniformQuantizer(nn.Module, ABC):
         self.register_buffer('initialized', torch.tensor(0, dtype=torch.uint8))
         self.register_buffer('signed', torch.tensor(signed is not False, dtype=torch.uint8),
                              persistent=not self.shared_between_ranks)
+        self._seen: Magnitudes | None = None  # of all values since calibration began; None while none goes on
         self._known: bool | None = None  # signedness, once `initialized` was seen to be set: spares device reads
 
     @property
@@ -120,13 +122,13 @@ class UniformQuantizer(nn.Module, ABC):
         This is what :func:`mmwcc.functional.quantized_linear` and :func:`~mmwcc.functional.quantized_conv2d` take.
         """
         clip, signed = self.clip_alpha, self.signed
-        if self.bits != 32 and not self._is_initialized():
+        if self.bits != 32 and (self._seen is not None or not self._is_initialized()):
             # Frozen stages of a backbone are in eval mode while the model trains.
-            if self.training or (torch.is_grad_enabled() and not clip.requires_grad):
+            if self._seen is not None or self.training or (torch.is_grad_enabled() and not clip.requires_grad):
                 self.calibrate(x)
             else:
                 _warn_uninitialized(type(self).__name__)
-                clip, signed, _ = self._choose(x)
+                clip, signed, _ = self._choose(self._measure(x))
         return clip, signed, self.spec(x)
 
     def _is_initialized(self) -> bool:
@@ -140,9 +142,12 @@ class UniformQuantizer(nn.Module, ABC):
         self._known = bool(self.signed) if known else None
 
     @torch.no_grad()
-    def _choose(self, x: Tensor) -> tuple[Tensor, Tensor, bool]:
-        """Return clip and signedness for ``x``, and whether anything could be learned from it."""
-        magnitudes = measure(self.prepare(x.detach()), reduce=not self.shared_between_ranks)
+    def _measure(self, x: Tensor) -> Magnitudes:
+        return measure(self.prepare(x.detach()), reduce=not self.shared_between_ranks)
+
+    @torch.no_grad()
+    def _choose(self, magnitudes: Magnitudes) -> tuple[Tensor, Tensor, bool]:
+        """Return clip and signedness for a histogram, and whether anything could be learned from it."""
         signed = magnitudes.negative if self._decides_sign else self.signed.bool()
         if self.calibration is None:
             return self.clip_alpha, signed, True
@@ -155,16 +160,34 @@ class UniformQuantizer(nn.Module, ABC):
     def calibrate(self, x: Tensor) -> None:
         """Set the clip and the signedness from ``x`` (of all ranks together) and remember that it was done.
 
-        A tensor of zeros teaches nothing and leaves the quantizer uninitialized.
+        Between :meth:`begin_calibration` and :meth:`end_calibration` the values of all calls since the beginning count.
+        Zeros alone teach nothing and leave the quantizer uninitialized.
 
         Args:
             x: Values to be quantized, any shape. With torch.distributed every rank must call this.
         """
-        clip, signed, learned = self._choose(x)
+        magnitudes = self._measure(x)
+        if self._seen is not None:
+            magnitudes = self._seen = join(self._seen, magnitudes)
+        clip, signed, learned = self._choose(magnitudes)
         self.clip_alpha.copy_(clip)
         self.signed.copy_(signed)
         self.initialized.fill_(self._domain if learned else 0)
         self._remember()
+
+    def begin_calibration(self) -> None:
+        """Forget what was learned, and learn from all values that come until :meth:`end_calibration`, in any mode.
+
+        Each batch is quantized with the clip of all values so far, so that later layers learn from what they will get.
+        """
+        device = self.clip_alpha.device
+        self._seen = measure(torch.zeros(0, device=device), reduce=False)
+        self.initialized.fill_(0)
+        self._remember()
+
+    def end_calibration(self) -> None:
+        """Keep clip and signedness as they are now."""
+        self._seen = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded to the grid, shape and dtype of ``x``."""

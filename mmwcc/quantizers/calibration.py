@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'measure']
+__all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'join', 'measure']
 
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
 """Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
@@ -57,6 +57,20 @@ def measure(x: Tensor, reduce: bool) -> Magnitudes:
         if reduce:
             dist.all_reduce(counts)
     return Magnitudes(counts, largest.double(), negative.bool())
+
+
+def join(one: Magnitudes, other: Magnitudes) -> Magnitudes:
+    """Return the histogram of the values of both, in the bins of the one that reaches further.
+
+    Each bin of the shorter one moves as a whole, to where its centre falls: by half a bin at most.
+    """
+    if one.largest < other.largest:
+        one, other = other, one
+    counts = one.counts
+    if other.largest > 0:
+        places = (other.centres / one.largest * len(counts)).long().clamp(max=len(counts) - 1)
+        counts = counts.index_add(0, places, other.counts)
+    return Magnitudes(counts, one.largest, one.negative | other.negative)
 
 
 def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: float) -> float:

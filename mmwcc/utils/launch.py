@@ -1,16 +1,18 @@
 """The steps that tools/train.py and tools/test.py share. Each refuses bad input before anything has been built."""
 from __future__ import annotations
 
+import copy
 import pickle
 import zipfile
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.registry import MODELS, RUNNERS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
+from torch import nn
 
-__all__ = ['LaunchError', 'build_runner', 'check_checkpoint', 'load_config', 'set_work_dir']
+__all__ = ['LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'load_config', 'set_work_dir']
 
 
 class LaunchError(RuntimeError):
@@ -42,6 +44,21 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     if options is not None:
         cfg.merge_from_dict(options)
     return cfg
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config as a runner does, on the CPU and without weights.
+
+    Raises:
+        LaunchError: If the config has no ``model``.
+    """
+    if 'model' not in cfg:
+        raise LaunchError(f'{cfg.filename} has no `model`. Give a config that can be trained, not one of its bases.')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = copy.deepcopy(cfg.model)
+    if 'data_preprocessor' not in settings and 'data_preprocessor' in cfg:
+        settings['data_preprocessor'] = cfg.data_preprocessor
+    return MODELS.build(settings)
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -90,6 +107,8 @@ def _damage(file: Path) -> str:
     """Return what is wrong with a checkpoint file, or an empty string."""
     if file.stat().st_size == 0:
         return 'it is empty'
+    if file.suffix == '.safetensors':
+        return _safetensors_damage(file)
     with file.open('rb') as stream:
         is_zip = stream.read(4) == b'PK\x03\x04'
     try:
@@ -108,6 +127,15 @@ def _damage(file: Path) -> str:
     except (EOFError, RuntimeError, KeyError, ValueError) as error:
         return f'torch.load says {str(error).splitlines()[0]!r}' if str(error) else 'it ends too early'
     return ''
+
+
+def _safetensors_damage(file: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(file, 'pt'):
+            return ''
+    except SafetensorError as error:
+        return f'safetensors says {str(error)!r}'
 
 
 def _refusal(file: Path, error: Exception) -> LaunchError:

@@ -14,15 +14,12 @@ import warnings
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmwcc.compression import CompressionReport, compress_model
-from mmwcc.compression.convert import describe_layer
+from mmwcc.analysis.model_facts import build_with_report
+from mmwcc.compression import CompressionReport
 from mmwcc.presets import compress, preset_names
 from mmwcc.utils import LaunchError, load_config
-
-COMPRESSED_MODEL = 'mmwcc.CompressedModel'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -65,20 +62,9 @@ def report_compression(config: Config, preset: str | None = None) -> tuple[nn.Mo
     Raises:
         ValueError: If there is no such preset, the model is compressed already, or the compression does not fit it.
     """
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    settings = dict(config.model)
-    if 'data_preprocessor' not in settings and 'data_preprocessor' in config:
-        settings['data_preprocessor'] = config.data_preprocessor
     if preset is not None:
-        settings = compress(settings, preset)
-    if settings['type'] != COMPRESSED_MODEL:
-        model = MODELS.build(settings)
-        return model, CompressionReport(describe_layer(name, module) for name, module in model.named_modules()
-                                        if isinstance(module, nn.Conv2d))
-    # What CompressedModel does, keeping the report that says why layers stay dense.
-    compression, settings['type'] = settings.pop('compression'), settings.pop('task_type')
-    model = MODELS.build(settings)
-    return model, compress_model(model, compression, verbose=False)
+        config = Config({**config.to_dict(), 'model': compress(config.model, preset)})
+    return build_with_report(config)
 
 
 def main(argv: list[str] | None = None) -> None:

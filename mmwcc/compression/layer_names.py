@@ -1,0 +1,106 @@
+"""Convolutions of a model by name: which are meant, and what they are called in reports."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from torch import nn
+
+from mmwcc.layers import SeparableConv2d, WaveletConv2d
+
+__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'no_match']
+
+# What OpenMMLab's heads call the convolution that predicts.
+_PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
+                        r'centerness|objectness|cls_out|reg_out|logits|predictor)')
+
+
+def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Return the convolutions of a model by qualified name; shared ones under all their names.
+
+    Raises:
+        ValueError: If there is none inside.
+    """
+    found = {name: module for name, module in model.named_modules(remove_duplicate=False)
+             if isinstance(module, nn.Conv2d)}
+    if not found or '' in found:
+        raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got {type(model).__name__} with '
+                         'none inside. Put a single layer into nn.Sequential, or use its class directly.')
+    return found
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Tell whether a module computes exactly what ``nn.Conv2d`` does (mmcv's wrapper only adds empty batches)."""
+    kind = type(module)
+    if not isinstance(module, nn.Conv2d) or kind._conv_forward is not nn.Conv2d._conv_forward:
+        return False
+    return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == ('mmcv.cnn.bricks.wrappers',
+                                                                                    'Conv2d')
+
+
+def _prediction_layers(names: list[str]) -> set[str]:
+    """Find the last layers: the predictors of every head by their names, else the last convolution defined."""
+    predictors = {name for name in names
+                  if 'head' in name and any(_PREDICTOR.fullmatch(part) for part in name.split('.')[-2:])}
+    return predictors or set(names[-1:])
+
+
+def _parts(model: nn.Module) -> dict[str, str]:
+    """Map the convolutions inside a layer that stands for one convolution to its name: they are the first together."""
+    return {f'{name}.{part}': name for name, module in model.named_modules(remove_duplicate=False)
+            if isinstance(module, (SeparableConv2d, WaveletConv2d))
+            for part, inner in module.named_modules(remove_duplicate=False) if isinstance(inner, nn.Conv2d)}
+
+
+def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names: list[str]) -> dict[str, str]:
+    """Resolve ``keep_dense`` to names of layers.
+
+    Args:
+        caller: Name of the function that the error speaks for.
+        model: The model.
+        keep_dense: Names, regular expressions of whole names, 'first' and 'last'.
+        names: Names of all convolutions of the model, in order.
+
+    Returns:
+        The names, each with the entry that named it.
+
+    Raises:
+        ValueError: If an entry matches nothing.
+    """
+    dense, wholes = {}, _parts(model)
+    layers = list(dict.fromkeys(wholes.get(name, name) for name in names))
+    for entry in keep_dense:
+        if entry in ('first', 'last'):
+            chosen = set(layers[:1]) if entry == 'first' else _prediction_layers(layers)
+            found = {name for name in names if wholes.get(name, name) in chosen}
+        else:
+            found = {name for name in names if matches(entry, name)}
+            if not found:
+                raise ValueError(no_match(caller, 'keep_dense entry', entry, names))
+        dense.update(dict.fromkeys(found, entry))
+    return dense
+
+
+def matches(entry: str, name: str) -> bool:
+    """Tell whether an entry is a name or a regular expression for the whole of it."""
+    return name == entry or re.fullmatch(entry, name) is not None
+
+
+def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
+    """Say that a pattern matches none of the names, and which is nearest."""
+    plain = pattern.replace('\\', '')
+    nearest = get_close_matches(plain, names, n=1, cutoff=0.4)
+    hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
+    shown = ', '.join(names[:40]) + (f', ... ({len(names) - 40} more)' if len(names) > 40 else '')
+    return (f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified name.{hint} '
+            f'Convolutions of this model: {shown}.')
+
+
+def geometry(conv: nn.Conv2d) -> str:
+    """Return kernel, stride, dilation and groups of a convolution in short, for example 'Conv2d 3x3/2 g32'."""
+    height, width = conv.kernel_size
+    stride = '' if conv.stride == (1, 1) else f'/{conv.stride[0]}'
+    dilation = '' if conv.dilation == (1, 1) else f' d{conv.dilation[0]}'
+    groups = '' if conv.groups == 1 else f' g{conv.groups}'
+    return f'Conv2d {height}x{width}{stride}{dilation}{groups}'

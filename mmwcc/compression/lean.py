@@ -1,0 +1,79 @@
+"""Activations before wavelet compressed layers that keep masks for backward instead of feature maps."""
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmwcc.layers import LeanReLU, LeanReLU6, WaveletCompressedConv2d
+
+from .probe import example_input, quantizers_off, tensor_mode, undisturbed
+
+__all__ = ['lean_activations']
+
+_LEAN = {nn.ReLU: LeanReLU, nn.ReLU6: LeanReLU6}
+
+
+def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) -> list[str]:
+    """Let ReLU and ReLU6 keep masks for backward, in place, where nothing but wavelet compressed layers reads them.
+
+    A dense convolution and the activation before it keep one tensor for backward, the input of the one being the output
+    of the other. A wavelet compressed layer keeps a fraction of the coefficients, so that the activation's output would
+    be kept for its own sake. Which layers read an activation is seen in one run on zeros; outputs and gradients stay
+    the same wherever it is used.
+
+    Args:
+        model: A compressed model.
+        input_shape: Height and width, or channels, height and width, of the zeros. Defaults to (64, 64).
+
+    Returns:
+        The qualified names of the activations that were replaced.
+
+    Raises:
+        ValueError: If the model cannot run on such an input.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), WaveletCompressedConv2d(8, 4, keep_ratio=0.25))
+        >>> lean_activations(model)
+        ['1']
+    """
+    readers = _readers(model, input_shape)
+    replaced = []
+    for name, module in list(model.named_modules()):
+        lean = _LEAN.get(type(module))
+        if lean and readers.get(module) and all(type(reader) is WaveletCompressedConv2d for reader in readers[module]):
+            parent, _, attribute = name.rpartition('.')
+            setattr(model.get_submodule(parent), attribute, lean(module.inplace))
+            replaced.append(name)
+    return replaced
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None and not isinstance(module, nn.Identity)
+
+
+def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, set[nn.Module]]:
+    """Return the modules that take the output of an activation as it is, by activation."""
+    image = example_input(model, input_shape)
+    outputs: dict[int, tuple[Tensor, nn.Module]] = {}  # the tensors too, so that no id is used twice
+    readers: dict[nn.Module, set[nn.Module]] = {}
+
+    def write(module, inputs, output) -> None:
+        outputs[id(output)] = output, module
+
+    def read(module, inputs) -> None:
+        for value in inputs:
+            if id(value) in outputs:
+                readers.setdefault(outputs[id(value)][1], set()).add(module)
+
+    try:
+        with undisturbed(model), quantizers_off(model):
+            for module in model.modules():
+                if type(module) in _LEAN:
+                    module.register_forward_hook(write)
+                elif isinstance(module, WaveletCompressedConv2d) or _is_leaf(module):
+                    module.register_forward_pre_hook(read)
+            model(image, **tensor_mode(model))
+    except Exception as error:  # whatever the model says
+        raise ValueError(f'lean_activations: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
+                         f'show what reads its activations, but {type(error).__name__}: {error}. Give the input_shape '
+                         'of its input, or leave lean_activations out.') from error
+    return readers

@@ -1,0 +1,71 @@
+"""Running a model once to look at it, without a trace left in it."""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mmwcc.quantizers import UniformQuantizer
+
+__all__ = ['example_input', 'quantizers_off', 'tensor_mode', 'undisturbed']
+
+
+def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+    """Return a batch of one image of zeros, on the device and in the dtype of the model.
+
+    Args:
+        model: The model that is to run on it.
+        input_shape: Height and width, with as many channels as the first convolution takes; or the shape of one input.
+
+    Raises:
+        ValueError: If there is no convolution to tell the channels.
+    """
+    if len(input_shape) == 2:
+        first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+        if first is None:
+            raise ValueError(f'{type(model).__name__} has no convolution that tells the channels of an input of size '
+                             f'{tuple(input_shape)}. Give the whole shape, (channels, height, width).')
+        input_shape = (first.in_channels, *input_shape)
+    parameter = next(model.parameters(), torch.empty(()))
+    return torch.zeros((1, *input_shape), dtype=parameter.dtype, device=parameter.device)
+
+
+def tensor_mode(model: nn.Module) -> dict[str, str]:
+    """Return the keyword by which models of mmengine are asked for plain tensors, or none for other models."""
+    return dict(mode='tensor') if 'mode' in inspect.signature(model.forward).parameters else {}
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Let ``model`` run in eval mode without gradients; put back training flags, hooks and random numbers."""
+    # Not model.train(): OpenMMLab's networks override it.
+    training = {module: module.training for module in model.modules()}
+    hooks = {module: [(hooks, list(hooks)) for hooks in (module._forward_pre_hooks, module._forward_hooks)]
+             for module in training}
+    try:
+        for module in training:
+            module.training = False
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+            for present, before in hooks[module]:
+                for added in set(present) - set(before):
+                    del present[added]
+
+
+@contextmanager
+def quantizers_off(model: nn.Module) -> Iterator[None]:
+    """Run without quantization: shapes stay the same, nothing calibrates, nothing warns of what is not calibrated."""
+    bits = {module: module.bits for module in model.modules() if isinstance(module, UniformQuantizer)}
+    try:
+        for quantizer in bits:
+            quantizer.bits = 32
+        yield
+    finally:
+        for quantizer, width in bits.items():
+            quantizer.bits = width

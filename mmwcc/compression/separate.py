@@ -1,0 +1,189 @@
+"""Separation of a model in place: k x k convolutions become depthwise k x k and 1x1 ones, which can be compressed."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from mmwcc.layers import SeparableConv2d
+from mmwcc.layers.separable_conv import check_init
+
+from .config import Rule
+from .layer_names import convolutions, dense_names, geometry, is_plain, no_match
+from .probe import example_input, tensor_mode, undisturbed
+from .report import aligned, announce
+
+__all__ = ['SeparatedLayer', 'SeparationReport', 'separate_convs']
+
+_RULE_KEYS = ('pattern', 'dense', 'init')
+
+
+@dataclass(frozen=True)
+class SeparatedLayer:
+    """One convolution before and after.
+
+    Attributes:
+        name: Qualified name in the model.
+        before: What it was, for example 'Conv2d 3x3/2'.
+        macs_before: Multiply-accumulate operations of the convolution: for one image where the size of the images was
+            given, else for one position of its output.
+        macs_after: The same of what stands there now.
+        error: Norm of the difference between the dense kernel and the product of the new ones, relative to the norm of
+            the dense kernel; None where it stays, or starts at random.
+        reason: Why it stays dense, or empty.
+    """
+    name: str
+    before: str
+    macs_before: int
+    macs_after: int
+    error: float | None = None
+    reason: str = ''
+
+
+class SeparationReport(list):
+    """The :class:`SeparatedLayer` of every convolution of a model, shared ones once; prints as a table.
+
+    Attributes:
+        whole: Whether operations are those for one image.
+    """
+
+    whole = False
+
+    def summary(self) -> str:
+        """Count layers, and operations where they are those for one image, in one line."""
+        text = f'{sum(not layer.reason for layer in self)} of {len(self)} convolutions separated'
+        if not self.whole:
+            return text
+        before, after = (sum(getattr(layer, key) for layer in self) for key in ('macs_before', 'macs_after'))
+        return f'{text}: {before:,} to {after:,} MACs, {before / after:.2f} times less'
+
+    def to_dicts(self) -> list[dict]:
+        """Return plain data, one dict a layer."""
+        return [asdict(layer) for layer in self]
+
+    def __str__(self) -> str:
+        unit = 'MACs' if self.whole else 'MACs/position'
+        cells = [('layer', 'from', f'{unit} before', 'after', 'error', 'note')]
+        for layer in self:
+            error = '-' if layer.error is None else f'{layer.error:.3f}'
+            cells.append((layer.name, layer.before, f'{layer.macs_before:,}', f'{layer.macs_after:,}', error,
+                          layer.reason))
+        return '\n'.join([*aligned(cells, range(2, 5)), self.summary()])
+
+
+def separate_convs(model: nn.Module, rules: Sequence[dict] = (), *, keep_dense: Iterable[str] = ('first', 'last'),
+                   init: str = 'svd', input_shape: Sequence[int] | None = None,
+                   verbose: bool = True) -> SeparationReport:
+    """Turn k x k convolutions of ``model`` into depthwise k x k and 1x1 ones, in place.
+
+    Every plain convolution with one group and a kernel larger than 1x1 becomes a :class:`mmwcc.layers.SeparableConv2d`
+    of the same geometry and bias. A layer ``conv`` is two afterwards, ``conv.depthwise_conv`` and
+    ``conv.pointwise_conv``; checkpoints of the separated model have these names. Checkpoints of the dense model load as
+    well: each kernel is replaced by the separable one that is nearest to it. Convolutions that are shared stay shared.
+
+    Args:
+        model: Any module.
+        rules: Exceptions, dicts with a ``pattern`` (a regular expression for whole names) and ``dense`` or ``init``;
+            later rules win. Defaults to none.
+        keep_dense: Names or regular expressions of layers to leave alone; 'first' and 'last' stand for the first
+            convolution and the prediction layers. Defaults to ('first', 'last').
+        init: 'svd' to start from the nearest separable kernel, 'random' for torch's initialization. Defaults to 'svd'.
+        input_shape: (height, width) or (channels, height, width) of one image, which the model is run on to count
+            operations. Defaults to None, operations for one position of each layer.
+        verbose: Whether to print the report. Defaults to True.
+
+    Returns:
+        The report: one line a convolution, and a summary.
+
+    Raises:
+        TypeError: If a rule is not a dict.
+        ValueError: If a key of a rule is unknown, a rule or a keep_dense entry matches nothing, init is unknown, the
+            model has no convolution, or it cannot run on input_shape.
+
+    Note:
+        The optimizer must be built afterwards. A network that reads ``conv.weight`` itself cannot be separated there.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 3))
+        >>> separate_convs(model, input_shape=(16, 16), verbose=False).summary()
+        '1 of 3 convolutions separated: 186,336 to 100,096 MACs, 1.86 times less'
+
+    Reference:
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, appendix A.
+    """
+    modules = convolutions('separate_convs', model)
+    parsed = [Rule.parse(rule, _RULE_KEYS) for rule in rules]
+    for rule in parsed:
+        if not any(rule.matches(name) for name in modules):
+            raise ValueError(no_match('separate_convs', 'rule', rule.pattern, list(modules)))
+    dense = dense_names('separate_convs', model, keep_dense, list(modules))
+    for start in (init, *(rule.changes['init'] for rule in parsed if 'init' in rule.changes)):
+        check_init('separate_convs', start)
+    positions = None if input_shape is None else _positions(model, tuple(input_shape))
+    report, layers = SeparationReport(), {}
+    report.whole = positions is not None
+    for name, conv in modules.items():
+        if conv not in layers:
+            reason, start = _decision(name, conv, parsed, dense, init)
+            layers[conv] = layer = conv if reason else SeparableConv2d.from_conv2d(conv, start)
+            error = None if reason or start != 'svd' else _error(conv, layer)
+            times = 1 if positions is None else positions.get(conv, 0)
+            macs = (times * sum(part.weight.numel() for part in _convs(stage)) for stage in (conv, layer))
+            report.append(SeparatedLayer(name, geometry(conv), *macs, error, reason))
+        if layers[conv] is not conv:
+            parent, _, attribute = name.rpartition('.')
+            setattr(model.get_submodule(parent), attribute, layers[conv])
+    if verbose:
+        announce(f'Separated {type(model).__name__}:\n{report}')
+    return report
+
+
+def _decision(name: str, conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str], init: str) -> tuple[str, str]:
+    """Return why a convolution stays, or '', and how it starts if it does not."""
+    settings = dict(dense=False, init=init)
+    for rule in rules:
+        if rule.matches(name):
+            settings.update(rule.changes)
+    if name in dense:
+        reason = f'keep_dense {dense[name]!r}'
+    elif settings['dense']:
+        reason = 'rule'
+    elif conv.kernel_size == (1, 1):
+        reason = '1x1'
+    elif conv.groups != 1:
+        reason = f'{conv.groups} groups'
+    else:
+        reason = '' if is_plain(conv) else f'{type(conv).__name__} has a forward of its own'
+    return reason, settings['init']
+
+
+def _convs(layer: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in layer.modules() if isinstance(module, nn.Conv2d)]
+
+
+def _error(conv: nn.Conv2d, layer: SeparableConv2d) -> float:
+    dense = conv.weight.detach()
+    nearest = layer.pointwise_conv.weight.detach() * layer.depthwise_conv.weight.detach().transpose(0, 1)
+    return float((dense - nearest).norm() / dense.norm().clamp_min(torch.finfo(dense.dtype).tiny))
+
+
+def _positions(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, int]:
+    """Run the model once and count the positions that its convolutions compute."""
+    positions: dict[nn.Module, int] = {}
+
+    def count(module, inputs, output) -> None:
+        positions[module] = positions.get(module, 0) + output.shape[-2] * output.shape[-1]
+
+    inputs = example_input(model, input_shape)
+    try:
+        with undisturbed(model):
+            for conv in _convs(model):
+                conv.register_forward_hook(count)
+            model(inputs, **tensor_mode(model))
+    except Exception as error:  # whatever the model says
+        raise ValueError(f'separate_convs: {type(model).__name__} must run on zeros of shape {tuple(inputs.shape)} to '
+                         f'count operations, but {type(error).__name__}: {error}. Give the shape of its input, or '
+                         'leave input_shape out.') from error
+    return positions

@@ -1,0 +1,134 @@
+"""The cost of the model that trains: in the log, on the visualizer, in checkpoints."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner.base_loop import BaseLoop
+
+from mmwcc.compression import CostReport, compressed_layers, count_cost
+from mmwcc.compression.operations import check_convention
+from mmwcc.compression.schedule import QUANTITIES, layer_state
+from mmwcc.registry import HOOKS
+
+from .compression_schedule_hook import CompressionScheduleHook
+
+__all__ = ['CostHook']
+
+_SCALARS = ('macs', 'total_bops', 'transform_bops', 'weight_bytes', 'act_bytes')
+# A smooth schedule may change the cost at every iteration; it is logged where it has changed by this much.
+_LOGGED_CHANGE = 0.05
+
+
+@HOOKS.register_module()
+class CostHook(Hook):
+    """Log what the model costs, at the start and whenever a compression schedule changes it.
+
+    The model runs once on zeros at the start of training, of a test, or of a validation outside of training
+    (:func:`mmwcc.compression.count_cost`); later costs are computed from bits and keep ratios alone. The start logs the
+    table of all layers, a change one line. MACs, BOPs and bytes go to the visualizer as ``cost/macs``,
+    ``cost/total_bops``, ``cost/transform_bops``, ``cost/weight_bytes`` and ``cost/act_bytes``, and the totals into
+    checkpoints as ``checkpoint['meta']['mmwcc']['cost']``.
+
+    Args:
+        input_shape (Sequence[int]): (height, width) of an image as the network sees it, or (channels, height, width).
+        convention (str): 'exact' or 'paper', see :func:`mmwcc.compression.count_cost`. Defaults to 'exact'.
+        table (bool): Whether to log the table of all layers at the start, or the totals only. Defaults to True.
+
+    Raises:
+        TypeError: If input_shape is not made of integers, or table not a bool.
+        ValueError: If convention is unknown; at the start, if the model cannot run on such an input.
+
+    Example:
+        >>> default_hooks = dict(cost=dict(type='mmwcc.CostHook', input_shape=(512, 1024)))
+    """
+
+    # After CompressionScheduleHook, which decides what there is to count.
+    priority = 'NORMAL'
+
+    def __init__(self, input_shape: Sequence[int], convention: str = 'exact', table: bool = True) -> None:
+        if not isinstance(input_shape, Sequence) or not input_shape or not all(
+                isinstance(size, int) and not isinstance(size, bool) for size in input_shape):
+            raise TypeError(f'CostHook: input_shape must be a sequence of integers, got {input_shape!r}. Use '
+                            '(height, width).')
+        if not isinstance(table, bool):
+            raise TypeError(f'CostHook: table must be True or False, got {table!r}. Use False for the totals only.')
+        check_convention('CostHook', convention)
+        self.input_shape, self.convention, self.table = tuple(input_shape), convention, table
+        self.report: CostReport | None = None
+        self._schedule: CompressionScheduleHook | None = None
+        self._values: dict[str, float] | None = None
+        self._logged = 0.0
+
+    def before_train(self, runner) -> None:
+        """Count and log the cost."""
+        self._schedule = next((hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None)
+        self._values = self._scheduled(runner)
+        self._start(runner)
+
+    def before_val(self, runner) -> None:
+        """Count and log the cost, unless the validation is part of training."""
+        if not isinstance(runner._train_loop, BaseLoop):
+            self._start(runner)
+
+    def before_test(self, runner) -> None:
+        """Count and log the cost."""
+        self._start(runner)
+
+    def before_train_epoch(self, runner) -> None:
+        """Follow the schedule."""
+        self._follow(runner)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Follow the schedule."""
+        self._follow(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Write the totals beside the stamp of :class:`CompressionCheckHook`, as plain data."""
+        if self.report is not None:
+            everything = self.report.to_dict()
+            checkpoint.setdefault('meta', {}).setdefault('mmwcc', {})['cost'] = {
+                key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')}
+
+    def _scheduled(self, runner) -> dict[str, float] | None:
+        if self._schedule is None:
+            return None
+        return self._schedule.values_at(int(runner.epoch if self._schedule.by_epoch else runner.iter))
+
+    def _start(self, runner) -> None:
+        self.report = count_cost(runner.model, self.input_shape, convention=self.convention)
+        self._logged = self.report.total.total_bops
+        runner.logger.info(f'cost of {self._image}:\n{self.report}' if self.table
+                           else f'cost of {self._image}: {self.report.summary()}')
+        self._show(runner)
+
+    def _follow(self, runner) -> None:
+        values, last = self._scheduled(runner), self._values
+        if values == last:
+            return
+        self._values = values
+        self.report = self.report.at(self._states(runner))
+        bops = self.report.total.total_bops
+        changed = [self._schedule.schedules[quantity] for quantity in values if values[quantity] != last[quantity]]
+        stepped = any(not schedule.ramp or values[schedule.quantity] == schedule.final for schedule in changed)
+        if stepped or abs(self._logged - bops) >= _LOGGED_CHANGE * self._logged:
+            self._logged = bops
+            unit = self._schedule.unit
+            runner.logger.info(f'cost of {self._image} at {unit} {getattr(runner, unit)}: {self.report.summary()}')
+        self._show(runner)
+
+    def _states(self, runner) -> dict[str, dict[str, Any]]:
+        """Return bits and keep ratios of the compressed layers that were counted, for :meth:`CostReport.at`."""
+        counted = {layer.name for layer in self.report.layers}
+        states = {name: layer_state(layer) for name, layer in compressed_layers(runner.model).items()
+                  if name in counted}
+        return {name: {key: state[key] for key in QUANTITIES if key in state} for name, state in states.items()}
+
+    @property
+    def _image(self) -> str:
+        return 'x'.join(map(str, self.input_shape))
+
+    def _show(self, runner) -> None:
+        total = self.report.total.to_dict()
+        runner.visualizer.add_scalars({f'cost/{key}': total[key] for key in _SCALARS}, step=int(runner.iter))

@@ -1,0 +1,69 @@
+"""What compressing a trained network without training starts from: its dense config, and calibration images."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+
+from .launch import LaunchError
+from .trained import spread_batches
+
+__all__ = ['calibration_batches', 'dense_config']
+
+
+def dense_config(config: Config) -> tuple[Config, dict]:
+    """Take the compression out of a config.
+
+    Args:
+        config: A config whose model is of type ``mmwcc.CompressedModel``.
+
+    Returns:
+        The config of the dense model, and its ``compression``.
+
+    Raises:
+        LaunchError: If the config has no compressed model.
+    """
+    model = config.get('model', {})
+    if model.get('type') != 'mmwcc.CompressedModel':
+        raise LaunchError(f'{config.filename} has no compressed model. Give a compressed config, or say how to '
+                          'compress with --compression PRESET.')
+    config = Config(config.to_dict(), filename=config.filename)
+    compression = config.model.pop('compression').to_dict()
+    config.model.type = config.model.pop('task_type')
+    return config, compression
+
+
+def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Iterator[dict]:
+    """Yield training images as they are preprocessed in testing, evenly spread over the data set.
+
+    Args:
+        config: A config with data loaders for training and testing.
+        number: How many images.
+        batch_size: Images in a batch, at most; those of another size start a new one. Defaults to 8.
+
+    Raises:
+        LaunchError: If the config has no such data loader, or its data set is missing or empty.
+    """
+    for split in ('train', 'test'):
+        if config.get(f'{split}_dataloader') is None:
+            raise LaunchError(f'{config.filename} has no `{split}_dataloader`. Give a config with data.')
+    config = Config(config.to_dict(), filename=config.filename)
+    pipeline = _inner(config.test_dataloader.dataset).get('pipeline')
+    config.train_dataloader.dataset = dataset = _inner(config.train_dataloader.dataset)
+    for part in dataset.get('datasets', [dataset]) if pipeline is not None else ():
+        part.pipeline = pipeline
+    group: dict[str, list] = {}
+    for batch in spread_batches(config, number, 'train'):
+        if group and (len(group['inputs']) == batch_size or group['inputs'][0].shape != batch['inputs'][0].shape):
+            yield group
+            group = {}
+        group = {key: [*group.get(key, ()), *values] for key, values in batch.items()}
+    if group:
+        yield group
+
+
+def _inner(dataset: dict) -> dict:
+    """Look through wrappers that repeat, balance or mix a data set."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset

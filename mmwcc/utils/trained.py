@@ -1,0 +1,65 @@
+"""What tools that look into a trained network start from: the network, and some of its images."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from .launch import LaunchError, build_model, check_checkpoint
+
+__all__ = ['load_trained', 'spread_batches']
+
+
+def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
+    """Build the model of a config with the weights of a checkpoint, which must fit exactly, for one process on the CPU.
+
+    Args:
+        config: A config with a ``model``.
+        checkpoint: Path or address of the checkpoint.
+
+    Returns:
+        The model, in evaluation mode, and what the checkpoint holds.
+
+    Raises:
+        LaunchError: If the config has no ``model``, or the checkpoint is not usable or does not fit it.
+    """
+    check_checkpoint(checkpoint)
+    model = revert_sync_batchnorm(build_model(config)).eval()
+    try:
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu', strict=True, logger='silent')
+    except RuntimeError as error:
+        raise LaunchError(f'{checkpoint} does not fit the model of {config.filename}: {error}') from error
+    return model, loaded
+
+
+def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator[dict]:
+    """Yield batches of one image each, evenly spread over a data set, for ``model.test_step``.
+
+    Args:
+        config: A config with a data loader for the split.
+        number: How many; all images if there are not more.
+        split: 'test', 'val' or 'train', with the pipeline of that split. Defaults to 'test'.
+
+    Raises:
+        LaunchError: If the config has no such data loader, or its data set is missing or empty.
+    """
+    loader = config.get(f'{split}_dataloader')
+    if loader is None:
+        raise LaunchError(f'{config.filename} has no `{split}_dataloader`. Give a config with data.')
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    try:
+        dataset = DATASETS.build(loader.dataset)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LaunchError(f'The {split} data of {config.filename} is not there: {error}. docs/datasets.md says where '
+                          'to get it.') from error
+    if not len(dataset):
+        raise LaunchError(f'The {split} data of {config.filename} holds no images. docs/datasets.md says how to '
+                          'lay it out.')
+    number = min(number, len(dataset))
+    for place in range(number):
+        yield pseudo_collate([dataset[place * len(dataset) // number]])

@@ -1,0 +1,93 @@
+"""Count MACs, bit operations, parameters and bytes of a config's model, layer by layer.
+
+The model is built from the config alone: no weights are downloaded or loaded, and no data is needed.
+
+    python tools/analysis_tools/get_bops.py CONFIG --shape 512 1024
+    python tools/analysis_tools/get_bops.py CONFIG --convention paper --out cost.json
+
+docs/cost.md says how costs are counted.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+
+from mmwcc.compression import count_cost
+from mmwcc.compression.operations import CONVENTIONS
+from mmwcc.utils import LaunchError, build_model, load_config
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Count MACs, bit operations, parameters and bytes of a model')
+    parser.add_argument('config', help='config file, of mmsegmentation, mmdetection or this project')
+    parser.add_argument('--shape', nargs='+', type=int, metavar='N',
+                        help='height and width of an image as the network sees it, one number for a square, or '
+                        'channels, height and width; defaults to crop_size of the config')
+    parser.add_argument('--convention', choices=CONVENTIONS, default='exact',
+                        help='count what is computed, or by the formulas of the paper (default: exact)')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='change the config, for example model.compression.pointwise.keep_ratio=0.1')
+    args = parser.parse_args(argv)
+    if args.out is not None and not args.out.endswith('.json'):
+        parser.error(f'--out must end in .json, got {args.out}')
+    return args
+
+
+def image_shape(config: Config, shape: list[int] | None) -> tuple[int, ...]:
+    """Return the shape that was asked for, or that a config crops its images to.
+
+    Raises:
+        LaunchError: If there is neither.
+    """
+    shape = shape or config.get('crop_size')
+    if shape is None:
+        raise LaunchError(f'{config.filename} has no `crop_size` to take the size of an image from. Give --shape '
+                          'HEIGHT WIDTH.')
+    return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out what OpenMMLab says of its own deprecated keys, and the table of the conversion."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    try:
+        logger.setLevel('WARNING')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Count and print."""
+    args = parse_args(argv)
+    try:
+        config = load_config(args.config, args.cfg_options)
+        shape = image_shape(config, args.shape)
+        with quiet():
+            model = build_model(config)
+            report = count_cost(model, shape, convention=args.convention)
+    except (LaunchError, ValueError, TypeError) as error:
+        sys.exit(f'get_bops: {error}')
+    print(f'{type(model).__name__} of {args.config}')
+    print(report)
+    if args.out is not None:
+        content = dict(config=args.config, model=type(model).__name__, **report.to_dict())
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.out).write_text(json.dumps(content, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
