@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from mmwcc.registry import HOOKS
 
+from ..figures import undo_normalization
+
 __all__ = ['WAEFigureHook', 'decomposition_figure']
 
 _CAPTION = 22
@@ -83,8 +85,7 @@ def decomposition_figure(wae: nn.Module, inputs: Tensor, data_preprocessor: nn.M
     """
     low, high = wae(inputs)
     decoded = wae.decode(low, high, inputs.shape[2:])
-    mean, std = (getattr(data_preprocessor, name, None) for name in ('mean', 'std'))
-    pictures, decoded = (x if mean is None else x * std + mean for x in (inputs, decoded))
+    pictures, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
     decoded = decoded.clamp(0, 255)
     error = (pictures - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
     rows = []

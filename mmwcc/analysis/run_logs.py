@@ -1,0 +1,104 @@
+"""The logs of runs of mmengine: one JSON object a line, as its LocalVisBackend writes them."""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ['Curve', 'is_result', 'join_logs', 'read_log', 'sort_entries']
+
+_CLOCKS = ('time', 'data_time')
+_BOOKKEEPING = {'step', 'iter', 'epoch', 'memory', *_CLOCKS}
+
+
+@dataclass
+class Curve:
+    """One scalar over a training.
+
+    Attributes:
+        steps: Where it was recorded, ascending.
+        values: The values.
+        unit: What ``steps`` count: 'iteration' or 'epoch'.
+    """
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    unit: str = 'iteration'
+
+
+def read_log(file: Path, notes: list[str]) -> list[dict]:
+    """Return the entries of a log, none if there is no such file; add to ``notes`` how many could not be read."""
+    if not file.is_file():
+        return []
+    entries, unreadable = [], 0
+    for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
+        try:
+            entry = json.loads(line) if line.strip() else {}
+        except json.JSONDecodeError:
+            entry = None
+        if isinstance(entry, dict):
+            entries += [entry] if 'step' in entry or 'iter' in entry else []
+        else:
+            unreadable += 1
+    if unreadable:
+        notes.append(f'{unreadable} of the lines of {file} could not be read and were skipped; a process that is '
+                     'killed while it writes leaves such a line.')
+    return entries
+
+
+def join_logs(runs: Sequence[tuple[Mapping[str, Any], list[dict]]]) -> list[dict]:
+    """Return the entries of several trainings as of one, each with the ``unit`` that its step counts.
+
+    Args:
+        runs: Config (empty if not on record, which is taken for a resumed run) and entries of each, oldest first; each
+            with at least one entry of training.
+    """
+    joined: list[dict] = []
+    for config, run_entries in runs:
+        entries = _count_validations(run_entries, config)
+        first = next(entry for entry in entries if 'iter' in entry)
+        start = dict(iteration=first['iter'], epoch=first.get('epoch', 0))
+        if config and not config.get('resume'):
+            joined = []
+        joined = [entry for entry in joined if entry['step'] < start[entry['unit']]] + entries
+    return joined
+
+
+def _count_validations(entries: list[dict], config: Mapping[str, Any]) -> list[dict]:
+    """Say what the step of every entry counts, as LoggerHook decides it: validations may be counted in epochs."""
+    logger = (config.get('default_hooks') or {}).get('logger') or {}
+    in_epochs = logger.get('log_metric_by_epoch', True)
+    has_epochs = any('epoch' in entry for entry in entries)
+    iteration, counted = 0, []
+    for entry in entries:
+        iteration = entry.get('iter', iteration)
+        unit, step = 'iteration', entry.get('iter', entry.get('step'))
+        if in_epochs and _is_validation(entry):
+            # A training by iterations is forever in epoch 0; what was logged before says where the validation was.
+            unit, step = ('epoch', step) if has_epochs else ('iteration', max(iteration, step))
+        counted.append(dict(entry, step=step, unit=unit))
+    return counted
+
+
+def sort_entries(entries: Sequence[dict]) -> tuple[dict[str, Curve], dict[str, Curve], dict[str, Curve]]:
+    """Return the curves of what training logged, of what validation measured, and of what other hooks wrote."""
+    losses, metrics, scalars = {}, {}, {}
+    for entry in entries:
+        target = losses if 'iter' in entry else metrics if _is_validation(entry) else scalars
+        for name, value in entry.items():
+            if is_result(name, value):
+                curve = target.setdefault(name, Curve(unit=entry['unit']))
+                curve.steps.append(entry['step'])
+                curve.values.append(float(value))
+    return losses, metrics, scalars
+
+
+def _is_validation(entry: dict) -> bool:
+    """Return whether an entry is of a validation: timed like training, but without an iteration of its own."""
+    return 'iter' not in entry and any(clock in entry for clock in _CLOCKS)
+
+
+def is_result(name: str, value: Any) -> bool:
+    """Return whether an item of an entry is a figure of the model, not of time, memory or place."""
+    return name not in _BOOKKEEPING and isinstance(value, (int, float)) and not isinstance(value, bool)

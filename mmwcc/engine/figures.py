@@ -1,0 +1,156 @@
+"""Pictures for the visualizer: the images a network was given, and what compression makes of its feature maps."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from mmwcc.compression.feature_maps import MapError, compress_map, equal_cost_bits, map_error, quantize_map
+
+__all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels', 'undo_normalization']
+
+_NOTE = """Each row is one channel of the map that goes into a layer, in the same colours three times:
+as it is, rounded to a uniform grid, and with only the largest wavelet coefficients kept.
+Both ways cost the same: effective bits = bits x fraction kept, rounded up for the grid.
+MSE is over all channels, in brackets as a part of the mean square.
+
+Right, black: the positions kept, the same for all channels. Coarse averages (cA) stand
+in the corner, cV beside them, cH below, cD across; the finest level is outermost."""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A map that goes into a layer, and how it is to be compressed.
+
+    Attributes:
+        name: Qualified name of the layer.
+        values: The map of one image, shape (C, H, W).
+        keep_ratio: As in :func:`mmwcc.compression.feature_maps.compress_map`, as the others.
+        bits: Likewise.
+        levels: Likewise.
+        wavelet: Likewise.
+        selection: Likewise.
+    """
+    name: str
+    values: Tensor
+    keep_ratio: float
+    bits: int = 8
+    levels: int = 3
+    wavelet: str = 'haar'
+    selection: str = 'energy'
+
+
+def undo_normalization(inputs: Tensor, data_preprocessor: nn.Module | None = None) -> Tensor:
+    """Return pictures (..., C, H, W) in units of pixels, before ``data_preprocessor`` took its mean and deviation."""
+    mean, std = (getattr(data_preprocessor, name, None) for name in ('mean', 'std'))
+    return inputs if mean is None else inputs * std + mean
+
+
+@torch.no_grad()
+def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
+    """Draw an image and, a row a map, one channel dense, quantized at equal cost and wavelet compressed.
+
+    The channel is the one that varies most. Beside them stands which wavelet positions were kept.
+
+    Args:
+        picture: Pixels from 0 to 255, shape (C, H, W); drawn in grey unless C is 3.
+        maps: What to draw.
+
+    Returns:
+        The figure, see :func:`to_pixels`.
+
+    Reference:
+        Finder et al., NeurIPS 2022, figures 2 and 3.
+    """
+    height, width = picture.shape[1:]
+    row = min(max(3.1 * height / width, 1.2), 5.0) + 0.55
+    figure = Figure(figsize=(13.2, row * (len(maps) + 1)), dpi=100, facecolor='white', layout='constrained')
+    grid = figure.add_gridspec(len(maps) + 1, 4)
+    _draw_picture(figure.add_subplot(grid[0, 0]), picture)
+    note = figure.add_subplot(grid[0, 1:])
+    note.axis('off')
+    note.text(0.02, 0.5, _NOTE, transform=note.transAxes, va='center', fontsize=11, linespacing=1.5)
+    for line, feature_map in enumerate(maps, 1):
+        _draw_row([figure.add_subplot(grid[line, column]) for column in range(4)], feature_map)
+    return figure
+
+
+def to_pixels(figure: Figure) -> np.ndarray:
+    """Return a figure as pixels, (rows, columns, 3) uint8, RGB, without a display."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _draw_picture(axes: Axes, picture: Tensor) -> None:
+    pixels = picture.float().round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    axes.imshow(pixels if pixels.shape[2] == 3 else pixels.mean(2), cmap='gray', vmin=0, vmax=255)
+    axes.set_title(f'input, {pixels.shape[1]} x {pixels.shape[0]}', fontsize=10)
+    _clear(axes)
+
+
+def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
+    dense = feature_map.values.float().unsqueeze(0)
+    channels, height, width = dense.shape[1:]
+    bits, keep_ratio = feature_map.bits, feature_map.keep_ratio
+    equal = equal_cost_bits(keep_ratio, bits)
+    quantized = quantize_map(dense, equal if equal <= 16 else 32)
+    compressed = compress_map(dense, keep_ratio, bits, levels=feature_map.levels, wavelet=feature_map.wavelet,
+                              selection=feature_map.selection)
+    channel = int(dense.flatten(2).var(2).argmax())
+    # A few extreme values must not take all of the colours.
+    low, high = np.percentile(dense[0, channel].cpu().numpy(), (0.5, 99.5))
+    for axes, values, title in (
+            (panels[0], dense, f'dense, channel {channel} of {channels}\n{width} x {height}'),
+            (panels[1], quantized, f'quantized, {_plural(equal)}\n{_error(map_error(dense, quantized))}'),
+            (panels[2], compressed.values, f'{100 * keep_ratio:g} % of {feature_map.wavelet}, {_width(bits)} = '
+             f'{bits * keep_ratio:g} effective\n{_error(map_error(dense, compressed.values))}')):
+        axes.imshow(values[0, channel].cpu().numpy(), cmap='viridis', vmin=low, vmax=high, interpolation='nearest')
+        axes.set_title(title, fontsize=10)
+        _clear(axes)
+    panels[0].set_ylabel(_broken(feature_map.name), fontsize=9)
+    _draw_kept(panels[3], compressed.kept[0].cpu().numpy(), feature_map)
+
+
+def _draw_kept(axes: Axes, kept: np.ndarray, feature_map: FeatureMap) -> None:
+    axes.imshow(~kept, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    height, width = kept.shape
+    for level in range(1, feature_map.levels + 1):
+        y, x = (side / 2**level - 0.5 for side in (height, width))
+        axes.plot([x, x], [-0.5, 2 * y + 0.5], color='tab:orange', linewidth=0.9)
+        axes.plot([-0.5, 2 * x + 0.5], [y, y], color='tab:orange', linewidth=0.9)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set_title(f'{kept.sum():,} of {kept.size:,} positions kept\nthe same in all channels', fontsize=10)
+    _clear(axes)
+
+
+def _clear(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+
+
+def _broken(name: str, longest: int = 32) -> str:
+    """Break a qualified name at its dots into lines that fit beside a panel."""
+    lines = ['']
+    for part in name.split('.'):
+        if lines[-1] and len(lines[-1]) + len(part) >= longest:
+            lines.append('')
+        lines[-1] += f'{part}.'
+    return '\n'.join(lines).removesuffix('.')
+
+
+def _error(error: MapError) -> str:
+    return f'MSE {error.mse:.3g} ({100 * error.relative:.2g} %)'
+
+
+def _plural(bits: int) -> str:
+    return '1 bit' if bits == 1 else _width(bits)
+
+
+def _width(bits: int) -> str:
+    return 'full precision' if bits == 32 else f'{bits} bits'

@@ -1,0 +1,166 @@
+"""What compression takes away from each layer, while a model trains and is validated."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner.base_loop import BaseLoop
+from torch import nn
+
+from mmwcc.compression import compressed_layers
+from mmwcc.compression.stats import MEASURED_LAYERS, LayerStats
+from mmwcc.registry import HOOKS
+
+__all__ = ['CompressionStatsHook']
+
+_WORST: dict[str, tuple[str, Callable]] = dict(
+    energy_kept=('least', min), act_clipped=('most', max), weight_clipped=('most', max), act_sqnr=('least', min),
+    weight_sqnr=('least', min))
+
+
+@HOOKS.register_module()
+class CompressionStatsHook(Hook):
+    """Record for each compressed layer how much of its input the selection keeps and what quantization costs.
+
+    The statistics are those of :class:`mmwcc.compression.stats.LayerStats`: ``energy_kept``, ``act_clip_alpha``,
+    ``act_clipped``, ``act_sqnr``, ``weight_clip_alpha``, ``weight_clipped`` and ``weight_sqnr``, as far as a layer has
+    them. They go straight to the visualizer and all its backends as the scalars ``compression/<statistic>/<layer>``
+    while training and ``compression_val/<statistic>/<layer>`` for validation. The log gets one line, with the mean of
+    each statistic over the layers and the layer where it is worst.
+
+    Layers are watched through forward hooks that exist during the measured iterations only; all others run as without
+    this hook. Statistics are of the batches of rank 0, and no rank waits for another.
+
+    Args:
+        interval (int): Training iterations between two measurements. Defaults to 100.
+        layers (Sequence[str], optional): Regular expressions; only layers whose qualified name matches one whole are
+            measured. Defaults to None, all compressed layers.
+        val_batches (int): Batches of each validation that are measured together; 0 for none. Defaults to 4.
+
+    Raises:
+        TypeError: If ``layers`` is not a sequence of strings.
+        ValueError: If ``interval`` is not a positive integer or ``val_batches`` a negative one; when training or
+            validation starts, if no layer can be measured or a pattern matches none.
+
+    Note:
+        A quantizer that has not learned its clip is left out. Layers that do not run as modules, as in a graph of
+        ``torch.compile``, are not seen. Where nothing was measured at all, the hook warns once.
+
+    Example:
+        >>> default_hooks = dict(compression_stats=dict(type='mmwcc.CompressionStatsHook', interval=200))
+    """
+
+    # Before BenchmarkHook, which copies the model with the forward hooks that are on it.
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 100, layers: Sequence[str] | None = None, val_batches: int = 4) -> None:
+        for name, value, least in (('interval', interval, 1), ('val_batches', val_batches, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'CompressionStatsHook: {name} must be an integer of at least {least}, got {value!r}. '
+                                 f'Use {name}={max(least, 100 if name == "interval" else 4)}.')
+        if layers is not None and (isinstance(layers, str) or not all(isinstance(each, str) for each in layers)):
+            raise TypeError('CompressionStatsHook: layers must be a list of regular expressions, got '
+                            f"{layers!r}. Did you mean [r'backbone\\..*']?")
+        self.interval, self.val_batches = interval, val_batches
+        self.patterns = None if layers is None else tuple(layers)
+        self._layers: dict[str, nn.Module] = {}
+        self._stats: dict[str, LayerStats] = {}
+        self._handles: list = []
+        self._warned = False
+
+    def before_train(self, runner) -> None:
+        """Choose the layers."""
+        self._choose(runner)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Begin to watch, in the iterations to be measured."""
+        if is_main_process() and self.every_n_train_iters(runner, self.interval):
+            self._watch()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Report what was measured."""
+        if self._handles:
+            self._unwatch()
+            self._report(runner, 'compression', runner.iter + 1)
+
+    def before_val(self, runner) -> None:
+        """Choose the layers, for a validation without training."""
+        self._choose(runner)
+
+    def before_val_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Begin to watch, in the first batches."""
+        if is_main_process() and batch_idx < self.val_batches:
+            self._watch()
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """End watching."""
+        self._unwatch()
+
+    def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
+        """Report what was measured in the batches together."""
+        if is_main_process() and self.val_batches:
+            # runner.iter would build the training loop, with its data, where there is none.
+            self._report(runner, 'compression_val', runner.iter if isinstance(runner._train_loop, BaseLoop) else 0)
+
+    def _choose(self, runner) -> None:
+        if self._layers:
+            return
+        layers = {name: layer for name, layer in compressed_layers(runner.model).items()
+                  if isinstance(layer, MEASURED_LAYERS)}
+        if not layers:
+            raise ValueError('CompressionStatsHook: the model must have compressed layers, got none that compute in '
+                             "floating point. Build it with type='mmwcc.CompressedModel', or leave the hook out.")
+        for pattern in self.patterns or ():
+            if not any(re.fullmatch(pattern, name) for name in layers):
+                raise ValueError(f'CompressionStatsHook: an entry of layers must match a whole name of a compressed '
+                                 f'layer, got {pattern!r}. They are {", ".join(layers)}.')
+        self._layers = {name: layer for name, layer in layers.items()
+                        if self.patterns is None or any(re.fullmatch(each, name) for each in self.patterns)}
+
+    def _watch(self) -> None:
+        for name, layer in self._layers.items():
+            # After the forward pass: the first batch calibrates the quantizers in it.
+            self._handles.append(layer.register_forward_hook(self._observer(name)))
+
+    def _observer(self, name: str) -> Callable:
+        stats = self._stats.setdefault(name, LayerStats())
+
+        def observe(layer: nn.Module, inputs: tuple, output) -> None:
+            stats.update(layer, inputs[0])
+
+        return observe
+
+    def _unwatch(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _report(self, runner, prefix: str, step: int) -> None:
+        """Hand the statistics to the visualizer and the log, and forget them."""
+        measured = {name: stats.compute() for name, stats in self._stats.items()}
+        self._stats.clear()
+        scalars = {f'{prefix}/{statistic}/{name}': value
+                   for name, values in measured.items() for statistic, value in values.items()}
+        if scalars:
+            runner.visualizer.add_scalars(scalars, step=step)
+            where = 'iter' if prefix == 'compression' else 'validation after iter'
+            runner.logger.info(f'compression stats at {where} {step}: {_summary(measured)}')
+        elif not self._warned:
+            self._warned = True
+            runner.logger.warning(f'CompressionStatsHook: nothing was measured in {len(self._layers)} layers at iter '
+                                  f'{step}: none of them selects, or has a quantizer that is on and has learned its '
+                                  'clip, or they did not run as modules, as in a graph of torch.compile.')
+
+
+def _summary(measured: dict[str, dict[str, float]]) -> str:
+    parts = []
+    for statistic, (word, worst) in _WORST.items():
+        values = {name: values[statistic] for name, values in measured.items() if statistic in values}
+        if values:
+            name = worst(values, key=values.get)
+            unit = ' dB' if statistic.endswith('sqnr') else ''
+            parts.append(f'{statistic} {sum(values.values()) / len(values):.4g}{unit} '
+                         f'({word} {values[name]:.4g} in {name})')
+    return ', '.join(parts)

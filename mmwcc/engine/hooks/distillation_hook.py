@@ -1,0 +1,215 @@
+"""Distillation: the output of a dense network as a second target while its compressed copy trains."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.runner import load_checkpoint
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmwcc.compression.layer_names import convolutions, dense_names
+from mmwcc.registry import HOOKS
+
+from .random_state_hook import get_random_state, set_random_state
+
+__all__ = ['DistillationHook', 'pixelwise_kl', 'relative_error']
+
+
+def pixelwise_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the Kullback-Leibler divergence of the student's class probabilities from the teacher's.
+
+    Args:
+        student: Logits, classes in dimension 1, in any floating dtype.
+        teacher: Logits of the same shape.
+        temperature: Divides both; the result is multiplied by its square, which keeps the size of gradients.
+            Defaults to 1.0.
+
+    Shape:
+        (B, C, ...) both.
+
+    Returns:
+        The mean over images and pixels, a float32 scalar.
+
+    Example:
+        >>> f'{pixelwise_kl(torch.zeros(1, 2), torch.tensor([[0.75, 0.25]]).log()).item():.4f}'
+        '0.1308'
+
+    Reference:
+        Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015, section 2.
+    """
+    ours, theirs = ((logits.float() / temperature).log_softmax(1) for logits in (student, teacher))
+    return F.kl_div(ours, theirs, reduction='none', log_target=True).sum(1).mean() * temperature**2
+
+
+def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the squared error of feature maps as a fraction of the energy of the teacher's, a float32 scalar."""
+    energy = teacher.float().square().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    return (student.float() - teacher.float()).square().mean() / energy
+
+
+@HOOKS.register_module()
+class DistillationHook(Hook):
+    """Add to the losses of a model how far its output is from that of a dense network.
+
+    The teacher sees the same batches, in evaluation mode and without gradients. It is no part of the model: parameters,
+    checkpoints, EMA and DDP know nothing of it, and a resumed run loads it anew. Forward hooks on the model add
+    ``distillation.loss_kl`` and ``distillation.loss_features`` to what it returns in mode 'loss'; they are there from
+    the start of training to its end.
+
+    What is compared is the output of layers with the same name in both networks, whatever resizing or loss comes after.
+
+    Args:
+        checkpoint (str): Checkpoint of the teacher, which must fit it exactly.
+        model (dict, optional): Config of the teacher. Defaults to None: the model that trains, without its compression.
+        logits (str, optional): Name of the layer that returns the logits, classes in dimension 1. Defaults to None: the
+            prediction layer of the model, auxiliary heads aside.
+        weight (float): Factor of :func:`pixelwise_kl`. Defaults to 1.0.
+        temperature (float): Its temperature. Defaults to 1.0.
+        features (dict, optional): Names of further layers, each with the factor of its :func:`relative_error`.
+            Defaults to None, none.
+
+    Raises:
+        TypeError: If checkpoint is not a string or features not a dict.
+        ValueError: If weight, temperature or a factor of features is not positive.
+        ValueError: At the start of training, if the teacher is compressed, or a layer is not in both networks or cannot
+            be found.
+        RuntimeError: At the start of training, if the checkpoint does not fit; while training, if a layer is not run
+            equally often in both networks.
+
+    Note:
+        Every iteration costs a forward of the teacher. mmengine's ``model.loss(...)``, called by a program instead of
+        the model, has no hooks.
+
+    Example:
+        >>> default_hooks = dict(distillation=dict(type='mmwcc.DistillationHook', checkpoint='dense.pth'))
+
+    Reference:
+        Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
+    """
+
+    def __init__(self, checkpoint: str, model: dict | None = None, logits: str | None = None, weight: float = 1.0,
+                 temperature: float = 1.0, features: dict[str, float] | None = None) -> None:
+        if not isinstance(checkpoint, str):
+            raise TypeError(f'DistillationHook: checkpoint must be a path, got {checkpoint!r}. Name the checkpoint of '
+                            'the dense network.')
+        if not isinstance(features or {}, Mapping):
+            raise TypeError(f'DistillationHook: features must be a dict of names and factors, got {features!r}. Did '
+                            "you mean {'backbone.layer7': 0.1}?")
+        for name, value in dict(weight=weight, temperature=temperature, **(features or {})).items():
+            if not value > 0:
+                raise ValueError(f'DistillationHook: {name} must be positive, got {value}. Leave the hook or the entry '
+                                 'out for no distillation.')
+        self.checkpoint, self.teacher_config, self.logits = checkpoint, model, logits
+        self.weight, self.temperature, self.features = weight, temperature, dict(features or {})
+        self.teacher: nn.Module | None = None
+        self._handles: list = []
+
+    def before_train(self, runner) -> None:
+        """Build and load the teacher, and attach to the model."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        state = get_random_state()  # which building a network changes
+        try:
+            self.teacher = self._build(runner.cfg.model).to(next(model.parameters()).device)
+        finally:
+            set_random_state(state)
+        names = [self.logits or _prediction_layer(model), *self.features]
+        layers = [_find(network, whose, names) for network, whose in ((model, 'model'), (self.teacher, 'teacher'))]
+        self._attach(model, *layers)
+        runner.logger.info(f"DistillationHook: {', '.join(names)} learn from {self.checkpoint}")
+
+    def after_train(self, runner) -> None:
+        """Detach from the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self.teacher = [], None
+
+    def _build(self, config: Mapping[str, Any]) -> nn.Module:
+        settings = dict(self.teacher_config or config)
+        if settings.get('type') == 'mmwcc.CompressedModel':
+            if self.teacher_config:
+                raise ValueError('DistillationHook: model must be the config of a dense network, got a compressed one. '
+                                 'Leave it out to take the model that trains without its compression.')
+            settings['type'] = settings.pop('task_type')
+            del settings['compression']
+        teacher = revert_sync_batchnorm(ROOT_MODELS.build(settings))
+        try:
+            load_checkpoint(teacher, self.checkpoint, map_location='cpu', strict=True, logger='silent')
+        except RuntimeError as error:
+            raise RuntimeError(f'DistillationHook: checkpoint must fit the dense network exactly, got '
+                               f'{self.checkpoint}: {error}') from error
+        return teacher.eval().requires_grad_(False)
+
+    def _attach(self, model: nn.Module, ours: dict[str, nn.Module], theirs: dict[str, nn.Module]) -> None:
+        """Hook on to a model. Copies of it share the functions, and so never copy the teacher."""
+        seen: dict[str, list[Tensor]] = {}
+        answers: dict[str, list[Tensor]] = {}
+
+        def begin(model: nn.Module, args: tuple, kwargs: dict) -> None:
+            if _mode(args, kwargs) == 'loss':
+                seen.update({name: [] for name in ours})
+
+        def end(model: nn.Module, args: tuple, kwargs: dict, losses: dict) -> dict | None:
+            if _mode(args, kwargs) != 'loss':
+                return None
+            answers.update({name: [] for name in theirs})
+            with torch.no_grad():
+                self.teacher(*(args[:2] if len(args) > 2 else args), **{**kwargs, 'mode': 'tensor'})
+            added = self._losses(seen, answers)
+            seen.clear()
+            answers.clear()
+            return {**losses, **added}
+
+        self._handles = [model.register_forward_pre_hook(begin, with_kwargs=True),
+                         model.register_forward_hook(end, with_kwargs=True), *_listen(ours, seen),
+                         *_listen(theirs, answers)]
+
+    def _losses(self, ours: dict[str, list[Tensor]], theirs: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        for name in ours:
+            shapes = [[tuple(output.shape) for output in outputs] for outputs in (ours[name], theirs[name])]
+            if not ours[name] or shapes[0] != shapes[1]:
+                raise RuntimeError(f'DistillationHook: {name} must return the same shapes in model and teacher, got '
+                                   f'{shapes[0]} and {shapes[1]}. Name a layer that both run in a training step.')
+        pairs = {name: list(zip(outputs, theirs[name], strict=True)) for name, outputs in ours.items()}
+        logits, *features = pairs
+        losses = {'distillation.loss_kl': self.weight * sum(
+            pixelwise_kl(*pair, self.temperature) for pair in pairs[logits]) / len(pairs[logits])}
+        if features:
+            losses['distillation.loss_features'] = sum(
+                self.features[name] * relative_error(*pair) / len(pairs[name]) for name in features
+                for pair in pairs[name])
+        return losses
+
+
+def _listen(layers: dict[str, nn.Module], seen: dict[str, list[Tensor]]) -> list:
+    """Let layers note their outputs whenever ``seen`` has a place for them."""
+    def note(name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+        return lambda layer, args, output: seen[name].append(output) if name in seen else None
+    return [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+
+
+def _mode(args: tuple, kwargs: dict) -> str | None:
+    """Return the mode that a model of mmengine is called in, its third argument."""
+    return kwargs.get('mode', args[2] if len(args) > 2 else None)
+
+
+def _prediction_layer(model: nn.Module) -> str:
+    names = list(convolutions('DistillationHook', model))
+    found = [name for name in dense_names('DistillationHook', model, ['last'], names) if 'auxiliary' not in name]
+    if len(found) != 1:
+        raise ValueError(f'DistillationHook: logits must name one layer of a model with {len(found)} prediction layers '
+                         f"({', '.join(found)}). Use logits={(found or ['decode_head.conv_seg'])[0]!r}.")
+    return found[0]
+
+
+def _find(network: nn.Module, whose: str, names: list[str]) -> dict[str, nn.Module]:
+    modules = dict(network.named_modules())
+    for name in names:
+        if name not in modules:
+            raise ValueError(f'DistillationHook: logits and features must name layers of model and teacher, got '
+                             f'{name!r}, which the {whose} does not have. Use names of model.named_modules().')
+    return {name: modules[name] for name in names}

@@ -1,0 +1,159 @@
+"""Pictures of what compression makes of feature maps, while a network is trained and tested."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from torch import Tensor, nn
+
+from mmwcc.compression.feature_maps import eligible_layers, observe_inputs
+from mmwcc.compression.layer_names import matches, no_match
+from mmwcc.functional.wavelet_compressed_conv import check_keep_ratio
+from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.registry import HOOKS
+
+from ..figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
+
+__all__ = ['FeatureCompressionVisHook']
+
+_SPREAD = 4
+
+
+@HOOKS.register_module()
+class FeatureCompressionVisHook(Hook):
+    """Draw feature maps dense, quantized at equal cost and wavelet compressed, with the positions that were kept.
+
+    The maps are those that go into chosen 1x1 convolutions, dense or compressed, for the first image of a validation
+    or test. A :class:`mmwcc.layers.WaveletCompressedConv2d` is drawn with its own keep_ratio, bits, levels, wavelet
+    and selection as they stand, other layers with 8 bits and the Haar wavelet in 3 levels. Clips are those of least
+    squared error for the map drawn, not the learned ones. The figure goes to the visualizer as
+    ``feature_compression``, and from there to all its backends.
+
+    Args:
+        layers: Regular expressions for whole qualified names, a row of the figure each match. Defaults to None, four
+            layers spread through the network without its auxiliary heads, which run in training only.
+        keep_ratio: Fraction of the positions to keep, in (0, 1]. Defaults to None, that of the layer, or 0.25 where
+            it has none.
+        interval: Validations between two figures. Defaults to 1.
+
+    Raises:
+        TypeError: If layers is a string, or keep_ratio not a number.
+        ValueError: If interval is less than 1 or keep_ratio not in (0, 1]; before a run, if the model has no 1x1
+            convolution, or a pattern matches none.
+
+    Note:
+        Colours are right for networks that take RGB. Where an image is processed in several pieces or sizes (sliding
+        windows, test-time augmentation), the first one is drawn. Maps smaller than ``2**levels`` are left out.
+
+    Example:
+        >>> default_hooks = dict(feature_compression=dict(
+        ...     type='mmwcc.FeatureCompressionVisHook', layers=[r'backbone\\.layer[24]\\.0\\.conv\\.0\\.conv']))
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, layers: Sequence[str] | None = None, keep_ratio: float | None = None,
+                 interval: int = 1) -> None:
+        if isinstance(layers, str):
+            raise TypeError('FeatureCompressionVisHook: layers must be a list of regular expressions, got '
+                            f'{layers!r}. Did you mean [{layers!r}]?')
+        if interval < 1:
+            raise ValueError(f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave the hook '
+                             'out to draw nothing.')
+        if keep_ratio is not None:
+            check_keep_ratio('FeatureCompressionVisHook', keep_ratio)
+        self.layers, self.keep_ratio, self.interval = layers, keep_ratio, interval
+        self._validations = 0
+        self._observing = ExitStack()
+        self._inputs: dict[str, Tensor] = {}
+        self._picture: Tensor | None = None
+
+    def before_run(self, runner) -> None:
+        """Choose the layers, so that a pattern without a match stops nothing but the start."""
+        self._names = self._choose(list(eligible_layers(_innermost(runner.model))))
+
+    def before_val_epoch(self, runner) -> None:
+        """Count validations."""
+        self._validations += 1
+
+    def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Begin to observe, in the first batch."""
+        if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
+            self._observe(runner)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+        """Draw what was observed."""
+        self._draw(runner)
+
+    def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Begin to observe, in the first batch."""
+        if batch_idx == 0:
+            self._observe(runner)
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+        """Draw what was observed."""
+        self._draw(runner)
+
+    def _choose(self, names: list[str]) -> list[str]:
+        if not names:
+            raise ValueError('FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, got '
+                             'none. Leave the hook out for this model.')
+        if self.layers is None:
+            names = [name for name in names if 'auxiliary' not in name] or names
+            places = sorted({round(part * (len(names) - 1) / (_SPREAD - 1)) for part in range(_SPREAD)})
+            return [names[place] for place in places]
+        for pattern in self.layers:
+            if not any(matches(pattern, name) for name in names):
+                raise ValueError(no_match('FeatureCompressionVisHook', 'entry of layers (1x1 only)', pattern, names))
+        return [name for name in names if any(matches(pattern, name) for pattern in self.layers)]
+
+    @master_only
+    def _observe(self, runner) -> None:
+        model = _innermost(runner.model)
+        # Looked up again, for hooks that replace layers, as FuseHook does, come after before_run.
+        layers = eligible_layers(model)
+        self._layers = {name: layers[name] for name in self._names if name in layers}
+        self._inputs, self._picture = {}, None
+        self._observing.enter_context(observe_inputs(self._layers, self._take_input))
+        handle = model.register_forward_pre_hook(self._take_picture, with_kwargs=True)
+        self._observing.callback(handle.remove)
+
+    def _take_input(self, name: str, x: Tensor) -> None:
+        self._inputs.setdefault(name, x[0].clone())
+
+    def _take_picture(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self._picture is None:
+            picture = kwargs['inputs'][0] if 'inputs' in kwargs else args[0][0]
+            self._picture = undo_normalization(picture.detach(), getattr(model, 'data_preprocessor', None))
+
+    @master_only
+    def _draw(self, runner) -> None:
+        self._observing.close()
+        if self._picture is None:
+            return
+        maps = [self._settings(name, values) for name, values in self._inputs.items()]
+        maps = [feature_map for feature_map in maps if min(feature_map.values.shape[1:]) >= 2**feature_map.levels]
+        if maps:
+            figure = draw_feature_maps(self._picture, maps)
+            runner.visualizer.add_image('feature_compression', to_pixels(figure), runner.iter)
+        else:
+            runner.logger.warning(f"FeatureCompressionVisHook drew nothing: none of {', '.join(self._names)} was given "
+                                  'a map that its transform can divide. Choose other layers.')
+        self._inputs, self._picture = {}, None
+
+    def _settings(self, name: str, values: Tensor) -> FeatureMap:
+        layer = self._layers[name]
+        if not isinstance(layer, WaveletCompressedConv2d):
+            return FeatureMap(name, values, self.keep_ratio or 0.25)
+        bits = 32 if layer.act_quant is None else layer.act_quant.bits
+        return FeatureMap(name, values, self.keep_ratio or layer.keep_ratio, bits, layer.levels, layer.wavelet,
+                          layer.selection)
+
+
+def _innermost(model: nn.Module) -> nn.Module:
+    """Return what data-parallel and test-time augmentation wrappers hold."""
+    while isinstance(getattr(model, 'module', None), nn.Module):
+        model = model.module
+    return model

@@ -1,0 +1,111 @@
+"""Compress a dense checkpoint without training: learn the clips from a few training images, and evaluate.
+
+    python tools/analysis_tools/calibrate.py CONFIG CHECKPOINT
+    python tools/analysis_tools/calibrate.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25
+
+Writes the compressed checkpoint and the config that it belongs to, for tools/test.py and tools/train.py.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.model import revert_sync_batchnorm
+
+from mmwcc.compression import calibrate, compress_model, reestimate_batch_norm
+from mmwcc.engine.hooks import CompressionCheckHook
+from mmwcc.presets import compress, preset_names
+from mmwcc.quantizers.calibration import CALIBRATIONS
+from mmwcc.utils import (
+    LaunchError,
+    build_runner,
+    calibration_batches,
+    dense_config,
+    load_config,
+    load_trained,
+    set_work_dir,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Compress a dense checkpoint without training, and evaluate it')
+    parser.add_argument('config', help='compressed config, or a dense one with --compression')
+    parser.add_argument('checkpoint', help='checkpoint of the dense model')
+    parser.add_argument('--compression', metavar='PRESET', choices=preset_names(),
+                        help=f"how to compress a dense config: {', '.join(preset_names())}")
+    parser.add_argument('--images', type=int, default=16, help='number of calibration images; 16 by default')
+    parser.add_argument('--batch-size', type=int, default=8, help='images in a batch; 8 by default')
+    parser.add_argument('--method', choices=CALIBRATIONS, help='how to choose clips; as the config says by default')
+    parser.add_argument('--percentile', type=float, help='for --method percentile, in percent')
+    parser.add_argument('--keep-batch-norm', action='store_true',
+                        help='leave the statistics of BatchNorm as they were trained')
+    parser.add_argument('--out', metavar='FILE.pth', help='checkpoint to write; WORK_DIR/calibrated.pth by default')
+    parser.add_argument('--work-dir', help='folder for the metrics; ./work_dirs/<config name> by default')
+    parser.add_argument('--no-test', action='store_true', help='do not evaluate')
+    parser.add_argument('--device', default='cpu', help='where to calibrate; cpu by default')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config, as in training')
+    args = parser.parse_args(argv)
+    for option in ('images', 'batch_size'):
+        if getattr(args, option) < 1:
+            parser.error(f"--{option.replace('_', '-')} must be at least 1, got {getattr(args, option)}")
+    if args.out is not None and not args.out.endswith('.pth'):
+        parser.error(f'--out must end in .pth, got {args.out}')
+    return args
+
+
+def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
+    """Calibrate the compressed model of a config on the weights of a dense checkpoint, and save it.
+
+    Returns:
+        The checkpoint that was written; the config lies beside it.
+
+    Raises:
+        LaunchError: If the config is not compressed or has no data, or the checkpoint does not fit.
+        ValueError: If the compression does not fit the model, or quantizes nothing.
+    """
+    dense, compression = dense_config(config)
+    batches = list(calibration_batches(config, args.images, args.batch_size))
+    model, loaded = load_trained(dense, args.checkpoint)
+    model = revert_sync_batchnorm(model).to(args.device)  # which cannot learn statistics outside of a process group
+    compress_model(model, compression, verbose=False)
+    print(calibrate(model, batches, method=args.method, percentile=args.percentile))
+    if not args.keep_batch_norm:
+        print(f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated again')
+    checkpoint = dict(meta=loaded.get('meta') or {}, state_dict=model.cpu().state_dict())
+    CompressionCheckHook().before_save_checkpoint(SimpleNamespace(cfg=config, model=model), checkpoint)
+    out = Path(args.out or Path(config.work_dir) / 'calibrated.pth')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, out)
+    config.dump(out.with_suffix('.py'))
+    print(f'wrote {out} and {out.with_suffix(".py")}')
+    return out
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Calibrate, save and evaluate; return the metrics."""
+    args = parse_args(argv)
+    try:
+        config = load_config(args.config, args.cfg_options)
+        if args.compression is not None:
+            config.model = compress(config.model, args.compression)
+        set_work_dir(config, args.work_dir)
+        config.load_from, config.resume = None, False
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
+            out = compress_checkpoint(config, args)
+    except (LaunchError, ValueError, TypeError) as error:
+        sys.exit(f'calibrate: {error}')
+    if args.no_test:
+        return {}
+    config.load_from = str(out)
+    return build_runner(config).test()
+
+
+if __name__ == '__main__':
+    main()

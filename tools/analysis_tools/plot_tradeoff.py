@@ -1,0 +1,68 @@
+"""Plot accuracy against bit operations from work folders: dense, quantized and wavelet compressed networks.
+
+    python tools/analysis_tools/plot_tradeoff.py work_dirs/a work_dirs/b ... [--metric mIoU]
+
+Folders whose config has the same name are several seeds of one training: their mean is drawn, with its standard error.
+Writes tradeoff.png and tradeoff.csv.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmwcc.analysis.model_facts import examine
+from mmwcc.analysis.tradeoff import WHICH, TradeoffPoint, gather_points, plot_tradeoff, write_tradeoff
+from mmwcc.analysis.work_dirs import common_metric, read_work_dir
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Plot accuracy against bit operations from work folders')
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folders that tools/train.py or test.py wrote')
+    parser.add_argument('--metric', help='name of the result, for example mIoU; by default the one most folders have')
+    parser.add_argument('--which', choices=WHICH, default='result',
+                        help='result: the tested value, else the last of validation; last or best: of validation')
+    parser.add_argument('--better', choices=('larger', 'smaller'), help='which values are better, if not known by name')
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'),
+                        help='input size to count at; by default that of the test data of each config')
+    parser.add_argument('--title', default='', help='title of the plot')
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/tradeoff'), help='where to write')
+    return parser.parse_args(argv)
+
+
+def table(points: list[TradeoffPoint], metric: str) -> str:
+    """Return a Markdown table, cheapest first."""
+    lines = [f'| network | | G BOPs | {metric} | runs | Pareto front |', '|---' * 6 + '|']
+    for point in points:
+        error = '' if point.error is None else f' ± {point.error:.2g}'
+        lines.append(f'| {point.family} | {point.label} | {point.bops / 1e9:,.4g} | {point.mean:.4g}{error} | '
+                     f"{len(point.values)} | {'yes' if point.pareto else ''} |")
+    return '\n'.join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read, plot, write and print."""
+    args = parse_args(argv)
+    try:
+        work_dirs = [read_work_dir(folder) for folder in args.work_dirs]
+        metric = common_metric(work_dirs, args.metric)
+        if metric is None:
+            raise ValueError('work folders must have a metric, got none. Validate or test the networks first.')
+        facts = [examine(work_dir, args.shape) for work_dir in work_dirs]
+        for work_dir, fact in zip(work_dirs, facts, strict=True):
+            missing = fact.notes if fact.cost is None else [f'It has no {metric}.'] * (work_dir.result(metric) is None)
+            if missing:
+                print(f"left out {work_dir.path}: {' '.join(missing)}", file=sys.stderr)
+        points = gather_points(work_dirs, facts, metric, args.which, args.better and args.better == 'larger')
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'plot_tradeoff: {error}')
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    write_tradeoff(points, metric, args.out_dir / 'tradeoff.csv')
+    plot_tradeoff(points, metric, args.out_dir / 'tradeoff.png', args.title)
+    print(table(points, metric))
+    print(f"wrote {args.out_dir / 'tradeoff.png'} and {args.out_dir / 'tradeoff.csv'}")
+
+
+if __name__ == '__main__':
+    main()

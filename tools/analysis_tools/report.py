@@ -1,0 +1,45 @@
+"""Compare trained models on one HTML page: accuracy, cost, latency, layers, curves and predictions.
+
+    python tools/analysis_tools/report.py work_dirs/dense work_dirs/quant work_dirs/wcc --out report.html
+
+The page needs no network to be read. The first work folder is what the others are compared with.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mmwcc.analysis.html_report import write_report
+from mmwcc.analysis.work_dirs import read_work_dir
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Compare trained models on one HTML page')
+    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR',
+                        help='work folder of a training, the dense one first')
+    parser.add_argument('--out', default='report.html', metavar='FILE.html', help='the page; report.html by default')
+    parser.add_argument('--title', default='Models compared', help='title of the page')
+    parser.add_argument('--metric', help='accuracy to compare by; by default what the folders have in common')
+    parser.add_argument('--shape', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
+                        help='input that the cost is counted for; by default the test images of each config')
+    parser.add_argument('--pictures', type=int, default=6, help='example pictures of each model, at most')
+    args = parser.parse_args(argv)
+    if not args.out.endswith(('.html', '.htm')):
+        parser.error(f'--out must end in .html, got {args.out}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the page that the command line asks for."""
+    args = parse_args(argv)
+    try:
+        write_report([read_work_dir(path) for path in args.work_dirs], args.out, title=args.title, metric=args.metric,
+                     shape=args.shape, pictures=args.pictures)
+    except (OSError, ValueError) as error:
+        sys.exit(f'report: {error}')
+    print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    main()
