@@ -96,8 +96,8 @@ OPENMMLAB = [
     'ftfy', 'regex',  # mmsegmentation imports them without requiring them
     'setuptools<81',  # mmengine, mmcv's build and openmim import pkg_resources
 ]  # yapf: disable
-DEPLOY = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'safetensors>=0.4']
-TESTS = [*DEPLOY, 'pytest>=7', 'hypothesis', 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
+ONNX = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'safetensors>=0.4']
+TESTS = [*ONNX, 'pytest>=7', 'hypothesis', 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
 EXTRAS = {
     'openmmlab': OPENMMLAB,
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmsegmentation>=1.4.2',
@@ -106,7 +106,7 @@ EXTRAS = {
     'triton': ['triton>=3.6,<3.10; platform_system == "Linux"'],
     # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.
     'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],
-    'deploy': DEPLOY,
+    'onnx': ONNX,
     'tests': TESTS,
     'dev': [*TESTS, 'ruff'],
 }  # yapf: disable

@@ -16,8 +16,9 @@ FLOORS = [
     ['quantizers'],
     ['layers'],
     ['compression'],
-    ['analysis', 'models', 'datasets', 'evaluation', 'engine', 'utils'],
+    ['analysis', 'deployment', 'models', 'datasets', 'evaluation', 'engine', 'utils'],
     ['presets'],
+    ['ladder'],
     ['tools'],
 ]
 LEAVES = {'', 'registry', 'version', 'compat'}  # '' is the package itself

@@ -23,7 +23,8 @@ SELECTIONS = ('energy', 'coarse')
 def kept_positions(positions: int, keep_ratio: float) -> int:
     """Return k = max(1, ceil(keep_ratio * positions)), in integer arithmetic so that exports keep it dynamic."""
     ratio = Fraction(keep_ratio).limit_denominator(10**6)
-    return max(1, -(-positions * ratio.numerator // ratio.denominator)) if ratio else 1
+    # Not -(-a // b): ONNX divides towards zero, and would round down.
+    return max(1, (positions * ratio.numerator + ratio.denominator - 1) // ratio.denominator) if ratio else 1
 
 
 def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:

@@ -15,13 +15,11 @@ from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmwcc.compression import CompressionReport, to_integer
 from mmwcc.engine.hooks import CompressionCheckHook
-from mmwcc.utils import LaunchError, check_checkpoint, load_config
+from mmwcc.utils import LaunchError, load_config, load_trained
 
 COMPRESSED_MODEL = 'mmwcc.CompressedModel'
 
@@ -71,16 +69,7 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
     if config.model.get('compression', {}).get('integer'):
         raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
                           'was trained with.')
-    check_checkpoint(checkpoint)
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    settings = config.model.to_dict()
-    if 'data_preprocessor' not in settings and 'data_preprocessor' in config:
-        settings['data_preprocessor'] = config.data_preprocessor
-    model = MODELS.build(settings).eval()
-    try:
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
-    except RuntimeError as error:
-        raise LaunchError(f'{checkpoint} does not fit the model of {config.filename}: {error}') from error
+    model, loaded = load_trained(config, checkpoint)
     report = to_integer(model, verbose=False)
     config = integer_config(config)
     converted = dict(meta=loaded.get('meta') or {}, state_dict=model.state_dict())

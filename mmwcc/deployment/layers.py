@@ -1,0 +1,219 @@
+"""Compressed layers as an exporter needs them: folded constants, and operators that ONNX has."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmwcc.functional import kept_positions
+from mmwcc.functional.quantization import quantize
+from mmwcc.kernels import coarse_rank, padded_size
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers.integer_conv import act_grid, integer_weight
+from mmwcc.quantizers import UniformQuantizer
+
+from .operators import dequantize_linear, quantize_linear
+from .transforms import build_transform
+
+__all__ = ['ExportableConv2d', 'ExportableWaveletConv2d', 'is_integer']
+
+_WIDEST = 8
+
+
+def is_integer(quantizer: UniformQuantizer | None) -> bool:
+    """Tell whether a quantizer can be written as QuantizeLinear and DequantizeLinear: 8 bits or fewer."""
+    return quantizer is not None and quantizer.bits <= _WIDEST
+
+
+class _Quantize(nn.Module):
+    """Round to the grid of an activation quantizer: as Clip, QuantizeLinear and DequantizeLinear, or as Clip and Round.
+
+    Args:
+        quantizer: One that has learned its clip.
+        integer: Whether to use QuantizeLinear.
+    """
+
+    def __init__(self, quantizer: UniformQuantizer, integer: bool) -> None:
+        super().__init__()
+        step, self.low, self.high = act_grid(quantizer)
+        self.register_buffer('step', step)
+        self.integer, self.signed = integer, self.low < 0
+        limits = torch.iinfo(torch.int8 if self.signed else torch.uint8)
+        # The grid of int8 has a level more than a symmetric one, and many more than one of fewer bits.
+        self.clips = (self.low, self.high) != (limits.min, limits.max)
+        self.bounds = (self.low * step).item(), (self.high * step).item()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.integer:
+            return (x / self.step).clamp(self.low, self.high).round() * self.step
+        x = x.clamp(*self.bounds) if self.clips else x
+        return dequantize_linear(quantize_linear(x, self.step, self.signed), self.step)
+
+
+class _Folded(nn.Module):
+    """The constants of a convolution: its rounded weight, times the scale of the normalization behind it, and a bias.
+
+    Args:
+        conv: A compressed convolution.
+        norm: The batch normalization behind it, or None.
+        qdq: Whether to keep weights of 8 bits or fewer in int8, for DequantizeLinear.
+    """
+
+    def __init__(self, conv: QuantConv2d | WaveletCompressedConv2d, norm: nn.Module | None, qdq: bool) -> None:
+        super().__init__()
+        self.stride = conv.stride
+        scale, bias = _scale_and_bias(conv, norm)
+        self.register_buffer('bias', bias)
+        self.act_quant = None
+        if conv.act_quant is not None and conv.act_quant.bits != 32:
+            self.act_quant = _Quantize(conv.act_quant, qdq and is_integer(conv.act_quant))
+        if qdq and is_integer(conv.weight_quant):
+            levels, step = integer_weight(type(conv).__name__, conv.weight_quant, conv.weight)
+            levels, scale = _positive(levels, step * scale)
+        else:
+            levels = conv.weight
+            if conv.weight_quant is not None:
+                levels = quantize(levels, *conv.weight_quant.arguments(levels))
+            levels, scale = levels.flatten(1) * scale.to(levels.dtype).unsqueeze(1), None
+        weight = self._arrange(levels.reshape(conv.weight.shape))
+        self.register_buffer('weight', weight.contiguous())
+        self.register_buffer('scale', None if scale is None else scale.float())
+
+    _axis = 0
+
+    def _arrange(self, weight: Tensor) -> Tensor:
+        """Return the weight as the product wants it, output channels along ``_axis``."""
+        return weight
+
+    def _float_weight(self) -> Tensor:
+        return self.weight if self.scale is None else dequantize_linear(self.weight, self.scale, self._axis)
+
+
+def _scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    """Return what a normalization multiplies each output channel with, in float64, and the bias behind it."""
+    if norm is None:
+        return torch.ones(conv.out_channels, dtype=torch.float64), conv.bias
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    bias = (0 if conv.bias is None else conv.bias.double()) - norm.running_mean.double()
+    bias = bias * scale if norm.bias is None else bias * scale + norm.bias.double()
+    return scale, bias.float()
+
+
+def _positive(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the signs of scales into the levels, for runtimes that want positive scales."""
+    lowest = levels.min(dim=1).values == torch.iinfo(torch.int8).min  # has no positive counterpart
+    sign = torch.where(lowest, 1, scale.sign()).to(torch.int8)
+    return levels * sign.unsqueeze(1), torch.where(scale == 0, 1, scale * sign)
+
+
+class ExportableConv2d(_Folded):
+    """A :class:`~mmwcc.layers.QuantConv2d` with the batch normalization behind it, for export.
+
+    Args:
+        conv: The trained layer.
+        norm: The batch normalization behind it. Defaults to None.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
+    """
+
+    def __init__(self, conv: QuantConv2d, norm: nn.Module | None = None, qdq: bool = True) -> None:
+        super().__init__(conv, norm, qdq)
+        self.padding, self.dilation, self.groups = conv.padding, conv.dilation, conv.groups
+        self.pad = None
+        if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
+            mode = 'constant' if conv.padding_mode == 'zeros' else conv.padding_mode
+            self.pad, self.padding = (conv._reversed_padding_repeated_twice, mode), (0, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layer and the normalization return, for a map (B, C, H, W)."""
+        x = x if self.pad is None else F.pad(x, self.pad[0], mode=self.pad[1])
+        x = x if self.act_quant is None else self.act_quant(x)
+        return F.conv2d(x, self._float_weight(), self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class ExportableWaveletConv2d(_Folded):
+    """A :class:`~mmwcc.layers.WaveletCompressedConv2d` with the batch normalization behind it, for export.
+
+    The kept positions are those of largest energy, found by TopK with a k that follows the size of the map, or, where
+    a threshold is set, all whose energy reaches it. Kept rows are gathered, multiplied and scattered; with a threshold,
+    or with ``selection='coarse'``, the others are multiplied with zero instead.
+
+    Args:
+        conv: The trained layer.
+        norm: The batch normalization behind it. Defaults to None.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
+        dynamic: Whether height and width are to stay open. Defaults to True.
+
+    Attributes:
+        threshold: Squared norm from which a position is kept, or None for the k largest.
+    """
+
+    _axis = 1
+
+    def __init__(self, conv: WaveletCompressedConv2d, norm: nn.Module | None = None, qdq: bool = True,
+                 dynamic: bool = True) -> None:
+        super().__init__(conv, norm, qdq)
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.keep_ratio, self.selection, self.levels = conv.keep_ratio, conv.selection, conv.levels
+        self.dynamic, self.threshold = dynamic, None
+        self.transform = build_transform(conv.wavelet, conv.levels)
+
+    def _arrange(self, weight: Tensor) -> Tensor:
+        return weight.flatten(1).t()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the layer and the normalization return, for a map (B, C, H, W)."""
+        batch, height, width, tall, wide = self._sizes(x)
+        rows = self.coefficients(x)
+        if self.keep_ratio == 1:
+            rows = self._multiply(rows)
+        elif self.threshold is not None or self.selection == 'coarse':
+            rows = self._multiply(rows * self._mask(rows, tall, wide).to(rows.dtype).unsqueeze(2))
+        else:
+            rows = self._multiply_largest(rows, batch, tall * wide)
+        y = self.transform.synthesis(rows, batch, self.out_channels, tall, wide)
+        y = y if (height, width) == (tall, wide) and not self.dynamic else y[:, :height, :width]
+        return (y if self.bias is None else y + self.bias).permute(0, 3, 1, 2)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Return all wavelet coefficients of a map, shape (B, N, C)."""
+        batch, height, width, tall, wide = self._sizes(x)
+        if self.stride != (1, 1):
+            x = x[:, :, ::self.stride[0], ::self.stride[1]]
+        if self.dynamic or (height, width) != (tall, wide):
+            x = F.pad(x, (0, wide - width, 0, tall - height))
+        return self.transform.analysis(x, batch, self.in_channels)
+
+    @staticmethod
+    def energies(rows: Tensor) -> Tensor:
+        """Return the squared norm over channels of each row of coefficients, shape (B, N)."""
+        return rows.square().sum(2)
+
+    def _sizes(self, x: Tensor):
+        """Return batch size, height and width of the subsampled map, and both padded."""
+        (height, width), (down, across) = x.shape[2:], self.stride
+        if not self.dynamic:
+            height, width = int(height), int(width)
+        height, width = (height + down - 1) // down, (width + across - 1) // across
+        return int(x.shape[0]), height, width, padded_size(height, self.levels), padded_size(width, self.levels)
+
+    def _mask(self, rows: Tensor, tall, wide) -> Tensor:
+        if self.threshold is not None:
+            return self.energies(rows) >= self.threshold
+        rank = coarse_rank(tall, wide, self.levels, rows.device).unsqueeze(0)
+        return self.transform.by_row(rank) < kept_positions(tall * wide, self.keep_ratio)
+
+    def _multiply_largest(self, rows: Tensor, batch: int, positions) -> Tensor:
+        energies = self.transform.by_position(self.energies(rows))
+        k = kept_positions(positions, self.keep_ratio)
+        # Of equal values TopK takes the lower index, as the layer does, so the order of positions matters.
+        index = self.transform.row_of(energies.topk(k, dim=1, sorted=False).indices, positions)
+        index = (index + torch.arange(batch, device=rows.device).unsqueeze(1) * positions).flatten()
+        kept = self._multiply(rows.reshape(-1, self.in_channels).index_select(0, index))
+        # One column: exporters store zeros of a known shape, 68 of 73 MB of a DeepLabV3+ at 256x512.
+        y = kept.new_zeros(batch * positions, 1).expand(-1, self.out_channels).index_put((index, ), kept)
+        return y.reshape(batch, positions, self.out_channels)
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        return (rows if self.act_quant is None else self.act_quant(rows)) @ self._float_weight()

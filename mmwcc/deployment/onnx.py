@@ -1,0 +1,167 @@
+"""Export to ONNX with either of torch's exporters, never trusted before it has been checked."""
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .operators import torchscript_symbols, translations
+from .prepare import RawOutputs, exportable
+from .thresholds import calibrate_thresholds, kept_ratios
+from .verify import ExportError, ExportReport, check_graph, compare, expected_operators, load_graph
+
+__all__ = ['EXPORTERS', 'SELECTIONS', 'export_onnx']
+
+EXPORTERS = ('auto', 'dynamo', 'torchscript')
+"""Exporters of torch; 'auto' takes dynamo's, and the other one where that fails."""
+
+SELECTIONS = ('topk', 'threshold')
+"""How kept positions are chosen: the k largest of each image, or all above a threshold from calibration."""
+
+_OLDEST = dict(dynamo=18, torchscript=13)
+
+
+def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int] = (512, 1024), *, channels: int = 3,
+                dynamic: bool = False, exporter: str = 'auto', opset: int = 18, selection: str = 'topk',
+                calibration: Sequence[Tensor] = (), qdq: bool = True, argmax: bool = False,
+                repeats: int = 5) -> ExportReport:
+    """Write a dense, quantized or wavelet compressed model as ONNX, and check what was written.
+
+    The file is kept only if it selects, thresholds and quantizes in every layer that does, with a k that follows the
+    size of the input, and if ONNX Runtime returns what the model returns: at ``shape``, and with ``dynamic`` at a
+    second size that is divisible by little.
+
+    Args:
+        model: A trained model, in any mode; it is not changed.
+        path: File to write.
+        shape: Height and width of the images in pixels. Defaults to (512, 1024).
+        channels: Channels of the images. Defaults to 3.
+        dynamic: Whether height and width stay open. Defaults to False.
+        exporter: One of :data:`EXPORTERS`. Defaults to 'auto'.
+        opset: Version of ONNX's operators, at least 18, or 13 for 'torchscript'. Defaults to 18.
+        selection: One of :data:`SELECTIONS`. Defaults to 'topk'.
+        calibration: Normalized images (B, channels, H, W) for ``selection='threshold'``. Defaults to none.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
+        argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
+        repeats: Runs of which the median is the latency. Defaults to 5.
+
+    Returns:
+        What was written, and how it compares.
+
+    Raises:
+        ValueError: If an argument is outside its range, the model has no raw outputs, or has fused or integer layers.
+        RuntimeError: If a quantizer has not learned its clip.
+        ExportError: If no exporter can write the model, or what was written is not the model.
+    """
+    _check(shape, exporter, opset, selection, calibration)
+    path = Path(path)
+    x = torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
+    network = RawOutputs(model, argmax)
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        return _export(network, path, x, dynamic=dynamic, exporter=exporter, opset=opset, selection=selection,
+                       calibration=calibration, qdq=qdq, repeats=repeats)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _check(shape, exporter: str, opset: int, selection: str, calibration) -> None:
+    if len(shape) != 2 or any(side < 1 for side in shape):
+        raise ValueError(f'export_onnx: shape must be height and width of at least 1 pixel, got {tuple(shape)}. Use '
+                         '(512, 1024).')
+    for name, value, allowed in (('exporter', exporter, EXPORTERS), ('selection', selection, SELECTIONS)):
+        if value not in allowed:
+            raise ValueError(f"export_onnx: {name} must be one of {', '.join(allowed)}, got {value!r}. Use "
+                             f'{allowed[0]!r}.')
+    oldest = _OLDEST.get(exporter, _OLDEST['dynamo'])
+    if opset < oldest:
+        raise ValueError(f'export_onnx: opset must be at least {oldest} with exporter={exporter!r}, got {opset}. Use '
+                         "18, or exporter='torchscript' for 13 to 17.")
+    if selection == 'threshold' and not len(calibration):
+        raise ValueError("export_onnx: calibration must hold images for selection='threshold', got none. Give some "
+                         'tens of training images.')
+
+
+@torch.no_grad()
+def _export(network: RawOutputs, path: Path, x: Tensor, *, dynamic, exporter, opset, selection, calibration, qdq,
+            repeats) -> ExportReport:
+    prepared = exportable(network, x, qdq=qdq, dynamic=dynamic)
+    thresholds = calibrate_thresholds(prepared, calibration) if selection == 'threshold' else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        used, note = _write(prepared, written, x, network.names(x), dynamic, exporter, opset)
+        graph = load_graph(written)
+        sizes = [tuple(x.shape[2:])] + ([_second_size(*x.shape[2:])] if dynamic else [])
+        inputs = [x if size == x.shape[2:] else torch.randn(*x.shape[:2], *size) for size in sizes]
+        expected = [expected_operators(network, image, qdq, thresholds) for image in inputs]
+        check_graph(graph, inputs, expected)
+        parities = []
+        for image in inputs:
+            parities.append(compare(graph, prepared if thresholds else network, image, network, repeats))
+        written.replace(path)
+    return ExportReport(path, used, opset, note, dynamic, path.stat().st_size, expected[0], parities,
+                        kept_ratios(prepared, calibration) if thresholds else {})
+
+
+def _second_size(height: int, width: int) -> tuple[int, int]:
+    """Return another size, of odd numbers, so that no depth of the transform divides it."""
+    return (height * 3 // 4) | 1, (width * 5 // 8) | 1
+
+
+def _write(network: nn.Module, path: Path, x: Tensor, names: list[str], dynamic: bool, exporter: str,
+           opset: int) -> tuple[str, str]:
+    """Write the file with the first exporter that can; return its name and what came before."""
+    note = ''
+    for name in ('dynamo', 'torchscript') if exporter == 'auto' else (exporter, ):
+        try:
+            with _quiet():
+                _WRITERS[name](network, path, x, names, dynamic, opset)
+            return name, note
+        except Exception as error:  # whatever an exporter trips over
+            reason = next((line for line in str(error).splitlines()[::-1] if 'Error' in line), str(error)[:200])
+            note = f'{note}{name}: {type(error).__name__}: {reason.strip()} '
+            last = error
+    raise ExportError(f'export_onnx: the exporter must know every operator of the model. {note.strip()}') from last
+
+
+def _write_dynamo(network, path, x, names, dynamic, opset) -> None:
+    open_size = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = torch.onnx.export(network, (x, ), dynamo=True, opset_version=opset, input_names=['image'],
+                                output_names=names, dynamic_shapes=(open_size, ) if dynamic else None,
+                                custom_translation_table=translations(), verbose=False)
+    for node in program.model.graph:
+        node.metadata_props.clear()  # where in the sources it came from
+    program.save(path)
+
+
+def _write_torchscript(network, path, x, names, dynamic, opset) -> None:
+    axes = {'image': {2: 'height', 3: 'width'}} if dynamic else None
+    with torchscript_symbols(opset):
+        torch.onnx.export(network, (x, ), path, dynamo=False, opset_version=opset, input_names=['image'],
+                          output_names=names, dynamic_axes=axes)
+
+
+_WRITERS = dict(dynamo=_write_dynamo, torchscript=_write_torchscript)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what exporters say of themselves: deprecation, tracing of sizes, packages they could use."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,100 @@
+"""ONNX's QuantizeLinear and DequantizeLinear as torch operators, and how both exporters write them.
+
+torch's own fake quantization exports for two grids only, divides by multiplying with the reciprocal, and leaves weights
+in float32. These two compute in torch exactly what the ONNX operators are specified to.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+__all__ = ['dequantize_linear', 'quantize_linear', 'torchscript_symbols', 'translations']
+
+_LIBRARY = torch.library.Library('mmwcc_onnx', 'FRAGMENT')
+_LIBRARY.define('quantize_linear(Tensor x, Tensor scale, bool signed) -> Tensor')
+_LIBRARY.define('dequantize_linear(Tensor x, Tensor scale, int axis) -> Tensor')
+
+
+def _integer(signed: bool) -> torch.dtype:
+    return torch.int8 if signed else torch.uint8
+
+
+def _quantize(x: Tensor, scale: Tensor, signed: bool) -> Tensor:
+    limits = torch.iinfo(_integer(signed))
+    return (x / scale).round().clamp(limits.min, limits.max).to(_integer(signed))
+
+
+def _dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
+    if scale.dim():
+        scale = scale.reshape([-1 if dim == axis else 1 for dim in range(x.dim())])
+    return x.to(scale.dtype) * scale
+
+
+for _name, _function in (('quantize_linear', _quantize), ('dequantize_linear', _dequantize)):
+    _LIBRARY.impl(_name, _function, 'CompositeExplicitAutograd')
+    torch.library.register_fake(f'mmwcc_onnx::{_name}', _function, lib=_LIBRARY)
+
+
+def quantize_linear(x: Tensor, scale: Tensor, signed: bool) -> Tensor:
+    """Return ``x / scale``, rounded half to even and saturated, as int8 or uint8 with zero-point 0.
+
+    Args:
+        x: Values, float32.
+        scale: Distance of two levels, one element, float32.
+        signed: Whether the result is int8, with levels -128 ... 127, or uint8, with 0 ... 255.
+    """
+    return torch.ops.mmwcc_onnx.quantize_linear(x, scale, signed)
+
+
+def dequantize_linear(x: Tensor, scale: Tensor, axis: int = 0) -> Tensor:
+    """Return ``x * scale`` in float32.
+
+    Args:
+        x: Levels, int8 or uint8.
+        scale: One element, or one an index of ``axis``, shape (n,).
+        axis: The dimension of ``x`` that such a scale belongs to. Defaults to 0.
+    """
+    return torch.ops.mmwcc_onnx.dequantize_linear(x, scale, axis)
+
+
+def translations() -> dict:
+    """Return how the dynamo exporter writes the two operators: its ``custom_translation_table``."""
+    from onnxscript import ir
+    from onnxscript import opset18 as op
+
+    def quantize(x, scale, signed):
+        kind = ir.DataType.INT8 if signed else ir.DataType.UINT8
+        return op.QuantizeLinear(x, scale, op.Constant(value=ir.tensor(0, dtype=kind)))
+
+    def dequantize(x, scale, axis):
+        return op.DequantizeLinear(x, scale, axis=axis)
+
+    return {torch.ops.mmwcc_onnx.quantize_linear.default: quantize,
+            torch.ops.mmwcc_onnx.dequantize_linear.default: dequantize}
+
+
+@contextmanager
+def torchscript_symbols(opset: int) -> Iterator[None]:
+    """Let the TorchScript exporter write the two operators for a while."""
+    from torch.onnx import symbolic_helper
+
+    @symbolic_helper.parse_args('v', 'v', 'b')
+    def quantize(g, x, scale, signed):
+        zero = g.op('Constant', value_t=torch.tensor(0, dtype=_integer(signed)))
+        return g.op('QuantizeLinear', x, scale, zero)
+
+    @symbolic_helper.parse_args('v', 'v', 'i')
+    def dequantize(g, x, scale, axis):
+        return g.op('DequantizeLinear', x, scale, axis_i=axis)
+
+    symbols = dict(quantize_linear=quantize, dequantize_linear=dequantize)
+    for name, symbol in symbols.items():
+        torch.onnx.register_custom_op_symbolic(f'mmwcc_onnx::{name}', symbol, opset)
+    try:
+        yield
+    finally:
+        for name in symbols:
+            torch.onnx.unregister_custom_op_symbolic(f'mmwcc_onnx::{name}', opset)

@@ -1,0 +1,205 @@
+"""A copy of a model that exporters can read: compressed layers in plain operators, BatchNorm folded, raw outputs."""
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Container, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mmwcc.compression import INTEGER_LAYERS, compressed_layers
+from mmwcc.layers import FusedInvertedResidual, QuantConv2d, WaveletCompressedConv2d
+
+from .layers import ExportableConv2d, ExportableWaveletConv2d
+
+__all__ = ['RawOutputs', 'exportable', 'live_calls']
+
+_NAMED = 5
+
+
+class RawOutputs(nn.Module):
+    """A network from the normalized image to the tensors that post-processing starts from.
+
+    A segmentor returns its logits at the size of the image, or the classes. A detector returns what its head returns
+    for each level of the pyramid; boxes and non-maximum suppression stay outside. Other models return what they return
+    in mode 'tensor', modules that are not mmengine's what they return when called.
+
+    Args:
+        model: The model. Two-stage detectors have no raw outputs.
+        argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
+
+    Raises:
+        ValueError: If model is a two-stage detector, or argmax is set for a model that is no segmentor.
+    """
+
+    def __init__(self, model: nn.Module, argmax: bool = False) -> None:
+        super().__init__()
+        self.is_segmentor = hasattr(model, 'decode_head') and hasattr(model, 'align_corners')
+        if hasattr(model, 'roi_head'):
+            raise ValueError(f'RawOutputs: model must be a network of one stage, got {type(model).__name__} with a '
+                             'roi_head, whose second stage starts from post-processed boxes. Export a one-stage '
+                             'detector.')
+        if argmax and not self.is_segmentor:
+            raise ValueError(f'RawOutputs: argmax must be False for a model that is no segmentor, got '
+                             f'{type(model).__name__}. Take the argmax outside.')
+        self.model, self.argmax = model, argmax
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return one tensor, or the tensors of all outputs and levels one after the other, for images (B, 3, H, W)."""
+        outputs = self.raw(x)
+        if self.argmax:
+            return outputs.argmax(1)
+        return outputs if isinstance(outputs, Tensor) else tuple(tensor for _, tensor in _leaves(outputs))
+
+    def raw(self, x: Tensor):
+        """Return what the model returns, a segmentor's logits at the size of the image."""
+        outputs = self.model(x, None, mode='tensor') if hasattr(self.model, 'data_preprocessor') else self.model(x)
+        if self.is_segmentor:
+            outputs = F.interpolate(outputs, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
+        return outputs
+
+    @torch.no_grad()
+    def names(self, x: Tensor) -> list[str]:
+        """Return a name for each tensor that :meth:`forward` returns."""
+        if self.is_segmentor:
+            return ['labels' if self.argmax else 'logits']
+        return [f'output{path}' for path, _ in _leaves(self.raw(x))]
+
+
+def _leaves(outputs, path: str = '') -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested lists and tuples, with the indices that lead there."""
+    if isinstance(outputs, Tensor):
+        yield path, outputs
+    elif outputs is not None:
+        for index, item in enumerate(outputs):
+            yield from _leaves(item, f'{path}_{index}')
+
+
+def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
+    """Run a network; return the calls of compressed layers that its outputs depend on: name, layer and input.
+
+    Backbones may run a stage that no head uses, and exporters leave it out.
+    """
+    calls: list[tuple[str, nn.Module, Tensor]] = []
+    outputs: list[Tensor] = []
+
+    def record(name: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        calls.append((name, layer, inputs[0].detach()))
+        outputs.append(output)
+
+    handles = [layer.register_forward_hook(partial(record, name)) for name, layer in compressed_layers(network).items()]
+    try:
+        with torch.enable_grad():
+            ends = [tensor.sum() for _, tensor in _leaves(network.raw(x.clone().requires_grad_()))]
+    finally:
+        for handle in handles:
+            handle.remove()
+    grads = torch.autograd.grad(ends, outputs, allow_unused=True) if calls else ()
+    return [call for call, grad in zip(calls, grads, strict=True) if grad is not None]
+
+
+def _check_form(network: nn.Module) -> None:
+    ready = [name for name, module in network.named_modules()
+             if isinstance(module, (FusedInvertedResidual, *INTEGER_LAYERS))]
+    if ready:
+        raise ValueError(f'exportable: the model must be as it was trained, got fused or integer layers: '
+                         f'{_listed(ready)}. Load the trained checkpoint; the export writes integers by itself.')
+
+
+def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
+    unlearned = [name for name, layer in compressed_layers(network).items() if layer in called
+                 for quantizer in (layer.weight_quant, layer.act_quant)
+                 if quantizer is not None and quantizer.bits != 32 and not bool(quantizer.initialized)]
+    if unlearned:
+        raise RuntimeError('exportable: every quantizer must have learned its clip, got layers that are not '
+                           f'initialized: {_listed(dict.fromkeys(unlearned))}. Load a compressed checkpoint, or train '
+                           'or calibrate the model first.')
+
+
+def _listed(names) -> str:
+    names = list(names)
+    return ', '.join(names[:_NAMED]) + (f' and {len(names) - _NAMED} more' if len(names) > _NAMED else '')
+
+
+def _is_foldable(module: nn.Module) -> bool:
+    return isinstance(module, (QuantConv2d, WaveletCompressedConv2d)) or (
+        isinstance(module, nn.Conv2d) and type(module)._conv_forward is nn.Conv2d._conv_forward)
+
+
+@torch.no_grad()
+def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
+    """Run the network; return the convolutions it calls, each with the BatchNorm that gets all its outputs, or None.
+
+    Order of registration says nothing about order of execution, and shared layers (heads with one BatchNorm a level)
+    must not be folded.
+    """
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # holds the tensors, so that no id is used twice
+    calls: Counter = Counter()
+    fed: Counter = Counter()
+
+    def after_convolution(module, _, output) -> None:
+        calls[module] += 1
+        made[id(output)] = module, output
+
+    def before_norm(module, inputs) -> None:
+        calls[module] += 1
+        if id(inputs[0]) in made:
+            fed[made[id(inputs[0])][0], module] += 1
+
+    handles = [module.register_forward_hook(after_convolution) for module in network.modules() if _is_foldable(module)]
+    handles += [module.register_forward_pre_hook(before_norm) for module in network.modules()
+                if isinstance(module, _BatchNorm) and module.running_var is not None]
+    try:
+        network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    behind = {conv: norm for (conv, norm), count in fed.items() if calls[conv] == calls[norm] == count}
+    return {module: behind.get(module) for module in calls if isinstance(module, nn.Conv2d)}
+
+
+def _replacement(conv: nn.Conv2d, norm: nn.Module | None, qdq: bool, dynamic: bool) -> nn.Module:
+    if isinstance(conv, WaveletCompressedConv2d):
+        return ExportableWaveletConv2d(conv, norm, qdq, dynamic)
+    if isinstance(conv, QuantConv2d):
+        return ExportableConv2d(conv, norm, qdq)
+    return conv if norm is None else fuse_conv_bn_eval(conv, norm)
+
+
+@torch.no_grad()
+def exportable(network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool = True) -> nn.Module:
+    """Return a copy of a network in operators that ONNX has: compressed layers replaced, BatchNorm folded.
+
+    Args:
+        network: A trained network, whose call takes ``x`` alone.
+        x: An input, by which the BatchNorm behind each convolution is found.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
+        dynamic: Whether height and width are to stay open. Defaults to True.
+
+    Returns:
+        The copy, in evaluation mode. Layers keep their names; folded BatchNorm layers are ``nn.Identity``.
+
+    Raises:
+        ValueError: If the network has fused or integer layers.
+        RuntimeError: If a quantizer has not learned its clip.
+    """
+    _check_form(network)
+    network = copy.deepcopy(network).eval()
+    pairs = _pairs(network, x)
+    _check_clips(network, pairs)
+    folded = set(pairs.values()) - {None}
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if module in folded:
+            made[module] = nn.Identity()
+        elif module in pairs and module not in made:  # heads that only training uses stay
+            made[module] = _replacement(module, pairs[module], qdq, dynamic)
+        if module in made:
+            parent, _, attribute = name.rpartition('.')
+            setattr(network.get_submodule(parent), attribute, made[module])
+    return network.eval()

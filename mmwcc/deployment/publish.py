@@ -1,0 +1,91 @@
+"""Published weights: safetensors, and JSON beside it that says what they are. Nothing in either can run code."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmwcc.version import __version__
+
+__all__ = ['DROPPED', 'publish']
+
+DROPPED = ('optimizer', 'param_schedulers', 'message_hub', 'ema_state_dict')
+"""What checkpoints hold for resuming a training, and published weights do not."""
+
+
+def publish(checkpoint: Mapping[str, Any], out: str | Path, *, ema: bool = True) -> tuple[Path, Path]:
+    """Write the weights of a checkpoint as safetensors, and its meta as JSON beside it.
+
+    mmengine's ``load_checkpoint``, and with it ``init_model`` and ``init_detector``, read the pair by the name of the
+    first once mmwcc is imported (see :mod:`mmwcc.compat`).
+
+    Args:
+        checkpoint: What mmengine wrote, loaded.
+        out: File to write, ending in .safetensors; the meta goes to the same name ending in .json.
+        ema: Whether to take the averaged weights where an EMAHook kept some; False takes those that were trained.
+            Defaults to True.
+
+    Returns:
+        The two files.
+
+    Raises:
+        ValueError: If out has another ending, the checkpoint holds no weights, or ema is False without averages.
+        TypeError: If a weight is not a tensor.
+    """
+    out = Path(out)
+    if out.suffix != '.safetensors':
+        raise ValueError(f'publish: out must end in .safetensors, got {out}. Its name says how to load it.')
+    from safetensors.torch import save_file
+    weights = _weights(checkpoint, ema)
+    meta = _plain({key: value for key, value in checkpoint.get('meta', {}).items() if key != 'hook_msgs'})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, out, metadata=dict(format='pt'))
+    content = dict(format='mmwcc', version=__version__, sha256=hashlib.sha256(out.read_bytes()).hexdigest(),
+                   tensors=len(weights), parameters=sum(tensor.numel() for tensor in weights.values()),
+                   metrics=_metrics(checkpoint), meta=meta)
+    out.with_suffix('.json').write_text(json.dumps(content, indent=1) + '\n')
+    return out, out.with_suffix('.json')
+
+
+def _weights(checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
+    weights = checkpoint.get('state_dict')
+    if not ema:
+        # EMAHook saves the averages as state_dict, and what was trained under its own key.
+        if 'ema_state_dict' not in checkpoint:
+            raise ValueError('publish: ema must be True for a checkpoint without averaged weights. Leave it out.')
+        trained = {key.removeprefix('module.'): value for key, value in checkpoint['ema_state_dict'].items()
+                   if key != 'steps'}
+        weights = {**weights, **trained}
+    if not weights:
+        raise ValueError('publish: the checkpoint must hold a state_dict, got none. Give a checkpoint that mmengine '
+                         'wrote.')
+    wrong = [key for key, value in weights.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise TypeError(f'publish: every weight must be a tensor, got {type(weights[wrong[0]]).__name__} for '
+                        f'{wrong[0]}. Remove it from the state_dict.')
+    # safetensors refuses tensors that share memory, as those of shared layers do.
+    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
+
+
+def _metrics(checkpoint: Mapping[str, Any]) -> dict[str, float]:
+    """Return the last value of every metric of validation or testing that the run recorded."""
+    scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
+    return {name: float(history.current()) for name, history in scalars.items()
+            if name.partition('/')[0] in ('val', 'test') and not name.endswith(('/time', '/data_time'))}
+
+
+def _plain(value: Any) -> Any:
+    """Return data as JSON knows it; what it does not know, as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.ndarray, np.generic, Tensor)):
+        return value.tolist()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,49 @@
+"""Publish the weights of a checkpoint as safetensors and JSON, without what only a training needs and without pickle.
+
+    python tools/misc/publish_model.py CHECKPOINT OUT.safetensors
+
+OUT.safetensors loads like any checkpoint: `init_model(config, 'OUT.safetensors')`, `tools/test.py CONFIG
+OUT.safetensors`. OUT.json beside it holds the config text, compression, classes, metrics and the sha256 of the weights.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.runner import CheckpointLoader
+
+from mmwcc.deployment import DROPPED, publish
+from mmwcc.utils import LaunchError, check_checkpoint
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description='Publish the weights of a checkpoint without pickle')
+    parser.add_argument('checkpoint', help='checkpoint that mmengine wrote')
+    parser.add_argument('out', metavar='OUT.safetensors', help='file to write; what it is goes to OUT.json')
+    parser.add_argument('--no-ema', action='store_true', help='take the trained weights instead of the averages that '
+                        'an EMAHook kept')
+    args = parser.parse_args(argv)
+    if not args.out.endswith('.safetensors'):
+        parser.error(f'OUT must end in .safetensors, got {args.out}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Publish and say what was written and left out."""
+    args = parse_args(argv)
+    try:
+        check_checkpoint(args.checkpoint)
+        checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu', logger='silent')
+        weights, meta = publish(checkpoint, args.out, ema=not args.no_ema)
+    except (LaunchError, ValueError, TypeError, ModuleNotFoundError) as error:
+        sys.exit(f'publish_model: {error}')
+    left = [key for key in DROPPED if key in checkpoint]
+    print(f'{args.checkpoint}: {Path(args.checkpoint).stat().st_size:,} bytes')
+    print(f'wrote {weights} ({weights.stat().st_size:,} bytes) and {meta}')
+    print(f"left out: {', '.join(left) if left else 'nothing'}")
+
+
+if __name__ == '__main__':
+    main()
