@@ -1,6 +1,7 @@
-"""The mathematics as functions: wavelet transforms, joint shrinkage, quantized products, compressed convolution."""
+"""The mathematics as functions: wavelets, joint shrinkage, quantized products, compressed convolution, resizing."""
 from .channel_wavelets import dfwt, inverse_dfwt
 from .quantization import QuantizationSpec, quantize, quantized_conv2d, quantized_linear
+from .resize import resize_bicubic
 from .rows import multiply_rows
 from .shrinkage import SELECTIONS, WAVELETS, kept_positions, pack, pack_int8, unpack
 from .wavelet_compressed_conv import wavelet_compressed_conv2d
@@ -8,6 +9,6 @@ from .wavelets import wavedec2, waverec2
 
 __all__ = [
     'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'dfwt', 'inverse_dfwt', 'kept_positions', 'multiply_rows', 'pack',
-    'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'unpack', 'wavedec2',
+    'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2',
     'wavelet_compressed_conv2d', 'waverec2'
 ]

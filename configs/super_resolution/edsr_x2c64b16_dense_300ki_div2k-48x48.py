@@ -1,0 +1,1 @@
+_base_ = './_base_/edsr_x2c64b16_300ki_div2k-48x48.py'
