@@ -19,8 +19,8 @@ repairs:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import functools
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -171,7 +171,7 @@ def _version(module) -> tuple[int, int]:
 
 def _register_safetensors(checkpoint) -> None:
     """Change ``mmengine.runner.checkpoint``: its loader is chosen by a pattern of the whole path."""
-    checkpoint.CheckpointLoader.register_scheme(prefixes=r'[^:]*\.safetensors$', loader=load_from_safetensors, force=True)
+    checkpoint.CheckpointLoader.register_scheme(r'[^:]*\.safetensors$', loader=load_from_safetensors, force=True)
 
 
 def load_from_safetensors(filename: str, map_location=None) -> dict:
@@ -196,8 +196,8 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
         with open(filename, 'rb') as stream:
             digest = hashlib.sha256(stream.read()).hexdigest()
         if content.get('sha256', digest) != digest:
-            raise RuntimeError(f'{beside} describes other weights than those in {filename}: their sha256 is {digest}, not '
-                               f"{content['sha256']}. Copy both files again, or publish them again.")
+            raise RuntimeError(f'{beside} describes other weights than those in {filename}: their sha256 is {digest}, '
+                               f"not {content['sha256']}. Copy both files again, or publish them again.")
     return dict(meta=content.get('meta', {}), state_dict=load_file(filename, str(map_location or 'cpu')))
 
 

@@ -34,7 +34,7 @@ def plot_allocation(allocation: Allocation, path: str | Path, title: str = '') -
     bits.set(ylabel='bits')
     bits.legend(fontsize=8)
     cost.bar(places, [candidate.bops / 1e9 for candidate in candidates], color=colors)
-    cost.set(ylabel='G BOPs')
+    cost.set(ylabel='G BOPs', yscale='log')
     damage.bar(places, [candidate.divergence for candidate in candidates], color=colors)
     damage.set(ylabel='predicted divergence', xlim=(-0.6, len(candidates) - 0.4))
     damage.set_xticks(places, list(allocation.layers), rotation=90, fontsize=6)

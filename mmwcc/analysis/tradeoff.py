@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 from mmwcc.compression import CompressionReport
@@ -169,8 +170,8 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path
     axes.plot([point.bops / 1e9 for point in front], [point.mean for point in front], color='gray', linewidth=6,
               alpha=0.25, solid_capstyle='round', label='Pareto front', zorder=1)
     families = sorted({point.family for point in points}, key=lambda name: (name.startswith('WCC'), name))
-    looks = dict(zip([name for name in families if name.startswith('WCC')],
-                     zip(_COLORS * 2, _MARKERS * 2, strict=False), strict=False))
+    looks = dict(zip([name for name in families if name not in (DENSE, QUANTIZED)],
+                     cycle(zip(_COLORS * 2, _MARKERS + _MARKERS[::-1], strict=True)), strict=False))
     looks |= {DENSE: ('black', 's'), QUANTIZED: ('tab:orange', 'X')}
     for family in families:
         color, marker = looks[family]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ IMAGES = 2
 def config_files() -> list[str]:
     """Return every config that can be trained, relative to ``configs``."""
     files = (path.relative_to(CONFIGS) for path in CONFIGS.rglob('*.py'))
-    return sorted(path.as_posix() for path in files if '_base_' not in path.parts)
+    return sorted(path.as_posix() for path in files if not {'_base_', 'ladders'} & set(path.parts))
 
 
 @cache
@@ -88,7 +89,8 @@ def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Conf
 
 
 _FOLDERS = {'mmwcc.CamVidDataset': 'camvid', 'CityscapesDataset': 'cityscapes', 'PascalVOCDataset': 'voc',
-            'CocoDataset': 'coco', 'XMLDataset': 'bccd', 'mmwcc.CIFAR10': 'cifar10', 'mmwcc.ImageFolder': 'folder'}
+            'CocoDataset': 'coco', 'mmwcc.XMLBoxDataset': 'bccd', 'mmwcc.CIFAR10': 'cifar10',
+            'mmwcc.ImageFolder': 'folder', 'mmwcc.KITTIRawDataset': 'kitti_raw'}
 
 
 def _shrink_data(data_set, data_root: Path) -> None:
@@ -96,7 +98,13 @@ def _shrink_data(data_set, data_root: Path) -> None:
         _shrink_data(inner, data_root)
     if data_set['type'] in _FOLDERS:
         data_set['data_root'] = str(data_root / _FOLDERS[data_set['type']])
-    if data_set['type'] == 'mmwcc.SyntheticStreetDataset':
+    if data_set['type'] == 'mmwcc.SuperResolutionDataset':
+        data_set['data_root'] = str(data_root / Path(data_set['data_root']).name)
+        for transform in data_set['pipeline']:
+            if 'crop_size' in transform:
+                transform['crop_size'] = 16
+        return  # other scales are those of the networks
+    if data_set['type'] in ('mmwcc.SyntheticStreetDataset', 'mmwcc.SyntheticStreetSequence'):
         data_set.update(length=IMAGES, img_scale=SIZE)
     for transform in data_set.get('pipeline', []):
         if 'scale' in transform:
@@ -115,6 +123,10 @@ def write_data_sets(root: Path) -> Path:
             _image(root / f'cityscapes/leftImg8bit/{split}/city/{i}_leftImg8bit.png')
             _labels(root / f'cityscapes/gtFine/{split}/city/{i}_gtFine_labelTrainIds.png', 19)
             _image(root / f'folder/{split}/class{i}/{i}.jpg')
+    for split, scale in product(('train', 'valid'), (2, 3, 4)):
+        for i in range(IMAGES):
+            _image(root / f'DIV2K/DIV2K_{split}_HR/{i}.png')
+            _image(root / f'DIV2K/DIV2K_{split}_LR_bicubic/X{scale}/{i}x{scale}.png', scale)
     for split in ('train', 'aug', 'val'):
         names = [f'{split}{i}' for i in range(IMAGES)]
         for name in names:
@@ -125,6 +137,7 @@ def write_data_sets(root: Path) -> Path:
         records = _random(root / 'cifar10' / name).integers(0, 256, (IMAGES, 3073), dtype=np.uint8)
         records[:, 0] %= 10
         records.tofile(root / 'cifar10' / name)
+    _kitti(root / 'kitti_raw')
     for split in ('train', 'val', 'test'):
         _bccd(root / 'bccd/BCCD', split)
     for split in ('train2017', 'val2017'):
@@ -142,8 +155,9 @@ def _random(path: Path) -> np.random.Generator:
     return np.random.default_rng(sum(map(ord, path.name)))
 
 
-def _image(path: Path) -> None:
-    cv2.imwrite(str(path), _random(path).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8))
+def _image(path: Path, shrink: int = 1) -> None:
+    size = (SIZE[1] // shrink, SIZE[0] // shrink, 3)
+    cv2.imwrite(str(path), _random(path).integers(0, 256, size, dtype=np.uint8))
 
 
 def _labels(path: Path, classes: int) -> None:
@@ -162,6 +176,20 @@ def _bccd(folder: Path, split: str) -> None:
                         for kind, left, right in (('RBC', 10, 60), ('Platelets', 70, 90), ('WBC', 20, 20)))
         _text(folder / f'Annotations/{name}.xml', f'<annotation><size><width>{SIZE[0]}</width><height>{SIZE[1]}'
                                                   f'</height></size>{boxes}</annotation>')
+
+
+def _kitti(folder: Path) -> None:
+    drive = '2011_09_26/2011_09_26_drive_0001_sync'
+    for i in range(IMAGES + 2):
+        _image(folder / drive / f'image_02/data/{i:010d}.png')
+        path = folder / drive / f'velodyne_points/data/{i:010d}.bin'
+        points = _random(path).uniform((5, -2, -1, 0), (50, 2, 1, 1), (200, 4))
+        points.astype(np.float32).tofile(path)
+    for name in ('eigen_zhou/train', 'eigen/test'):
+        _text(folder / f'splits/{name}_files.txt', '\n'.join(f'{drive} {i + 1} l' for i in range(IMAGES)))
+    _text(folder / '2011_09_26/calib_cam_to_cam.txt', 'R_rect_00: 1 0 0 0 1 0 0 0 1\n'
+                                                      'P_rect_02: 80 0 48 0 0 80 36 0 0 0 1 0')
+    _text(folder / '2011_09_26/calib_velo_to_cam.txt', 'R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 -0.3')
 
 
 def _coco(folder: Path) -> dict:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip('mmengine')
 import torch  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
-from toy_training import COMPRESSION, ToySegmentor, toy_config, toy_runner  # noqa: E402
+from toy_training import COMPRESSION, ToySegmentor, run_jobs, toy_config, toy_runner  # noqa: E402
 
 from mmwcc.engine.hooks import DistillationHook  # noqa: E402
 from mmwcc.engine.hooks.distillation_hook import pixelwise_kl, relative_error  # noqa: E402
@@ -177,6 +177,17 @@ def test_mixed_precision(tmp_path, dense):
     assert isinstance(model(**batch), torch.Tensor)
     hook.after_train(runner)
     assert set(model(**batch, mode='loss')) == {'loss'}
+
+
+@pytest.mark.slow
+def test_on_two_processes(tmp_path, dense):
+    hooks = {**OFF, 'distillation': config(dense, features={'point': 0.5})}
+    run_jobs(tmp_path, [dict(ranks=2, overrides=dict(work_dir=str(tmp_path / 'run'), length=2, hooks=hooks,
+                                                     load_from=dense[0]))])
+    one, other = (torch.load(tmp_path / 'run' / f'rank{rank}.pth') for rank in (0, 1))
+    assert not any('teacher' in key for key in one)
+    assert all(torch.equal(one[key], other[key]) for key in one if 'norm' not in key)  # statistics are each rank's own
+    assert not torch.equal(one['point.weight'], dense[1]['point.weight'])
 
 
 @pytest.mark.parametrize(('kwargs', 'error', 'message'), [

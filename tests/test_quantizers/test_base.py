@@ -243,3 +243,36 @@ def test_setting_bits_is_checked_too(quantizer_type):
     with pytest.raises(ValueError, match='bits must be in 2 ... 16'):
         quantizer.bits = 1
     assert quantizer.bits == 8
+
+
+@every_act
+@pytest.mark.parametrize('training', [True, False])
+def test_several_batches_set_the_clip_together(quantizer_type, training):
+    quantizer = quantizer_type(8, calibration='percentile', percentile=100).train(training)
+    quantizer.calibrate(torch.tensor([9., 10.]))  # forgotten when calibration begins
+    quantizer.begin_calibration()
+    assert not quantizer.initialized
+    for batch, clip, signed in (([1., 2.], 2, False), ([-3., 1.], 3, True), ([0.5], 3, True)):
+        quantizer(torch.tensor(batch))
+        assert quantizer.clip_alpha.item() == pytest.approx(clip)
+        assert bool(quantizer.signed) == signed
+    quantizer.end_calibration()
+    quantizer(torch.tensor([7.]))
+    assert quantizer.clip_alpha.item() == pytest.approx(3) and quantizer.initialized
+
+
+@every_act
+def test_a_calibration_without_values_leaves_it_uninitialized(quantizer_type):
+    quantizer = quantizer_type(8)
+    quantizer.begin_calibration()
+    quantizer(torch.zeros(4))
+    quantizer.end_calibration()
+    assert not quantizer.initialized
+
+
+@every_act
+def test_one_batch_gives_the_clip_of_training(quantizer_type):
+    quantizer, trained = quantizer_type(4).eval(), quantizer_type(4)
+    quantizer.begin_calibration()
+    assert torch.equal(quantizer(values()), trained(values()))
+    assert quantizer.clip_alpha == trained.clip_alpha

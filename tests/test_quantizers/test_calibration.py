@@ -5,7 +5,7 @@ import torch
 from reference import Grid, to_numpy
 
 from mmwcc.quantizers import LearnedClipActQuantizer, LSQActQuantizer
-from mmwcc.quantizers.calibration import choose_clip, measure
+from mmwcc.quantizers.calibration import choose_clip, join, measure
 
 BINS = 4096
 
@@ -80,3 +80,26 @@ def test_clip_scales_with_the_data(method, scale):
     x = DISTRIBUTIONS['normal']
     clip = clip_of(x, 4, calibration=method)
     assert clip_of(x * scale, 4, calibration=method) == pytest.approx(clip * scale, rel=1e-2)
+
+
+def test_joined_histograms_are_those_of_all_values():
+    parts = torch.randn(3, 20000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.], [4.], [0.5]])
+    together = measure(parts, reduce=False)
+    one, two, three = (measure(part, reduce=False) for part in parts)
+    for joined in (join(join(one, two), three), join(three, join(one, two))):
+        assert joined.largest == together.largest and joined.counts.sum() == 60000
+        # A value can move by half a bin when it is laid on wider ones.
+        distance = (joined.counts.cumsum(0) - together.counts.cumsum(0)).abs().max()
+        assert distance <= together.counts.max()
+        for method in ('mse', 'percentile', 'lsq'):
+            clips = [choose_clip(histogram, method, 7, 99.0) for histogram in (joined, together)]
+            assert clips[0] == pytest.approx(clips[1], rel=0.05 if method == 'mse' else 2e-3)
+
+
+def test_join_by_hand():
+    ones, fours = (measure(torch.full((5, ), value), reduce=False) for value in (1., -4.))
+    joined = join(ones, fours)
+    assert joined.counts.nonzero().flatten().tolist() == [BINS // 4 - 1, BINS - 1] and joined.negative
+    nothing = measure(torch.zeros(0), reduce=False)
+    assert torch.equal(join(nothing, ones).counts, ones.counts) and not join(nothing, ones).negative
+    assert join(nothing, nothing).largest == 0

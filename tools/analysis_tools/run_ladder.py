@@ -65,9 +65,14 @@ def main(argv: list[str] | None = None) -> None:
             if args.force and not args.report:
                 run.set_aside_changes()
             finished = args.report or run.run()
-            print(draw_ladder(args.work_dir, run.records(), args.metric, args.shape, ladder.path.stem))
+            missing = [name for name, outcome in run.outcomes.items() if outcome.state != 'finished']
+            if missing:
+                print(f"not finished: {', '.join(missing)}", file=sys.stderr)
+            print(draw_ladder(ladder, args.work_dir, run.records(), args.metric, args.shape))
     except (LaunchError, ValueError, TypeError, OSError) as error:
         sys.exit(f'run_ladder: {error}')
+    except KeyboardInterrupt:
+        sys.exit('run_ladder: stopped. The same command goes on from here.')
     print(f"wrote {args.work_dir / 'tradeoff.png'} and {args.work_dir / 'tradeoff.csv'}")
     sys.exit(not finished)
 

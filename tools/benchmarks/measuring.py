@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmwcc.compression.latency import device_name
+
 __all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward', 'gate', 'geometric_mean',
            'keep_freed_memory', 'machine_rates', 'medians', 'relative_error', 'step', 'version', 'write']
 
@@ -63,17 +65,10 @@ def begin(args: argparse.Namespace, **more) -> dict:
 def environment(**more) -> dict:
     """Describe what the numbers depend on."""
     versions = {name: version(name) for name in ('mmwcc', 'torch', 'numba', 'numpy', 'mmcv', 'mmsegmentation')}
-    return dict(device='cpu', cpu=_cpu(), capability=torch.backends.cpu.get_cpu_capability(),
+    return dict(device='cpu', cpu=device_name(torch.device('cpu')), capability=torch.backends.cpu.get_cpu_capability(),
                 threads=torch.get_num_threads(), dtype='float32', commit=_commit(), python=platform.python_version(),
                 **versions, kernels=os.environ.get('MMWCC_KERNELS', 'default'),
                 allocator=os.environ.get('GLIBC_TUNABLES') or 'system', **more)
-
-
-def _cpu() -> str:
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
-                platform.processor())
 
 
 def _commit() -> str:

@@ -1,8 +1,8 @@
 """Time a training step of DeepLabV3+ on MobileNetV2, compressed against dense, and count what backward keeps.
 
-A step is forward with its losses, backward and SGD. Dense, WCC 25 % and 8/8-bit WCC 25 % take turns in both memory
-formats; the faster one counts. The saved bytes are those of all tensors that autograd keeps for backward, each
-storage once, without parameters and buffers, which exist anyway.
+A step is forward with its losses, backward and SGD. Dense, WCC 25 % and 8/8-bit WCC 25 %, as they are and with lean
+activations, take turns in both memory formats; the faster one counts. The saved bytes are those of all tensors that
+autograd keeps for backward, each storage once, without parameters and buffers, which exist anyway.
 
     python tools/benchmarks/training_step.py [--size 256] [--batch 4] [--out training_step_cpu.json]
 """
@@ -18,7 +18,13 @@ from mmseg.structures import SegDataSample
 from networks import compressed, deeplab
 from torch import Tensor, nn
 
-PRESETS = {'dense': None, 'k0.25': 'wcc_fp_k25', 'w8a8 k0.25': 'wcc_w8a8_k25'}
+CONTENDERS = {
+    'dense': (None, {}),
+    'k0.25': ('wcc_fp_k25', {}),
+    'k0.25 lean': ('wcc_fp_k25', dict(lean_activations=dict())),
+    'w8a8 k0.25': ('wcc_w8a8_k25', {}),
+    'w8a8 k0.25 lean': ('wcc_w8a8_k25', dict(lean_activations=dict())),
+}  # yapf: disable
 
 
 def labels(batch: int, size: int) -> list[SegDataSample]:
@@ -89,9 +95,9 @@ def main() -> None:
     dense = deeplab(args.scale)
     gate_step(dense, x, truth)
     calls, saved = {}, {}
-    for name, preset in PRESETS.items():
+    for name, (preset, changes) in CONTENDERS.items():
         for format, memory_format in FORMATS.items():
-            model = compressed(dense, preset).to(memory_format=memory_format)
+            model = compressed(dense, preset, **changes).to(memory_format=memory_format)
             image = x.contiguous(memory_format=memory_format)
             calls[f'{name} {format}'] = step(model, image, truth)
             calls[f'{name} {format}']()  # learns the clips
@@ -100,9 +106,9 @@ def main() -> None:
     rows = [dict(name=name, milliseconds={key: value for key, value in times.items() if key.startswith(f'{name} ')},
                  time_ratio=fastest(times, name) / fastest(times, 'dense'),
                  saved_bytes=int(fastest(saved, name)), saved_ratio=fastest(saved, name) / fastest(saved, 'dense'))
-            for name in PRESETS]
+            for name in CONTENDERS]
     for row in rows:
-        print(f"{row['name']:<12} {min(row['milliseconds'].values()):8.1f} ms  x{row['time_ratio']:.2f} of dense  "
+        print(f"{row['name']:<16} {min(row['milliseconds'].values()):8.1f} ms  x{row['time_ratio']:.2f} of dense  "
               f"saved {row['saved_bytes'] / 1e6:8.1f} MB  x{row['saved_ratio']:.3f} of dense")
     measuring.write(args.out, 'training_step', about, rows)
 

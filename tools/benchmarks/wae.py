@@ -3,7 +3,8 @@
 Networks are built from the shipped configs, with batch normalization folded into convolutions. Contenders run
 interleaved in one process after a check of their costs and outputs; medians are printed, with what bounds them: the
 networks' share of multiply-accumulates, and how fast each part runs. Every network is timed as it is in both memory
-formats, weights and pictures alike, and frozen by torch.jit.optimize_for_inference, and stands with its fastest form.
+formats, weights and pictures alike, frozen by torch.jit.optimize_for_inference, and compiled by torch.compile with
+frozen weights, and stands with its fastest form.
 
     python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] [--out wae_cpu.json]
     python tools/benchmarks/wae.py --pair DENSE_CONFIG.py WAE_CONFIG.py --size 360 480 --batches 1
@@ -39,6 +40,7 @@ GMAC = dict(decomposition=0.2637, backbone=3.8367, high_backbone=0.2439, head=0.
 """What the parts of WAE + VGG16 must cost at 224x224."""
 
 FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
+FORMS = (*FORMATS, 'frozen', 'compiled')
 
 
 def build(path: str | Path) -> nn.Module:
@@ -102,6 +104,14 @@ def freeze(model: nn.Module, x: Tensor) -> Callable:
         return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, x, check_trace=False)))
 
 
+def compiled(model: nn.Module, x: Tensor) -> Callable:
+    """Return the network compiled for channels_last pictures with weights in oneDNN's own layouts."""
+    network = torch.compile(deepcopy(model).to(memory_format=torch.channels_last), options=dict(freezing=True))
+    with torch.no_grad():
+        network(x)
+    return network
+
+
 def call(model: Callable, x: Tensor) -> Callable[[], None]:
     """Return a call that runs inference."""
 
@@ -146,8 +156,10 @@ def measure(name: str, batch: int, models: dict[str, nn.Module], size: tuple[int
             variants[kind, format_name] = deepcopy(model).to(memory_format=memory_format), x
             calls[f'{kind} {format_name}'] = call(*variants[kind, format_name])
         calls[f'{kind} frozen'] = call(freeze(model, x := torch.randn(batch, 3, *size)), x)
+        x = torch.randn(batch, 3, *size).contiguous(memory_format=torch.channels_last)
+        calls[f'{kind} compiled'] = call(compiled(model, x), x)
     times = medians(calls, seconds)
-    best = {kind: min(times[f'{kind} {form}'] for form in (*FORMATS, 'frozen')) for kind in models}
+    best = {kind: min(times[f'{kind} {form}'] for form in FORMS) for kind in models}
     fastest = min(FORMATS, key=lambda format_name: times[f'wae {format_name}'])
     parts = {}
     if hasattr(models['wae'], 'extract_parts'):

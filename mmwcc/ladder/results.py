@@ -1,0 +1,61 @@
+"""What a ladder has found: a table and the picture of accuracy against bit operations."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmwcc.analysis.model_facts import examine
+from mmwcc.analysis.tradeoff import TradeoffPoint, gather_points, plot_tradeoff, write_tradeoff
+from mmwcc.analysis.work_dirs import common_metric, read_work_dir
+
+from .plan import Ladder
+
+__all__ = ['draw_ladder', 'ladder_table']
+
+
+def draw_ladder(ladder: Ladder, folder: Path, records: Mapping[str, Mapping[str, Any]], metric: str | None = None,
+                shape: Sequence[int] | None = None) -> str:
+    """Write tradeoff.png and tradeoff.csv of all finished points.
+
+    Args:
+        ladder: The ladder.
+        folder: Folder of the work folders, where both are written.
+        records: What :meth:`LadderRun.records` returned.
+        metric: Name of the metric. Defaults to None: the one that papers print first.
+        shape: (height, width) of the image that bit operations are counted for. Defaults to None: that of the test
+            data of each config.
+
+    Returns:
+        The table of :func:`ladder_table`.
+
+    Raises:
+        ValueError: If no point is finished, or none has the metric.
+    """
+    if not records:
+        raise ValueError(f'ladder: {folder} must hold a finished point, got none. Run the ladder first.')
+    work_dirs = [read_work_dir(folder / name) for name in records]
+    metric = common_metric(work_dirs, metric)
+    points = gather_points(work_dirs, [examine(work_dir, shape) for work_dir in work_dirs], metric)
+    points = [replace(point, family=ladder.points[point.config].series or point.family) for point in points]
+    write_tradeoff(points, metric, folder / 'tradeoff.csv')
+    plot_tradeoff(points, metric, folder / 'tradeoff.png', ladder.path.stem)
+    return ladder_table(points, metric, {str(folder / name): record['minutes'] for name, record in records.items()})
+
+
+def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str, float]) -> str:
+    """Return a Markdown table, cheapest first.
+
+    Args:
+        points: What :func:`mmwcc.analysis.tradeoff.gather_points` returned.
+        metric: Name of the metric.
+        minutes: Time that each work folder took, without what an interrupted process had spent.
+    """
+    lines = [f'| point | network | | G BOPs | {metric} | runs | minutes | Pareto front |', '|---' * 8 + '|']
+    for point in points:
+        error = '' if point.error is None else f' ± {point.error:.2g}'
+        lines.append(f'| {point.config} | {point.family} | {point.label} | {point.bops / 1e9:,.4g} | '
+                     f'{point.mean:.4g}{error} | {len(point.values)} | '
+                     f"{sum(minutes[folder] for folder in point.work_dirs):.0f} | {'yes' if point.pareto else ''} |")
+    return '\n'.join(lines)

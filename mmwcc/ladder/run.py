@@ -1,0 +1,284 @@
+"""Training and testing the points of a ladder one after the other, in processes of their own."""
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from mmengine.config import Config
+
+import mmwcc
+from mmwcc.analysis.work_dirs import read_work_dir
+from mmwcc.utils import LaunchError, check_checkpoint
+
+from .files import last_line, locked, read_record, write_record
+from .plan import Ladder, Step
+from .point_config import (
+    build_config,
+    differences,
+    file_fingerprint,
+    final_checkpoint,
+    fingerprint,
+    settings_of,
+)
+
+__all__ = ['Execute', 'LadderRun', 'Outcome', 'run_command']
+
+TOOLS = Path(mmwcc.__file__).parent / '.mim' / 'tools'
+LOG = 'ladder.log'
+
+Execute = Callable[[Sequence[str], Path, int], int]
+"""Runs a command with its output appended to a file and a lock kept open; returns its exit code."""
+
+
+def run_command(command: Sequence[str], log: Path, lock: int) -> int:
+    """Run a command in a process that holds the lock, so that a training outlives its ladder unharmed."""
+    with log.open('a', encoding='utf-8') as output:
+        output.write(f"\n$ {' '.join(command)}\n")
+        output.flush()
+        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                              pass_fds=[lock], check=False).returncode
+
+
+@dataclass
+class Outcome:
+    """How a point stands.
+
+    Attributes:
+        state: 'new', 'begun', 'finished', 'changed' (begun or finished under other settings), or why nothing came of
+            it: 'failed', 'waiting' (for a point that is not finished), 'busy' (another process works on it).
+        message: What there is to say about it.
+    """
+    state: str
+    message: str = ''
+
+
+@dataclass
+class _Job:
+    """A step with everything that follows from the ladder."""
+    step: Step
+    folder: Path
+    config: Config
+    settings: dict[str, Any]
+    origins: dict[str, str]  # checkpoints by role, 'start' and 'teacher'
+    needs: list[str]  # names of the steps that leave them
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.settings)
+
+    @property
+    def checkpoint(self) -> str:
+        """What the step leaves for those that start from it."""
+        if self.step.point.train:
+            return str(final_checkpoint(self.config))
+        return str(self.folder / 'calibrated.pth') if self.step.point.compression else self.origins['start']
+
+    @property
+    def config_file(self) -> Path:
+        """The config that the tools are given; its name is that of the point, by which seeds belong together."""
+        return self.folder / 'point' / f'{self.step.point.name}.py'
+
+    def commands(self) -> list[list[str]]:
+        """Return what is left to be run."""
+        point, config = self.step.point, str(self.config_file)
+        commands = [['test.py', config, self.checkpoint]]
+        if point.train and not _is_usable(self.checkpoint):
+            commands.insert(0, ['train.py', config, '--resume'])
+        elif not point.train and point.compression:
+            options = [text for key, value in point.calibration.items()
+                       for text in (f"--{key.replace('_', '-')}", *([] if value is True else [str(value)]))]
+            commands.insert(0, ['analysis_tools/calibrate.py', config, self.origins['start'], '--no-test', '--out',
+                                self.checkpoint, *options])
+        return [[sys.executable, str(TOOLS / name), *rest, '--work-dir', str(self.folder)]
+                for name, *rest in commands]
+
+
+def _is_usable(checkpoint: str) -> bool:
+    try:
+        check_checkpoint(checkpoint)
+    except LaunchError:
+        return False
+    return True
+
+
+@dataclass
+class LadderRun:
+    """Run a ladder in a folder, as far as it has not been run there.
+
+    A point is finished when its work folder holds a result of the config that the ladder gives for it. The folder has
+    the point's config, logs, checkpoints and tests as tools/train.py and tools/test.py leave them, and ``ladder.json``:
+    fingerprint, settings, minutes and metrics. A training that was interrupted is resumed. Several processes can
+    work on one ladder: each point is locked by the one that works on it.
+
+    Args:
+        ladder: The ladder.
+        folder: Where the work folders of its points are.
+        steps: What to run, from :meth:`Ladder.steps`.
+        execute: Runs a command, see :data:`Execute`. Defaults to a process.
+        say: Takes lines of progress. Defaults to printing them.
+
+    Raises:
+        LaunchError: If a checkpoint that is no point of the ladder is missing or damaged.
+        ValueError: If the compression of a point is not valid.
+
+    Note:
+        The fingerprint is of the config and of the checkpoints that the ladder begins with, not of code or data.
+    """
+    ladder: Ladder
+    folder: Path
+    steps: Sequence[Step]
+    execute: Execute = run_command
+    say: Callable[[str], None] = lambda text: print(text, flush=True)
+    outcomes: dict[str, Outcome] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._jobs: dict[str, _Job] = {}
+        for step in self.steps:
+            try:
+                self._jobs[step.name] = self._job(step)
+                self.outcomes[step.name] = self._state(self._jobs[step.name])
+            except _NotYet as error:
+                self.outcomes[step.name] = Outcome('failed', str(error))
+
+    def _job(self, step: Step) -> _Job:
+        folder, roles = self.folder / step.name, ('start', 'teacher')
+        origins, prints, needs = {}, {}, []
+        for role, origin in zip(roles, self.ladder.origins(step.point), strict=False):
+            if origin in self.ladder.points:
+                name = self.ladder.step(self.ladder.points[origin], step.seed or 0).name
+                if name not in self._jobs:
+                    raise _NotYet(f'its {role} {name} cannot be had')
+                needs.append(name)
+                origins[role], prints[role] = self._jobs[name].checkpoint, self._jobs[name].fingerprint
+            else:
+                check_checkpoint(origin)
+                origins[role], prints[role] = origin, file_fingerprint(origin)
+        try:
+            config = build_config(self.ladder, step, folder, origins['start'], origins.get('teacher'))
+        except LaunchError as error:
+            raise _NotYet(str(error)) from error
+        return _Job(step, folder, config, settings_of(config, step.point, prints), origins, needs)
+
+    def _state(self, job: _Job) -> Outcome:
+        record = read_record(job.folder)
+        if not record:
+            return Outcome('new')
+        if record['fingerprint'] != job.fingerprint:
+            return Outcome('changed', '; '.join(differences(record['settings'], job.settings)[:4]))
+        return Outcome('finished' if record.get('metrics') else 'begun')
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Return what finished steps left in ``ladder.json``, by name."""
+        return {name: read_record(self._jobs[name].folder) for name, outcome in self.outcomes.items()
+                if outcome.state == 'finished'}
+
+    def refuse_changes(self) -> None:
+        """Refuse to mix results of different recipes.
+
+        Raises:
+            ValueError: If a point has been begun or finished under other settings.
+        """
+        changed = {name: outcome.message for name, outcome in self.outcomes.items() if outcome.state == 'changed'}
+        if changed:
+            name, message = next(iter(changed.items()))
+            others = f' So have {len(changed) - 1} more.' if len(changed) > 1 else ''
+            raise ValueError(f'ladder: {name} in {self.folder} has been run under other settings: {message}.{others} '
+                             'Choose another --work-dir, or train what has changed again with --force.')
+
+    def set_aside_changes(self) -> None:
+        """Move away the work folders of points whose settings have changed, so that they are trained again."""
+        for name, outcome in self.outcomes.items():
+            if outcome.state == 'changed':
+                folder, number = self._jobs[name].folder, 1
+                while (aside := self.folder / 'old' / f'{name}-{number}').exists():
+                    number += 1
+                aside.parent.mkdir(exist_ok=True)
+                with locked(folder) as lock:
+                    if lock is None:
+                        raise ValueError(f'ladder: {name} cannot be trained again while another process works on it.')
+                    folder.rename(aside)
+                self.say(f'{name}: moved to {aside}, for its settings have changed')
+                self.outcomes[name] = Outcome('new')
+
+    def commands(self, name: str) -> list[list[str]]:
+        """Return what is left to be run for a step, nothing if it is finished or cannot be run."""
+        if name not in self._jobs or self.outcomes[name].state == 'finished':
+            return []
+        return self._jobs[name].commands()
+
+    def run(self) -> bool:
+        """Run what is not finished; what fails stops only what starts from it.
+
+        Returns:
+            Whether everything is finished.
+
+        Raises:
+            ValueError: If a point has been run under other settings.
+        """
+        self.refuse_changes()
+        for number, step in enumerate(self.steps, 1):
+            outcome = self.outcomes[step.name]
+            if outcome.state in ('new', 'begun'):
+                self.say(f'[{number}/{len(self.steps)}] {step.name}: '
+                         f"{'begins' if outcome.state == 'new' else 'goes on'}{self._remaining()}")
+                outcome = self.outcomes[step.name] = self._run(self._jobs[step.name])
+            self.say(f'[{number}/{len(self.steps)}] {step.name}: {outcome.state}'
+                     + (f', {outcome.message}' if outcome.message else ''))
+        return all(outcome.state == 'finished' for outcome in self.outcomes.values())
+
+    def _run(self, job: _Job) -> Outcome:
+        missing = [name for name in job.needs if self.outcomes[name].state != 'finished']
+        if missing:
+            return Outcome('waiting', f"for {', '.join(missing)}")
+        with locked(job.folder) as lock:
+            if lock is None:
+                return Outcome('busy', 'another process works on it')
+            state = self._state(job)
+            if state.state in ('finished', 'changed'):  # by another process, meanwhile
+                return state
+            return self._train_and_test(job, lock)
+
+    def _train_and_test(self, job: _Job, lock: int) -> Outcome:
+        record = read_record(job.folder) or dict(fingerprint=job.fingerprint, settings=job.settings, minutes=0.0)
+        write_record(job.folder, record)
+        job.config_file.parent.mkdir(exist_ok=True)
+        job.config.dump(job.config_file)
+        before = {run.name for run in job.folder.iterdir()}
+        for command in job.commands():
+            began = time.monotonic()
+            code = self.execute(command, job.folder / LOG, lock)
+            record['minutes'] += (time.monotonic() - began) / 60
+            write_record(job.folder, record)
+            if code:
+                return Outcome('failed', f'{Path(command[1]).name} ended with {code}: {last_line(job.folder / LOG)} '
+                                         f'({job.folder / LOG})')
+        try:
+            tests = [test for test in read_work_dir(job.folder).tests if test.run not in before]
+        except (FileNotFoundError, ValueError) as error:
+            return Outcome('failed', str(error))
+        if not tests:
+            return Outcome('failed', f'test.py left no metrics in {job.folder}')
+        record['metrics'] = tests[-1].metrics
+        write_record(job.folder, record)
+        return Outcome('finished', ', '.join(f'{name} {value:g}' for name, value in record['metrics'].items()))
+
+    def _remaining(self) -> str:
+        """Estimate the time that is left from the points that are finished."""
+        known = {kind: [record['minutes'] for name, record in self.records().items()
+                        if self._jobs[name].step.point.train == kind] for kind in (True, False)}
+        left = [job.step.point.train for name, job in self._jobs.items()
+                if self.outcomes[name].state in ('new', 'begun')]
+        if not all(known[kind] for kind in left):
+            return ''
+        minutes = sum(mean(known[kind]) for kind in left)
+        return f', about {minutes / 60:.1f} h left' if minutes > 90 else f', about {max(minutes, 1):.0f} min left'
+
+
+class _NotYet(Exception):
+    """A point cannot be run now; others can."""
