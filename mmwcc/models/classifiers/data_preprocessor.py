@@ -45,6 +45,6 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         if isinstance(inputs, Sequence):
             sizes = {tuple(picture.shape[-2:]) for picture in inputs}
             if len(sizes) > 1:
-                raise ValueError('ClsDataPreprocessor: the pictures of a batch must have one size, got '
+                raise ValueError(f'{type(self).__name__}: the pictures of a batch must have one size, got '
                                  f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use batch_size=1.')
         return super().forward(data, training)

@@ -1,0 +1,50 @@
+# Drives through synthetic streets, rendered on the way: 8 targets in each of 60 streets to train, one picture of each
+# of 100 streets to validate and of 200 to test.
+_base_ = './monodepth2_mobilenetv2.py'
+# The camera always moves, and nothing else does, so that there is nothing to mask; masking what does not fit yet would
+# let the motion settle on one half of the picture.
+model = dict(auto_mask=False, pose_net=dict(backbone=dict(base_channels=16), in_channels=128))
+train_pipeline = [
+    dict(type='mmwcc.RandomFlipDepthFrames'),
+    dict(type='mmwcc.DepthColorJitter'),
+    dict(type='mmwcc.PackDepthInputs')
+]
+test_pipeline = [dict(type='mmwcc.PackDepthInputs')]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='mmwcc.SyntheticStreetSequence', length=480, img_scale=(192, 64), split='train', pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mmwcc.SyntheticStreetSequence',
+        length=100,
+        img_scale=(192, 64),
+        split='val',
+        frame_ids=(),
+        frames_per_street=1,
+        pipeline=test_pipeline))
+test_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='mmwcc.SyntheticStreetSequence',
+        length=200,
+        img_scale=(192, 64),
+        split='test',
+        frame_ids=(),
+        frames_per_street=1,
+        pipeline=test_pipeline))
+val_evaluator = dict(type='mmwcc.DepthMetric')
+test_evaluator = val_evaluator
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-3))
+train_cfg = dict(type='IterBasedTrainLoop')
+default_hooks = dict(
+    logger=dict(interval=20, log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, max_keep_ckpts=1))
+log_processor = dict(by_epoch=False)

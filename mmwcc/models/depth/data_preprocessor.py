@@ -1,0 +1,52 @@
+"""From the loader's frames to the input of a depth network."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+
+from mmwcc.registry import MODELS
+
+__all__ = ['DepthDataPreprocessor']
+
+
+@MODELS.register_module()
+class DepthDataPreprocessor(BaseDataPreprocessor):
+    """Stack pictures, or the frames around them, into a normalized batch.
+
+    Args:
+        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults to Monodepth2's,
+            0.45 of 255.
+        std: Standard deviation of each channel in units of pixels. Defaults to Monodepth2's, 0.225 of 255.
+        bgr_to_rgb: Whether to reverse the channels. Defaults to True, as OpenCV reads pictures.
+
+    Shape:
+        A list of (3, H, W) or of (N, 3, H, W) to (B, [N,] 3, H, W) float32.
+
+    Raises:
+        ValueError: In use, if the pictures of a batch differ in shape.
+
+    Example:
+        >>> preprocess = DepthDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
+        >>> preprocess(dict(inputs=[torch.full((3, 2, 2), 255, dtype=torch.uint8)]))['inputs'].unique()
+        tensor([1.])
+    """
+
+    def __init__(self, mean: Sequence[float] = (114.75, ) * 3, std: Sequence[float] = (57.375, ) * 3,
+                 bgr_to_rgb: bool = True) -> None:
+        super().__init__()
+        self.bgr_to_rgb = bgr_to_rgb
+        for name, value in (('mean', mean), ('std', std)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Return ``data`` on the device of the model with ``inputs`` stacked and normalized."""
+        data = self.cast_data(data)
+        shapes = {tuple(picture.shape) for picture in data['inputs']}
+        if len(shapes) > 1:
+            raise ValueError(f'DepthDataPreprocessor: the pictures of a batch must have one shape, got {sorted(shapes)}'
+                             '. Put mmwcc.ResizeDepthFrames into the pipeline, or use batch_size=1.')
+        inputs = torch.stack(list(data['inputs'])).float()
+        data['inputs'] = ((inputs.flip(-3) if self.bgr_to_rgb else inputs) - self.mean) / self.std
+        return data
