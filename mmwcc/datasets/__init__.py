@@ -1,21 +1,52 @@
 """Datasets: synthetic streets with exact labels (mmengine only), and CamVid where mmsegmentation is installed.
 
-For classification: pictures in one folder for each class, CIFAR-10, and steps of pipelines.
+For classification: pictures in one folder for each class, CIFAR-10, and steps of pipelines. For super-resolution: pairs
+of small and large pictures. For depth: frames of drives, synthetic or KITTI's. For detection: boxes in Pascal VOC's
+format, where mmdetection is installed.
 """
 from importlib.util import find_spec
 
+from mmwcc.registry import DATASETS
+
 from .classification import GaussianNoise, PackClsInputs, PadRandomCrop
+from .depth_transforms import (
+    DepthColorJitter,
+    LoadDepthFrames,
+    PackDepthInputs,
+    RandomFlipDepthFrames,
+    ResizeDepthFrames,
+)
 from .street_scene import Camera, StreetScene, StreetWorld, render, render_street
 
-__all__ = ['Camera', 'GaussianNoise', 'PackClsInputs', 'PadRandomCrop', 'StreetScene', 'StreetWorld', 'render',
+__all__ = ['Camera', 'DepthColorJitter', 'GaussianNoise', 'LoadDepthFrames', 'PackClsInputs', 'PackDepthInputs',
+           'PadRandomCrop', 'RandomFlipDepthFrames', 'ResizeDepthFrames', 'StreetScene', 'StreetWorld', 'render',
            'render_street']
 
 if find_spec('mmengine') is not None:
     from .cifar import CIFAR10
     from .image_folder import ImageFolder
+    from .image_pairs import (
+        LoadImagePair,
+        PackImagePair,
+        PairedRandomCrop,
+        PairedRandomFlipRotate,
+        SuperResolutionDataset,
+    )
+    from .kitti import KITTIRawDataset, LoadVelodyneDepth
+    from .street_sequence import SyntheticStreetSequence
     from .synthetic_street import LoadSyntheticStreet, SyntheticStreetDataset
-    __all__ += ['CIFAR10', 'ImageFolder', 'LoadSyntheticStreet', 'SyntheticStreetDataset']
+    __all__ += ['CIFAR10', 'ImageFolder', 'KITTIRawDataset', 'LoadImagePair', 'LoadSyntheticStreet',
+                'LoadVelodyneDepth', 'PackImagePair', 'PairedRandomCrop', 'PairedRandomFlipRotate',
+                'SuperResolutionDataset', 'SyntheticStreetDataset', 'SyntheticStreetSequence']
 
 if find_spec('mmseg') is not None:
     from .camvid import CamVidDataset
     __all__ += ['CamVidDataset']
+
+if find_spec('mmdet') is not None:
+    @DATASETS.register_module()
+    def XMLBoxDataset(**config):
+        """Build the data set in ``xml_boxes.py``: mmdetection takes seconds to import, and is imported only then."""
+        from .xml_boxes import XMLBoxDataset as dataset
+        return dataset(**config)
+    __all__ += ['XMLBoxDataset']

@@ -77,8 +77,10 @@ def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Conf
         _shrink_data(loader.dataset, data_root)
     cfg.train_dataloader.batch_size = IMAGES
     if validate:
-        if 'score_thr' in cfg.model.get('test_cfg', {}):
-            cfg.model.test_cfg.score_thr = 0.0  # an untrained detector is sure of nothing
+        test_cfg = cfg.model.get('test_cfg', {})
+        for part in (test_cfg, test_cfg.get('rcnn', {})):
+            if 'score_thr' in part:
+                part['score_thr'] = 0.0  # an untrained detector is sure of nothing
         for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
             if 'ann_file' in evaluator:
                 evaluator.ann_file = str(data_root / 'coco' / 'annotations' / 'instances_val2017.json')

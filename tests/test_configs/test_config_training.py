@@ -55,7 +55,7 @@ def test_trains_one_iteration(name, data_root, tmp_path):
     if validates(name):
         metrics = {key: runner.message_hub.get_scalar(key).current() for key in runner.message_hub.log_scalars
                    if key.startswith('val/')}
-        assert any(re.search('mIoU|mAP|accuracy|psnr', key) for key in metrics), metrics
+        assert any(re.search('mIoU|mAP|accuracy|psnr|AbsRel', key) for key in metrics), metrics
 
 
 def check_optimizer(runner) -> None:
@@ -102,6 +102,7 @@ def test_loss(name):
 
 def test_every_data_set_is_known():
     known = {'mmwcc.CamVidDataset', 'mmwcc.SyntheticStreetDataset', 'CityscapesDataset', 'PascalVOCDataset',
-             'CocoDataset', 'XMLDataset', 'mmwcc.CIFAR10', 'mmwcc.ImageFolder'}
+             'CocoDataset', 'mmwcc.XMLBoxDataset', 'mmwcc.CIFAR10', 'mmwcc.ImageFolder', 'mmwcc.SuperResolutionDataset',
+             'mmwcc.KITTIRawDataset', 'mmwcc.SyntheticStreetSequence'}
     used = {data_set_type(read(name)) for name in config_files()}
     assert used <= known, 'write a fabricated version of the new data set in fabricated.py'

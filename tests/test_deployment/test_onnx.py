@@ -3,8 +3,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import build, quantizers
 from torch import nn
+from toy_networks import build, quantizers
 
 from mmwcc.compression import compress_model, to_integer
 from mmwcc.deployment import ExportError, ExportReport, export_onnx

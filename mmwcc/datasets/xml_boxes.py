@@ -1,0 +1,69 @@
+"""Boxes in Pascal VOC's format, with errors that say what is wrong with the files."""
+from __future__ import annotations
+
+from xml.etree.ElementTree import ParseError
+
+from mmdet.datasets import XMLDataset
+from mmengine import fileio
+
+__all__ = ['XMLBoxDataset']
+
+_LAYOUT = 'Lay the data out as docs/datasets.md says, or set data_root, ann_file and data_prefix.'
+
+
+class XMLBoxDataset(XMLDataset):
+    """Read boxes as mmdetection's ``XMLDataset`` does, and refuse files that it would stumble over or pass over.
+
+    Args:
+        **kwargs: As for ``mmdet.datasets.XMLDataset``: ``data_root``, ``ann_file`` with a name a line, ``data_prefix``,
+            ``metainfo=dict(classes=...)`` and so on.
+
+    Raises:
+        ValueError: If metainfo has no classes.
+        FileNotFoundError: If the list of names, an annotation or its picture is missing.
+        ValueError: If the list is empty, an annotation is not one of Pascal VOC, or there are boxes, but none of the
+            classes.
+
+    Example:
+        >>> bccd = XMLBoxDataset(data_root='data/bccd', data_prefix=dict(sub_data_root='BCCD/'),
+        ...                      ann_file='BCCD/ImageSets/Main/val.txt', metainfo=dict(classes=('RBC', 'WBC')))
+        >>> len(bccd)
+        87
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Return one entry a picture."""
+        if not self._metainfo.get('classes'):
+            raise ValueError("XMLBoxDataset: metainfo must have classes, got none. Use metainfo=dict(classes=('RBC', "
+                             "'WBC', 'Platelets')) with the names in the annotations.")
+        self._require(self.ann_file, 'ann_file must be a list of names')
+        self._passed_over = set()
+        entries = super().load_data_list()
+        if not entries:
+            raise ValueError(f'XMLBoxDataset: ann_file must have a name in each line, got {self.ann_file} with none.')
+        if self._passed_over and not any(entry['instances'] for entry in entries):
+            raise ValueError(f"XMLBoxDataset: classes must be names in the annotations, got {self.metainfo['classes']} "
+                             f"where there are {', '.join(sorted(self._passed_over))}. Change metainfo.")
+        return entries
+
+    def parse_data_info(self, img_info: dict) -> dict:
+        """Return the entry of a picture, after a look at its files."""
+        path = img_info['xml_path']
+        self._require(path, f'every name of {self.ann_file} must have an annotation')
+        try:
+            entry = super().parse_data_info(img_info)
+        except (ParseError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f'XMLBoxDataset: an annotation must have <size> and, for each <object>, <name> and '
+                             f'<bndbox> with four numbers, got {path} ({error}). Repair it, or take its name out of '
+                             f'{self.ann_file}.') from error
+        self._require(entry['img_path'], f'every name of {self.ann_file} must have a picture')
+        return entry
+
+    def _parse_instance_info(self, raw_ann_info, minus_one: bool = True) -> list[dict]:
+        names = {name.text or '' for name in raw_ann_info.iterfind('object/name')}
+        self._passed_over |= names - set(self._metainfo['classes'])
+        return super()._parse_instance_info(raw_ann_info, minus_one)
+
+    def _require(self, path: str, rule: str) -> None:
+        if not fileio.exists(path, backend_args=self.backend_args):
+            raise FileNotFoundError(f'XMLBoxDataset: {rule}, and {path} does not exist. {_LAYOUT}')
