@@ -21,9 +21,9 @@ from torch import Tensor, nn
 CONTENDERS = {
     'dense': (None, {}),
     'k0.25': ('wcc_fp_k25', {}),
-    'k0.25 lean': ('wcc_fp_k25', dict(lean_activations=dict())),
+    'lean k0.25': ('wcc_fp_k25', dict(lean_activations=dict())),
     'w8a8 k0.25': ('wcc_w8a8_k25', {}),
-    'w8a8 k0.25 lean': ('wcc_w8a8_k25', dict(lean_activations=dict())),
+    'lean w8a8 k0.25': ('wcc_w8a8_k25', dict(lean_activations=dict())),
 }  # yapf: disable
 
 

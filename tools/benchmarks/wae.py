@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+import torch._inductor.config
 from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -106,8 +107,8 @@ def freeze(model: nn.Module, x: Tensor) -> Callable:
 
 def compiled(model: nn.Module, x: Tensor) -> Callable:
     """Return the network compiled for channels_last pictures with weights in oneDNN's own layouts."""
-    network = torch.compile(deepcopy(model).to(memory_format=torch.channels_last), options=dict(freezing=True))
-    with torch.no_grad():
+    network = torch.compile(deepcopy(model).to(memory_format=torch.channels_last), dynamic=False)
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True):  # torch.compile's option comes too late
         network(x)
     return network
 
