@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from mmwcc.layers import LeanReLU, LeanReLU6, WaveletCompressedConv2d
 
-from .probe import example_input, quantizers_off, tensor_mode, undisturbed
+from .probe import run_on_zeros
 
 __all__ = ['lean_activations']
 
@@ -52,7 +52,6 @@ def _is_leaf(module: nn.Module) -> bool:
 
 def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, set[nn.Module]]:
     """Return the modules that take the output of an activation as it is, by activation."""
-    image = example_input(model, input_shape)
     outputs: dict[int, tuple[Tensor, nn.Module]] = {}  # the tensors too, so that no id is used twice
     readers: dict[nn.Module, set[nn.Module]] = {}
 
@@ -64,16 +63,13 @@ def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, 
             if id(value) in outputs:
                 readers.setdefault(outputs[id(value)][1], set()).add(module)
 
-    try:
-        with undisturbed(model), quantizers_off(model):
-            for module in model.modules():
-                if type(module) in _LEAN:
-                    module.register_forward_hook(write)
-                elif isinstance(module, WaveletCompressedConv2d) or _is_leaf(module):
-                    module.register_forward_pre_hook(read)
-            model(image, **tensor_mode(model))
-    except Exception as error:  # whatever the model says
-        raise ValueError(f'lean_activations: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
-                         f'show what reads its activations, but {type(error).__name__}: {error}. Give the input_shape '
-                         'of its input, or leave lean_activations out.') from error
+    def watch() -> None:
+        for module in model.modules():
+            if type(module) in _LEAN:
+                module.register_forward_hook(write)
+            elif isinstance(module, WaveletCompressedConv2d) or _is_leaf(module):
+                module.register_forward_pre_hook(read)
+
+    run_on_zeros('lean_activations', model, input_shape, watch, purpose='show what reads its activations',
+                 remedy='Give the input_shape of its input, or leave lean_activations out.')
     return readers

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmwcc.quantizers import UniformQuantizer
 
-__all__ = ['example_input', 'quantizers_off', 'tensor_mode', 'undisturbed']
+__all__ = ['example_input', 'quantizers_off', 'run_on_zeros', 'tensor_mode', 'undisturbed']
 
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -69,3 +69,28 @@ def quantizers_off(model: nn.Module) -> Iterator[None]:
     finally:
         for quantizer, width in bits.items():
             quantizer.bits = width
+
+
+def run_on_zeros(owner: str, model: nn.Module, input_shape: tuple[int, ...], watch: Callable[[], None], *,
+                 purpose: str, remedy: str) -> None:
+    """Run ``model`` once on zeros, with the hooks that ``watch`` registers, and leave no trace.
+
+    Args:
+        owner: Who asks, for the error.
+        model: Any module that maps one batch of images. Models of mmengine run in mode 'tensor'.
+        input_shape: As in :func:`example_input`.
+        watch: Registers hooks on modules of the model. They are removed afterwards.
+        purpose: What the run is for, after 'to', for the error.
+        remedy: What the user can do, in whole sentences, for the error.
+
+    Raises:
+        ValueError: If the model cannot run on such an input.
+    """
+    image = example_input(model, input_shape)
+    try:
+        with undisturbed(model), quantizers_off(model):
+            watch()
+            model(image, **tensor_mode(model))
+    except Exception as error:  # whatever the model says
+        raise ValueError(f'{owner}: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
+                         f'{purpose}, but {type(error).__name__}: {error}. {remedy}') from error

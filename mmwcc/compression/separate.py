@@ -12,7 +12,7 @@ from mmwcc.layers.separable_conv import check_init
 
 from .config import Rule
 from .layer_names import convolutions, dense_names, geometry, is_plain, no_match
-from .probe import example_input, tensor_mode, undisturbed
+from .probe import run_on_zeros
 from .report import aligned, announce
 
 __all__ = ['SeparatedLayer', 'SeparationReport', 'separate_convs']
@@ -176,14 +176,10 @@ def _positions(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module
     def count(module, inputs, output) -> None:
         positions[module] = positions.get(module, 0) + output.shape[-2] * output.shape[-1]
 
-    inputs = example_input(model, input_shape)
-    try:
-        with undisturbed(model):
-            for conv in _convs(model):
-                conv.register_forward_hook(count)
-            model(inputs, **tensor_mode(model))
-    except Exception as error:  # whatever the model says
-        raise ValueError(f'separate_convs: {type(model).__name__} must run on zeros of shape {tuple(inputs.shape)} to '
-                         f'count operations, but {type(error).__name__}: {error}. Give the shape of its input, or '
-                         'leave input_shape out.') from error
+    def watch() -> None:
+        for conv in _convs(model):
+            conv.register_forward_hook(count)
+
+    run_on_zeros('separate_convs', model, input_shape, watch, purpose='count operations',
+                 remedy='Give the shape of its input, or leave input_shape out.')
     return positions

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmwcc.kernels import padded_size
 
-from .probe import example_input, tensor_mode, undisturbed
+from .probe import run_on_zeros
 
 __all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable', 'map_sizes']
 
@@ -130,21 +130,17 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d,
         ValueError: If the model cannot run on such an input.
     """
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    image = example_input(model, input_shape)
     sizes: dict[nn.Conv2d, list[tuple[int, int]]] = {}
 
     def record(module, inputs, output) -> None:
         sizes.setdefault(module, []).append(tuple(output.shape[-2:]))
 
-    try:
-        with undisturbed(model):
-            for module in convolutions:
-                module.register_forward_hook(record)
-            model(image, **tensor_mode(model))
-    except Exception as error:  # whatever the model says
-        raise ValueError(f'only_if_faster: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
-                         f'show the sizes of its maps, but {type(error).__name__}: {error}. Give the shape of its '
-                         'input, or drop only_if_faster and keep layers dense by rules.') from error
+    def watch() -> None:
+        for module in convolutions:
+            module.register_forward_hook(record)
+
+    run_on_zeros('only_if_faster', model, input_shape, watch, purpose='show the sizes of its maps',
+                 remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.')
     return sizes
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from mmwcc.deployment import EXPORTERS, SELECTIONS, ExportError, export_onnx
@@ -65,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         config = load_config(args.config, args.cfg_options)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            model = revert_sync_batchnorm(load_trained(config, args.checkpoint)[0])
+            model = load_trained(config, args.checkpoint)[0]
             images = ()
             if args.selection == 'threshold':
                 images = list(calibration_images(config, model, args.calibration_images))
