@@ -13,7 +13,9 @@ FILE = Path(__file__).resolve().parents[1] / 'tools' / 'benchmarks' / 'wae.py'
 def benchmark():
     spec = importlib.util.spec_from_file_location('mmwcc_benchmark_wae', FILE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FILE.parent))  # what the benchmarks share
+        spec.loader.exec_module(module)
     return module
 
 

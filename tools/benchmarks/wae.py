@@ -13,35 +13,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
-from importlib import metadata
 from pathlib import Path
 
 import torch
 import torch._inductor.config
+from measuring import FORMATS, begin, fastest, relative_error
 from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-import mmwcc
-
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'wae'
 PAPER = dict(vgg16=3.13, resnet50=1.88)
 GMAC = dict(decomposition=0.2637, backbone=3.8367, high_backbone=0.2439, head=0.0105, fused_head=0.0272)
 """What the parts of WAE + VGG16 must cost at 224x224."""
-
-FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
-FORMS = (*FORMATS, 'frozen', 'compiled')
 
 
 def build(path: str | Path) -> nn.Module:
@@ -91,7 +84,7 @@ def fold(model: nn.Module, size: tuple[int, int]) -> nn.Module:
     folded = fuse_conv_bn(deepcopy(model))
     with torch.inference_mode():
         expected, got = model(x), folded(x)
-    error = ((got - expected).norm() / expected.norm()).item()
+    error = relative_error(got, expected)
     if not error < 1e-4:
         sys.exit(f'wae: folding batch normalization changes the outputs by {error:.1e} (relative), so nothing was '
                  'timed.')
@@ -160,11 +153,11 @@ def measure(name: str, batch: int, models: dict[str, nn.Module], size: tuple[int
         x = torch.randn(batch, 3, *size).contiguous(memory_format=torch.channels_last)
         calls[f'{kind} compiled'] = call(compiled(model, x), x)
     times = medians(calls, seconds)
-    best = {kind: min(times[f'{kind} {form}'] for form in FORMS) for kind in models}
-    fastest = min(FORMATS, key=lambda format_name: times[f'wae {format_name}'])
+    best = {kind: fastest(times, kind) for kind in models}
+    wae_format = min(FORMATS, key=lambda format_name: times[f'wae {format_name}'])
     parts = {}
     if hasattr(models['wae'], 'extract_parts'):
-        parts = medians(part_calls(*variants['wae', fastest]), seconds / 4)
+        parts = medians(part_calls(*variants['wae', wae_format]), seconds / 4)
     macs = {kind: multiply_accumulates(model, torch.zeros(1, 3, *size)) for kind, model in models.items()}
     bound = macs['dense'].total() / macs['wae'].total()
     row = dict(network=name, batch=batch, milliseconds=times, speedup=best['dense'] / best['wae'],
@@ -189,16 +182,6 @@ def report(row: dict, best: dict[str, float]) -> None:
     sys.stdout.flush()
 
 
-def environment() -> dict:
-    """Describe what the numbers depend on."""
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True,
-                            cwd=Path(__file__).parent, check=False).stdout.strip()
-    cpu = next((line.split(':', 1)[1].strip() for line in Path('/proc/cpuinfo').read_text().splitlines()
-                if line.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
-    return dict(cpu=cpu, capability=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
-                torch=metadata.version('torch'), mmwcc=mmwcc.__version__, commit=commit, dtype='float32')
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--networks', nargs='+', choices=list(PAPER), default=list(PAPER))
@@ -209,10 +192,7 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=10.0, help='time for each line')
     parser.add_argument('--out', type=Path, help='JSON file')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    about = environment()
-    print(', '.join(f'{key} {value}' for key, value in about.items()))
+    about = begin(args)
     rows = []
     pairs = {name: (shipped(f'{name}_dense_8xb32-90e'), shipped(f'{name}_wae-stage3_8xb32-10e'))
              for name in args.networks}
