@@ -91,7 +91,8 @@ def test_medians_take_turns(load):
     order = []
     calls = {name: lambda name=name: order.append(name) for name in 'ab'}
     assert set(load('measuring').medians(calls, 0, least=3)) == {'a', 'b'}
-    assert order == list('ab' + 3 * 'aabb')  # a turn to warm up, then each timed call after an untimed one
+    turn = ''.join(name * (load('measuring').UNTIMED + 1) for name in 'ab')
+    assert order == list('ab' + 3 * turn)  # a turn to warm up, then each timed call after untimed ones
 
 
 def test_fastest_tells_names_from_longer_names(load):
@@ -108,6 +109,15 @@ def test_floor_of_a_block_by_hand(load):
     assert floor == pytest.approx(dense / compressed)
     assert block.required_ratio(row, floor) == pytest.approx(min(1.2, 0.75 * floor))
     assert block.required_ratio(row, 1.2) == pytest.approx(0.9)
+
+
+def test_floor_of_a_layer_by_hand(load):
+    """10 bytes/s and 2 FLOP/s: products are bound by computation, all else by memory."""
+    floor = load('wcc_layer').floor_times(2, 3, 5, 0.25, dict(copy=10, float32=2))
+    product = 1 * 3 * 5
+    pack, unpack = 4 * (4 + 1) * 3 / 10, 4 * (4 + 1) * 5 / 10
+    assert floor['forward'] == pytest.approx(1e3 * (4 * 4 * 3 / 10 + pack + product + unpack))
+    assert floor['training step'] == pytest.approx(floor['forward'] + 1e3 * (2 * product + pack + unpack))
 
 
 def test_row_passes_only_if_it_reaches_what_is_required(run, tiny_table):
@@ -203,7 +213,13 @@ class WCC(nn.Module):
     (tmp_path / 'WCC' / 'WCC.py').write_text(code)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     content = run('wcc_layer', '--shapes', '16,4,4', '--keep', '0.25', '--authors', str(tmp_path))
-    assert all(set(row['over_authors']) == {'k0.25', 'w8a8 k0.25'} for row in content['rows'])
+    forward, step = (row['over_authors'] for row in content['rows'])
+    assert set(forward) == {'k0.25', 'w8a8 k0.25', 'int8 k0.25', 'floor'}
+    assert set(step) == {'k0.25', 'w8a8 k0.25', 'floor'}
+    times, name = content['rows'][0]['milliseconds'], 'k0.25'
+    theirs, ours = (min(times[f'{who}{name} {format}'] for format in ('contiguous', 'channels_last'))
+                    for who in ('authors ', ''))
+    assert forward[name] == pytest.approx(theirs / ours, rel=2e-3)
     try:
         monkeypatch.setattr(sys.modules['WCC.WCC'].WCC, 'scale', 1.01)
         with pytest.raises(SystemExit, match="ours must equal the authors' layer"):

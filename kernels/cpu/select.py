@@ -24,23 +24,28 @@ def _key(bits):
 
 @numba.njit(cache=True, nogil=True)
 def _select_images(begin, end, norms, k, slot):
+    counts, close = np.empty(2048, np.int64), np.empty(norms.shape[1], np.int32)
     for image in range(begin, end):
         bits, rows = norms[image], slot[image]
-        counts = np.empty(2048, np.int64)
-        # The digits of the k-th largest key, highest first; `wanted` keys with these digits are still to be kept.
-        threshold, wanted, known = np.int32(0), k, np.int32(0)
+        for n in range(bits.size):
+            close[n] = _key(bits[n])
+        # The digits of the k-th largest key, highest first: `size` keys are `close`, they have all digits so far, and
+        # `wanted` of them are still to be kept.
+        threshold, wanted, size = np.int32(0), k, bits.size
         for shift in _SHIFTS:
             counts[:] = 0
-            for n in range(bits.size):
-                key = _key(bits[n])
-                if key & known == threshold:
-                    counts[(key >> shift) & 2047] += 1
+            for n in range(size):
+                counts[(close[n] >> shift) & 2047] += 1
             digit = 2047
             while counts[digit] < wanted:
                 wanted -= counts[digit]
                 digit -= 1
             threshold |= np.int32(digit << shift)
-            known |= np.int32(2047 << shift)
+            found = 0
+            for n in range(size):
+                close[found] = close[n]
+                found += (close[n] >> shift) & 2047 == digit
+            size = found
         row = np.int32(0)
         for n in range(bits.size):
             key = _key(bits[n])

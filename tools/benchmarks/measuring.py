@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mmwcc.compression.latency import device_name
 
 __all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward', 'gate', 'geometric_mean',
-           'keep_freed_memory', 'machine_rates', 'medians', 'relative_error', 'step', 'version', 'write']
+           'keep_freed_memory', 'kernel_time', 'machine_rates', 'medians', 'relative_error', 'step', 'version', 'write']
 
 FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
 
@@ -33,6 +33,10 @@ FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_
 # computation in page faults. The thresholds keep them, and the pages are huge where the system has such.
 ALLOCATOR = ('glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:'
              'glibc.malloc.hugetlb=1')
+
+# A contender needs some calls until the caches and the allocator are as it leaves them. With a single one a layer on
+# 16 MB still meets what the others left, and looks up to a fifth slower than in calls that follow each other.
+UNTIMED = 3
 
 Calls = dict[str, Callable[[], object]]
 
@@ -100,8 +104,7 @@ def gate(claim: str, error: float, bound: float) -> None:
 def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
     """Time the calls in turns for about ``seconds``, at least ``least`` turns; median of each in milliseconds.
 
-    Each timed call follows an untimed one of the same contender: in a network, the layer before has just written its
-    input, and what the caches hold must not be what another contender left there.
+    A timed call follows :data:`UNTIMED` calls of the same contender.
     """
     for call in calls.values():
         call()
@@ -109,7 +112,8 @@ def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < least:
         for name, call in calls.items():
-            call()
+            for _ in range(UNTIMED):
+                call()
             start = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - start))
@@ -172,6 +176,11 @@ def machine_rates(seconds: float = 1.0, side: int = 128, channels: int = 512, me
     flop = 2 * side * side * channels * channels
     return dict(copy=2 * source.nbytes / copy * 1e3, float32=flop / min(products.values()) * 1e3,
                 int8=flop / int8 * 1e3)
+
+
+def kernel_time(rates: dict[str, float], values: float, products: float = 0) -> float:
+    """Return the least seconds of a float32 kernel that moves so many values and multiplies so many pairs."""
+    return max(4 * values / rates['copy'], 2 * products / rates['float32'])
 
 
 def write(path: Path | None, benchmark: str, about: dict, rows: list[dict], **more) -> None:

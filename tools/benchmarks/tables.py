@@ -55,12 +55,12 @@ def authors(content: dict) -> str:
             found.setdefault((row['size'], row['channels'], row['out']), {})[name, row['mode']] = ratio
     if not found:
         return ''
-    columns = [('k0.25', 'forward'), ('k0.25', 'training step'), ('w8a8 k0.25', 'forward'),
-               ('w8a8 k0.25', 'training step')]
-    header = ['map', 'channels', '25 %, forward', '25 %, forward and backward', '8/8 bits 25 %, forward',
-              '8/8 bits 25 %, forward and backward']
-    return _table(header, [[f'{size}x{size}', f'{channels} → {out}', *(_times(ratios.get(key)) for key in columns)]
-                           for (size, channels, out), ratios in found.items()])
+    columns = {'25 %': 'k0.25', 'at most': 'floor', '8/8 bits 25 %': 'w8a8 k0.25', 'int8 25 %': 'int8 k0.25'}
+    columns = {f'{title}, {short}': (name, mode) for mode, short in (('forward', 'forward'), ('training step', 'step'))
+               for title, name in columns.items() if (name, mode) != ('int8 k0.25', 'training step')}
+    body = [[f'{size}x{size}', f'{channels} → {out}', *(_times(ratios.get(key)) for key in columns.values())]
+            for (size, channels, out), ratios in found.items()]
+    return _table(['map', 'channels', *columns], body)
 
 
 def wcc_block(content: dict) -> str:

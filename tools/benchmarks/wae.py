@@ -3,8 +3,8 @@
 Networks are built from the shipped configs, with batch normalization folded into convolutions. Contenders run
 interleaved in one process after a check of their costs and outputs; medians are printed, with what bounds them: the
 networks' share of multiply-accumulates, and how fast each part runs. Every network is timed as it is in both memory
-formats, weights and pictures alike, frozen by torch.jit.optimize_for_inference, and compiled by torch.compile with
-frozen weights, and stands with its fastest form.
+formats, weights and pictures alike, frozen by torch.jit.optimize_for_inference, compiled by torch.compile with frozen
+weights, and run by ONNX Runtime (pip install "mmwcc[onnx]"), and stands with its fastest form.
 
     python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] [--out wae_cpu.json]
     python tools/benchmarks/wae.py --pair DENSE_CONFIG.py WAE_CONFIG.py --size 360 480 --batches 1
@@ -12,19 +12,18 @@ frozen weights, and stands with its fastest form.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import io
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import onnxruntime
 import torch
 import torch._inductor.config
-from measuring import FORMATS, begin, fastest, relative_error
+from measuring import FORMATS, begin, fastest, gate, keep_freed_memory, medians, relative_error, write
 from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -69,7 +68,7 @@ def multiply_accumulates(model: nn.Module, x: Tensor) -> Counter:
     return count
 
 
-def gate(name: str, model: nn.Module) -> None:
+def check_costs(name: str, model: nn.Module) -> None:
     """Stop unless WAE + VGG16 costs what the published network does."""
     if name == 'vgg16':
         x = torch.zeros(1, 3, 224, 224, device=next(model.parameters()).device)
@@ -84,10 +83,7 @@ def fold(model: nn.Module, size: tuple[int, int]) -> nn.Module:
     folded = fuse_conv_bn(deepcopy(model))
     with torch.inference_mode():
         expected, got = model(x), folded(x)
-    error = relative_error(got, expected)
-    if not error < 1e-4:
-        sys.exit(f'wae: folding batch normalization changes the outputs by {error:.1e} (relative), so nothing was '
-                 'timed.')
+    gate('folding batch normalization keeps the outputs', relative_error(got, expected), 1e-4)
     return folded
 
 
@@ -106,28 +102,41 @@ def compiled(model: nn.Module, x: Tensor) -> Callable:
     return network
 
 
-def call(model: Callable, x: Tensor) -> Callable[[], None]:
+def exported(model: nn.Module, x: Tensor) -> Callable:
+    """Return the network run by ONNX Runtime, which plans all calls and their memory once."""
+    file = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch's other exporter writes no file of this size to memory
+        torch.onnx.export(model, (x, ), file, dynamo=False, input_names=['x'])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry('session.force_spinning_stop', '1')  # or it takes the cores of the next contender
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=['CPUExecutionProvider'])
+    return lambda x: torch.from_numpy(session.run(None, dict(x=x.numpy()))[0])
+
+
+def call(model: Callable, x: Tensor) -> Callable[[], Tensor]:
     """Return a call that runs inference."""
 
-    def run() -> None:
+    def run() -> Tensor:
         with torch.no_grad():
-            model(x)
+            return model(x)
 
     return run
 
 
-def medians(calls: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
-    """Time the calls in turns for about ``seconds`` and return the median of each in milliseconds."""
-    for run in calls.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 3:
-        for name, run in calls.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+def forms(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Return a call for each form of a network, all with the same outputs."""
+    pictures = {name: x.contiguous(memory_format=memory_format) for name, memory_format in FORMATS.items()}
+    calls = {name: call(deepcopy(model).to(memory_format=memory_format), pictures[name])
+             for name, memory_format in FORMATS.items()}
+    calls['frozen'] = call(freeze(model, x), x)
+    calls['compiled'] = call(compiled(model, pictures['channels_last']), pictures['channels_last'])
+    calls['onnxruntime'] = call(exported(model, x), x)
+    expected = calls['contiguous']()
+    for name, run in calls.items():
+        gate(f'the {name} network returns what it returned before', relative_error(run(), expected), 1e-4)
+    return calls
 
 
 def part_calls(model: nn.Module, x: Tensor) -> dict[str, Callable[[], None]]:
@@ -143,21 +152,15 @@ def part_calls(model: nn.Module, x: Tensor) -> dict[str, Callable[[], None]]:
 
 def measure(name: str, batch: int, models: dict[str, nn.Module], size: tuple[int, int], seconds: float) -> dict:
     """Time one network at one batch size."""
-    calls, variants = {}, {}
-    for kind, model in models.items():
-        for format_name, memory_format in FORMATS.items():
-            x = torch.randn(batch, 3, *size).contiguous(memory_format=memory_format)
-            variants[kind, format_name] = deepcopy(model).to(memory_format=memory_format), x
-            calls[f'{kind} {format_name}'] = call(*variants[kind, format_name])
-        calls[f'{kind} frozen'] = call(freeze(model, x := torch.randn(batch, 3, *size)), x)
-        x = torch.randn(batch, 3, *size).contiguous(memory_format=torch.channels_last)
-        calls[f'{kind} compiled'] = call(compiled(model, x), x)
-    times = medians(calls, seconds)
+    x = torch.randn(batch, 3, *size)
+    times = medians({f'{kind} {form}': run for kind, model in models.items()
+                     for form, run in forms(model, x).items()}, seconds)
     best = {kind: fastest(times, kind) for kind in models}
-    wae_format = min(FORMATS, key=lambda format_name: times[f'wae {format_name}'])
     parts = {}
     if hasattr(models['wae'], 'extract_parts'):
-        parts = medians(part_calls(*variants['wae', wae_format]), seconds / 4)
+        memory_format = FORMATS[min(FORMATS, key=lambda form: times[f'wae {form}'])]
+        parts = medians(part_calls(deepcopy(models['wae']).to(memory_format=memory_format),
+                                   x.contiguous(memory_format=memory_format)), seconds / 4)
     macs = {kind: multiply_accumulates(model, torch.zeros(1, 3, *size)) for kind, model in models.items()}
     bound = macs['dense'].total() / macs['wae'].total()
     row = dict(network=name, batch=batch, milliseconds=times, speedup=best['dense'] / best['wae'],
@@ -198,13 +201,12 @@ def main() -> None:
              for name in args.networks}
     for name, (dense, wae) in ({Path(args.pair[1]).stem: args.pair} if args.pair else pairs).items():
         models = dict(dense=build(dense), wae=build(wae))
-        gate(name, models['wae'])
+        check_costs(name, models['wae'])
         models = {kind: fold(model, tuple(args.size)) for kind, model in models.items()}
         rows += [measure(name, batch, models, tuple(args.size), args.seconds) for batch in args.batches]
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(dict(environment=about, rows=rows), indent=1) + '\n')
+    write(args.out, 'wae', about, rows)
 
 
 if __name__ == '__main__':
+    keep_freed_memory()
     main()

@@ -9,11 +9,12 @@ takes longer. A row passes if it reaches the paper's speed-up or 75 % of the flo
 """
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 
 import measuring
 import torch
-from measuring import FORMATS, fastest, gate, relative_error
+from measuring import FORMATS, fastest, gate, kernel_time, relative_error
 from table8 import ROWS, Row
 from torch import Tensor, nn
 
@@ -72,11 +73,7 @@ def floor_ratio(row: Row, rates: dict[str, float]) -> float:
     product; inverse with residual. Choosing positions is left out. Both scale with the batch, which cancels.
     """
     pixels, channels, wide = row.size**2, row.channels, row.channels * row.expansion
-    kept = row.keep_ratio * pixels
-
-    def kernel(values: float, products: float = 0) -> float:
-        return max(4 * values / rates['copy'], 2 * products / rates['float32'])
-
+    kept, kernel = row.keep_ratio * pixels, partial(kernel_time, rates)
     dense = (kernel(pixels * (channels + wide), pixels * channels * wide) + kernel(2 * pixels * wide)
              + kernel(pixels * (wide + 2 * channels), pixels * channels * wide))
     product = kernel(kept * (channels + wide), kept * channels * wide)

@@ -3,20 +3,23 @@
 Contenders are the compressed layer at each keep ratio, in float32 and in true int8, and nn.Conv2d, each in both memory
 formats: the faster one counts, on either side. On request torch.compile of the dense layer, and the layer of the
 paper's authors (https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds WCC/WCC.py), with the
-same weights, levels and keep ratio: without its quantizers against ours without, and with them at 8/8 bits likewise.
+same weights, levels and keep ratio: without its quantizers against ours without, and with them at 8/8 bits likewise,
+which in inference is also what ours computes in int8. Beside these ratios stands the largest that is possible: theirs
+over the time of our kernels in float32 if each ran at this machine's copy or product speed, whichever takes longer.
 
     python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
 """
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import measuring
 import torch
 import torch.nn.functional as F
-from measuring import FORMATS, fastest, gate, relative_error
+from measuring import FORMATS, fastest, gate, kernel_time, relative_error
 from torch import Tensor, nn
 
 from mmwcc import kernels
@@ -26,6 +29,8 @@ from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
 SHAPES = ((128, 256, 1024), (128, 1024, 256), (64, 960, 160), (96, 512, 1024), (64, 144, 24))
 """Height and width of the map, input channels, output channels."""
+
+AUTHORS_KEEP = 0.25
 
 W8A8 = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
             act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
@@ -109,13 +114,36 @@ def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module],
     if args.compile:
         both['compiled dense'] = torch.compile(dense)
     if args.authors:
-        ratio = 0.25
+        ratio = AUTHORS_KEEP
         both[f'w8a8 k{ratio:g}'] = quantized(WaveletCompressedConv2d, dense, x, keep_ratio=ratio)
         both |= authors_layers(args.authors, dense, x, ratio)
     return both, inference
 
 
-def measure(size: int, channels: int, out: int, args) -> list[dict]:
+def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: dict[str, float]) -> dict[str, float]:
+    """Return the milliseconds of the layer in float32 by mode, if its kernels ran at the machine's rates.
+
+    Forward: norms; pack; product; unpack. A training step adds: pack of the gradient; two products; unpack of the
+    gradient. Choosing positions is left out.
+    """
+    pixels = size**2
+    kept, kernel = keep_ratio * pixels, partial(kernel_time, rates)
+    product = kernel(kept * (channels + out), kept * channels * out)
+    moves = [(pixels + kept) * channels, (pixels + kept) * out]
+    forward = kernel(pixels * channels) + product + sum(map(kernel, moves))
+    return {'forward': 1e3 * forward, 'training step': 1e3 * (forward + 2 * product + sum(map(kernel, moves)))}
+
+
+def over_authors(times: dict[str, float], floor: float) -> dict[str, float]:
+    """Return how many times faster ours is than the authors' layer, and could be at most."""
+    ours = {name: name for name in (f'k{AUTHORS_KEEP:g}', f'w8a8 k{AUTHORS_KEEP:g}')}
+    if f'int8 k{AUTHORS_KEEP:g} contiguous' in times:
+        ours[f'int8 k{AUTHORS_KEEP:g}'] = f'w8a8 k{AUTHORS_KEEP:g}'
+    ratios = {name: fastest(times, f'authors {theirs}') / fastest(times, name) for name, theirs in ours.items()}
+    return dict(ratios, floor=fastest(times, f'authors k{AUTHORS_KEEP:g}') / floor)
+
+
+def measure(size: int, channels: int, out: int, rates: dict[str, float], args) -> list[dict]:
     """Time one shape: a row for forward and one for a training step."""
     dense = nn.Conv2d(channels, out, 1, bias=False)
     images = {name: torch.randn(1, channels, size, size).to(memory_format=format) for name, format in FORMATS.items()}
@@ -130,11 +158,15 @@ def measure(size: int, channels: int, out: int, args) -> list[dict]:
         times = measuring.medians(calls, args.seconds)
         best = fastest(times, 'dense')
         speedup = {name: best / fastest(times, name) for name in layers if name != 'dense'}
+        ratios = {}
+        if args.authors:
+            ratios = over_authors(times, floor_times(size, channels, out, AUTHORS_KEEP, rates)[mode])
         rows.append(dict(size=size, channels=channels, out=out, mode=mode, milliseconds=times, speedup=speedup,
-                         over_authors={name: speedup[name] / speedup[f'authors {name}'] for name in layers
-                                       if f'authors {name}' in layers}))
+                         over_authors=ratios))
         shown = '  '.join(f'{name} x{ratio:.2f}' for name, ratio in speedup.items())
         print(f'{size}x{size} {channels:>4} -> {out:<4}  {mode:<13}  dense {best:7.2f} ms  {shown}', flush=True)
+        if ratios:
+            print("    times the authors' layer: " + '  '.join(f'{name} {ratio:.1f}' for name, ratio in ratios.items()))
     return rows
 
 
@@ -147,7 +179,8 @@ def main() -> None:
     args = parser.parse_args()
     about = measuring.begin(args, batch=1)
     shapes = [tuple(map(int, shape.split(','))) for shape in args.shapes] if args.shapes else SHAPES
-    rows = [row for shape in shapes for row in measure(*shape, args)]
+    rates = measuring.machine_rates() if args.authors else {}
+    rows = [row for shape in shapes for row in measure(*shape, rates, args)]
     measuring.write(args.out, 'wcc_layer', about, rows)
 
 
