@@ -14,6 +14,7 @@ from math import ceil
 
 import numpy as np
 import pywt
+from reference_grid import Grid, Quantized
 from torch import Tensor
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
@@ -168,95 +169,6 @@ def check_selection(keep: np.ndarray, norms: np.ndarray, k: int, tolerance: floa
     noise = tolerance * threshold + tolerance**2 * norms.max(axis=1, keepdims=True, initial=0)
     wrong = (keep != select(norms, k)) & (np.abs(norms - threshold) > noise)
     assert not wrong.any(), f'wrong positions {np.argwhere(wrong).tolist()}'
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A uniform quantizer, equations (1) and (2), and its straight-through gradients.
-
-    Attributes:
-        clip: The learned clip.
-        bits: Width.
-        signed: Whether negative values have levels.
-        symmetric: Whether a signed grid leaves out its lowest level (LSQ's does not).
-        clip_gradient: Whether values outside the clips have no gradient (weights have).
-        clip_scale: Factor on the gradient of the clip.
-        normalize: '', 'standard' or 'rescale' (weights).
-    """
-    clip: float
-    bits: int
-    signed: bool = True
-    symmetric: bool = True
-    clip_gradient: bool = True
-    clip_scale: float = 1.0
-    normalize: str = ''
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """Lowest and highest level."""
-        if not self.signed:
-            return 0, 2**self.bits - 1
-        high = 2**(self.bits - 1) - 1
-        return (-high if self.symmetric else -high - 1), high
-
-    def quantize(self, values: np.ndarray, measured: np.ndarray | None = None, tolerance: float = 0.0) -> Quantized:
-        """Quantize ``values``.
-
-        Args:
-            values: What to quantize.
-            measured: The result of the code under test. A value halfway between two levels may be rounded either way
-                there; where ``measured`` is a nearest level to ``tolerance``, it is taken over, else this fails.
-            tolerance: Error of the values in the code under test, relative to the largest of them.
-        """
-        low, high = self.bounds
-        factor = values.std(ddof=1) if self.normalize else 1.0
-        normalized = (values - values.mean()) / factor if self.normalize else values
-        scaled = normalized * (high / self.clip)
-        output_step = self.clip / high * (factor if self.normalize == 'rescale' else 1.0)
-        clipped = scaled.clip(low, high)
-        level = np.rint(clipped)
-        if measured is not None:
-            level = np.rint(measured / output_step)
-            largest = np.abs(clipped).max(initial=1.0)
-            assert np.abs(measured / output_step - level).max(initial=0) <= tolerance * largest, 'not on the grid'
-            # Small coefficients can be differences of large ones, with an error relative to those.
-            noise = tolerance * np.abs(scaled).max(initial=1.0)
-            assert np.abs(level - clipped).max(initial=0) <= 0.5 + noise, 'not the nearest level'
-        return Quantized(self, level * output_step, level, scaled, factor)
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Values on a grid, and how gradients pass through it."""
-    grid: Grid
-    values: np.ndarray
-    level: np.ndarray
-    scaled: np.ndarray
-    factor: float
-
-    @property
-    def inside(self) -> np.ndarray:
-        low, high = self.grid.bounds
-        return (self.scaled >= low) & (self.scaled <= high)
-
-    @property
-    def largest(self) -> float:
-        """Largest magnitude in units of the clip, 1 at least: what errors of the values are relative to."""
-        return np.abs(self.scaled).max(initial=self.grid.bounds[1]) / self.grid.bounds[1]
-
-    def is_clear_of_clips(self, tolerance: float) -> bool:
-        """Tell whether an error of ``tolerance`` relative to the largest value carries no value over a clip."""
-        distance = min(np.abs(self.scaled - bound).min(initial=np.inf) for bound in self.grid.bounds)
-        return distance > tolerance * self.largest * self.grid.bounds[1]
-
-    def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the gradients of the values and of the clip."""
-        grid, high = self.grid, self.grid.bounds[1]
-        if grid.normalize == 'rescale':
-            grad = grad * self.factor
-        terms = grad * np.where(self.inside, self.level - self.scaled, self.level) / high * grid.clip_scale
-        grad_values = np.where(self.inside, grad, 0.0) if grid.clip_gradient else grad
-        return grad_values / (self.factor if grid.normalize else 1.0), terms.sum()
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

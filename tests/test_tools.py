@@ -111,6 +111,11 @@ def test_runner_type_is_honoured():
         RUNNERS.module_dict.pop('RunnerOfTest')
 
 
+def test_config_without_a_model_is_refused():
+    with pytest.raises(LaunchError, match='has no `model`. Give a config that can be trained'):
+        build_runner(config(default_scope='mmengine'))
+
+
 # Checkpoints
 
 def test_complete_checkpoint_is_accepted(checkpoint):

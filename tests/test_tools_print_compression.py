@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 WCC = ROOT / 'configs' / 'wcc'
 DENSE = str(WCC / 'deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256.py')
 COMPRESSED = str(WCC / 'deeplabv3plus_mobilenetv2-os16_wcc-w8a8-k25_400i_camvid-256x256.py')
+BASE = str(ROOT / 'configs' / '_base_' / 'compression' / 'quant_w8a8.py')
 DETECTOR = str(WCC / 'detection' / 'retinanet_r50-fpn_wcc-w8a8-k50_1x_coco-1333x800.py')
 
 
@@ -47,7 +48,7 @@ def test_is_what_training_builds(tool):
     from mmengine.registry import MODELS
 
     from mmwcc.compression import compressed_layers
-    config = tool.read_config(COMPRESSED)
+    config = tool.load_config(COMPRESSED)
     model, report = tool.report_compression(config)
     built = MODELS.build(config.model)
     assert set(compressed_layers(built)) == {layer.name for layer in report if layer.after != 'dense'}
@@ -79,7 +80,8 @@ def test_cfg_options(tool, capsys):
 
 @pytest.mark.parametrize('arguments, message', [
     (['missing.py'], 'config file missing.py does not exist'),
-    ([str(ROOT / 'configs' / '_base_' / 'compression' / 'quant_w8a8.py')], 'quant_w8a8.py has no `model`'),
+    ([BASE], 'quant_w8a8.py has no `model`'),
+    ([BASE, '--preset', 'wcc_w8a8_k50'], 'quant_w8a8.py has no `model`'),
     ([COMPRESSED, '--cfg-options', 'compression.levels=2'], r'no effect, .* Use model\.compression\.levels\.'),
     ([COMPRESSED, '--preset', 'wcc_w8a8_k50'], 'compressed already'),
     ([DENSE, '--preset', 'wcc_w8a8_k5'], "Did you mean 'wcc_w8a8_k50'"),

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 import matplotlib
 import numpy as np
@@ -12,7 +11,7 @@ from mmengine.config import DictAction
 from torch import Tensor
 
 from mmwcc.models import Monodepth2
-from mmwcc.utils import LaunchError, load_config, load_trained, spread_batches
+from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, spread_batches
 
 COLUMNS = ('picture', 'depth', 'measured', 'neighbour', 'neighbour, warped', 'what is left, x3')
 
@@ -82,7 +81,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('demo_depth.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'demo_depth.py: {error}')

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 import mmcv
 from mmdet.apis import inference_detector
@@ -11,7 +10,7 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
-from mmwcc.utils import LaunchError, load_config, load_trained, register_all_modules
+from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, register_all_modules
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,7 +60,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('demo_detection.py', FileNotFoundError):
         main()
-    except (LaunchError, FileNotFoundError) as error:
-        sys.exit(f'demo_detection.py: {error}')

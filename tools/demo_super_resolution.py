@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from mmwcc.analysis.enlarged_crops import check_crop, plot_enlarged_crops
 from mmwcc.datasets import LoadImagePair, PackImagePair
 from mmwcc.evaluation.image_quality import luma, psnr
 from mmwcc.functional import resize_bicubic
-from mmwcc.utils import LaunchError, load_config, load_trained, register_all_modules
+from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, register_all_modules
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,7 +82,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('demo_super_resolution.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'demo_super_resolution.py: {error}')

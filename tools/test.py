@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, set_work_dir
+from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors, set_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -115,7 +114,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('test.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'test.py: {error}')

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, set_work_dir
+from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors, set_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,7 +79,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('train.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'train.py: {error}')

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config
+from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -113,7 +112,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('train_stages.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'train_stages.py: {error}')

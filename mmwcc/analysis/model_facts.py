@@ -1,25 +1,23 @@
 """What the config of a model tells without data: its layers, how they are compressed, and what they cost."""
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmwcc.compression import CompressionReport, compress_model, count_cost
 from mmwcc.compression.convert import describe_layer
 from mmwcc.compression.cost import CostReport, LayerCost
+from mmwcc.utils import build_model, dense_config, quiet
 
 from .work_dirs import WorkDir
 
 __all__ = ['ModelFacts', 'build_with_report', 'examine', 'input_size']
 
-COMPRESSED_MODEL = 'mmwcc.CompressedModel'
 _STATE = ('weight_bits', 'act_bits', 'keep_ratio')
 
 
@@ -66,21 +64,18 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
         The model, and the report with the reason why layers stay dense.
 
     Raises:
-        KeyError: If the config has no ``model``, or one that is not registered.
+        LaunchError: If the config has no ``model``.
+        KeyError: If the model is not registered.
         ValueError: If the compression does not fit the model.
     """
-    settings = copy.deepcopy(dict(config['model']))
-    if 'data_preprocessor' not in settings and 'data_preprocessor' in config:
-        settings['data_preprocessor'] = config['data_preprocessor']
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
-        if settings['type'] != COMPRESSED_MODEL:
-            model = MODELS.build(settings)
-            return model, CompressionReport(describe_layer(name, module) for name, module in model.named_modules()
-                                            if isinstance(module, nn.Conv2d))
-        # What CompressedModel does, keeping the report.
-        compression, settings['type'] = settings.pop('compression'), settings.pop('task_type')
-        model = MODELS.build(settings)
-        return model, compress_model(model, compression, verbose=False)
+        if config.get('model', {}).get('type') == 'mmwcc.CompressedModel':  # built as it is there, keeping the report
+            dense, compression = dense_config(config)
+            model = build_model(dense)
+            return model, compress_model(model, compression, verbose=False)
+        model = build_model(config)
+        return model, CompressionReport(describe_layer(name, module) for name, module in model.named_modules()
+                                        if isinstance(module, nn.Conv2d))
 
 
 def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts:
@@ -98,8 +93,7 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
     """
     facts = ModelFacts(recorded=work_dir.stamp.get('cost') or {})
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
+        with quiet():
             model, report = build_with_report(work_dir.config)
     except Exception as error:  # whatever building a model of any project says
         facts.notes.append(f'The model could not be built from its config ({type(error).__name__}: {error}), so its '

@@ -15,8 +15,9 @@ from mmwcc.quantizers import UniformQuantizer
 
 from .complexity import PRODUCTS, Operations, analyze
 from .convert import unwrapped
-from .cost_report import KINDS, CostReport, CostSum, Geometry, LayerCost, Map
+from .cost_report import CostReport, CostSum
 from .integer import INTEGER_LAYERS
+from .layer_cost import KINDS, Geometry, LayerCost, Map
 from .operations import CONVENTIONS, check_convention, conv_macs
 from .probe import example_input, quantizers_off
 

@@ -1,9 +1,11 @@
 """From a trained model to what others run: ONNX, checked, and published weights."""
 from .onnx import EXPORTERS, SELECTIONS, export_onnx
+from .parity import Parity
 from .prepare import RawOutputs, exportable
 from .publish import DROPPED, publish
+from .report import ExportReport
+from .runtime import ExportError
 from .thresholds import calibrate_thresholds, kept_ratios
-from .verify import ExportError, ExportReport, Parity
 
 __all__ = [
     'DROPPED', 'EXPORTERS', 'SELECTIONS', 'ExportError', 'ExportReport', 'Parity', 'RawOutputs', 'calibrate_thresholds',

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from .operators import torchscript_symbols, translations
+from .parity import compare
 from .prepare import RawOutputs, exportable
+from .report import ExportReport
+from .runtime import ExportError, load_graph
+from .structure import check_graph, expected_operators
 from .thresholds import calibrate_thresholds, kept_ratios
-from .verify import ExportError, ExportReport, check_graph, compare, expected_operators, load_graph
 
 __all__ = ['EXPORTERS', 'SELECTIONS', 'export_onnx']
 

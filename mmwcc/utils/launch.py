@@ -7,12 +7,14 @@ import zipfile
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, RUNNERS, DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-__all__ = ['LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'load_config', 'set_work_dir']
+__all__ = [
+    'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'load_config', 'model_config', 'set_work_dir'
+]
 
 
 class LaunchError(RuntimeError):
@@ -46,16 +48,25 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     return cfg
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config as a runner does, on the CPU and without weights.
+def model_config(cfg: Config) -> ConfigDict:
+    """Return ``cfg.model``.
 
     Raises:
         LaunchError: If the config has no ``model``.
     """
     if 'model' not in cfg:
         raise LaunchError(f'{cfg.filename} has no `model`. Give a config that can be trained, not one of its bases.')
+    return cfg.model
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config as a runner does, on the CPU and without weights.
+
+    Raises:
+        LaunchError: If the config has no ``model``.
+    """
+    settings = copy.deepcopy(model_config(cfg))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    settings = copy.deepcopy(cfg.model)
     if 'data_preprocessor' not in settings and 'data_preprocessor' in cfg:
         settings['data_preprocessor'] = cfg.data_preprocessor
     return MODELS.build(settings)
@@ -70,8 +81,13 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner a config asks for: the one named by ``runner_type``, otherwise mmengine's."""
+    """Build the runner a config asks for: the one named by ``runner_type``, otherwise mmengine's.
+
+    Raises:
+        LaunchError: If mmengine's runner is to be built and the config has no ``model``.
+    """
     if 'runner_type' not in cfg:
+        model_config(cfg)
         return Runner.from_cfg(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         return RUNNERS.build(cfg)

@@ -10,7 +10,7 @@ from mmwcc.compression import compress_model, to_integer
 from mmwcc.deployment import ExportError, ExportReport, export_onnx
 from mmwcc.deployment import onnx as exporting
 from mmwcc.deployment.layers import ExportableWaveletConv2d
-from mmwcc.deployment.verify import load_graph, run_graph
+from mmwcc.deployment.runtime import load_graph, run_graph
 
 ODD_SIZES = [(65, 97), (49, 61), (31, 40), (64, 96), (17, 18)]
 

@@ -3,7 +3,8 @@ import pytest
 
 pytest.importorskip('mmengine')
 import torch  # noqa: E402
-from toy_training import COMPRESSION, ToyImages, toy_runner  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+from toy_training import COMPRESSION, ToyImages, run_jobs, toy_runner  # noqa: E402
 
 from mmwcc.engine.hooks import CalibrationHook  # noqa: E402
 
@@ -93,6 +94,36 @@ def test_it_is_registered_and_logs(tmp_path, caplog):
     runner.logger.info = messages.append
     runner.train()
     assert 'CalibrationHook: 4 clips from 2 batches' in messages
+
+
+def test_two_ranks_are_one_process_over_the_same_images(tmp_path):
+    """Every image counts once, wherever it is seen; a learning rate of 0 keeps the clips as they begin."""
+    def job(name, batch_size, ranks):
+        loader = dict(batch_size=batch_size, num_workers=0, dataset=dict(type='ToyImages', size=12, augment=False),
+                      sampler=dict(type='InfiniteSampler'))
+        still = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.0))
+        hooks = dict(OFF, calibration=dict(type='mmwcc.CalibrationHook', num_batches=1))
+        return dict(ranks=ranks, overrides=dict(work_dir=str(tmp_path / name), length=1, hooks=hooks,
+                                                train_dataloader=loader, optim_wrapper=still, param_scheduler=None))
+
+    run_jobs(tmp_path, [job('two', 6, 2), job('one', 12, 1)])
+    first, second, one = ({key: value for key, value in torch.load(tmp_path / file).items() if '_quant.' in key}
+                          for file in ('two/rank0.pth', 'two/rank1.pth', 'one/rank0.pth'))
+    assert all(one[key] for key in one if key.endswith('.initialized')) and len(one) == 10
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    torch.testing.assert_close(first, one, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(('images', 'batches'), [(12, [3, 1]), (7, [3]), (2, [1])])
+def test_ranks_share_the_images(monkeypatch, images, batches):
+    """Equally, for a rank with a batch more would wait for the others, and no image more often than that takes."""
+    seen = []
+    for rank in range(3):
+        monkeypatch.setattr('mmwcc.engine.hooks.calibration_hook.get_dist_info', lambda rank=rank: (rank, 3))
+        loader = CalibrationHook._batches(DataLoader(range(images), 3))
+        assert [len(batch) for batch in loader] == batches
+        seen += [image for batch in loader for image in batch.tolist()]
+    assert sorted(seen) == sorted([*range(images), *range(3 * sum(batches) - images)])
 
 
 def test_nothing_to_calibrate(tmp_path):

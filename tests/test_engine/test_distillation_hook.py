@@ -180,6 +180,22 @@ def test_mixed_precision(tmp_path, dense):
 
 
 @pytest.mark.slow
+def test_compiled(tmp_path, dense):
+    """A compiled training step, which runs both networks, their hooks and the losses, is the step that is not."""
+    torch._dynamo.reset()
+    runs = {}
+    for name, extra in (('plain', {}), ('compiled', dict(compile=dict(backend='eager')))):
+        runner = toy_runner(tmp_path / name, length=3, val_interval=2, load_from=dense[0], **extra,
+                            hooks={**OFF, 'distillation': config(dense, features={'point': 0.5})})
+        runner.train()
+        scalars = runner.message_hub.log_scalars
+        losses = [scalars[f'train/distillation.loss_{key}'].data[0].tolist() for key in ('kl', 'features')]
+        runs[name] = losses, runner.model.state_dict()
+    assert len(losses[0]) == len(losses[1]) == 3 and torch._dynamo.utils.counters['stats']['unique_graphs']
+    torch.testing.assert_close(runs['compiled'], runs['plain'], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_on_two_processes(tmp_path, dense):
     hooks = {**OFF, 'distillation': config(dense, features={'point': 0.5})}
     run_jobs(tmp_path, [dict(ranks=2, overrides=dict(work_dir=str(tmp_path / 'run'), length=2, hooks=hooks,

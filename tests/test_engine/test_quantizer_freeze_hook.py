@@ -1,10 +1,13 @@
 """Clips and BatchNorm statistics that do not move: over optimizers, validation, EMA, resuming and ranks."""
 import logging
+from functools import partial
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy_training import COMPRESSION, run_jobs, toy_runner
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from toy_training import COMPRESSION, ToySegmentor, run_jobs, toy_runner
 
 from mmwcc.engine.hooks import QuantizerFreezeHook
 
@@ -65,6 +68,68 @@ def test_accumulated_gradients(tmp_path):
     states = {i: checkpoint(tmp_path, i) for i in range(1, 13)}
     assert moved(states[3], states[4], 'clip_alpha')
     assert not moved(states[4], states[12], 'clip_alpha')
+
+
+@MODELS.register_module(force=True)
+class TakingTurns(ToySegmentor):
+    """A step for each of several optimizers, which mmengine leaves to the model."""
+
+    def train_step(self, data, optim_wrapper):
+        for wrapper in optim_wrapper.values():
+            with wrapper.optim_context(self):
+                losses = self(**self.data_preprocessor(data, True), mode='loss')
+            loss, log_vars = self.parse_losses(losses)
+            wrapper.update_params(loss)
+        return log_vars
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
+class ClipsApart:
+    """Clips are stepped by an optimizer of their own."""
+
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        self.kind = optim_wrapper_cfg['type']
+
+    def __call__(self, model):
+        apart = {True: [], False: []}
+        for name, parameter in model.named_parameters():
+            apart[name.endswith('clip_alpha')].append(parameter)
+        optimizers = dict(weights=torch.optim.SGD(apart[False], lr=0.05, momentum=0.9, weight_decay=0.1),
+                          clips=torch.optim.AdamW(apart[True], lr=0.01, weight_decay=0.1))
+        return OptimWrapperDict(**{name: OPTIM_WRAPPERS.build(dict(type=self.kind, optimizer=optimizer,
+                                                                   clip_grad=dict(max_norm=1e9)))
+                                   for name, optimizer in optimizers.items()})
+
+
+@pytest.fixture
+def amp_on_cpu(monkeypatch):
+    """Let AmpOptimWrapper, which insists on an accelerator, scale losses on the CPU."""
+    module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
+    monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
+    monkeypatch.setattr(f'{module}.GradScaler', partial(torch.amp.GradScaler, 'cpu'))
+
+
+@pytest.mark.parametrize('kind', ['OptimWrapper', 'AmpOptimWrapper'])
+def test_several_optimizers(tmp_path, kind, amp_on_cpu):
+    model = dict(type='mmwcc.CompressedModel', task_type='TakingTurns', compression=COMPRESSION)
+    runner = runner_of(tmp_path, optim_wrapper=dict(type=kind, constructor='ClipsApart'), model=model)
+    runner.train()
+    assert_moments({i: checkpoint(tmp_path, i) for i in range(1, 13)})
+    assert not any(wrapper.optimizer._optimizer_step_pre_hooks for wrapper in runner.optim_wrapper.values())
+
+
+@pytest.mark.parametrize('extra', [{}, dict(clip_grad=dict(max_norm=1.0))], ids=['plain', 'clip_grad'])
+@pytest.mark.parametrize('wrapper', [SGD, ADAM], ids=['momentum', 'adamw'])
+def test_mixed_precision(tmp_path, wrapper, extra, amp_on_cpu):
+    """Clips stay in float32 and frozen while autocast computes in bfloat16 and losses are scaled."""
+    runner = runner_of(tmp_path, optim_wrapper=dict(wrapper, type='AmpOptimWrapper', dtype='bfloat16', **extra))
+    seen = set()
+    runner.model.norm2.register_forward_pre_hook(lambda module, args: seen.add(args[0].dtype))
+    runner.train()
+    assert seen == {torch.bfloat16} and runner.optim_wrapper.loss_scaler.get_scale() > 1
+    states = {i: checkpoint(tmp_path, i) for i in range(1, 13)}
+    assert_moments(states)
+    assert {states[12][key].dtype for key in states[12] if key.endswith('clip_alpha')} == {torch.float32}
 
 
 class Gradients(Hook):

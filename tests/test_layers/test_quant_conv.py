@@ -3,7 +3,8 @@ import copy
 
 import pytest
 import torch
-from reference import Grid, to_numpy
+from reference import to_numpy
+from reference_grid import Grid
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 

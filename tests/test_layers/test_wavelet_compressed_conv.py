@@ -1,17 +1,15 @@
 """WaveletCompressedConv2d: the dense layer it stands for, the reference, memory, dtypes, and what it refuses."""
 import copy
-import io
-import pickle
 
 import pytest
 import torch
-from reference import Grid, reference_wcc, relative_error, to_numpy
+from reference import reference_wcc, relative_error, to_numpy
+from reference_grid import Grid
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmwcc.functional import pack
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
-from mmwcc.quantizers import LearnedClipActQuantizer
+from mmwcc.layers import WaveletCompressedConv2d, is_eligible
 
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 LEARNED_CLIP = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8, normalize='rescale'),
@@ -224,69 +222,6 @@ def test_keep_ratio_selection_and_bits_change_on_a_built_layer():
     assert all(before is after for before, after in zip(parameters, layer.parameters(), strict=True))
 
 
-def test_state_dict_adds_only_the_keys_of_quantizers():
-    dense, layer = nn.Conv2d(4, 6, 1), WaveletCompressedConv2d(4, 6, keep_ratio=0.5, **LEARNED_CLIP)
-    missing, unexpected = layer.load_state_dict(dense.state_dict(), strict=False)
-    assert sorted(missing) == ['act_quant.clip_alpha', 'act_quant.initialized', 'act_quant.signed',
-                               'weight_quant.clip_alpha', 'weight_quant.initialized']
-    assert unexpected == []
-    assert torch.equal(layer.weight, dense.weight)
-    WaveletCompressedConv2d(4, 6, keep_ratio=0.5, wavelet='db2').load_state_dict(dense.state_dict())
-
-
-@pytest.mark.parametrize('layer_type, arguments', [(WaveletCompressedConv2d, dict(keep_ratio=0.5)),
-                                                   (QuantConv2d, dict(kernel_size=1))])
-def test_point_wise_kernels_of_conv1d_load(layer_type, arguments):
-    layer = layer_type(4, 6, **arguments)
-    state = nn.Conv1d(4, 6, 1).state_dict()
-    layer.load_state_dict(state)
-    assert torch.equal(layer.weight.squeeze(-1), state['weight'])
-    assert state['weight'].shape == (6, 4, 1)  # the caller's dictionary stays as it was
-
-
-def clone_by_pickle(layer):
-    return pickle.loads(pickle.dumps(layer))
-
-
-def clone_by_torch_save(layer):
-    buffer = io.BytesIO()
-    torch.save(layer, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-def clone_by_state_dict(layer):
-    clone = WaveletCompressedConv2d(4, 6, keep_ratio=0.5, levels=2, **LEARNED_CLIP)
-    clone.load_state_dict(layer.state_dict())
-    return clone.train(layer.training)
-
-
-@pytest.mark.parametrize('clone', [copy.deepcopy, clone_by_pickle, clone_by_torch_save, clone_by_state_dict])
-@pytest.mark.parametrize('training', [True, False])
-def test_a_copy_computes_the_same_and_is_not_calibrated_again(clone, training):
-    layer = WaveletCompressedConv2d(4, 6, keep_ratio=0.5, levels=2, **LEARNED_CLIP)
-    x = torch.randn(2, 4, 8, 8)
-    layer(x)
-    twin = clone(layer.train(training))
-    assert torch.equal(twin(100 * x), layer(100 * x))
-    with torch.no_grad():
-        twin.act_quant.clip_alpha.mul_(2)
-    assert not torch.equal(twin(x), layer(x))  # nothing is shared
-
-
-def test_from_conv2d_takes_the_parameters_the_device_and_the_mode_over():
-    dense = nn.Conv2d(4, 6, 1, stride=2, bias=False).eval().double()
-    state = torch.get_rng_state()
-    layer = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=0.5, levels=2, **LEARNED_CLIP)
-    assert layer.weight is dense.weight
-    assert layer.bias is None
-    assert layer.stride == (2, 2)
-    assert not layer.training
-    assert not layer.act_quant.training
-    assert all(tensor.device.type == 'cpu' for tensor in (*layer.parameters(), *layer.buffers()))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_repr_tells_the_compression():
     assert "keep_ratio=0.25, levels=2, wavelet='db2', selection='coarse'" in repr(
         WaveletCompressedConv2d(4, 6, keep_ratio=0.25, levels=2, wavelet='db2', selection='coarse'))
@@ -340,25 +275,8 @@ def test_setting_is_checked_too(name, value, error, message):
         setattr(layer, name, value)
 
 
-@pytest.mark.parametrize('shape, message', [
-    ((1, 3, 8, 8), r'x must have in_channels=4 channels, got shape \(1, 3, 8, 8\)'),
-    ((8, 8), r'x must have shape \(B, C, H, W\) or \(C, H, W\), got \(8, 8\)'),
-    ((1, 1, 4, 8, 8), r'x must have shape'),
-])
-@pytest.mark.parametrize('layer', [WaveletCompressedConv2d(4, 6, keep_ratio=0.5), QuantConv2d(4, 6, 3)],
-                         ids=['WCC', 'QuantConv2d'])
-def test_bad_input(layer, shape, message):
-    with pytest.raises(ValueError, match=message):
-        layer(torch.zeros(shape))
-
-
 def test_equal_weights_cannot_be_normalized():
     layer = WaveletCompressedConv2d(4, 6, keep_ratio=0.5, **LEARNED_CLIP)
     nn.init.constant_(layer.weight, 0.1)
     with pytest.raises(ValueError, match="the weights must differ from each other for normalize='rescale'"):
         layer(torch.randn(1, 4, 8, 8))
-
-
-def test_a_quantizer_object_is_taken_as_it_is():
-    quantizer = LearnedClipActQuantizer(bits=4)
-    assert WaveletCompressedConv2d(4, 6, keep_ratio=0.5, act_quant=quantizer).act_quant is quantizer

@@ -1,47 +1,21 @@
-"""Monodepth2: its geometry and losses against values by hand, its three ways of training, and its compressed twin."""
+"""Monodepth2: its losses, its three ways of training, its predictions, and its compressed twin."""
 import copy
-import math
 import pickle
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 pytest.importorskip('mmengine')
 
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
+from toy_depth import CHANNELS, HEIGHT, WIDTH, Pyramid, intrinsics, translation
 
 from mmwcc.compression import compressed_layers
-from mmwcc.models.depth import DepthDataPreprocessor, DepthDecoder, Monodepth2, PoseNetwork
-from mmwcc.models.depth.geometry import backproject, disp_to_depth, pose_matrix, project, warp
-from mmwcc.models.depth.losses import (
-    edge_aware_smoothness,
-    least_reprojection_error,
-    log_depth_error,
-    photometric_error,
-    ssim_distance,
-)
-
-HEIGHT, WIDTH = 64, 96
-CHANNELS = [4, 6, 8, 8, 8]
-
-
-class Pyramid(BaseModule):
-    """Five strided convolutions."""
-
-    def __init__(self):
-        super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in zip([3, *CHANNELS], CHANNELS, strict=False))
-
-    def forward(self, x):
-        features = []
-        for conv in self.convs:
-            x = conv(x).relu()
-            features.append(x)
-        return tuple(features)
+from mmwcc.models.depth import Monodepth2
+from mmwcc.models.depth.geometry import disp_to_depth
+from mmwcc.models.depth.losses import photometric_error
 
 
 def model(**changes) -> Monodepth2:
@@ -52,10 +26,6 @@ def config() -> dict:
     return dict(backbone=dict(type=Pyramid), decoder=dict(type='mmwcc.DepthDecoder', in_channels=CHANNELS,
                                                           channels=[4, 6, 8, 8, 8]),
                 pose_net=dict(type='mmwcc.PoseNetwork', backbone=dict(type=Pyramid), in_channels=8, channels=8))
-
-
-def intrinsics(focal: float = 50.0, height: int = HEIGHT, width: int = WIDTH) -> torch.Tensor:
-    return torch.tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
 
 def batch(frame_ids=(-1, 1), count=2, poses=None, size=(HEIGHT, WIDTH)) -> dict:
@@ -72,224 +42,6 @@ def batch(frame_ids=(-1, 1), count=2, poses=None, size=(HEIGHT, WIDTH)) -> dict:
 
 def losses(network: Monodepth2, data: dict) -> dict:
     return network(**network.data_preprocessor(data, True), mode='loss')
-
-
-def translation(x=0.0, y=0.0, z=0.0) -> torch.Tensor:
-    return pose_matrix(torch.zeros(1, 3), torch.tensor([[x, y, z]]))
-
-
-# Geometry
-
-def test_disparity_is_linear_in_inverse_depth():
-    disp = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64)
-    expected = torch.tensor([100.0, 1 / (0.01 + 0.25 * 9.99), 0.1], dtype=torch.float64)
-    torch.testing.assert_close(disp_to_depth(disp, 0.1, 100.0), expected)
-
-
-def test_pose_matrix_rotates_by_the_right_hand_rule():
-    angle = 0.3
-    pose = pose_matrix(torch.tensor([[0.0, angle, 0.0]]), torch.tensor([[1.0, 2.0, 3.0]]))[0]
-    expected = torch.tensor([[math.cos(angle), 0, math.sin(angle), 1], [0, 1, 0, 2],
-                             [-math.sin(angle), 0, math.cos(angle), 3], [0, 0, 0, 1]])
-    torch.testing.assert_close(pose, expected)
-
-
-def test_inverse_pose():
-    vector, shift = torch.randn(3, 3), torch.randn(3, 3)
-    product = pose_matrix(vector, shift) @ pose_matrix(vector, shift, invert=True)
-    torch.testing.assert_close(product, torch.eye(4).expand(3, 4, 4), atol=1e-5, rtol=0)
-
-
-def test_pose_has_a_gradient_at_rest():
-    vector, shift = torch.zeros(1, 3, requires_grad=True), torch.zeros(1, 3, requires_grad=True)
-    pose_matrix(vector, shift, invert=True)[0, 0, 2].backward()
-    assert vector.grad.tolist() == [[0.0, -1.0, 0.0]]
-
-
-def test_points_project_to_their_own_pixels():
-    camera = intrinsics(height=5, width=7)[None].double()
-    depth = torch.rand(1, 1, 5, 7, dtype=torch.float64) + 1
-    pixels = project(backproject(depth, camera), camera, torch.eye(4, dtype=torch.float64)[None])
-    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(7.0), indexing='ij')
-    torch.testing.assert_close(pixels[0], torch.stack([x, y], 2).double())
-
-
-def test_pixel_of_a_known_point():
-    """A point 2 m ahead on the axis, seen by a camera 0.5 m to the right of the first."""
-    point = torch.tensor([0.0, 0.0, 2.0]).reshape(1, 3, 1, 1)
-    pixel = project(point, intrinsics(40.0)[None], translation(x=-0.5))
-    torch.testing.assert_close(pixel.flatten(), torch.tensor([(WIDTH - 1) / 2 - 10, (HEIGHT - 1) / 2]))
-
-
-@pytest.mark.parametrize(('shift', 'columns', 'rows'), [(0.5, 5, 0), (-0.2, -2, 0), (0.0, 0, 3)])
-def test_warp_of_a_wall_is_a_shift(shift, columns, rows):
-    """At depth 4 and focal length 40, 0.1 m are one pixel."""
-    source = torch.rand(1, 3, 20, 30, dtype=torch.float64)
-    depth = torch.full((1, 1, 20, 30), 4.0, dtype=torch.float64)
-    pose = translation(x=shift, y=rows / 10).double()
-    warped = warp(source, depth, pose, intrinsics(40.0, 20, 30)[None])
-    expected = source[..., rows:, max(columns, 0):30 + min(columns, 0)]
-    torch.testing.assert_close(warped[..., :20 - rows, max(-columns, 0):30 - max(columns, 0)], expected, atol=1e-6,
-                               rtol=0)
-
-
-def test_warp_repeats_the_border():
-    source = torch.arange(6.0).expand(1, 1, 4, 6)
-    warped = warp(source, torch.ones(1, 1, 4, 6), translation(x=100.0), intrinsics(1.0, 4, 6)[None])
-    assert warped.unique().tolist() == [5.0]
-
-
-def test_warp_is_differentiable_in_depth_and_pose():
-    torch.manual_seed(3)
-    source = torch.rand(1, 2, 5, 6, dtype=torch.float64)
-    depth = torch.rand(1, 1, 5, 6, dtype=torch.float64) + 2
-    motion = 0.01 * torch.randn(2, 1, 3, dtype=torch.float64)
-    camera = intrinsics(5.0, 5, 6)[None].double()
-
-    def warped(depth, vector, shift):
-        return warp(source, depth, pose_matrix(vector, shift), camera)
-
-    assert torch.autograd.gradcheck(warped, [t.clone().requires_grad_() for t in (depth, *motion)])
-
-
-def test_poses_keep_their_precision_under_autocast():
-    vector, shift = torch.randn(2, 3), torch.randn(2, 3)
-    expected = pose_matrix(vector.double(), shift.double(), invert=True)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        torch.testing.assert_close(pose_matrix(vector, shift, invert=True), expected.float(), atol=1e-5, rtol=0)
-
-
-def test_warp_keeps_its_precision_under_autocast():
-    source, depth = torch.rand(1, 3, 20, 30), torch.rand(1, 1, 20, 30) + 2
-    pose, camera = translation(0.1, 0.0, 0.2), intrinsics(40.0, 20, 30)[None]
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        warped, exact = warp(source, depth, pose, camera), warp(source, depth.double(), pose, camera)
-    torch.testing.assert_close(warped, exact.float(), atol=1e-5, rtol=0)
-
-
-# Losses
-
-def test_ssim_of_constant_pictures():
-    x, y = (torch.full((1, 1, 4, 4), value, dtype=torch.float64) for value in (0.2, 0.6))
-    similarity = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
-    torch.testing.assert_close(ssim_distance(x, y), torch.full_like(x, (1 - similarity) / 2))
-    assert ssim_distance(x, x).abs().max() < 1e-6
-
-
-def test_ssim_against_windows_one_by_one():
-    x, y = np.random.default_rng(0).random((2, 6, 7))
-    padded = [np.pad(picture, 1, mode='reflect') for picture in (x, y)]
-    expected = np.empty((6, 7))
-    for i in range(6):
-        for j in range(7):
-            a, b = (picture[i:i + 3, j:j + 3].ravel() for picture in padded)
-            covariance = np.cov(a, b, bias=True)
-            similarity = ((2 * a.mean() * b.mean() + 1e-4) * (2 * covariance[0, 1] + 9e-4)
-                          / ((a.mean()**2 + b.mean()**2 + 1e-4) * (np.trace(covariance) + 9e-4)))
-            expected[i, j] = np.clip((1 - similarity) / 2, 0, 1)
-    ours = ssim_distance(*(torch.from_numpy(picture)[None, None] for picture in (x, y)))
-    np.testing.assert_allclose(ours[0, 0], expected, atol=1e-12)
-
-
-def test_photometric_error_weighs_its_parts():
-    x, y = torch.rand(2, 1, 3, 5, 5)
-    expected = 0.85 * ssim_distance(x, y).mean(1) + 0.15 * (x - y).abs().mean(1)
-    torch.testing.assert_close(photometric_error(x, y)[:, 0], expected)
-
-
-def test_least_error_over_sources_and_rest():
-    warped = torch.tensor([[[[0.4, 0.1, 0.9]], [[0.2, 0.3, 0.8]]]], requires_grad=True)
-    identity = torch.tensor([[[[0.5, 0.5, 0.5]], [[0.6, 0.6, 0.8]]]])
-    loss = least_reprojection_error(warped, identity)
-    assert loss.item() == pytest.approx((0.2 + 0.1 + 0.5) / 3)
-    loss.backward()
-    expected = torch.tensor([[[[0, 1, 0]], [[1, 0, 0]]]]) / 3
-    torch.testing.assert_close(warped.grad, expected)
-    assert least_reprojection_error(warped, None).item() == pytest.approx((0.2 + 0.1 + 0.8) / 3)
-
-
-def test_smoothness_by_hand():
-    """A step of 2 in disparities of mean 2, where the picture has a step of 1: exp(-1) in 1 of 3 gaps of each row."""
-    disp = torch.tensor([1.0, 1.0, 3.0, 3.0]).expand(1, 1, 2, 4)
-    image = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 3, 2, 4)
-    assert edge_aware_smoothness(disp, image).item() == pytest.approx(math.exp(-1) / 3, abs=1e-6)
-    assert edge_aware_smoothness(disp, torch.zeros_like(image)).item() == pytest.approx(1 / 3, abs=1e-6)
-
-
-def test_log_depth_error_by_hand():
-    depth, measured = torch.tensor([[2.0, 4.0, 7.0]]), torch.tensor([[1.0, 4.0, 0.0]])
-    assert log_depth_error(depth, measured).item() == pytest.approx(math.log(2) / 2)
-    assert log_depth_error(depth, torch.zeros_like(depth)) == 0
-
-
-# Parts
-
-@pytest.mark.parametrize('size', [(64, 96), (65, 97), (72, 96), (33, 40)])
-@pytest.mark.parametrize('separable', [True, False])
-def test_decoder_sizes(size, separable):
-    decoder = DepthDecoder(CHANNELS, [4, 6, 8, 8, 8], separable=separable)
-    features = Pyramid()(torch.rand(1, 3, *size))
-    disps = decoder(features, size)
-    assert [tuple(disp.shape) for disp in disps] == [(1, 1, *size), *((1, 1, *f.shape[2:]) for f in features[:3])]
-    assert all(disp.min() > 0 and disp.max() < 1 for disp in disps)
-
-
-def test_decoder_splits_every_convolution():
-    def kernels(separable):
-        decoder = DepthDecoder([16, 24, 32, 96, 1280], separable=separable)
-        return [(conv.kernel_size[0], conv.in_channels, conv.out_channels, conv.groups)
-                for conv in decoder.modules() if isinstance(conv, nn.Conv2d)]
-
-    dense = kernels(False)
-    assert dense[:5] == [(3, 32, 16, 1), (3, 64, 32, 1), (3, 128, 64, 1), (3, 256, 128, 1), (3, 1280, 256, 1)]
-    assert dense[5:10] == [(3, 16, 16, 1), (3, 48, 32, 1), (3, 88, 64, 1), (3, 160, 128, 1), (3, 352, 256, 1)]
-    assert dense[10:] == [(3, 16, 1, 1), (3, 32, 1, 1), (3, 64, 1, 1), (3, 128, 1, 1)]
-    assert kernels(True) == [part for k, i, o, _ in dense for part in ((k, i, i, i), (1, i, o, 1))]
-
-
-def test_separable_decoder_takes_over_dense_weights():
-    """A kernel that is a product of a depthwise and a 1x1 one comes back as it was."""
-    dense, separable = (DepthDecoder(CHANNELS, [4, 6, 8, 8, 8], separable=flag) for flag in (False, True))
-    for conv in dense.modules():
-        if isinstance(conv, nn.Conv2d):
-            depthwise, pointwise = torch.randn(conv.in_channels, 3, 3), torch.randn(conv.out_channels, conv.in_channels)
-            conv.weight.data = 0.1 * torch.einsum('chw,oc->ochw', depthwise, pointwise)
-    separable.load_state_dict(dense.state_dict())
-    features = Pyramid()(torch.rand(1, 3, 64, 64))
-    for ours, theirs in zip(separable(features, (64, 64)), dense(features, (64, 64)), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-
-
-def test_decoder_refuses():
-    with pytest.raises(ValueError, match=r'DepthDecoder: in_channels must hold five numbers, got \[4, 4\]'):
-        DepthDecoder([4, 4])
-    with pytest.raises(ValueError, match='features must be five maps of at least 2x2, got .*Set out_indices'):
-        DepthDecoder(CHANNELS, [4, 6, 8, 8, 8])(Pyramid()(torch.rand(1, 3, 32, 64)), (32, 64))
-
-
-def test_pose_network_takes_over_weights_for_single_pictures():
-    network, single = PoseNetwork(dict(type=Pyramid), 8, 8), Pyramid()
-    assert network.backbone.convs[0].in_channels == 6
-    network.backbone.load_state_dict(single.state_dict())
-    picture = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(network.backbone.convs[0](torch.cat([picture, picture], 1)), single.convs[0](picture))
-    again = PoseNetwork(dict(type=Pyramid), 8, 8)
-    again.load_state_dict(network.state_dict())
-    torch.testing.assert_close(again(picture, picture), network(picture, picture))
-
-
-def test_pose_network_needs_a_convolution():
-    with pytest.raises(ValueError, match='backbone must have a convolution, got Identity with none'):
-        PoseNetwork(dict(type=nn.Identity), 8)
-
-
-def test_preprocessor():
-    preprocess = DepthDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0])
-    frames = torch.tensor([3, 4, 5], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(2, 3, 1, 1)  # blue, green, red
-    out = preprocess(dict(inputs=[frames]))['inputs']
-    assert out.shape == (1, 2, 3, 1, 1) and out[0, 1].flatten().tolist() == [4.0, 1.0, 0.0]
-    with pytest.raises(ValueError, match=r'must have one shape, got \[\(3, 2, 2\), \(3, 2, 3\)\]'):
-        preprocess(dict(inputs=[torch.zeros(3, 2, 2), torch.zeros(3, 2, 3)]))
 
 
 # The model

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 import torch
-from reference import Grid, to_numpy
+from reference import to_numpy
+from reference_grid import Grid
 
 from mmwcc.quantizers import LearnedClipActQuantizer, LSQActQuantizer
 from mmwcc.quantizers.calibration import choose_clip, join, measure

@@ -8,26 +8,25 @@ Writes the compressed checkpoint and the config that it belongs to, for tools/te
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.model import revert_sync_batchnorm
 
 from mmwcc.compression import calibrate, compress_model, reestimate_batch_norm
 from mmwcc.engine.hooks import CompressionCheckHook
 from mmwcc.presets import compress, preset_names
 from mmwcc.quantizers.calibration import CALIBRATIONS
 from mmwcc.utils import (
-    LaunchError,
     build_runner,
     calibration_batches,
     dense_config,
     load_config,
     load_trained,
+    model_config,
+    one_line_errors,
+    quiet,
     set_work_dir,
 )
 
@@ -72,8 +71,7 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
     dense, compression = dense_config(config)
     batches = list(calibration_batches(config, args.images, args.batch_size))
     model, loaded = load_trained(dense, args.checkpoint)
-    model = revert_sync_batchnorm(model).to(args.device)  # which cannot learn statistics outside of a process group
-    compress_model(model, compression, verbose=False)
+    compress_model(model.to(args.device), compression, verbose=False)
     print(calibrate(model, batches, method=args.method, percentile=args.percentile))
     if not args.keep_batch_norm:
         print(f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated again')
@@ -90,17 +88,13 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
 def main(argv: list[str] | None = None) -> dict:
     """Calibrate, save and evaluate; return the metrics."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('calibrate', ValueError, TypeError), quiet():
         config = load_config(args.config, args.cfg_options)
         if args.compression is not None:
-            config.model = compress(config.model, args.compression)
+            config.model = compress(model_config(config), args.compression)
         set_work_dir(config, args.work_dir)
         config.load_from, config.resume = None, False
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            out = compress_checkpoint(config, args)
-    except (LaunchError, ValueError, TypeError) as error:
-        sys.exit(f'calibrate: {error}')
+        out = compress_checkpoint(config, args)
     if args.no_test:
         return {}
     config.load_from = str(out)

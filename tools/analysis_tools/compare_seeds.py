@@ -3,16 +3,17 @@
     python tools/analysis_tools/compare_seeds.py accuracy/top1 --runs work_dirs/a-seed{0,1,2} \\
         --against work_dirs/b-seed{0,1,2}
 
-Runs are paired in the order they are given, so give equal seeds equal places.
+What counts is the newest test in a folder, without one its last validation. Runs are paired in the order they are
+given, so give equal seeds equal places.
 """
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
-import sys
-from pathlib import Path
+
+from mmwcc.analysis.work_dirs import read_work_dir
+from mmwcc.utils import one_line_errors
 
 # Quantiles of Student's t for an interval of 95 %, by degrees of freedom; the normal's beyond.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
@@ -31,24 +32,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def last_value(folder: Path, metric: str) -> float:
-    """Return the last value of a metric in the newest log of a work folder.
+def result(folder: str, metric: str) -> float:
+    """Return what a work folder has for a metric: its value in the newest test, else in the last validation.
 
     Raises:
-        FileNotFoundError: If the folder has no log.
-        KeyError: If the log has no such metric.
+        FileNotFoundError: If it is no work folder.
+        ValueError: If it has no such metric.
     """
-    logs = sorted(folder.glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise FileNotFoundError(f'compare_seeds: a work folder must hold TIME/vis_data/scalars.json, got none in '
-                                f"{folder}. Train with mmengine's LocalVisBackend.")
-    entries = [json.loads(line) for line in logs[-1].read_text().splitlines()]
-    values = [entry[metric] for entry in entries if metric in entry]
-    if not values:
-        names = sorted({name for entry in entries for name in entry})
-        raise KeyError(f"compare_seeds: the metric must be one of {', '.join(names)}, got {metric!r}. It is missing in "
-                       f'{logs[-1]}.')
-    return values[-1]
+    work_dir = read_work_dir(folder)
+    value = work_dir.result(metric)
+    if value is None:
+        raise ValueError(f"metric must be one of {', '.join(work_dir.metric_names()) or 'none'}, got {metric!r}. "
+                         f'{folder} does not have it.')
+    return value
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
@@ -74,11 +70,8 @@ def report(runs: list[float], against: list[float]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Print the comparison that the command line asks for."""
     args = parse_args(argv)
-    try:
-        series = [[last_value(Path(folder), args.metric) for folder in folders]
-                  for folders in (args.runs, args.against)]
-    except (FileNotFoundError, KeyError) as error:
-        sys.exit(error.args[0])
+    with one_line_errors('compare_seeds', FileNotFoundError, ValueError):
+        series = [[result(folder, args.metric) for folder in folders] for folders in (args.runs, args.against)]
     print(report(*series))
 
 

@@ -8,8 +8,6 @@ both ways. Writes compression_error.png and compression_error.csv.
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from pathlib import Path
 from statistics import mean
 
@@ -19,7 +17,7 @@ from mmengine.config import DictAction
 from mmwcc.analysis import CompressionErrors, measure_errors, plot_errors, write_errors
 from mmwcc.analysis.compression_error import WAVELET
 from mmwcc.functional.wavelet_compressed_conv import check_compression
-from mmwcc.utils import LaunchError, load_config, load_trained, spread_batches
+from mmwcc.utils import load_config, load_trained, one_line_errors, quiet, spread_batches
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -71,16 +69,12 @@ def table(errors: CompressionErrors) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Measure, write and print."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('compression_error', ValueError), quiet():
         config = load_config(args.config, args.cfg_options)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            model, _ = load_trained(config, args.checkpoint)
-            errors = measure_errors(
-                model.to(torch.device(args.device)), spread_batches(config, args.images), args.bits, args.keep_ratios,
-                coefficient_bits=args.coefficient_bits, levels=args.levels, wavelet=args.wavelet)
-    except (LaunchError, ValueError) as error:
-        sys.exit(f'compression_error: {error}')
+        model, _ = load_trained(config, args.checkpoint)
+        errors = measure_errors(
+            model.to(torch.device(args.device)), spread_batches(config, args.images), args.bits, args.keep_ratios,
+            coefficient_bits=args.coefficient_bits, levels=args.levels, wavelet=args.wavelet)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     write_errors(errors, args.out_dir / 'compression_error.csv')
     plot_errors(errors, args.out_dir / 'compression_error.png', f'{Path(args.config).stem}, {errors.images} images')

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
 
+from mmwcc.analysis.model_facts import build_with_report
 from mmwcc.compression import count_cost
 from mmwcc.compression.operations import CONVENTIONS
-from mmwcc.utils import LaunchError, build_model, load_config
+from mmwcc.utils import LaunchError, load_config, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,31 +52,14 @@ def image_shape(config: Config, shape: list[int] | None) -> tuple[int, ...]:
     return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out what OpenMMLab says of its own deprecated keys, and the table of the conversion."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    try:
-        logger.setLevel('WARNING')
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Count and print."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('get_bops', ValueError, TypeError), quiet():
         config = load_config(args.config, args.cfg_options)
         shape = image_shape(config, args.shape)
-        with quiet():
-            model = build_model(config)
-            report = count_cost(model, shape, convention=args.convention)
-    except (LaunchError, ValueError, TypeError) as error:
-        sys.exit(f'get_bops: {error}')
+        model, _ = build_with_report(config)
+        report = count_cost(model, shape, convention=args.convention)
     print(f'{type(model).__name__} of {args.config}')
     print(report)
     if args.out is not None:

@@ -8,11 +8,10 @@ step mmwcc.GaussianNoise of the test pipeline, or in one put before its last ste
 from __future__ import annotations
 
 import argparse
-import sys
 
 from mmengine.config import Config
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config
+from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors
 
 VARIANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 
@@ -74,7 +73,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('noise_robustness.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'noise_robustness.py: {error}')

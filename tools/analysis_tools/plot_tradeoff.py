@@ -14,6 +14,7 @@ from pathlib import Path
 from mmwcc.analysis.model_facts import examine
 from mmwcc.analysis.tradeoff import WHICH, TradeoffPoint, gather_points, plot_tradeoff, write_tradeoff
 from mmwcc.analysis.work_dirs import common_metric, read_work_dir
+from mmwcc.utils import one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +45,7 @@ def table(points: list[TradeoffPoint], metric: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Read, plot, write and print."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('plot_tradeoff', FileNotFoundError, ValueError):
         work_dirs = [read_work_dir(folder) for folder in args.work_dirs]
         metric = common_metric(work_dirs, args.metric)
         if metric is None:
@@ -55,8 +56,6 @@ def main(argv: list[str] | None = None) -> None:
             if missing:
                 print(f"left out {work_dir.path}: {' '.join(missing)}", file=sys.stderr)
         points = gather_points(work_dirs, facts, metric, args.which, args.better and args.better == 'larger')
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'plot_tradeoff: {error}')
     args.out_dir.mkdir(parents=True, exist_ok=True)
     write_tradeoff(points, metric, args.out_dir / 'tradeoff.csv')
     plot_tradeoff(points, metric, args.out_dir / 'tradeoff.png', args.title)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import warnings
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -19,7 +17,7 @@ from torch import nn
 from mmwcc.analysis.model_facts import build_with_report
 from mmwcc.compression import CompressionReport
 from mmwcc.presets import compress, preset_names
-from mmwcc.utils import LaunchError, load_config
+from mmwcc.utils import load_config, model_config, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,46 +35,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def read_config(path: str, options: dict | None = None) -> Config:
-    """Read a config and change it as the training tools do.
-
-    Raises:
-        LaunchError: If there is no such file, it has no ``model``, or an option cannot have an effect.
-    """
-    config = load_config(path, options)
-    if 'model' not in config:
-        raise LaunchError(f'{path} has no `model`. Give a config that can be trained, not one of its bases.')
-    return config
-
-
 def report_compression(config: Config, preset: str | None = None) -> tuple[nn.Module, CompressionReport]:
     """Build the model of a config and report on its convolutions.
 
     Args:
-        config: A config with a ``model``, dense or compressed.
+        config: A config, dense or compressed.
         preset: Name of a preset to apply to a dense model. Defaults to None.
 
     Returns:
         The model and the report.
 
     Raises:
+        LaunchError: If the config has no ``model``.
         ValueError: If there is no such preset, the model is compressed already, or the compression does not fit it.
     """
     if preset is not None:
-        config = Config({**config.to_dict(), 'model': compress(config.model, preset)})
+        config = Config({**config.to_dict(), 'model': compress(model_config(config), preset)})
     return build_with_report(config)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Print the report."""
     args = parse_args(argv)
-    try:
-        config = read_config(args.config, args.cfg_options)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            model, report = report_compression(config, args.preset)
-    except (LaunchError, ValueError, TypeError) as error:
-        sys.exit(f'print_compression: {error}')
+    with one_line_errors('print_compression', ValueError, TypeError), quiet():
+        model, report = report_compression(load_config(args.config, args.cfg_options), args.preset)
     print(f'{type(model).__name__} of {args.config}' + (f' with preset {args.preset}' if args.preset else ''))
     print(report)
     if args.out is not None:

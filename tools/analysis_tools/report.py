@@ -7,10 +7,10 @@ The page needs no network to be read. The first work folder is what the others a
 from __future__ import annotations
 
 import argparse
-import sys
 
 from mmwcc.analysis.html_report import write_report
 from mmwcc.analysis.work_dirs import read_work_dir
+from mmwcc.utils import one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,11 +33,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Write the page that the command line asks for."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('report', OSError, ValueError):
         write_report([read_work_dir(path) for path in args.work_dirs], args.out, title=args.title, metric=args.metric,
                      shape=args.shape, pictures=args.pictures)
-    except (OSError, ValueError) as error:
-        sys.exit(f'report: {error}')
     print(f'wrote {args.out}')
 
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import warnings
 from pathlib import Path
 
 from mmengine.config import DictAction
 
 from mmwcc.ladder import LadderRun, draw_ladder, read_ladder
-from mmwcc.utils import LaunchError
+from mmwcc.utils import one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,8 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the ladder, print the table; exit code 1 if a point is not finished."""
     args = parse_args(argv)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
+        with one_line_errors('run_ladder', ValueError, TypeError, OSError), quiet():
             ladder = read_ladder(args.ladder, args.cfg_options)
             run = LadderRun(ladder, args.work_dir, ladder.steps(args.seeds, args.only))
             if args.dry_run:
@@ -69,8 +67,6 @@ def main(argv: list[str] | None = None) -> None:
             if missing:
                 print(f"not finished: {', '.join(missing)}", file=sys.stderr)
             print(draw_ladder(ladder, args.work_dir, run.records(), args.metric, args.shape))
-    except (LaunchError, ValueError, TypeError, OSError) as error:
-        sys.exit(f'run_ladder: {error}')
     except KeyboardInterrupt:
         sys.exit('run_ladder: stopped. The same command goes on from here.')
     print(f"wrote {args.work_dir / 'tradeoff.png'} and {args.work_dir / 'tradeoff.csv'}")

@@ -11,15 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
-import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
 from mmwcc.analysis import plot_allocation
@@ -38,7 +35,16 @@ from mmwcc.compression import (
     measure_sensitivity,
 )
 from mmwcc.presets import compress, preset, preset_names
-from mmwcc.utils import LaunchError, calibration_batches, dense_config, load_config, load_trained
+from mmwcc.utils import (
+    LaunchError,
+    calibration_batches,
+    dense_config,
+    load_config,
+    load_trained,
+    model_config,
+    one_line_errors,
+    quiet,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -177,10 +183,10 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     """
     config = load_config(args.config, args.cfg_options)
     if args.compression is not None:
-        config.model = compress(config.model, args.compression)
+        config.model = compress(model_config(config), args.compression)
     dense, compression = dense_config(config)
     batches = list(calibration_batches(config, args.images, args.batch_size))
-    model = revert_sync_batchnorm(load_trained(dense, args.checkpoint)[0]).to(args.device)
+    model = load_trained(dense, args.checkpoint)[0].to(args.device)
     shape = tuple(args.shape or batches[0]['inputs'][0].shape[-2:])
     cost = cost_of(model, compression, count := lambda model: count_cost(model, shape))
     budgets = {text: find_budget(text, model, count) for text in args.budget}
@@ -196,12 +202,8 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
 def main(argv: list[str] | None = None) -> None:
     """Run, and say in one line what cannot be done."""
     args = parse_args(argv)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            run(args)
-    except (LaunchError, ValueError, TypeError) as error:
-        sys.exit(f'sensitivity: {error}')
+    with one_line_errors('sensitivity', ValueError, TypeError), quiet():
+        run(args)
 
 
 if __name__ == '__main__':

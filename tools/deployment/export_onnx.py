@@ -8,8 +8,6 @@ is kept only if ONNX Runtime returns what the model returns; see docs/deployment
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from mmengine.config import Config, DictAction
 from torch import Tensor, nn
 
 from mmwcc.deployment import EXPORTERS, SELECTIONS, ExportError, export_onnx
-from mmwcc.utils import LaunchError, calibration_batches, load_config, load_trained
+from mmwcc.utils import calibration_batches, load_config, load_trained, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -60,19 +58,15 @@ def calibration_images(config: Config, model: nn.Module, number: int) -> Iterato
 def main(argv: list[str] | None = None) -> None:
     """Export, check and say what was found."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('export_onnx', ExportError, ValueError, RuntimeError, ModuleNotFoundError), quiet():
         config = load_config(args.config, args.cfg_options)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            model = load_trained(config, args.checkpoint)[0]
-            images = ()
-            if args.selection == 'threshold':
-                images = list(calibration_images(config, model, args.calibration_images))
-            report = export_onnx(model, args.out, tuple(args.shape), dynamic=args.dynamic, exporter=args.exporter,
-                                 opset=args.opset, selection=args.selection, calibration=images, qdq=not args.no_qdq,
-                                 argmax=args.argmax, repeats=args.repeats)
-    except (LaunchError, ExportError, ValueError, RuntimeError, ModuleNotFoundError) as error:
-        sys.exit(f'export_onnx: {error}')
+        model = load_trained(config, args.checkpoint)[0]
+        images = ()
+        if args.selection == 'threshold':
+            images = list(calibration_images(config, model, args.calibration_images))
+        report = export_onnx(model, args.out, tuple(args.shape), dynamic=args.dynamic, exporter=args.exporter,
+                             opset=args.opset, selection=args.selection, calibration=images, qdq=not args.no_qdq,
+                             argmax=args.argmax, repeats=args.repeats)
     print(report)
 
 

@@ -8,8 +8,6 @@ tools/test.py and the inference APIs of mmsegmentation and mmdetection.
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +17,7 @@ from torch import nn
 
 from mmwcc.compression import CompressionReport, to_integer
 from mmwcc.engine.hooks import CompressionCheckHook
-from mmwcc.utils import LaunchError, load_config, load_trained
+from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
 
 COMPRESSED_MODEL = 'mmwcc.CompressedModel'
 
@@ -64,9 +62,7 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
         ValueError: If the model has no layer to convert.
         RuntimeError: If a quantizer has not learned its clip.
     """
-    if 'model' not in config:
-        raise LaunchError(f'{config.filename} has no `model`. Give the config that the checkpoint was trained with.')
-    if config.model.get('compression', {}).get('integer'):
+    if model_config(config).get('compression', {}).get('integer'):
         raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
                           'was trained with.')
     model, loaded = load_trained(config, checkpoint)
@@ -90,12 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     """Convert and say what was done."""
     args = parse_args(argv)
     out = Path(args.out)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what OpenMMLab says of its own deprecated keys
-            model, report = convert(load_config(args.config, args.cfg_options), args.checkpoint, out)
-    except (LaunchError, ValueError, RuntimeError) as error:
-        sys.exit(f'to_integer: {error}')
+    with one_line_errors('to_integer', ValueError, RuntimeError), quiet():
+        model, report = convert(load_config(args.config, args.cfg_options), args.checkpoint, out)
     print(f'{type(model).__name__} of {args.config} in integers')
     print(report)
     print(f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, {weight_bytes(out):,} now')

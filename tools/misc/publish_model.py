@@ -8,13 +8,12 @@ OUT.safetensors`. OUT.json beside it holds the config text, compression, classes
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from mmengine.runner import CheckpointLoader
 
 from mmwcc.deployment import DROPPED, publish
-from mmwcc.utils import LaunchError, check_checkpoint
+from mmwcc.utils import check_checkpoint, one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,12 +32,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     """Publish and say what was written and left out."""
     args = parse_args(argv)
-    try:
+    with one_line_errors('publish_model', ValueError, TypeError, ModuleNotFoundError):
         check_checkpoint(args.checkpoint)
         checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu', logger='silent')
         weights, meta = publish(checkpoint, args.out, ema=not args.no_ema)
-    except (LaunchError, ValueError, TypeError, ModuleNotFoundError) as error:
-        sys.exit(f'publish_model: {error}')
     left = [key for key in DROPPED if key in checkpoint]
     print(f'{args.checkpoint}: {Path(args.checkpoint).stat().st_size:,} bytes')
     print(f'wrote {weights} ({weights.stat().st_size:,} bytes) and {meta}')

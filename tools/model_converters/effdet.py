@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import pickle
-import sys
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from mmdet.datasets import CocoDataset
 
 from mmwcc.models.detection import from_effdet
 from mmwcc.models.detection.effdet_weights import COCO_ROWS
-from mmwcc.utils import LaunchError
+from mmwcc.utils import LaunchError, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +47,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
+    with one_line_errors('effdet.py'):
         main()
-    except LaunchError as error:
-        sys.exit(f'effdet.py: {error}')

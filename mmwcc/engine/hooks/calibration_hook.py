@@ -5,10 +5,10 @@ from functools import partial
 from itertools import islice
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from mmwcc.compression import calibrate
 from mmwcc.compression.calibrate import run_model
@@ -29,11 +29,14 @@ class CalibrationHook(Hook):
     training itself sees the same batches with and without the hook. A resumed run does nothing. Quantizers
     that a checkpoint has brought along calibrated are calibrated again only with ``again=True``: then all of them are.
 
+    With several ranks each draws from its own share of the data, all equally large: where it does not divide, the first
+    images are repeated. All ranks get the same clips, those of one process that sees their batches put together.
+
     Quantizers that are still switched off (a schedule starts them at 32 bits) and those that no batch reaches (in heads
     that only training uses) learn from their first training batch, as always.
 
     Args:
-        num_batches (int): How many batches, of the size of the training batches. Defaults to 8.
+        num_batches (int): How many batches on each rank, of the size of the training batches. Defaults to 8.
         method (str, optional): 'mse', 'percentile' or 'lsq'. Defaults to None, as each quantizer was built.
         percentile (float, optional): Percentile of magnitudes for 'percentile', in percent. Defaults to None, as each
             quantizer was built.
@@ -88,6 +91,8 @@ class CalibrationHook(Hook):
     def _batches(loader: DataLoader) -> DataLoader:
         """Return a loader of the same data that leaves the one of training alone."""
         # Iterating over that one would move its sampler, and with persistent workers the training's own iterator.
-        order = torch.Generator().manual_seed(get_rank())
-        return DataLoader(loader.dataset, loader.batch_size or loader.batch_sampler.batch_size, shuffle=True,
+        (rank, ranks), images = get_dist_info(), len(loader.dataset)
+        share = Subset(loader.dataset, [i % images for i in range(rank, -(-images // ranks) * ranks, ranks)])
+        order = torch.Generator().manual_seed(rank)
+        return DataLoader(share, loader.batch_size or loader.batch_sampler.batch_size, shuffle=True,
                           collate_fn=loader.collate_fn, generator=order)

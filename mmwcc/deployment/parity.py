@@ -1,0 +1,117 @@
+"""How close ONNX Runtime comes to the model, in values and in time."""
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .runtime import ExportError, open_session
+
+__all__ = ['Parity', 'compare']
+
+_TOLERANCE = 1e-3
+_NUDGE = 1e-5  # of the deviation of the image: enough to move values at the edge of two levels
+_ROOM = 3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How ONNX Runtime compares with torch at one size.
+
+    Attributes:
+        size: Height and width of the image.
+        largest: Largest difference of an output, or the share of pixels with another class.
+        mean: Mean difference relative to the mean magnitude, or the share of pixels with another class.
+        sensitivity: As mean, of the model from itself when noise of 1e-5 of its deviation is added to the image.
+        from_model: Largest difference from the model that keeps the k largest, where thresholds take their place.
+        torch_ms: Median latency of the model in ms.
+        onnx_ms: Median latency of the graph in ONNX Runtime in ms.
+    """
+    size: tuple[int, int]
+    largest: float
+    mean: float
+    sensitivity: float
+    from_model: float | None
+    torch_ms: float
+    onnx_ms: float
+
+
+@torch.no_grad()
+def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: int = 5) -> Parity:
+    """Compare a graph with torch on one input.
+
+    Args:
+        graph: What :func:`load_graph` returns.
+        reference: The module that computes what the graph is to compute.
+        x: An image, shape (B, C, H, W).
+        model: The trained network, whose latency is measured; where it is not the reference, the difference from it is
+            reported too.
+        repeats: Runs of which the median is the latency. Defaults to 5.
+
+    Returns:
+        The differences and latencies.
+
+    Raises:
+        ExportError: If the graph cannot run at this size, or its outputs have other shapes or other values.
+
+    Note:
+        Quantizers and selections make steps: a value at the edge of two levels, or a position at the edge of being
+        kept, falls to either side with the last bit of a sum, and layer after layer multiplies that. So a model is
+        compared with its own sensitivity: the mean difference may be a thousandth of the mean magnitude (or of the
+        pixels, for classes) and three times what a change of the image by 1e-5 makes in torch.
+    """
+    session, feeds = open_session(graph), {graph.graph.input[0].name: x.numpy()}
+    size = tuple(x.shape[2:])
+    try:
+        got = session.run(None, feeds)
+    except Exception as error:  # onnxruntime raises classes of its own
+        raise ExportError(f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was frozen at '
+                          'the one that was traced.') from error
+    expected = _tensors(reference(x))
+    largest, mean = _difference(got, expected, size)
+    nudge = _NUDGE * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    _, sensitivity = _difference(_tensors(reference(x + nudge)), expected, size)
+    if not mean <= _TOLERANCE + _ROOM * sensitivity:
+        raise ExportError(f'export_onnx: ONNX Runtime must return what torch does, got a mean difference of {mean:.3g} '
+                          f'of the mean magnitude at {size[0]}x{size[1]}, where the model moves by {sensitivity:.3g} '
+                          'with the image. The graph is not the model.')
+    from_model = None if reference is model else _difference(got, _tensors(model(x)), size)[0]
+    return Parity(size, largest, mean, sensitivity, from_model, _median_ms(lambda: model(x), repeats),
+                  _median_ms(lambda: session.run(None, feeds), repeats))
+
+
+def _tensors(outputs: Any) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in ((outputs, ) if isinstance(outputs, Tensor) else outputs)]
+
+
+def _difference(got: Sequence[np.ndarray], expected: Sequence[np.ndarray],
+                size: tuple[int, int]) -> tuple[float, float]:
+    """Return the largest and the relative mean difference of outputs, each the worst of all outputs."""
+    if [one.shape for one in got] != [other.shape for other in expected]:
+        raise ExportError(f'export_onnx: the outputs must have the shapes {[one.shape for one in expected]} at '
+                          f'{size[0]}x{size[1]}, got {[one.shape for one in got]}. A size was frozen at the one that '
+                          'was traced.')
+    largest = mean = 0.0
+    for one, other in zip(got, expected, strict=True):
+        if one.dtype.kind != 'f':
+            largest = mean = max(mean, float((one != other).mean()))
+            continue
+        difference = np.abs(one.astype(np.float64) - other)
+        largest = max(largest, float(difference.max(initial=0)))
+        mean = max(mean, float(difference.mean() / max(np.abs(other).mean(), np.finfo(np.float32).tiny)))
+    return largest, mean
+
+
+def _median_ms(function: Callable[[], Any], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)

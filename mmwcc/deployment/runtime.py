@@ -1,0 +1,41 @@
+"""ONNX files in ONNX Runtime."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ['ExportError', 'load_graph', 'open_session', 'run_graph']
+
+
+class ExportError(RuntimeError):
+    """What was exported is not the model, or could not be exported."""
+
+
+def load_graph(path: str | Path):
+    """Read and check an ONNX file.
+
+    Raises:
+        ModuleNotFoundError: If onnx or onnxruntime is missing.
+    """
+    import onnx
+    import onnxruntime  # noqa: F401  (before any work is done)
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    return model
+
+
+def open_session(model):
+    """Return an ONNX Runtime session of a graph on the CPU, with as many threads as torch has."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+
+
+def run_graph(model, x: Tensor) -> list[np.ndarray]:
+    """Return the outputs of a graph for an image, on ONNX Runtime."""
+    return open_session(model).run(None, {model.graph.input[0].name: x.numpy()})
