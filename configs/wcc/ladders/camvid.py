@@ -14,6 +14,10 @@ recipe = dict(
 
 # The authors' start: weights at 3 standard deviations, left to BatchNorm, and activations at 8.
 _paper = dict(weight_quant=dict(normalize='standard', calibration=None), act_quant=dict(calibration=None))
+# Their activation quantizer clips nothing below zero, so that inputs with negative values get another bit. These are
+# the outputs of linear bottlenecks.
+_signed = (r'backbone\.layer[2-7]\.\d\.conv\.0\.conv|auxiliary_head\.convs\.0\.conv|'
+           r'decode_head\.(image_pool\.1|aspp_modules\.0|aspp_modules\.\d\.depthwise_conv|c1_bottleneck)\.conv')
 _lsq = dict(weight_quant=dict(type='mmwcc.LSQWeightQuantizer', _delete_=True),
             act_quant=dict(type='mmwcc.LSQActQuantizer', _delete_=True))
 _gradual = dict(type='exponential', begin=0, end=0.6, start=1.0)
@@ -33,6 +37,10 @@ points = [
         weight_quant=dict(_paper['weight_quant'], bits=weights), act_quant=dict(_paper['act_quant'], bits=acts)),
            series="quantized, the authors' start")
       for weights, acts in ((8, 8), (8, 6), (8, 4))],
+    *[dict(name=f'quant-w8a{bits}-authors-unclipped', compression='quant_w8a8', changes=dict(
+        weight_quant=_paper['weight_quant'], act_quant=dict(_paper['act_quant'], bits=bits),
+        rules=[dict(pattern=_signed, act_quant=dict(bits=bits + 1))]), series="quantized, the authors' quantizer")
+      for bits in (6, 4)],
     *[dict(name=f'quant-w{weights}a{acts}-lsq', compression='quant_w8a8', changes=dict(
         weight_quant=dict(_lsq['weight_quant'], bits=weights), act_quant=dict(_lsq['act_quant'], bits=acts)),
            series='quantized, LSQ', tags=['required'] if (weights, acts) in ((8, 8), (8, 4)) else [])
