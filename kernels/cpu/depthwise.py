@@ -17,8 +17,9 @@ from ..layout import padded_size
 from .memory import as_map, empty
 from .patch import split_cell
 from .rounding import round_row
-from .simd import LANES, address, clamp, first_lanes, hold, load, only, splat, store, total, transpose_tile
+from .simd import LANES, address, clamp, first_lanes, hold, load, only, splat, store, total
 from .threads import fork, thread_count
+from .tiles import transpose_tile
 
 __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
 

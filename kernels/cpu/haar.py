@@ -1,4 +1,4 @@
-"""Haar norms, pack and unpack in numba for float32 maps of any size, layout and depth, strip by strip.
+"""Haar norms, pack and unpack in numba for float32 maps of any size, layout and depth; channels_last strip by strip.
 
 No padded copy, no layout copy, no array of all coefficients. Patches are independent and their sums have one order, so
 results do not depend on the number of threads. Norms go through a map forwards, pack and unpack backwards: what was
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..layout import padded_size
+from .bands import band_norms, band_pack, band_unpack
 from .memory import as_map, empty
 from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
-from .simd import LANES, address, hold
+from .simd import LANES, address, hold, scratch
 from .threads import fork, thread_count
 
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
@@ -26,24 +27,23 @@ _jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contra
 
 
 @_jit
-def _norms_strips(begin, end, x, channels_last, shape, levels, block, norms):
+def _norms_strips(begin, end, x, shape, levels, block, norms):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, flat_norms = norms.shape[1], norms.reshape(-1)
-    pixels, low = np.empty(side * length * block, np.float32), np.empty(area // 4 * block, np.float32)
-    spare = np.empty(max(1, area // 16) * block, np.float32)
+    pixels, low = scratch(side * length * block), scratch(area // 4 * block)
+    spare = scratch(max(1, area // 16) * block)
     for strip in range(begin, end):
         image, top, left, patch, members, inside = strip_of(strip, shape, levels)
-        direct = channels_last and inside
         start = image * positions + patch * area
         flat_norms[start:start + members * area] = 0
         for first in range(0, channels, block):
             count = min(block, channels - first)
-            if direct:
+            if inside:
                 source, origin = address(x), ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
-                read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+                read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
                 patch_norms(source, origin + member * side * right, right, down, count, side, address(low),
@@ -57,26 +57,25 @@ def _norms_kernel(count, threads, *arguments):
 
 
 @_jit
-def _pack_strips(begin, end, x, channels_last, shape, levels, block, slot, grid, packed):
+def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
     flat_slot, flat_packed = slot.reshape(-1), packed.reshape(-1)
-    pixels, low = np.empty(side * length * block, np.float32), np.empty(area // 4 * block, np.float32)
-    spare, details = np.empty(max(1, area // 16) * block, np.float32), np.empty(3 * block, np.float32)
+    pixels, low = scratch(side * length * block), scratch(area // 4 * block)
+    spare, details = scratch(max(1, area // 16) * block), scratch(3 * block)
     for strip in range(end - 1, begin - 1, -1):
         image, top, left, patch, members, inside = strip_of(strip, shape, levels)
-        direct = channels_last and inside
         start = image * positions + patch * area
         if flat_slot[start:start + members * area].max() < 0:
             continue
         for first in range(0, channels, block):
             count = min(block, channels - first)
-            if direct:
+            if inside:
                 source, origin = address(x), ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
-                read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+                read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
                 patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
@@ -100,21 +99,20 @@ def _finish(y, at, has_residual, residual, low, high, count):
 
 
 @_jit
-def _unpack_strips(begin, end, packed, slot, bias, channels_last, shape, levels, block, finish, residual, y):
+def _unpack_strips(begin, end, packed, slot, bias, shape, levels, block, finish, residual, y):
     _, channels, height, width = shape
     has_residual, bounded, streamed, lowest, highest = finish
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
     flat_slot = slot.reshape(-1)
-    pixels, zeros = np.empty(side * length * block, np.float32), np.zeros(block, np.float32)
-    one, other = np.empty(area // 4 * block, np.float32), np.empty(area // 4 * block, np.float32)
+    pixels, zeros = scratch(side * length * block), np.zeros(block, np.float32)
+    one, other = scratch(area // 4 * block), scratch(area // 4 * block)
     for strip in range(end - 1, begin - 1, -1):
         image, top, left, patch, members, inside = strip_of(strip, shape, levels)
-        direct = channels_last and inside
         rows, cols = min(side, height - top), min(length, width - left)
         for first in range(0, channels, block):
             count = min(block, channels - first)
-            if direct:
+            if inside:
                 target, origin = address(y), ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
@@ -123,19 +121,14 @@ def _unpack_strips(begin, end, packed, slot, bias, channels_last, shape, levels,
                 patch_pixels(address(packed), image * size + first, channels, count, flat_slot,
                              image * positions + (patch + member) * area, side, address(one), address(other), block,
                              address(zeros), address(bias), first, target, origin + member * side * right, right, down,
-                             direct and streamed)
-            if not direct:
-                write_strip(y, channels_last, shape, image, top, left, side, length, first, count, pixels, block)
+                             inside and streamed)
+            if not inside:
+                write_strip(y, shape, image, top, left, side, length, first, count, pixels, block)
             if has_residual or bounded:
                 for i in range(rows):
-                    if channels_last:
-                        for j in range(cols):
-                            at = ((image * height + top + i) * width + left + j) * channels + first
-                            _finish(y, at, has_residual, residual, lowest, highest, count)
-                    else:
-                        for n in range(count):
-                            at = ((image * channels + first + n) * height + top + i) * width + left
-                            _finish(y, at, has_residual, residual, lowest, highest, cols)
+                    for j in range(cols):
+                        at = ((image * height + top + i) * width + left + j) * channels + first
+                        _finish(y, at, has_residual, residual, lowest, highest, count)
     hold((pixels, zeros, one, other))
 
 
@@ -151,22 +144,26 @@ def _run(kernel, shape, levels: int, *arguments) -> None:
     kernel(count, thread_count(count), *arguments)
 
 
-def _geometry(x: Tensor, levels: int) -> tuple:
-    """Return what the kernels ask of a map: its array, layout, shape, depth and block of channels."""
-    array, channels_last = as_map(x)
-    return array, channels_last, tuple(x.shape), levels, channel_block(x.shape[1], levels, channels_last)
-
-
 def haar_norms(x: Tensor, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_norms` of a float32 map."""
     norms = empty((x.shape[0], padded_size(x.shape[2], levels) * padded_size(x.shape[3], levels)))
-    _run(_norms_kernel, x.shape, levels, *_geometry(x, levels), norms.numpy())
+    array, channels_last = as_map(x)
+    if channels_last:
+        _run(_norms_kernel, x.shape, levels, array, tuple(x.shape), levels, channel_block(x.shape[1], levels),
+             norms.numpy())
+    else:
+        band_norms(array, x.shape, levels, norms.numpy())
     return norms
 
 
 def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> Tensor:
     packed = empty((x.shape[0], k, x.shape[1]), dtype)
-    _run(_pack_kernel, x.shape, levels, *_geometry(x, levels), slot.contiguous().numpy(), grid, packed.numpy())
+    array, channels_last = as_map(x)
+    if channels_last:
+        _run(_pack_kernel, x.shape, levels, array, tuple(x.shape), levels, channel_block(x.shape[1], levels),
+             slot.contiguous().numpy(), grid, packed.numpy())
+    else:
+        band_pack(array, x.shape, levels, slot.contiguous().numpy(), grid, packed.numpy())
     return packed
 
 
@@ -188,13 +185,18 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
     bias = rows.new_zeros(channels) if bias is None else bias.detach().float().contiguous()
     y = empty((batch, height, width, channels) if channels_last else shape)
     array = y.flatten().numpy()
-    streamed = y.nbytes >= _STREAMED and channels % LANES == 0 and residual is None and low is None and high is None
-    finish = (residual is not None, low is not None or high is not None, streamed,
+    finished = residual is not None, low is not None or high is not None
+    # Streamed are whole vectors: of channels that are not read again to be finished, or of pixels.
+    whole = channels % LANES == 0 and not any(finished) if channels_last else width % LANES == 0
+    finish = (*finished, whole and y.nbytes >= _STREAMED,
               np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))
     if residual is not None:
         residual = residual.detach().float()
         residual = (residual.permute(0, 2, 3, 1) if channels_last else residual).contiguous().flatten().numpy()
-    _run(_unpack_kernel, shape, levels, rows.detach().contiguous().numpy(), slot.contiguous().numpy(),
-         bias.numpy(), channels_last, shape, levels, channel_block(channels, levels, channels_last), finish,
-         array if residual is None else residual, array)
-    return y.permute(0, 3, 1, 2) if channels_last else y
+    arrays = rows.detach().contiguous().numpy(), slot.contiguous().numpy(), bias.numpy()
+    ends = finish, array if residual is None else residual, array
+    if channels_last:
+        _run(_unpack_kernel, shape, levels, *arrays, shape, levels, channel_block(channels, levels), *ends)
+        return y.permute(0, 3, 1, 2)
+    band_unpack(*arrays, shape, levels, *ends)
+    return y

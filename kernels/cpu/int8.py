@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .memory import empty
 from .rounding import round_row
-from .simd import transpose_tile
 from .threads import fork, thread_count
+from .tiles import transpose_tile
 
 __all__ = ['int8_linear', 'quantize_int8']
 

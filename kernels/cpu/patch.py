@@ -1,8 +1,8 @@
-"""The Haar transform of one patch in numba, vectorized over channels, and how patches come out of maps.
+"""The Haar transform of one patch in numba, vectorized over channels, and how patches come out of channels_last maps.
 
-The unit of work is a strip: a row of patches at least 16 pixels wide, of one block of channels. Where it lies inside a
-channels_last map it is transformed straight from and to the map; others (at the border, or of a contiguous map) pass
-through a block of pixels that stays in the cache, transposed in registers.
+The unit of work is a strip: a row of patches at least 16 pixels wide, of one block of channels. Where it lies inside
+the map it is transformed straight from and to the map; at the border it passes through a block of pixels that stays in
+the cache.
 """
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numba
 import numpy as np
 
 from .rounding import round_row
-from .simd import LANES, address, first_lanes, load, load_either, prefetch, splat, store, stream, total, transpose_tile
+from .simd import LANES, address, first_lanes, load, load_either, splat, store, stream, total
 
 __all__ = [
-    'LINE', 'channel_block', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'split_cell', 'strip_of',
-    'write_strip'
+    'LINE', 'channel_block', 'merge_cell', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'split_cell',
+    'strip_of', 'write_strip'
 ]
 
-LINE = 16  # pixels of a strip, at least: in a contiguous map, a cache line of one channel
+LINE = 16  # pixels of a strip, at least
 _HALF, _ZERO = np.float32(0.5), np.float32(0)
 
 # Values must equal the reference bit for bit, so their arithmetic may be contracted (halving is exact) but not
@@ -38,62 +38,32 @@ def strip_of(strip, shape, levels):
     return image, row * side, col * side, row * cols + col, min(length // side, cols - col), inside
 
 
-def channel_block(channels: int, levels: int, direct: bool) -> int:
+def channel_block(channels: int, levels: int) -> int:
     """Return how many channels are transformed at a time: as many as keep the scratch of a strip in the cache."""
-    pixels = (1 << 2 * levels) // 4 if direct else max(1 << levels, LINE) << levels
-    return min(channels, max(LANES, (1 << 14) // pixels))
+    return min(channels, max(LANES, (1 << 16) >> 2 * levels))
 
 
 @_jit
-def read_strip(x, channels_last, shape, image, top, left, side, length, first, count, pixels, block):
+def read_strip(x, shape, image, top, left, side, length, first, count, pixels, block):
     """Copy a strip, zeros outside the map, into ``pixels``: rows of ``block`` channels, ``length`` to a line."""
     _, channels, height, width = shape
     rows, cols = min(side, height - top), min(length, width - left)
     if rows < side or cols < length:
         pixels[:] = 0
-    if channels_last:
-        for i in range(rows):
-            for j in range(cols):
-                _copy(x, ((image * height + top + i) * width + left + j) * channels + first, pixels,
-                      (i * length + j) * block, count)
-        return
-    tiled_count, tiled_cols, plane = count // 8 * 8, cols // 8 * 8, height * width
-    for n in range(0, tiled_count, 8):
-        for i in range(rows):
-            start = ((image * channels + first + n) * height + top + i) * width + left
-            for channel in range(8, 16):  # lines so far apart are beyond what processors foresee
-                prefetch(x, start + channel * plane)
-            for j in range(0, tiled_cols, 8):
-                transpose_tile(x, start + j, plane, pixels, (i * length + j) * block + n, block)
-    for n in range(count):
-        for i in range(rows):
-            start = ((image * channels + first + n) * height + top + i) * width + left
-            for j in range(tiled_cols if n < tiled_count else 0, cols):
-                pixels[(i * length + j) * block + n] = x[start + j]
+    for i in range(rows):
+        for j in range(cols):
+            _copy(x, ((image * height + top + i) * width + left + j) * channels + first, pixels,
+                  (i * length + j) * block, count)
 
 
 @_jit
-def write_strip(y, channels_last, shape, image, top, left, side, length, first, count, pixels, block):
+def write_strip(y, shape, image, top, left, side, length, first, count, pixels, block):
     """Copy the part of ``pixels`` that lies inside the map back, the reverse of :func:`read_strip`."""
     _, channels, height, width = shape
-    rows, cols = min(side, height - top), min(length, width - left)
-    if channels_last:
-        for i in range(rows):
-            for j in range(cols):
-                _copy(pixels, (i * length + j) * block, y,
-                      ((image * height + top + i) * width + left + j) * channels + first, count)
-        return
-    tiled_count, tiled_cols, plane = count // 8 * 8, cols // 8 * 8, height * width
-    for n in range(0, tiled_count, 8):
-        for i in range(rows):
-            start = ((image * channels + first + n) * height + top + i) * width + left
-            for j in range(0, tiled_cols, 8):
-                transpose_tile(pixels, (i * length + j) * block + n, block, y, start + j, plane)
-    for n in range(count):
-        for i in range(rows):
-            start = ((image * channels + first + n) * height + top + i) * width + left
-            for j in range(tiled_cols if n < tiled_count else 0, cols):
-                y[start + j] = pixels[(i * length + j) * block + n]
+    for i in range(min(side, height - top)):
+        for j in range(min(length, width - left)):
+            _copy(pixels, (i * length + j) * block, y,
+                  ((image * height + top + i) * width + left + j) * channels + first, count)
 
 
 # The functions below take addresses, or flat arrays, and where from there a row of `count` channels starts: counting
@@ -109,6 +79,16 @@ def split_cell(a, b, c, d):
     total_even, change_even, total_odd, change_odd = a + c, a - c, b + d, b - d
     return ((total_even + total_odd) * half, (change_even + change_odd) * half, (total_even - total_odd) * half,
             (change_even - change_odd) * half)
+
+
+@_jit
+def merge_cell(average, change, tilt, cross, offset):
+    """Invert :func:`split_cell` and add an offset."""
+    half = splat(_HALF)
+    mean, tilt, change, cross = average * half, tilt * half, change * half, cross * half
+    total_even, total_odd, change_even, change_odd = mean + tilt, mean - tilt, change + cross, change - cross
+    return (total_even + change_even + offset, total_odd + change_odd + offset, total_even - change_even + offset,
+            total_odd - change_odd + offset)
 
 
 @_jit
@@ -183,23 +163,20 @@ def _average(source, a, b, c, d, low, at, count):
 
 @_jit
 def _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, mask, streamed):
-    half, offset = splat(_HALF), load(bias, shift + n, mask)
-    mean = load(low, at + n, mask) * half
-    tilt = load_either(has[1], packed, j + n, zeros, n, mask) * half
-    total_even, total_odd = mean + tilt, mean - tilt
-    change = load_either(has[0], packed, i + n, zeros, n, mask) * half
-    cross = load_either(has[2], packed, k + n, zeros, n, mask) * half
-    change_even, change_odd = change + cross, change - cross
+    a_value, b_value, c_value, d_value = merge_cell(
+        load(low, at + n, mask), load_either(has[0], packed, i + n, zeros, n, mask),
+        load_either(has[1], packed, j + n, zeros, n, mask), load_either(has[2], packed, k + n, zeros, n, mask),
+        load(bias, shift + n, mask))
     if streamed:
-        stream(y, a + n, total_even + change_even + offset)
-        stream(y, b + n, total_odd + change_odd + offset)
-        stream(y, c + n, total_even - change_even + offset)
-        stream(y, d + n, total_odd - change_odd + offset)
+        stream(y, a + n, a_value)
+        stream(y, b + n, b_value)
+        stream(y, c + n, c_value)
+        stream(y, d + n, d_value)
         return
-    store(y, a + n, total_even + change_even + offset, mask)
-    store(y, b + n, total_odd + change_odd + offset, mask)
-    store(y, c + n, total_even - change_even + offset, mask)
-    store(y, d + n, total_odd - change_odd + offset, mask)
+    store(y, a + n, a_value, mask)
+    store(y, b + n, b_value, mask)
+    store(y, c + n, c_value, mask)
+    store(y, d + n, d_value, mask)
 
 
 @_jit

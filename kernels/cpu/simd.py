@@ -1,4 +1,4 @@
-"""Vectors of 16 float32 for numba: loads, stores, arithmetic, and the transposition of tiles.
+"""Vectors of 16 float32 for numba: loads, stores and arithmetic.
 
 Numba's own vectorizer must first prove, at run time and for every pair of rows, that a loop's reads and writes do not
 overlap. For rows of some hundred channels that costs more than the arithmetic, so the inner loops of the Haar kernels
@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import operator
 
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 __all__ = [
-    'LANES', 'address', 'clamp', 'first_lanes', 'hold', 'load', 'load_either', 'only', 'prefetch', 'splat', 'store',
-    'stream', 'total', 'transpose_tile'
+    'FLOATS', 'LANES', 'address', 'clamp', 'first_lanes', 'hold', 'load', 'load_either', 'only', 'pointer_to', 'read',
+    'scratch', 'splat', 'store', 'stream', 'total', 'vector'
 ]
 
 LANES = 16
-_LANES = ir.VectorType(ir.FloatType(), LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
-_TILE = ir.VectorType(ir.FloatType(), 8)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 
 
@@ -44,14 +45,14 @@ class _Mask(types.Type):
         super().__init__(name=f'bool x{LANES}')
 
 
-_vector, _mask = _Vector(), _Mask()
+vector, _mask = _Vector(), _Mask()
 
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
 
     def __init__(self, manager, kind) -> None:
-        super().__init__(manager, kind, _LANES)
+        super().__init__(manager, kind, FLOATS)
 
 
 @register_model(_Mask)
@@ -61,7 +62,7 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, kind, _BITS)
 
 
-def _address(context, builder, kind, place, index, pointee):
+def pointer_to(context, builder, kind, place, index, pointee):
     """Return a pointer to element ``index`` of an array, or of the values at an address."""
     data = (context.make_array(kind)(context, builder, place).data if isinstance(kind, types.Array) else
             builder.inttoptr(place, ir.FloatType().as_pointer()))
@@ -78,9 +79,9 @@ def _masked(builder, action: str, arguments: list, result):
 _ALIGNMENT = ir.Constant(ir.IntType(32), 4)
 
 
-def _read(builder, pointer, mask):
+def read(builder, pointer, mask):
     if isinstance(mask.type, ir.VectorType):
-        return _masked(builder, 'load', [pointer, _ALIGNMENT, mask, ir.Constant(_LANES, [0.0] * LANES)], _LANES)
+        return _masked(builder, 'load', [pointer, _ALIGNMENT, mask, ir.Constant(FLOATS, [0.0] * LANES)], FLOATS)
     return builder.load(pointer, align=4)
 
 
@@ -105,15 +106,23 @@ def hold(typingctx, arrays):
     return types.void(arrays), generate
 
 
+@numba.njit(cache=True, nogil=True, error_model='numpy', forceinline=True)
+def scratch(count):
+    """Return an uninitialized array that starts with a cache line: vectors across two lines cost twice."""
+    memory = np.empty(count + LANES, np.float32)
+    first = -(address(memory) // np.uintp(4)) % np.uintp(LANES)
+    return memory[first:first + np.uintp(count)]
+
+
 @intrinsic
 def load(typingctx, array, index, mask):
     """Read 16 values from ``array[index]`` on; with a mask, zeros where it is false."""
 
     def generate(context, builder, signature, arguments):
         array, index, mask = arguments
-        return _read(builder, _address(context, builder, signature.args[0], array, index, _LANES), mask)
+        return read(builder, pointer_to(context, builder, signature.args[0], array, index, FLOATS), mask)
 
-    return _vector(array, types.uintp, mask), generate
+    return vector(array, types.uintp, mask), generate
 
 
 @intrinsic
@@ -122,11 +131,11 @@ def load_either(typingctx, condition, array, index, other, other_index, mask):
 
     def generate(context, builder, signature, arguments):
         condition, array, index, other, other_index, mask = arguments
-        pointer = builder.select(condition, _address(context, builder, signature.args[1], array, index, _LANES),
-                                 _address(context, builder, signature.args[3], other, other_index, _LANES))
-        return _read(builder, pointer, mask)
+        pointer = builder.select(condition, pointer_to(context, builder, signature.args[1], array, index, FLOATS),
+                                 pointer_to(context, builder, signature.args[3], other, other_index, FLOATS))
+        return read(builder, pointer, mask)
 
-    return _vector(types.boolean, array, types.uintp, other, types.uintp, mask), generate
+    return vector(types.boolean, array, types.uintp, other, types.uintp, mask), generate
 
 
 @intrinsic
@@ -135,14 +144,14 @@ def store(typingctx, array, index, value, mask):
 
     def generate(context, builder, signature, arguments):
         array, index, value, mask = arguments
-        pointer = _address(context, builder, signature.args[0], array, index, _LANES)
+        pointer = pointer_to(context, builder, signature.args[0], array, index, FLOATS)
         if isinstance(mask.type, ir.VectorType):
             _masked(builder, 'store', [value, pointer, _ALIGNMENT, mask], ir.VoidType())
         else:
             builder.store(value, pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.uintp, _vector, mask), generate
+    return types.void(array, types.uintp, vector, mask), generate
 
 
 @intrinsic
@@ -151,11 +160,11 @@ def stream(typingctx, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        write = builder.store(value, _address(context, builder, signature.args[0], array, index, _LANES), align=64)
+        write = builder.store(value, pointer_to(context, builder, signature.args[0], array, index, FLOATS), align=64)
         write.set_metadata('nontemporal', builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
         return context.get_dummy_value()
 
-    return types.void(array, types.uintp, _vector), generate
+    return types.void(array, types.uintp, vector), generate
 
 
 def _broadcast(builder, value, kind):
@@ -168,9 +177,9 @@ def splat(typingctx, value):
     """Return a vector of 16 times the value."""
 
     def generate(context, builder, signature, arguments):
-        return _broadcast(builder, arguments[0], _LANES)
+        return _broadcast(builder, arguments[0], FLOATS)
 
-    return _vector(types.float32), generate
+    return vector(types.float32), generate
 
 
 @intrinsic
@@ -192,10 +201,10 @@ def only(typingctx, value, mask):
     def generate(context, builder, signature, arguments):
         value, mask = arguments
         if isinstance(mask.type, ir.VectorType):
-            return builder.select(mask, value, ir.Constant(_LANES, [0.0] * LANES))
+            return builder.select(mask, value, ir.Constant(FLOATS, [0.0] * LANES))
         return value
 
-    return _vector(_vector, mask), generate
+    return vector(vector, mask), generate
 
 
 @intrinsic
@@ -207,7 +216,7 @@ def clamp(typingctx, value, low, high):
         value = builder.select(builder.fcmp_ordered('<', value, low), low, value)
         return builder.select(builder.fcmp_ordered('>', value, high), high, value)
 
-    return _vector(_vector, _vector, _vector), generate
+    return vector(vector, vector, vector), generate
 
 
 @intrinsic
@@ -225,7 +234,7 @@ def total(typingctx, value):
             value = builder.fadd(*halves)
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
-    return types.float32(_vector), generate
+    return types.float32(vector), generate
 
 
 def _define(operation, instruction: str) -> None:
@@ -237,63 +246,14 @@ def _define(operation, instruction: str) -> None:
             # Products may be fused into sums: halving is exact, and norms only need to be accurate.
             return getattr(builder, instruction)(*arguments, flags=('contract', ))
 
-        return _vector(_vector, _vector), generate
+        return vector(vector, vector), generate
 
     @overload(operation)
     def choose(a, b):
-        if a is _vector and b is _vector:
+        if a is vector and b is vector:
             return lambda a, b: apply(a, b)
         return None
 
 
 for _operation, _instruction in ((operator.add, 'fadd'), (operator.sub, 'fsub'), (operator.mul, 'fmul')):
     _define(_operation, _instruction)
-
-
-@intrinsic
-def prefetch(typingctx, array, index):
-    """Ask for the cache line of ``array[index]``, which may lie outside of the array."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = _address(context, builder, signature.args[0], *arguments, ir.IntType(8))
-        flags = [ir.Constant(ir.IntType(32), flag) for flag in (0, 3, 1)]  # to read, into all levels, data
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)]),
-            'llvm.prefetch.p0')
-        builder.call(function, [pointer, *flags])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
-
-
-def _shuffle(builder, a, b, lanes: list[int]):
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 8), lanes))
-
-
-def _transposed(builder, rows: list) -> list:
-    """Interleave pairs of values, then pairs of pairs, then halves."""
-    pairs = [_shuffle(builder, rows[n], rows[n + 1], lanes) for n in range(0, 8, 2)
-             for lanes in ([0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15])]
-    fours = [_shuffle(builder, pairs[n], pairs[n + 2], lanes) for n in (0, 1, 4, 5)
-             for lanes in ([0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15])]
-    return [_shuffle(builder, fours[n], fours[n + 4], lanes)
-            for lanes in ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]) for n in range(4)]
-
-
-@intrinsic
-def transpose_tile(typingctx, source, start, stride, target, target_start, target_stride):
-    """Write ``target[target_start + j * target_stride + i] = source[start + i * stride + j]`` for i, j in 0 ... 7."""
-
-    def generate(context, builder, signature, arguments):
-        source, start, stride, target, target_start, target_stride = arguments
-
-        def row(kind, array, start, stride, n):
-            index = builder.add(start, builder.mul(stride, ir.Constant(stride.type, n)))
-            return _address(context, builder, kind, array, index, _TILE)
-
-        rows = [builder.load(row(signature.args[0], source, start, stride, n), align=4) for n in range(8)]
-        for n, column in enumerate(_transposed(builder, rows)):
-            builder.store(column, row(signature.args[3], target, target_start, target_stride, n), align=4)
-        return context.get_dummy_value()
-
-    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate

@@ -1,5 +1,6 @@
 """The numba kernels against the torch references."""
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -14,13 +15,15 @@ pytest.importorskip('numba', reason='the kernels are numba; without it the refer
 haar = importlib.import_module('mmwcc.kernels.haar')
 fake_quant = importlib.import_module('mmwcc.kernels.fake_quant')
 cpu = importlib.import_module('mmwcc.kernels.cpu.haar')
+bands = importlib.import_module('mmwcc.kernels.cpu.bands')
 cpu_fake_quant = importlib.import_module('mmwcc.kernels.cpu.fake_quant')
 
 select = importlib.import_module('mmwcc.kernels.select')
 cpu_select = importlib.import_module('mmwcc.kernels.cpu.select')
 threads = importlib.import_module('mmwcc.kernels.cpu.threads')
 
-SHAPES = [(1, 3, 1, 1), (2, 144, 17, 9), (1, 65, 16, 24), (2, 1, 5, 40), (1, 1040, 33, 8), (1, 64, 8, 64)]
+SHAPES = [(1, 3, 1, 1), (2, 144, 17, 9), (1, 65, 16, 24), (2, 1, 5, 40), (1, 1040, 33, 8), (1, 64, 8, 64),
+          (2, 17, 12, 48), (1, 80, 9, 300)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -64,15 +67,28 @@ def test_haar_kernels_equal_the_references(shape, levels, layout):
             assert got.stride() == expected.stride()
 
 
-def test_large_maps_are_written_past_the_cache_with_the_same_values(monkeypatch):
-    slot = kernels.select(torch.rand(2, 24 * 40), 300)
-    arguments = (torch.randn(2, 300, 48), slot, torch.randn(48), 24, 35, 3, True, None, None, None)
+@pytest.mark.parametrize('channels_last, width', [(True, 35), (False, 48), (False, 144)])
+def test_large_maps_are_written_past_the_cache_with_the_same_values(channels_last, width, monkeypatch):
+    slot = kernels.select(torch.rand(2, 24 * -(-width // 8) * 8), 300)
+    ends = (None, None, None) if channels_last else (torch.randn(2, 48, 21, width), 0.0, 6.0)
+    arguments = (torch.randn(2, 300, 48), slot, torch.randn(48), 21, width, 3, channels_last, *ends)
     plain = cpu.haar_unpack(*arguments)
     monkeypatch.setattr(cpu, '_STREAMED', 0)
     monkeypatch.setattr(importlib.import_module('mmwcc.kernels.cpu.memory'), '_LARGE', 0)
     streamed = cpu.haar_unpack(*arguments)
     assert streamed.data_ptr() % 64 == 0
     assert torch.equal(streamed, plain)
+
+
+@pytest.mark.parametrize('size', [(3, 5), (8, 32), (9, 70)])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_unpack_writes_nothing_outside_the_map(channels_last, size, monkeypatch):
+    memory = torch.full((1 << 16, ), 7.0)
+    monkeypatch.setattr(cpu, 'empty', lambda shape: memory[1024:1024 + math.prod(shape)].view(shape))
+    slot = kernels.select(torch.rand(1, -(-size[0] // 16) * -(-size[1] // 16) * 256), 40)
+    y = cpu.haar_unpack(torch.randn(1, 40, 18), slot, None, *size, 4, channels_last, None, None, None)
+    assert (memory[:1024] == 7).all()
+    assert (memory[1024 + y.numel():] == 7).all()
 
 
 @pytest.mark.parametrize('view', [lambda x: x[:, :, ::2, ::2], lambda x: x.transpose(2, 3), lambda x: x[:, 1:6],
@@ -108,6 +124,21 @@ def test_kernels_do_not_depend_on_the_number_of_threads(layout):
     slot = kernels.select(haar._norms(x, 3), 500)
     one, two, three = (_results(count, x, slot) for count in (1, 2, 3))
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(one, two, three, strict=True))
+
+
+def test_kernels_do_not_depend_on_the_width_of_their_bands():
+    """Maps of few lines are cut into narrower bands for more threads."""
+    x = torch.randn(1, 20, 7, 300)
+    slot = kernels.select(haar._norms(x, 3), 500)
+
+    def results(count):
+        torch.set_num_threads(count)
+        rows = cpu.haar_pack(x, slot, 500, 3)
+        return cpu.haar_norms(x, 3), rows, cpu.haar_unpack(rows, slot, None, 7, 300, 3, False, None, None, None)
+
+    assert bands._bands(x.shape, 3)[1][2][0] == 128
+    assert all(torch.equal(a, b) for a, b in zip(results(1), results(8), strict=True))
+    assert bands._bands(x.shape, 3)[1][2][0] == 32
 
 
 @pytest.mark.parametrize('name', ['fork', '_run_alone'])

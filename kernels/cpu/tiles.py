@@ -1,0 +1,149 @@
+"""Tiles of 8x8 and 16x16 float32 for numba, transposed in registers, and the shuffles of neighbours in a line.
+
+As in :mod:`simd`, LLVM cuts vectors into what the processor has, and nothing checks bounds.
+"""
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .simd import FLOATS, LANES, pointer_to, read, vector
+
+__all__ = [
+    'evens', 'gather_tile', 'left_zip', 'odds', 'prefetch', 'prefetch_to_write', 'right_zip', 'transpose_tile',
+    'turn_tile'
+]
+
+_TILE = ir.VectorType(ir.FloatType(), 8)
+
+
+def _shuffle(builder, a, b, lanes: list[int]):
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+
+
+def _chosen(lanes: list[int]):
+
+    @intrinsic
+    def choose(typingctx, a, b):
+
+        def generate(context, builder, signature, arguments):
+            return _shuffle(builder, *arguments, lanes)
+
+        return vector(vector, vector), generate
+
+    return choose
+
+
+# Of two vectors: every other value, and the values of both by turns, in two vectors.
+evens, odds = _chosen(list(range(0, 2 * LANES, 2))), _chosen(list(range(1, 2 * LANES, 2)))
+left_zip, right_zip = (_chosen([lane for n in range(first, first + LANES // 2) for lane in (n, LANES + n)])
+                       for first in (0, LANES // 2))
+
+
+def _prefetch(to_write: int):
+
+    @intrinsic
+    def ask(typingctx, array, index):
+
+        def generate(context, builder, signature, arguments):
+            pointer = pointer_to(context, builder, signature.args[0], *arguments, ir.IntType(8))
+            flags = [ir.Constant(ir.IntType(32), flag) for flag in (to_write, 3, 1)]  # into all levels, data
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)]),
+                'llvm.prefetch.p0')
+            builder.call(function, [pointer, *flags])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), generate
+
+    return ask
+
+
+# Ask for the cache line of ``array[index]``, which may lie outside of the array.
+prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
+
+
+def _transposed(builder, rows: list) -> list:
+    """Interleave values and then pairs within blocks of four, then bring blocks of the same place together."""
+    width = len(rows)
+    stages = [(step, [[block + lane + shift for block in range(0, width, 4) for lane in lanes] for shift in (0, 2)])
+              for step, lanes in ((1, (0, width, 1, width + 1)), (2, (0, 1, width, width + 1)))]
+    parts = [[block + lane for block in range(first, 2 * width, 8) for lane in range(4)] for first in (0, 4)]
+    stages += [(step, parts) for step in (4, 8) if step < width]
+    for step, (low, high) in stages:
+        rows = [_shuffle(builder, rows[n & ~step], rows[n | step], high if n & step else low) for n in range(width)]
+    return [rows[n ^ 3 if n % 4 in (1, 2) else n] for n in range(width)]
+
+
+@intrinsic
+def transpose_tile(typingctx, source, start, stride, target, target_start, target_stride):
+    """Write ``target[target_start + j * target_stride + i] = source[start + i * stride + j]`` for i, j in 0 ... 7."""
+
+    def generate(context, builder, signature, arguments):
+        source, start, stride, target, target_start, target_stride = arguments
+
+        def row(kind, array, start, stride, n):
+            index = builder.add(start, builder.mul(stride, ir.Constant(stride.type, n)))
+            return pointer_to(context, builder, kind, array, index, _TILE)
+
+        rows = [builder.load(row(signature.args[0], source, start, stride, n), align=4) for n in range(8)]
+        for n, column in enumerate(_transposed(builder, rows)):
+            builder.store(column, row(signature.args[3], target, target_start, target_stride, n), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
+
+
+def _pointers(builder, rows, spare, offsets, at, first) -> list:
+    """Return where 16 rows lie: at ``rows[offsets[at + n] + first]``, or at ``spare`` where that offset is negative."""
+    nowhere, pointers = _pointer(builder, spare), []
+    table = builder.bitcast(_pointer(builder, offsets), at.type.as_pointer())
+    for n in range(LANES):
+        offset = builder.load(builder.gep(table, [builder.add(at, at.type(n))]))
+        row = _pointer(builder, rows, builder.add(offset, first))
+        pointers.append(builder.select(builder.icmp_signed('<', offset, at.type(0)), nowhere, row))
+    return pointers
+
+
+def _pointer(builder, place, index=None):
+    """Return a pointer to 16 values from ``index`` on at an address."""
+    index = place.type(0) if index is None else index
+    return pointer_to(None, builder, types.uintp, place, index, FLOATS)
+
+
+def _line(builder, tile, start, n):
+    return _pointer(builder, tile, builder.add(start, start.type(n * LANES)))
+
+
+@intrinsic
+def gather_tile(typingctx, rows, offsets, at, first, spare, mask, tile, start):
+    """Write 16 values of each of 16 rows, chosen as in :func:`_pointers`, transposed from ``tile[start]`` on.
+
+    All places are addresses.
+    """
+
+    def generate(context, builder, signature, arguments):
+        rows, offsets, at, first, spare, mask, tile, start = arguments
+        values = [read(builder, pointer, mask) for pointer in _pointers(builder, rows, spare, offsets, at, first)]
+        for n, column in enumerate(_transposed(builder, values)):
+            builder.store(column, _line(builder, tile, start, n), align=4)
+        return context.get_dummy_value()
+
+    place, index = types.uintp, types.intp
+    return types.void(place, place, index, index, place, mask, place, index), generate
+
+
+@intrinsic
+def turn_tile(typingctx, tile, start):
+    """Transpose the 16x16 values from ``tile[start]`` on, an address, in place."""
+
+    def generate(context, builder, signature, arguments):
+        lines = [_line(builder, *arguments, n) for n in range(LANES)]
+        for line, column in zip(lines, _transposed(builder, [builder.load(line, align=4) for line in lines]),
+                                strict=True):
+            builder.store(column, line, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp, types.intp), generate
