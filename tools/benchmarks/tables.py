@@ -80,13 +80,17 @@ def wcc_block(content: dict) -> str:
 
 
 def haar(content: dict) -> str:
-    """Share of the memory floor that each kernel reaches, and the ratio to other packages."""
+    """Share of the memory floor, and of a copy of the map, that kernels reach, and the ratio to other packages."""
     kinds = ['norms', 'pack quarter', 'unpack quarter', 'pack all', 'unpack all']
-    body = [[f"{row['size']}x{row['size']}", row['channels'],
-             *(f"{100 * max(share for name, share in row['share_of_floor'].items() if name.startswith(kind)):.0f} %"
-               for kind in kinds), *(_times(row['over'].get(name)) for name in ('ptwt', 'pywt'))]
-            for row in content['rows']]
-    return _table(['map', 'channels', *kinds, 'ptwt / pack all', 'PyWavelets / pack all'], body)
+    body = []
+    for row in content['rows']:
+        floor, copy = ([100 * max(share for name, share in row[key].items() if name.startswith(kind)) for kind in kinds]
+                       for key in ('share_of_floor', 'share_of_copy'))
+        body.append([f"{row['size']}x{row['size']}", row['channels'], f"{row['copy'] / 1e9:.0f} GB/s",
+                     *map('{:.0f} % ({:.0f} %)'.format, floor, copy),
+                     *(_times(row['over'].get(name)) for name in ('ptwt', 'pywt'))])
+    return (f"256 MB are copied at {content['copy'] / 1e9:.1f} GB/s.\n\n"
+            + _table(['map', 'channels', 'its copy', *kinds, 'ptwt / pack all', 'PyWavelets / pack all'], body))
 
 
 def training_step(content: dict) -> str:
