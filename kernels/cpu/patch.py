@@ -130,24 +130,23 @@ def _square(row, count):
 
 
 @_jit
-def _split_some(source, a, b, c, d, low, at, details, block, n, mask):
+def _split_some(source, a, b, c, d, low, at, first, second, third, n, mask):
     average, change, tilt, cross = _cell(source, a, b, c, d, n, mask)
     store(low, at + n, average, mask)
-    store(details, n, change, mask)
-    store(details, block + n, tilt, mask)
-    store(details, block + block + n, cross, mask)
+    store(first, n, change, mask)
+    store(second, n, tilt, mask)
+    store(third, n, cross, mask)
 
 
 @_jit
-def _split(source, a, b, c, d, low, at, details, block, count):
-    """Transform 2x2 pixels into averages and the three rows of ``details``: cH, cV, cD."""
-    a, b, c, d, at, block, count = (_index(a), _index(b), _index(c), _index(d), _index(at), _index(block),
-                                    _index(count))
+def _split(source, a, b, c, d, low, at, first, second, third, count):
+    """Transform 2x2 pixels into averages and three rows: cH, cV, cD."""
+    a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
-        _split_some(source, a, b, c, d, low, at, details, block, n, None)
+        _split_some(source, a, b, c, d, low, at, first, second, third, n, None)
     if whole < count:
-        _split_some(source, a, b, c, d, low, at, details, block, whole, first_lanes(count - whole))
+        _split_some(source, a, b, c, d, low, at, first, second, third, whole, first_lanes(count - whole))
 
 
 @_jit
@@ -252,38 +251,50 @@ def patch_norms(source, origin, right, down, count, side, low, spare, block, nor
 
 
 @_jit
-def _emit(details, start, grid, packed, at, count):
-    """Write a row of coefficients, or their levels on a grid; NaN is level 0."""
-    quantized, step, low, high = grid
-    if not quantized:
-        _copy(address(details), start, address(packed), at, count)
-        return
-    round_row(details, start, (step, low, high, _ZERO), packed, at, count)
+def _row(packed, start, kept, spare):
+    """Return where the row that starts at ``packed[start]`` is to be written, or ``spare`` if it is not kept."""
+    return _index(packed) + _index(4) * _index(start) if kept else _index(spare)
 
 
 @_jit
 def patch_rows(source, origin, right, down, count, side, low, spare, details, block, kept, start, grid, packed, at,
                 channels):
-    """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients to ``packed``."""
+    """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients to ``packed``.
+
+    Coefficients go there directly, and by ``details`` if they are rounded to levels of a grid: NaN is level 0.
+    """
+    quantized, step, lowest, highest = grid
     cells = side // 2
     while cells > 0:
         for row in range(cells):
             for cell in range(row * cells, (row + 1) * cells):
                 a = origin + row * 2 * down + (cell - row * cells) * 2 * right
                 index = start + cells * cells + 3 * cell
-                if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
+                i, j, k = kept[index], kept[index + 1], kept[index + 2]
+                if i < 0 and j < 0 and k < 0:
                     _average(source, a, a + right, a + down, a + down + right, low, cell * block, count)
-                else:
-                    _split(source, a, a + right, a + down, a + down + right, low, cell * block, address(details), block,
-                           count)
+                    continue
+                rows = address(packed)
+                first = address(details)
+                second, third = first + _index(4 * block), first + _index(8 * block)
+                if not quantized:
+                    first = _row(rows, at + i * channels, i >= 0, first)
+                    second = _row(rows, at + j * channels, j >= 0, second)
+                    third = _row(rows, at + k * channels, k >= 0, third)
+                _split(source, a, a + right, a + down, a + down + right, low, cell * block, first, second, third, count)
+                if quantized:
                     for n in range(3):
                         if kept[index + n] >= 0:
-                            _emit(details, n * block, grid, packed, at + kept[index + n] * channels, count)
+                            round_row(details, n * block, (step, lowest, highest, _ZERO), packed,
+                                      at + kept[index + n] * channels, count)
         source, origin, right, down = low, 0, block, cells * block
         low, spare, cells = spare, low, cells // 2
     if kept[start] >= 0:
-        _copy(source, 0, address(details), 0, count)
-        _emit(details, 0, grid, packed, at + kept[start] * channels, count)
+        if quantized:
+            _copy(source, 0, address(details), 0, count)
+            round_row(details, 0, (step, lowest, highest, _ZERO), packed, at + kept[start] * channels, count)
+        else:
+            _copy(source, 0, address(packed), at + kept[start] * channels, count)
 
 
 @_jit
