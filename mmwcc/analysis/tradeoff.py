@@ -146,11 +146,15 @@ def write_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Pat
                              int(point.pareto), ' '.join(point.work_dirs)))
 
 
-_MARKERS, _COLORS = 'oDv^P*', ('tab:blue', 'tab:purple', 'tab:green', 'tab:red', 'tab:brown', 'tab:cyan')
+_MARKERS = 'oDv^P*<>'
+_COLORS = ('tab:blue', 'tab:purple', 'tab:green', 'tab:red', 'tab:brown', 'tab:cyan', 'tab:pink', 'tab:olive')
+_APART = 2  # how many times the cost of the others a dense network has from which it is a line, not a point
 
 
 def plot_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path, title: str = '') -> None:
     """Draw the metric against bit operations, a colour and marker a family, with error bars and the Pareto front.
+
+    A dense network that costs more than twice what any other does is a horizontal line, so that the others can be seen.
 
     Args:
         points: What :func:`gather_points` returned.
@@ -166,6 +170,11 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path
     figure = Figure(figsize=(7.5, 5), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    costs = [point.bops for point in points if point.family != DENSE]
+    apart = [point for point in points if point.family == DENSE and costs and point.bops > _APART * max(costs)]
+    for point in apart:
+        axes.axhline(point.mean, color='black', linestyle=':', label=f'{DENSE}, {point.bops / 1e9:,.0f} G BOPs')
+    points = [point for point in points if point not in apart]
     front = [point for point in points if point.pareto]
     axes.plot([point.bops / 1e9 for point in front], [point.mean for point in front], color='gray', linewidth=6,
               alpha=0.25, solid_capstyle='round', label='Pareto front', zorder=1)
@@ -183,7 +192,8 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path
             axes.annotate(point.label, (point.bops / 1e9, point.mean), (8, -9), textcoords='offset points', fontsize=8,
                           color=color, bbox=dict(boxstyle='square,pad=0.1', color='white', alpha=0.7))
     axes.set(xscale='log', xlabel='G BOPs for one image, with transforms', ylabel=_axis(points, metric), title=title)
-    axes.xaxis.set_major_formatter('{x:g}')
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks('{x:g}')
     axes.grid(alpha=0.3, which='both')
     axes.margins(0.08)
     axes.legend(fontsize=9)
