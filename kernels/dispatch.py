@@ -79,5 +79,4 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
             return getattr(import_module(f'.{path}.{module}', __package__), name)(*args)
         return plain(*args)
 
-    LIBRARY.impl(name, run, 'CPU')
-    LIBRARY.impl(name, run, 'CUDA')
+    torch.library.register_kernel(f'mmwcc::{name}', ('cpu', 'cuda'), run, lib=LIBRARY)  # never traced
