@@ -220,6 +220,8 @@ class WCC(nn.Module):
     theirs, ours = (min(times[f'{who}{name} {format}'] for format in ('contiguous', 'channels_last'))
                     for who in ('authors ', ''))
     assert forward[name] == pytest.approx(theirs / ours, rel=2e-3)
+    content = run('wcc_layer', '--shapes', '16,4,4', '--keep', '0.5', '--authors', str(tmp_path))
+    assert [set(row['over_authors']) for row in content['rows']] == 2 * [{'w8a8 k0.25', 'floor'}]
     try:
         monkeypatch.setattr(sys.modules['WCC.WCC'].WCC, 'scale', 1.01)
         with pytest.raises(SystemExit, match="ours must equal the authors' layer"):

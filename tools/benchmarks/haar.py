@@ -2,8 +2,8 @@
 
 Each is set against its memory floor: the bytes that it must read and write, at the speed at which this machine copies
 256 MB. A map that fits a cache may stay below it, so each is also set against a copy of the map itself, measured in the
-same turns. Packing every position is the whole transform, as wavedec2 of ptwt
-(torch) and of PyWavelets (NumPy) is; these two take part where they are installed (`pip install ptwt`).
+same turns. Packing every position is the whole transform, as wavedec2 of ptwt (torch) and of PyWavelets (NumPy) is;
+these two take part where they are installed (`pip install ptwt`).
 
     python tools/benchmarks/haar.py [--shapes 128,256] [--out haar_cpu.json]
 """

@@ -136,11 +136,11 @@ def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: di
 
 def over_authors(times: dict[str, float], floor: float) -> dict[str, float]:
     """Return how many times faster ours is than the authors' layer, and could be at most."""
-    ours = {name: name for name in (f'k{AUTHORS_KEEP:g}', f'w8a8 k{AUTHORS_KEEP:g}')}
-    if f'int8 k{AUTHORS_KEEP:g} contiguous' in times:
-        ours[f'int8 k{AUTHORS_KEEP:g}'] = f'w8a8 k{AUTHORS_KEEP:g}'
-    ratios = {name: fastest(times, f'authors {theirs}') / fastest(times, name) for name, theirs in ours.items()}
-    return dict(ratios, floor=fastest(times, f'authors k{AUTHORS_KEEP:g}') / floor)
+    name = f'k{AUTHORS_KEEP:g}'
+    theirs = {name: name, f'w8a8 {name}': f'w8a8 {name}', f'int8 {name}': f'w8a8 {name}'}
+    ratios = {ours: fastest(times, f'authors {other}') / fastest(times, ours) for ours, other in theirs.items()
+              if f'{ours} contiguous' in times}
+    return dict(ratios, floor=fastest(times, f'authors {name}') / floor)
 
 
 def measure(size: int, channels: int, out: int, rates: dict[str, float], args) -> list[dict]:
