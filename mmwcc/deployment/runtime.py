@@ -33,6 +33,8 @@ def open_session(model):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
+    # Otherwise its threads take the cores of whoever comes next for a while, as of torch in a comparison.
+    options.add_session_config_entry('session.force_spinning_stop', '1')
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
 

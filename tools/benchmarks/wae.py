@@ -20,7 +20,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
-import onnxruntime
 import torch
 import torch._inductor.config
 from measuring import FORMATS, begin, fastest, gate, keep_freed_memory, medians, relative_error, write
@@ -29,6 +28,8 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
+
+from mmwcc.deployment.runtime import open_session
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'wae'
 PAPER = dict(vgg16=3.13, resnet50=1.88)
@@ -108,12 +109,7 @@ def exported(model: nn.Module, x: Tensor) -> Callable:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's own use of what it deprecates
         program = torch.onnx.export(model, (x, ), input_names=['x'], dynamo=True, verbose=False)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Otherwise its threads take the cores of whoever comes next for a while.
-    options.add_session_config_entry('session.force_spinning_stop', '1')
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options,
-                                           providers=['CPUExecutionProvider'])
+    session = open_session(program.model_proto)
     return lambda x: torch.from_numpy(session.run(None, dict(x=x.numpy()))[0])
 
 
