@@ -10,37 +10,24 @@ train_pipeline = [
     dict(type='mmwcc.PackDepthInputs')
 ]
 test_pipeline = [dict(type='mmwcc.PackDepthInputs')]
+street = dict(type='mmwcc.SyntheticStreetSequence', img_scale=(192, 64))
+single = dict(**street, frame_ids=(), frames_per_street=1, pipeline=test_pipeline)
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='mmwcc.SyntheticStreetSequence', length=480, img_scale=(192, 64), split='train', pipeline=train_pipeline))
+    dataset=dict(**street, length=480, split='train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmwcc.SyntheticStreetSequence',
-        length=100,
-        img_scale=(192, 64),
-        split='val',
-        frame_ids=(),
-        frames_per_street=1,
-        pipeline=test_pipeline))
+    dataset=dict(**single, length=100, split='val'))
 test_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='mmwcc.SyntheticStreetSequence',
-        length=200,
-        img_scale=(192, 64),
-        split='test',
-        frame_ids=(),
-        frames_per_street=1,
-        pipeline=test_pipeline))
+    dataset=dict(**single, length=200, split='test'))
 val_evaluator = dict(type='mmwcc.DepthMetric')
 test_evaluator = val_evaluator
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-3))
