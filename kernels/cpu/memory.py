@@ -1,7 +1,8 @@
-"""Tensors and NumPy arrays over the same memory."""
+"""Tensors and NumPy arrays over the same memory, which the large ones hand on when they are freed."""
 from __future__ import annotations
 
 import math
+import weakref
 
 import numpy as np
 import torch
@@ -10,21 +11,46 @@ from torch import Tensor
 __all__ = ['as_map', 'empty', 'empty_like']
 
 _LINE = 64  # bytes of a cache line
-_LARGE = 1 << 22  # bytes from which NumPy requests huge pages
+_LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is handed on
+_KEPT = 1 << 28  # bytes of freed memory that are kept, at most
+_freed: dict[int, np.ndarray] = {}  # by address, freed last at the end; each change is one step, safe in any thread
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return an uninitialized tensor at the start of a cache line, in huge pages if large and the system has them.
 
-    A large new tensor costs more in page faults than in writing it: 64 MB take 36 ms in pages of 4 kB and 8 ms in huge
-    ones (two Zen 5 cores, Linux with huge pages on request). NumPy requests them, torch does not.
+    A large new tensor costs more in page faults than in writing it: of 64 MB, 36 ms in pages of 4 kB and 2 to 8 ms in
+    huge ones, which NumPy requests and torch does not (two Zen 5 cores, Linux with huge pages on request). And glibc
+    gives each one above 32 MB back to the system when it is freed. So the memory of a freed one serves the next of its
+    size: up to 256 MB are kept, those freed last.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return torch.empty(shape, dtype=dtype)
-    memory = np.empty(size + _LINE, np.uint8)
+    memory = _take(size + _LINE)
     first = -memory.ctypes.data % _LINE
-    return torch.from_numpy(memory[first:first + size]).view(dtype).view(shape)
+    part = memory[first:first + size]  # the tensor holds this array, and this array the memory
+    weakref.finalize(part, _keep, memory).atexit = False
+    return torch.from_numpy(part).view(dtype).view(shape)
+
+
+def _take(size: int) -> np.ndarray:
+    """Return memory of a size, that of a freed tensor if there is any."""
+    for place, memory in reversed(list(_freed.items())):
+        if memory.nbytes == size and _freed.pop(place, None) is memory:
+            return memory
+    return np.empty(size, np.uint8)
+
+
+def _keep(memory: np.ndarray) -> None:
+    """Keep the memory of a freed tensor, and let go of what was freed longest ago if that is too much."""
+    if memory.nbytes > _KEPT:
+        return
+    _freed[memory.ctypes.data] = memory
+    excess = sum(memory.nbytes for memory in list(_freed.values())) - _KEPT
+    for place, memory in list(_freed.items()):
+        if excess > 0 and _freed.pop(place, None) is not None:
+            excess -= memory.nbytes
 
 
 def empty_like(x: Tensor) -> Tensor:

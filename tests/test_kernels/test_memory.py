@@ -1,8 +1,11 @@
-"""What the CPU kernels allocate beside their results: nothing of the size of the map."""
+"""What the CPU kernels allocate beside their results, nothing of the size of the map, and what becomes of it."""
+import importlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 pytest.importorskip('numba', reason='the references allocate all coefficients')
 pytest.importorskip('resource', reason='peak memory is read with the resource module of Unix')
@@ -46,3 +49,47 @@ def test_kernels_allocate_their_results_only():
                                            for operator in ('norms', 'pack', 'pack int8', 'unpack')]
     for name, extra in lines:
         assert int(extra) < 12e6, f'{name}: {int(extra) / 1e6:.0f} MB beside the result, the map has 130'
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    module = importlib.import_module('mmwcc.kernels.cpu.memory')
+    monkeypatch.setattr(module, '_freed', {})
+    return module
+
+
+LARGE = 1 << 22  # bytes
+
+
+def test_a_freed_tensor_hands_its_memory_on(memory):
+    first, other = memory.empty((LARGE // 4, )), memory.empty((LARGE // 4, ))
+    place = first.data_ptr()
+    part = first[5:]
+    del first
+    assert memory.empty((LARGE // 4, )).data_ptr() not in (place, other.data_ptr())  # the part still needs it
+    del part
+    again = memory.empty((2, LARGE // 8))
+    assert again.data_ptr() == place and again.shape == (2, LARGE // 8) and place % 64 == 0
+    assert memory.empty((LARGE // 4 + 1, )).data_ptr() != place
+
+
+def test_kept_memory_is_bounded(memory, monkeypatch):
+    monkeypatch.setattr(memory, '_KEPT', 3 * LARGE)
+    tensors = [memory.empty((size, ), torch.uint8) for size in (LARGE, LARGE + 1, LARGE + 2, 4 * LARGE)]
+    sizes = [tensor.nbytes + 64 for tensor in tensors]
+    while tensors:
+        del tensors[0]
+    assert [kept.nbytes for kept in memory._freed.values()] == sizes[1:3]  # the last is too large, the first too old
+
+
+def test_threads_do_not_share_memory(memory):
+
+    def work(thread: int) -> bool:
+        for _ in range(200):
+            tensor = memory.empty((LARGE, ), torch.uint8).fill_(thread)
+            if not bool((tensor == thread).all()):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
