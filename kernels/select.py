@@ -12,7 +12,7 @@ __all__ = ['select', 'slot_of']
 
 def slot_of(keep: Tensor) -> Tensor:
     """Number the kept positions of each image in ascending order: bool (B, N) to int32 (B, N), -1 where dropped."""
-    return torch.where(keep, keep.cumsum(1) - 1, -1).int()
+    return keep.cumsum(1, dtype=torch.int32) * keep - 1
 
 
 def _sortable(norms: Tensor) -> Tensor:

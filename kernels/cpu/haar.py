@@ -2,7 +2,8 @@
 
 No padded copy, no layout copy, no array of all coefficients. Patches are independent and their sums have one order, so
 results do not depend on the number of threads. Norms go through a map forwards, pack and unpack backwards: what was
-read or written last is still in the cache.
+read or written last is still in the cache. A map that fits none is asked for ahead: processors foresee one line after
+another, not the lines of a patch, which lie a row of the map apart.
 """
 from __future__ import annotations
 
@@ -21,13 +22,14 @@ from .threads import fork, thread_count
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
 
 _ZERO = np.float32(0)
+_CACHED = 1 << 24  # bytes of a map up to which it is not asked for ahead of its use: it is in a cache already
 _STREAMED = 1 << 25  # bytes of a map from which it is written past the cache, in which it would not stay
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
 _jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'})
 
 
 @_jit
-def _norms_strips(begin, end, x, shape, levels, block, norms):
+def _norms_strips(begin, end, x, shape, levels, block, asks, norms):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, flat_norms = norms.shape[1], norms.reshape(-1)
@@ -45,9 +47,10 @@ def _norms_strips(begin, end, x, shape, levels, block, norms):
             else:
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
+            following = side * right if asks and inside else 0
             for member in range(members):
                 patch_norms(source, origin + member * side * right, right, down, count, side, address(low),
-                            address(spare), block, flat_norms, start + member * area)
+                            address(spare), block, flat_norms, start + member * area, following)
     hold((pixels, low, spare))
 
 
@@ -57,7 +60,7 @@ def _norms_kernel(count, threads, *arguments):
 
 
 @_jit
-def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
+def _pack_strips(begin, end, x, shape, levels, block, asks, slot, grid, packed):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
@@ -78,9 +81,10 @@ def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
+                following = (1 if member + 1 < members else 1 - 2 * members) * side * right if asks and inside else 0
                 patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
                            address(spare), details, block, flat_slot, start + member * area, grid, flat_packed,
-                           image * size + first, channels)
+                           image * size + first, channels, following)
     hold((pixels, low, spare, details))
 
 
@@ -150,7 +154,7 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
     array, channels_last = as_map(x)
     if channels_last:
         _run(_norms_kernel, x.shape, levels, array, tuple(x.shape), levels, channel_block(x.shape[1], levels),
-             norms.numpy())
+             array.nbytes > _CACHED, norms.numpy())
     else:
         band_norms(array, x.shape, levels, norms.numpy())
     return norms
@@ -161,7 +165,7 @@ def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torc
     array, channels_last = as_map(x)
     if channels_last:
         _run(_pack_kernel, x.shape, levels, array, tuple(x.shape), levels, channel_block(x.shape[1], levels),
-             slot.contiguous().numpy(), grid, packed.numpy())
+             array.nbytes > _CACHED, slot.contiguous().numpy(), grid, packed.numpy())
     else:
         band_pack(array, x.shape, levels, slot.contiguous().numpy(), grid, packed.numpy())
     return packed

@@ -11,6 +11,7 @@ import numpy as np
 
 from .rounding import round_row
 from .simd import LANES, address, first_lanes, load, load_either, splat, store, stream, total
+from .tiles import prefetch
 
 __all__ = [
     'LINE', 'channel_block', 'merge_cell', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'split_cell',
@@ -92,6 +93,17 @@ def merge_cell(average, change, tilt, cross, offset):
 
 
 @_jit
+def _ask_cell(source, a, b, c, d, n, ahead):
+    """Ask for the 2x2 pixels that lie ``ahead`` values further on; for none if it is 0."""
+    if ahead != 0:
+        n = np.intp(n) + np.intp(ahead)
+        prefetch(source, np.intp(a) + n)
+        prefetch(source, np.intp(b) + n)
+        prefetch(source, np.intp(c) + n)
+        prefetch(source, np.intp(d) + n)
+
+
+@_jit
 def _cell(source, a, b, c, d, n, mask):
     """Read 2x2 pixels and transform them."""
     return split_cell(load(source, a + n, mask), load(source, b + n, mask), load(source, c + n, mask),
@@ -99,12 +111,13 @@ def _cell(source, a, b, c, d, n, mask):
 
 
 @_jit
-def _split_norms(source, a, b, c, d, low, at, count):
+def _split_norms(source, a, b, c, d, low, at, count, ahead):
     """Transform 2x2 pixels: write the averages, return the squared norms of cH, cV and cD over the channels."""
     a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     horizontal = vertical = diagonal = splat(_ZERO)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
+        _ask_cell(source, a, b, c, d, n, ahead)
         average, change, tilt, cross = _cell(source, a, b, c, d, n, None)
         store(low, at + n, average, None)
         horizontal, vertical, diagonal = horizontal + change * change, vertical + tilt * tilt, diagonal + cross * cross
@@ -139,21 +152,23 @@ def _split_some(source, a, b, c, d, low, at, first, second, third, n, mask):
 
 
 @_jit
-def _split(source, a, b, c, d, low, at, first, second, third, count):
+def _split(source, a, b, c, d, low, at, first, second, third, count, ahead):
     """Transform 2x2 pixels into averages and three rows: cH, cV, cD."""
     a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
+        _ask_cell(source, a, b, c, d, n, ahead)
         _split_some(source, a, b, c, d, low, at, first, second, third, n, None)
     if whole < count:
         _split_some(source, a, b, c, d, low, at, first, second, third, whole, first_lanes(count - whole))
 
 
 @_jit
-def _average(source, a, b, c, d, low, at, count):
+def _average(source, a, b, c, d, low, at, count, ahead):
     a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
+        _ask_cell(source, a, b, c, d, n, ahead)
         store(low, at + n, _cell(source, a, b, c, d, n, None)[0], None)
     if whole < count:
         mask = first_lanes(count - whole)
@@ -230,22 +245,31 @@ def _copy(source, start, target, at, count):
 
 
 @_jit
-def patch_norms(source, origin, right, down, count, side, low, spare, block, norms, start):
+def _ahead(row, cells, down, following):
+    """Return how far from a row of cells the next one lies: two lines, or in the next patch."""
+    return 0 if following == 0 else 2 * down if row < cells - 1 else following - 2 * row * down
+
+
+@_jit
+def patch_norms(source, origin, right, down, count, side, low, spare, block, norms, start, following):
     """Transform a patch and add the squares of its coefficients to ``norms``.
 
-    Pixel (i, j) of the patch has its channels at ``source[origin + i * down + j * right]`` and on.
+    Pixel (i, j) of the patch has its channels at ``source[origin + i * down + j * right]`` and on. Each two lines are
+    asked for while those before are transformed, the first of the next patch with the last: it lies ``following``
+    values further on. 0 asks for nothing.
     """
     cells = side // 2
     while cells > 0:
         for row in range(cells):
+            ahead = _ahead(row, cells, down, following)
             for cell in range(row * cells, (row + 1) * cells):
                 a = origin + row * 2 * down + (cell - row * cells) * 2 * right
-                sums = _split_norms(source, a, a + right, a + down, a + down + right, low, cell * block, count)
+                sums = _split_norms(source, a, a + right, a + down, a + down + right, low, cell * block, count, ahead)
                 index = start + cells * cells + 3 * cell
                 norms[index] += sums[0]
                 norms[index + 1] += sums[1]
                 norms[index + 2] += sums[2]
-        source, origin, right, down = low, 0, block, cells * block
+        source, origin, right, down, following = low, 0, block, cells * block, 0
         low, spare, cells = spare, low, cells // 2
     norms[start] += _square(source, count)
 
@@ -258,7 +282,7 @@ def _row(packed, start, kept, spare):
 
 @_jit
 def patch_rows(source, origin, right, down, count, side, low, spare, details, block, kept, start, grid, packed, at,
-                channels):
+                channels, following):
     """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients to ``packed``.
 
     Coefficients go there directly, and by ``details`` if they are rounded to levels of a grid: NaN is level 0.
@@ -267,12 +291,13 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
     cells = side // 2
     while cells > 0:
         for row in range(cells):
+            ahead = _ahead(row, cells, down, following)
             for cell in range(row * cells, (row + 1) * cells):
                 a = origin + row * 2 * down + (cell - row * cells) * 2 * right
                 index = start + cells * cells + 3 * cell
                 i, j, k = kept[index], kept[index + 1], kept[index + 2]
                 if i < 0 and j < 0 and k < 0:
-                    _average(source, a, a + right, a + down, a + down + right, low, cell * block, count)
+                    _average(source, a, a + right, a + down, a + down + right, low, cell * block, count, ahead)
                     continue
                 rows = address(packed)
                 first = address(details)
@@ -281,13 +306,14 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
                     first = _row(rows, at + i * channels, i >= 0, first)
                     second = _row(rows, at + j * channels, j >= 0, second)
                     third = _row(rows, at + k * channels, k >= 0, third)
-                _split(source, a, a + right, a + down, a + down + right, low, cell * block, first, second, third, count)
+                _split(source, a, a + right, a + down, a + down + right, low, cell * block, first, second, third, count,
+                       ahead)
                 if quantized:
                     for n in range(3):
                         if kept[index + n] >= 0:
                             round_row(details, n * block, (step, lowest, highest, _ZERO), packed,
                                       at + kept[index + n] * channels, count)
-        source, origin, right, down = low, 0, block, cells * block
+        source, origin, right, down, following = low, 0, block, cells * block, 0
         low, spare, cells = spare, low, cells // 2
     if kept[start] >= 0:
         if quantized:
