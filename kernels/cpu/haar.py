@@ -23,7 +23,7 @@ __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
 
 _ZERO = np.float32(0)
 _CACHED = 1 << 24  # bytes of a map up to which it is not asked for ahead of its use: it is in a cache already
-_STREAMED = 1 << 25  # bytes of a map from which it is written past the cache, in which it would not stay
+_STREAMED = 1 << 23  # bytes of a map from which it is written past the cache, which would first read what it replaces
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
 _jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'})
 
