@@ -55,7 +55,7 @@ def authors(content: dict) -> str:
             found.setdefault((row['size'], row['channels'], row['out']), {})[name, row['mode']] = ratio
     if not found:
         return ''
-    columns = {'25 %': 'k0.25', 'at most': 'floor', '8/8 bits 25 %': 'w8a8 k0.25', 'int8 25 %': 'int8 k0.25'}
+    columns = {'25 %': 'k0.25', 'floor': 'floor', '8/8 bits 25 %': 'w8a8 k0.25', 'int8 25 %': 'int8 k0.25'}
     columns = {f'{title}, {short}': (name, mode) for mode, short in (('forward', 'forward'), ('training step', 'step'))
                for title, name in columns.items() if (name, mode) != ('int8 k0.25', 'training step')}
     body = [[f'{size}x{size}', f'{channels} → {out}', *(_times(ratios.get(key)) for key in columns.values())]

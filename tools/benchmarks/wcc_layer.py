@@ -4,8 +4,9 @@ Contenders are the compressed layer at each keep ratio, in float32 and in true i
 formats: the faster one counts, on either side. On request torch.compile of the dense layer, and the layer of the
 paper's authors (https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds WCC/WCC.py), with the
 same weights, levels and keep ratio: without its quantizers against ours without, and with them at 8/8 bits likewise,
-which in inference is also what ours computes in int8. Beside these ratios stands the largest that is possible: theirs
-over the time of our kernels in float32 if each ran at this machine's copy or product speed, whichever takes longer.
+which in inference is also what ours computes in int8. Beside these ratios stands their floor: theirs over the time of
+our kernels in float32 if each ran at the speed at which 256 MB are copied or of a product, whichever takes longer. It
+bounds layers whose maps fit no cache; others can pass it.
 
     python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
 """
