@@ -296,7 +296,7 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
                 a = origin + row * 2 * down + (cell - row * cells) * 2 * right
                 index = start + cells * cells + 3 * cell
                 i, j, k = kept[index], kept[index + 1], kept[index + 2]
-                if i < 0 and j < 0 and k < 0:
+                if i & j & k < 0:  # all dropped
                     _average(source, a, a + right, a + down, a + down + right, low, cell * block, count, ahead)
                     continue
                 rows = address(packed)
@@ -339,11 +339,11 @@ def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, 
             for cell in range(row * cells, (row + 1) * cells):
                 a = corner + row * 2 * below + (cell - row * cells) * 2 * across
                 index = start + cells * cells + 3 * cell
-                if kept[index] < 0 and kept[index + 1] < 0 and kept[index + 2] < 0:
+                i, j, k = kept[index], kept[index + 1], kept[index + 2]
+                if i & j & k < 0:  # all dropped
                     _spread(source, cell * block, shift, shift_at, target, a, a + across, a + below, a + below + across,
                             count, last and streamed)
                     continue
-                i, j, k = kept[index], kept[index + 1], kept[index + 2]
                 _merge(source, cell * block, packed, (i >= 0, j >= 0, k >= 0), at + i * channels, at + j * channels,
                        at + k * channels, zeros, shift, shift_at, target, a, a + across, a + below, a + below + across,
                        count, last and streamed)
