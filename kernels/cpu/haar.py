@@ -80,7 +80,7 @@ def _pack_strips(begin, end, x, shape, levels, block, asks, slot, grid, packed):
             else:
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
-            for member in range(members):
+            for member in range(members):  # strips run backwards, their members forwards
                 following = (1 if member + 1 < members else 1 - 2 * members) * side * right if asks and inside else 0
                 patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
                            address(spare), details, block, flat_slot, start + member * area, grid, flat_packed,

@@ -58,24 +58,23 @@ def memory(monkeypatch):
     return module
 
 
-LARGE = 1 << 22  # bytes
-
-
 def test_a_freed_tensor_hands_its_memory_on(memory):
-    first, other = memory.empty((LARGE // 4, )), memory.empty((LARGE // 4, ))
+    count = memory._LARGE // 4
+    first, other = memory.empty((count, )), memory.empty((count, ))
     place = first.data_ptr()
     part = first[5:]
     del first
-    assert memory.empty((LARGE // 4, )).data_ptr() not in (place, other.data_ptr())  # the part still needs it
+    assert memory.empty((count, )).data_ptr() not in (place, other.data_ptr())  # the part still needs it
     del part
-    again = memory.empty((2, LARGE // 8))
-    assert again.data_ptr() == place and again.shape == (2, LARGE // 8) and place % 64 == 0
-    assert memory.empty((LARGE // 4 + 1, )).data_ptr() != place
+    again = memory.empty((2, count // 2))
+    assert again.data_ptr() == place and again.shape == (2, count // 2) and place % 64 == 0
+    assert memory.empty((count + 1, )).data_ptr() != place
 
 
 def test_kept_memory_is_bounded(memory, monkeypatch):
-    monkeypatch.setattr(memory, '_KEPT', 3 * LARGE)
-    tensors = [memory.empty((size, ), torch.uint8) for size in (LARGE, LARGE + 1, LARGE + 2, 4 * LARGE)]
+    large = memory._LARGE
+    monkeypatch.setattr(memory, '_KEPT', 3 * large)
+    tensors = [memory.empty((size, ), torch.uint8) for size in (large, large + 1, large + 2, 4 * large)]
     sizes = [tensor.nbytes + 64 for tensor in tensors]
     while tensors:
         del tensors[0]
@@ -86,7 +85,7 @@ def test_threads_do_not_share_memory(memory):
 
     def work(thread: int) -> bool:
         for _ in range(200):
-            tensor = memory.empty((LARGE, ), torch.uint8).fill_(thread)
+            tensor = memory.empty((memory._LARGE, ), torch.uint8).fill_(thread)
             if not bool((tensor == thread).all()):
                 return False
         return True

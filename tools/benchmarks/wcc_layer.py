@@ -136,7 +136,7 @@ def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: di
 
 
 def over_authors(times: dict[str, float], floor: float) -> dict[str, float]:
-    """Return how many times faster ours is than the authors' layer, and could be at most."""
+    """Return how many times faster ours is than the authors' layer, and would be at its floor."""
     name = f'k{AUTHORS_KEEP:g}'
     theirs = {name: name, f'w8a8 {name}': f'w8a8 {name}', f'int8 {name}': f'w8a8 {name}'}
     ratios = {ours: fastest(times, f'authors {other}') / fastest(times, ours) for ours, other in theirs.items()
