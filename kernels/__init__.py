@@ -6,13 +6,13 @@ dtype rules stand in :mod:`mmwcc.kernels.layout`.
 """
 from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
 from .fake_quant import fake_quant, fake_quant_backward
-from .haar import haar_norms, haar_pack, haar_pack_int8, haar_unpack
+from .haar import haar_norms, haar_pack, haar_pack_int8, haar_shrink, haar_shrink_int8, haar_unpack
 from .int8 import int8_linear, quantize_int8
-from .layout import coarse_rank, fold, is_channels_last, padded_size, unfold
+from .layout import coarse_rank, fold, is_channels_last, padded_size, position_count, unfold
 from .select import select, slot_of
 
 __all__ = [
     'coarse_rank', 'depthwise_haar', 'fake_quant', 'fake_quant_backward', 'fold', 'gather_rows', 'gather_rows_int8',
-    'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack', 'int8_linear', 'is_channels_last', 'padded_size',
-    'quantize_int8', 'select', 'slot_of', 'unfold'
+    'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack', 'int8_linear',
+    'is_channels_last', 'padded_size', 'position_count', 'quantize_int8', 'select', 'slot_of', 'unfold'
 ]

@@ -12,7 +12,6 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
 
 from .library import LIBRARY, without_autocast
 
@@ -68,15 +67,17 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
     """
     plain = without_autocast(reference)
 
-    def serves(path: str, x: Tensor) -> bool:
-        return x.numel() > 0 and (x.dtype == dtype if dtype else x.dtype in DTYPES.get(path, ()))
+    @lru_cache
+    def implementation(device: str, kind: torch.dtype):
+        path = chosen_path(device)
+        served = kind == dtype if dtype else kind in DTYPES.get(path, ())
+        if path == 'reference' or not served:
+            return plain
+        return getattr(import_module(f'.{path}.{module}', __package__), name)
 
     @wraps(reference)
     def run(*args):
         x = args[values]
-        path = chosen_path(x.device.type)
-        if path != 'reference' and serves(path, x):
-            return getattr(import_module(f'.{path}.{module}', __package__), name)(*args)
-        return plain(*args)
+        return (implementation(x.device.type, x.dtype) if x.numel() else plain)(*args)
 
     torch.library.register_kernel(f'mmwcc::{name}', ('cpu', 'cuda'), run, lib=LIBRARY)  # never traced

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from .dispatch import accelerate
 from .int8 import to_int8
-from .layout import fold, is_channels_last, padded_size, unfold
+from .layout import fold, is_channels_last, padded_size, position_count, unfold
 from .library import register
-from .select import slot_of
+from .select import _select, slot_of
 
-__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
+__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
 
 
 def _analysis(x: Tensor, levels: int) -> Tensor:
@@ -61,6 +61,16 @@ def _pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: 
     return to_int8(rows, step, low, high)
 
 
+def _shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
+    slot = _select(_norms(x, levels), k)
+    return _pack(x, slot, k, levels), slot
+
+
+def _shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    slot = _select(_norms(x, levels), k)
+    return _pack_int8(x, slot, k, levels, step, low, high), slot
+
+
 def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
             channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
     compute = torch.promote_types(rows.dtype, torch.float32)
@@ -84,7 +94,7 @@ def _empty_map(rows, height, width, channels_last):
 
 def _positions(x: Tensor, levels: int):
     torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
-    return padded_size(x.shape[2], levels) * padded_size(x.shape[3], levels)
+    return position_count(*x.shape[2:], levels)
 
 
 def _fake_norms(x, levels):
@@ -101,6 +111,15 @@ def _fake_pack_int8(x, slot, k, levels, step, low, high):
     return x.new_empty(x.shape[0], k, x.shape[1], dtype=torch.int8)
 
 
+def _fake_shrink(x, k, levels):
+    return x.new_empty(x.shape[0], k, x.shape[1]), x.new_empty(x.shape[0], _positions(x, levels), dtype=torch.int32)
+
+
+def _fake_shrink_int8(x, k, levels, step, low, high):
+    rows, slot = _fake_shrink(x, k, levels)
+    return rows.to(torch.int8), slot
+
+
 def _fake_unpack(rows, slot, bias, height, width, levels, channels_last, residual, low, high):
     return _empty_map(rows, height, width, channels_last)
 
@@ -115,6 +134,17 @@ def _save_pack(ctx, inputs, output):
 def _pack_backward(ctx, grad):
     keep, = ctx.saved_tensors
     return haar_unpack(grad, slot_of(keep), None, *ctx.shape), None, None, None
+
+
+def _save_shrink(ctx, inputs, output):
+    x, _, levels = inputs
+    ctx.save_for_backward(output[1] >= 0)
+    ctx.shape = (*x.shape[2:], levels, is_channels_last(x))
+
+
+def _shrink_backward(ctx, grad, _):
+    keep, = ctx.saved_tensors
+    return haar_unpack(grad, slot_of(keep), None, *ctx.shape), None, None
 
 
 def _save_unpack(ctx, inputs, output):
@@ -145,6 +175,11 @@ _pack_op = register('haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> T
 _pack_int8_op = register(
     'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) -> Tensor', _pack_int8,
     _fake_pack_int8)
+_shrink_op = register('haar_shrink(Tensor x, SymInt k, int levels) -> (Tensor rows, Tensor slot)', _shrink,
+                      _fake_shrink, _save_shrink, _shrink_backward)
+_shrink_int8_op = register(
+    'haar_shrink_int8(Tensor x, SymInt k, int levels, Tensor step, int low, int high) -> (Tensor rows, Tensor slot)',
+    _shrink_int8, _fake_shrink_int8)
 _unpack_op = register(
     'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last, '
     'Tensor? residual, float? low, float? high) -> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward)
@@ -152,6 +187,8 @@ _unpack_op = register(
 accelerate('haar_norms', 'haar', _norms)
 accelerate('haar_pack', 'haar', _pack)
 accelerate('haar_pack_int8', 'haar', _pack_int8)
+accelerate('haar_shrink', 'haar', _shrink)
+accelerate('haar_shrink_int8', 'haar', _shrink_int8)
 accelerate('haar_unpack', 'haar', _unpack)
 
 
@@ -200,6 +237,40 @@ def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, l
         carries no gradient.
     """
     return _pack_int8_op(x, slot, k, levels, step, low, high)
+
+
+def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
+    """Transform ``x`` and keep the ``k`` positions of largest norm in each image: ``T H x`` of equation (9).
+
+    It is :func:`haar_norms`, :func:`mmwcc.kernels.select` and :func:`haar_pack` in one call.
+
+    Args:
+        x: Feature map, shape (B, C, H, W), any floating dtype and layout.
+        k: Positions to keep in each image, in 1 ... N.
+        levels: Depth of the transform, at least 1.
+
+    Returns:
+        ``rows``, shape (B, k, C), dtype of ``x``, the kept coefficients, whose gradient is :func:`haar_unpack`; and
+        ``slot``, shape (B, N), int32, the row of each position or -1, which carries none.
+    """
+    return _shrink_op(x, k, levels)
+
+
+def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Return :func:`haar_shrink` with the rows on a grid, as the integers of the grid.
+
+    Args:
+        x: Feature map, shape (B, C, H, W), any floating dtype and layout.
+        k: Positions to keep in each image, in 1 ... N.
+        levels: Depth of the transform, at least 1.
+        step: Distance of two levels of the grid, one element, float32.
+        low: Lowest level, at least -128.
+        high: Highest level, at most 127.
+
+    Returns:
+        ``rows``, int8, as of :func:`haar_pack_int8`; and ``slot``. Neither carries a gradient.
+    """
+    return _shrink_int8_op(x, k, levels, step, low, high)
 
 
 def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,

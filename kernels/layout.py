@@ -14,13 +14,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ['coarse_rank', 'fold', 'is_channels_last', 'padded_size', 'unfold']
+__all__ = ['coarse_rank', 'fold', 'is_channels_last', 'padded_size', 'position_count', 'unfold']
 
 
 def padded_size(size: int, levels: int) -> int:
     """Round ``size`` up to the next multiple of ``2**levels``."""
     step = 1 << levels
     return (size + step - 1) // step * step
+
+
+def position_count(height: int, width: int, levels: int) -> int:
+    """Return N, the number of wavelet positions of a map."""
+    return padded_size(height, levels) * padded_size(width, levels)
 
 
 def is_channels_last(x: Tensor) -> bool:

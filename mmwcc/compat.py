@@ -161,7 +161,8 @@ def _count(operator: str, inputs: list, outputs: list):
 
 
 _PRODUCTS = ('prim::PythonOp._QuantizedProduct', 'mmwcc::int8_linear')
-_TRANSFORMS = ('mmwcc::haar_pack', 'mmwcc::haar_pack_int8', 'mmwcc::haar_unpack', 'mmwcc::depthwise_haar')
+_TRANSFORMS = ('mmwcc::haar_pack', 'mmwcc::haar_pack_int8', 'mmwcc::haar_shrink', 'mmwcc::haar_shrink_int8',
+               'mmwcc::haar_unpack', 'mmwcc::depthwise_haar')
 
 
 def _version(module) -> tuple[int, int]:

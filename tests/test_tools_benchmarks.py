@@ -177,8 +177,13 @@ def test_wrong_layer_is_not_timed(run, monkeypatch, name):
 
 def test_wrong_positions_are_not_timed(load, monkeypatch):
     layer = load('wcc_layer')
-    select = kernels.select
-    monkeypatch.setattr(kernels, 'select', lambda norms, k: select(norms.max() - norms, k))
+
+    def keep_smallest(x, k, levels):
+        norms = kernels.haar_norms(x, levels)
+        slot = kernels.select(norms.max() - norms, k)
+        return kernels.haar_pack(x, slot, k, levels), slot
+
+    monkeypatch.setattr(kernels, 'haar_shrink', keep_smallest)
     with pytest.raises(SystemExit, match='the kept positions must be the largest'):
         layer.gate_layer(nn.Conv2d(4, 4, 1), torch.randn(1, 4, 16, 16), 0.5)
 

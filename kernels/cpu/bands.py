@@ -6,17 +6,22 @@ written 64 channels at a time: lines of 64 bytes, far apart, cost 10 to 18 % mor
 """
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numba
 import numpy as np
 import torch
+from torch import Tensor
 
+from .memory import address_of
 from .plane import PIECE, band_layout, merge_plane, split_plane
 from .rounding import round_row
+from .select import select_kernel
 from .simd import LANES, address, first_lanes, hold, load, scratch, store
 from .threads import fork, thread_count
 from .tiles import gather_tile, prefetch, turn_tile
 
-__all__ = ['band_norms', 'band_pack', 'band_unpack']
+__all__ = ['band_norms', 'band_pack', 'band_shrink', 'band_unpack']
 
 _LENGTH = 128  # pixels, at most
 _AHEAD = 2048  # values that are asked for ahead of their use: 8 kB
@@ -58,7 +63,7 @@ def _norms_bands(begin, end, x, shape, side, layout, order, places, norms):
             part[:] = 0
             for channel in range(first, min(first + _BLOCK, channels)):
                 origin = ((image * channels + channel) * height + top) * width + left
-                split_plane(address(x), origin, width, height - top, width - left, layout, order, address(lows),
+                split_plane(x, origin, width, height - top, width - left, layout, order, address(lows),
                             address(part), 0, LANES, (), ahead)
             sums += part
         start = image * positions + patch * area
@@ -124,7 +129,7 @@ def _pack_bands(begin, end, x, shape, side, layout, order, places, slot, grid, p
             for channel in range(count):
                 origin = ((image * channels + first + channel) * height + top) * width + left
                 line = channel // LANES * total * _TILE + channel % LANES * LANES
-                split_plane(address(x), origin, width, height - top, width - left, layout, order, address(lows),
+                split_plane(x, origin, width, height - top, width - left, layout, order, address(lows),
                             address(tiles), line, _TILE, None, ahead)
             for group in range(0, count, LANES):
                 for tile in range(total):
@@ -137,6 +142,13 @@ def _pack_bands(begin, end, x, shape, side, layout, order, places, slot, grid, p
 @_jit
 def _pack_kernel(count, threads, *arguments):
     fork(_pack_bands, count, threads, arguments)
+
+
+@_jit
+def _shrink_kernel(count, threads, x, shape, side, layout, order, places, norms, k, slot, grid, packed):
+    fork(_norms_bands, count, threads, (x, shape, side, layout, order, places, norms))
+    select_kernel(threads, norms, k, slot)
+    fork(_pack_bands, count, threads, (x, shape, side, layout, order, places, slot, grid, packed))
 
 
 @_inline
@@ -169,10 +181,10 @@ def _gather(packed, offsets, used, at, count, zeros, tiles):
 
 
 @_jit
-def _unpack_bands(begin, end, packed, slot, bias, shape, side, layout, order, places, finish, residual, y):
+def _unpack_bands(begin, end, y, shape, side, layout, order, places, packed, k, slot, bias, finish, residual):
     _, channels, height, width = shape
     length, _, total = layout
-    area, positions, size = side * side, slot.shape[1], packed.shape[1] * packed.shape[2]
+    area, positions, size = side * side, slot.shape[1], k * channels
     flat_slot, ahead, zeros = slot.reshape(-1), _ahead(shape, side, length), np.zeros(LANES, np.float32)
     tiles, lows = scratch(total * _TILE), scratch(side * (length + 2 * PIECE))
     offsets, used = np.empty(total * LANES, np.int64), np.empty(total, np.bool_)
@@ -182,12 +194,12 @@ def _unpack_bands(begin, end, packed, slot, bias, shape, side, layout, order, pl
                     tiles)
         for first in range(0, channels, LANES):
             count = min(LANES, channels - first)
-            _gather(address(packed), offsets, used, image * size + first, count, address(zeros), address(tiles))
+            _gather(packed, offsets, used, image * size + first, count, address(zeros), address(tiles))
             for channel in range(count):
                 origin = ((image * channels + first + channel) * height + top) * width + left
                 merge_plane(address(tiles), channel * LANES, _TILE, address(lows), layout, order,
-                            bias[first + channel], address(y), origin, width, height - top, width - left, ahead, finish,
-                            address(residual))
+                            bias[first + channel], y, origin, width, height - top, width - left, ahead, finish,
+                            residual)
     hold((tiles, lows, zeros, offsets))
 
 
@@ -196,36 +208,47 @@ def _unpack_kernel(count, threads, *arguments):
     fork(_unpack_bands, count, threads, arguments)
 
 
-def _bands(shape: tuple[int, ...], levels: int) -> tuple[tuple, tuple]:
-    """Cut maps of a shape into bands: return their number and threads; shape, side, layout, order and places.
+@lru_cache(maxsize=256)
+def _bands(shape: tuple[int, ...], levels: int, threads: int) -> tuple[int, tuple]:
+    """Cut maps of a shape into bands: return their number, and shape, side, layout, order and places.
 
     Wide bands are faster, but there should be one for each thread.
     """
     batch, _, height, width = shape
     least, lines = max(1 << levels, PIECE), batch * -(-height >> levels)
     length = min(max(_LENGTH, least), -(-width // least) * least)
-    while length > least and lines * -(-width // length) < torch.get_num_threads():
+    while length > least and lines * -(-width // length) < threads:
         length = -(-length // (2 * least)) * least
-    count = lines * -(-width // length)
     order, places, tiles = band_layout(levels, length)
-    return (count, thread_count(count)), (tuple(shape), 1 << levels, (length, length >> levels, tiles), order, places)
+    return lines * -(-width // length), (shape, 1 << levels, (length, length >> levels, tiles), order, places)
 
 
-def band_norms(x: np.ndarray, shape: tuple[int, ...], levels: int, norms: np.ndarray) -> None:
-    """Compute the norms of a map, its values in ``x``."""
-    parts, bands = _bands(shape, levels)
-    _norms_kernel(*parts, x, *bands, norms)
+def _cut(x: Tensor, levels: int) -> tuple:
+    """Return the bands of a contiguous map and their threads; its address and how it is cut."""
+    count, bands = _bands(tuple(x.shape), levels, torch.get_num_threads())
+    return count, thread_count(count), address_of(x), *bands
 
 
-def band_pack(x: np.ndarray, shape: tuple[int, ...], levels: int, slot: np.ndarray, grid: tuple,
-              packed: np.ndarray) -> None:
-    """Pack a map, its values in ``x``; ``grid``: whether to round to levels of a grid, step, lowest and highest."""
-    parts, bands = _bands(shape, levels)
-    _pack_kernel(*parts, x, *bands, slot, grid, packed)
+def band_norms(x: Tensor, levels: int, norms: np.ndarray) -> None:
+    """Compute the norms of a map."""
+    _norms_kernel(*_cut(x, levels), norms)
 
 
-def band_unpack(packed: np.ndarray, slot: np.ndarray, bias: np.ndarray, shape: tuple[int, ...], levels: int,
-                finish: tuple, residual: np.ndarray, y: np.ndarray) -> None:
-    """Unpack rows; ``finish``: whether there is a residual, are bounds, is streamed past the cache, and the bounds."""
-    parts, bands = _bands(shape, levels)
-    _unpack_kernel(*parts, packed, slot, bias, *bands, finish, residual, y)
+def band_pack(x: Tensor, levels: int, slot: np.ndarray, grid: tuple, packed: np.ndarray) -> None:
+    """Pack a map; ``grid``: whether to round to levels of a grid, step, lowest and highest."""
+    _pack_kernel(*_cut(x, levels), slot, grid, packed)
+
+
+def band_shrink(x: Tensor, levels: int, norms: np.ndarray, k: int, slot: np.ndarray, grid: tuple,
+                packed: np.ndarray) -> None:
+    """Compute norms, choose the ``k`` largest of each image and pack them; ``grid`` as in :func:`band_pack`."""
+    _shrink_kernel(*_cut(x, levels), norms, k, slot, grid, packed)
+
+
+def band_unpack(y: Tensor, levels: int, packed: np.uintp, k: int, slot: np.ndarray, bias: np.ndarray, finish: tuple,
+                residual: np.uintp) -> None:
+    """Unpack rows, ``k`` an image, to a map, rows and residual given by their addresses.
+
+    ``finish``: whether there is a residual, are bounds, is streamed past the cache, and the bounds.
+    """
+    _unpack_kernel(*_cut(y, levels), packed, k, slot, bias, finish, residual)

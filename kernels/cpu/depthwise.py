@@ -266,7 +266,7 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     """Compute :func:`mmwcc.kernels.depthwise_haar` of a float32 map."""
     batch, channels, height, width = x.shape
     size = weight.shape[-1]
-    array, channels_last = as_map(x)
+    x, channels_last = as_map(x)
     bias = x.new_zeros(channels) if bias is None else bias
     kernel = torch.cat([weight.detach().reshape(channels, -1).t(), bias.detach().reshape(1, -1)]).float()
     bounds = np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high)
@@ -279,9 +279,9 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     count = batch * (padded_height >> levels) * -(-padded_width // (length << levels))
     positions = padded_height * padded_width
     y, norms = empty((batch, positions, channels)), empty((batch, positions))
-    _depthwise_kernel(count, thread_count(count), array, channels_last, tuple(x.shape), kernel.flatten().numpy(),
-                      (0, ) * size, (0, ) * dilation, levels, bounds, length, block, y.flatten().numpy(),
-                      norms.flatten().numpy())
+    _depthwise_kernel(count, thread_count(count), x.detach().as_strided((x.numel(), ), (1, )).numpy(), channels_last,
+                      tuple(x.shape), kernel.flatten().numpy(), (0, ) * size, (0, ) * dilation, levels, bounds, length,
+                      block, y.flatten().numpy(), norms.flatten().numpy())
     return y, norms
 
 

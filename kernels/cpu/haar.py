@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..layout import padded_size
-from .bands import band_norms, band_pack, band_unpack
-from .memory import as_map, empty
+from ..layout import position_count
+from .bands import band_norms, band_pack, band_shrink, band_unpack
+from .memory import address_of, as_map, empty
 from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
-from .simd import LANES, address, hold, scratch
+from .select import select_kernel
+from .simd import LANES, address, clamp, first_lanes, hold, load, scratch, splat, store
 from .threads import fork, thread_count
 
-__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
+__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
 
-_ZERO = np.float32(0)
+_UNROUNDED = False, np.float32(0), np.float32(0), np.float32(0)  # no grid of levels
 _CACHED = 1 << 24  # bytes of a map up to which it is not asked for ahead of its use: it is in a cache already
 _STREAMED = 1 << 23  # bytes of a map from which it is written past the cache, which would first read what it replaces
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
@@ -42,7 +43,7 @@ def _norms_strips(begin, end, x, shape, levels, block, asks, norms):
         for first in range(0, channels, block):
             count = min(block, channels - first)
             if inside:
-                source, origin = address(x), ((image * height + top) * width + left) * channels + first
+                source, origin = x, ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
@@ -75,7 +76,7 @@ def _pack_strips(begin, end, x, shape, levels, block, asks, slot, grid, packed):
         for first in range(0, channels, block):
             count = min(block, channels - first)
             if inside:
-                source, origin = address(x), ((image * height + top) * width + left) * channels + first
+                source, origin = x, ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
@@ -94,21 +95,37 @@ def _pack_kernel(count, threads, *arguments):
 
 
 @_jit
-def _finish(y, at, has_residual, residual, low, high, count):
-    """Add the residual to values of the map and clamp them; NaN stays."""
-    at, count = _index(at), _index(count)
-    for n in range(count):
-        value = y[at + n] + residual[at + n] if has_residual else y[at + n]
-        y[at + n] = low if value < low else high if value > high else value
+def _shrink_kernel(count, threads, x, shape, levels, block, asks, norms, k, slot, grid, packed):
+    fork(_norms_strips, count, threads, (x, shape, levels, block, asks, norms))
+    select_kernel(threads, norms, k, slot)
+    fork(_pack_strips, count, threads, (x, shape, levels, block, asks, slot, grid, packed))
 
 
 @_jit
-def _unpack_strips(begin, end, packed, slot, bias, shape, levels, block, finish, residual, y):
+def _finish_some(y, at, has_residual, residual, low, high, mask):
+    value = load(y, at, mask)
+    if has_residual:
+        value = value + load(residual, at, mask)
+    store(y, at, clamp(value, splat(low), splat(high)), mask)
+
+
+@_jit
+def _finish(y, at, has_residual, residual, low, high, count):
+    """Add the residual to values of the map and clamp them; NaN stays."""
+    at, count = _index(at), _index(count)
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        _finish_some(y, at + n, has_residual, residual, low, high, None)
+    if whole < count:
+        _finish_some(y, at + whole, has_residual, residual, low, high, first_lanes(count - whole))
+
+
+@_jit
+def _unpack_strips(begin, end, y, shape, levels, block, packed, k, slot, bias, finish, residual):
     _, channels, height, width = shape
     has_residual, bounded, streamed, lowest, highest = finish
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
-    positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
-    flat_slot = slot.reshape(-1)
+    positions, size, flat_slot = slot.shape[1], k * channels, slot.reshape(-1)
     pixels, zeros = scratch(side * length * block), np.zeros(block, np.float32)
     one, other = scratch(area // 4 * block), scratch(area // 4 * block)
     for strip in range(end - 1, begin - 1, -1):
@@ -117,12 +134,12 @@ def _unpack_strips(begin, end, packed, slot, bias, shape, levels, block, finish,
         for first in range(0, channels, block):
             count = min(block, channels - first)
             if inside:
-                target, origin = address(y), ((image * height + top) * width + left) * channels + first
+                target, origin = y, ((image * height + top) * width + left) * channels + first
                 right, down = channels, width * channels
             else:
                 target, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
-                patch_pixels(address(packed), image * size + first, channels, count, flat_slot,
+                patch_pixels(packed, image * size + first, channels, count, flat_slot,
                              image * positions + (patch + member) * area, side, address(one), address(other), block,
                              address(zeros), address(bias), first, target, origin + member * side * right, right, down,
                              inside and streamed)
@@ -141,66 +158,90 @@ def _unpack_kernel(count, threads, *arguments):
     fork(_unpack_strips, count, threads, arguments)
 
 
-def _run(kernel, shape, levels: int, *arguments) -> None:
-    """Run a kernel over the strips of a map."""
-    batch, _, height, width = shape
+def _strips(x: Tensor, levels: int) -> tuple:
+    """Return the strips of a channels_last map and their threads; its address, shape, levels and block of channels."""
+    batch, channels, height, width = shape = tuple(x.shape)
     count = batch * -(-height >> levels) * -(-width // max(1 << levels, LINE))
-    kernel(count, thread_count(count), *arguments)
+    return count, thread_count(count), address_of(x), shape, levels, channel_block(channels, levels)
+
+
+def _grid(step: Tensor, low: int, high: int) -> tuple:
+    return True, np.float32(step.item()), np.float32(low), np.float32(high)
 
 
 def haar_norms(x: Tensor, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_norms` of a float32 map."""
-    norms = empty((x.shape[0], padded_size(x.shape[2], levels) * padded_size(x.shape[3], levels)))
-    array, channels_last = as_map(x)
+    norms = empty((x.shape[0], position_count(*x.shape[2:], levels)))
+    x, channels_last = as_map(x)
     if channels_last:
-        _run(_norms_kernel, x.shape, levels, array, tuple(x.shape), levels, channel_block(x.shape[1], levels),
-             array.nbytes > _CACHED, norms.numpy())
+        _norms_kernel(*_strips(x, levels), x.nbytes > _CACHED, norms.numpy())
     else:
-        band_norms(array, x.shape, levels, norms.numpy())
+        band_norms(x, levels, norms.numpy())
     return norms
 
 
 def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> Tensor:
     packed = empty((x.shape[0], k, x.shape[1]), dtype)
-    array, channels_last = as_map(x)
+    arrays = slot.contiguous().numpy(), grid, packed.numpy()
+    x, channels_last = as_map(x)
     if channels_last:
-        _run(_pack_kernel, x.shape, levels, array, tuple(x.shape), levels, channel_block(x.shape[1], levels),
-             array.nbytes > _CACHED, slot.contiguous().numpy(), grid, packed.numpy())
+        _pack_kernel(*_strips(x, levels), x.nbytes > _CACHED, *arrays)
     else:
-        band_pack(array, x.shape, levels, slot.contiguous().numpy(), grid, packed.numpy())
+        band_pack(x, levels, *arrays)
     return packed
 
 
 def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_pack` of a float32 map."""
-    return _pack(x, slot, k, levels, (False, _ZERO, _ZERO, _ZERO), torch.float32)
+    return _pack(x, slot, k, levels, _UNROUNDED, torch.float32)
 
 
 def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_pack_int8` of a float32 map."""
-    return _pack(x, slot, k, levels, (True, np.float32(step.item()), np.float32(low), np.float32(high)), torch.int8)
+    return _pack(x, slot, k, levels, _grid(step, low, high), torch.int8)
+
+
+def _shrink(x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    shape = x.shape[0], position_count(*x.shape[2:], levels)
+    packed, slot = empty((x.shape[0], k, x.shape[1]), dtype), empty(shape, torch.int32)
+    arrays = np.empty(shape, np.float32), k, slot.numpy(), grid, packed.numpy()
+    x, channels_last = as_map(x)
+    if channels_last:
+        _shrink_kernel(*_strips(x, levels), x.nbytes > _CACHED, *arrays)
+    else:
+        band_shrink(x, levels, *arrays)
+    return packed, slot
+
+
+def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
+    """Compute :func:`mmwcc.kernels.haar_shrink` of a float32 map."""
+    return _shrink(x, k, levels, _UNROUNDED, torch.float32)
+
+
+def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Compute :func:`mmwcc.kernels.haar_shrink_int8` of a float32 map."""
+    return _shrink(x, k, levels, _grid(step, low, high), torch.int8)
 
 
 def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
                 channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_unpack` of float32 rows."""
-    batch, _, channels = rows.shape
-    shape = (batch, channels, height, width)
-    bias = rows.new_zeros(channels) if bias is None else bias.detach().float().contiguous()
-    y = empty((batch, height, width, channels) if channels_last else shape)
-    array = y.flatten().numpy()
-    finished = residual is not None, low is not None or high is not None
-    # Streamed are whole vectors: of channels that are not read again to be finished, or of pixels.
-    whole = channels % LANES == 0 and not any(finished) if channels_last else width % LANES == 0
-    finish = (*finished, whole and y.nbytes >= _STREAMED,
-              np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))
+    batch, k, channels = rows.shape
+    rows, bounded = rows.contiguous(), low is not None or high is not None
+    y = (empty((batch, height, width, channels)).permute(0, 3, 1, 2) if channels_last else
+         empty((batch, channels, height, width)))
     if residual is not None:
-        residual = residual.detach().float()
-        residual = (residual.permute(0, 2, 3, 1) if channels_last else residual).contiguous().flatten().numpy()
-    arrays = rows.detach().contiguous().numpy(), slot.contiguous().numpy(), bias.numpy()
-    ends = finish, array if residual is None else residual, array
+        residual = residual.float().contiguous(
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    # Streamed are whole vectors: of channels that are not read again to be finished, or of pixels.
+    whole = channels % LANES == 0 and residual is None and not bounded if channels_last else width % LANES == 0
+    finish = (residual is not None, bounded, whole and y.nbytes >= _STREAMED,
+              np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))
+    arrays = (address_of(rows), k, slot.contiguous().numpy(),
+              np.zeros(channels, np.float32) if bias is None else bias.detach().float().contiguous().numpy(), finish,
+              address_of(y if residual is None else residual))
     if channels_last:
-        _run(_unpack_kernel, shape, levels, *arrays, shape, levels, channel_block(channels, levels), *ends)
-        return y.permute(0, 3, 1, 2)
-    band_unpack(*arrays, shape, levels, *ends)
+        _unpack_kernel(*_strips(y, levels), *arrays)
+    else:
+        band_unpack(y, levels, *arrays)
     return y

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['as_map', 'empty', 'empty_like']
+__all__ = ['address_of', 'as_map', 'empty', 'empty_like']
 
 _LINE = 64  # bytes of a cache line
 _LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is handed on
@@ -58,12 +58,16 @@ def empty_like(x: Tensor) -> Tensor:
     return empty((x.numel(), )).as_strided(x.shape, torch.empty_like(x, device='meta').stride())
 
 
-def as_map(x: Tensor) -> tuple[np.ndarray, bool]:
-    """Return the values of a map (B, C, H, W) as they lie in memory, and whether that is channels_last.
+def as_map(x: Tensor) -> tuple[Tensor, bool]:
+    """Return a map (B, C, H, W) without gaps in memory, and whether it is channels_last.
 
     A map in neither memory format is copied to channels_last.
     """
-    x = x.detach()
     if x.is_contiguous() and x.shape[1] > 1:
-        return x.flatten().numpy(), False
-    return x.permute(0, 2, 3, 1).contiguous().flatten().numpy(), True
+        return x, False
+    return x.contiguous(memory_format=torch.channels_last), True
+
+
+def address_of(x: Tensor) -> np.uintp:
+    """Return where the values of a tensor begin, which must outlive what it is given to."""
+    return np.uintp(x.data_ptr())

@@ -9,7 +9,7 @@ from torch import Tensor
 from .memory import empty
 from .threads import fork, thread_count
 
-__all__ = ['select']
+__all__ = ['select', 'select_kernel']
 
 _NAN = np.int32(0x7FC00000)  # ranks above infinity
 _SHIFTS = (20, 10, 0)  # of the 11, 10 and 10 bits that a non-negative float has beside its sign
@@ -57,13 +57,13 @@ def _select_images(begin, end, norms, k, slot):
 
 
 @numba.njit(cache=True, nogil=True)
-def _select_kernel(count, threads, *arguments):
-    fork(_select_images, count, threads, arguments)
+def select_kernel(threads, norms, k, slot):
+    """Write the row of each of the ``k`` positions of largest norm of each image, -1 elsewhere; float32 and int32."""
+    fork(_select_images, len(norms), min(threads, len(norms)), (norms.view(np.int32), k, slot))
 
 
 def select(norms: Tensor, k: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.select` of float32 norms."""
     slot = empty(tuple(norms.shape), dtype=torch.int32)
-    bits = norms.detach().contiguous().numpy().view(np.int32)
-    _select_kernel(len(bits), thread_count(len(bits)), bits, k, slot.numpy())
+    select_kernel(thread_count(len(norms)), norms.detach().contiguous().numpy(), k, slot.numpy())
     return slot

@@ -15,10 +15,11 @@ from torch import Tensor
 from ..haar import _analysis, _empty_map
 from ..layout import fold, padded_size, unfold
 from .launch import MapLayout, configuration, launch, layout_of, precision
+from .select import select
 from .tile import UNIT_COLUMN, clamp, map_offsets, pixels, positions_of, to_int8, transform
 
-__all__ = ['Tiling', 'blocked', 'geometry', 'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack', 'matrix',
-           'norms_into', 'pack_into', 'tilings', 'top_map']
+__all__ = ['Tiling', 'blocked', 'geometry', 'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink',
+           'haar_shrink_int8', 'haar_unpack', 'matrix', 'norms_into', 'pack_into', 'tilings', 'top_map']
 
 _COUNTS = ['tiles', 'patches_w', 'height', 'columns', 'positions', 'all_positions', 'k', 'stride_b', 'stride_c',
            'stride_h', 'stride_w', 'slot_b', 'residual_b', 'residual_c', 'residual_h', 'residual_w']
@@ -245,6 +246,18 @@ def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, l
     grid = (step, float(low), float(high))
     pack_into(rows, x, slot.contiguous(), tilings(*_padded(x, levels), levels, x.device), grid)
     return rows
+
+
+def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
+    """Compute :func:`mmwcc.kernels.haar_shrink`."""
+    slot = select(haar_norms(x, levels), k)
+    return haar_pack(x, slot, k, levels), slot
+
+
+def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Compute :func:`mmwcc.kernels.haar_shrink_int8`."""
+    slot = select(haar_norms(x, levels), k)
+    return haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 
 def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,

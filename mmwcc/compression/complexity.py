@@ -51,6 +51,10 @@ def _haar_pack(inputs, outputs) -> Counter:
     return Counter(haar=_transform(_shape(inputs[0])[1], inputs[1], inputs[3]))
 
 
+def _haar_shrink(inputs, outputs) -> Counter:
+    return Counter(haar=_transform(_shape(inputs[0])[1], outputs[1], inputs[2]))
+
+
 def _haar_unpack(inputs, outputs) -> Counter:
     return Counter(haar=_transform(_shape(inputs[0])[2], inputs[1], inputs[5]))
 
@@ -66,6 +70,8 @@ HANDLERS: dict[str, Callable[[list, list], Counter]] = {
     'mmwcc::int8_linear': _int8_linear,
     'mmwcc::haar_pack': _haar_pack,
     'mmwcc::haar_pack_int8': _haar_pack,
+    'mmwcc::haar_shrink': _haar_shrink,
+    'mmwcc::haar_shrink_int8': _haar_shrink,
     'mmwcc::haar_unpack': _haar_unpack,
     'mmwcc::depthwise_haar': _depthwise_haar,
 }

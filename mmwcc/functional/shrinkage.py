@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,19 @@ SELECTIONS = ('energy', 'coarse')
 """Selection policies: k largest joint energies (data-dependent), or the k coarsest positions (fixed; footnote 3)."""
 
 
+def _fraction(keep_ratio: float) -> tuple[int, int]:
+    ratio = Fraction(keep_ratio).limit_denominator(10**6)
+    return ratio.numerator, ratio.denominator
+
+
+_known_fraction = lru_cache(_fraction)  # the fraction takes longer than some layers; compilers look through a cache
+
+
 def kept_positions(positions: int, keep_ratio: float) -> int:
     """Return k = max(1, ceil(keep_ratio * positions)), in integer arithmetic so that exports keep it dynamic."""
-    ratio = Fraction(keep_ratio).limit_denominator(10**6)
+    numerator, denominator = (_fraction if torch.compiler.is_compiling() else _known_fraction)(keep_ratio)
     # Not -(-a // b): ONNX divides towards zero, and would round down.
-    return max(1, (positions * ratio.numerator + ratio.denominator - 1) // ratio.denominator) if ratio else 1
+    return max(1, (positions * numerator + denominator - 1) // denominator) if numerator else 1
 
 
 def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
@@ -40,22 +49,9 @@ def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
     return kernels.fold(running, details[::-1])
 
 
-def _select(norms: Tensor, k: int, height: int, width: int, levels: int, selection: str) -> Tensor:
-    if selection == 'energy':
-        return kernels.select(norms, k)
-    rank = kernels.coarse_rank(kernels.padded_size(height, levels), kernels.padded_size(width, levels), levels,
-                               norms.device)
-    return kernels.slot_of((rank < k).expand(norms.shape))
-
-
-def _haar_slot(x: Tensor, k: int, levels: int, selection: str) -> Tensor:
-    height, width = x.shape[2:]
-    if selection == 'energy':
-        norms = kernels.haar_norms(x.detach(), levels)
-    else:
-        positions = kernels.padded_size(height, levels) * kernels.padded_size(width, levels)
-        norms = x.new_empty(x.shape[0], positions, dtype=torch.float32)
-    return _select(norms, k, height, width, levels, selection)
+def _coarse_slot(batch: int, k: int, height: int, width: int, levels: int, device: torch.device) -> Tensor:
+    rank = kernels.coarse_rank(kernels.padded_size(height, levels), kernels.padded_size(width, levels), levels, device)
+    return kernels.slot_of((rank < k).expand(batch, -1))
 
 
 def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar',
@@ -77,13 +73,18 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
         Finder et al., NeurIPS 2022, equation (9): ``T H x``.
     """
     batch, channels, height, width = x.shape
-    positions = kernels.padded_size(height, levels) * kernels.padded_size(width, levels)
+    positions = kernels.position_count(height, width, levels)
     k = kept_positions(positions, keep_ratio)
-    if wavelet == 'haar':
-        slot = _haar_slot(x, k, levels, selection)
-        return kernels.haar_pack(x, slot, k, levels), slot
-    coefficients = _coefficients(x, wavelet, levels)
-    slot = _select(coefficients.detach().square().sum(-1), k, height, width, levels, selection)
+    if selection == 'energy':
+        if wavelet == 'haar':
+            return kernels.haar_shrink(x, k, levels)
+        coefficients = _coefficients(x, wavelet, levels)
+        slot = kernels.select(coefficients.detach().square().sum(-1), k)
+    else:
+        slot = _coarse_slot(batch, k, height, width, levels, x.device)
+        if wavelet == 'haar':
+            return kernels.haar_pack(x, slot, k, levels), slot
+        coefficients = _coefficients(x, wavelet, levels)
     index = torch.where(slot >= 0, 0, 1).argsort(dim=1, stable=True)[:, :k]
     index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
     rows = coefficients.flatten(0, 1).index_select(0, index.flatten().int())  # saved for backward: half of int64
@@ -107,8 +108,11 @@ def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = '
     if wavelet != 'haar':
         rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
         return kernels.quantize_int8(rows.transpose(1, 2).unsqueeze(3), step, low, high), slot
-    k = kept_positions(kernels.padded_size(x.shape[2], levels) * kernels.padded_size(x.shape[3], levels), keep_ratio)
-    slot = _haar_slot(x, k, levels, selection)
+    batch, _, height, width = x.shape
+    k = kept_positions(kernels.position_count(height, width, levels), keep_ratio)
+    if selection == 'energy':
+        return kernels.haar_shrink_int8(x, k, levels, step, low, high)
+    slot = _coarse_slot(batch, k, height, width, levels, x.device)
     return kernels.haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 

@@ -67,6 +67,21 @@ def test_haar_kernels_equal_the_references(shape, levels, layout):
             assert got.stride() == expected.stride()
 
 
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('levels', [1, 3, 4])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_shrink_is_norms_selection_and_pack(shape, levels, layout):
+    x, step = torch.randn(shape).to(memory_format=layout), torch.tensor(0.03)
+    norms = cpu.haar_norms(x, levels)
+    for k in {1, max(1, norms.shape[1] // 3), norms.shape[1]}:
+        slot = select._select(norms, k)
+        rows = haar._pack(x, slot, k, levels), haar._pack_int8(x, slot, k, levels, step, -128, 127)
+        got = cpu.haar_shrink(x, k, levels), cpu.haar_shrink_int8(x, k, levels, step, -128, 127)
+        for expected, (packed, positions) in zip(rows, got, strict=True):
+            assert torch.equal(packed, expected)
+            assert torch.equal(positions, slot)
+
+
 @pytest.mark.parametrize('channels_last, width', [(True, 35), (False, 48), (False, 144)])
 def test_large_maps_are_written_past_the_cache_with_the_same_values(channels_last, width, monkeypatch):
     slot = kernels.select(torch.rand(2, 24 * -(-width // 8) * 8), 300)
@@ -150,9 +165,9 @@ def test_kernels_do_not_depend_on_the_width_of_their_bands():
         rows = cpu.haar_pack(x, slot, 500, 3)
         return cpu.haar_norms(x, 3), rows, cpu.haar_unpack(rows, slot, None, 7, 300, 3, False, None, None, None)
 
-    assert bands._bands(x.shape, 3)[1][2][0] == 128
+    assert bands._bands(tuple(x.shape), 3, 1)[1][2][0] == 128
     assert all(torch.equal(a, b) for a, b in zip(results(1), results(8), strict=True))
-    assert bands._bands(x.shape, 3)[1][2][0] == 32
+    assert bands._bands(tuple(x.shape), 3, 8)[1][2][0] == 32
 
 
 @pytest.mark.parametrize('name', ['fork', '_run_alone'])

@@ -4,7 +4,7 @@ import torch
 from reference import Transform, relative_error, to_numpy
 from torch.library import opcheck
 
-from mmwcc.kernels import haar_norms, haar_pack, haar_unpack, padded_size, select
+from mmwcc.kernels import haar_norms, haar_pack, haar_shrink, haar_unpack, padded_size, select
 
 SIZES = [(1, 1), (1, 9), (10, 1), (8, 8), (7, 5), (16, 24), (17, 15)]
 LEVELS = [1, 2, 3, 4]
@@ -219,6 +219,12 @@ def test_gradcheck_and_gradgradcheck(size, levels):
     assert torch.autograd.gradgradcheck(unpack, (rows, bias))
 
 
+def test_gradcheck_and_gradgradcheck_of_shrink():
+    x = torch.randn(2, 2, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: haar_shrink(x, 9, 2)[0], x)
+    assert torch.autograd.gradgradcheck(lambda x: haar_shrink(x, 9, 2)[0], x)
+
+
 OPCHECK_MAPS = {
     'plain': lambda: torch.randn(2, 3, 8, 8),
     'requires grad': lambda: torch.randn(2, 3, 7, 5, requires_grad=True),
@@ -233,11 +239,13 @@ OPCHECK_MAPS = {
 
 
 @pytest.mark.parametrize('kind', OPCHECK_MAPS)
-def test_opcheck_of_norms_and_pack(kind):
+def test_opcheck_of_norms_pack_and_shrink(kind):
     x = OPCHECK_MAPS[kind]()
     slot, _ = random_slot(len(x), *x.shape[2:], 2, 4)
     opcheck(torch.ops.mmwcc.haar_norms.default, (x.detach(), 2))
     opcheck(torch.ops.mmwcc.haar_pack.default, (x, slot, 4, 2))
+    opcheck(torch.ops.mmwcc.haar_shrink.default, (x, 4, 2))
+    opcheck(torch.ops.mmwcc.haar_shrink_int8.default, (x.detach(), 4, 2, torch.tensor(0.1), -127, 127))
 
 
 @pytest.mark.parametrize('kind', OPCHECK_MAPS)

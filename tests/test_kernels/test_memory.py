@@ -23,6 +23,7 @@ def run(x, channels_last):
     yield 'norms', lambda: kernels.haar_norms(x, 3)
     slot = kernels.select(kernels.haar_norms(x, 3), k)
     yield 'pack', lambda: kernels.haar_pack(x, slot, k, 3)
+    yield 'shrink', lambda: kernels.haar_shrink(x, k, 3)[0]
     yield 'pack int8', lambda: kernels.haar_pack_int8(x, slot, k, 3, torch.tensor(0.1), -128, 127)
     rows = kernels.haar_pack(x, slot, k, 3)
     yield 'unpack', lambda: kernels.haar_unpack(rows, slot, None, height, width, 3, channels_last, x, 0.0, 6.0)
@@ -46,7 +47,7 @@ def test_kernels_allocate_their_results_only():
     assert result.returncode == 0, result.stderr
     lines = [line.rsplit(' ', 1) for line in result.stdout.splitlines()]
     assert [name for name, _ in lines] == [f'{layout} {operator}' for layout in ('contiguous', 'channels_last')
-                                           for operator in ('norms', 'pack', 'pack int8', 'unpack')]
+                                           for operator in ('norms', 'pack', 'shrink', 'pack int8', 'unpack')]
     for name, extra in lines:
         assert int(extra) < 12e6, f'{name}: {int(extra) / 1e6:.0f} MB beside the result, the map has 130'
 

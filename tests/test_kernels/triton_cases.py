@@ -97,6 +97,17 @@ def test_haar(shape, layout, levels):
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
+def test_shrink_is_norms_selection_and_pack(layout):
+    x, step = LAYOUTS[layout](randn(2, 20, 9, 10)), torch.full((1, ), 0.02, device=DEVICE)
+    slot = kernels.select(kernels.haar_norms(x, 2), 40)
+    expected = kernels.haar_pack(x, slot, 40, 2), kernels.haar_pack_int8(x, slot, 40, 2, step, -127, 127)
+    got = kernels.haar_shrink(x, 40, 2), kernels.haar_shrink_int8(x, 40, 2, step, -127, 127)
+    for right, (rows, positions) in zip(expected, got, strict=True):
+        assert torch.equal(rows, right)
+        assert torch.equal(positions, slot)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
 def test_haar_of_any_layout(layout):
     x = LAYOUTS[layout](randn(2, 20, 9, 10))
     slot, k = random_slot(2, 9, 10, 2, 40)
@@ -341,6 +352,8 @@ def test_opcheck():
     opcheck(ops.haar_norms.default, (x.detach(), 2))
     opcheck(ops.haar_pack.default, (x, slot, k, 2))
     opcheck(ops.haar_pack_int8.default, (x.detach(), slot, k, 2, step, -127, 127))
+    opcheck(ops.haar_shrink.default, (x, k, 2))
+    opcheck(ops.haar_shrink_int8.default, (x.detach(), k, 2, step, -127, 127))
     opcheck(ops.haar_unpack.default, (rows, slot, bias, 8, 9, 2, True, x, -1.0, 1.0))
     opcheck(ops.select.default, (torch.rand(2, 50).to(DEVICE), 7))
     opcheck(ops.depthwise_haar.default, (x, weight, bias, 1, 2, 0.0, 6.0))
