@@ -1,4 +1,8 @@
-"""Exact selection in numba: the threshold of each image by its digits, as a radix sort would, without sorting."""
+"""Exact selection in numba: the threshold of each image by its digits, as a radix sort would, without sorting.
+
+Images are looked at piece by piece, so that a large one keeps all threads busy. What is counted in each piece tells
+where its rows begin. Results do not depend on the number of threads.
+"""
 from __future__ import annotations
 
 import numba
@@ -11,59 +15,119 @@ from .threads import fork, thread_count
 
 __all__ = ['select', 'select_kernel']
 
-_NAN = np.int32(0x7FC00000)  # ranks above infinity
-_SHIFTS = (20, 10, 0)  # of the 11, 10 and 10 bits that a non-negative float has beside its sign
+_INFINITY, _NAN = np.int32(0x7F800000), np.int32(0x7FC00000)
+_HIGHEST, _LOWER = 20, (10, 0)  # shifts of the 11, 10 and 10 bits that a non-negative float has beside its sign
+_DIGITS = 1 << 11
+_PIECE = 1 << 12  # positions
+_jit = numba.njit(cache=True, nogil=True)
 
 
-@numba.njit(cache=True, nogil=True)
+@_jit
 def _key(bits):
     """Return an integer that orders like the magnitude of the float, all NaN alike."""
     bits &= np.int32(0x7FFFFFFF)
-    return min(bits, _NAN) if bits > np.int32(0x7F800000) else bits
+    return _NAN if bits > _INFINITY else bits
 
 
-@numba.njit(cache=True, nogil=True)
-def _select_images(begin, end, norms, k, slot):
-    counts, close = np.empty(2048, np.int64), np.empty(norms.shape[1], np.int32)
+@_jit
+def _count_pieces(begin, end, bits, pieces, counts):
+    """Count the highest digits of the keys of each piece."""
+    counts[begin:end] = 0
+    for n in range(begin, end):
+        for value in bits[n // pieces, n % pieces * _PIECE:][:_PIECE]:
+            counts[n, _key(value) >> _HIGHEST] += 1
+
+
+@_jit
+def _digit_of(counts, wanted):
+    """Return the digit of the ``wanted``-th largest key, and how many keys of that digit are wanted."""
+    digit = _DIGITS - 1
+    while counts[digit] < wanted:
+        wanted -= counts[digit]
+        digit -= 1
+    return digit, wanted
+
+
+@_jit
+def _collect_pieces(begin, end, bits, pieces, digits, close, sizes):
+    """Collect the keys of each piece that have the highest digit of the threshold of their image."""
+    for n in range(begin, end):
+        found, digit = 0, digits[n // pieces, 0]
+        for value in bits[n // pieces, n % pieces * _PIECE:][:_PIECE]:
+            key = _key(value)
+            close[n, found] = key
+            found += key >> _HIGHEST == digit
+        sizes[n] = found
+
+
+@_jit
+def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, thresholds, starts):
+    """Find the threshold of each image; the first row of each of its pieces, and how many ties that may keep."""
+    lower = np.empty(_DIGITS, np.int64)
     for image in range(begin, end):
-        bits, rows = norms[image], slot[image]
-        for n in range(bits.size):
-            close[n] = _key(bits[n])
-        # The digits of the k-th largest key, highest first: `size` keys are `close`, they have all digits so far, and
-        # `wanted` of them are still to be kept.
-        threshold, wanted, size = np.int32(0), k, bits.size
-        for shift in _SHIFTS:
-            counts[:] = 0
-            for n in range(size):
-                counts[(close[n] >> shift) & 2047] += 1
-            digit = 2047
-            while counts[digit] < wanted:
-                wanted -= counts[digit]
-                digit -= 1
-            threshold |= np.int32(digit << shift)
-            found = 0
-            for n in range(size):
-                close[found] = close[n]
-                found += (close[n] >> shift) & 2047 == digit
-            size = found
-        row = np.int32(0)
-        for n in range(bits.size):
-            key = _key(bits[n])
-            keep = key > threshold
-            if key == threshold and wanted > 0:
-                keep, wanted = True, wanted - 1
-            rows[n] = row if keep else np.int32(-1)
-            row += np.int32(keep)
+        highest, wanted = digits[image]
+        threshold = highest << _HIGHEST
+        for shift in _LOWER:
+            lower[:] = 0
+            for n in range(image * pieces, (image + 1) * pieces):
+                for key in close[n, :sizes[n]]:
+                    lower[(key >> shift) & (_DIGITS - 1)] += key >> (shift + 10) == threshold >> (shift + 10)
+            digit, wanted = _digit_of(lower, wanted)
+            threshold |= digit << shift
+        row, thresholds[image] = 0, threshold
+        for n in range(image * pieces, (image + 1) * pieces):
+            above, ties = counts[n, highest + 1:].sum(), 0
+            for key in close[n, :sizes[n]]:
+                above += key > threshold
+                ties += key == threshold
+            ties = min(ties, wanted)
+            starts[n] = row, ties
+            row, wanted = row + above + ties, wanted - ties
 
 
-@numba.njit(cache=True, nogil=True)
+@_jit
+def _number(keys, rows, begin, end, least, row):
+    """Number the keys of ``begin ... end`` that are at least ``least``; return the next row."""
+    for p in range(np.uintp(begin), np.uintp(end)):
+        keep = np.int32(_key(keys[p]) >= least)
+        rows[p] = (row + np.int32(1)) * keep - np.int32(1)
+        row += keep
+    return row
+
+
+@_jit
+def _number_pieces(begin, end, bits, pieces, thresholds, starts, slot):
+    for n in range(begin, end):
+        image, first = n // pieces, n % pieces * _PIECE
+        keys, threshold, (row, ties) = bits[image], np.int32(thresholds[image]), starts[n]
+        last, end_of_ties = min(first + _PIECE, keys.size), first
+        while ties > 0 and end_of_ties < last:
+            ties -= _key(keys[end_of_ties]) == threshold
+            end_of_ties += 1
+        row = _number(keys, slot[image], first, end_of_ties, threshold, np.int32(row))
+        _number(keys, slot[image], end_of_ties, last, threshold + np.int32(1), row)
+
+
+@_jit
 def select_kernel(threads, norms, k, slot):
     """Write the row of each of the ``k`` positions of largest norm of each image, -1 elsewhere; float32 and int32."""
-    fork(_select_images, len(norms), min(threads, len(norms)), (norms.view(np.int32), k, slot))
+    bits, batch = norms.view(np.int32), len(norms)
+    pieces = (norms.shape[1] + _PIECE - 1) // _PIECE
+    count = batch * pieces
+    few, many = min(threads, batch), min(threads, count)
+    counts, close = np.empty((count, _DIGITS), np.int32), np.empty((count, _PIECE), np.int32)
+    digits, thresholds = np.empty((batch, 2), np.int64), np.empty(batch, np.int64)
+    sizes, starts = np.empty(count, np.int64), np.empty((count, 2), np.int64)
+    fork(_count_pieces, count, many, (bits, pieces, counts))
+    for image in range(batch):
+        digits[image] = _digit_of(counts[image * pieces:(image + 1) * pieces].sum(0), k)
+    fork(_collect_pieces, count, many, (bits, pieces, digits, close, sizes))
+    fork(_find_thresholds, batch, few, (pieces, counts, digits, close, sizes, thresholds, starts))
+    fork(_number_pieces, count, many, (bits, pieces, thresholds, starts, slot))
 
 
 def select(norms: Tensor, k: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.select` of float32 norms."""
     slot = empty(tuple(norms.shape), dtype=torch.int32)
-    select_kernel(thread_count(len(norms)), norms.detach().contiguous().numpy(), k, slot.numpy())
+    select_kernel(thread_count(norms.numel()), norms.detach().contiguous().numpy(), k, slot.numpy())
     return slot
