@@ -2,8 +2,8 @@
 
 No padded copy, no layout copy, no array of all coefficients. Patches are independent and their sums have one order, so
 results do not depend on the number of threads. Norms go through a map forwards, pack and unpack backwards: what was
-read or written last is still in the cache. A map that fits none is asked for ahead: processors foresee one line after
-another, not the lines of a patch, which lie a row of the map apart.
+read or written last is still in the cache. Maps are asked for two lines ahead: processors foresee one line after another,
+not the lines of a patch, which lie a row of the map apart.
 """
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from .threads import fork, thread_count
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
 
 _UNROUNDED = False, np.float32(0), np.float32(0), np.float32(0)  # no grid of levels
-_CACHED = 1 << 24  # bytes of a map up to which it is not asked for ahead of its use: it is in a cache already
 _STREAMED = 1 << 23  # bytes of a map from which it is written past the cache, which would first read what it replaces
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
 _jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'})
 
 
 @_jit
-def _norms_strips(begin, end, x, shape, levels, block, asks, norms):
+def _norms_strips(begin, end, x, shape, levels, block, norms):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, flat_norms = norms.shape[1], norms.reshape(-1)
@@ -48,7 +47,7 @@ def _norms_strips(begin, end, x, shape, levels, block, asks, norms):
             else:
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
-            following = side * right if asks and inside else 0
+            following = side * right if inside else 0
             for member in range(members):
                 patch_norms(source, origin + member * side * right, right, down, count, side, address(low),
                             address(spare), block, flat_norms, start + member * area, following)
@@ -61,7 +60,7 @@ def _norms_kernel(count, threads, *arguments):
 
 
 @_jit
-def _pack_strips(begin, end, x, shape, levels, block, asks, slot, grid, packed):
+def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
@@ -82,7 +81,7 @@ def _pack_strips(begin, end, x, shape, levels, block, asks, slot, grid, packed):
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):  # strips run backwards, their members forwards
-                following = (1 if member + 1 < members else 1 - 2 * members) * side * right if asks and inside else 0
+                following = (1 if member + 1 < members else 1 - 2 * members) * side * right if inside else 0
                 patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
                            address(spare), details, block, flat_slot, start + member * area, grid, flat_packed,
                            image * size + first, channels, following)
@@ -95,10 +94,10 @@ def _pack_kernel(count, threads, *arguments):
 
 
 @_jit
-def _shrink_kernel(count, threads, x, shape, levels, block, asks, norms, k, slot, grid, packed):
-    fork(_norms_strips, count, threads, (x, shape, levels, block, asks, norms))
+def _shrink_kernel(count, threads, x, shape, levels, block, norms, k, slot, grid, packed):
+    fork(_norms_strips, count, threads, (x, shape, levels, block, norms))
     select_kernel(threads, norms, k, slot)
-    fork(_pack_strips, count, threads, (x, shape, levels, block, asks, slot, grid, packed))
+    fork(_pack_strips, count, threads, (x, shape, levels, block, slot, grid, packed))
 
 
 @_jit
@@ -174,7 +173,7 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
     norms = empty((x.shape[0], position_count(*x.shape[2:], levels)))
     x, channels_last = as_map(x)
     if channels_last:
-        _norms_kernel(*_strips(x, levels), x.nbytes > _CACHED, norms.numpy())
+        _norms_kernel(*_strips(x, levels), norms.numpy())
     else:
         band_norms(x, levels, norms.numpy())
     return norms
@@ -185,7 +184,7 @@ def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torc
     arrays = slot.contiguous().numpy(), grid, packed.numpy()
     x, channels_last = as_map(x)
     if channels_last:
-        _pack_kernel(*_strips(x, levels), x.nbytes > _CACHED, *arrays)
+        _pack_kernel(*_strips(x, levels), *arrays)
     else:
         band_pack(x, levels, *arrays)
     return packed
@@ -207,7 +206,7 @@ def _shrink(x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> 
     arrays = np.empty(shape, np.float32), k, slot.numpy(), grid, packed.numpy()
     x, channels_last = as_map(x)
     if channels_last:
-        _shrink_kernel(*_strips(x, levels), x.nbytes > _CACHED, *arrays)
+        _shrink_kernel(*_strips(x, levels), *arrays)
     else:
         band_shrink(x, levels, *arrays)
     return packed, slot

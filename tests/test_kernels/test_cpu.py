@@ -95,20 +95,6 @@ def test_large_maps_are_written_past_the_cache_with_the_same_values(channels_las
     assert torch.equal(streamed, plain)
 
 
-@pytest.mark.parametrize('levels', [1, 2, 3])
-def test_large_maps_are_asked_for_ahead_with_the_same_values(levels, monkeypatch):
-    x, step = torch.randn(2, 40, 21, 50).to(memory_format=torch.channels_last), torch.tensor(0.1)
-
-    def results():
-        norms = cpu.haar_norms(x, levels)
-        slot = kernels.select(norms, 300)
-        return norms, cpu.haar_pack(x, slot, 300, levels), cpu.haar_pack_int8(x, slot, 300, levels, step, -127, 127)
-
-    plain = results()
-    monkeypatch.setattr(cpu, '_CACHED', 0)
-    assert all(torch.equal(a, b) for a, b in zip(plain, results(), strict=True))
-
-
 @pytest.mark.parametrize('size', [(3, 5), (8, 32), (9, 70)])
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_unpack_writes_nothing_outside_the_map(channels_last, size, monkeypatch):
