@@ -53,7 +53,8 @@ def chosen_path(device: str) -> str:
     return path if path == 'triton' or path == device else 'reference'
 
 
-def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.dtype | None = None) -> None:
+def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.dtype | None = None,
+               paths: tuple[str, ...] = ('cpu', 'triton')) -> None:
     """Let ``mmwcc::<name>`` run the function of that name in ``cpu.<module>`` or ``triton.<module>``, imported then.
 
     Where the path has no kernels for the dtype, or a tensor is empty, the reference runs.
@@ -64,6 +65,7 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
         reference: The torch implementation.
         values: Index of the argument whose dtype decides.
         dtype: The dtype that kernels take, if not a floating one.
+        paths: The paths that have it.
     """
     plain = without_autocast(reference)
 
@@ -71,7 +73,7 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
     def implementation(device: str, kind: torch.dtype):
         path = chosen_path(device)
         served = kind == dtype if dtype else kind in DTYPES.get(path, ())
-        if path == 'reference' or not served:
+        if path not in paths or not served:
             return plain
         return getattr(import_module(f'.{path}.{module}', __package__), name)
 

@@ -160,7 +160,7 @@ def _count(operator: str, inputs: list, outputs: list):
     return importlib.import_module('mmwcc.compression.complexity').HANDLERS[operator](inputs, outputs)
 
 
-_PRODUCTS = ('prim::PythonOp._QuantizedProduct', 'mmwcc::int8_linear')
+_PRODUCTS = ('prim::PythonOp._QuantizedProduct', 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
 _TRANSFORMS = ('mmwcc::haar_pack', 'mmwcc::haar_pack_int8', 'mmwcc::haar_shrink', 'mmwcc::haar_shrink_int8',
                'mmwcc::haar_unpack', 'mmwcc::depthwise_haar')
 

@@ -2,8 +2,8 @@
 
 No padded copy, no layout copy, no array of all coefficients. Patches are independent and their sums have one order, so
 results do not depend on the number of threads. Norms go through a map forwards, pack and unpack backwards: what was
-read or written last is still in the cache. Maps are asked for two lines ahead: processors foresee one line after another,
-not the lines of a patch, which lie a row of the map apart.
+read or written last is still in the cache. Maps are asked for two lines ahead: processors foresee one line after
+another, not the lines of a patch, which lie a row of the map apart.
 """
 from __future__ import annotations
 

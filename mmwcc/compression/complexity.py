@@ -47,6 +47,10 @@ def _int8_linear(inputs, outputs) -> Counter:
     return Counter(int8_linear=_per_output(outputs[0], inputs[1]))
 
 
+def _multiply_rows(inputs, outputs) -> Counter:
+    return Counter(linear=_per_output(outputs[0], inputs[1]))
+
+
 def _haar_pack(inputs, outputs) -> Counter:
     return Counter(haar=_transform(_shape(inputs[0])[1], inputs[1], inputs[3]))
 
@@ -68,6 +72,7 @@ def _depthwise_haar(inputs, outputs) -> Counter:
 HANDLERS: dict[str, Callable[[list, list], Counter]] = {
     'prim::PythonOp._QuantizedProduct': _quantized_product,
     'mmwcc::int8_linear': _int8_linear,
+    'mmwcc::multiply_rows': _multiply_rows,
     'mmwcc::haar_pack': _haar_pack,
     'mmwcc::haar_pack_int8': _haar_pack,
     'mmwcc::haar_shrink': _haar_shrink,

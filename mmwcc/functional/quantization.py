@@ -13,8 +13,6 @@ from torch import Tensor
 
 from mmwcc import kernels
 
-from .rows import is_faster_as_map, rows_as_map, rows_of_map
-
 __all__ = ['QuantizationSpec', 'normalization', 'quantize', 'quantized_conv2d', 'quantized_linear']
 
 
@@ -171,8 +169,8 @@ def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None) -> Ten
     Returns:
         Products, shape (B, k, O), in the autocast dtype where autocast is on.
     """
-    if is_faster_as_map(rows):
-        return rows_of_map(quantized_conv2d(rows_as_map(rows), weight, act=act, wgt=wgt))
+    if kernels.is_faster_as_map(rows):
+        return kernels.rows_of_map(quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt))
     return _product(rows, weight, None, act, wgt, None)
 
 

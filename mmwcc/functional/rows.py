@@ -1,27 +1,12 @@
 """The product between pack and unpack: rows of kept coefficients times a point-wise kernel."""
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-__all__ = ['is_faster_as_map', 'multiply_rows', 'rows_as_map', 'rows_of_map']
+from mmwcc import kernels
 
-
-def rows_as_map(rows: Tensor) -> Tensor:
-    """View rows, shape (B, k, C), as a channels_last map of one line, shape (B, C, 1, k)."""
-    return rows.transpose(1, 2).unsqueeze(2)
-
-
-def rows_of_map(x: Tensor) -> Tensor:
-    """View a map of one line, shape (B, C, 1, k), as rows, shape (B, k, C), the reverse of :func:`rows_as_map`."""
-    return x.squeeze(2).transpose(1, 2)
-
-
-def is_faster_as_map(rows: Tensor) -> bool:
-    """Tell whether to multiply rows as a convolution of a map of one line."""
-    # On the CPU a convolution runs in oneDNN, a product in the BLAS library that torch was built with: MKL, which on
-    # processors of AMD is less than half as fast (4096x256 times 256x1024, two Zen 5 cores: 5.2 against 11.5 ms).
-    return rows.device.type == 'cpu'
+__all__ = ['multiply_rows']
 
 
 def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
@@ -34,6 +19,7 @@ def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
     Returns:
         Products, shape (B, k, O), in the autocast dtype where autocast is on.
     """
-    if is_faster_as_map(rows):
-        return rows_of_map(F.conv2d(rows_as_map(rows), weight))
-    return F.linear(rows, weight.flatten(1))
+    training = torch.is_grad_enabled()  # or it may be: then the kernel is another one at the next call
+    if rows.device.type != 'cpu' or training or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling():
+        return kernels.plain_product(rows, weight)
+    return kernels.multiply_rows(rows, weight)

@@ -1,0 +1,103 @@
+"""Products of float32 rows with a kernel in oneDNN, which has a memory layout of its own for kernels.
+
+Turning a kernel to that layout takes a tenth of the product of a usual layer, so the result is kept for the next call,
+along with checksums of the values that it was made of. They are computed at every call, in a hundredth of the product:
+a kernel may change in ways that leave no trace in its tensor, through ``.data`` for one.
+"""
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..product import plain_product
+from .threads import fork, thread_count
+
+__all__ = ['multiply_rows']
+
+_KEPT = 1 << 28  # bytes of kernels that are kept, at most
+_PIECE, _CHECKSUMS = 1 << 14, 128  # values that a thread looks at at a time, and their checksums
+_FACTOR = np.uint32(0x9E3779B1)
+_prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = OrderedDict()  # by address and shape, used last at the end
+_jit = numba.njit(cache=True, nogil=True)
+
+
+@_jit
+def _check(values, sums):
+    """Compute checksums of 32-bit integers, every 128th value in one of them.
+
+    Each step is a bijection of the sum and of the value: no change of a single value goes unseen, and of more in one
+    sum, 1 in 2**32. The rotation lets high bits, like those of signs, act on low ones.
+    """
+    sums[:] = 0
+    whole = values.size // _CHECKSUMS * _CHECKSUMS
+    for first in range(0, whole, _CHECKSUMS):
+        for n in range(_CHECKSUMS):
+            mixed = (sums[n] ^ values[first + n]) * _FACTOR
+            sums[n] = (mixed << np.uint32(13)) | (mixed >> np.uint32(19))
+    for n in range(whole, values.size):
+        sums[n - whole] = (sums[n - whole] ^ values[n]) * _FACTOR
+
+
+@_jit
+def _check_pieces(begin, end, values, sums):
+    for piece in range(begin, end):
+        _check(values[piece * _PIECE:][:_PIECE], sums[piece])
+
+
+@_jit
+def _check_kernel(count, threads, *arguments):
+    fork(_check_pieces, count, threads, arguments)
+
+
+def _checksums(weight: Tensor) -> bytes:
+    values = weight.numpy().view(np.uint32).reshape(-1)
+    count = -(-values.size // _PIECE)
+    sums = np.empty((count, _CHECKSUMS), np.uint32)
+    _check_kernel(count, thread_count(count), values, sums)
+    return sums.tobytes()
+
+
+@lru_cache
+def _has_layout() -> bool:
+    """Tell whether oneDNN is there and multiplies by kernels in its own layout."""
+    rows, weight = torch.ones(32, 16), torch.arange(256.0).reshape(16, 16)
+    try:
+        y = _multiply(rows, torch.ops.mkldnn._reorder_linear_weight(weight))
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(y, rows @ weight.t())
+
+
+def _multiply(rows: Tensor, prepared: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(rows, prepared, None, 'none', [], '')
+
+
+def _prepare(weight: Tensor) -> Tensor:
+    """Return the kernel in oneDNN's layout."""
+    key, checksums = (weight.data_ptr(), *weight.shape), _checksums(weight)
+    known = _prepared.pop(key, None)
+    if known is None or known[0] != checksums:
+        _make_room(weight.nbytes)
+        known = checksums, torch.ops.mkldnn._reorder_linear_weight(weight)
+    _prepared[key] = known
+    return known[1]
+
+
+def _make_room(size: int) -> None:
+    """Forget the kernels that were used longest ago if ``size`` more bytes would be too many."""
+    excess = sum(4 * outputs * inputs for _, outputs, inputs in list(_prepared)) + size - _KEPT
+    while excess > 0 and _prepared:
+        (_, outputs, inputs), _ = _prepared.popitem(last=False)
+        excess -= 4 * outputs * inputs
+
+
+def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
+    """Compute :func:`mmwcc.kernels.multiply_rows` of float32 rows."""
+    if not _has_layout():
+        return plain_product(rows, weight)
+    return _multiply(rows.detach(), _prepare(weight.detach().flatten(1).contiguous()))
