@@ -125,5 +125,6 @@ def layer_map(content: dict) -> str:
 
 
 TABLES = dict(wcc_layer=wcc_layer, wcc_layer_system=wcc_layer, authors=authors, authors_system=authors,
-              wcc_block=wcc_block, haar=haar, training_step=training_step, end_to_end=end_to_end, layer_map=layer_map)
+              wcc_block=wcc_block, haar=haar, training_step=training_step, end_to_end=end_to_end,
+              end_to_end_system=end_to_end, layer_map=layer_map)
 """By benchmark, what turns its JSON into Markdown."""
