@@ -1,8 +1,8 @@
 """Products of float32 rows with a kernel in oneDNN, which has a memory layout of its own for kernels.
 
 Turning a kernel to that layout takes a tenth of the product of a usual layer, so the result is kept for the next call,
-along with checksums of the values that it was made of. They are computed at every call, in a hundredth of the product:
-a kernel may change in ways that leave no trace in its tensor, through ``.data`` for one.
+along with checksums of the values that it was made of. They are computed at every call, in a third of that time: a
+kernel may change in ways that leave no trace in its tensor, through ``.data`` for one.
 """
 from __future__ import annotations
 
