@@ -125,26 +125,32 @@ def _fake_unpack(rows, slot, bias, height, width, levels, channels_last, residua
 
 
 # Both gradients need the kept positions only, so they save one byte a position, not the four of the slot map.
-def _save_pack(ctx, inputs, output):
-    x, slot, _, levels = inputs
+def _save_positions(ctx, x, slot, levels):
     ctx.save_for_backward(slot >= 0)
     ctx.shape = (*x.shape[2:], levels, is_channels_last(x))
 
 
-def _pack_backward(ctx, grad):
+def _gradient_of_map(ctx, grad):
     keep, = ctx.saved_tensors
-    return haar_unpack(grad, slot_of(keep), None, *ctx.shape), None, None, None
+    return haar_unpack(grad, slot_of(keep), None, *ctx.shape)
+
+
+def _save_pack(ctx, inputs, output):
+    x, slot, _, levels = inputs
+    _save_positions(ctx, x, slot, levels)
+
+
+def _pack_backward(ctx, grad):
+    return _gradient_of_map(ctx, grad), None, None, None
 
 
 def _save_shrink(ctx, inputs, output):
     x, _, levels = inputs
-    ctx.save_for_backward(output[1] >= 0)
-    ctx.shape = (*x.shape[2:], levels, is_channels_last(x))
+    _save_positions(ctx, x, output[1], levels)
 
 
 def _shrink_backward(ctx, grad, _):
-    keep, = ctx.saved_tensors
-    return haar_unpack(grad, slot_of(keep), None, *ctx.shape), None, None
+    return _gradient_of_map(ctx, grad), None, None
 
 
 def _save_unpack(ctx, inputs, output):

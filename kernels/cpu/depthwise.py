@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..layout import padded_size
-from .memory import as_map, empty
+from .memory import as_map, empty, values_of
 from .patch import split_cell
 from .rounding import round_row
 from .simd import LANES, address, clamp, first_lanes, hold, load, only, splat, store, total
@@ -279,9 +279,9 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     count = batch * (padded_height >> levels) * -(-padded_width // (length << levels))
     positions = padded_height * padded_width
     y, norms = empty((batch, positions, channels)), empty((batch, positions))
-    _depthwise_kernel(count, thread_count(count), x.detach().as_strided((x.numel(), ), (1, )).numpy(), channels_last,
-                      tuple(x.shape), kernel.flatten().numpy(), (0, ) * size, (0, ) * dilation, levels, bounds, length,
-                      block, y.flatten().numpy(), norms.flatten().numpy())
+    _depthwise_kernel(count, thread_count(count), values_of(x), channels_last, tuple(x.shape), kernel.flatten().numpy(),
+                      (0, ) * size, (0, ) * dilation, levels, bounds, length, block, y.flatten().numpy(),
+                      norms.flatten().numpy())
     return y, norms
 
 

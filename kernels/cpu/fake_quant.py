@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import empty_like
+from .memory import empty_like, values_of
 from .threads import fork, thread_count
 
 __all__ = ['fake_quant', 'fake_quant_backward']
@@ -52,11 +52,6 @@ def _gradient_kernel(count, threads, *arguments):
     fork(_gradient_chunks, count, threads, arguments)
 
 
-def _flat(x: Tensor) -> np.ndarray:
-    """View a dense tensor as the array of its values in the order of memory."""
-    return x.as_strided((x.numel(), ), (1, )).numpy()
-
-
 def _dense(x: Tensor) -> Tensor:
     return x.detach() if torch.ops.aten.is_non_overlapping_and_dense(x) else empty_like(x).copy_(x)
 
@@ -72,7 +67,7 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
     """Compute :func:`mmwcc.kernels.fake_quant` of float32 values."""
     x = _dense(x)
     y, count = empty_like(x), -(-x.numel() // _CHUNK)
-    _round_kernel(count, thread_count(count), _flat(x), *_grid(clip_alpha, signed, bits, symmetric), _flat(y))
+    _round_kernel(count, thread_count(count), values_of(x), *_grid(clip_alpha, signed, bits, symmetric), values_of(y))
     return y
 
 
@@ -86,7 +81,7 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     step, low, high = _grid(clip_alpha, signed, bits, symmetric)
     grad_x, count = empty_like(x), -(-x.numel() // _CHUNK)
     sums = np.empty(count, np.float32)
-    _gradient_kernel(count, thread_count(count), _flat(grad), _flat(x), step, low, high, clip_gradient, _flat(grad_x),
-                     sums)
+    _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), step, low, high, clip_gradient,
+                     values_of(grad_x), sums)
     total = sums.sum(dtype=np.float64) / high * alpha_scale
     return grad_x if clip_gradient else passed, torch.full_like(clip_alpha, total)

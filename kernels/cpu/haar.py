@@ -16,8 +16,9 @@ from ..layout import position_count
 from .bands import band_norms, band_pack, band_shrink, band_unpack
 from .memory import address_of, as_map, empty
 from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
+from .plane import put_finished
 from .select import select_kernel
-from .simd import LANES, address, clamp, first_lanes, hold, load, scratch, splat, store
+from .simd import LANES, address, first_lanes, hold, load, scratch
 from .threads import fork, thread_count
 
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
@@ -101,28 +102,21 @@ def _shrink_kernel(count, threads, x, shape, levels, block, norms, k, slot, grid
 
 
 @_jit
-def _finish_some(y, at, has_residual, residual, low, high, mask):
-    value = load(y, at, mask)
-    if has_residual:
-        value = value + load(residual, at, mask)
-    store(y, at, clamp(value, splat(low), splat(high)), mask)
-
-
-@_jit
-def _finish(y, at, has_residual, residual, low, high, count):
+def _finish(y, at, count, finish, residual):
     """Add the residual to values of the map and clamp them; NaN stays."""
     at, count = _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
-        _finish_some(y, at + n, has_residual, residual, low, high, None)
+        put_finished(y, at + n, load(y, at + n, None), None, finish, residual)
     if whole < count:
-        _finish_some(y, at + whole, has_residual, residual, low, high, first_lanes(count - whole))
+        mask = first_lanes(count - whole)
+        put_finished(y, at + whole, load(y, at + whole, mask), mask, finish, residual)
 
 
 @_jit
 def _unpack_strips(begin, end, y, shape, levels, block, packed, k, slot, bias, finish, residual):
     _, channels, height, width = shape
-    has_residual, bounded, streamed, lowest, highest = finish
+    has_residual, bounded, streamed, _, _ = finish
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size, flat_slot = slot.shape[1], k * channels, slot.reshape(-1)
     pixels, zeros = scratch(side * length * block), np.zeros(block, np.float32)
@@ -148,7 +142,7 @@ def _unpack_strips(begin, end, y, shape, levels, block, packed, k, slot, bias, f
                 for i in range(rows):
                     for j in range(cols):
                         at = ((image * height + top + i) * width + left + j) * channels + first
-                        _finish(y, at, has_residual, residual, lowest, highest, count)
+                        _finish(y, at, count, finish, residual)
     hold((pixels, zeros, one, other))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['address_of', 'as_map', 'empty', 'empty_like']
+__all__ = ['address_of', 'as_map', 'empty', 'empty_like', 'values_of']
 
 _LINE = 64  # bytes of a cache line
 _LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is handed on
@@ -66,6 +66,11 @@ def as_map(x: Tensor) -> tuple[Tensor, bool]:
     if x.is_contiguous() and x.shape[1] > 1:
         return x, False
     return x.contiguous(memory_format=torch.channels_last), True
+
+
+def values_of(x: Tensor) -> np.ndarray:
+    """View a tensor without gaps in memory as the array of its values, in the order of memory."""
+    return x.detach().as_strided((x.numel(), ), (1, )).numpy()
 
 
 def address_of(x: Tensor) -> np.uintp:

@@ -19,7 +19,7 @@ from .patch import merge_cell, split_cell
 from .simd import LANES, clamp, first_lanes, load, splat, store, stream
 from .tiles import evens, left_zip, odds, prefetch, prefetch_to_write, right_zip
 
-__all__ = ['PIECE', 'band_layout', 'merge_plane', 'pieces_of', 'split_plane']
+__all__ = ['PIECE', 'band_layout', 'merge_plane', 'pieces_of', 'put_finished', 'split_plane']
 
 PIECE = 2 * LANES  # pixels of a line that are transformed at a time: the even and the odd ones fill a vector each
 _ALL, _WHOLE = (None, None, None, None), (LANES, LANES, LANES, LANES)  # masks of four vectors, and values inside
@@ -135,7 +135,7 @@ def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, s
 
 
 @_jit
-def _finish(y, at, value, mask, finish, residual):
+def put_finished(y, at, value, mask, finish, residual):
     """Add the residual to a vector of pixels, clamp it and write it."""
     has_residual, bounded, streamed, lowest, highest = finish
     if has_residual:
@@ -152,10 +152,10 @@ def _finish(y, at, value, mask, finish, residual):
 def _put(y, at, value, inside, finish, residual):
     """Finish the first ``inside`` pixels of a vector. Streamed maps have whole vectors only."""
     if inside == LANES:
-        _finish(y, at, value, None, finish, residual)
+        put_finished(y, at, value, None, finish, residual)
     elif inside > 0:
         has_residual, bounded, _, lowest, highest = finish
-        _finish(y, at, value, first_lanes(inside), (has_residual, bounded, False, lowest, highest), residual)
+        put_finished(y, at, value, first_lanes(inside), (has_residual, bounded, False, lowest, highest), residual)
 
 
 @_jit

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mmwcc.kernels import padded_size
+from mmwcc.kernels import position_count
 
 from .probe import run_on_zeros
 
@@ -56,7 +56,7 @@ class SpeedTable:
             keep_ratio: Fraction of wavelet positions kept.
             levels: Depth of the transform. Defaults to 3.
         """
-        padded = padded_size(size[0], levels) * padded_size(size[1], levels)
+        padded = position_count(*size, levels)
         total = 0.0
         brackets = [_bracket(axis, value) for axis, value in
                     zip(self._axes, (channels, out, padded, keep_ratio), strict=True)]

@@ -49,9 +49,9 @@ def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
     return kernels.fold(running, details[::-1])
 
 
-def _coarse_slot(batch: int, k: int, height: int, width: int, levels: int, device: torch.device) -> Tensor:
-    rank = kernels.coarse_rank(kernels.padded_size(height, levels), kernels.padded_size(width, levels), levels, device)
-    return kernels.slot_of((rank < k).expand(batch, -1))
+def _coarse_slot(x: Tensor, k: int, levels: int) -> Tensor:
+    height, width = (kernels.padded_size(size, levels) for size in x.shape[2:])
+    return kernels.slot_of((kernels.coarse_rank(height, width, levels, x.device) < k).expand(x.shape[0], -1))
 
 
 def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar',
@@ -75,16 +75,14 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
     batch, channels, height, width = x.shape
     positions = kernels.position_count(height, width, levels)
     k = kept_positions(positions, keep_ratio)
-    if selection == 'energy':
-        if wavelet == 'haar':
-            return kernels.haar_shrink(x, k, levels)
-        coefficients = _coefficients(x, wavelet, levels)
-        slot = kernels.select(coefficients.detach().square().sum(-1), k)
-    else:
-        slot = _coarse_slot(batch, k, height, width, levels, x.device)
-        if wavelet == 'haar':
-            return kernels.haar_pack(x, slot, k, levels), slot
-        coefficients = _coefficients(x, wavelet, levels)
+    if wavelet == 'haar' and selection == 'energy':
+        return kernels.haar_shrink(x, k, levels)
+    if wavelet == 'haar':
+        slot = _coarse_slot(x, k, levels)
+        return kernels.haar_pack(x, slot, k, levels), slot
+    coefficients = _coefficients(x, wavelet, levels)
+    slot = (kernels.select(coefficients.detach().square().sum(-1), k) if selection == 'energy' else
+            _coarse_slot(x, k, levels))
     index = torch.where(slot >= 0, 0, 1).argsort(dim=1, stable=True)[:, :k]
     index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
     rows = coefficients.flatten(0, 1).index_select(0, index.flatten().int())  # saved for backward: half of int64
@@ -108,11 +106,10 @@ def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = '
     if wavelet != 'haar':
         rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
         return kernels.quantize_int8(rows.transpose(1, 2).unsqueeze(3), step, low, high), slot
-    batch, _, height, width = x.shape
-    k = kept_positions(kernels.position_count(height, width, levels), keep_ratio)
+    k = kept_positions(kernels.position_count(*x.shape[2:], levels), keep_ratio)
     if selection == 'energy':
         return kernels.haar_shrink_int8(x, k, levels, step, low, high)
-    slot = _coarse_slot(batch, k, height, width, levels, x.device)
+    slot = _coarse_slot(x, k, levels)
     return kernels.haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 

@@ -118,8 +118,9 @@ def test_haar_kernels_take_maps_in_neither_layout(view):
 
 @pytest.mark.parametrize('norms', [
     torch.rand(3, 1000), torch.zeros(2, 64), torch.randint(0, 3, (4, 777)).float(), torch.rand(2, 500) * 1e-40,
-    torch.tensor([[float('nan'), 1, float('inf'), 2, -float('nan'), 0., -0.]])
-], ids=['random', 'zeros', 'many ties', 'subnormal', 'not finite'])
+    torch.tensor([[float('nan'), 1, float('inf'), 2, -float('nan'), 0., -0.]]),
+    torch.rand(2, 13001), torch.randint(0, 3, (2, 13001)).float(), torch.zeros(1, 8193)
+], ids=['random', 'zeros', 'many ties', 'subnormal', 'not finite', 'pieces', 'ties in all pieces', 'zeros in pieces'])
 def test_selection_equals_the_reference(norms):
     positions = norms.shape[1]
     for k in {1, 2, positions // 2, positions - 1, positions}:

@@ -27,7 +27,7 @@ def _arguments(shape, size, dilation, levels, bounds, layout=torch.contiguous_fo
 def _slow(x, weight, bias, levels, dilation, low, high):
     y = F.conv2d(x, weight, bias, 1, dilation * (weight.shape[-1] // 2), dilation, x.shape[1])
     y = y if low is None and high is None else y.clamp(low, high)
-    positions = kernels.padded_size(x.shape[2], levels) * kernels.padded_size(x.shape[3], levels)
+    positions = kernels.position_count(*x.shape[2:], levels)
     everything = torch.arange(positions, dtype=torch.int32).expand(x.shape[0], positions)
     return kernels.haar_pack(y, everything, positions, levels), kernels.haar_norms(y, levels)
 

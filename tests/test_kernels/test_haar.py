@@ -4,19 +4,19 @@ import torch
 from reference import Transform, relative_error, to_numpy
 from torch.library import opcheck
 
-from mmwcc.kernels import haar_norms, haar_pack, haar_shrink, haar_unpack, padded_size, select
+from mmwcc.kernels import haar_norms, haar_pack, haar_shrink, haar_unpack, position_count, select
 
 SIZES = [(1, 1), (1, 9), (10, 1), (8, 8), (7, 5), (16, 24), (17, 15)]
 LEVELS = [1, 2, 3, 4]
 
 
 def keep_all(x, levels):
-    positions = padded_size(x.shape[2], levels) * padded_size(x.shape[3], levels)
+    positions = position_count(*x.shape[2:], levels)
     return torch.arange(positions, dtype=torch.int32).repeat(x.shape[0], 1), positions
 
 
 def random_slot(batch, height, width, levels, k, seed=0):
-    positions = padded_size(height, levels) * padded_size(width, levels)
+    positions = position_count(height, width, levels)
     return select(torch.rand(batch, positions, generator=torch.Generator().manual_seed(seed)), k), positions
 
 
@@ -72,7 +72,7 @@ def test_energy_is_preserved(height, width):
 @pytest.mark.parametrize('height, width', SIZES)
 @pytest.mark.parametrize('levels', LEVELS)
 def test_pack_and_unpack_are_adjoint(height, width, levels):
-    positions = padded_size(height, levels) * padded_size(width, levels)
+    positions = position_count(height, width, levels)
     k = max(1, positions // 3)
     slot, _ = random_slot(2, height, width, levels, k)
     x = torch.randn(2, 3, height, width, dtype=torch.float64)

@@ -60,7 +60,7 @@ def error(got, expected):
 
 
 def random_slot(batch, height, width, levels, k):
-    positions = kernels.padded_size(height, levels) * kernels.padded_size(width, levels)
+    positions = kernels.position_count(height, width, levels)
     return REFERENCE['select']._select(torch.rand(batch, positions).to(DEVICE), min(k, positions)), min(k, positions)
 
 

@@ -35,7 +35,7 @@ def coefficients_of(x: Tensor) -> Tensor:
 
 def gate_kernels(x: Tensor) -> Tensor:
     """Stop unless the kernels transform as PyWavelets does; return the slots of all positions."""
-    positions = kernels.padded_size(x.shape[2], LEVELS) * kernels.padded_size(x.shape[3], LEVELS)
+    positions = kernels.position_count(*x.shape[2:], LEVELS)
     everything = kernels.slot_of(torch.ones(1, positions, dtype=torch.bool))
     expected = coefficients_of(x)
     rows = kernels.haar_pack(x, everything, positions, LEVELS)
