@@ -18,7 +18,7 @@ def grid(dtype: torch.dtype, clip_alpha: Tensor, signed: Tensor, bits: int,
     positive = 2**(bits - 1) - 1
     high = torch.where(signed.bool(), positive, 2**bits - 1).to(dtype)
     low = torch.where(signed.bool(), -positive if symmetric else -positive - 1, 0).to(dtype)
-    return clip_alpha.to(dtype).clamp_min(_SMALLEST_CLIP) / high, low, high
+    return clip_alpha.reshape(()).to(dtype).clamp_min(_SMALLEST_CLIP) / high, low, high
 
 
 def _fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,

@@ -15,6 +15,7 @@ repairs:
    ``HistoryBuffer`` with its four statistics, and NumPy arrays and scalars of numbers.
 5. ``mmengine.analysis``, and with it ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the
    OpenMMLab projects, count mmwcc's operators, which they would take for nothing.
+6. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
 """
 from __future__ import annotations
 
@@ -165,6 +166,26 @@ _TRANSFORMS = ('mmwcc::haar_pack', 'mmwcc::haar_pack_int8', 'mmwcc::haar_shrink'
                'mmwcc::haar_unpack', 'mmwcc::depthwise_haar')
 
 
+def _upgrade_optimizer_state(optimizer_wrapper) -> None:
+    """Change ``mmengine.optim.optimizer.optimizer_wrapper``: let optimizers load what 0.1 saved."""
+    wrapper = optimizer_wrapper.OptimWrapper
+    construct = wrapper.__init__
+    if hasattr(construct, '__wrapped__'):
+        return
+
+    @functools.wraps(construct)
+    def construct_and_upgrade(self, *args, **kwargs) -> None:
+        construct(self, *args, **kwargs)
+        if hasattr(self.optimizer, 'register_load_state_dict_pre_hook'):
+            self.optimizer.register_load_state_dict_pre_hook(_upgraded)
+
+    wrapper.__init__ = construct_and_upgrade
+
+
+def _upgraded(optimizer, state_dict: dict) -> dict:
+    return importlib.import_module('mmwcc.quantizers').upgrade_optimizer_state(optimizer, state_dict)
+
+
 def _version(module) -> tuple[int, int]:
     major, minor = str(module.__version__).split('.')[:2]
     return int(major), int(minor)
@@ -208,6 +229,7 @@ _CHANGES = {
     'mmengine.logging.history_buffer': _allow_checkpoint_classes,
     'mmengine.runner.checkpoint': _register_safetensors,
     'mmengine.analysis.complexity_analysis': _count_operators,
+    'mmengine.optim.optimizer.optimizer_wrapper': _upgrade_optimizer_state,
     'torch.serialization': _allow_checkpoint_classes,
 }
 

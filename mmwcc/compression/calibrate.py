@@ -6,10 +6,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.quantizers import UniformQuantizer
+from mmwcc.quantizers import UniformQuantizer, settle
 from mmwcc.quantizers.calibration import CALIBRATIONS
 
 from .convert import compressed_layers
@@ -110,26 +110,24 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = 
         3.0
     """
     _check(method, percentile)
-    quantizers = {name: (quantizer, weight) for name, (quantizer, weight) in _quantizers(model).items()
-                  if again or not quantizer.initialized}
+    quantizers = {name: quantizer for name, quantizer in _quantizers(model).items()
+                  if again or not quantizer.is_settled}
     if not quantizers:
         return CalibrationReport(0, (), ())
     count = 0
     with ExitStack() as stack:
         stack.enter_context(undisturbed(model))
-        for quantizer, weight in quantizers.values():
+        for quantizer in quantizers.values():
             stack.enter_context(_choosing(quantizer, method, percentile))
-            if weight is None:
-                stack.enter_context(learning(quantizer))
-            else:
-                quantizer.calibrate(weight)
+            stack.enter_context(learning(quantizer))
         for batch in batches:
             forward(model, batch)
             count += 1
+        settle(model)
     if not count:
         raise ValueError('calibrate: batches must hold at least one batch, got none. Give a data loader that is not '
                          'used up.')
-    done = {name: bool(quantizer.initialized) for name, (quantizer, _) in quantizers.items()}
+    done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
     return CalibrationReport(count, tuple(name for name, learned in done.items() if learned),
                              tuple(name for name, learned in done.items() if not learned))
 
@@ -143,9 +141,9 @@ def _check(method: str | None, percentile: float | None) -> None:
                          'in a thousand.')
 
 
-def _quantizers(model: nn.Module) -> dict[str, tuple[UniformQuantizer, Tensor | None]]:
-    """Return the quantizers that are on, each with the weight it quantizes or None for activations."""
-    found = {f'{name}.{role}': (getattr(layer, role), layer.weight if role == 'weight_quant' else None)
+def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
+    """Return the quantizers that are on, by name."""
+    found = {f'{name}.{role}': getattr(layer, role)
              for name, layer in compressed_layers(model).items() for role in ('weight_quant', 'act_quant')
              if isinstance(getattr(layer, role, None), UniformQuantizer) and getattr(layer, role).bits != 32}
     if not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import MODELS
 
 from .config import WAVELET_TYPE, CompressionConfig
@@ -113,6 +114,7 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         report.append(describe_layer(name, layer, before, reason))
     if config.integer:
         report = integer_skeleton(model, report)
+    settle_after_forward(model)
     lean = [] if config.lean_activations is None else lean_activations(model, **config.lean_activations)
     if verbose:
         announce(f'Compressed {type(model).__name__}:\n{report}')

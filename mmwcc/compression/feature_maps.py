@@ -85,7 +85,7 @@ def equal_cost_bits(keep_ratio: float, bits: int = 8) -> int:
 
 def _rounded(x: Tensor, bits: int, signed: bool) -> Tensor:
     """Round ``x`` to the uniform grid of least squared error."""
-    magnitudes = measure(x, reduce=False)
+    magnitudes = measure(x)
     levels = 2**(bits - 1) - 1 if signed else 2**bits - 1
     clip = x.new_tensor(choose_clip(magnitudes, 'mse', levels, percentile=100.0))
     return quantize(x, clip, torch.tensor(signed, device=x.device), QuantizationSpec(bits))
@@ -122,7 +122,7 @@ def quantize_map(x: Tensor, bits: int) -> Tensor:
         return _rounded(x, bits, signed)
     if signed:
         return torch.where(x < 0, -1.0, 1.0) * x.abs().mean()
-    clip = choose_clip(measure(x, reduce=False), 'mse', 1, percentile=100.0)
+    clip = choose_clip(measure(x), 'mse', 1, percentile=100.0)
     return torch.where(x > clip / 2, clip, 0.0)
 
 

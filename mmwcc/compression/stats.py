@@ -95,11 +95,11 @@ class LayerStats:
         return kept
 
     def _add_quantizer(self, role: str, quantizer: UniformQuantizer | None, values: Tensor) -> None:
-        if quantizer is None or quantizer.bits == 32 or not quantizer.initialized:
+        if quantizer is None or quantizer.bits == 32 or not quantizer.is_settled:
             return
         values = quantizer.prepare(values.detach()).float()
         spec = quantizer.spec(values)._replace(normalize='')  # what prepare has done already
-        clip = quantizer.clip_alpha.detach().float()
+        clip = quantizer.clip_alpha.detach().float().reshape(())
         _, low, high = grid(values.dtype, clip, quantizer.signed, spec.bits, spec.symmetric)
         outside = (values > clip) | (values < low / high * clip)
         noise = quantize(values, clip, quantizer.signed, spec) - values

@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmwcc.functional import kept_positions
-from mmwcc.functional.quantization import quantize
 from mmwcc.kernels import coarse_rank, padded_size
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.layers.integer_conv import act_grid, integer_weight
@@ -68,12 +67,10 @@ class _Folded(nn.Module):
         if conv.act_quant is not None and conv.act_quant.bits != 32:
             self.act_quant = _Quantize(conv.act_quant, qdq and is_integer(conv.act_quant))
         if qdq and is_integer(conv.weight_quant):
-            levels, step = integer_weight(type(conv).__name__, conv.weight_quant, conv.weight)
+            levels, step = integer_weight(type(conv).__name__, conv)
             levels, scale = _positive(levels, step * scale)
         else:
-            levels = conv.weight
-            if conv.weight_quant is not None:
-                levels = quantize(levels, *conv.weight_quant.arguments(levels))
+            levels = conv.rounded_weight()
             levels, scale = levels.flatten(1) * scale.to(levels.dtype).unsqueeze(1), None
         weight = self._arrange(levels.reshape(conv.weight.shape))
         self.register_buffer('weight', weight.contiguous())

@@ -4,11 +4,12 @@ from .quantization import QuantizationSpec, quantize, quantized_conv2d, quantize
 from .resize import resize_bicubic
 from .rows import multiply_rows
 from .shrinkage import SELECTIONS, WAVELETS, kept_positions, pack, pack_int8, unpack
+from .tracing import one_call
 from .wavelet_compressed_conv import wavelet_compressed_conv2d
 from .wavelets import wavedec2, waverec2
 
 __all__ = [
-    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'dfwt', 'inverse_dfwt', 'kept_positions', 'multiply_rows', 'pack',
-    'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2',
+    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'dfwt', 'inverse_dfwt', 'kept_positions', 'multiply_rows',
+    'one_call', 'pack', 'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2',
     'wavelet_compressed_conv2d', 'waverec2'
 ]

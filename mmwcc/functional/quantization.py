@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmwcc import kernels
 
@@ -76,9 +77,11 @@ class _Quantize(torch.autograd.Function):
     def forward(ctx, x, clip_alpha, signed, spec):
         ctx.save_for_backward(x, clip_alpha, signed)
         ctx.spec = spec
-        return _forward(x, clip_alpha, signed, spec).view_as(x)
+        y = _forward(x, clip_alpha, signed, spec)
+        return y.clone() if y is x else y  # never a view, on which nothing may be written in place
 
     @staticmethod
+    @once_differentiable  # straight-through estimates have no second derivative worth the name
     def backward(ctx, grad):
         return *_backward(grad, *ctx.saved_tensors, ctx.spec), None, None
 
@@ -93,11 +96,16 @@ def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSp
         spec: The grid.
 
     Returns:
-        Rounded values, shape of ``x``; ``x`` itself at 32 bits.
+        Rounded values, shape of ``x``; ``x`` itself at 32 bits where no gradient is recorded.
+
+    Raises:
+        RuntimeError: When its gradient is differentiated again.
 
     Reference:
         Finder et al., NeurIPS 2022, equations (1) and (2).
     """
+    if spec.bits == 32 and not torch.is_grad_enabled():
+        return x
     return _Quantize.apply(x, clip_alpha, signed, spec)
 
 
@@ -105,26 +113,27 @@ class _QuantizedProduct(torch.autograd.Function):
     """``product(quantize(x), quantize(weight))`` for a linear map of rows or a convolution of maps."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, act, wgt, conv, dtype):
-        ctx.save_for_backward(x, weight, act_alpha, act_signed, weight_alpha, weight_signed)
+    def forward(ctx, x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, scale, act, wgt, conv, dtype):
+        ctx.save_for_backward(x, weight, act_alpha, act_signed, weight_alpha, weight_signed, scale)
         ctx.static = act, wgt, conv, dtype
         ctx.bias = None if bias is None else bias.dtype
         with torch.autocast(x.device.type, enabled=False):
             left = _forward(x, act_alpha, act_signed, act).to(dtype)
-            right = _forward(weight, weight_alpha, weight_signed, wgt).to(dtype)
+            right = _scaled(_forward(weight, weight_alpha, weight_signed, wgt), scale).to(dtype)
             if conv is None:
                 return F.linear(left, right.flatten(1))
             return F.conv2d(left, right, None if bias is None else bias.to(dtype), *conv)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
-        x, weight, act_alpha, act_signed, weight_alpha, weight_signed = ctx.saved_tensors
+        x, weight, act_alpha, act_signed, weight_alpha, weight_signed, scale = ctx.saved_tensors
         act, wgt, conv, dtype = ctx.static
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         need_x = need_x or ctx.needs_input_grad[3]
         need_weight = need_weight or ctx.needs_input_grad[5]
         left = _forward(x, act_alpha, act_signed, act).to(dtype)
-        right = _forward(weight, weight_alpha, weight_signed, wgt).to(dtype)
+        right = _scaled(_forward(weight, weight_alpha, weight_signed, wgt), scale).to(dtype)
         grad_x = grad_weight = grad_bias = grad_act_alpha = grad_weight_alpha = None
         if conv is None:
             if need_x:
@@ -140,24 +149,30 @@ class _QuantizedProduct(torch.autograd.Function):
             grad_x, grad_act_alpha = _backward(grad_x.to(x.dtype), x, act_alpha, act_signed, act)
         if need_weight:
             grad_weight, grad_weight_alpha = _backward(
-                grad_weight.to(weight.dtype), weight, weight_alpha, weight_signed, wgt)
+                _scaled(grad_weight.to(weight.dtype), scale), weight, weight_alpha, weight_signed, wgt)
         if need_bias:
             grad_bias = grad_bias.to(ctx.bias)
-        return (grad_x, grad_weight, grad_bias, grad_act_alpha, None, grad_weight_alpha, None, None, None, None, None)
+        return (grad_x, grad_weight, grad_bias, grad_act_alpha, None, grad_weight_alpha, None, None, None, None, None,
+                None)
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, conv) -> Tensor:
+def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+    """Multiply each output channel of a kernel by its scale."""
+    return weight if scale is None else weight * scale.to(weight.dtype).reshape(-1, 1, 1, 1)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, conv) -> Tensor:
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     if x.dtype == torch.float64:
         dtype = x.dtype
     act_alpha, act_signed, act_spec = act or (None, None, OFF)
     weight_alpha, weight_signed, weight_spec = wgt or (None, None, OFF)
-    return _QuantizedProduct.apply(x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, act_spec,
-                                   weight_spec, conv, dtype)
+    return _QuantizedProduct.apply(x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, scale,
+                                   act_spec, weight_spec, conv, dtype)
 
 
-def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None) -> Tensor:
+def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale: Tensor | None = None) -> Tensor:
     """Multiply rows by a point-wise kernel, both quantized; autograd saves the unquantized rows only.
 
     Args:
@@ -165,17 +180,18 @@ def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None) -> Ten
         weight: Point-wise kernel, shape (O, C, 1, 1).
         act: ``(clip_alpha, signed, spec)`` of the rows' quantizer, or None to leave them. Defaults to None.
         wgt: The same for the weight. Defaults to None.
+        scale: Factor on each output channel of the rounded weight, shape (O,). Defaults to None.
 
     Returns:
         Products, shape (B, k, O), in the autocast dtype where autocast is on.
     """
     if kernels.is_faster_as_map(rows):
-        return kernels.rows_of_map(quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt))
-    return _product(rows, weight, None, act, wgt, None)
+        return kernels.rows_of_map(quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt, scale=scale))
+    return _product(rows, weight, None, act, wgt, scale, None)
 
 
 def quantized_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=(1, 1), padding=(0, 0),
-                     dilation=(1, 1), groups: int = 1, *, act=None, wgt=None) -> Tensor:
+                     dilation=(1, 1), groups: int = 1, *, act=None, wgt=None, scale: Tensor | None = None) -> Tensor:
     """Convolve a map with a kernel, both quantized; autograd saves the unquantized map only.
 
     Args:
@@ -188,8 +204,9 @@ def quantized_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stri
         groups: Number of groups. Defaults to 1.
         act: ``(clip_alpha, signed, spec)`` of the map's quantizer, or None to leave it. Defaults to None.
         wgt: The same for the weight. Defaults to None.
+        scale: Factor on each output channel of the rounded weight, shape (O,). Defaults to None.
 
     Returns:
         Feature map, shape (B, O, H', W').
     """
-    return _product(x, weight, bias, act, wgt, (stride, padding, dilation, groups))
+    return _product(x, weight, bias, act, wgt, scale, (stride, padding, dilation, groups))

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import dfwt, inverse_dfwt
+from mmwcc.functional import dfwt, inverse_dfwt, one_call
 from mmwcc.registry import MODELS
 
 __all__ = ['DepthwiseFastWaveletTransform', 'check_kappa', 'deepest_kappa']
@@ -71,6 +71,7 @@ class DepthwiseFastWaveletTransform(nn.Module):
         check_kappa(type(self).__name__, 'kappa', kappa)
         self.kappa, self.orthonormal = kappa, orthonormal
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         """Return the transformed map as one tensor."""
         pieces = self.pieces(x if x.dim() == 4 else x.unsqueeze(0))

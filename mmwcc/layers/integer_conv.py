@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from mmwcc import kernels
-from mmwcc.functional import pack_int8, quantize, unpack
+from mmwcc.functional import one_call, pack_int8, quantize, unpack
 from mmwcc.functional.quantization import normalization
 from mmwcc.functional.wavelet_compressed_conv import check_compression
 from mmwcc.kernels.fake_quant import grid
@@ -35,27 +35,51 @@ def integer_obstacle(layer: nn.Module) -> str:
     return ''
 
 
+def unlearned_parts(layer: nn.Module) -> list[str]:
+    """Return which quantizers of a layer have not learned a clip that its values need.
+
+    Zeros accept any clip, so that weights of zeros, and inputs that never were anything else, need none.
+    """
+    needed = dict(weight_quant=bool(layer.weight.any()), act_quant=not _met_zeros_alone(layer.act_quant))
+    return [role for role, quantizer in (('weight_quant', layer.weight_quant), ('act_quant', layer.act_quant))
+            if quantizer is not None and quantizer.bits != 32 and needed[role] and not quantizer.is_settled]
+
+
+def _met_zeros_alone(quantizer: UniformQuantizer | None) -> bool:
+    return quantizer is not None and quantizer.met_zeros_alone
+
+
 def act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
-    """Return step, lowest and highest level of an initialized activation quantizer."""
-    clip, signed, spec = quantizer.arguments(torch.zeros(1))
-    step, low, high = grid(torch.float32, clip.detach().float(), signed, spec.bits, spec.symmetric)
+    """Return step, lowest and highest level of an activation quantizer."""
+    spec = quantizer.spec(torch.zeros(1))
+    step, low, high = grid(torch.float32, quantizer.clip_alpha.detach(), quantizer.signed, spec.bits, spec.symmetric)
     return step.reshape(()), int(low), int(high)
 
 
-def integer_weight(owner: str, quantizer: UniformQuantizer, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 levels (O, C) and the step of each output channel (O,) of an initialized weight quantizer."""
-    weight = weight.detach().float()
-    clip, signed, spec = quantizer.arguments(weight)
-    clip = clip.detach().float()
-    step = grid(torch.float32, clip, signed, spec.bits, spec.symmetric)[0].double()
+def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return int8 levels (O, C) of the weight of a quantized layer, and the step of each output channel (O,), float64.
+
+    Args:
+        owner: Name of the class that the error speaks for.
+        layer: A layer whose weight has a quantizer.
+
+    Raises:
+        ValueError: If a weight is NaN.
+    """
+    weight, quantizer = layer.weight.detach().float(), layer.weight_quant
+    spec, clip = quantizer.spec(weight), quantizer.clip_alpha.detach().float()
+    step = grid(torch.float32, clip, quantizer.signed, spec.bits, spec.symmetric)[0].double()
     if spec.normalize == 'rescale':
         step = step * normalization(weight)[1].double()
     # The mean that normalization takes away is never added again, so that every quantizer rounds to integers * step.
-    levels = (quantize(weight, clip, signed, spec).double() / step).round()
+    levels = (quantize(weight, clip, quantizer.signed, spec).double() / step).round()
     if levels.isnan().any():
         raise ValueError(f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of {levels.numel()} '
                          'that are NaN. Convert a checkpoint of a training that did not diverge.')
-    return levels.to(torch.int8).flatten(1), step.reshape(-1).expand(len(weight)).clone()
+    step = step.reshape(-1).expand(len(weight))
+    if layer.weight_scale is not None:
+        step = step * layer.weight_scale.double()
+    return levels.to(torch.int8).flatten(1), step.clone()
 
 
 class _IntegerConv(nn.Module):
@@ -116,12 +140,10 @@ class _IntegerConv(nn.Module):
     @torch.no_grad()
     def _take(self, layer: nn.Module) -> None:
         """Copy weights, scales, grid and bias of a trained layer."""
-        owner = type(self).__name__
-        for role in ('weight_quant', 'act_quant'):
-            if not bool(getattr(layer, role).initialized):
-                raise RuntimeError(f'{owner}: {role} must have learned its clip, got one that is not initialized. Load '
-                                   'a compressed checkpoint, or train or calibrate the model first.')
-        levels, weight_step = integer_weight(owner, layer.weight_quant, layer.weight)
+        for role in unlearned_parts(layer):
+            raise RuntimeError(f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
+                               'initialized. Load a compressed checkpoint, or train or calibrate the model first.')
+        levels, weight_step = integer_weight(type(self).__name__, layer)
         step, low, high = act_grid(layer.act_quant)
         scale = step.double().to(weight_step.device) * weight_step
         self.to(layer.weight.device)
@@ -207,6 +229,7 @@ class IntegerConv2d(_IntegerConv):
                  act_bits: int = 8) -> None:
         super().__init__(in_channels, out_channels, stride, True, weight_bits, act_bits)
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
         rows = kernels.quantize_int8(batch, self.step, self._low, self._high)
@@ -265,6 +288,7 @@ class IntegerWaveletCompressedConv2d(_IntegerConv):
         return dict(bias=layer.bias is not None, keep_ratio=layer.keep_ratio, levels=layer.levels,
                     wavelet=layer.wavelet, selection=layer.selection)
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
         rows, slot = pack_int8(batch, keep_ratio=self.keep_ratio, levels=self.levels, wavelet=self.wavelet,

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmwcc import kernels
-from mmwcc.functional import kept_positions, multiply_rows, pack
+from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
 
 from .lean_activation import LeanReLU, LeanReLU6
+from .swap import CompressedConvMixin
 from .wavelet_compressed_conv import WaveletCompressedConv2d
 
 __all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
@@ -60,8 +61,7 @@ class FoldedConv(nn.Module):
     @staticmethod
     @torch.no_grad()
     def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-        weight_quant = getattr(conv, 'weight_quant', None)
-        weight = conv.weight if weight_quant is None else weight_quant(conv.weight)
+        weight = conv.rounded_weight() if isinstance(conv, CompressedConvMixin) else conv.weight
         if norm is None:
             return weight.clone(), None if conv.bias is None else conv.bias.clone()
         scale = torch.rsqrt(norm.running_var + norm.eps)
@@ -89,6 +89,7 @@ class FoldedConv(nn.Module):
         y = kernels.haar_unpack(rows, slot, self.bias, *size, self.levels, channels_last, residual, *bounds)
         return y if self.bounds else self.activation(y)
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         """Return what convolution, normalization and activation return, for a map (B, C, H, W)."""
         if not self.compressed:
@@ -174,6 +175,7 @@ class FusedInvertedResidual(nn.Module):
         slot = kernels.select(norms, k)
         return kernels.gather_rows(x, slot, k), slot, size
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the block for a map (B, C, H, W)."""
         residual = x if self.residual else None

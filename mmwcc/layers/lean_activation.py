@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmwcc.functional import one_call
+
 __all__ = ['LeanReLU', 'LeanReLU6']
 
 
@@ -53,6 +55,7 @@ class LeanReLU(nn.ReLU):
         tensor([0., 2.])
     """
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         return _Clip.apply(x, None, self.inplace) if _is_recorded(x) else super().forward(x)
 
@@ -71,5 +74,6 @@ class LeanReLU6(nn.ReLU6):
         tensor([0., 2., 6.])
     """
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         return _Clip.apply(x, 6., self.inplace) if _is_recorded(x) else super().forward(x)

@@ -52,5 +52,5 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
             batch, padding = F.pad(batch, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
         y = quantized_conv2d(batch, weight, bias, self.stride, padding, self.dilation, self.groups,
                              act=self._quantization('act_quant', batch),
-                             wgt=self._quantization('weight_quant', weight))
+                             wgt=self._quantization('weight_quant', weight), scale=self.weight_scale)
         return y if x.dim() == 4 else y.squeeze(0)

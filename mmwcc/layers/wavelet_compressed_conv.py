@@ -123,7 +123,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             rows = multiply_rows(rows, weight)
         else:
             rows = quantized_linear(rows, weight, act=self._quantization('act_quant', rows),
-                                    wgt=self._quantization('weight_quant', weight))
+                                    wgt=self._quantization('weight_quant', weight), scale=self.weight_scale)
         y = unpack(rows, slot, bias, size=batch.shape[2:], levels=self.levels, wavelet=self.wavelet,
                    channels_last=channels_last)
         return y if x.dim() == 4 else y.squeeze(0)

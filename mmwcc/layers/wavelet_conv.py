@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmwcc.functional import one_call
 from mmwcc.registry import MODELS
 
 from .dfwt import DepthwiseFastWaveletTransform, check_kappa, deepest_kappa
@@ -103,6 +104,7 @@ class WaveletConv2d(nn.Module):
             raise ValueError(f'{cls.__name__}: in_channels must be divisible by 2**dfwt={1 << dfwt}, got '
                              f'{in_channels}. Use dfwt={deepest_kappa(dfwt, in_channels)} at most.')
 
+    @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = x if x.dim() == 4 else x.unsqueeze(0)
         if batch.dim() != 4 or batch.shape[1] != self.in_channels:

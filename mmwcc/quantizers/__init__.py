@@ -2,8 +2,10 @@
 from .base import UniformQuantizer
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
+from .settling import settle, settle_after_forward
+from .upgrade import upgrade_optimizer_state
 
 __all__ = [
     'LSQActQuantizer', 'LSQWeightQuantizer', 'LearnedClipActQuantizer', 'LearnedClipWeightQuantizer',
-    'UniformQuantizer'
+    'UniformQuantizer', 'settle', 'settle_after_forward', 'upgrade_optimizer_state'
 ]

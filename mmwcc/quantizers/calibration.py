@@ -1,13 +1,12 @@
-"""Starting clips from data: statistics that come out the same on one process and on many."""
+"""Starting clips from data: histograms of magnitudes, and the clip that suits one."""
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'join', 'measure']
+__all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'join', 'measure', 'nothing']
 
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
 """Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
@@ -17,7 +16,7 @@ _CANDIDATES = 128
 
 
 class Magnitudes(NamedTuple):
-    """Histogram of |x| over all ranks.
+    """Histogram of |x|.
 
     Attributes:
         counts: Number of values in each bin, shape (bins,), float64.
@@ -35,28 +34,21 @@ class Magnitudes(NamedTuple):
         return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) / bins * self.largest
 
 
-def measure(x: Tensor, reduce: bool) -> Magnitudes:
-    """Take the histogram of the finite magnitudes of ``x``.
-
-    Args:
-        x: Values, any shape.
-        reduce: Whether to join the values of all ranks of the default process group, if there is one.
-    """
+def measure(x: Tensor) -> Magnitudes:
+    """Take the histogram of the finite magnitudes of ``x``, values of any shape."""
     x = x.detach().flatten().float()
     x = x[x.isfinite()]
-    reduce = reduce and dist.is_available() and dist.is_initialized()
-    extremes = torch.zeros(2, device=x.device)
-    if x.numel():
-        extremes = torch.stack([x.abs().max(), (x < 0).any().float()])
-    if reduce:
-        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
-    largest, negative = extremes
-    counts = torch.zeros(_BINS, device=x.device, dtype=torch.float64)
-    if largest > 0:
-        counts = torch.histc(x.abs(), bins=_BINS, min=0, max=largest.item()).double()
-        if reduce:
-            dist.all_reduce(counts)
-    return Magnitudes(counts, largest.double(), negative.bool())
+    largest = x.abs().max() if x.numel() else x.new_zeros(())
+    if not largest > 0:
+        return nothing(x.device)
+    counts = torch.histc(x.abs(), bins=_BINS, min=0, max=largest.item()).double()
+    return Magnitudes(counts, largest.double(), (x < 0).any())
+
+
+def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
+    """Return the histogram of no values, or of zeros alone."""
+    zero = torch.zeros((), device=device, dtype=torch.float64)
+    return Magnitudes(zero.new_zeros(_BINS), zero, zero.bool())
 
 
 def join(one: Magnitudes, other: Magnitudes) -> Magnitudes:

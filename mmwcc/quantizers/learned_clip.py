@@ -69,8 +69,6 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
         Finder et al., NeurIPS 2022, section 3; Li et al., ICLR 2020 (APoT), weight normalization.
     """
 
-    shared_between_ranks = True
-
     def __init__(self, bits: int = 8, *, normalize: str | None = None, calibration: str | None = 'mse',
                  percentile: float = 99.9, initial_clip: float = 3.0) -> None:
         super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip)

@@ -77,8 +77,6 @@ class LSQWeightQuantizer(_LSQQuantizer):
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
     """
 
-    shared_between_ranks = True
-
     def __init__(self, bits: int = 8, *, calibration: str | None = 'mse', percentile: float = 99.9,
                  initial_clip: float = 1.0) -> None:
         super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip)

@@ -18,7 +18,7 @@ def test_state_dict_adds_only_the_keys_of_quantizers():
     dense, layer = nn.Conv2d(4, 6, 1), WaveletCompressedConv2d(4, 6, keep_ratio=0.5, **QUANTIZERS)
     missing, unexpected = layer.load_state_dict(dense.state_dict(), strict=False)
     assert sorted(missing) == ['act_quant.clip_alpha', 'act_quant.initialized', 'act_quant.signed',
-                               'weight_quant.clip_alpha', 'weight_quant.initialized']
+                               'weight_quant.clip_alpha', 'weight_quant.initialized', 'weight_quant.signed']
     assert unexpected == []
     assert torch.equal(layer.weight, dense.weight)
     WaveletCompressedConv2d(4, 6, keep_ratio=0.5, wavelet='db2').load_state_dict(dense.state_dict())

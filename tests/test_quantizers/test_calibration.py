@@ -62,7 +62,7 @@ def test_lsq_start_is_the_step_of_the_paper(bits, quantizer_type):
 
 
 def test_histogram_by_hand():
-    magnitudes = measure(torch.tensor([-4., 0., 1., 4., float('nan'), float('inf')]), reduce=True)
+    magnitudes = measure(torch.tensor([-4., 0., 1., 4., float('nan'), float('inf')]))
     assert magnitudes.largest == 4
     assert magnitudes.negative
     assert magnitudes.counts.sum() == 4
@@ -72,7 +72,7 @@ def test_histogram_by_hand():
 
 @pytest.mark.parametrize('method', ['mse', 'percentile', 'lsq'])
 def test_clip_of_zeros_is_zero(method):
-    assert choose_clip(measure(torch.zeros(3), reduce=False), method, 7, 99.9) == 0
+    assert choose_clip(measure(torch.zeros(3)), method, 7, 99.9) == 0
 
 
 @pytest.mark.parametrize('method', ['mse', 'percentile', 'lsq'])
@@ -85,8 +85,8 @@ def test_clip_scales_with_the_data(method, scale):
 
 def test_joined_histograms_are_those_of_all_values():
     parts = torch.randn(3, 20000, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.], [4.], [0.5]])
-    together = measure(parts, reduce=False)
-    one, two, three = (measure(part, reduce=False) for part in parts)
+    together = measure(parts)
+    one, two, three = (measure(part) for part in parts)
     for joined in (join(join(one, two), three), join(three, join(one, two))):
         assert joined.largest == together.largest and joined.counts.sum() == 60000
         # A value can move by half a bin when it is laid on wider ones.
@@ -98,9 +98,9 @@ def test_joined_histograms_are_those_of_all_values():
 
 
 def test_join_by_hand():
-    ones, fours = (measure(torch.full((5, ), value), reduce=False) for value in (1., -4.))
+    ones, fours = (measure(torch.full((5, ), value)) for value in (1., -4.))
     joined = join(ones, fours)
     assert joined.counts.nonzero().flatten().tolist() == [BINS // 4 - 1, BINS - 1] and joined.negative
-    nothing = measure(torch.zeros(0), reduce=False)
+    nothing = measure(torch.zeros(0))
     assert torch.equal(join(nothing, ones).counts, ones.counts) and not join(nothing, ones).negative
     assert join(nothing, nothing).largest == 0

@@ -32,7 +32,7 @@ def test_activations(bits, signed):
                                                 (features * high)**-0.5)
     torch.testing.assert_close(y, y_hat, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(x.grad, grad_x)
-    torch.testing.assert_close(quantizer.clip_alpha.grad, high * grad_step, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(quantizer.clip_alpha.grad.squeeze(), high * grad_step, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize('bits', range(2, 17))
@@ -47,7 +47,7 @@ def test_weights(bits):
                                                      high, (weight.numel() * high)**-0.5)
     torch.testing.assert_close(y, y_hat, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(weight.grad, grad_weight)
-    torch.testing.assert_close(quantizer.clip_alpha.grad, high * grad_step, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(quantizer.clip_alpha.grad.squeeze(), high * grad_step, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize('bits', [2, 4, 8])

@@ -37,8 +37,18 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
                  bgr_to_rgb: bool = True) -> None:
         super().__init__()
         self.bgr_to_rgb = bgr_to_rgb
-        for name, value in (('mean', mean), ('std', std)):
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        # Plain numbers: buffers that no checkpoint holds are lost where a model is built on the meta device.
+        self._mean, self._std = tuple(mean), tuple(std)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """What is subtracted from each channel, shape (C, 1, 1)."""
+        return torch.tensor(self._mean, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
+
+    @property
+    def std(self) -> torch.Tensor:
+        """What each channel is divided by, shape (C, 1, 1)."""
+        return torch.tensor(self._std, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Return ``data`` on the device of the model with ``inputs`` stacked and normalized."""

@@ -1,0 +1,62 @@
+"""Clips that several ranks learn together, each from what it has seen itself.
+
+Which values reach a quantizer may depend on the data of a rank, so nothing here is called from the
+forward pass of a quantizer: a collective there would wait for ranks that never come.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from .calibration import Magnitudes, join, nothing
+
+if TYPE_CHECKING:
+    from .base import UniformQuantizer
+
+__all__ = ['agree', 'several_ranks', 'warn_alone']
+
+
+def several_ranks() -> bool:
+    """Tell whether this process belongs to a group of ranks, even of one: sharding needs a group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@torch.no_grad()
+def agree(quantizers: Sequence[UniformQuantizer]) -> None:
+    """Settle the clips of those quantizers for which any rank has learned something.
+
+    Args:
+        quantizers: The same on every rank, in the same order. Every rank must call this.
+    """
+    if not quantizers:
+        return
+    own = [quantizer._learned or nothing(quantizer.clip_alpha.device) for quantizer in quantizers]
+    if not several_ranks():
+        joint = own
+    else:
+        extremes = torch.stack([torch.stack([part.largest, part.negative.double()]) for part in own])
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        joint = [part._replace(largest=largest, negative=negative.bool())
+                 for part, (largest, negative) in zip(own, extremes, strict=True)]
+    learned = [index for index, part in enumerate(joint) if part.largest > 0]
+    if several_ranks() and learned:
+        # Bins of all ranks must mean the same before they are added up.
+        counts = torch.stack([join(own[n], joint[n]._replace(counts=torch.zeros_like(own[n].counts))).counts
+                              for n in learned])
+        dist.all_reduce(counts)
+        for index, count in zip(learned, counts, strict=True):
+            joint[index] = joint[index]._replace(counts=count)
+    for index in learned:
+        quantizers[index]._settle(joint[index])
+
+
+def warn_alone(quantizer: UniformQuantizer) -> None:
+    """Warn that nothing will settle what a quantizer learns on this rank."""
+    warnings.warn(
+        f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may have learned another '
+        'one. Call mmwcc.quantizers.settle_after_forward(model) on every rank before training, which compress_model '
+        'does by itself.', stacklevel=2)

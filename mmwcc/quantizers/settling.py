@@ -1,0 +1,51 @@
+"""When the quantizers of a model settle what the ranks of a distributed training have learned."""
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .base import UniformQuantizer
+from .ranks import agree, several_ranks
+
+__all__ = ['settle', 'settle_after_forward']
+
+
+def _quantizers(model: nn.Module) -> list[UniformQuantizer]:
+    return [module for module in model.modules() if isinstance(module, UniformQuantizer)]
+
+
+@torch.compiler.disable
+def settle(model: nn.Module) -> None:
+    """Give all ranks the same clips: those of the values that all ranks have learned from.
+
+    Quantizers that are settled already stay as they are, and those that no rank has used learn
+    later. Without torch.distributed every quantizer settles by itself, and this does nothing.
+
+    Args:
+        model: A model with quantizers. Every rank must call this, at the same point of its program.
+    """
+    agree([quantizer for quantizer in _quantizers(model)
+           if quantizer.bits != 32 and not quantizer.is_settled])
+
+
+def settle_after_forward(model: nn.Module) -> None:
+    """Let ``model`` settle its clips at the end of each forward pass of a distributed training.
+
+    :func:`mmwcc.compression.compress_model` does this for the model that it compresses. Models whose
+    layers come from ``conv_cfg`` need it only outside of mmengine's runner. Evaluation never
+    communicates, and neither does a training in which everything is settled.
+
+    Args:
+        model: The module whose forward pass every rank runs in every step of training.
+    """
+    quantizers = _quantizers(model)
+    if quantizers and _settle not in model._forward_hooks.values():
+        model.register_forward_hook(_settle)
+    for quantizer in quantizers:
+        quantizer.settles_with_model = True
+
+
+def _settle(model: nn.Module, inputs, output) -> None:
+    # A function of this module, so that models can be copied and pickled.
+    if several_ranks() and model.training and torch.is_grad_enabled():
+        settle(model)

@@ -1,0 +1,38 @@
+"""State of optimizers that 0.1 wrote, when clips were scalars."""
+from __future__ import annotations
+
+from itertools import chain
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ['upgrade_optimizer_state']
+
+
+def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
+    """Return the state of an optimizer in the shapes that its parameters have now.
+
+    mmengine's optimizer wrappers do this when they load. Elsewhere, register it:
+    ``optimizer.register_load_state_dict_pre_hook(upgrade_optimizer_state)``.
+
+    Args:
+        optimizer: The optimizer that will load the state.
+        state_dict: What ``optimizer.state_dict()`` returned in another run.
+
+    Returns:
+        A copy; the tensors that need no change are the same.
+    """
+    parameters = list(chain.from_iterable(group['params'] for group in optimizer.param_groups))
+    indices = list(chain.from_iterable(group['params'] for group in state_dict['param_groups']))
+    state = dict(state_dict['state'])
+    for parameter, index in zip(parameters, indices, strict=False):
+        if parameter.shape == (1, ) and index in state:
+            # Adam counts its steps in a scalar, whatever the parameter.
+            state[index] = {
+                key: value.reshape(1) if _is_scalar(value) and key != 'step' else value
+                for key, value in state[index].items()}
+    return {**state_dict, 'state': state}
+
+
+def _is_scalar(value) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
