@@ -18,6 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
+from .replace import replace_layers
+
 __all__ = ['Latency', 'dense_twin', 'device_name', 'measure_latency', 'peak_memory']
 
 
@@ -46,16 +48,10 @@ def dense_twin(model: nn.Module) -> nn.Module:
     """
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
-    replaced = {}
-    for name, layer in list(twin.named_modules(remove_duplicate=False)):
-        if isinstance(layer, (QuantConv2d, WaveletCompressedConv2d)):
-            if id(layer) not in replaced:
-                replaced[id(layer)] = _dense(layer)
-            if not name:
-                return replaced[id(layer)]
-            parent, _, attribute = name.rpartition('.')
-            setattr(twin.get_submodule(parent), attribute, replaced[id(layer)])
-    return twin
+    made = {layer: _dense(layer) for layer in twin.modules()
+            if isinstance(layer, (QuantConv2d, WaveletCompressedConv2d))}
+    replace_layers(twin, made)
+    return made.get(twin, twin)
 
 
 def _dense(layer: QuantConv2d | WaveletCompressedConv2d) -> nn.Conv2d:
