@@ -12,7 +12,15 @@ from mmwcc.registry import MODELS
 
 from .config import WAVELET_TYPE, CompressionConfig
 from .integer import INTEGER_LAYERS, integer_skeleton
-from .layer_names import convolutions, dense_names, geometry, is_plain, matches, names_by_layer, no_match
+from .layer_names import (
+    convolutions,
+    dense_names,
+    geometry,
+    is_plain,
+    matches,
+    names_by_layer,
+    no_match,
+)
 from .lean import lean_activations
 from .replace import all_or_nothing, obstacle, replace_layers
 from .report import CompressionReport, LayerReport, announce, weight_count
@@ -71,9 +79,12 @@ def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:
 def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True) -> CompressionReport:
     """Turn the convolutions of ``model`` into compressed ones, in place.
 
-    Every replaced layer keeps its qualified name, its parameter objects, device and training mode, so that dense
-    checkpoints load with only quantizer keys missing. Convolutions that are shared stay shared. Layers that are
-    compressed already, transposed convolutions and subclasses of ``nn.Conv2d`` with a forward of their own stay.
+    Every replaced layer keeps its qualified name, its parameter objects, device, training mode,
+    hooks and attributes, so that dense checkpoints load with only quantizer keys missing.
+    Convolutions that are shared stay shared. Layers that are compressed already, transposed
+    convolutions, subclasses of ``nn.Conv2d`` with a forward of their own and convolutions whose
+    weight is computed (weight_norm, spectral_norm, pruning, a parametrization) stay. If anything
+    fails, the model is as it was.
 
     Args:
         model: Any module.
@@ -81,12 +92,15 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         verbose: Whether to print the report. Defaults to True.
 
     Returns:
-        The report: one line a convolution, and a summary.
+        The report: one line a convolution, the learned layers that are no convolutions, and a
+        summary. Where nothing is compressed because of rules, names in keep_dense or
+        only_if_faster, a warning says so, which is ``report.warning`` too.
 
     Raises:
         TypeError: If a value of compression is of the wrong kind.
         ValueError: If a key is unknown, a rule or a keep_dense entry matches nothing, a layer cannot become what a
-            rule says, the model has no convolution, or only_if_faster cannot run it.
+            rule says, the model has no convolution, only_if_faster or lean_activations cannot run
+            it, or nothing is compressed although neither rules nor names asked for that.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
@@ -100,7 +114,9 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         report = _compress(model, config, separated)
         if config.integer:
             report = integer_skeleton(model, report)
-        lean = [] if config.lean_activations is None else lean_activations(model, **config.lean_activations)
+        lean = []
+        if config.lean_activations is not None:
+            lean = lean_activations(model, **config.lean_activations)
     if report.warning:
         warnings.warn(report.warning, stacklevel=2)
     if verbose:
@@ -112,7 +128,7 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
 
 def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> bool:
     """Split convolutions as the dictionary says, and tell whether there were any to split."""
-    # Entries that match nothing yet may name the new layers; those that match nothing then are refused later.
+    # Entries that match nothing yet may name the new layers; what matches nothing then is refused.
     names = convolutions('compress_model', model)
     keep_dense = [entry for entry in config.keep_dense
                   if entry in _PLACES or any(matches(entry, name) for name in names)]
@@ -122,7 +138,13 @@ def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> boo
 
 @dataclass(frozen=True)
 class _Decision:
-    """What takes the place of a convolution, itself where it stays, why it stays, and whether the user chose that."""
+    """What takes the place of a convolution, itself where it stays, and why it stays.
+
+    Attributes:
+        layer: The layer.
+        reason: Why it stays dense or loses its wavelets, or empty.
+        chosen: Whether it stays dense because the user's own rules or names say so.
+    """
 
     layer: nn.Module
     reason: str = ''
@@ -140,9 +162,10 @@ def _compress(model: nn.Module, config: CompressionConfig, separated: bool) -> C
     judge = None if config.only_if_faster is None else SpeedJudge(model, config.only_if_faster)
     decisions = {module: _decide(known, module, config, dense, judge)
                  for module, known in names_by_layer(modules).items()}
-    lines = (describe_layer(name, decisions[module].layer, geometry(module), decisions[module].reason)
-             for name, module in modules.items())
-    report = CompressionReport(lines, unhandled_layers(model))
+    report = CompressionReport(unhandled=unhandled_layers(model))
+    for name, module in modules.items():
+        decision = decisions[module]
+        report.append(describe_layer(name, decision.layer, geometry(module), decision.reason))
     replace_layers(model, {module: decision.layer for module, decision in decisions.items()})
     if not (separated or compressed_layers(model)):
         report.warning = _nothing_compressed(model, report)
@@ -179,9 +202,12 @@ def _decide(names: list[str], module: nn.Conv2d, config: CompressionConfig, dens
 
 def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
     """Say that all layers of a model stay, and why."""
-    reasons = Counter(layer.reason or 'no pointwise, other or rule compresses it' for layer in report)
+    reasons = Counter(layer.reason or 'no pointwise, other or rule compresses it'
+                      for layer in report)
     stay = ', '.join(f'{count} x {reason}' for reason, count in reasons.items())
-    others = f' and with layers that are not compressed: {listed(report.unhandled)}' if report.unhandled else ''
+    others = listed(report.unhandled)
+    others = f' and with layers that are not compressed: {others}' if others else ''
     return (f'compress_model: compression must change a layer, got {type(model).__name__} with all '
-            f'convolutions left dense ({stay}){others}. Let pointwise, other or a rule give them a layer type and '
-            'quantizers or a keep_ratio, shorten keep_dense, or build the model without compression.')
+            f'convolutions left dense ({stay}){others}. Let pointwise, other or a rule give them a '
+            'layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
+            'without compression.')

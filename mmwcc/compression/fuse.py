@@ -177,18 +177,23 @@ def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
 
 
 def _try(name: str, block: nn.Module) -> tuple[nn.Module, BlockReport] | None:
-    """Return what takes the place of a block, itself where it stays, and its line; None if it is no such block."""
+    """Return what takes the place of a block (itself where it stays) and its line.
+
+    None if it is no inverted residual block.
+    """
     try:
         chain = _chain(block)
         if chain is None:
             return None
-        hooked = [part for part, module in block.named_modules() if module is not block and has_hooks(module)]
+        hooked = [part for part, module in block.named_modules()
+                  if module is not block and has_hooks(module)]
         if hooked:
             raise _NotFusible(f'hooks on {hooked[0]}, which would not run')
         fused = _fused(*chain)
     except _NotFusible as reason:
         return block, BlockReport(name, type(block).__name__, False, reason=str(reason))
-    return fused, BlockReport(name, type(block).__name__, True, fused.fuses_depthwise, _why_apart(fused))
+    return fused, BlockReport(name, type(block).__name__, True, fused.fuses_depthwise,
+                              _why_apart(fused))
 
 
 def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> FusionReport:

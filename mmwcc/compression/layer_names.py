@@ -11,7 +11,9 @@ from mmwcc.layers import SeparableConv2d, WaveletConv2d
 
 from .unhandled import listed, unhandled_layers
 
-__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'names_by_layer', 'no_match']
+__all__ = [
+    'convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'names_by_layer', 'no_match'
+]
 
 # What OpenMMLab's heads call the convolution that predicts.
 _PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
@@ -31,9 +33,10 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
                          'none inside. Put a single layer into nn.Sequential, or use its class directly.')
     if not found:
         others = listed(unhandled_layers(model))
-        raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got {type(model).__name__} with '
-                         f'none{f" but {others}" if others else " inside"}. Other layers are not '
-                         'compressed; leave this model as it is.')
+        found = f'none but {others}' if others else 'none inside'
+        raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got '
+                         f'{type(model).__name__} with {found}. '
+                         'Other layers are not compressed; leave this model as it is.')
     return found
 
 

@@ -39,7 +39,8 @@ def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) 
     readers = _readers(model, input_shape)
     made = {module: _LEAN[type(module)](module.inplace).train(module.training) for module in readers
             if all(type(reader) is WaveletCompressedConv2d for reader in readers[module])}
-    replaced = [name for name, module in model.named_modules(remove_duplicate=False) if module in made]
+    replaced = [name for name, module in model.named_modules(remove_duplicate=False)
+                if module in made]
     replace_layers(model, made)
     return replaced
 

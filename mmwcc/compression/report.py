@@ -80,8 +80,8 @@ class CompressionReport(list):
         warning: What the user should know of the whole, a sentence. Defaults to none.
     """
 
-    def __init__(self, layers: Iterable[LayerReport] = (), unhandled: Sequence[UnhandledLayers] = (),
-                 warning: str = '') -> None:
+    def __init__(self, layers: Iterable[LayerReport] = (),
+                 unhandled: Sequence[UnhandledLayers] = (), warning: str = '') -> None:
         super().__init__(layers)
         self.unhandled, self.warning = list(unhandled), warning
 

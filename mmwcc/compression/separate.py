@@ -163,11 +163,12 @@ def _decision(names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[
 
 def _owners(model: nn.Module) -> Counter:
     """Count the modules that hold each parameter of a model."""
-    return Counter(parameter for module in model.modules() for parameter in module._parameters.values())
+    return Counter(parameter for module in model.modules()
+                   for parameter in module._parameters.values())
 
 
 def _tie(conv: nn.Conv2d, owners: Counter) -> str:
-    """Say what hangs on the kernel of a convolution that two other kernels could not keep, or return ''."""
+    """Say what hangs on the kernel of a convolution and on no two other kernels, or return ''."""
     if owners[conv.weight] > 1:
         return 'its weight is shared with another layer'
     hooks = conv.weight._backward_hooks or getattr(conv.weight, '_post_accumulate_grad_hooks', None)

@@ -12,9 +12,9 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 
 __all__ = ['UnhandledLayers', 'listed', 'unhandled_layers']
 
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, *((nn.RMSNorm, ) if hasattr(nn, 'RMSNorm') else ()))
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
-# Parameters that are added or looked up and multiply nothing: positions, class tokens, relative position biases.
+# Parameters that are added or looked up and multiply nothing, such as positions and tokens.
 _ADDED = re.compile(r'emb|token|bias')
 
 
@@ -33,7 +33,7 @@ class UnhandledLayers:
 
 
 def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
-    """Return the learned layers that are neither convolutions (nn.Conv2d) nor norms nor embeddings, by class.
+    """Return the learned layers that are neither nn.Conv2d nor norms nor embeddings, by class.
 
     A layer is learned if it holds a floating parameter of two dimensions or more itself.
 
@@ -65,7 +65,7 @@ def listed(layers: Iterable[UnhandledLayers]) -> str:
     """Name layers in one line.
 
     Example:
-        >>> listed([UnhandledLayers('Linear', 36, 7077888), UnhandledLayers('ConvTranspose2d', 1, 256)])
-        '36 Linear (7,077,888 weights), 1 ConvTranspose2d (256 weights)'
+        >>> listed([UnhandledLayers('Linear', 36, 7077888), UnhandledLayers('Conv1d', 1, 256)])
+        '36 Linear (7,077,888 weights), 1 Conv1d (256 weights)'
     """
     return ', '.join(f'{layer.count} {layer.kind} ({layer.weights:,} weights)' for layer in layers)

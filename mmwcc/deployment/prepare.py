@@ -196,7 +196,8 @@ def exportable(network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool
         The copy, in evaluation mode. Layers keep their names; folded BatchNorm layers are ``nn.Identity``.
 
     Raises:
-        ValueError: If the network has fused or integer layers, or a compressed layer whose weight is computed.
+        ValueError: If the network has fused or integer layers, or the weight of a compressed layer
+            is computed.
         RuntimeError: If a quantizer has not learned its clip.
     """
     _check_form(network)

@@ -104,11 +104,12 @@ class SeparableConv2d(nn.Sequential):
             init: 'svd' for the nearest separable kernel, 'random' for torch's initialization. Defaults to 'svd'.
 
         Returns:
-            The new layer, on the device, in the type and in the training mode of ``conv``. Its kernels train if that
-            of ``conv`` does, and have the attributes that it has.
+            The new layer, on the device, in the type and in the training mode of ``conv``. Its
+            kernels train if that of ``conv`` does, and have the attributes that it has.
 
         Raises:
-            ValueError: If init is unknown, ``conv`` is 1x1 or has groups, or its weight or bias is no parameter.
+            ValueError: If init is unknown, ``conv`` is 1x1 or has groups, or its weight or bias is
+                no parameter.
         """
         check_init('SeparableConv2d', init)
         check_parameters('SeparableConv2d', conv)

@@ -24,8 +24,8 @@ FULL = dict(pointwise=WCC, other=dict(type='mmwcc.QuantConv2d'), **QUANTIZERS)
 
 
 def network(middle=None):
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), middle or nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1),
-                         nn.Conv2d(8, 2, 3, padding=1))
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), middle or nn.Conv2d(8, 8, 1), nn.ReLU(),
+                         nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 3, padding=1))
 
 
 def image():
@@ -43,11 +43,15 @@ HOOKS = dict(
     forward_pre=lambda layer, note: layer.register_forward_pre_hook(lambda module, x: note(module)),
     forward_pre_with_kwargs=lambda layer, note: layer.register_forward_pre_hook(
         lambda module, x, kwargs: note(module), with_kwargs=True),
-    full_backward=lambda layer, note: layer.register_full_backward_hook(lambda module, before, after: note(module)),
-    full_backward_pre=lambda layer, note: layer.register_full_backward_pre_hook(lambda module, after: note(module)),
-    backward=lambda layer, note: layer.register_backward_hook(lambda module, before, after: note(module)),
+    full_backward=lambda layer, note: layer.register_full_backward_hook(
+        lambda module, before, after: note(module)),
+    full_backward_pre=lambda layer, note: layer.register_full_backward_pre_hook(
+        lambda module, after: note(module)),
+    backward=lambda layer, note: layer.register_backward_hook(
+        lambda module, before, after: note(module)),
     state_dict=lambda layer, note: layer._register_state_dict_hook(lambda module, *_: note(module)),
-    state_dict_pre=lambda layer, note: layer.register_state_dict_pre_hook(lambda module, *_: note(module)),
+    state_dict_pre=lambda layer, note: layer.register_state_dict_pre_hook(
+        lambda module, *_: note(module)),
     load_state_dict_pre=lambda layer, note: layer._register_load_state_dict_pre_hook(
         lambda module, *_: note(module), with_module=True),
     load_state_dict_post=lambda layer, note: layer.register_load_state_dict_post_hook(
@@ -92,14 +96,18 @@ def test_a_hook_that_must_always_run_still_does():
 
 def test_hooks_follow_through_integers_and_lean_activations():
     seen, model = [], network()
-    handles = [model[place].register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
-               for place in (1, 2)]
+
+    def note(module, inputs, output):
+        seen.append(type(module).__name__)
+
+    handles = [model[place].register_forward_hook(note) for place in (1, 2)]
     compress(model, lean_activations=dict())
     seen.clear()  # the run on zeros that shows what reads the activations
     model(image())
     to_integer(model.eval(), verbose=False)
     model(image())
-    assert seen == ['WaveletCompressedConv2d', 'LeanReLU', 'IntegerWaveletCompressedConv2d', 'LeanReLU']
+    assert seen == ['WaveletCompressedConv2d', 'LeanReLU',
+                    'IntegerWaveletCompressedConv2d', 'LeanReLU']
     for handle in handles:
         handle.remove()
     model(image())
@@ -117,7 +125,8 @@ def test_what_was_set_on_a_layer_and_on_its_parameters_stays():
     compress(model)
     layer = model[1]
     assert type(layer) is WaveletCompressedConv2d and layer.flops == 12 and layer.scale is scale
-    assert {'1.importance', '1.scale'} <= model.state_dict().keys() and '1.seen' not in model.state_dict()
+    state = model.state_dict()
+    assert {'1.importance', '1.scale'} <= state.keys() and '1.seen' not in state
     assert torch.equal(layer.seen, torch.ones(3))
     assert not layer.weight.requires_grad and layer.weight.optim_group == 'frozen'
 
@@ -132,13 +141,14 @@ def test_separated_kernels_train_as_the_dense_one_did():
 
 
 class Chain(nn.Module):
-    """Convolutions in every container, one of them under several names and shared by two parents."""
+    """Convolutions in every container, one of them under several names and in two parents."""
 
     def __init__(self):
         super().__init__()
         shared = nn.Conv2d(8, 8, 1)
         self.items = nn.ModuleList([nn.Conv2d(3, 8, 3), shared])
-        self.named = nn.ModuleDict(dict(keys_=shared, inner=nn.Sequential(shared, nn.Conv2d(8, 8, 1))))
+        inner = nn.Sequential(shared, nn.Conv2d(8, 8, 1))
+        self.named = nn.ModuleDict(dict(keys_=shared, inner=inner))
         self.last = nn.Conv2d(8, 2, 1)
 
 
@@ -150,22 +160,54 @@ def test_a_layer_is_replaced_under_all_its_names():
     assert type(model.named['inner'][1]) is WaveletCompressedConv2d
 
 
+class Listed(nn.Module):
+    """A forward through a list, a dictionary and an attribute, none of them registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+        self.third, self.last = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+        self.early, self.late = [self.first, self.second], dict(third=self.third)
+        vars(self)['end'] = self.last
+
+    def forward(self, x):
+        for layer in (*self.early, *self.late.values()):
+            x = layer(x)
+        return self.end(x)
+
+
+def test_plain_lists_hold_the_new_layers_too():
+    model = Listed()
+    dense = list(model.children())
+    with pytest.raises(ValueError, match='only_if_faster'), all_or_nothing(model):
+        compress(model, keep_dense=['first'])
+        compress(model, only_if_faster=dict(input_shape=(5, 8, 8)))
+    assert [*model.early, *model.late.values(), model.end] == dense == list(model.children())
+    compress(model, keep_dense=['first'])
+    assert [*model.early, *model.late.values(), model.end] == list(model.children())
+    model(image())
+    assert all(layer.act_quant.initialized for layer in compressed_layers(model).values())
+    assert len(compressed_layers(model)) == 3
+
+
 @pytest.mark.parametrize('changes', [dict(keep_dense=['first', r'named\.keys_']),
                                      dict(rules=[dict(pattern=r'named\.keys_', dense=True)])])
 def test_any_name_of_a_shared_layer_keeps_it_dense(changes):
     model = Chain()
     compress_model(model, {**FULL, **changes}, verbose=False)
-    assert type(model.items[1]) is nn.Conv2d and type(model.named['inner'][1]) is WaveletCompressedConv2d
+    assert type(model.items[1]) is nn.Conv2d
+    assert type(model.named['inner'][1]) is WaveletCompressedConv2d
 
 
 def pruned(conv):
     return prune.l1_unstructured(conv, 'weight', amount=0.5)
 
 
-COMPUTED = dict(weight_norm=nn.utils.weight_norm, spectral_norm=nn.utils.spectral_norm, pruned=pruned,
-                pruned_bias=lambda conv: prune.l1_unstructured(conv, 'bias', amount=0.5),
-                parametrized_weight_norm=nn.utils.parametrizations.weight_norm,
-                parametrized_spectral_norm=nn.utils.parametrizations.spectral_norm)
+COMPUTED = dict(
+    weight_norm=nn.utils.weight_norm, spectral_norm=nn.utils.spectral_norm, pruned=pruned,
+    pruned_bias=lambda conv: prune.l1_unstructured(conv, 'bias', amount=0.5),
+    parametrized_weight_norm=nn.utils.parametrizations.weight_norm,
+    parametrized_spectral_norm=nn.utils.parametrizations.spectral_norm)
 
 
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated')
@@ -176,16 +218,18 @@ def test_a_layer_whose_weight_is_computed_stays(compute):
     layer, state = model[1], copy.deepcopy(model.state_dict())
     report = compress(model, separate=dict())
     assert model[1] is layer and report[1].after == 'dense' and report[1].weights == 64
-    assert 'is computed (weight_norm, spectral_norm, pruning or a parametrization)' in report[1].reason
+    assert 'is computed (weight_norm, spectral_norm, pruning or a' in report[1].reason
     assert [entry.name for entry in report if entry.after == 'WaveletCompressedConv2d'] == ['3']
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items() if key in model.state_dict())
+    after = model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in state.items() if key in after)
     use(model)
 
 
 def test_a_pruned_layer_is_not_separated_nor_turned_into_integers():
     model = network(pruned(nn.Conv2d(8, 8, 3, padding=1)))
     report = separate_convs(model, keep_dense=[], verbose=False)
-    assert [layer.name for layer in report if not layer.reason] == ['0', '4'] and 'pruning' in report[1].reason
+    assert [layer.name for layer in report if not layer.reason] == ['0', '4']
+    assert 'pruning' in report[1].reason
     model = network()
     compress(model)
     model(image())
@@ -225,8 +269,10 @@ def test_a_tied_or_watched_weight_is_not_separated():
 
 def snapshot(model):
     """Return modules by name, flags, and copies of all tensors."""
-    return ([(name, id(module), module.training) for name, module in model.named_modules(remove_duplicate=False)],
-            [(name, id(parameter), parameter.requires_grad) for name, parameter in model.named_parameters()],
+    return ([(name, id(module), module.training)
+             for name, module in model.named_modules(remove_duplicate=False)],
+            [(name, id(parameter), parameter.requires_grad)
+             for name, parameter in model.named_parameters()],
             {key: value.clone() for key, value in model.state_dict().items()})
 
 
@@ -244,9 +290,10 @@ def with_nan(model, place):
 
 def blocks():
     """Two inverted residual blocks, the second with statistics that do not fit."""
-    model = nn.Sequential(*(nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(),
-                                          nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU6(),
-                                          nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)) for _ in range(2)))
+    model = nn.Sequential(*(nn.Sequential(
+        nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU6(),
+        nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)) for _ in range(2)))
     compress_model(model, dict(pointwise=WCC, keep_dense=[]), verbose=False)
     model[1][7].running_var = torch.ones(5)
     return model.eval()
@@ -259,29 +306,40 @@ def plain():
     return model
 
 
+def compressing(**changes):
+    return lambda model: compress(model, **changes)
+
+
+ELSEWHERE = dict(input_shape=(5, 8, 8))
 FAILURES = dict(
-    compress=(plain, lambda model: compress(model, keep_dense=[], rules=[dict(pattern='4', **WCC)]),
+    compress=(plain, compressing(keep_dense=[], rules=[dict(pattern='4', **WCC)]),
               'cannot become mmwcc.WaveletCompressedConv2d'),
-    compress_after_separation=(plain, lambda model: compress(model, separate=dict(), keep_dense=[], rules=[
-        dict(pattern=r'4\.depthwise_conv', type='x')]), "cannot become 'x'"),
-    lean_after_compression=(plain, lambda model: compress(model, separate=dict(), integer=True, lean_activations=dict(
-        input_shape=(5, 8, 8))), 'lean_activations: Sequential must run'),
-    faster_after_separation=(plain, lambda model: compress(model, separate=dict(), only_if_faster=dict(
-        input_shape=(5, 8, 8))), 'only_if_faster: Sequential must run'),
-    integers_after_compression=(plain, lambda model: compress(model, separate=dict(), act_quant=None, integer=True),
+    compress_after_separation=(
+        plain, compressing(separate=dict(), keep_dense=[],
+                           rules=[dict(pattern=r'4\.depthwise_conv', type='x')]),
+        "cannot become 'x'"),
+    lean_after_compression=(
+        plain, compressing(separate=dict(), integer=True, lean_activations=ELSEWHERE),
+        'lean_activations: Sequential must run'),
+    faster_after_separation=(plain, compressing(separate=dict(), only_if_faster=ELSEWHERE),
+                             'only_if_faster: Sequential must run'),
+    integers_after_compression=(plain, compressing(separate=dict(), act_quant=None, integer=True),
                                 'integer=True needs 1x1 layers'),
-    nothing_compressed=(plain, lambda model: compress(model, pointwise=None, other=None), 'must change a layer'),
-    separate=(lambda: with_nan(plain(), 4), lambda model: separate_convs(model, keep_dense=[], verbose=False), 'svd'),
-    lean=(trained, lambda model: lean_activations(model, (5, 8, 8)), 'lean_activations: Sequential must run'),
-    integers=(lambda: with_nan(trained(), 3), lambda model: to_integer(model, verbose=False), 'must be numbers'),
-    fuse=(blocks, lambda model: fuse_inverted_residuals(model, verbose=False), 'must match the size'))
+    nothing_compressed=(plain, compressing(pointwise=None, other=None), 'must change a layer'),
+    separate=(lambda: with_nan(plain(), 4),
+              lambda model: separate_convs(model, keep_dense=[], verbose=False), 'svd'),
+    lean=(trained, lambda model: lean_activations(model, **ELSEWHERE), 'Sequential must run'),
+    integers=(lambda: with_nan(trained(), 3), lambda model: to_integer(model, verbose=False),
+              'must be numbers'),
+    fuse=(blocks, lambda model: fuse_inverted_residuals(model, verbose=False),
+          'must match the size'))
 
 
 @pytest.mark.parametrize('build, convert, message', FAILURES.values(), ids=FAILURES)
 def test_a_conversion_that_fails_leaves_the_model_as_it_was(build, convert, message):
     seen, model = [], build()
     if type(model[1]) is not nn.Sequential:
-        model[1]._register_load_state_dict_pre_hook(lambda module, *_: seen.append(module), with_module=True)
+        HOOKS['load_state_dict_pre'](model[1], seen.append)
     modules, parameters, state = snapshot(model)
     with pytest.raises((ValueError, RuntimeError), match=message):
         convert(model)
@@ -296,7 +354,7 @@ def test_a_conversion_that_fails_leaves_the_model_as_it_was(build, convert, mess
 def test_the_layers_of_a_failed_block_are_back_in_their_places():
     model = network()
     layer, seen = model[1], []
-    handle = layer._register_load_state_dict_pre_hook(lambda module, *_: seen.append(module), with_module=True)
+    handle = HOOKS['load_state_dict_pre'](layer, seen.append)
     with pytest.raises(KeyboardInterrupt), all_or_nothing(model):
         replace_layers(model, {layer: nn.Identity()})
         raise KeyboardInterrupt
