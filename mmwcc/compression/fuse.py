@@ -202,7 +202,8 @@ def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> Fusion
     Recognized are the blocks of mmseg, mmdet, mmpretrain and torchvision by their class, and in any model an
     ``nn.Sequential`` that applies 1x1 (optional), depthwise and 1x1 convolution with batch normalization and
     activations in between. At least one 1x1 convolution must be wavelet compressed. Blocks with squeeze and
-    excitation, other wavelets, integer or other layers stay, and the report says why.
+    excitation, other wavelets, integer or other layers, or with hooks on the layers inside stay, and
+    the report says why. Hooks on the block itself are carried over.
 
     The weights are folded, so load the checkpoint before; afterwards the model can neither be trained nor load or save
     a checkpoint of the unfused form.
