@@ -65,6 +65,36 @@ def test_dense_config_and_preset(tool, capsys):
     assert with_preset[1:] == capsys.readouterr().out.splitlines()[1:]
 
 
+SEGMENTER = """
+default_scope = 'mmseg'
+model = dict(
+    type='EncoderDecoder', test_cfg=dict(mode='whole'),
+    backbone=dict(type='VisionTransformer', img_size=32, patch_size=16, embed_dims=8, num_layers=1,
+                  num_heads=2, out_indices=0),
+    decode_head=dict(type='SegmenterMaskTransformerHead', in_channels=8, channels=8, num_classes=3,
+                     num_layers=1, num_heads=2, embed_dims=8))
+"""
+
+
+def test_a_network_of_linear_layers(tool, tmp_path, capsys):
+    """It has one convolution, which is the first and the last."""
+    config, out = tmp_path / 'segmenter.py', tmp_path / 'report.json'
+    config.write_text(SEGMENTER)
+    with pytest.raises(SystemExit, match='EncoderDecoder with all convolutions left dense .1 x '
+                                         "keep_dense 'last'. and with layers that .*7 Linear"):
+        tool.main([str(config), '--preset', 'wcc_w8a8_k25'])
+    config.write_text(SEGMENTER + "model.update(type='mmwcc.CompressedModel', task_type="
+                                  "'EncoderDecoder', compression=dict(keep_dense=['.*']))")
+    tool.main([str(config), '--out', str(out)])
+    unhandled, warning, summary = capsys.readouterr().out.splitlines()[-3:]
+    assert unhandled.startswith('Not handled: ') and '7 Linear (' in unhandled
+    assert warning.startswith('compress_model: compression must change a layer')
+    assert summary == '1 convolutions: 1 dense'
+    report = json.loads(out.read_text())
+    assert report['warning'] == warning
+    assert 'Linear' in {layers['kind'] for layers in report['unhandled']}
+
+
 def test_detector(tool, capsys):
     tool.main([DETECTOR])
     output = capsys.readouterr().out

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
@@ -12,6 +12,7 @@ from torch import nn
 from mmwcc.compression import CompressionReport, compress_model, count_cost
 from mmwcc.compression.convert import describe_layer
 from mmwcc.compression.cost import CostReport, LayerCost
+from mmwcc.compression.unhandled import unhandled_layers
 from mmwcc.utils import build_model, dense_config, quiet
 
 from .work_dirs import WorkDir
@@ -74,8 +75,9 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
             model = build_model(dense)
             return model, compress_model(model, compression, verbose=False)
         model = build_model(config)
-        return model, CompressionReport(describe_layer(name, module) for name, module in model.named_modules()
-                                        if isinstance(module, nn.Conv2d))
+        layers = (describe_layer(name, module) for name, module in model.named_modules()
+                  if isinstance(module, nn.Conv2d))
+        return model, CompressionReport(layers, unhandled_layers(model))
 
 
 def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts:
@@ -101,7 +103,7 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
         return facts
     states = {name: {key: state[key] for key in _STATE if key in state}
               for name, state in work_dir.stamp.get('layers', {}).items()}
-    facts.layers = CompressionReport(replace(layer, **states.get(layer.name, {})) for layer in report)
+    facts.layers = report.updated(states)
     convention = 'exact' if shape else facts.recorded.get('convention', 'exact')
     shape = shape or (facts.recorded.get('input_shape') or ())[1:] or input_size(work_dir.config)
     if shape is None:

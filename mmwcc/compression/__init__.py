@@ -10,11 +10,13 @@ from .lean import lean_activations
 from .report import CompressionReport, LayerReport
 from .sensitivity import Choice, Grid, LayerSensitivity, measure_sensitivity
 from .separate import SeparatedLayer, SeparationReport, separate_convs
+from .unhandled import UnhandledLayers
 
 __all__ = [
     'INTEGER_LAYERS', 'Allocation', 'BlockReport', 'CalibrationReport', 'Candidate', 'Choice', 'CompressionConfig',
     'CompressionReport', 'CostReport', 'FusionReport', 'Grid', 'LayerCost', 'LayerReport', 'LayerSensitivity',
-    'Rule', 'SeparatedLayer', 'SeparationReport', 'allocate', 'allocated_compression', 'calibrate',
-    'compress_model', 'compressed_layers', 'count_cost', 'find_candidates', 'fuse_inverted_residuals',
+    'Rule', 'SeparatedLayer', 'SeparationReport', 'UnhandledLayers', 'allocate',
+    'allocated_compression', 'calibrate', 'compress_model', 'compressed_layers',
+    'count_cost', 'find_candidates', 'fuse_inverted_residuals',
     'lean_activations', 'measure_sensitivity', 'reestimate_batch_norm', 'separate_convs', 'to_integer'
 ]

@@ -1,6 +1,10 @@
 """Conversion of a model in place: convolutions become compressed ones, under the same names and weights."""
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+from dataclasses import dataclass, replace
+
 from torch import nn
 
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
@@ -9,17 +13,28 @@ from mmwcc.registry import MODELS
 
 from .config import WAVELET_TYPE, CompressionConfig
 from .integer import INTEGER_LAYERS, integer_skeleton
-from .layer_names import convolutions, dense_names, geometry, is_plain, matches, no_match
+from .layer_names import (
+    convolutions,
+    dense_names,
+    geometry,
+    is_plain,
+    matches,
+    names_by_layer,
+    no_match,
+)
 from .lean import lean_activations
-from .report import CompressionReport, LayerReport, announce
+from .replace import all_or_nothing, obstacle, replace_layers
+from .report import CompressionReport, LayerReport, announce, weight_count
 from .separate import separate_convs
 from .speed import SpeedJudge
+from .unhandled import listed, unhandled_layers
 
 __all__ = ['compress_model', 'compressed_layers', 'describe_layer', 'unwrapped']
 
 _COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 _LISTED = (*_COMPRESSED, *INTEGER_LAYERS)
 _WAVELET_NAMES = (WAVELET_TYPE, WAVELET_TYPE.removeprefix('mmwcc.'))
+_PLACES = ('first', 'last')
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -46,7 +61,7 @@ def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reas
     bits = {role: getattr(getattr(module, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')}
     after = type(module).__name__ if isinstance(module, _COMPRESSED) else 'dense'
     return LayerReport(name, before or geometry(module), after, bits['weight_quant'], bits['act_quant'],
-                       getattr(module, 'keep_ratio', None), module.weight.numel(), reason)
+                       getattr(module, 'keep_ratio', None), weight_count(module), reason)
 
 
 def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:
@@ -65,9 +80,12 @@ def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:
 def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True) -> CompressionReport:
     """Turn the convolutions of ``model`` into compressed ones, in place.
 
-    Every replaced layer keeps its qualified name, its parameter objects, device and training mode, so that dense
-    checkpoints load with only quantizer keys missing. Convolutions that are shared stay shared. Layers that are
-    compressed already, transposed convolutions and subclasses of ``nn.Conv2d`` with a forward of their own stay.
+    Every replaced layer keeps its qualified name, its parameter objects, device, training mode,
+    hooks and attributes, so that dense checkpoints load with only quantizer keys missing.
+    Convolutions that are shared stay shared. Layers that are compressed already, transposed
+    convolutions, subclasses of ``nn.Conv2d`` with a forward of their own and convolutions whose
+    weight is computed (weight_norm, spectral_norm, pruning, a parametrization) stay. If anything
+    fails, the model is as it was.
 
     Args:
         model: Any module.
@@ -75,12 +93,15 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         verbose: Whether to print the report. Defaults to True.
 
     Returns:
-        The report: one line a convolution, and a summary.
+        The report: one line a convolution, the learned layers that are no convolutions, and a
+        summary. Where nothing is compressed because of rules, names in keep_dense or
+        only_if_faster, a warning says so, which is ``report.warning`` too.
 
     Raises:
         TypeError: If a value of compression is of the wrong kind.
         ValueError: If a key is unknown, a rule or a keep_dense entry matches nothing, a layer cannot become what a
-            rule says, the model has no convolution, or only_if_faster cannot run it.
+            rule says, the model has no convolution, only_if_faster or lean_activations cannot run
+            it, or nothing is compressed although neither rules nor names asked for that.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
@@ -89,33 +110,17 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         '3 convolutions: 1 WaveletCompressedConv2d, 2 dense'
     """
     config = CompressionConfig.parse(compression)
-    modules = convolutions('compress_model', model)
-    if config.separate is not None:
-        # Entries that match nothing yet may name the new layers; those that match nothing then are refused below.
-        keep_dense = [entry for entry in config.keep_dense
-                      if entry in ('first', 'last') or any(matches(entry, name) for name in modules)]
-        separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=verbose)
-        modules = convolutions('compress_model', model)
-    names = list(modules)
-    for rule in config.rules:
-        if not any(rule.matches(name) for name in names):
-            raise ValueError(no_match('compress_model', 'rule', rule.pattern, names))
-    dense = dense_names('compress_model', model, config.keep_dense, names)
-    judge = None if config.only_if_faster is None else SpeedJudge(model, config.only_if_faster)
-    report, replaced = CompressionReport(), {}
-    for name, module in modules.items():
-        before, reason = geometry(module), ''
-        if id(module) not in replaced:
-            replaced[id(module)], reason = _replacement(name, module, config, dense, judge)
-        layer = replaced[id(module)]
-        if layer is not module:
-            parent, _, attribute = name.rpartition('.')
-            setattr(model.get_submodule(parent), attribute, layer)
-        report.append(describe_layer(name, layer, before, reason))
-    if config.integer:
-        report = integer_skeleton(model, report)
+    with all_or_nothing(model):
+        separated = config.separate is not None and _separate(model, config, verbose)
+        report = _compress(model, config, separated)
+        if config.integer:
+            report = integer_skeleton(model, report)
+        lean = []
+        if config.lean_activations is not None:
+            lean = lean_activations(model, **config.lean_activations)
     settle_after_forward(model)
-    lean = [] if config.lean_activations is None else lean_activations(model, **config.lean_activations)
+    if report.warning:
+        warnings.warn(report.warning, stacklevel=2)
     if verbose:
         announce(f'Compressed {type(model).__name__}:\n{report}')
         if lean:
@@ -123,17 +128,88 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
     return report
 
 
-def _replacement(name: str, module: nn.Conv2d, config: CompressionConfig, dense: dict[str, str],
-                 judge: SpeedJudge | None) -> tuple[nn.Module, str]:
-    """Return the layer to put in place of ``module`` (itself where it stays) and why it stays."""
+def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> bool:
+    """Split convolutions as the dictionary says, and tell whether there were any to split."""
+    # Entries that match nothing yet may name the new layers; what matches nothing then is refused.
+    names = convolutions('compress_model', model)
+    keep_dense = [entry for entry in config.keep_dense
+                  if entry in _PLACES or any(matches(entry, name) for name in names)]
+    report = separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=verbose)
+    return any(not layer.reason for layer in report)
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What takes the place of a convolution, itself where it stays, and why it stays.
+
+    Attributes:
+        layer: The layer.
+        reason: Why it stays dense or loses its wavelets, or empty.
+        chosen: Whether it stays dense because the user's own rules or names say so.
+    """
+
+    layer: nn.Module
+    reason: str = ''
+    chosen: bool = False
+
+
+def _compress(model: nn.Module, config: CompressionConfig, separated: bool) -> CompressionReport:
+    """Replace the convolutions of a model as the dictionary says."""
+    modules = convolutions('compress_model', model)
+    names = list(modules)
+    for rule in config.rules:
+        if not any(rule.matches(name) for name in names):
+            raise ValueError(no_match('compress_model', 'rule', rule.pattern, names))
+    dense = dense_names('compress_model', model, config.keep_dense, names)
+    judge = None if config.only_if_faster is None else SpeedJudge(model, config.only_if_faster)
+    decisions = {module: _decide(known, module, config, dense, judge)
+                 for module, known in names_by_layer(modules).items()}
+    report = CompressionReport(unhandled=unhandled_layers(model))
+    for name, module in modules.items():
+        decision = decisions[module]
+        report.append(describe_layer(name, decision.layer, geometry(module), decision.reason))
+    replace_layers(model, {module: decision.layer for module, decision in decisions.items()})
+    if not (separated or compressed_layers(model)):
+        report.warning = _nothing_compressed(model, report)
+        if not any(decision.chosen for decision in decisions.values()):
+            raise ValueError(report.warning)
+    return report
+
+
+def _decide(names: list[str], module: nn.Conv2d, config: CompressionConfig, dense: dict[str, str],
+            judge: SpeedJudge | None) -> _Decision:
+    """Decide what becomes of the convolution of these names."""
     if isinstance(module, _COMPRESSED):
-        return module, 'compressed already'
-    if name in dense:
-        return module, f'keep_dense {dense[name]!r}'
-    eligible = is_eligible(module.kernel_size, module.padding, module.groups)
+        return _Decision(module, 'compressed already')
+    kept = [dense[name] for name in names if name in dense]
+    if kept:
+        return _Decision(module, f'keep_dense {kept[0]!r}', not set(kept) <= set(_PLACES))
     if not is_plain(module):
-        return module, f'{type(module).__name__} has a forward of its own'
+        return _Decision(module, f'{type(module).__name__} has a forward of its own')
+    if obstacle(module):
+        return _Decision(module, obstacle(module))
+    # A shared layer follows the rules for the first of its names that one speaks of.
+    name = next((name for rule in config.rules for name in names if rule.matches(name)), names[0])
+    eligible = is_eligible(module.kernel_size, module.padding, module.groups)
     layer_config, reason = config.layer_config(name, eligible), ''
-    if judge is not None and layer_config is not None and eligible and layer_config['type'] in _WAVELET_NAMES:
+    if layer_config is None:
+        by_rule = replace(config, rules=()).layer_config(name, eligible) is not None
+        return _Decision(module, 'rule' if by_rule else '', by_rule)
+    if judge is not None and eligible and layer_config['type'] in _WAVELET_NAMES:
         layer_config, reason = judge.settle(module, layer_config, config.other)
-    return (module if layer_config is None else _convert(name, module, layer_config)), reason
+    if layer_config is None:
+        return _Decision(module, reason, chosen=True)
+    return _Decision(_convert(name, module, layer_config), reason)
+
+
+def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
+    """Say that all layers of a model stay, and why."""
+    reasons = Counter(layer.reason or 'no pointwise, other or rule compresses it'
+                      for layer in report)
+    stay = ', '.join(f'{count} x {reason}' for reason, count in reasons.items())
+    others = listed(report.unhandled)
+    others = f' and with layers that are not compressed: {others}' if others else ''
+    return (f'compress_model: compression must change a layer, got {type(model).__name__} with all '
+            f'convolutions left dense ({stay}){others}. Let pointwise, other or a rule give them a '
+            'layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
+            'without compression.')

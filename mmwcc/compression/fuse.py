@@ -9,6 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.layers import FoldedConv, FusedInvertedResidual, QuantConv2d, WaveletCompressedConv2d, is_eligible
 
+from .layer_names import is_plain
+from .replace import has_hooks, obstacle, replace_layers
 from .report import announce
 
 __all__ = ['BlockReport', 'FusionReport', 'fuse_inverted_residuals']
@@ -78,18 +80,15 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
-def _is_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and (isinstance(module, _CONVOLUTIONS)
-                                              or type(module)._conv_forward is nn.Conv2d._conv_forward)
-
-
 def _stages(module: nn.Module) -> list[tuple[nn.Conv2d, nn.Module | None, nn.Module | None]]:
     """Group the layers of a chain into convolution, normalization and activation."""
     stages: list[list] = []
     for part in _parts(module):
         if isinstance(part, nn.Conv2d):
-            if not _is_convolution(part):
+            if not (type(part) in _CONVOLUTIONS or is_plain(part)):
                 raise _NotFusible(f'{type(part).__name__} has a forward of its own')
+            if obstacle(part):
+                raise _NotFusible(f'{type(part).__name__}: {obstacle(part)}')
             stages.append([part, None, None])
         elif not stages:
             raise _NotFusible(f'begins with {type(part).__name__}')
@@ -166,8 +165,9 @@ def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
         if getattr(block, 'with_se', False):
             raise _NotFusible('squeeze and excitation between the convolutions')
         expand = [block.expand_conv] if getattr(block, 'with_expand_conv', False) else []
-        return nn.Sequential(*expand, block.depthwise_conv, block.linear_conv).train(block.training), bool(
-            block.with_res_shortcut)
+        chain = nn.Sequential(*expand, block.depthwise_conv, block.linear_conv)
+        chain.training = block.training  # not train(), which would reach the layers
+        return chain, bool(block.with_res_shortcut)
     if isinstance(block, nn.Sequential):
         try:
             return (block, False) if _looks_like_a_block(_stages(block)) else None
@@ -176,13 +176,34 @@ def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
     return None
 
 
+def _try(name: str, block: nn.Module) -> tuple[nn.Module, BlockReport] | None:
+    """Return what takes the place of a block (itself where it stays) and its line.
+
+    None if it is no inverted residual block.
+    """
+    try:
+        chain = _chain(block)
+        if chain is None:
+            return None
+        hooked = [part for part, module in block.named_modules()
+                  if module is not block and has_hooks(module)]
+        if hooked:
+            raise _NotFusible(f'hooks on {hooked[0]}, which would not run')
+        fused = _fused(*chain)
+    except _NotFusible as reason:
+        return block, BlockReport(name, type(block).__name__, False, reason=str(reason))
+    return fused, BlockReport(name, type(block).__name__, True, fused.fuses_depthwise,
+                              _why_apart(fused))
+
+
 def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> FusionReport:
     """Replace inverted residual blocks by :class:`mmwcc.layers.FusedInvertedResidual`, in place, for inference.
 
     Recognized are the blocks of mmseg, mmdet, mmpretrain and torchvision by their class, and in any model an
     ``nn.Sequential`` that applies 1x1 (optional), depthwise and 1x1 convolution with batch normalization and
     activations in between. At least one 1x1 convolution must be wavelet compressed. Blocks with squeeze and
-    excitation, other wavelets, integer or other layers stay, and the report says why.
+    excitation, other wavelets, integer or other layers, or with hooks on the layers inside stay, and
+    the report says why. Hooks on the block itself are carried over.
 
     The weights are folded, so load the checkpoint before; afterwards the model can neither be trained nor load or save
     a checkpoint of the unfused form.
@@ -200,26 +221,16 @@ def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> Fusion
     if model.training:
         raise RuntimeError('fuse_inverted_residuals: the model must be in evaluation mode, got one in training mode. '
                            'Call model.eval() and load its checkpoint before.')
-    report, replaced, seen = FusionReport(), {}, []
+    report, made, seen = FusionReport(), {}, []
     for name, block in list(model.named_modules(remove_duplicate=False)):
         if any(name.startswith(f'{outer}.') for outer in seen) or not name:
             continue
-        if id(block) not in replaced:
-            try:
-                chain = _chain(block)
-                if chain is None:
-                    continue
-                fused = _fused(*chain)
-                replaced[id(block)] = fused, BlockReport(name, type(block).__name__, True, fused.fuses_depthwise,
-                                                         _why_apart(fused))
-            except _NotFusible as reason:
-                replaced[id(block)] = block, BlockReport(name, type(block).__name__, False, reason=str(reason))
-        seen.append(name)
-        layer, line = replaced[id(block)]
-        if layer is not block:
-            parent, _, attribute = name.rpartition('.')
-            setattr(model.get_submodule(parent), attribute, layer)
-        report.append(replace(line, name=name))
+        if block not in made:
+            made[block] = _try(name, block)
+        if made[block] is not None:
+            seen.append(name)
+            report.append(replace(made[block][1], name=name))
+    replace_layers(model, {block: found[0] for block, found in made.items() if found is not None})
     if verbose:
         announce(f'Fused {type(model).__name__}:\n{report}')
     return report

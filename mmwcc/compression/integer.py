@@ -1,14 +1,13 @@
 """Trained quantized layers in integers: conversion of a model, and the model that a converted checkpoint fills."""
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import nn
 
 from mmwcc.layers import IntegerConv2d, IntegerWaveletCompressedConv2d, QuantConv2d, WaveletCompressedConv2d
 from mmwcc.layers.integer_conv import integer_obstacle
 
-from .report import CompressionReport, LayerReport, announce
+from .replace import obstacle, replace_layers
+from .report import CompressionReport, LayerReport, announce, weight_count
 
 __all__ = ['INTEGER_LAYERS', 'integer_skeleton', 'to_integer']
 
@@ -25,32 +24,26 @@ def _candidates(model: nn.Module) -> dict[str, nn.Module]:
             if isinstance(module, (nn.Conv2d, *INTEGER_LAYERS))}
 
 
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, attribute = name.rpartition('.')
-    setattr(model.get_submodule(parent), attribute, layer)
+def _obstacle(layer: nn.Module) -> str:
+    """Say why a layer stays as it is, or return ''."""
+    return integer_obstacle(layer) or obstacle(layer)
 
 
 def _convert(model: nn.Module, layers: dict[str, nn.Module], build) -> dict[str, nn.Module]:
     """Put ``build(layer)`` in the place of every layer that has an integer form; return what was put, by name."""
-    made, put = {}, {}
-    for name, layer in layers.items():
-        if not integer_obstacle(layer):
-            if id(layer) not in made:
-                made[id(layer)] = build(layer)
-            put[name] = made[id(layer)]
-    for name, layer in put.items():
-        _put(model, name, layer)
-    return put
+    made = {layer: build(layer) for layer in dict.fromkeys(layers.values()) if not _obstacle(layer)}
+    replace_layers(model, made)
+    return {name: made[layer] for name, layer in layers.items() if layer in made}
 
 
 def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerReport:
     kind = type(layer).__name__
     bits = [getattr(getattr(layer, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')]
-    reason = '' if integer is not None else integer_obstacle(layer)
+    reason = '' if integer is not None else _obstacle(layer)
     if isinstance(layer, INTEGER_LAYERS):
         bits, reason = [layer.weight_bits, layer.act_bits], 'converted already'
     return LayerReport(name, kind, kind if integer is None else type(integer).__name__, *bits,
-                       getattr(layer, 'keep_ratio', None), layer.weight.numel(), reason)
+                       getattr(layer, 'keep_ratio', None), weight_count(layer), reason)
 
 
 def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
@@ -87,7 +80,7 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
     if '' in layers:
         raise ValueError(f'to_integer: the model must contain the layers to convert, got a {type(model).__name__}. Use '
                          'from_layer of its integer class, or put it into nn.Sequential.')
-    ready = {name: layer for name, layer in layers.items() if not integer_obstacle(layer)}
+    ready = {name: layer for name, layer in layers.items() if not _obstacle(layer)}
     if not ready:
         raise ValueError(f'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or fewer, '
                          f'got {type(model).__name__} without one among its {len(layers)} convolutions. Compress it '
@@ -121,5 +114,4 @@ def integer_skeleton(model: nn.Module, report: CompressionReport) -> Compression
     if not put:
         raise ValueError('compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
                          'got none. Use the compression that the model was trained with.')
-    return CompressionReport(replace(entry, after=type(put[entry.name]).__name__) if entry.name in put else entry
-                             for entry in report)
+    return report.updated({name: dict(after=type(layer).__name__) for name, layer in put.items()})

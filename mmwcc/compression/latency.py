@@ -17,8 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers.swap import check_parameters
+
+from .replace import replace_layers
 
 __all__ = ['Latency', 'dense_twin', 'device_name', 'measure_latency', 'peak_memory']
+
+_COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,18 @@ def dense_twin(model: nn.Module) -> nn.Module:
 
     Returns:
         The twin. Parameters are those of ``model``, not copies; buffers are copies.
+
+    Raises:
+        ValueError: If the weight or bias of a compressed layer is computed.
     """
+    for layer in model.modules():
+        if isinstance(layer, _COMPRESSED):
+            check_parameters('dense_twin', layer)
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
-    replaced = {}
-    for name, layer in list(twin.named_modules(remove_duplicate=False)):
-        if isinstance(layer, (QuantConv2d, WaveletCompressedConv2d)):
-            if id(layer) not in replaced:
-                replaced[id(layer)] = _dense(layer)
-            if not name:
-                return replaced[id(layer)]
-            parent, _, attribute = name.rpartition('.')
-            setattr(twin.get_submodule(parent), attribute, replaced[id(layer)])
-    return twin
+    made = {layer: _dense(layer) for layer in twin.modules() if isinstance(layer, _COMPRESSED)}
+    replace_layers(twin, made)
+    return made.get(twin, twin)
 
 
 def _dense(layer: QuantConv2d | WaveletCompressedConv2d) -> nn.Conv2d:

@@ -9,7 +9,11 @@ from torch import nn
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
 
-__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'no_match']
+from .unhandled import listed, unhandled_layers
+
+__all__ = [
+    'convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'names_by_layer', 'no_match'
+]
 
 # What OpenMMLab's heads call the convolution that predicts.
 _PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
@@ -24,10 +28,24 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
     """
     found = {name: module for name, module in model.named_modules(remove_duplicate=False)
              if isinstance(module, nn.Conv2d)}
-    if not found or '' in found:
+    if '' in found:
         raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got {type(model).__name__} with '
                          'none inside. Put a single layer into nn.Sequential, or use its class directly.')
+    if not found:
+        others = listed(unhandled_layers(model))
+        found = f'none but {others}' if others else 'none inside'
+        raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got '
+                         f'{type(model).__name__} with {found}. '
+                         'Other layers are not compressed; leave this model as it is.')
     return found
+
+
+def names_by_layer(modules: dict[str, nn.Module]) -> dict[nn.Module, list[str]]:
+    """Return all names of each layer, in order."""
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in modules.items():
+        names.setdefault(module, []).append(name)
+    return names
 
 
 def is_plain(module: nn.Module) -> bool:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mmwcc.layers import LeanReLU, LeanReLU6, WaveletCompressedConv2d
 
 from .probe import run_on_zeros
+from .replace import replace_layers
 
 __all__ = ['lean_activations']
 
@@ -25,7 +26,7 @@ def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) 
         input_shape: Height and width, or channels, height and width, of the zeros. Defaults to (64, 64).
 
     Returns:
-        The qualified names of the activations that were replaced.
+        The qualified names of the activations that were replaced; of a shared one all names.
 
     Raises:
         ValueError: If the model cannot run on such an input.
@@ -36,13 +37,11 @@ def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) 
         ['1']
     """
     readers = _readers(model, input_shape)
-    replaced = []
-    for name, module in list(model.named_modules()):
-        lean = _LEAN.get(type(module))
-        if lean and readers.get(module) and all(type(reader) is WaveletCompressedConv2d for reader in readers[module]):
-            parent, _, attribute = name.rpartition('.')
-            setattr(model.get_submodule(parent), attribute, lean(module.inplace))
-            replaced.append(name)
+    made = {module: _LEAN[type(module)](module.inplace).train(module.training) for module in readers
+            if all(type(reader) is WaveletCompressedConv2d for reader in readers[module])}
+    replaced = [name for name, module in model.named_modules(remove_duplicate=False)
+                if module in made]
+    replace_layers(model, made)
     return replaced
 
 
@@ -65,7 +64,7 @@ def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, 
 
     def watch() -> None:
         for module in model.modules():
-            if type(module) in _LEAN:
+            if type(module) in _LEAN and 'forward' not in vars(module):
                 module.register_forward_hook(write)
             elif isinstance(module, WaveletCompressedConv2d) or _is_leaf(module):
                 module.register_forward_pre_hook(read)

@@ -3,10 +3,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
 
-__all__ = ['CompressionReport', 'LayerReport', 'aligned', 'announce']
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from .unhandled import UnhandledLayers, listed
+
+__all__ = ['CompressionReport', 'LayerReport', 'aligned', 'announce', 'weight_count']
 
 
 def announce(text: str) -> None:
@@ -31,6 +37,14 @@ def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> li
              for row in cells]
     lines.insert(1, '-' * max(map(len, lines)))
     return lines
+
+
+def weight_count(conv: nn.Module) -> int:
+    """Count the weights of a convolution; a weight that is computed is not computed for that."""
+    own = conv._parameters.get('weight', conv._buffers.get('weight'))
+    if own is not None and not is_lazy(own):
+        return own.numel()
+    return conv.out_channels * conv.in_channels // conv.groups * prod(conv.kernel_size)
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,27 @@ class LayerReport:
 
 
 class CompressionReport(list):
-    """The :class:`LayerReport` of every convolution of a model; prints as a table."""
+    """The :class:`LayerReport` of every convolution of a model; prints as a table.
+
+    Args:
+        layers: The entries. Defaults to none.
+        unhandled: Learned layers that are no convolutions and stay. Defaults to none.
+        warning: What the user should know of the whole, a sentence. Defaults to none.
+    """
+
+    def __init__(self, layers: Iterable[LayerReport] = (),
+                 unhandled: Sequence[UnhandledLayers] = (), warning: str = '') -> None:
+        super().__init__(layers)
+        self.unhandled, self.warning = list(unhandled), warning
+
+    def updated(self, changes: Mapping[str, dict]) -> CompressionReport:
+        """Return a copy with other values of some layers.
+
+        Args:
+            changes: New values by attribute, by name of the layer.
+        """
+        layers = (replace(layer, **changes.get(layer.name, {})) for layer in self)
+        return CompressionReport(layers, self.unhandled, self.warning)
 
     def summary(self) -> str:
         """Count layers by what they have become, in one line."""
@@ -77,4 +111,6 @@ class CompressionReport(list):
             bits = [str(b) if b != 32 else '-' for b in (layer.weight_bits, layer.act_bits)]
             keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
             cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
-        return '\n'.join([*aligned(cells, numeric=range(3, 7)), self.summary()])
+        remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []
+        remarks += [self.warning] if self.warning else []
+        return '\n'.join([*aligned(cells, numeric=range(3, 7)), *remarks, self.summary()])

@@ -18,6 +18,7 @@ from mmwcc.quantizers import UniformQuantizer
 from .calibrate import Forward, batch_statistics, learning, run_model
 from .convert import compress_model, compressed_layers
 from .probe import undisturbed
+from .replace import swap_layers
 
 __all__ = ['Choice', 'Grid', 'LayerSensitivity', 'divergence', 'measure_sensitivity']
 
@@ -224,14 +225,12 @@ class _Run:
 @contextmanager
 def _in_place(model: nn.Module, name: str, layer: nn.Module) -> Iterator[None]:
     """Put a layer into a model for a while."""
-    parent, _, attribute = name.rpartition('.')
-    parent = model.get_submodule(parent)
-    dense = getattr(parent, attribute)
-    setattr(parent, attribute, layer)
+    dense = model.get_submodule(name)
+    swap_layers(model, {dense: layer})
     try:
         yield
     finally:
-        setattr(parent, attribute, dense)
+        swap_layers(model, {layer: dense})
 
 
 def _pixel_quantizer(quantizer: UniformQuantizer | None) -> UniformQuantizer | None:

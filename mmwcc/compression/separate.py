@@ -1,6 +1,7 @@
 """Separation of a model in place: k x k convolutions become depthwise k x k and 1x1 ones, which can be compressed."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,9 +12,10 @@ from mmwcc.layers import SeparableConv2d
 from mmwcc.layers.separable_conv import check_init
 
 from .config import Rule
-from .layer_names import convolutions, dense_names, geometry, is_plain, no_match
+from .layer_names import convolutions, dense_names, geometry, is_plain, names_by_layer, no_match
 from .probe import run_on_zeros
-from .report import aligned, announce
+from .replace import obstacle, replace_layers
+from .report import aligned, announce, weight_count
 
 __all__ = ['SeparatedLayer', 'SeparationReport', 'separate_convs']
 
@@ -122,32 +124,32 @@ def separate_convs(model: nn.Module, rules: Sequence[dict] = (), *, keep_dense: 
     for start in (init, *(rule.changes['init'] for rule in parsed if 'init' in rule.changes)):
         check_init('separate_convs', start)
     positions = None if input_shape is None else _positions(model, tuple(input_shape))
-    report, layers = SeparationReport(), {}
+    report, layers, owners = SeparationReport(), {}, _owners(model)
     report.whole = positions is not None
-    for name, conv in modules.items():
-        if conv not in layers:
-            reason, start = _decision(name, conv, parsed, dense, init)
-            layers[conv] = layer = conv if reason else SeparableConv2d.from_conv2d(conv, start)
-            error = None if reason or start != 'svd' else _error(conv, layer)
-            times = 1 if positions is None else positions.get(conv, 0)
-            macs = (times * sum(part.weight.numel() for part in _convs(stage)) for stage in (conv, layer))
-            report.append(SeparatedLayer(name, geometry(conv), *macs, error, reason))
-        if layers[conv] is not conv:
-            parent, _, attribute = name.rpartition('.')
-            setattr(model.get_submodule(parent), attribute, layers[conv])
+    for conv, names in names_by_layer(modules).items():
+        reason, start = _decision(names, conv, parsed, dense, init)
+        reason = reason or obstacle(conv) or _tie(conv, owners)
+        layers[conv] = layer = conv if reason else SeparableConv2d.from_conv2d(conv, start)
+        error = None if reason or start != 'svd' else _error(conv, layer)
+        times = 1 if positions is None else positions.get(conv, 0)
+        macs = (times * sum(map(weight_count, _convs(stage))) for stage in (conv, layer))
+        report.append(SeparatedLayer(names[0], geometry(conv), *macs, error, reason))
+    replace_layers(model, layers)
     if verbose:
         announce(f'Separated {type(model).__name__}:\n{report}')
     return report
 
 
-def _decision(name: str, conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str], init: str) -> tuple[str, str]:
-    """Return why a convolution stays, or '', and how it starts if it does not."""
+def _decision(names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str],
+              init: str) -> tuple[str, str]:
+    """Return why the convolution of these names stays, or '', and how it starts if it does not."""
     settings = dict(dense=False, init=init)
     for rule in rules:
-        if rule.matches(name):
+        if any(map(rule.matches, names)):
             settings.update(rule.changes)
-    if name in dense:
-        reason = f'keep_dense {dense[name]!r}'
+    kept = [dense[name] for name in names if name in dense]
+    if kept:
+        reason = f'keep_dense {kept[0]!r}'
     elif settings['dense']:
         reason = 'rule'
     elif conv.kernel_size == (1, 1):
@@ -157,6 +159,20 @@ def _decision(name: str, conv: nn.Conv2d, rules: list[Rule], dense: dict[str, st
     else:
         reason = '' if is_plain(conv) else f'{type(conv).__name__} has a forward of its own'
     return reason, settings['init']
+
+
+def _owners(model: nn.Module) -> Counter:
+    """Count the modules that hold each parameter of a model."""
+    return Counter(parameter for module in model.modules()
+                   for parameter in module._parameters.values())
+
+
+def _tie(conv: nn.Conv2d, owners: Counter) -> str:
+    """Say what hangs on the kernel of a convolution and on no two other kernels, or return ''."""
+    if owners[conv.weight] > 1:
+        return 'its weight is shared with another layer'
+    hooks = conv.weight._backward_hooks or getattr(conv.weight, '_post_accumulate_grad_hooks', None)
+    return 'a hook waits for the gradient of its weight' if hooks else ''
 
 
 def _convs(layer: nn.Module) -> list[nn.Conv2d]:

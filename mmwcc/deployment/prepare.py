@@ -13,6 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmwcc.compression import INTEGER_LAYERS, compressed_layers
+from mmwcc.compression.layer_names import is_plain
+from mmwcc.compression.replace import has_hooks, obstacle, replace_layers
 from mmwcc.layers import FusedInvertedResidual, QuantConv2d, WaveletCompressedConv2d
 
 from .layers import ExportableConv2d, ExportableWaveletConv2d
@@ -109,6 +111,12 @@ def _check_form(network: nn.Module) -> None:
     if ready:
         raise ValueError(f'exportable: the model must be as it was trained, got fused or integer layers: '
                          f'{_listed(ready)}. Load the trained checkpoint; the export writes integers by itself.')
+    stuck = [f'{name} ({obstacle(layer)})' for name, layer in compressed_layers(network).items()
+             if obstacle(layer)]
+    if stuck:
+        raise ValueError('exportable: the weights of compressed layers must be parameters, got '
+                         f'{_listed(stuck)}. Make them permanent first, for example by '
+                         'torch.nn.utils.prune.remove.')
 
 
 def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
@@ -126,9 +134,9 @@ def _listed(names) -> str:
     return ', '.join(names[:_NAMED]) + (f' and {len(names) - _NAMED} more' if len(names) > _NAMED else '')
 
 
-def _is_foldable(module: nn.Module) -> bool:
+def _is_replaceable(module: nn.Module) -> bool:
     return isinstance(module, (QuantConv2d, WaveletCompressedConv2d)) or (
-        isinstance(module, nn.Conv2d) and type(module)._conv_forward is nn.Conv2d._conv_forward)
+        is_plain(module) and not obstacle(module))
 
 
 @torch.no_grad()
@@ -136,8 +144,9 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
     """Run the network; return the convolutions it calls, each with the BatchNorm that gets all its outputs, or None.
 
     Order of registration says nothing about order of execution, and shared layers (heads with one BatchNorm a level)
-    must not be folded.
+    must not be folded, nor may those with hooks between the two, which would see other maps.
     """
+    hooked = {module for module in network.modules() if has_hooks(module)}
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # holds the tensors, so that no id is used twice
     calls: Counter = Counter()
     fed: Counter = Counter()
@@ -151,7 +160,8 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
         if id(inputs[0]) in made:
             fed[made[id(inputs[0])][0], module] += 1
 
-    handles = [module.register_forward_hook(after_convolution) for module in network.modules() if _is_foldable(module)]
+    handles = [module.register_forward_hook(after_convolution) for module in network.modules()
+               if _is_replaceable(module)]
     handles += [module.register_forward_pre_hook(before_norm) for module in network.modules()
                 if isinstance(module, _BatchNorm) and module.running_var is not None]
     try:
@@ -159,7 +169,8 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
     finally:
         for handle in handles:
             handle.remove()
-    behind = {conv: norm for (conv, norm), count in fed.items() if calls[conv] == calls[norm] == count}
+    behind = {conv: norm for (conv, norm), count in fed.items()
+              if calls[conv] == calls[norm] == count and not {conv, norm} & hooked}
     return {module: behind.get(module) for module in calls if isinstance(module, nn.Conv2d)}
 
 
@@ -185,21 +196,16 @@ def exportable(network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool
         The copy, in evaluation mode. Layers keep their names; folded BatchNorm layers are ``nn.Identity``.
 
     Raises:
-        ValueError: If the network has fused or integer layers.
+        ValueError: If the network has fused or integer layers, or the weight of a compressed layer
+            is computed.
         RuntimeError: If a quantizer has not learned its clip.
     """
     _check_form(network)
     network = copy.deepcopy(network).eval()
     pairs = _pairs(network, x)
     _check_clips(network, pairs)
-    folded = set(pairs.values()) - {None}
-    made: dict[nn.Module, nn.Module] = {}
-    for name, module in list(network.named_modules(remove_duplicate=False)):
-        if module in folded:
-            made[module] = nn.Identity()
-        elif module in pairs and module not in made:  # heads that only training uses stay
-            made[module] = _replacement(module, pairs[module], qdq, dynamic)
-        if module in made:
-            parent, _, attribute = name.rpartition('.')
-            setattr(network.get_submodule(parent), attribute, made[module])
+    # Heads that only training uses are in no pair and stay.
+    made = {conv: _replacement(conv, norm, qdq, dynamic) for conv, norm in pairs.items()}
+    made |= {norm: nn.Identity() for norm in pairs.values() if norm is not None}
+    replace_layers(network, made)
     return network.eval()

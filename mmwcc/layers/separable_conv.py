@@ -7,6 +7,8 @@ from torch.nn.modules.utils import _pair
 
 from mmwcc.registry import MODELS
 
+from .swap import check_parameters
+
 __all__ = ['SeparableConv2d', 'separable_kernels']
 
 _GEOMETRY = ('stride', 'padding', 'dilation', 'padding_mode')
@@ -102,18 +104,24 @@ class SeparableConv2d(nn.Sequential):
             init: 'svd' for the nearest separable kernel, 'random' for torch's initialization. Defaults to 'svd'.
 
         Returns:
-            The new layer, on the device, in the type and in the training mode of ``conv``.
+            The new layer, on the device, in the type and in the training mode of ``conv``. Its
+            kernels train if that of ``conv`` does, and have the attributes that it has.
 
         Raises:
-            ValueError: If init is unknown, or ``conv`` is 1x1 or has groups.
+            ValueError: If init is unknown, ``conv`` is 1x1 or has groups, or its weight or bias is
+                no parameter.
         """
         check_init('SeparableConv2d', init)
+        check_parameters('SeparableConv2d', conv)
         layer = cls(conv.in_channels, conv.out_channels, conv.kernel_size, groups=conv.groups,
                     bias=conv.bias is not None, device=conv.weight.device, dtype=conv.weight.dtype,
                     **{name: getattr(conv, name) for name in _GEOMETRY})
         if init == 'svd':
             layer.load_state_dict(dict(weight=conv.weight), strict=False)
         layer.pointwise_conv.bias = conv.bias
+        for part in (layer.depthwise_conv, layer.pointwise_conv):
+            part.weight.requires_grad_(conv.weight.requires_grad)
+            vars(part.weight).update(vars(conv.weight))
         return layer.train(conv.training)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:

@@ -8,7 +8,31 @@ from mmwcc.functional import one_call, quantize
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
-__all__ = ['CompressedConvMixin', 'build_quantizer']
+__all__ = [
+    'COMPUTED', 'CompressedConvMixin', 'build_quantizer', 'check_parameters', 'computed_tensor'
+]
+
+COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
+"""What computes the weight of a convolution from other tensors."""
+
+
+def computed_tensor(conv: nn.Module) -> str:
+    """Name the tensor of a convolution that is computed, not a parameter, or return ''."""
+    return next((name for name in ('weight', 'bias') if name not in conv._parameters), '')
+
+
+def check_parameters(owner: str, conv: nn.Conv2d) -> None:
+    """Refuse a convolution whose weight or bias is computed: a copy would no longer follow it.
+
+    Raises:
+        ValueError: If weight or bias is no parameter.
+    """
+    computed = computed_tensor(conv)
+    if computed:
+        raise ValueError(f'{owner}: the {computed} of conv must be a parameter, got one that is '
+                         f'computed ({COMPUTED}). Make it permanent first, for example by '
+                         'torch.nn.utils.parametrize.remove_parametrizations, or leave the layer '
+                         'as it is.')
 
 
 def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | None) -> UniformQuantizer | None:
@@ -60,8 +84,13 @@ class CompressedConvMixin:
             **compression: Other keyword-only arguments of the class.
 
         Returns:
-            The new layer, on the device and in the training mode of ``conv``.
+            The new layer, on the device and in the training mode of ``conv``. Hooks stay with
+            ``conv``; :func:`mmwcc.compression.compress_model` carries them over.
+
+        Raises:
+            ValueError: If the weight or bias of ``conv`` is no parameter.
         """
+        check_parameters(cls.__name__, conv)
         geometry = dict(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
                         bias=conv.bias is not None)
         if conv.padding_mode != 'zeros' and any(conv._reversed_padding_repeated_twice):

@@ -116,6 +116,14 @@ def test_needs_evaluation_mode():
     assert fuse_inverted_residuals(model, verbose=False)[0].reason.startswith('in training mode')
 
 
+def test_a_layer_in_training_mode_keeps_its_block_apart_and_its_mode():
+    layers = pytest.importorskip('mmdet.models.layers')
+    model = _compressed(layers.InvertedResidual(8, 8, 32), _input(8))
+    model[0].depthwise_conv.train()
+    report = fuse_inverted_residuals(model, verbose=False)
+    assert report[0].reason.startswith('in training mode') and model[0].depthwise_conv.training
+
+
 def test_report_prints_as_a_table(capsys):
     x = _input(6)
     model = _compressed(_chain(), x)

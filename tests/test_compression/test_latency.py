@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from mmwcc.compression import compress_model
 from mmwcc.compression.latency import Latency, dense_twin, device_name, measure_latency, peak_memory
@@ -45,6 +46,16 @@ def test_twin_of_conv_cfg_layers_of_a_shared_layer_and_of_one_layer():
     assert type(twin.one) is nn.Conv2d and twin.other[0] is twin.one and type(twin.other[1]) is nn.Conv2d
     alone = dense_twin(WaveletCompressedConv2d(4, 6, keep_ratio=0.5))
     assert type(alone) is nn.Conv2d and alone.weight.shape == (6, 4, 1, 1)
+
+
+def test_twin_of_a_layer_with_a_hook_and_of_one_that_is_pruned():
+    seen, model = [], nn.Sequential(WaveletCompressedConv2d(4, 6, keep_ratio=0.5))
+    model[0].register_forward_hook(lambda module, *_: seen.append(type(module)))
+    dense_twin(model)(torch.randn(1, 4, 8, 8))
+    assert seen == [nn.Conv2d]
+    prune.l1_unstructured(model[0], 'weight', amount=0.5)
+    with pytest.raises(ValueError, match='dense_twin: the weight of conv must be a parameter'):
+        dense_twin(model)
 
 
 def test_twin_does_not_share_statistics():

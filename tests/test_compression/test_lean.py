@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmwcc.compression import compress_model, lean_activations
-from mmwcc.layers import LeanReLU6, WaveletCompressedConv2d
+from mmwcc.layers import LeanReLU, LeanReLU6, WaveletCompressedConv2d
 
 
 class Block(nn.Module):
@@ -44,6 +44,20 @@ def test_only_where_wavelet_layers_alone_read():
     assert lean_activations(model) == ['depthwise.2']
     assert type(model.depthwise[2]) is LeanReLU6 and model.depthwise[2].inplace
     assert type(model.expand[2]) is nn.ReLU6 and type(model.shared) is nn.ReLU
+    assert lean_activations(model) == []
+
+
+def test_a_shared_activation_is_replaced_under_all_its_names_and_keeps_its_mode():
+    act = nn.ReLU().eval()
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), act, nn.Conv2d(8, 8, 1), act, nn.Conv2d(8, 2, 1))
+    compress_model(model, dict(COMPRESSION, keep_dense=['first']), verbose=False)
+    assert lean_activations(model) == ['1', '3']
+    assert model[1] is model[3] and type(model[1]) is LeanReLU and not model[1].training
+
+
+def test_an_activation_whose_forward_was_replaced_stays():
+    model = compressed()
+    model.depthwise[2].forward = lambda x: 2 * x
     assert lean_activations(model) == []
 
 

@@ -147,5 +147,5 @@ def test_outputs_that_cannot_be_compared(reference, output):
 def test_bad_arguments(network, batches):
     with pytest.raises(ValueError, match='batches must hold at least one batch, got none'):
         measure_sensitivity(network, COMPRESSION, [])
-    with pytest.raises(ValueError, match='compression must compress a layer'):
+    with pytest.raises(ValueError, match='compression must change a layer'):
         measure_sensitivity(network, {}, batches)

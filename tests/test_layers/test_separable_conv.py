@@ -110,3 +110,8 @@ def test_what_it_cannot_be_is_refused(wrong):
 def test_unknown_start_is_refused():
     with pytest.raises(ValueError, match="SeparableConv2d: init must be 'svd' or 'random', got 'zero'"):
         SeparableConv2d.from_conv2d(nn.Conv2d(3, 3, 3), 'zero')
+
+
+def test_a_computed_kernel_is_not_separated():
+    with pytest.raises(ValueError, match='SeparableConv2d: the weight of conv must be a parameter'):
+        SeparableConv2d.from_conv2d(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3)))

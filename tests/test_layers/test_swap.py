@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
@@ -87,6 +88,15 @@ def test_from_conv2d_takes_the_parameters_the_device_and_the_mode_over():
 def test_bad_input(layer, shape, message):
     with pytest.raises(ValueError, match=message):
         layer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize('compute, tensor', [
+    (nn.utils.spectral_norm, 'weight'), (nn.utils.parametrizations.weight_norm, 'weight'),
+    (lambda conv: nn.utils.prune.l1_unstructured(conv, 'bias', 1), 'bias')])
+def test_a_computed_weight_is_not_taken_over(compute, tensor):
+    with pytest.raises(ValueError, match=f'QuantConv2d: the {tensor} of conv must be a parameter, '
+                                         'got one that is computed .* Make it permanent first'):
+        QuantConv2d.from_conv2d(compute(nn.Conv2d(4, 6, 1)))
 
 
 def test_a_quantizer_object_is_taken_as_it_is():

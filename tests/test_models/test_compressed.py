@@ -1,6 +1,7 @@
 """The factory that switches compression on in a config."""
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -23,12 +24,33 @@ class TwoLayers(nn.Module):
         self.train_cfg = train_cfg
 
 
+@MODELS.register_module()
+class WithLinear(TwoLayers):
+    """A model with a layer that is not compressed."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.linear = nn.Linear(2, 3)
+
+
 def test_the_result_is_an_object_of_the_original_class_with_all_its_arguments():
     model = CompressedModel('mmwcc.TwoLayers', preset('wcc_w8a8_k25'), channels=4, train_cfg=dict(a=1))
     assert type(model) is TwoLayers
     assert model.train_cfg == dict(a=1)
     assert list(compressed_layers(model)) == ['middle']
     assert model.middle.keep_ratio == 0.25
+
+
+def test_the_training_log_names_what_is_not_handled(tmp_path):
+    logger = MMLogger.get_instance('unhandled', log_file=str(tmp_path / 'train.log'))
+    CompressedModel('mmwcc.WithLinear', preset('wcc_w8a8_k25'), channels=4)
+    with pytest.warns(UserWarning, match='compression must change a layer'):
+        CompressedModel('mmwcc.WithLinear', preset('wcc_w8a8_k25', keep_dense=['.*']), channels=4)
+    for handler in logger.handlers:
+        handler.flush()
+    log = (tmp_path / 'train.log').read_text()
+    assert log.count('\nNot handled: 1 Linear (6 weights)\n') == 2
+    assert 'compress_model: compression must change a layer, got WithLinear' in log
 
 
 def test_a_compressed_config_cannot_be_compressed_again():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -63,7 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     print(report)
     if args.out is not None:
         content = dict(config=args.config, preset=args.preset, model=type(model).__name__, summary=report.summary(),
-                       layers=report.to_dicts())
+                       layers=report.to_dicts(), warning=report.warning,
+                       unhandled=[asdict(layers) for layers in report.unhandled])
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(content, indent=2) + '\n')
 

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
+from mmwcc.compression.replace import replace_layers
 from mmwcc.registry import MODELS
 
 __all__ = ['PoseNetwork']
@@ -67,12 +68,11 @@ class PoseNetwork(BaseModule):
 
 
 def _widen_first_conv(backbone: nn.Module) -> None:
-    for name, conv in backbone.named_modules():
+    for conv in backbone.modules():
         if isinstance(conv, nn.Conv2d):
             pair = _PairConv2d(2 * conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
                                conv.dilation, bias=conv.bias is not None)
-            parent, _, attribute = name.rpartition('.')
-            setattr(backbone.get_submodule(parent), attribute, pair)
+            replace_layers(backbone, {conv: pair})
             return
     raise ValueError(f'PoseNetwork: backbone must have a convolution, got {type(backbone).__name__} with none. Use for '
                      "example dict(type='mmdet.ResNet', depth=18, out_indices=(3, )).")

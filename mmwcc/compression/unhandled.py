@@ -1,0 +1,71 @@
+"""Learned layers that compression knows nothing of, so that a report can name them."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
+
+__all__ = ['UnhandledLayers', 'listed', 'unhandled_layers']
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+# Parameters that are added or looked up and multiply nothing, such as positions and tokens.
+_ADDED = re.compile(r'emb|token|bias')
+
+
+@dataclass(frozen=True)
+class UnhandledLayers:
+    """The layers of one class that stay as they are, whatever the compression says.
+
+    Attributes:
+        kind: Name of the class.
+        count: How many there are, shared ones once.
+        weights: Number of their weights.
+    """
+    kind: str
+    count: int
+    weights: int
+
+
+def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
+    """Return the learned layers that are neither nn.Conv2d nor norms nor embeddings, by class.
+
+    A layer is learned if it holds a floating parameter of two dimensions or more itself.
+
+    Example:
+        >>> unhandled_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(8, 4), nn.Linear(4, 2)))
+        [UnhandledLayers(kind='Linear', count=2, weights=40)]
+    """
+    inside = {part for module in model.modules() if is_parametrized(module)
+              for part in module.parametrizations.modules()}
+    weights: dict[str, list[int]] = {}
+    for module in model.modules():
+        if module not in inside and not isinstance(module, (nn.Conv2d, *_NORMS, *_TABLES)):
+            count = _weight_count(module)
+            if count:
+                weights.setdefault(type_before_parametrizations(module).__name__, []).append(count)
+    return [UnhandledLayers(kind, len(counts), sum(counts)) for kind, counts in weights.items()]
+
+
+def _weight_count(module: nn.Module) -> int:
+    own = list(module._parameters.items())
+    if is_parametrized(module):
+        own += module.parametrizations.named_parameters()
+    return sum(parameter.numel() for name, parameter in own
+               if parameter is not None and not is_lazy(parameter) and parameter.is_floating_point()
+               and parameter.dim() > 1 and not _ADDED.search(name))
+
+
+def listed(layers: Iterable[UnhandledLayers]) -> str:
+    """Name layers in one line.
+
+    Example:
+        >>> listed([UnhandledLayers('Linear', 36, 7077888), UnhandledLayers('Conv1d', 1, 256)])
+        '36 Linear (7,077,888 weights), 1 Conv1d (256 weights)'
+    """
+    return ', '.join(f'{layer.count} {layer.kind} ({layer.weights:,} weights)' for layer in layers)
