@@ -85,6 +85,16 @@ def _compile(pattern: str) -> None:
                          r"r'\.'.") from error
 
 
+def _check_integer(integer) -> None:
+    kept = integer.get('keep_float', ()) if isinstance(integer, dict) else ()
+    if not isinstance(integer, (bool, dict)) or not isinstance(kept, (list, tuple)):
+        raise TypeError(f'compression: integer must be True, False or dict(keep_float=[names]), got {integer!r}. Use '
+                        'True to load the checkpoint of a model that was converted to integers.')
+    _check_keys('compression integer', integer if isinstance(integer, dict) else {}, ('keep_float', ))
+    for pattern in kept:
+        _compile(pattern)
+
+
 @dataclass(frozen=True)
 class CompressionConfig:
     """A checked ``compression`` dictionary.
@@ -98,7 +108,8 @@ class CompressionConfig:
             convolution and the prediction layers. Defaults to ('first', 'last').
         rules: Exceptions, dicts with a ``pattern``; later rules win. Defaults to none.
         integer: Whether the layers that :func:`mmwcc.compression.to_integer` would convert are built as integer layers,
-            for a checkpoint of a converted model to fill. Such a model cannot be trained. Defaults to False.
+            for a checkpoint of a converted model to fill, all or, by ``dict(keep_float=[names])``, all but some. Such a
+            model cannot be trained. Defaults to False.
         only_if_faster: ``dict(input_shape=(height, width), table=None)``: compress by wavelets only where a measured
             table says that this is faster for images of that size, see :mod:`mmwcc.compression.speed`. Defaults to
             None, wherever the other keys say.
@@ -119,7 +130,7 @@ class CompressionConfig:
     act_quant: dict | None = None
     keep_dense: tuple[str, ...] = ('first', 'last')
     rules: tuple[Rule, ...] = field(default=())
-    integer: bool = False
+    integer: bool | dict = False
     only_if_faster: OnlyIfFaster | None = None
     separate: dict | None = None
     lean_activations: dict | None = None
@@ -141,9 +152,7 @@ class CompressionConfig:
                 raise TypeError(f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].')
         for pattern in compression.get('keep_dense', ()):
             _compile(pattern)
-        if not isinstance(compression.get('integer', False), bool):
-            raise TypeError(f"compression: integer must be True or False, got {compression['integer']!r}. Use True to "
-                            'load the checkpoint of a model that was converted to integers.')
+        _check_integer(compression.get('integer', False))
         values = dict(compression)
         if 'keep_dense' in values:
             values['keep_dense'] = tuple(values['keep_dense'])

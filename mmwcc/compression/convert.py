@@ -113,8 +113,9 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
     with all_or_nothing(model):
         separated = config.separate is not None and _separate(model, config, verbose)
         report = _compress(model, config, separated)
-        if config.integer:
-            report = integer_skeleton(model, report)
+        if config.integer is not False:
+            kept = config.integer.get('keep_float', ()) if isinstance(config.integer, dict) else ()
+            report = integer_skeleton(model, report, kept)
         lean = []
         if config.lean_activations is not None:
             lean = lean_activations(model, **config.lean_activations)

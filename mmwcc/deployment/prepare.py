@@ -120,12 +120,11 @@ def _check_form(network: nn.Module) -> None:
 
 
 def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
-    unlearned = [name for name, layer in compressed_layers(network).items() if layer in called
-                 for quantizer in (layer.weight_quant, layer.act_quant)
-                 if quantizer is not None and quantizer.bits != 32 and not bool(quantizer.initialized)]
+    unlearned = [name for name, layer in compressed_layers(network).items()
+                 if layer in called and layer.unlearned()]
     if unlearned:
         raise RuntimeError('exportable: every quantizer must have learned its clip, got layers that are not '
-                           f'initialized: {_listed(dict.fromkeys(unlearned))}. Load a compressed checkpoint, or train '
+                           f'initialized: {_listed(unlearned)}. Load a compressed checkpoint, or train '
                            'or calibrate the model first.')
 
 

@@ -9,7 +9,7 @@ from .wavelet_compressed_conv import wavelet_compressed_conv2d
 from .wavelets import wavedec2, waverec2
 
 __all__ = [
-    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'dfwt', 'inverse_dfwt', 'kept_positions', 'multiply_rows',
-    'one_call', 'pack', 'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2',
+    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'dfwt', 'inverse_dfwt', 'kept_positions', 'multiply_rows', 'one_call',
+    'pack', 'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2',
     'wavelet_compressed_conv2d', 'waverec2'
 ]

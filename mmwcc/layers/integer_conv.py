@@ -35,20 +35,6 @@ def integer_obstacle(layer: nn.Module) -> str:
     return ''
 
 
-def unlearned_parts(layer: nn.Module) -> list[str]:
-    """Return which quantizers of a layer have not learned a clip that its values need.
-
-    Zeros accept any clip, so that weights of zeros, and inputs that never were anything else, need none.
-    """
-    needed = dict(weight_quant=bool(layer.weight.any()), act_quant=not _met_zeros_alone(layer.act_quant))
-    return [role for role, quantizer in (('weight_quant', layer.weight_quant), ('act_quant', layer.act_quant))
-            if quantizer is not None and quantizer.bits != 32 and needed[role] and not quantizer.is_settled]
-
-
-def _met_zeros_alone(quantizer: UniformQuantizer | None) -> bool:
-    return quantizer is not None and quantizer.met_zeros_alone
-
-
 def act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
     """Return step, lowest and highest level of an activation quantizer."""
     spec = quantizer.spec(torch.zeros(1))
@@ -140,7 +126,7 @@ class _IntegerConv(nn.Module):
     @torch.no_grad()
     def _take(self, layer: nn.Module) -> None:
         """Copy weights, scales, grid and bias of a trained layer."""
-        for role in unlearned_parts(layer):
+        for role in layer.unlearned():
             raise RuntimeError(f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
                                'initialized. Load a compressed checkpoint, or train or calibrate the model first.')
         levels, weight_step = integer_weight(type(self).__name__, layer)

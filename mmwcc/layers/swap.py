@@ -129,6 +129,18 @@ class CompressedConvMixin:
             weight = quantize(weight, *self.weight_quant.arguments(weight))
         return weight if self.weight_scale is None else weight * self.weight_scale.reshape(-1, 1, 1, 1)
 
+    def unlearned(self) -> list[str]:
+        """Return the names of the quantizers that have not learned a clip which their values need.
+
+        Zeros accept any clip: weights of zeros need none, and neither does an input that never was
+        anything else.
+        """
+        needed = dict(weight_quant=lambda: bool(self.weight.any()),
+                      act_quant=lambda: not self.act_quant.met_zeros_alone)
+        return [role for role, is_needed in needed.items()
+                if (quantizer := getattr(self, role)) is not None and quantizer.bits != 32
+                and not quantizer.is_settled and is_needed()]
+
     def __setattr__(self, name: str, value) -> None:
         if name == 'weight' and isinstance(value, nn.Parameter) and self._outlives(value):
             value = self._fold(value)

@@ -15,17 +15,18 @@ from .ranks import several_ranks, warn_alone
 
 __all__ = ['UniformQuantizer']
 
-_NOTHING, _PIXELS, _COEFFICIENTS, _ZEROS = range(4)  # what `initialized` holds: which values the clip was learned on
+# What `initialized` holds: on which values the clip was learned.
+_NOTHING, _PIXELS, _COEFFICIENTS, _ZEROS = range(4)
 
 
 class UniformQuantizer(nn.Module, ABC):
     """Fake-quantize a tensor on a uniform grid with one learned clip.
 
     Subclasses say how gradients flow (:meth:`spec`) and what is quantized (weights or activations). The clip starts
-    from the first training batch, or from several between :meth:`begin_calibration` and :meth:`end_calibration`: the
-    buffer ``initialized`` remembers that in the checkpoint (0: not yet, 1: on values, 2: on wavelet coefficients, 3: not
-    yet, because all values were zero), so a resumed run does not calibrate again. In evaluation an uninitialized quantizer uses the clip of the batch at hand,
-    with a warning, and stores nothing.
+    from the first training batch, or from several between :meth:`begin_calibration` and :meth:`end_calibration`. The
+    buffer ``initialized`` remembers that in the checkpoint, so that a resumed run does not calibrate again. It is 0
+    before, 1 after learning from values, 2 from wavelet coefficients, and 3 as long as all values were zero. In
+    evaluation a quantizer without a learned clip uses that of the batch at hand, with a warning, and stores nothing.
 
     No call communicates with other ranks. Where several ranks train together, each uses the clip that it learned itself
     until :func:`mmwcc.quantizers.settle` gives all of them the clip of their values together.
@@ -73,6 +74,7 @@ class UniformQuantizer(nn.Module, ABC):
         self.register_buffer('initialized', torch.empty((), dtype=torch.uint8))
         self.register_buffer('signed', torch.empty((), dtype=torch.uint8))
         self.settles_with_model = False  # whether a model calls settle, see settle_after_forward
+        self.alone = False  # whether no other rank has this quantizer, as in a copy that one rank made
         self._seen: Magnitudes | None = None  # of all values since calibration began; None while none goes on
         self._learned: Magnitudes | None = None  # what this rank learned from, until it is settled
         self._known: bool | None = None  # signedness once settled: spares reading buffers from the device
@@ -158,8 +160,8 @@ class UniformQuantizer(nn.Module, ABC):
             _warn_uninitialized(type(self).__name__)
             return self._choose(measure(self.prepare(x.detach())))
         clip, signed = (self.clip_alpha, self.signed) if self._learned is None else self._choose(self._learned)
-        # The parameter will be written when the clip is settled, maybe before the backward pass of this call, so autograd
-        # gets a copy that leads to it. The difference is zero, exactly.
+        # The parameter will be written when the clip is settled, maybe before the backward pass of this call, so
+        # autograd gets a copy that leads to it. The difference is zero, exactly.
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
 
     @property
@@ -206,7 +208,7 @@ class UniformQuantizer(nn.Module, ABC):
             magnitudes = self._seen = join(self._seen, magnitudes)
         if magnitudes.largest > 0:
             self._learned, self._known = magnitudes, None
-            if not several_ranks():
+            if self.alone or not several_ranks():
                 self._settle(magnitudes)
             elif self._seen is None and not self.settles_with_model:
                 warn_alone(self)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from .calibration import Magnitudes, join, nothing
+from .calibration import join, nothing
 
 if TYPE_CHECKING:
     from .base import UniformQuantizer
@@ -57,6 +57,6 @@ def agree(quantizers: Sequence[UniformQuantizer]) -> None:
 def warn_alone(quantizer: UniformQuantizer) -> None:
     """Warn that nothing will settle what a quantizer learns on this rank."""
     warnings.warn(
-        f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may have learned another '
-        'one. Call mmwcc.quantizers.settle_after_forward(model) on every rank before training, which compress_model '
-        'does by itself.', stacklevel=2)
+        f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may '
+        'have learned another one. Call mmwcc.quantizers.settle_after_forward(model) on every rank '
+        'before training, as compress_model does.', stacklevel=2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import INTEGER_LAYERS, compress_model, compressed_layers, to_integer
+from mmwcc.compression import INTEGER_LAYERS, calibrate, compress_model, compressed_layers, to_integer
 from mmwcc.compression.schedule import layer_state
 from mmwcc.layers import IntegerConv2d, IntegerWaveletCompressedConv2d, QuantConv2d
 
@@ -155,7 +155,7 @@ def test_compiles_and_exports():
 def test_nothing_is_converted_if_something_was_not_learned():
     model = Net()
     compress_model(model, FULL, verbose=False)
-    with pytest.raises(RuntimeError, match='to_integer: every quantizer must have learned its clip, got layers that '
+    with pytest.raises(RuntimeError, match='to_integer: quantizers must have learned their clips, got layers that '
                                            'are not initialized: expand, project, shared, again. Load a compressed'):
         to_integer(model)
     model(images())
@@ -173,8 +173,70 @@ def test_models_without_anything_to_convert():
         to_integer(QuantConv2d(4, 4, 1, **QUANTIZED))
     with pytest.raises(ValueError, match='compression: integer=True needs 1x1 layers'):
         compress_model(Net(), dict(FULL, act_quant=None, rules=[], integer=True))
-    with pytest.raises(TypeError, match="compression: integer must be True or False, got 'yes'"):
-        compress_model(Net(), dict(FULL, integer='yes'))
+    for wrong in ('yes', dict(keep_float='expand')):
+        with pytest.raises(TypeError, match=r'compression: integer must be True, False or dict\(keep_float=\[names\]\)'):
+            compress_model(Net(), dict(FULL, integer=wrong))
+    with pytest.raises(ValueError, match="compression integer: unknown key 'keep'. Known keys: keep_float"):
+        compress_model(Net(), dict(FULL, integer=dict(keep=[])))
+    with pytest.raises(ValueError, match="the keep_float entry 'depthwise' matches no convolution"):
+        compress_model(Net(), dict(FULL, integer=dict(keep_float=['depthwise'])))
+
+
+class WithAuxiliary(Net):
+    """A network with a head that only training runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.auxiliary = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        y = super().forward(x)
+        return (y, self.auxiliary(self.stem(x))) if self.training else y
+
+
+@pytest.fixture
+def calibrated():
+    model = WithAuxiliary()
+    compress_model(model, dict(FULL, keep_dense=['first']), verbose=False)
+    calibrate(model.eval(), [images()])
+    return model
+
+
+def test_a_branch_that_never_ran_stays_and_is_named(calibrated):
+    expected = calibrated(images(1))
+    with pytest.warns(UserWarning, match='to_integer: auxiliary stay as they are, because they never ran'):
+        report = to_integer(calibrated, verbose=False)
+    kinds = {layer.name: (layer.after, layer.reason) for layer in report}
+    assert kinds['auxiliary'] == ('WaveletCompressedConv2d', 'never ran: its clips are not learned')
+    assert kinds['project'] == ('IntegerWaveletCompressedConv2d', '')
+    torch.testing.assert_close(calibrated(images(1)), expected, rtol=1e-3, atol=1e-4)
+    fresh = WithAuxiliary()
+    compress_model(fresh, dict(FULL, keep_dense=['first'], integer=dict(keep_float=['auxiliary'])), verbose=False)
+    fresh.load_state_dict(calibrated.state_dict())
+    assert torch.equal(fresh.eval()(images(1)), calibrated(images(1)))
+
+
+def test_a_float_checkpoint_does_not_fill_an_integer_model(trained):
+    fresh = Net()
+    compress_model(fresh, dict(FULL, integer=True), verbose=False)
+    with pytest.raises(RuntimeError, match='Missing key'):
+        fresh.load_state_dict(trained.state_dict())
+
+
+def test_weights_of_zeros_and_dead_inputs_accept_any_clip():
+    model = Net()
+    nn.init.zeros_(model.project.weight)  # and so the input of `shared` is the bias of `project`, which is zero too
+    nn.init.zeros_(model.project.bias)
+    nn.init.zeros_(model.shared.bias)
+    compress_model(model, FULL, verbose=False)
+    model(images())
+    assert model.project.unlearned() == model.shared.unlearned() == []
+    with torch.no_grad():
+        expected = model.eval()(images(1))
+        report = to_integer(model, verbose=False)
+        assert {layer.after for layer in report if layer.name in ('project', 'shared')} == {
+            'IntegerWaveletCompressedConv2d'}
+        torch.testing.assert_close(model(images(1)), expected)
 
 
 def test_deeplab_on_mobilenet():

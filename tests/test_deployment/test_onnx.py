@@ -184,7 +184,7 @@ def test_models_that_cannot_be_exported(tmp_path):
     with pytest.raises(ValueError, match='must be as it was trained, got fused or integer layers: model.expand'):
         export(model, tmp_path)
     model = build(8)
-    model.expand.act_quant.initialized.fill_(0)
+    model.expand.act_quant.reset_parameters()
     model.expand.act_quant._remember()
     with pytest.raises(RuntimeError, match='must have learned its clip, got layers .* initialized: model.expand'):
         export(model, tmp_path)

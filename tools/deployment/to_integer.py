@@ -8,6 +8,7 @@ tools/test.py and the inference APIs of mmsegmentation and mmdetection.
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from mmengine.config import Config, DictAction
 from torch import nn
 
 from mmwcc.compression import CompressionReport, to_integer
+from mmwcc.compression.integer import UNLEARNED
 from mmwcc.engine.hooks import CompressionCheckHook
 from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
 
@@ -35,13 +37,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def integer_config(config: Config) -> Config:
-    """Return a copy of a config whose model has integer layers, for a converted checkpoint to fill."""
+def integer_config(config: Config, keep_float: list[str]) -> Config:
+    """Return a copy of a config whose model has integer layers, but for some, for a converted checkpoint to fill."""
     config = Config(config.to_dict(), filename=config.filename)
     if config.model.type != COMPRESSED_MODEL:  # a dense network whose layers come from conv_cfg
         config.model.task_type, config.model.type = config.model.type, COMPRESSED_MODEL
         config.model.compression = dict(keep_dense=[])
-    config.model.compression.integer = True
+    config.model.compression.integer = dict(keep_float=keep_float) if keep_float else True
     config.load_from, config.resume = None, False
     return config
 
@@ -60,14 +62,14 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
     Raises:
         LaunchError: If config has no model, or one that is integer already, or the checkpoint does not fit it.
         ValueError: If the model has no layer to convert.
-        RuntimeError: If a quantizer has not learned its clip.
+        RuntimeError: If no quantizer has learned its clip.
     """
     if model_config(config).get('compression', {}).get('integer'):
         raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
                           'was trained with.')
     model, loaded = load_trained(config, checkpoint)
     report = to_integer(model, verbose=False)
-    config = integer_config(config)
+    config = integer_config(config, [re.escape(layer.name) for layer in report if layer.reason == UNLEARNED])
     converted = dict(meta=loaded.get('meta') or {}, state_dict=model.state_dict())
     CompressionCheckHook().before_save_checkpoint(SimpleNamespace(cfg=config, model=model), converted)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -219,9 +219,9 @@ def _private_copy(model: nn.Module) -> Iterator[nn.Module]:
     state = get_random_state()
     model = copy.deepcopy(model.module if is_model_wrapper(model) else model).eval()
     for module in model.modules():
-        if isinstance(module, UniformQuantizer) and not module.initialized:
+        if isinstance(module, UniformQuantizer) and not module.is_settled:
             module.train()  # in which quantizers calibrate,
-            module.shared_between_ranks = True  # and not together with ranks that do not run now
+            module.alone = True  # and not together with ranks that do not run now
     try:
         yield model
     finally:

@@ -174,12 +174,12 @@ class CompressionScheduleHook(Hook):
             self._uncalibrated = [
                 (name, role) for name, layer in layers.items() for role in ('weight_quant', 'act_quant')
                 if getattr(layer, role) is not None and getattr(layer, role).bits != 32
-                and not getattr(layer, role).initialized]
+                and not getattr(layer, role).is_settled]
         self._values = values
 
     def _hand_over(self, runner) -> None:
         layers = compressed_layers(runner.model)
-        calibrated = [pair for pair in self._uncalibrated if getattr(layers[pair[0]], pair[1]).initialized]
+        calibrated = [pair for pair in self._uncalibrated if getattr(layers[pair[0]], pair[1]).is_settled]
         self._uncalibrated = [pair for pair in self._uncalibrated if pair not in calibrated]
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):

@@ -115,7 +115,7 @@ class QuantizerFreezeHook(Hook):
             self._norms = list(parts.values())
         else:
             self._stop([quantizer.clip_alpha for quantizer in parts.values()], _optimizers(runner.optim_wrapper))
-            later = sum(not quantizer.initialized for quantizer in parts.values())
+            later = sum(not quantizer.is_settled for quantizer in parts.values())
             note = f'; {later} of them learn their clip from their first batch' if later else ''
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
