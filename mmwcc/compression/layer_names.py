@@ -9,11 +9,9 @@ from torch import nn
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
 
-__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'no_match']
+from .predictors import prediction_layers
 
-# What OpenMMLab's heads call the convolution that predicts.
-_PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
-                        r'centerness|objectness|cls_out|reg_out|logits|predictor)')
+__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'no_match']
 
 
 def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
@@ -37,13 +35,6 @@ def is_plain(module: nn.Module) -> bool:
         return False
     return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == ('mmcv.cnn.bricks.wrappers',
                                                                                     'Conv2d')
-
-
-def _prediction_layers(names: list[str]) -> set[str]:
-    """Find the last layers: the predictors of every head by their names, else the last convolution defined."""
-    predictors = {name for name in names
-                  if 'head' in name and any(_PREDICTOR.fullmatch(part) for part in name.split('.')[-2:])}
-    return predictors or set(names[-1:])
 
 
 def _parts(model: nn.Module) -> dict[str, str]:
@@ -72,7 +63,7 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
     layers = list(dict.fromkeys(wholes.get(name, name) for name in names))
     for entry in keep_dense:
         if entry in ('first', 'last'):
-            chosen = set(layers[:1]) if entry == 'first' else _prediction_layers(layers)
+            chosen = set(layers[:1]) if entry == 'first' else _last_layers(model, layers)
             found = {name for name in names if wholes.get(name, name) in chosen}
         else:
             found = {name for name in names if matches(entry, name)}
@@ -80,6 +71,11 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
                 raise ValueError(no_match(caller, 'keep_dense entry', entry, names))
         dense.update(dict.fromkeys(found, entry))
     return dense
+
+
+def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
+    """Choose those of the layers that predict, or the one defined last where none of them does."""
+    return prediction_layers(model).intersection(layers) or set(layers[-1:])
 
 
 def matches(entry: str, name: str) -> bool:
