@@ -10,6 +10,7 @@ from .config import WAVELET_TYPE, CompressionConfig
 from .integer import INTEGER_LAYERS, integer_skeleton
 from .layer_names import convolutions, dense_names, geometry, is_plain, matches, no_match
 from .lean import lean_activations
+from .old_checkpoints import watch_predictions
 from .report import CompressionReport, LayerReport, announce
 from .separate import separate_convs
 from .speed import SpeedJudge
@@ -111,6 +112,9 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
             parent, _, attribute = name.rpartition('.')
             setattr(model.get_submodule(parent), attribute, layer)
         report.append(describe_layer(name, layer, before, reason))
+    protected = [name for name, module in modules.items()
+                 if dense.get(name) == 'last' and not isinstance(module, _COMPRESSED)]
+    watch_predictions(model, protected, config.keep_dense)
     if config.integer:
         report = integer_skeleton(model, report)
     lean = [] if config.lean_activations is None else lean_activations(model, **config.lean_activations)

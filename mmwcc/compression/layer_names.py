@@ -9,9 +9,10 @@ from torch import nn
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
 
-from .predictors import prediction_layers
+from .predictors import named_like_a_predictor, prediction_layers
 
-__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'no_match']
+__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'kept_by_name', 'matches',
+           'no_match']
 
 
 def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
@@ -76,6 +77,14 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
 def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
     """Choose those of the layers that predict, or the one defined last where none of them does."""
     return prediction_layers(model).intersection(layers) or set(layers[-1:])
+
+
+def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:
+    """Return those of the convolutions that version 0.1 took for the prediction layers."""
+    wholes = _parts(model)
+    layers = [wholes.get(name, name) for name in names]
+    chosen = {layer for layer in layers if named_like_a_predictor(layer)} or set(layers[-1:])
+    return [name for name, layer in zip(names, layers, strict=True) if layer in chosen]
 
 
 def matches(entry: str, name: str) -> bool:

@@ -29,6 +29,7 @@ _PREDICTORS = {
     'AnchorHead': r'conv_(cls|reg)',
     'AnchorFreeHead': r'conv_(cls|reg)',
     'ATSSHead': r'atss_(cls|reg|centerness)',
+    # The visual features of its product feed bbox_pred too, and stay features.
     'ATSSVLFusionHead': r'head\.(bbox_pred|centerness|dot_product_projection_text)',
     'CenterNetHead': r'(heatmap|wh|offset)_head',
     'CentripetalHead': r'(tl|br)_(guiding|centripetal)_shift\.\d+',

@@ -80,6 +80,10 @@ def decoded_with_text(head):
     return head(*queries(), torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool))
 
 
+def with_words(head):
+    return head(maps(32, 32, 32, 32, 32), dict(embedded=torch.randn(2, 4, 768), masks=None))
+
+
 def dense_and_sparse_queries(head):
     """Run what only training runs, then the branches that the detector runs on the encoder."""
     head.cache_dict = dict(num_dense_queries=2)
@@ -116,7 +120,7 @@ def first(run):
 
 DENSE_HEADS = {
     'ATSSHead': [(TOWER, five)],
-    'ATSSVLFusionHead': [(TOWER, five)],
+    'ATSSVLFusionHead': [(dict(TOWER, **ONE_ANCHOR, num_dyhead_blocks=1), with_words)],
     'AnchorHead': [(DENSE, five)],
     'AutoAssignHead': [(TOWER, five)],
     'BoxInstBboxHead': [(TOWER, five)],
