@@ -44,6 +44,9 @@ class CompressionCheckHook(Hook):
     keep_ratio, bits, wavelet, levels, selection differ   INFO                     error            WARNING
     ====================================================  =======================  ===============  ================
 
+    Where a checkpoint compresses prediction layers that ``keep_dense='last'`` keeps dense, as those
+    of version 0.1 may, the error or warning gives the ``keep_dense`` that restores its network.
+
     Where the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with what the schedule
     gives for the recorded moment, whichever of the two hooks runs first.
 
