@@ -23,6 +23,7 @@ from .layer_names import (
     no_match,
 )
 from .lean import lean_activations
+from .old_checkpoints import watch_predictions
 from .replace import all_or_nothing, obstacle, replace_layers
 from .report import CompressionReport, LayerReport, announce, weight_count
 from .separate import separate_convs
@@ -119,6 +120,7 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         lean = []
         if config.lean_activations is not None:
             lean = lean_activations(model, **config.lean_activations)
+    watch_predictions(model, [layer.name for layer in report if layer.reason == "keep_dense 'last'"], config.keep_dense)
     settle_after_forward(model)
     if report.warning:
         warnings.warn(report.warning, stacklevel=2)

@@ -9,15 +9,11 @@ from torch import nn
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
 
+from .predictors import named_like_a_predictor, prediction_layers
 from .unhandled import listed, unhandled_layers
 
-__all__ = [
-    'convolutions', 'dense_names', 'geometry', 'is_plain', 'matches', 'names_by_layer', 'no_match'
-]
-
-# What OpenMMLab's heads call the convolution that predicts.
-_PREDICTOR = re.compile(r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
-                        r'centerness|objectness|cls_out|reg_out|logits|predictor)')
+__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'kept_by_name', 'matches',
+           'no_match']
 
 
 def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
@@ -57,13 +53,6 @@ def is_plain(module: nn.Module) -> bool:
                                                                                     'Conv2d')
 
 
-def _prediction_layers(names: list[str]) -> set[str]:
-    """Find the last layers: the predictors of every head by their names, else the last convolution defined."""
-    predictors = {name for name in names
-                  if 'head' in name and any(_PREDICTOR.fullmatch(part) for part in name.split('.')[-2:])}
-    return predictors or set(names[-1:])
-
-
 def _parts(model: nn.Module) -> dict[str, str]:
     """Map the convolutions inside a layer that stands for one convolution to its name: they are the first together."""
     return {f'{name}.{part}': name for name, module in model.named_modules(remove_duplicate=False)
@@ -90,7 +79,7 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
     layers = list(dict.fromkeys(wholes.get(name, name) for name in names))
     for entry in keep_dense:
         if entry in ('first', 'last'):
-            chosen = set(layers[:1]) if entry == 'first' else _prediction_layers(layers)
+            chosen = set(layers[:1]) if entry == 'first' else _last_layers(model, layers)
             found = {name for name in names if wholes.get(name, name) in chosen}
         else:
             found = {name for name in names if matches(entry, name)}
@@ -98,6 +87,19 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
                 raise ValueError(no_match(caller, 'keep_dense entry', entry, names))
         dense.update(dict.fromkeys(found, entry))
     return dense
+
+
+def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
+    """Choose those of the layers that predict, or the one defined last where none of them does."""
+    return prediction_layers(model).intersection(layers) or set(layers[-1:])
+
+
+def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:
+    """Return those of the convolutions that version 0.1 took for the prediction layers."""
+    wholes = _parts(model)
+    layers = [wholes.get(name, name) for name in names]
+    chosen = {layer for layer in layers if named_like_a_predictor(layer)} or set(layers[-1:])
+    return [name for name, layer in zip(names, layers, strict=True) if layer in chosen]
 
 
 def matches(entry: str, name: str) -> bool:

@@ -174,7 +174,7 @@ def test_models_without_anything_to_convert():
     with pytest.raises(ValueError, match='compression: integer=True needs 1x1 layers'):
         compress_model(Net(), dict(FULL, act_quant=None, rules=[], integer=True))
     for wrong in ('yes', dict(keep_float='expand')):
-        with pytest.raises(TypeError, match=r'compression: integer must be True, False or dict\(keep_float=\[names\]\)'):
+        with pytest.raises(TypeError, match='compression: integer must be True, False or dict.keep_float='):
             compress_model(Net(), dict(FULL, integer=wrong))
     with pytest.raises(ValueError, match="compression integer: unknown key 'keep'. Known keys: keep_float"):
         compress_model(Net(), dict(FULL, integer=dict(keep=[])))

@@ -1,9 +1,11 @@
 """Checkpoints that do not fit are refused, with words, before mmengine would have skipped them in silence."""
 import logging
+import re
 
 import pytest
 import torch
-from toy_training import COMPRESSION, toy_runner
+from mmengine.registry import MODELS
+from toy_training import COMPRESSION, ToySegmentor, toy_runner
 
 import mmwcc
 from mmwcc.engine.hooks import CompressionCheckHook
@@ -147,6 +149,55 @@ def test_fine_tuning_with_fewer_quantizers_warns(checkpoints, tmp_path, log):
     messages = log(runner)
     runner.train()
     assert 'got point.act_quant, spatial.act_quant in the checkpoint only' in messages.text
+
+
+@pytest.fixture(scope='module')
+def heatmaps(tmp_path_factory):
+    """A segmentor that ends in heat maps, and a checkpoint of version 0.1, which kept one of them."""
+    heads = pytest.importorskip('mmdet.models', exc_type=ImportError)
+
+    class HeatMaps(heads.CenterNetHead):
+        def forward(self, x):
+            return super().forward([x])[0][0]
+
+    @MODELS.register_module(force=True)
+    class ToyHeatMaps(ToySegmentor):
+        def __init__(self, width=8, **kwargs):
+            super().__init__(width, **kwargs)
+            self.classify = HeatMaps(width, width, 2)
+
+    def model(*last):
+        compression = {**COMPRESSION, 'keep_dense': ['first', *last]}
+        return dict(default_scope='mmdet', model=dict(
+            type='mmwcc.CompressedModel', task_type='ToyHeatMaps', compression=compression))
+
+    folder = tmp_path_factory.mktemp('heatmaps')
+    make(folder, length=2, **model('classify.offset_head.2')).train()
+    return model, str(folder / 'iter_2.pth')
+
+
+ADVICE = (r"keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
+          r'classify.heatmap_head.2, classify.wh_head.2, as version 0.1 did. Set '
+          r"keep_dense=\['first', 'classify.offset_head.2'\] in the compression config")
+
+
+@pytest.mark.parametrize('mode', ['resume', 'test', 'val'])
+def test_predictions_that_the_checkpoint_compresses(heatmaps, tmp_path, mode):
+    model, path = heatmaps
+    run = 'train' if mode == 'resume' else mode
+    settings = dict(load_from=path, resume=mode == 'resume', val_interval=1, length=3)
+    with pytest.raises(RuntimeError, match=f'CompressionCheckHook: {ADVICE}'):
+        getattr(make(tmp_path, **model('last'), **settings), run)()
+    getattr(make(tmp_path, **model('classify.offset_head.2'), **settings), run)()
+
+
+def test_training_from_a_checkpoint_that_compresses_predictions(heatmaps, tmp_path, log):
+    model, path = heatmaps
+    runner = make(tmp_path, load_from=path, length=1, **model('last'))
+    messages = log(runner)
+    with pytest.warns(UserWarning, match=f'ToyHeatMaps: {ADVICE}'):
+        runner.train()
+    assert re.search(f'in the checkpoint only. {ADVICE}', messages.text)
 
 
 def test_shapes(checkpoints, tmp_path):

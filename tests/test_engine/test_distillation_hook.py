@@ -254,6 +254,13 @@ def test_two_prediction_layers_need_a_name():
         _prediction_layer(heads)
 
 
+def test_a_linear_layer_predicts_too():
+    from mmwcc.engine.hooks.distillation_hook import _prediction_layer
+    model = torch.nn.ModuleDict(dict(stem=torch.nn.Conv2d(1, 1, 1), head=torch.nn.ModuleDict(
+        dict(fc_cls=torch.nn.Linear(1, 1)))))
+    assert _prediction_layer(model) == 'head.fc_cls'
+
+
 def test_config_is_left_alone(tmp_path, dense):
     settings = toy_config(tmp_path, hooks={**OFF, 'distillation': config(dense)}).model.to_dict()
     runner, _ = train(tmp_path, dense, config(dense), length=1)

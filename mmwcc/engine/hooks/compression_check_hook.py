@@ -11,6 +11,7 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from mmwcc.compression import INTEGER_LAYERS, compressed_layers
+from mmwcc.compression.old_checkpoints import advice_for
 from mmwcc.compression.schedule import layer_state
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
@@ -42,6 +43,9 @@ class CompressionCheckHook(Hook):
     shapes differ in compressed layers                    error                    error            error
     keep_ratio, bits, wavelet, levels, selection differ   INFO                     error            WARNING
     ====================================================  =======================  ===============  ================
+
+    Where a checkpoint compresses prediction layers that ``keep_dense='last'`` keeps dense, as those
+    of version 0.1 may, the error or warning gives the ``keep_dense`` that restores its network.
 
     Where the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with what the schedule
     gives for the recorded moment, whichever of the two hooks runs first.
@@ -111,11 +115,14 @@ class CompressionCheckHook(Hook):
         integers = _integers_of_weights(weights)
         theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
         purpose = self._purpose(runner)
+        advice = advice_for(runner.model, theirs)
+        if advice and purpose != 'train':
+            raise RuntimeError(f'CompressionCheckHook: {advice}')
         if not layers:
             self._refuse_dense_model(theirs, stamp)
             return
         self._compare_integers(layers, integers)
-        self._compare_parts(runner, purpose, layers, theirs, recorded is not None)
+        self._compare_parts(runner, purpose, layers, theirs, recorded is not None, advice)
         self._compare_shapes(layers, weights)
         self._compare_states(runner, purpose, layers, recorded or {}, checkpoint)
 
@@ -149,8 +156,8 @@ class CompressionCheckHook(Hook):
                                f'integers in {_listed(theirs - ours)}. Set integer=True in the compression config, or '
                                'use the config that was written beside the checkpoint.')
 
-    def _compare_parts(self, runner, purpose: str, layers: Mapping[str, nn.Module], theirs: set[str],
-                       stamped: bool) -> None:
+    def _compare_parts(self, runner, purpose: str, layers: Mapping[str, nn.Module],
+                       theirs: set[str], stamped: bool, advice: str) -> None:
         """Compare which layers are compressed and which of them have which quantizer."""
         # A checkpoint without a stamp still shows its quantizers, but not which unquantized layers were compressed.
         ours = _quantizers_of_layers(layers) | (set(layers) if stamped or not theirs else set())
@@ -161,7 +168,8 @@ class CompressionCheckHook(Hook):
         lost = theirs - ours
         if lost:
             text = (f'CompressionCheckHook: the model must compress what the checkpoint compresses, got '
-                    f'{_listed(lost)} in the checkpoint only. Use the compression config it was trained with.')
+                    f'{_listed(lost)} in the checkpoint only. '
+                    + (advice or 'Use the compression config it was trained with.'))
             if purpose != 'train':
                 raise RuntimeError(text)
             runner.logger.warning(text)

@@ -12,7 +12,8 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmwcc.compression.layer_names import convolutions, dense_names
+from mmwcc.compression.layer_names import convolutions
+from mmwcc.compression.predictors import prediction_layers
 from mmwcc.registry import HOOKS
 
 from .random_state_hook import get_random_state, set_random_state
@@ -198,8 +199,9 @@ def _mode(args: tuple, kwargs: dict) -> str | None:
 
 
 def _prediction_layer(model: nn.Module) -> str:
-    names = list(convolutions('DistillationHook', model))
-    found = [name for name in dense_names('DistillationHook', model, ['last'], names) if 'auxiliary' not in name]
+    last = list(convolutions('DistillationHook', model))[-1]
+    predicting = prediction_layers(model) or {last}
+    found = [name for name, _ in model.named_modules() if name in predicting and 'auxiliary' not in name]
     if len(found) != 1:
         raise ValueError(f'DistillationHook: logits must name one layer of a model with {len(found)} prediction layers '
                          f"({', '.join(found)}). Use logits={(found or ['decode_head.conv_seg'])[0]!r}.")

@@ -1,0 +1,75 @@
+"""Checkpoints of networks that compress layers which now stay dense because they predict."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from torch import nn
+
+from .layer_names import convolutions, kept_by_name
+
+__all__ = ['advice_for', 'watch_predictions']
+
+
+class _Watch:
+    """Warn while a checkpoint is loaded that compresses layers which ``keep_dense='last'`` keeps.
+
+    Version 0.1 knew prediction layers by their names only and compressed the others. Their
+    quantizers would be dropped, in silence where a checkpoint is loaded with ``strict=False``.
+
+    Args:
+        protected: Names of the convolutions that 'last' keeps dense.
+        before: Names of those that it kept in version 0.1.
+        keep_dense: All entries.
+    """
+
+    def __init__(self, protected: Iterable[str], before: Iterable[str],
+                 keep_dense: Iterable[str]) -> None:
+        self.protected, self.before = tuple(protected), tuple(before)
+        self.keep_dense = tuple(keep_dense)
+
+    def advice(self, keys: Iterable[str]) -> str:
+        """Say which layers the keys of a checkpoint, or names of what it compresses, belong to."""
+        keys = [f'.{key}.' for key in keys]
+        compressed = [name for name in self.protected if any(f'.{name}.' in key for key in keys)]
+        if not compressed:
+            return ''
+        last = [name for name in dict.fromkeys([*self.before, *self.protected])
+                if name not in compressed]
+        entries = [new for old in self.keep_dense for new in (last if old == 'last' else [old])]
+        return ("keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
+                f"{', '.join(compressed)}, as version 0.1 did. Set keep_dense={entries!r} in the "
+                'compression config to build the network that it belongs to.')
+
+    def __call__(self, module: nn.Module, incompatible_keys) -> None:
+        advice = self.advice(incompatible_keys.unexpected_keys)
+        if advice:
+            warnings.warn(f'{type(module).__name__}: {advice}', stacklevel=2)
+
+
+def watch_predictions(model: nn.Module, protected: list[str], keep_dense: Iterable[str]) -> None:
+    """Let a model say what to do where a checkpoint compresses layers that ``'last'`` keeps dense.
+
+    Args:
+        model: The model.
+        protected: Names of the convolutions that 'last' keeps dense.
+        keep_dense: All entries.
+    """
+    hooks = model._load_state_dict_post_hooks
+    for key in [key for key, hook in hooks.items() if isinstance(hook, _Watch)]:
+        del hooks[key]
+    if protected:
+        before = kept_by_name(model, list(convolutions('watch_predictions', model)))
+        model.register_load_state_dict_post_hook(_Watch(protected, before, keep_dense))
+
+
+def advice_for(model: nn.Module, names: Iterable[str]) -> str:
+    """Return how to build a network that compresses these layers, or '' where they do not predict.
+
+    Args:
+        model: The model, which may be wrapped.
+        names: Names of layers and quantizers that only a checkpoint has.
+    """
+    hooks = [hook for module in model.modules()
+             for hook in module._load_state_dict_post_hooks.values() if isinstance(hook, _Watch)]
+    return ' '.join(filter(None, (hook.advice(names) for hook in hooks)))
