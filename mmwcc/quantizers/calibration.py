@@ -1,6 +1,7 @@
 """Starting clips from data: histograms of magnitudes, and the clip that suits one."""
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,16 +12,19 @@ __all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'join', 'measure', 'noth
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
 """Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
 
-_BINS = 4096
+_BINS = 8192
 _CANDIDATES = 128
 
 
 class Magnitudes(NamedTuple):
-    """Histogram of |x|.
+    """Histogram of |x| from 0 to the next power of two above all values.
+
+    Powers of two let the bins of one histogram be the bins of another, joined in pairs, fours and so on: however values
+    are distributed over batches and ranks, their joint histogram is the same.
 
     Attributes:
         counts: Number of values in each bin, shape (bins,), float64.
-        largest: Upper edge of the last bin, a scalar tensor.
+        largest: The largest magnitude, a scalar tensor, float64.
         negative: Whether any value is below zero, a scalar boolean tensor.
     """
     counts: Tensor
@@ -28,21 +32,31 @@ class Magnitudes(NamedTuple):
     negative: Tensor
 
     @property
+    def exponent(self) -> int:
+        """Power of two at which the last bin ends."""
+        return _exponent(self.largest.item())
+
+    @property
     def centres(self) -> Tensor:
         """Return the magnitude that each bin stands for, shape (bins,), float64."""
         bins = len(self.counts)
-        return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) / bins * self.largest
+        return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) * (2.0**self.exponent / bins)
+
+
+def _exponent(largest: float) -> int:
+    return math.frexp(largest)[1]
 
 
 def measure(x: Tensor) -> Magnitudes:
     """Take the histogram of the finite magnitudes of ``x``, values of any shape."""
     x = x.detach().flatten().float()
     x = x[x.isfinite()]
-    largest = x.abs().max() if x.numel() else x.new_zeros(())
-    if not largest > 0:
+    largest = x.abs().max().item() if x.numel() else 0.0
+    if largest == 0:
         return nothing(x.device)
-    counts = torch.histc(x.abs(), bins=_BINS, min=0, max=largest.item()).double()
-    return Magnitudes(counts, largest.double(), (x < 0).any())
+    upper = min(2.0**_exponent(largest), torch.finfo(torch.float32).max)
+    counts = torch.histc(x.abs(), bins=_BINS, min=0, max=upper).double()
+    return Magnitudes(counts, counts.new_tensor(largest), (x < 0).any())
 
 
 def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
@@ -52,17 +66,20 @@ def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
 
 
 def join(one: Magnitudes, other: Magnitudes) -> Magnitudes:
-    """Return the histogram of the values of both, in the bins of the one that reaches further.
+    """Return the histogram of the values of both."""
+    largest = torch.maximum(one.largest, other.largest)
+    counts = sum(widened(part, _exponent(largest.item())).counts for part in (one, other))
+    return Magnitudes(counts, largest, one.negative | other.negative)
 
-    Each bin of the shorter one moves as a whole, to where its centre falls: by half a bin at most.
-    """
-    if one.largest < other.largest:
-        one, other = other, one
-    counts = one.counts
-    if other.largest > 0:
-        places = (other.centres / one.largest * len(counts)).long().clamp(max=len(counts) - 1)
-        counts = counts.index_add(0, places, other.counts)
-    return Magnitudes(counts, one.largest, one.negative | other.negative)
+
+def widened(magnitudes: Magnitudes, exponent: int) -> Magnitudes:
+    """Return a histogram that reaches to a higher power of two."""
+    counts = magnitudes.counts
+    together = min(2**max(0, exponent - magnitudes.exponent), len(counts))
+    if together > 1 and magnitudes.largest > 0:
+        joined = counts.unflatten(0, (-1, together)).sum(1)
+        counts = torch.cat([joined, counts.new_zeros(len(counts) - len(joined))])
+    return magnitudes._replace(counts=counts)
 
 
 def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: float) -> float:
@@ -83,7 +100,7 @@ def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: fl
     centres = magnitudes.centres
     if method == 'percentile':
         reached = counts.cumsum(0) >= counts.sum() * percentile / 100
-        return (reached.int().argmax().item() + 1) / len(counts) * largest
+        return min((reached.int().argmax().item() + 1) / len(counts) * 2.0**magnitudes.exponent, largest)
     if method == 'lsq':
         mean = ((counts * centres).sum() / counts.sum()).item()
         return 2 * mean * levels**0.5

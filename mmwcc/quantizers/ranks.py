@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from .calibration import join, nothing
+from .calibration import nothing, widened
 
 if TYPE_CHECKING:
     from .base import UniformQuantizer
@@ -45,8 +45,7 @@ def agree(quantizers: Sequence[UniformQuantizer]) -> None:
     learned = [index for index, part in enumerate(joint) if part.largest > 0]
     if several_ranks() and learned:
         # Bins of all ranks must mean the same before they are added up.
-        counts = torch.stack([join(own[n], joint[n]._replace(counts=torch.zeros_like(own[n].counts))).counts
-                              for n in learned])
+        counts = torch.stack([widened(own[n], joint[n].exponent).counts for n in learned])
         dist.all_reduce(counts)
         for index, count in zip(learned, counts, strict=True):
             joint[index] = joint[index]._replace(counts=count)

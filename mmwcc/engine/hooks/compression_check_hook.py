@@ -11,8 +11,10 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from mmwcc.compression import INTEGER_LAYERS, compressed_layers
+from mmwcc.compression.convert import unwrapped
 from mmwcc.compression.old_checkpoints import advice_for
 from mmwcc.compression.schedule import layer_state
+from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
 
@@ -81,8 +83,13 @@ class CompressionCheckHook(Hook):
         self._trained = False
 
     def before_run(self, runner) -> None:
-        """Refuse ``efficient_conv_bn_eval``, before the runner rewrites the model for it."""
+        """Refuse ``efficient_conv_bn_eval``, before the runner rewrites the model for it.
+
+        And let the whole model settle its clips over ranks: what was compressed may be a part of it
+        whose own forward is never called, as the detectors inside mmdet's semi-supervised ones.
+        """
         layers = compressed_layers(runner.model)
+        settle_after_forward(unwrapped(runner.model))
         if self._trains(runner) and layers and runner.cfg.get('efficient_conv_bn_eval') is not None:
             raise RuntimeError(f'CompressionCheckHook: efficient_conv_bn_eval must not be set for a model with '
                                f'compressed layers, got {runner.cfg.efficient_conv_bn_eval!r} and {len(layers)} such '
