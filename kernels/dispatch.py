@@ -3,13 +3,19 @@
 ``MMWCC_KERNELS`` forces a path for the whole process: ``reference``, ``cpu`` (numba) or ``triton``, which for tensors
 on the CPU needs Triton's interpreter (``TRITON_INTERPRET=1``). Devices that a forced path does not serve use the
 reference. The variable is read at the first call.
+
+Numba and Triton change speed only. Where they do not run, because they are not installed, broken,
+too old or without a compiler for the processor, the process goes on with the references and says so
+in one warning. A path that is forced raises instead.
 """
 from __future__ import annotations
 
 import os
-from functools import lru_cache, wraps
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, wraps
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 
@@ -17,8 +23,8 @@ from .library import LIBRARY, without_autocast
 
 __all__ = ['accelerate']
 
-PATHS = dict(reference=None, cpu='numba', triton='triton')
-"""Paths by the value of ``MMWCC_KERNELS``, with the package that each needs."""
+PATHS = dict(reference='torch', cpu='numba', triton='Triton')
+"""Paths by the value of ``MMWCC_KERNELS``, with what computes them."""
 
 NATIVE = dict(cpu='cpu', cuda='triton')
 """The path of each device where none is forced."""
@@ -26,26 +32,21 @@ NATIVE = dict(cpu='cpu', cuda='triton')
 DTYPES = dict(cpu=(torch.float32, ), triton=(torch.float32, torch.bfloat16, torch.float16))
 """Floating dtypes that each path computes; the reference takes all others."""
 
+_left: set[str] = set()  # paths that do not run here
 
-@lru_cache
+
+@cache
 def chosen_path(device: str) -> str:
-    """Return the path for tensors on ``device``, 'cpu' or 'cuda'.
+    """Return the path for tensors on ``device``, 'cpu' or 'cuda', as long as it runs here.
 
     Raises:
         ValueError: If ``MMWCC_KERNELS`` names no path, or Triton for the CPU without its interpreter.
-        ModuleNotFoundError: If the path it names needs a package that is not installed.
     """
     forced = os.environ.get('MMWCC_KERNELS')
     path = NATIVE[device] if forced is None else forced
     if path not in PATHS:
         raise ValueError(f"MMWCC_KERNELS must be one of {', '.join(PATHS)}, got {path!r}. Unset it to let mmwcc "
                          'choose.')
-    package = PATHS[path]
-    if package and find_spec(package) is None:
-        if forced:
-            raise ModuleNotFoundError(f'MMWCC_KERNELS={path} needs {package}, which is not installed. Run `pip install '
-                                      f"'mmwcc[{path}]'`, or unset MMWCC_KERNELS.")
-        return 'reference'
     if path == 'triton' and device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
         raise ValueError('MMWCC_KERNELS=triton serves tensors on the CPU in the interpreter of Triton only, got a '
                          'tensor on the CPU without TRITON_INTERPRET=1. Move the model to the GPU, or unset '
@@ -53,33 +54,83 @@ def chosen_path(device: str) -> str:
     return path if path == 'triton' or path == device else 'reference'
 
 
+@dataclass(frozen=True, eq=False)  # looked up at every call: by identity, which is fastest
+class Operator:
+    """An operator that has kernels.
+
+    Attributes:
+        name: Its name in ``torch.ops.mmwcc``, which is that of the function that computes it.
+        module: Module of :mod:`mmwcc.kernels.cpu` and ``mmwcc.kernels.triton`` that holds it.
+        paths: The paths that have it.
+        dtype: The dtype that kernels take, if not a floating one.
+    """
+    name: str
+    module: str
+    paths: tuple[str, ...] = ('cpu', 'triton')
+    dtype: torch.dtype | None = None
+
+
+@cache
+def kernel_of(operator: Operator, device: str, dtype: torch.dtype) -> Callable | None:
+    """Return the kernel of an operator for a device and dtype; None where the reference runs."""
+    path = chosen_path(device)
+    served = dtype == operator.dtype if operator.dtype else dtype in DTYPES.get(path, ())
+    if path in _left or path not in operator.paths or not served:
+        return None
+    try:
+        return getattr(import_module(f'.{path}.{operator.module}', __package__), operator.name)
+    except Exception as error:  # a broken package raises whatever it likes
+        leave(path, error)
+    return None
+
+
+def leave(path: str, error: Exception) -> None:
+    """Use the references in place of a path that does not run here, from now on, and say so once.
+
+    Raises:
+        RuntimeError: If ``MMWCC_KERNELS`` forces the path.
+    """
+    reason = f'the {PATHS[path]} kernels do not run here ({type(error).__name__}: {error})'
+    install = f"Install what they need with `pip install -U 'mmwcc[{path}]'`"
+    if os.environ.get('MMWCC_KERNELS') == path:
+        raise RuntimeError(f'MMWCC_KERNELS={path}: {reason}. {install}, or unset MMWCC_KERNELS to '
+                           'let the torch reference run in their place.') from error
+    if path not in _left:
+        _left.add(path)
+        kernel_of.cache_clear()
+        warnings.warn(f'mmwcc: {reason}. The torch reference runs in their place: the same '
+                      f'results, several times slower. {install}, or set MMWCC_KERNELS=reference to '
+                      'choose it without this warning.', RuntimeWarning, stacklevel=2)
+
+
 def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.dtype | None = None,
                paths: tuple[str, ...] = ('cpu', 'triton')) -> None:
     """Let ``mmwcc::<name>`` run the function of that name in ``cpu.<module>`` or ``triton.<module>``, imported then.
 
-    Where the path has no kernels for the dtype, or a tensor is empty, the reference runs.
+    Where the path has no kernels for the dtype or does not run here, or a tensor is empty, the
+    reference runs.
 
     Args:
         name: Name of the operator.
-        module: Module of :mod:`mmwcc.kernels.cpu` and ``mmwcc.kernels.triton`` that holds a function of that name.
+        module: As in :class:`Operator`.
         reference: The torch implementation.
         values: Index of the argument whose dtype decides.
-        dtype: The dtype that kernels take, if not a floating one.
-        paths: The paths that have it.
+        dtype: As in :class:`Operator`.
+        paths: As in :class:`Operator`.
     """
-    plain = without_autocast(reference)
-
-    @lru_cache
-    def implementation(device: str, kind: torch.dtype):
-        path = chosen_path(device)
-        served = kind == dtype if dtype else kind in DTYPES.get(path, ())
-        if path not in paths or not served:
-            return plain
-        return getattr(import_module(f'.{path}.{module}', __package__), name)
+    operator, plain = Operator(name, module, paths, dtype), without_autocast(reference)
 
     @wraps(reference)
     def run(*args):
         x = args[values]
-        return (implementation(x.device.type, x.dtype) if x.numel() else plain)(*args)
+        kernel = kernel_of(operator, x.device.type, x.dtype) if x.numel() else None
+        if kernel is None:
+            return plain(*args)
+        try:
+            return kernel(*args)
+        except Exception as error:
+            result = plain(*args)  # raises itself where the arguments are at fault
+            leave(chosen_path(x.device.type), error)
+            return result
 
     torch.library.register_kernel(f'mmwcc::{name}', ('cpu', 'cuda'), run, lib=LIBRARY)  # never traced

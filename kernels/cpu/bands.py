@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from .jit import jit
 from .memory import address_of
 from .plane import PIECE, band_layout, merge_plane, split_plane
 from .rounding import round_row
@@ -29,8 +29,8 @@ _BLOCK = 4 * LANES  # channels whose squares are summed, or whose rows are writt
 _TILE = LANES * LANES
 _ZERO = np.float32(0)
 
-_inline = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'}, forceinline=True)
-_jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'})
+_inline = jit(error_model='numpy', fastmath={'contract'}, forceinline=True)
+_jit = jit(error_model='numpy', fastmath={'contract'})
 
 
 @_inline

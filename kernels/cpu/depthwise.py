@@ -8,13 +8,13 @@ independent and their sums have one order, so results do not depend on the numbe
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..layout import padded_size
-from .memory import as_map, empty, values_of
+from .jit import jit
+from .memory import array_of, as_map, empty, values_of
 from .patch import split_cell
 from .rounding import round_row
 from .simd import LANES, address, clamp, first_lanes, hold, load, only, splat, store, total
@@ -25,8 +25,8 @@ __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
 
 _ZERO = np.float32(0)
 
-_jit = numba.njit(cache=True, nogil=True, error_model='numpy')
-_inline = numba.njit(cache=True, nogil=True, error_model='numpy', forceinline=True)
+_jit = jit(error_model='numpy')
+_inline = jit(error_model='numpy', forceinline=True)
 _CHANNELS_LAST, _CONTIGUOUS = 102400, 1 << 16  # values of a strip that are worked on at a time: measured
 
 
@@ -268,7 +268,7 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     size = weight.shape[-1]
     x, channels_last = as_map(x)
     bias = x.new_zeros(channels) if bias is None else bias
-    kernel = torch.cat([weight.detach().reshape(channels, -1).t(), bias.detach().reshape(1, -1)]).float()
+    kernel = torch.cat([weight.reshape(channels, -1).t(), bias.reshape(1, -1)]).float()
     bounds = np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high)
     length = 1 if channels_last else max(1, 32 >> levels)
     margin = dilation * (size // 2)
@@ -279,9 +279,9 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     count = batch * (padded_height >> levels) * -(-padded_width // (length << levels))
     positions = padded_height * padded_width
     y, norms = empty((batch, positions, channels)), empty((batch, positions))
-    _depthwise_kernel(count, thread_count(count), values_of(x), channels_last, tuple(x.shape), kernel.flatten().numpy(),
-                      (0, ) * size, (0, ) * dilation, levels, bounds, length, block, y.flatten().numpy(),
-                      norms.flatten().numpy())
+    _depthwise_kernel(count, thread_count(count), values_of(x), channels_last, tuple(x.shape),
+                      values_of(kernel), (0, ) * size, (0, ) * dilation, levels, bounds, length,
+                      block, values_of(y), values_of(norms))
     return y, norms
 
 
@@ -289,8 +289,8 @@ def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.gather_rows` of float32 coefficients."""
     batch, _, channels = coefficients.shape
     rows = empty((batch, k, channels))
-    _gather_kernel(batch * k, thread_count(batch * k), coefficients.detach().flatten().numpy(),
-                   _positions(slot.contiguous().numpy(), k), channels, rows.flatten().numpy())
+    _gather_kernel(batch * k, thread_count(batch * k), values_of(coefficients.contiguous()),
+                   _positions(array_of(slot.contiguous()), k), channels, values_of(rows))
     return rows
 
 
@@ -298,7 +298,8 @@ def gather_rows_int8(coefficients: Tensor, slot: Tensor, k: int, step: Tensor, l
     """Compute :func:`mmwcc.kernels.gather_rows_int8` of float32 coefficients."""
     batch, _, channels = coefficients.shape
     rows = empty((batch, k, channels), torch.int8)
-    _gather_int8_kernel(batch * k, thread_count(batch * k), coefficients.detach().flatten().numpy(),
-                        _positions(slot.contiguous().numpy(), k), channels, np.float32(step.item()), np.float32(low),
-                        np.float32(high), np.float32(128 if high > 127 else 0), rows.flatten().numpy())
+    _gather_int8_kernel(batch * k, thread_count(batch * k), values_of(coefficients.contiguous()),
+                        _positions(array_of(slot.contiguous()), k), channels,
+                        np.float32(step.item()), np.float32(low), np.float32(high),
+                        np.float32(128 if high > 127 else 0), values_of(rows))
     return rows

@@ -1,18 +1,18 @@
 """Fake quantization in numba: one pass over memory forward, one backward, bit-equal to the reference in ``x``."""
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from .jit import jit
 from .memory import empty_like, values_of
 from .threads import fork, thread_count
 
 __all__ = ['fake_quant', 'fake_quant_backward']
 
 _CHUNK = 4096  # values summed by one thread before the sums are added: fixed, so results do not depend on threads
-_jit = numba.njit(cache=True, nogil=True, fastmath={'reassoc', 'contract'})
+_jit = jit(fastmath={'reassoc', 'contract'})
 
 
 @_jit

@@ -7,14 +7,14 @@ another, not the lines of a patch, which lie a row of the map apart.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..layout import position_count
 from .bands import band_norms, band_pack, band_shrink, band_unpack
-from .memory import address_of, as_map, empty
+from .jit import jit
+from .memory import address_of, array_of, as_map, empty
 from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
 from .plane import put_finished
 from .select import select_kernel
@@ -26,7 +26,7 @@ __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shr
 _UNROUNDED = False, np.float32(0), np.float32(0), np.float32(0)  # no grid of levels
 _STREAMED = 1 << 23  # bytes of a map from which it is written past the cache, which would first read what it replaces
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
-_jit = numba.njit(cache=True, nogil=True, error_model='numpy', fastmath={'contract'})
+_jit = jit(error_model='numpy', fastmath={'contract'})
 
 
 @_jit
@@ -167,15 +167,15 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
     norms = empty((x.shape[0], position_count(*x.shape[2:], levels)))
     x, channels_last = as_map(x)
     if channels_last:
-        _norms_kernel(*_strips(x, levels), norms.numpy())
+        _norms_kernel(*_strips(x, levels), array_of(norms))
     else:
-        band_norms(x, levels, norms.numpy())
+        band_norms(x, levels, array_of(norms))
     return norms
 
 
 def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> Tensor:
     packed = empty((x.shape[0], k, x.shape[1]), dtype)
-    arrays = slot.contiguous().numpy(), grid, packed.numpy()
+    arrays = array_of(slot.contiguous()), grid, array_of(packed)
     x, channels_last = as_map(x)
     if channels_last:
         _pack_kernel(*_strips(x, levels), *arrays)
@@ -197,7 +197,7 @@ def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, l
 def _shrink(x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     shape = x.shape[0], position_count(*x.shape[2:], levels)
     packed, slot = empty((x.shape[0], k, x.shape[1]), dtype), empty(shape, torch.int32)
-    arrays = np.empty(shape, np.float32), k, slot.numpy(), grid, packed.numpy()
+    arrays = np.empty(shape, np.float32), k, array_of(slot), grid, array_of(packed)
     x, channels_last = as_map(x)
     if channels_last:
         _shrink_kernel(*_strips(x, levels), *arrays)
@@ -230,8 +230,8 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
     whole = channels % LANES == 0 and residual is None and not bounded if channels_last else width % LANES == 0
     finish = (residual is not None, bounded, whole and y.nbytes >= _STREAMED,
               np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))
-    arrays = (address_of(rows), k, slot.contiguous().numpy(),
-              np.zeros(channels, np.float32) if bias is None else bias.detach().float().contiguous().numpy(), finish,
+    shift = np.zeros(channels, np.float32) if bias is None else array_of(bias.float().contiguous())
+    arrays = (address_of(rows), k, array_of(slot.contiguous()), shift, finish,
               address_of(y if residual is None else residual))
     if channels_last:
         _unpack_kernel(*_strips(y, levels), *arrays)

@@ -4,12 +4,12 @@ from __future__ import annotations
 import platform
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import empty
+from .jit import jit
+from .memory import array_of, empty, values_of
 from .rounding import round_row
 from .threads import fork, thread_count
 from .tiles import transpose_tile
@@ -19,7 +19,7 @@ __all__ = ['int8_linear', 'quantize_int8']
 _TILE = 64  # pixels and channels of a contiguous map that are transposed at a time: 16 kB
 _SUMS = 1 << 20  # sums scaled at a time, 4 MB: they are still in the cache when they are read again
 _EXACT = 1024  # products of int8 vectors of that many elements are at most 2**24, exact in float32
-_jit = numba.njit(cache=True, nogil=True)
+_jit = jit()
 
 
 @_jit
@@ -78,13 +78,13 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.quantize_int8` of a float32 map of any strides."""
     batch, channels, height, width = x.shape
     rows = empty((batch, height * width, channels), torch.int8)
-    memory = x.detach().as_strided((1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)), ), (1, ))
+    memory = array_of(x, (1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)), ))
     image, channel, line, pixel = x.stride()
     lines, length = (1, height * width) if line == width * pixel else (height, width)
     grid = np.float32(step.item()), np.float32(low), np.float32(high), np.float32(128 if high > 127 else 0)
     count = batch * lines * -(-length // _TILE)
-    _quantize_kernel(count, thread_count(count), memory.numpy(), (image, line, pixel, channel), lines, length, channels,
-                     grid, rows.flatten().numpy())
+    _quantize_kernel(count, thread_count(count), memory, (image, line, pixel, channel), lines,
+                     length, channels, grid, values_of(rows))
     return rows
 
 
@@ -99,7 +99,11 @@ def _has_exact_product() -> bool:
         return False
     rows = torch.tensor([[127, 127], [-128, 127]], dtype=torch.int8).repeat(24, 32)
     weight = torch.tensor([[-128, -128], [127, -128]], dtype=torch.int8).repeat(24, 32)
-    return torch.equal(torch._int_mm(rows, weight.t()), (rows.long() @ weight.t().long()).int())
+    try:
+        product = torch._int_mm(rows, weight.t())
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(product, (rows.long() @ weight.t().long()).int())
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
@@ -120,14 +124,14 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
         sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)
         y = sums.unflatten(0, rows.shape[:-1]).to(scale.dtype) * scale
         return y if bias is None else y + bias
-    scale = scale.detach().contiguous().numpy()
-    shift = np.zeros(outputs, np.float32) if bias is None else bias.detach().float().contiguous().numpy()
+    scale = array_of(scale.contiguous())
+    shift = np.zeros(outputs, np.float32) if bias is None else array_of(bias.float().contiguous())
     y = empty((*rows.shape[:-1], outputs))
     target, step = y.view(-1, outputs), max(1, _SUMS // outputs)
     space = empty((min(step, len(source)), outputs), torch.int32) if exact else None
     for first in range(0, len(source), step):
         block = source[first:first + step]
         sums = torch._int_mm(block, weight.t(), out=space[:len(block)]) if exact else _product(block, weight)
-        _scale_kernel(len(block), thread_count(len(block)), sums.numpy(), scale, shift,
-                      target[first:first + step].numpy())
+        _scale_kernel(len(block), thread_count(len(block)), array_of(sums), scale, shift,
+                      array_of(target[first:first + step]))
     return y

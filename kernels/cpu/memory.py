@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['address_of', 'as_map', 'empty', 'empty_like', 'values_of']
+__all__ = ['address_of', 'array_of', 'as_map', 'empty', 'empty_like', 'values_of']
 
 _LINE = 64  # bytes of a cache line
 _LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is handed on
 _KEPT = 1 << 28  # bytes of freed memory that are kept, at most
+_FORMATS = {getattr(torch, name): np.dtype(name).str
+            for name in ('float32', 'float64', 'int8', 'uint8', 'int32', 'int64')}
 _freed: dict[int, np.ndarray] = {}  # by address, freed last at the end; each change is one step, safe in any thread
 
 
@@ -68,11 +70,45 @@ def as_map(x: Tensor) -> tuple[Tensor, bool]:
     return x.contiguous(memory_format=torch.channels_last), True
 
 
-def values_of(x: Tensor) -> np.ndarray:
-    """View a tensor without gaps in memory as the array of its values, in the order of memory."""
-    return x.detach().as_strided((x.numel(), ), (1, )).numpy()
-
-
 def address_of(x: Tensor) -> np.uintp:
     """Return where the values of a tensor begin, which must outlive what it is given to."""
-    return np.uintp(x.data_ptr())
+    return np.uintp(_place(x))
+
+
+def _place(x: Tensor) -> int:
+    """Return the address of a tensor.
+
+    Raises:
+        RuntimeError: If its memory was freed, as that of a parameter which FSDP has split.
+    """
+    place = x.data_ptr()
+    if not place and x.numel():
+        raise RuntimeError(f'mmwcc: a tensor of shape {tuple(x.shape)} has no memory, its storage '
+                           'was freed. Call the module that FSDP wraps, not a part of it: its '
+                           'forward gathers the parameters.')
+    return place
+
+
+class _Memory:
+    """The memory of a tensor, as NumPy asks for it."""
+
+    __slots__ = ('owner', '__array_interface__')
+
+    def __init__(self, x: Tensor, shape: tuple[int, ...]) -> None:
+        self.owner = x  # the array holds this object, and this object the tensor
+        self.__array_interface__ = dict(version=3, data=(_place(x), False), shape=shape,
+                                        typestr=_FORMATS[x.dtype])
+
+
+def array_of(x: Tensor, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """View a contiguous tensor as an array, or what lies from its first value on in a shape.
+
+    ``Tensor.numpy`` does so too, but forbids for good that the storage is resized, which FSDP does
+    with those of parameters.
+    """
+    return np.asarray(_Memory(x, x.shape if shape is None else shape))
+
+
+def values_of(x: Tensor) -> np.ndarray:
+    """View a tensor without gaps in memory as the array of its values, in the order of memory."""
+    return array_of(x, (x.numel(), ))

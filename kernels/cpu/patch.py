@@ -6,9 +6,9 @@ the cache.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from .jit import jit
 from .rounding import round_row
 from .simd import LANES, address, first_lanes, load, load_either, splat, store, stream, total
 from .tiles import prefetch
@@ -23,7 +23,7 @@ _HALF, _ZERO = np.float32(0.5), np.float32(0)
 
 # Values must equal the reference bit for bit, so their arithmetic may be contracted (halving is exact) but not
 # reordered. NaN and infinity keep their meaning.
-_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'}, error_model='numpy', forceinline=True)
+_jit = jit(fastmath={'contract'}, error_model='numpy', forceinline=True)
 
 
 @_jit

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 
 from ..layout import fold
+from .jit import jit
 from .patch import merge_cell, split_cell
 from .simd import LANES, clamp, first_lanes, load, splat, store, stream
 from .tiles import evens, left_zip, odds, prefetch, prefetch_to_write, right_zip
@@ -26,7 +26,7 @@ _ALL, _WHOLE = (None, None, None, None), (LANES, LANES, LANES, LANES)  # masks o
 _ZERO = np.float32(0)
 _index = np.uintp  # numba checks signed indices for negative values, which count from the end
 
-_jit = numba.njit(cache=True, nogil=True, fastmath={'contract'}, error_model='numpy', forceinline=True)
+_jit = jit(fastmath={'contract'}, error_model='numpy', forceinline=True)
 
 
 @lru_cache

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..product import plain_product
+from .jit import jit
+from .memory import values_of
 from .threads import fork, thread_count
 
 __all__ = ['multiply_rows']
@@ -23,7 +24,7 @@ _KEPT = 1 << 28  # bytes of kernels that are kept, at most
 _PIECE, _CHECKSUMS = 1 << 14, 128  # values that a thread looks at at a time, and their checksums
 _FACTOR = np.uint32(0x9E3779B1)
 _prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = OrderedDict()  # by address and shape, used last at the end
-_jit = numba.njit(cache=True, nogil=True)
+_jit = jit()
 
 
 @_jit
@@ -55,7 +56,7 @@ def _check_kernel(count, threads, *arguments):
 
 
 def _checksums(weight: Tensor) -> bytes:
-    values = weight.numpy().view(np.uint32).reshape(-1)
+    values = values_of(weight).view(np.uint32)
     count = -(-values.size // _PIECE)
     sums = np.empty((count, _CHECKSUMS), np.uint32)
     _check_kernel(count, thread_count(count), values, sums)
@@ -100,4 +101,4 @@ def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
     """Compute :func:`mmwcc.kernels.multiply_rows` of float32 rows."""
     if not _has_layout():
         return plain_product(rows, weight)
-    return _multiply(rows.detach(), _prepare(weight.detach().flatten(1).contiguous()))
+    return _multiply(rows, _prepare(weight.flatten(1).contiguous()))

@@ -1,15 +1,16 @@
 """A row of float32 values to the levels of a grid, in numba."""
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from .jit import jit
 
 __all__ = ['round_row']
 
 _ZERO = np.float32(0)
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy', forceinline=True)
+@jit(error_model='numpy', forceinline=True)
 def round_row(source, start, grid, target, at, count):
     """Write the levels of ``count`` values, minus a shift; NaN is level 0. ``grid``: step, lowest, highest, shift."""
     step, low, high, shift = grid

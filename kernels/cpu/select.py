@@ -5,12 +5,12 @@ where its rows begin. Results do not depend on the number of threads.
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import empty
+from .jit import jit
+from .memory import array_of, empty
 from .threads import fork, thread_count
 
 __all__ = ['select', 'select_kernel']
@@ -19,7 +19,7 @@ _INFINITY, _NAN = np.int32(0x7F800000), np.int32(0x7FC00000)
 _HIGHEST, _LOWER = 20, (10, 0)  # shifts of the 11, 10 and 10 bits that a non-negative float has beside its sign
 _DIGITS = 1 << 11
 _PIECE = 1 << 12  # positions
-_jit = numba.njit(cache=True, nogil=True)
+_jit = jit()
 
 
 @_jit
@@ -129,5 +129,5 @@ def select_kernel(threads, norms, k, slot):
 def select(norms: Tensor, k: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.select` of float32 norms."""
     slot = empty(tuple(norms.shape), dtype=torch.int32)
-    select_kernel(thread_count(norms.numel()), norms.detach().contiguous().numpy(), k, slot.numpy())
+    select_kernel(thread_count(norms.numel()), array_of(norms.contiguous()), k, array_of(slot))
     return slot

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import operator
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
+
+from .jit import jit
 
 __all__ = [
     'FLOATS', 'LANES', 'address', 'clamp', 'first_lanes', 'hold', 'load', 'load_either', 'only', 'pointer_to', 'read',
@@ -106,7 +107,7 @@ def hold(typingctx, arrays):
     return types.void(arrays), generate
 
 
-@numba.njit(cache=True, nogil=True, error_model='numpy', forceinline=True)
+@jit(error_model='numpy', forceinline=True)
 def scratch(count):
     """Return an uninitialized array that starts with a cache line: vectors across two lines cost twice."""
     memory = np.empty(count + LANES, np.float32)

@@ -4,11 +4,11 @@ Numba brings a pool of threads of its own. After each operator, the threads of t
 a millisecond, on cores that are needed. So loops are run by torch's OpenMP. Where that cannot be called (Windows),
 they run on one thread::
 
-    @numba.njit(cache=True, nogil=True)
+    @jit()
     def _lines(begin, end, x, y):  # raises nothing, returns nothing, works on any range
         ...
 
-    @numba.njit(cache=True, nogil=True)
+    @jit()
     def _kernel(count, threads, *arguments):
         fork(_lines, count, threads, arguments)
 
@@ -19,14 +19,13 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-import numba
 import torch
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ['fork', 'thread_count']
+__all__ = ['HAS_OPENMP', 'fork', 'thread_count']
 
 _OPENMP = ('GOMP_parallel', 'omp_get_thread_num', 'omp_get_num_threads')
 
@@ -43,6 +42,7 @@ def _find_openmp() -> bool:
     return True
 
 
+HAS_OPENMP = _find_openmp()
 _INDEX, _BYTES, _INT = ir.IntType(64), ir.IntType(8).as_pointer(), ir.IntType(32)
 
 
@@ -55,15 +55,29 @@ def _borrowed(context, builder, kind, value):
     return array._getvalue()
 
 
+def _call_of(typingctx, body, arguments):
+    return body.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
+
+
+def _call_body(context, builder, body, call, bounds, arguments) -> None:
+    """Call ``body(*bounds, *arguments)``, the arguments being a tuple."""
+    result = body.dispatcher.get_compile_result(call)
+    context.active_code_library.add_linking_library(result.library)
+    function = context.declare_function(builder.module, result.fndesc)
+    values = cgutils.unpack_tuple(builder, arguments)
+    values = [_borrowed(context, builder, kind, value)
+              for kind, value in zip(call.args[2:], values, strict=True)]
+    context.call_conv.call_function(builder, function, call.return_type, call.args,
+                                    [*bounds, *values])
+
+
 @intrinsic
 def fork(typingctx, body, count, threads, arguments):
     """Let each of ``threads`` threads call ``body(begin, end, *arguments)`` with its part of ``range(count)``."""
-    call = body.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
+    call = _call_of(typingctx, body, arguments)
 
     def generate(context, builder, signature, values):
         _, count, threads, arguments = values
-        result = body.dispatcher.get_compile_result(call)
-        context.active_code_library.add_linking_library(result.library)
         module = builder.module
         data = cgutils.pack_struct(builder, [count, arguments])
         place = cgutils.alloca_once_value(builder, data)
@@ -76,10 +90,7 @@ def fork(typingctx, body, count, threads, arguments):
         thread, team = (inner.zext(inner.call(cgutils.get_or_insert_function(module, ask, f'mmwcc_{name}'), []), _INDEX)
                         for name in _OPENMP[1:])
         bounds = [inner.sdiv(inner.mul(count, edge), team) for edge in (thread, inner.add(thread, _INDEX(1)))]
-        function = context.declare_function(module, result.fndesc)
-        parts = [_borrowed(context, inner, kind, value)
-                 for kind, value in zip(call.args[2:], cgutils.unpack_tuple(inner, arguments), strict=True)]
-        context.call_conv.call_function(inner, function, call.return_type, call.args, [*bounds, *parts])
+        _call_body(context, inner, body, call, bounds, arguments)
         inner.ret_void()
 
         run = ir.FunctionType(ir.VoidType(), [part.type, _BYTES, _INT, _INT])
@@ -90,12 +101,20 @@ def fork(typingctx, body, count, threads, arguments):
     return types.void(body, types.intp, types.intp, arguments), generate
 
 
-@numba.njit(nogil=True)
-def _run_alone(body, count, threads, arguments):
-    body(0, count, *arguments)
+# An intrinsic too: numba keeps no code that is given a function as an argument.
+@intrinsic
+def _run_alone(typingctx, body, count, threads, arguments):
+    """Call ``body(0, count, *arguments)`` on this thread."""
+    call = _call_of(typingctx, body, arguments)
+
+    def generate(context, builder, signature, values):
+        _call_body(context, builder, body, call, [values[1].type(0), values[1]], values[3])
+        return context.get_dummy_value()
+
+    return types.void(body, types.intp, types.intp, arguments), generate
 
 
-if not _find_openmp():
+if not HAS_OPENMP:
     fork = _run_alone
 
 

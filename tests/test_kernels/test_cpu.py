@@ -1,9 +1,6 @@
 """The numba kernels against the torch references."""
 import importlib
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -207,31 +204,43 @@ def test_fake_quant_keeps_nan_and_clips_infinity():
     assert y[0].isnan() and y[1:].tolist() == [1.5, -1.5]
 
 
-def _run(code, **environment):
-    return subprocess.run([sys.executable, '-c', code], env={**os.environ, **environment}, capture_output=True,
-                          text=True)
+def _every_operator():
+    """Yield the name of each operator and arguments for it, in both memory formats: parameters and buffers."""
+    half, weight = torch.tensor([0.5]), torch.nn.Parameter(torch.randn(24, 1, 3, 3))
+    bias, kernel = torch.nn.Parameter(torch.randn(24)), torch.nn.Parameter(torch.randn(40, 24, 1, 1))
+    clip, signed = torch.nn.Parameter(torch.tensor([1.5])), torch.tensor(1, dtype=torch.uint8)
+    integers = torch.randint(-9, 9, (40, 24), dtype=torch.int8)
+    for layout in LAYOUTS:
+        x = torch.nn.Parameter(torch.randn(2, 24, 16, 40).to(memory_format=layout))
+        norms = kernels.haar_norms(x, 3)
+        slot = kernels.select(norms, 100)
+        rows, coefficients = kernels.haar_pack(x, slot, 100, 3), torch.randn(2, 640, 24)
+        yield 'haar_norms', (x, 3)
+        yield 'select', (norms, 100)
+        yield 'haar_pack', (x, slot, 100, 3)
+        yield 'haar_pack_int8', (x, slot, 100, 3, half, -128, 127)
+        yield 'haar_shrink', (x, 100, 3)
+        yield 'haar_shrink_int8', (x, 100, 3, half, -128, 127)
+        yield 'haar_unpack', (rows, slot, bias, 16, 40, 3, layout == torch.channels_last, x, 0.0, 6.0)
+        yield 'multiply_rows', (rows, kernel)
+        yield 'depthwise_haar', (x, weight, bias, 1, 3, 0.0, 6.0)
+        yield 'gather_rows', (coefficients, slot, 100)
+        yield 'gather_rows_int8', (coefficients, slot, 100, half, -128, 127)
+        yield 'quantize_int8', (x, half, -128, 127)
+        yield 'int8_linear', (integers[None], integers, bias[:1].repeat(40), kernel.flatten()[:40])
+        yield 'fake_quant', (x, clip, signed, 8, True, True, 1.0)
+        yield 'fake_quant_backward', (torch.ones_like(x), x, clip, signed, 8, True, True, 1.0)
 
 
-USES_KERNEL = ('import sys, torch; from mmwcc import kernels; kernels.haar_norms(torch.ones(1, 1, 8, 8), 3); '
-               'print("numba" in sys.modules)')
-
-
-@pytest.mark.parametrize('path, numba', [('reference', 'False'), ('cpu', 'True')])
-def test_environment_variable_chooses_the_path(path, numba):
-    assert _run(USES_KERNEL, MMWCC_KERNELS=path).stdout.strip() == numba
-
-
-def test_unknown_path_is_an_error_that_names_the_known_ones():
-    result = _run(USES_KERNEL, MMWCC_KERNELS='gpu')
-    assert result.returncode != 0
-    assert "MMWCC_KERNELS must be one of reference, cpu, triton, got 'gpu'" in result.stderr
-
-
-def test_missing_numba_falls_back_unless_it_was_asked_for():
-    without = ('import importlib.util as u; find = u.find_spec; '
-               'u.find_spec = lambda name, *a: None if name == "numba" else find(name, *a); ')
-    assert _run(without + USES_KERNEL, MMWCC_KERNELS='cpu').returncode != 0
-    environment = {key: value for key, value in os.environ.items() if key != 'MMWCC_KERNELS'}
-    result = subprocess.run([sys.executable, '-c', without + USES_KERNEL], env=environment, capture_output=True,
-                            text=True)
-    assert result.stdout.strip() == 'False'
+def test_operators_leave_the_storage_of_their_arguments_resizable():
+    """FSDP frees and reallocates the memory of parameters, which ``Tensor.numpy`` would forbid for good."""
+    called = set()
+    for name, arguments in _every_operator():
+        called.add(name)
+        result = getattr(torch.ops.mmwcc, name)(*arguments)
+        results = result if isinstance(result, tuple) else (result, )
+        tensors = [x for x in (*arguments, *results) if isinstance(x, torch.Tensor)]
+        assert all(x.untyped_storage().resizable() for x in tensors), name
+    modules = [importlib.import_module(f'mmwcc.kernels.cpu.{name}')
+               for name in ('depthwise', 'fake_quant', 'haar', 'int8', 'product', 'select')]
+    assert called == {name for module in modules for name in module.__all__} - {'select_kernel'}

@@ -52,6 +52,24 @@ def test_kernels_allocate_their_results_only():
         assert int(extra) < 12e6, f'{name}: {int(extra) / 1e6:.0f} MB beside the result, the map has 130'
 
 
+def test_arrays_share_the_memory_of_their_tensor_and_keep_it_alive(memory):
+    x = torch.arange(12.0).reshape(3, 4)
+    array, values = memory.array_of(x), memory.values_of(x.t())
+    assert array.shape == (3, 4) and values.tolist() == list(range(12))
+    array[0, 0] = 7
+    assert x[0, 0] == 7
+    del x
+    assert array.sum() == 73
+    assert memory.array_of(torch.empty(0, 3)).shape == (0, 3)
+
+
+def test_memory_that_was_freed_is_an_error(memory):
+    x = torch.ones(2, 3)
+    x.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError, match=r'a tensor of shape \(2, 3\) has no memory'):
+        memory.array_of(x)
+
+
 @pytest.fixture
 def memory(monkeypatch):
     module = importlib.import_module('mmwcc.kernels.cpu.memory')

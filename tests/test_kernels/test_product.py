@@ -82,6 +82,22 @@ def test_a_changed_kernel_is_prepared_anew(cpu, shape, change):
     assert after != before
 
 
+def test_a_kernel_whose_memory_is_freed_and_filled_anew_is_prepared_anew(cpu):
+    """As FSDP does between layers, at the same address or at another."""
+    rows, weight = torch.randn(1, 32, 40), torch.nn.Parameter(torch.randn(20, 40, 1, 1))
+    storage = weight.untyped_storage()
+    size = storage.size()
+    for _ in range(3):
+        kernels.multiply_rows(rows, weight)
+        storage.resize_(0)
+        with pytest.raises(RuntimeError, match='not allocated|storage of size 0'):
+            kernels.multiply_rows(rows, weight)
+        storage.resize_(size)
+        weight.data.copy_(torch.randn(20, 40, 1, 1))
+        torch.testing.assert_close(kernels.multiply_rows(rows, weight).double(), expected(rows, weight), rtol=1e-5,
+                                   atol=1e-5)
+
+
 def test_an_unchanged_kernel_is_prepared_once(cpu):
     rows, weight = torch.randn(1, 32, 40), torch.randn(20, 40, 1, 1)
     kernels.multiply_rows(rows, weight)

@@ -1,0 +1,113 @@
+"""How the kernels are compiled, and where what numba makes of them is kept."""
+from __future__ import annotations
+
+import hashlib
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numba
+from numba.core import event
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+from .threads import HAS_OPENMP
+
+__all__ = ['jit']
+
+# Of all sources, since kernels are compiled into one another and numba looks at the file of one
+# alone. Without OpenMP they make other code, and code that calls OpenMP would end the process.
+_SOURCES = b''.join(path.read_bytes() for path in sorted(Path(__file__).parent.glob('*.py')))
+_STAMP = hashlib.sha256(_SOURCES).hexdigest(), HAS_OPENMP
+
+_PLACE = 'Set NUMBA_CACHE_DIR to a folder that can be written to.'
+_said: set[str] = set()
+
+
+def _say_once(kind: str, text: str) -> None:
+    if kind not in _said:
+        _said.add(kind)
+        print(f'mmwcc: {text}', file=sys.stderr, flush=True)
+
+
+class _Files(IndexDataCacheFile):
+    """The cache of one function: files of code, and an index that tells which signature is where.
+
+    Numba numbers the files. Of two processes that compile two signatures at once, both take the
+    first free number, and the index of one leads to the code of the other. Here files are named
+    after what they hold and written before the index, so whoever writes it last, it is true.
+    """
+
+    def save(self, key, data) -> None:
+        held = hashlib.sha256(self._dump((self._source_stamp, key))).hexdigest()[:16]
+        name = f'{Path(self._index_name).stem}.{held}.nbc'
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+    def _load_index(self) -> dict:
+        try:
+            return super()._load_index()
+        except Exception:  # cut short by a full disk or a loss of power: the next one replaces it
+            return {}
+
+
+class _Cache(FunctionCache):
+    """The cache of a function, which never keeps it from being computed.
+
+    Raises:
+        RuntimeError: If numba finds no place for it.
+    """
+
+    def __init__(self, function) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp(), _STAMP
+        self._cache_file = _Files(self.cache_path, self._impl.filename_base, stamp)
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # damaged, as an index may be; what is compiled then replaces it
+            return None
+
+    def save_overload(self, sig, data) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:  # no space is left, or the folder is gone
+            _say_once('not kept', f'the compiled CPU kernels could not be kept ({error}), so the '
+                      f'next process compiles them again. {_PLACE}')
+
+
+class _CompilationNotice(event.Listener):
+    """Say once, on stderr, that our kernels are being compiled; kernels from the cache say nothing.
+    """
+
+    def on_start(self, event) -> None:
+        dispatcher = event.data['dispatcher']
+        if dispatcher.py_func.__module__.startswith('mmwcc.kernels'):
+            kept = isinstance(dispatcher._cache, _Cache)
+            _say_once('compiling', 'compiling the CPU kernels, some ten seconds, ' + (
+                'once; numba keeps them in its cache.' if kept else
+                f'in every process, since numba finds no place to keep them. {_PLACE}'))
+
+    def on_end(self, event) -> None:
+        pass
+
+
+event.register('numba:compile', _CompilationNotice())
+
+
+def jit(**options):
+    """Return the decorator of a kernel.
+
+    It is compiled at its first call and kept in numba's cache, if there is a place for one.
+
+    Args:
+        **options: Options of ``numba.njit``.
+    """
+
+    def decorate(function):
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        with suppress(RuntimeError, OSError):  # no place for it, as the notice says
+            dispatcher._cache = _Cache(function)  # as njit(cache=True) does with numba's class
+        return dispatcher
+
+    return decorate
