@@ -171,8 +171,10 @@ def _version(module) -> tuple[int, int]:
 
 
 def _register_safetensors(checkpoint) -> None:
-    """Change ``mmengine.runner.checkpoint``: its loader is chosen by a pattern of the whole path."""
-    checkpoint.CheckpointLoader.register_scheme(r'[^:]*\.safetensors$', loader=load_from_safetensors, force=True)
+    """Change ``mmengine.runner.checkpoint``: read as safetensors what would be read as a local checkpoint."""
+    # mmengine tries its patterns in reverse alphabetical order. This one comes after those of all
+    # addresses and before that of local files: the colons of Windows and of time stamps are parts of a path.
+    checkpoint.CheckpointLoader.register_scheme(r'(?s:.*)\.safetensors$', loader=load_from_safetensors, force=True)
 
 
 def load_from_safetensors(filename: str, map_location=None) -> dict:

@@ -159,3 +159,12 @@ def test_arrays_of_numpy_1_and_2_are_loaded(path):
 def test_refusal_says_what_to_do():
     with pytest.raises(pickle.UnpicklingError, match='attribute .__init__. .* weights_only=False'):
         compat._get_statistic(HistoryBuffer, '__init__')
+
+
+@pytest.mark.parametrize(('path', 'loader'), [
+    (r'C:\models\net.safetensors', 'load_from_safetensors'), ('D:/models/net.safetensors', 'load_from_safetensors'),
+    (r'\\server\share\net.safetensors', 'load_from_safetensors'), ('C:/net.pth', 'load_from_local'),
+    ('https://host/net.safetensors', 'load_from_http'), ('openmmlab:s3://bucket/net.safetensors', 'load_from_ceph')])
+def test_the_loader_of_a_checkpoint(path, loader):
+    from mmengine.runner import CheckpointLoader
+    assert CheckpointLoader._get_checkpoint_loader(path).__name__ == loader

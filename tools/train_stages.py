@@ -54,10 +54,10 @@ def link(node, earlier: dict[str, Path]) -> None:
 
 
 def needed_checkpoints(node) -> list[str]:
-    """Return the local checkpoints that a config starts from."""
+    """Return the checkpoints that a config starts from."""
     found = []
     for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
-        if key in ('load_from', 'checkpoint') and isinstance(value, str) and '://' not in value:
+        if key in ('load_from', 'checkpoint') and isinstance(value, str):
             found.append(value)
         elif isinstance(value, (dict, list)):
             found += needed_checkpoints(value)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmwcc.compression import CompressionReport, to_integer
@@ -77,8 +78,8 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
 
 
 def weight_bytes(path: str | Path) -> int:
-    """Return the bytes of the tensors in the state_dict of a checkpoint."""
-    loaded = torch.load(path, map_location='cpu')
+    """Return the bytes of the tensors in the state_dict of a checkpoint, a file of any kind or an address."""
+    loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     return sum(tensor.numel() * tensor.element_size() for tensor in loaded.get('state_dict', loaded).values())
 
 

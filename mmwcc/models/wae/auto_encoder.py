@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmwcc.registry import MODELS
+from mmwcc.utils import is_address
 
 __all__ = ['WAE', 'WAEDecoder', 'WAEEncoder']
 
@@ -189,7 +190,7 @@ class WAE(BaseModel):
         super().init_weights()
 
     def _check_checkpoint(self, path: str, prefix: str) -> None:
-        if '://' not in path and not os.path.isfile(path):
+        if not is_address(path) and not os.path.isfile(os.path.expanduser(path)):
             raise FileNotFoundError(f'WAE: init_cfg.checkpoint must be a checkpoint of stage 1, got {path}, which does '
                                     'not exist. Train stage 1 first (tools/train_stages.py runs all stages in order), '
                                     'or name another one.')

@@ -1,0 +1,22 @@
+"""Addresses and paths told apart."""
+import pytest
+
+pytest.importorskip('mmengine')
+from mmwcc.utils import LaunchError, check_checkpoint, is_address  # noqa: E402
+
+
+@pytest.mark.parametrize('path', [
+    'https://host/net.pth', 'https://host/net.safetensors', 's3://bucket/net.safetensors',
+    'openmmlab:s3://bucket/net.pth', 'torchvision://resnet50', 'open-mmlab://contrib/resnet50_gn'])
+def test_what_mmengine_fetches_is_an_address(path):
+    assert is_address(path)
+    check_checkpoint(path)
+
+
+@pytest.mark.parametrize('path', [
+    'net.pth', 'work_dirs/2024-05-01T12:30:00/net.pth', r'C:\models\net.pth', 'C://models/net.safetensors',
+    r'\\server\share\net.safetensors', 'file:///models/net.pth', 'htps://host/net.pth'])
+def test_everything_else_is_a_path(path):
+    assert not is_address(path)
+    with pytest.raises(LaunchError, match='does not exist'):
+        check_checkpoint(path)
