@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip('mmengine')
 from mmengine.config import Config  # noqa: E402
+from mmengine.optim import OptimWrapper  # noqa: E402
 
 from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, set_work_dir  # noqa: E402
 
@@ -207,9 +208,10 @@ def test_missing_load_from_is_refused(tmp_path):
         train.set_start(config(work_dir=str(tmp_path), load_from='dense.pth'), None)
 
 
-def test_amp(monkeypatch):
+@pytest.mark.parametrize('kind', ['OptimWrapper', OptimWrapper, 'mmengine.optim.OptimWrapper'])
+def test_amp(monkeypatch, kind):
     monkeypatch.setattr(train, 'get_device', lambda: 'cuda')
-    cfg = config(optim_wrapper=dict(type='OptimWrapper'))
+    cfg = config(optim_wrapper=dict(type=kind))
     train.enable_amp(cfg)
     assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     with pytest.raises(LaunchError, match='--amp needs .* got ApexOptimWrapper'):

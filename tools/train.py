@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
+from mmwcc.registry import type_name
 from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors, set_work_dir
 
 
@@ -33,8 +34,9 @@ def parse_args() -> argparse.Namespace:
 
 def enable_amp(cfg: Config) -> None:
     """Turn the optimizer wrapper of a config into one with automatic mixed precision."""
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+    name = kind.rpartition('.')[2] if kind.startswith('mmengine.') else kind
+    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(f'--amp needs optim_wrapper.type OptimWrapper, got {kind}. Drop --amp, or set in the config '
                           'a wrapper with mixed precision of your own.')
     if get_device() in ('cpu', 'mps'):

@@ -12,6 +12,7 @@ from torch import nn
 from mmwcc.compression import CompressionReport, compress_model, count_cost
 from mmwcc.compression.convert import describe_layer
 from mmwcc.compression.cost import CostReport, LayerCost
+from mmwcc.registry import type_name
 from mmwcc.utils import build_model, dense_config, quiet
 
 from .work_dirs import WorkDir
@@ -129,7 +130,7 @@ def input_size(config: Config) -> tuple[int, int] | None:
     dataset = (config.get('test_dataloader') or config.get('val_dataloader') or {}).get('dataset', {})
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    resizes = [step for step in dataset.get('pipeline', ()) if step.get('type', '').endswith('Resize')]
+    resizes = [step for step in dataset.get('pipeline', ()) if type_name(step.get('type')).endswith('Resize')]
     for scale in (dataset.get('img_scale'), *(step.get('scale') for step in reversed(resizes))):
         if _is_pair(scale):
             return scale[1], scale[0]

@@ -18,7 +18,6 @@ __all__ = ['compress_model', 'compressed_layers', 'describe_layer', 'unwrapped']
 
 _COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 _LISTED = (*_COMPRESSED, *INTEGER_LAYERS)
-_WAVELET_NAMES = (WAVELET_TYPE, WAVELET_TYPE.removeprefix('mmwcc.'))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -132,6 +131,6 @@ def _replacement(name: str, module: nn.Conv2d, config: CompressionConfig, dense:
     if not is_plain(module):
         return module, f'{type(module).__name__} has a forward of its own'
     layer_config, reason = config.layer_config(name, eligible), ''
-    if judge is not None and layer_config is not None and eligible and layer_config['type'] in _WAVELET_NAMES:
+    if judge is not None and layer_config is not None and eligible and layer_config['type'] == WAVELET_TYPE:
         layer_config, reason = judge.settle(module, layer_config, config.other)
     return (module if layer_config is None else _convert(name, module, layer_config)), reason

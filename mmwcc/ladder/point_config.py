@@ -59,7 +59,9 @@ def build_config(ladder: Ladder, step: Step, folder: Path, start: str, teacher: 
 
 @cache
 def _read(path: Path) -> Config:
-    return Config.fromfile(path)
+    # As plain data, since it will be written: classes of a pure-Python config become their import paths.
+    config = Config.fromfile(path)
+    return Config(config.to_dict(), filename=config.filename)
 
 
 def _compression(ladder: Ladder, point: Point) -> dict:

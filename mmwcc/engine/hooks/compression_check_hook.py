@@ -12,7 +12,7 @@ from torch import nn
 
 from mmwcc.compression import INTEGER_LAYERS, compressed_layers
 from mmwcc.compression.schedule import layer_state
-from mmwcc.registry import HOOKS
+from mmwcc.registry import HOOKS, type_name
 from mmwcc.version import __version__
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -251,7 +251,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_plain(item) for item in value]
-    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+    return value if value is None or type(value) in (bool, int, float, str) else type_name(value)
 
 
 def _same(one: Any, other: Any) -> bool:

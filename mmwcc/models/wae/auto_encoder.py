@@ -9,7 +9,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmwcc.registry import MODELS
+from mmwcc.registry import MODELS, type_name
 from mmwcc.utils import is_address
 
 __all__ = ['WAE', 'WAEDecoder', 'WAEEncoder']
@@ -185,7 +185,7 @@ class WAE(BaseModel):
 
     def init_weights(self) -> None:
         """Initialize, or take all weights from the checkpoint of the first stage that init_cfg names."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+        if is_pretrained(self.init_cfg):
             self._check_checkpoint(self.init_cfg['checkpoint'], self.init_cfg.get('prefix') or '')
         super().init_weights()
 
@@ -204,6 +204,12 @@ class WAE(BaseModel):
                                f'{path} without a fitting {start}{missing[0]} ({len(missing)} of '
                                f'{len(self.state_dict())} are missing). Name a checkpoint of mmwcc.WAE, or give '
                                "init_cfg a prefix such as 'decomposition.'.")
+
+
+def is_pretrained(init_cfg) -> bool:
+    """Tell whether an initialization takes weights from a checkpoint."""
+    kind = type_name(init_cfg.get('type')) if isinstance(init_cfg, dict) else ''
+    return kind.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
 def to_pixels(pictures: Tensor, data_preprocessor: nn.Module) -> Tensor:
