@@ -13,7 +13,7 @@ from mmwcc.compression import CompressionReport, compress_model, count_cost
 from mmwcc.compression.convert import describe_layer
 from mmwcc.compression.cost import CostReport, LayerCost
 from mmwcc.registry import type_name
-from mmwcc.utils import build_model, dense_config, quiet
+from mmwcc.utils import build_model, dense_config, is_compressed, quiet
 
 from .work_dirs import WorkDir
 
@@ -70,7 +70,7 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
         ValueError: If the compression does not fit the model.
     """
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
-        if config.get('model', {}).get('type') == 'mmwcc.CompressedModel':  # built as it is there, keeping the report
+        if is_compressed(config.get('model', {})):  # built as it is there, keeping the report
             dense, compression = dense_config(config)
             model = build_model(dense)
             return model, compress_model(model, compression, verbose=False)

@@ -1,5 +1,6 @@
 """What programs around a model need: registering everything, reading configs, checking checkpoints, making runners."""
 from .command_line import one_line_errors, quiet
+from .factories import build_within, find_compression, is_compressed, with_compression, without_compression
 from .launch import (
     LaunchError,
     build_model,
@@ -15,7 +16,8 @@ from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 
 __all__ = [
-    'LaunchError', 'build_model', 'build_runner', 'calibration_batches', 'check_checkpoint', 'dense_config',
-    'is_address', 'load_config', 'load_trained', 'model_config', 'one_line_errors', 'quiet',
-    'register_all_modules', 'set_work_dir', 'spread_batches'
+    'LaunchError', 'build_model', 'build_runner', 'build_within', 'calibration_batches', 'check_checkpoint',
+    'dense_config', 'find_compression', 'is_address', 'is_compressed', 'load_config', 'load_trained',
+    'model_config', 'one_line_errors', 'quiet', 'register_all_modules', 'set_work_dir', 'spread_batches',
+    'with_compression', 'without_compression'
 ]

@@ -15,6 +15,8 @@ from torch import nn
 
 from mmwcc.compat import load_from_safetensors
 
+from .factories import is_compressed
+
 __all__ = [
     'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'is_address', 'load_config', 'model_config',
     'set_work_dir'
@@ -44,9 +46,10 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
     for key in options or {}:
-        if key.split('.')[0] == 'compression' and 'compression' in cfg.get('model', {}):
+        if key.split('.')[0] == 'compression' and is_compressed(cfg.get('model', {})):
+            owner = 'model' if 'compression' in cfg.model else 'model.task_type'
             raise LaunchError(f'--cfg-options {key} has no effect, for the model of {path} took its own copy of '
-                              f'`compression` when the file was read. Use model.{key}.')
+                              f'`compression` when the file was read. Use {owner}.{key}.')
     if options is not None:
         cfg.merge_from_dict(options)
     return cfg

@@ -32,7 +32,7 @@ def test_the_result_is_an_object_of_the_original_class_with_all_its_arguments():
 
 
 def test_a_compressed_config_cannot_be_compressed_again():
-    with pytest.raises(ValueError, match='task_type must be the type of the model to compress'):
+    with pytest.raises(ValueError, match='task_type must be the type of a model'):
         CompressedModel('mmwcc.CompressedModel', preset('wcc_w8a8_k25'), task_type_2='x')
 
 

@@ -1,8 +1,8 @@
-"""Addresses and paths told apart."""
+"""Addresses and paths told apart, and options that come too late."""
 import pytest
 
 pytest.importorskip('mmengine')
-from mmwcc.utils import LaunchError, check_checkpoint, is_address  # noqa: E402
+from mmwcc.utils import LaunchError, check_checkpoint, is_address, load_config  # noqa: E402
 
 
 @pytest.mark.parametrize('path', [
@@ -20,3 +20,15 @@ def test_everything_else_is_a_path(path):
     assert not is_address(path)
     with pytest.raises(LaunchError, match='does not exist'):
         check_checkpoint(path)
+
+
+@pytest.mark.parametrize(('task_type', 'key'), [
+    ("task_type='A', compression=compression", 'model.compression.integer'),
+    ("task_type=['mmwcc.WAEModel', 'A'], compression=compression", 'model.compression.integer'),
+    ("task_type=dict(type='mmwcc.CompressedModel', task_type='A', compression=compression)",
+     'model.task_type.compression.integer')])
+def test_an_option_without_effect_is_refused(tmp_path, task_type, key):
+    outer = 'WAEModel' if 'dict' in task_type else 'CompressedModel'
+    (tmp_path / 'c.py').write_text(f"compression = dict()\nmodel = dict(type='mmwcc.{outer}', {task_type})\n")
+    with pytest.raises(LaunchError, match=f'compression.integer has no effect.* Use {key}\\.'):
+        load_config(str(tmp_path / 'c.py'), {'compression.integer': True})

@@ -18,9 +18,17 @@ from torch import nn
 
 from mmwcc.compression import CompressionReport, to_integer
 from mmwcc.engine.hooks import CompressionCheckHook
-from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
-
-COMPRESSED_MODEL = 'mmwcc.CompressedModel'
+from mmwcc.utils import (
+    LaunchError,
+    find_compression,
+    is_compressed,
+    load_config,
+    load_trained,
+    model_config,
+    one_line_errors,
+    quiet,
+    with_compression,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,10 +47,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def integer_config(config: Config) -> Config:
     """Return a copy of a config whose model has integer layers, for a converted checkpoint to fill."""
     config = Config(config.to_dict(), filename=config.filename)
-    if config.model.type != COMPRESSED_MODEL:  # a dense network whose layers come from conv_cfg
-        config.model.task_type, config.model.type = config.model.type, COMPRESSED_MODEL
-        config.model.compression = dict(keep_dense=[])
-    config.model.compression.integer = True
+    if not is_compressed(config.model):  # a dense network whose layers come from conv_cfg
+        config.model = with_compression(config.model, dict(keep_dense=[]))
+    find_compression(config.model)['integer'] = True
     config.load_from, config.resume = None, False
     return config
 
@@ -63,7 +70,7 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
         ValueError: If the model has no layer to convert.
         RuntimeError: If a quantizer has not learned its clip.
     """
-    if model_config(config).get('compression', {}).get('integer'):
+    if (find_compression(model_config(config)) or {}).get('integer'):
         raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
                           'was trained with.')
     model, loaded = load_trained(config, checkpoint)

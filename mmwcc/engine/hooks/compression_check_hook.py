@@ -13,6 +13,7 @@ from torch import nn
 from mmwcc.compression import INTEGER_LAYERS, compressed_layers
 from mmwcc.compression.schedule import layer_state
 from mmwcc.registry import HOOKS, type_name
+from mmwcc.utils import find_compression
 from mmwcc.version import __version__
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -242,7 +243,7 @@ def _quantizers_of_layers(layers: Mapping[str, nn.Module]) -> set[str]:
 
 def _compression_config(runner) -> Any:
     model = runner.cfg.get('model')
-    return _plain(model.get('compression')) if isinstance(model, Mapping) else None
+    return _plain(find_compression(model)) if isinstance(model, Mapping) else None
 
 
 def _plain(value: Any) -> Any:
