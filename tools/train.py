@@ -9,7 +9,15 @@ from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
 from mmwcc.registry import type_name
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors, set_work_dir
+from mmwcc.utils import (
+    LaunchError,
+    build_runner,
+    check_checkpoint,
+    check_resumable,
+    load_config,
+    one_line_errors,
+    set_work_dir,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,6 +64,8 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 def set_start(cfg: Config, resume: str | None) -> None:
     """Decide which checkpoint training starts from, and check it."""
+    if cfg.get('resume') and not cfg.get('load_from'):
+        resume = resume or 'auto'  # which is what mmengine takes it for
     if resume == 'auto':
         latest = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
         if latest is None:
@@ -64,7 +74,9 @@ def set_start(cfg: Config, resume: str | None) -> None:
     if resume is not None:
         cfg.resume = True
         cfg.load_from = resume
-    if cfg.get('load_from'):
+    if cfg.get('load_from') and cfg.get('resume'):
+        check_resumable(cfg.load_from, cfg)
+    elif cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
 
 

@@ -12,12 +12,13 @@ from .launch import (
     set_work_dir,
 )
 from .post_training import calibration_batches, dense_config
+from .resuming import check_resumable, refuse_new_start
 from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 
 __all__ = [
     'LaunchError', 'build_model', 'build_runner', 'build_within', 'calibration_batches', 'check_checkpoint',
-    'dense_config', 'find_compression', 'is_address', 'is_compressed', 'load_config', 'load_trained',
-    'model_config', 'one_line_errors', 'quiet', 'register_all_modules', 'set_work_dir', 'spread_batches',
-    'with_compression', 'without_compression'
+    'check_resumable', 'dense_config', 'find_compression', 'is_address', 'is_compressed', 'load_config',
+    'load_trained', 'model_config', 'one_line_errors', 'quiet', 'refuse_new_start', 'register_all_modules',
+    'set_work_dir', 'spread_batches', 'with_compression', 'without_compression'
 ]

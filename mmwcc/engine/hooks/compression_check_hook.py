@@ -13,7 +13,7 @@ from torch import nn
 from mmwcc.compression import INTEGER_LAYERS, compressed_layers
 from mmwcc.compression.schedule import layer_state
 from mmwcc.registry import HOOKS, type_name
-from mmwcc.utils import find_compression
+from mmwcc.utils import find_compression, refuse_new_start
 from mmwcc.version import __version__
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -42,6 +42,7 @@ class CompressionCheckHook(Hook):
     integer layers on one side only                       error                    error            error
     shapes differ in compressed layers                    error                    error            error
     keep_ratio, bits, wavelet, levels, selection differ   INFO                     error            WARNING
+    optimizer or schedules not saved, or other schedules  -                        error            -
     ====================================================  =======================  ===============  ================
 
     Where the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with what the schedule
@@ -104,6 +105,7 @@ class CompressionCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model that is about to load it."""
+        refuse_new_start('CompressionCheckHook', runner, checkpoint)
         layers = compressed_layers(runner.model)
         weights = {re.sub(r'^module\.', '', key): value
                    for key, value in checkpoint.get('state_dict', checkpoint).items()}
