@@ -13,7 +13,9 @@ repairs:
 4. From 2.6 on, ``torch.load`` refuses classes it does not know, among them those in the checkpoints that mmengine
    itself writes, so that they can be neither resumed nor tested. Exactly those classes are allowed: mmengine's
    ``HistoryBuffer`` with its four statistics, and NumPy arrays and scalars of numbers.
-5. ``mmengine.analysis``, and with it ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the
+5. ``from mmwcc.presets import compress`` works in pure-Python configs, where mmengine does not carry
+   out imports, so that nothing imported can be called.
+6. ``mmengine.analysis``, and with it ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the
    OpenMMLab projects, count mmwcc's operators, which they would take for nothing.
 6. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
 """
@@ -49,6 +51,26 @@ def _register_packages(config_utils) -> None:
     packages.setdefault('mmwcc', 'mmwcc')
     if _module_origin('mmseg') and not _has_distribution('mmsegmentation'):
         packages['mmseg'] = 'mmseg'
+
+
+def _prepare_configs(config_utils) -> None:
+    """Change ``mmengine.config.utils``, from which the reader of configs takes what it needs."""
+    _register_packages(config_utils)
+    _import_presets(config_utils)
+
+
+def _import_presets(config_utils) -> None:
+    """Let pure-Python configs import ``mmwcc.presets``; other imports are only noted there."""
+    original = getattr(config_utils, '_is_builtin_module', None)
+    if original is None or hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def is_builtin_module(name: str) -> bool:
+        return name == 'mmwcc.presets' or original(name)
+
+    for module in filter(None, (config_utils, sys.modules.get('mmengine.config.config'))):
+        module._is_builtin_module = is_builtin_module
 
 
 def _repair_lookups(package_utils) -> None:
@@ -192,8 +214,10 @@ def _version(module) -> tuple[int, int]:
 
 
 def _register_safetensors(checkpoint) -> None:
-    """Change ``mmengine.runner.checkpoint``: its loader is chosen by a pattern of the whole path."""
-    checkpoint.CheckpointLoader.register_scheme(r'[^:]*\.safetensors$', loader=load_from_safetensors, force=True)
+    """Change ``mmengine.runner.checkpoint``: read as safetensors what would be read as a local checkpoint."""
+    # mmengine tries its patterns in reverse alphabetical order. This one comes after those of all
+    # addresses and before that of local files: the colons of Windows and of time stamps are parts of a path.
+    checkpoint.CheckpointLoader.register_scheme(r'(?s:.*)\.safetensors$', loader=load_from_safetensors, force=True)
 
 
 def load_from_safetensors(filename: str, map_location=None) -> dict:
@@ -224,7 +248,7 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
 
 
 _CHANGES = {
-    'mmengine.config.utils': _register_packages,
+    'mmengine.config.utils': _prepare_configs,
     'mmengine.utils.package_utils': _repair_lookups,
     'mmengine.logging.history_buffer': _allow_checkpoint_classes,
     'mmengine.runner.checkpoint': _register_safetensors,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmwcc.utils import is_compressed, with_compression
+
 __all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim']
 
 _FOLDER = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'compression'
@@ -55,7 +57,8 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
         **changes: Keys of the preset to change, for example ``rules=[...]``.
 
     Returns:
-        A new config of type ``mmwcc.CompressedModel``; everything else as in ``model``.
+        A new config of type ``mmwcc.CompressedModel``; everything else as in ``model``. Where another
+        factory builds it, as ``mmwcc.WAEModel``, both types stand in ``task_type``.
 
     Raises:
         ValueError: If there is no such preset, or the model is compressed already.
@@ -64,7 +67,7 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
         >>> compress(dict(type='EncoderDecoder', backbone=dict()), 'wcc_w8a8_k50')['task_type']
         'EncoderDecoder'
     """
-    if model['type'] == 'mmwcc.CompressedModel':
+    if is_compressed(model):
         raise ValueError('compress: the model is compressed already (type mmwcc.CompressedModel). Change its '
                          '`compression` instead, or inherit the dense config.')
     if isinstance(compression, str):
@@ -72,7 +75,7 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
     elif changes:
         raise ValueError(f"compress: {', '.join(changes)} can only change a named preset. Put the values into the "
                          'dictionary instead.')
-    return {**model, 'type': 'mmwcc.CompressedModel', 'task_type': model['type'], 'compression': compression}
+    return with_compression(model, compression)
 
 
 def quantizer_optim(optim_wrapper: dict) -> dict:

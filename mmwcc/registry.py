@@ -8,8 +8,38 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
+from types import FunctionType
 
-__all__ = ['MODELS', 'HOOKS', 'DATASETS', 'TRANSFORMS', 'METRICS']
+__all__ = ['MODELS', 'HOOKS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'type_name']
+
+
+def type_name(kind) -> str:
+    """Return the name of what a ``type`` stands for, in whichever form a config holds it.
+
+    Text configs write ``'mmwcc.X'``. Pure-Python configs hold the class or function itself, a stand-in
+    of mmengine's while they are read, and the path that it is imported by once they are dumped.
+
+    Args:
+        kind: The value of a ``type``.
+
+    Returns:
+        ``'mmwcc.X'`` for a component of mmwcc, the import path of another class or function, and
+        another name as it is.
+
+    Example:
+        >>> from mmwcc.layers import QuantConv2d
+        >>> {type_name(kind) for kind in ('mmwcc.QuantConv2d', 'mmwcc.layers.QuantConv2d', QuantConv2d)}
+        {'mmwcc.QuantConv2d'}
+    """
+    path = kind if isinstance(kind, str) else _import_path(kind)
+    return f"mmwcc.{path.rpartition('.')[2]}" if path.startswith('mmwcc.') else path
+
+
+def _import_path(kind) -> str:
+    if isinstance(kind, (type, FunctionType)):
+        return f'{kind.__module__}.{kind.__qualname__}'
+    # mmengine's LazyObject and LazyAttr print the name alone.
+    return f'{kind.module}.{kind}' if type(kind).__module__ == 'mmengine.config.lazy' else str(kind)
 
 
 class _TorchOnlyRegistry:

@@ -159,3 +159,31 @@ def test_arrays_of_numpy_1_and_2_are_loaded(path):
 def test_refusal_says_what_to_do():
     with pytest.raises(pickle.UnpicklingError, match='attribute .__init__. .* weights_only=False'):
         compat._get_statistic(HistoryBuffer, '__init__')
+
+
+@pytest.mark.parametrize(('path', 'loader'), [
+    (r'C:\models\net.safetensors', 'load_from_safetensors'), ('D:/models/net.safetensors', 'load_from_safetensors'),
+    (r'\\server\share\net.safetensors', 'load_from_safetensors'), ('C:/net.pth', 'load_from_local'),
+    ('https://host/net.safetensors', 'load_from_http'), ('openmmlab:s3://bucket/net.safetensors', 'load_from_ceph')])
+def test_the_loader_of_a_checkpoint(path, loader):
+    from mmengine.runner import CheckpointLoader
+    assert CheckpointLoader._get_checkpoint_loader(path).__name__ == loader
+
+
+@pytest.mark.parametrize('imports', ['mmwcc, mmengine', 'mmengine.config, mmwcc'])
+def test_pure_python_configs_call_presets(tmp_path, imports):
+    """mmengine only notes what such a config imports, so that an imported function cannot be called."""
+    (tmp_path / 'dense.py').write_text('from torch.nn import Conv2d\nmodel = dict(type=Conv2d, in_channels=3)\n')
+    (tmp_path / 'compressed.py').write_text("""
+from mmengine.config import read_base
+with read_base():
+    from .dense import *
+from mmwcc.presets import compress
+model = compress(model, 'wcc_w8a8_k50')
+""")
+    assert run(f"""
+        import {imports}
+        from mmengine.config import Config
+        model = Config.fromfile({str(tmp_path / 'compressed.py')!r}).model
+        print(model.type, model.task_type.__name__, model.in_channels, model.compression.pointwise.keep_ratio)
+        """) == 'mmwcc.CompressedModel Conv2d 3 0.5'

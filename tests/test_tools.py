@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip('mmengine')
 from mmengine.config import Config  # noqa: E402
+from mmengine.optim import OptimWrapper  # noqa: E402
 
 from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, set_work_dir  # noqa: E402
 
@@ -180,11 +181,27 @@ def test_checkpoint_that_torch_refuses_is_explained(tmp_path, content):
 
 # train.py
 
-def test_resume_auto_takes_the_latest(checkpoint, tmp_path):
-    (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
+@pytest.fixture
+def resumable(checkpoint) -> Path:
+    whole = dict(torch.load(checkpoint), meta=dict(iter=2, epoch=0), message_hub={}, optimizer={})
+    torch.save(whole, checkpoint)
+    return checkpoint
+
+
+def test_resume_auto_takes_the_latest(resumable, tmp_path):
+    (tmp_path / 'last_checkpoint').write_text(str(resumable))
     cfg = config(work_dir=str(tmp_path), load_from='dense.pth')
     train.set_start(cfg, 'auto')
-    assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
+    assert (cfg.resume, cfg.load_from) == (True, str(resumable))
+
+
+@pytest.mark.parametrize('settings', [dict(load_from='iter_2.pth', resume=True), dict(resume=True), {}])
+def test_resume_without_an_optimizer_is_refused(checkpoint, tmp_path, monkeypatch, settings):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
+    with pytest.raises(LaunchError, match='cannot be resumed from .*iter_2.pth, which does not hold .* optimizer'):
+        train.set_start(config(work_dir=str(tmp_path), **settings), None if settings else 'auto')
+    train.set_start(config(work_dir=str(tmp_path), load_from=str(checkpoint)), None)
 
 
 def test_resume_auto_without_checkpoint_keeps_load_from(checkpoint, tmp_path, capsys):
@@ -207,9 +224,10 @@ def test_missing_load_from_is_refused(tmp_path):
         train.set_start(config(work_dir=str(tmp_path), load_from='dense.pth'), None)
 
 
-def test_amp(monkeypatch):
+@pytest.mark.parametrize('kind', ['OptimWrapper', OptimWrapper, 'mmengine.optim.OptimWrapper'])
+def test_amp(monkeypatch, kind):
     monkeypatch.setattr(train, 'get_device', lambda: 'cuda')
-    cfg = config(optim_wrapper=dict(type='OptimWrapper'))
+    cfg = config(optim_wrapper=dict(type=kind))
     train.enable_amp(cfg)
     assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     with pytest.raises(LaunchError, match='--amp needs .* got ApexOptimWrapper'):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip('mmcv')
+from mmwcc.datasets import GaussianNoise  # noqa: E402
 from mmwcc.utils import LaunchError  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
@@ -136,11 +137,13 @@ def test_noise_table(configs, tmp_path, capsys):
     assert values[0] == configs[2] and all(0 <= float(value) <= 100 for value in values[1:])
 
 
-def test_noise_goes_into_the_pipeline():
+@pytest.mark.parametrize('kind', ['mmwcc.GaussianNoise', 'mmwcc.datasets.GaussianNoise', GaussianNoise])
+def test_noise_goes_into_the_pipeline(kind):
     from mmengine.config import Config
     with_step = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[
-        dict(type='mmwcc.GaussianNoise', variance=0.0), dict(type='Pack')]))))
+        dict(type=kind, variance=0.0), dict(type='Pack')]))))
     noise.set_noise(with_step, 0.05)
+    assert len(with_step.test_dataloader.dataset.pipeline) == 2
     assert with_step.test_dataloader.dataset.pipeline[0].variance == 0.05
     without = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type='Load'), dict(type='Pack')]))))
     noise.set_noise(without, 0.02)

@@ -8,7 +8,16 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.runner import find_latest_checkpoint
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors, set_work_dir
+from mmwcc.registry import type_name
+from mmwcc.utils import (
+    LaunchError,
+    build_runner,
+    check_checkpoint,
+    check_resumable,
+    load_config,
+    one_line_errors,
+    set_work_dir,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,8 +42,9 @@ def parse_args() -> argparse.Namespace:
 
 def enable_amp(cfg: Config) -> None:
     """Turn the optimizer wrapper of a config into one with automatic mixed precision."""
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+    name = kind.rpartition('.')[2] if kind.startswith('mmengine.') else kind
+    if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(f'--amp needs optim_wrapper.type OptimWrapper, got {kind}. Drop --amp, or set in the config '
                           'a wrapper with mixed precision of your own.')
     if get_device() in ('cpu', 'mps'):
@@ -54,6 +64,8 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 def set_start(cfg: Config, resume: str | None) -> None:
     """Decide which checkpoint training starts from, and check it."""
+    if cfg.get('resume') and not cfg.get('load_from'):
+        resume = resume or 'auto'  # which is what mmengine takes it for
     if resume == 'auto':
         latest = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
         if latest is None:
@@ -62,7 +74,9 @@ def set_start(cfg: Config, resume: str | None) -> None:
     if resume is not None:
         cfg.resume = True
         cfg.load_from = resume
-    if cfg.get('load_from'):
+    if cfg.get('load_from') and cfg.get('resume'):
+        check_resumable(cfg.load_from, cfg)
+    elif cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
 
 

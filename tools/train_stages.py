@@ -17,7 +17,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors
+from mmwcc.utils import LaunchError, build_runner, check_checkpoint, check_resumable, load_config, one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -54,10 +54,10 @@ def link(node, earlier: dict[str, Path]) -> None:
 
 
 def needed_checkpoints(node) -> list[str]:
-    """Return the local checkpoints that a config starts from."""
+    """Return the checkpoints that a config starts from."""
     found = []
     for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
-        if key in ('load_from', 'checkpoint') and isinstance(value, str) and '://' not in value:
+        if key in ('load_from', 'checkpoint') and isinstance(value, str):
             found.append(value)
         elif isinstance(value, (dict, list)):
             found += needed_checkpoints(value)
@@ -92,7 +92,7 @@ def run_stage(cfg: Config, number: int, stages: int, resume: bool) -> None:
         return
     latest = find_latest_checkpoint(cfg.work_dir) if resume and os.path.isdir(cfg.work_dir) else None
     if latest:
-        check_checkpoint(latest)
+        check_resumable(latest, cfg)
         cfg.resume, cfg.load_from = True, latest
     for checkpoint in needed_checkpoints(dict(model=cfg.model, load_from=cfg.get('load_from'))):
         check_checkpoint(checkpoint)

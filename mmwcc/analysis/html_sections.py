@@ -11,6 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmwcc.utils import is_compressed
+
 from .html_parts import MISSING, Cell, Chart, Series, code, data_uri, number, table
 from .model_facts import ModelFacts
 from .work_dirs import WorkDir
@@ -221,7 +223,7 @@ def _comparable(config: Config) -> dict[str, Any]:
     settings = {key: value for key, value in config.to_dict().items() if key not in _IGNORED_SETTINGS}
     if config.get('resume'):
         settings.pop('load_from', None)  # where training was continued, not where it began
-    if 'compression' in (settings.get('model') or {}):
+    if is_compressed(settings.get('model') or {}):
         settings.pop('compression', None)  # the model took its own copy
     return settings
 

@@ -13,7 +13,8 @@ from mmwcc.compression import CompressionReport, compress_model, count_cost
 from mmwcc.compression.convert import describe_layer
 from mmwcc.compression.cost import CostReport, LayerCost
 from mmwcc.compression.unhandled import unhandled_layers
-from mmwcc.utils import build_model, dense_config, quiet
+from mmwcc.registry import type_name
+from mmwcc.utils import build_model, dense_config, is_compressed, quiet
 
 from .work_dirs import WorkDir
 
@@ -70,7 +71,7 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
         ValueError: If the compression does not fit the model.
     """
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
-        if config.get('model', {}).get('type') == 'mmwcc.CompressedModel':  # built as it is there, keeping the report
+        if is_compressed(config.get('model', {})):  # built as it is there, keeping the report
             dense, compression = dense_config(config)
             model = build_model(dense)
             return model, compress_model(model, compression, verbose=False)
@@ -131,7 +132,7 @@ def input_size(config: Config) -> tuple[int, int] | None:
     dataset = (config.get('test_dataloader') or config.get('val_dataloader') or {}).get('dataset', {})
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    resizes = [step for step in dataset.get('pipeline', ()) if step.get('type', '').endswith('Resize')]
+    resizes = [step for step in dataset.get('pipeline', ()) if type_name(step.get('type')).endswith('Resize')]
     for scale in (dataset.get('img_scale'), *(step.get('scale') for step in reversed(resizes))):
         if _is_pair(scale):
             return scale[1], scale[0]

@@ -14,6 +14,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
+from mmwcc.registry import type_name
+
 from .run_logs import Curve, is_result, join_logs, read_log, sort_entries
 
 __all__ = ['Evaluation', 'Latency', 'WorkDir', 'common_metric', 'larger_is_better', 'read_work_dir']
@@ -120,7 +122,8 @@ class WorkDir:
     def latencies(self) -> list[Latency]:
         """What mmwcc.BenchmarkHook measured last, one a shape."""
         hooks = (self.config.get('default_hooks') or {}).values()
-        names = [hook.get('out_file') for hook in hooks if hook and hook.get('type') == 'mmwcc.BenchmarkHook']
+        names = [hook.get('out_file') for hook in hooks
+                 if hook and type_name(hook.get('type')) == 'mmwcc.BenchmarkHook']
         file = self.path / ((names and names[0]) or 'benchmark.json')
         if not file.is_file():
             return []

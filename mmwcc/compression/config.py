@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 
+from mmwcc.registry import MODELS, type_name
+
 from .speed import OnlyIfFaster
 
 __all__ = ['CompressionConfig', 'Rule']
@@ -71,10 +73,22 @@ class Rule:
 
 
 def _plain(value):
-    """Copy nested dicts and lists without the ``_scope_`` that mmengine adds to what a ``package::`` base defines."""
+    """Copy nested dicts and lists, with types in one form.
+
+    The ``_scope_`` that mmengine adds to what a ``package::`` base defines is left out.
+    """
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if key != '_scope_'}
+        return {key: _component(item) if key == 'type' else _plain(item)
+                for key, item in value.items() if key != '_scope_'}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _component(kind):
+    """Return a type as ``'mmwcc.X'`` where it is a component of mmwcc; any other stays as it is."""
+    # A name without a scope is looked up where the layer will be.
+    found = (MODELS.get(kind) or kind) if isinstance(kind, str) and '.' not in kind else kind
+    name = type_name(found)
+    return name if name.startswith('mmwcc.') else kind
 
 
 def _compile(pattern: str) -> None:
@@ -119,6 +133,8 @@ class CompressionConfig:
         lean_activations: ``dict(input_shape=(64, 64))``: let activations that only wavelet compressed layers read keep
             masks for backward, see :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults
             to None, leave them.
+
+    Types may be names, import paths or classes; those of mmwcc are kept as names.
 
     Raises:
         TypeError: If a value is of the wrong kind.
@@ -179,7 +195,7 @@ class CompressionConfig:
         kind = config.get('type')
         if config.pop('dense', False) or kind is None:
             return None
-        if kind.removeprefix('mmwcc.') != WAVELET_TYPE.removeprefix('mmwcc.'):
+        if kind != WAVELET_TYPE:
             config = {key: value for key, value in config.items() if key not in _WAVELET_ONLY}
             if config['weight_quant'] is None and config['act_quant'] is None:
                 return None

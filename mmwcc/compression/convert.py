@@ -34,7 +34,6 @@ __all__ = ['compress_model', 'compressed_layers', 'describe_layer', 'unwrapped']
 
 _COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 _LISTED = (*_COMPRESSED, *INTEGER_LAYERS)
-_WAVELET_NAMES = (WAVELET_TYPE, WAVELET_TYPE.removeprefix('mmwcc.'))
 _PLACES = ('first', 'last')
 
 
@@ -198,7 +197,7 @@ def _decide(names: list[str], module: nn.Conv2d, config: CompressionConfig, dens
     if layer_config is None:
         by_rule = replace(config, rules=()).layer_config(name, eligible) is not None
         return _Decision(module, 'rule' if by_rule else '', by_rule)
-    if judge is not None and eligible and layer_config['type'] in _WAVELET_NAMES:
+    if judge is not None and eligible and layer_config['type'] == WAVELET_TYPE:
         layer_config, reason = judge.settle(module, layer_config, config.other)
     if layer_config is None:
         return _Decision(module, reason, chosen=True)

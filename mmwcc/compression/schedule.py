@@ -242,6 +242,7 @@ class ExponentialSchedule(SmoothSchedule):
 _KEYS = ('begin', 'end', 'start', 'stop')
 _TYPES = {'step': (StepSchedule, ('steps',), ()), 'linear': (LinearSchedule, _KEYS, ('interval',)),
           'cosine': (CosineSchedule, _KEYS, ('interval',)), 'exponential': (ExponentialSchedule, _KEYS, ('interval',))}
+_NAMES = {entry[0].__name__: name for name, entry in _TYPES.items()}
 
 
 def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
@@ -249,8 +250,8 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
 
     Args:
         quantity (str): One of 'keep_ratio', 'weight_bits' and 'act_bits'.
-        cfg (Mapping): ``type``, one of 'step', 'linear', 'cosine' and 'exponential', and the arguments of
-            :class:`StepSchedule` or :class:`SmoothSchedule`.
+        cfg (Mapping): ``type``, one of 'step', 'linear', 'cosine' and 'exponential' or its class, and
+            the arguments of :class:`StepSchedule` or :class:`SmoothSchedule`.
 
     Returns:
         Schedule: The schedule.
@@ -267,15 +268,17 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
         raise TypeError(f'build_schedule: the schedule of {quantity} must be a dict, got {cfg!r}. Did you mean '
                         "dict(type='step', steps=[(0, ...), ...])?")
     kind = cfg.get('type')
-    if kind not in _TYPES:
+    name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]  # of a class, or of its import path
+    name = _NAMES.get(name, name)
+    if name not in _TYPES:
         raise ValueError(f'build_schedule: type of the schedule of {quantity} must be one of {", ".join(_TYPES)}, got '
                          f"{kind!r}. Did you mean type='step'?")
-    cls, required, optional = _TYPES[kind]
+    cls, required, optional = _TYPES[name]
     kwargs = {key: value for key, value in cfg.items() if key != 'type'}
     for wrong, why in ((sorted(set(kwargs) - {*required, *optional}), 'has no key'),
                        (sorted(set(required) - set(kwargs)), 'needs the key')):
         if wrong:
-            raise ValueError(f'{cls.__name__} of {quantity}: a schedule of type {kind!r} {why} {", ".join(wrong)}. '
+            raise ValueError(f'{cls.__name__} of {quantity}: a schedule of type {name!r} {why} {", ".join(wrong)}. '
                              f'Its keys are {", ".join(("type", *required, *optional))}.')
     return cls(quantity, **kwargs)
 

@@ -8,11 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mmwcc.utils import LaunchError, load_config
+from mmwcc.utils import LaunchError, is_address, load_config
 
 __all__ = ['Ladder', 'Point', 'Step', 'read_ladder']
 
 _KEYS = ('config', 'checkpoint', 'recipe', 'points')
+_CHECKPOINTS = ('.pth', '.safetensors')
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,12 @@ class Ladder:
         for origin in self.origins(point):
             if origin in self.points:
                 yield from self._with_origins(self.points[origin], (*waiting, point.name))
-            elif not origin.endswith('.pth') and '://' not in origin:
+            elif not origin.endswith(_CHECKPOINTS) and not is_address(origin):
                 nearest = get_close_matches(origin, self.points, n=1)
-                raise ValueError(f'ladder: point {point.name} must start from another point or a checkpoint (.pth), '
-                                 f"got {origin!r}. {f'Did you mean {nearest[0]!r}? ' if nearest else ''}Points: "
-                                 f"{', '.join(self.points)}.")
+                hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
+                raise ValueError(f'ladder: point {point.name} must start from another point or a '
+                                 f"checkpoint ({' or '.join(_CHECKPOINTS)}), got {origin!r}. {hint}"
+                                 f"Points: {', '.join(self.points)}.")
         yield point
 
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmwcc.compression.config import CompressionConfig
 from mmwcc.presets import compress, preset, quantizer_optim
-from mmwcc.utils import LaunchError
+from mmwcc.utils import LaunchError, is_address
 
 from .plan import Ladder, Point, Step
 
@@ -59,7 +59,9 @@ def build_config(ladder: Ladder, step: Step, folder: Path, start: str, teacher: 
 
 @cache
 def _read(path: Path) -> Config:
-    return Config.fromfile(path)
+    # As plain data, since it will be written: classes of a pure-Python config become their import paths.
+    config = Config.fromfile(path)
+    return Config(config.to_dict(), filename=config.filename)
 
 
 def _compression(ladder: Ladder, point: Point) -> dict:
@@ -115,9 +117,9 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 def file_fingerprint(path: str) -> str:
     """Return a short name for the content of a file, or the address of what is not a local file."""
-    if '://' in path:
+    if is_address(path):
         return path
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,12 +1,24 @@
 """What programs around a model need: registering everything, reading configs, checking checkpoints, making runners."""
 from .command_line import one_line_errors, quiet
-from .launch import LaunchError, build_model, build_runner, check_checkpoint, load_config, model_config, set_work_dir
+from .factories import build_within, find_compression, is_compressed, with_compression, without_compression
+from .launch import (
+    LaunchError,
+    build_model,
+    build_runner,
+    check_checkpoint,
+    is_address,
+    load_config,
+    model_config,
+    set_work_dir,
+)
 from .post_training import calibration_batches, dense_config
+from .resuming import check_resumable, refuse_new_start
 from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 
 __all__ = [
-    'LaunchError', 'build_model', 'build_runner', 'calibration_batches', 'check_checkpoint', 'dense_config',
-    'load_config', 'load_trained', 'model_config', 'one_line_errors', 'quiet', 'register_all_modules', 'set_work_dir',
-    'spread_batches'
+    'LaunchError', 'build_model', 'build_runner', 'build_within', 'calibration_batches', 'check_checkpoint',
+    'check_resumable', 'dense_config', 'find_compression', 'is_address', 'is_compressed', 'load_config',
+    'load_trained', 'model_config', 'one_line_errors', 'quiet', 'refuse_new_start', 'register_all_modules',
+    'set_work_dir', 'spread_batches', 'with_compression', 'without_compression'
 ]

@@ -9,11 +9,17 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, RUNNERS, DefaultScope, init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner.checkpoint import load_from_local
 from torch import nn
 
+from mmwcc.compat import load_from_safetensors
+
+from .factories import is_compressed
+
 __all__ = [
-    'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'load_config', 'model_config', 'set_work_dir'
+    'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'is_address', 'load_config', 'model_config',
+    'set_work_dir'
 ]
 
 
@@ -40,9 +46,10 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
     for key in options or {}:
-        if key.split('.')[0] == 'compression' and 'compression' in cfg.get('model', {}):
+        if key.split('.')[0] == 'compression' and is_compressed(cfg.get('model', {})):
+            owner = 'model' if 'compression' in cfg.model else 'model.task_type'
             raise LaunchError(f'--cfg-options {key} has no effect, for the model of {path} took its own copy of '
-                              f'`compression` when the file was read. Use model.{key}.')
+                              f'`compression` when the file was read. Use {owner}.{key}.')
     if options is not None:
         cfg.merge_from_dict(options)
     return cfg
@@ -93,11 +100,21 @@ def build_runner(cfg: Config) -> Runner:
         return RUNNERS.build(cfg)
 
 
+def is_address(path: str) -> bool:
+    """Tell whether a checkpoint is fetched from elsewhere, as ``https://...`` is.
+
+    That is for the loaders to say that mmengine knows. A colon says nothing: paths have it too, after the
+    letters of drives and in time stamps.
+    """
+    loader = CheckpointLoader._get_checkpoint_loader(path)
+    return loader not in (load_from_local, load_from_safetensors)
+
+
 def check_checkpoint(path: str) -> None:
     """Refuse a checkpoint file that is missing, truncated, damaged or not loadable, before a run is set up.
 
-    The file is read once, without keeping its tensors. Anything but a local path (``https://``, ``s3://``,
-    ``torchvision://``, …) is left to mmengine.
+    The file is read once, without keeping its tensors. Addresses (see :func:`is_address`) are left to
+    mmengine.
 
     Args:
         path: A checkpoint.
@@ -107,7 +124,7 @@ def check_checkpoint(path: str) -> None:
         LaunchError: If the file is empty, or ends or was damaged before its content is complete.
         LaunchError: If the file holds objects that ``torch.load`` refuses.
     """
-    if '://' in path:
+    if is_address(path):
         return
     file = Path(path).expanduser()
     if not file.is_file():

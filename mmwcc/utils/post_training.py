@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
+from .factories import find_compression, is_compressed, without_compression
 from .launch import LaunchError
 from .trained import spread_batches
 
@@ -15,7 +16,7 @@ def dense_config(config: Config) -> tuple[Config, dict]:
     """Take the compression out of a config.
 
     Args:
-        config: A config whose model is of type ``mmwcc.CompressedModel``.
+        config: A config whose model ``mmwcc.CompressedModel`` builds, alone or with another factory.
 
     Returns:
         The config of the dense model, and its ``compression``.
@@ -23,13 +24,12 @@ def dense_config(config: Config) -> tuple[Config, dict]:
     Raises:
         LaunchError: If the config has no compressed model.
     """
-    model = config.get('model', {})
-    if model.get('type') != 'mmwcc.CompressedModel':
+    if not is_compressed(config.get('model', {})):
         raise LaunchError(f'{config.filename} has no compressed model. Give a compressed config, or say how to '
                           'compress with --compression PRESET.')
     config = Config(config.to_dict(), filename=config.filename)
-    compression = config.model.pop('compression').to_dict()
-    config.model.type = config.model.pop('task_type')
+    compression = find_compression(config.model).to_dict()
+    config.model = without_compression(config.model)
     return config, compression
 
 

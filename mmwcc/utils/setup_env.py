@@ -1,7 +1,7 @@
 """Registering every component of mmwcc at once."""
 from __future__ import annotations
 
-from mmwcc import registry
+from mmwcc.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 
 __all__ = ['register_all_modules']
 
@@ -15,5 +15,5 @@ def register_all_modules(init_default_scope: bool = True) -> None:
         init_default_scope: Accepted because OpenMMLab's packages all have it, and without effect: configs with mmwcc
             keep the default scope of the library whose models they compress, mmseg's or mmdet's. Defaults to True.
     """
-    for name in registry.__all__:
-        getattr(registry, name).import_from_location()
+    for registry in (MODELS, HOOKS, DATASETS, TRANSFORMS, METRICS):
+        registry.import_from_location()

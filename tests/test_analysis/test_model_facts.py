@@ -5,6 +5,7 @@ pytest.importorskip('mmengine', reason='models are built with mmengine', exc_typ
 
 import toy_work_dirs as toy  # noqa: E402
 from mmengine.config import Config  # noqa: E402
+from torch import nn  # noqa: E402
 
 from mmwcc.analysis.model_facts import build_with_report, examine, input_size  # noqa: E402
 from mmwcc.analysis.work_dirs import read_work_dir  # noqa: E402
@@ -75,6 +76,10 @@ def test_the_default_scope_is_put_back():
     assert DefaultScope.get_current_instance() is None
 
 
+class Resize:
+    """A transform that a pure-Python config names by its class."""
+
+
 @pytest.mark.parametrize('config, expected', [
     (dict(test_dataloader=dict(dataset=dict(
         img_scale=(16, 8), pipeline=[dict(type='Resize', scale=(4, 2))]))), (8, 16)),
@@ -82,6 +87,8 @@ def test_the_default_scope_is_put_back():
         dict(type='LoadImageFromFile'), dict(type='mmdet.Resize', scale=(1333, 800))])))), (800, 1333)),
     (dict(val_dataloader=dict(dataset=dict(pipeline=[dict(type='Resize', scale_factor=2)])),
           model=dict(data_preprocessor=dict(size=(64, 32)))), (64, 32)),
+    (dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type=nn.Upsample), dict(
+        type=Resize, scale=(20, 10))]))), (10, 20)),
     (dict(test_dataloader=None, model=dict()), None),
 ])
 def test_input_size(config, expected):

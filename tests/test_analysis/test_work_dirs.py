@@ -103,11 +103,12 @@ def test_latency_is_the_newest(tmp_path):
     assert work_dir.latencies == [] and 'benchmark.json could not be read' in work_dir.notes[0]
 
 
-def test_latency_in_a_file_of_another_name(tmp_path):
+@pytest.mark.parametrize('kind', ['mmwcc.BenchmarkHook', 'mmwcc.engine.hooks.BenchmarkHook'])
+def test_latency_in_a_file_of_another_name(tmp_path, kind):
     folder = toy.make_work_dir(tmp_path)
     file = folder / '20260101_000000' / 'vis_data' / 'config.py'
-    file.write_text(file.read_text().replace('default_hooks = {', "default_hooks = {'speed': {'type': "
-                                             "'mmwcc.BenchmarkHook', 'out_file': 'speed.json'}, "))
+    file.write_text(file.read_text().replace(
+        'default_hooks = {', f"default_hooks = {{'speed': {{'type': {kind!r}, 'out_file': 'speed.json'}}, "))
     toy.write_latency(folder, 2.0, out_file='speed.json')
     assert read_work_dir(folder).latencies[0].median == 2.0
 

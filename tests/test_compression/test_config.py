@@ -2,6 +2,7 @@
 import pytest
 
 from mmwcc.compression import CompressionConfig
+from mmwcc.registry import MODELS
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25)
 QUANT = dict(type='mmwcc.QuantConv2d')
@@ -75,3 +76,29 @@ def test_bad_dictionaries_are_refused(changes, error, message):
 def test_a_preset_name_in_place_of_a_dictionary_is_refused():
     with pytest.raises(TypeError, match='compression must be a dict'):
         CompressionConfig.parse('wcc_w8a8_k50')
+
+
+FORMS = {'names': str, 'bare names': lambda name: name.removeprefix('mmwcc.'), 'classes': MODELS.get,
+         'import paths': lambda name: f'{MODELS.get(name).__module__}.{MODELS.get(name).__name__}'}
+
+
+@pytest.mark.parametrize('form', FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize('eligible', [True, False])
+def test_every_form_of_a_type_says_the_same(form, eligible):
+    def written(config):
+        return {**config, 'type': form(config['type'])}
+
+    rules = [dict(pattern='a', act_quant=dict(bits=6)), dict(pattern='b', type=form('mmwcc.QuantConv2d')),
+             dict(pattern='c', act_quant=dict(type=form('mmwcc.LearnedClipActQuantizer'), bits=5))]
+    config = CompressionConfig.parse(dict(rules=rules, **{key: written(value) for key, value in FULL.items()}))
+    base = WCC if eligible else QUANT
+    for name, kind, bits in (('x', base, 8), ('a', base, 6), ('b', QUANT, 8), ('c', base, 5)):
+        expected = {**kind, 'weight_quant': WEIGHT, 'act_quant': {**ACT, 'bits': bits}}
+        assert config.layer_config(name, eligible) == expected
+
+
+def test_a_class_of_another_project_stays_a_class():
+    class Quantizer:
+        pass
+
+    assert layer(act_quant=dict(type=Quantizer))['act_quant'] == dict(type=Quantizer)

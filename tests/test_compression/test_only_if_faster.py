@@ -8,6 +8,7 @@ from torch import nn
 
 from mmwcc.compression import compress_model, speed
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.quantizers import LearnedClipWeightQuantizer
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 QUANTIZED = dict(other=dict(type='mmwcc.QuantConv2d'),
@@ -164,3 +165,12 @@ def test_model_that_cannot_run_is_explained_and_put_back(table):
         compress_model(model, dict(pointwise=WCC, only_if_faster=dict(input_shape=(5, 32, 32), table=str(table))))
     assert model.training and not any(module._forward_hooks for module in model.modules())
     assert type(model.wide) is nn.Conv2d
+
+
+def test_layers_given_as_classes_are_judged_too(table):
+    model = Net()
+    compress_model(model, dict(
+        pointwise=dict(type=WaveletCompressedConv2d, keep_ratio=0.5), other=dict(type=QuantConv2d),
+        weight_quant=dict(type=LearnedClipWeightQuantizer, bits=8),
+        only_if_faster=dict(input_shape=(32, 32), table=str(table))), verbose=False)
+    assert (type(model.wide), type(model.narrow)) == (WaveletCompressedConv2d, QuantConv2d)

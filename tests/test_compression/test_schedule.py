@@ -164,3 +164,8 @@ def test_set_layer_state_tells_whether_it_changed():
     assert set_layer_state(layer, dict(keep_ratio=1.0, act_bits=16))
     assert (layer.keep_ratio, layer.act_quant.bits) == (1.0, 16)
     assert not set_layer_state(layer, dict(keep_ratio=1.0, act_bits=16))
+
+
+@pytest.mark.parametrize('kind', ['step', 'StepSchedule', StepSchedule, 'mmwcc.compression.schedule.StepSchedule'])
+def test_a_schedule_may_be_named_by_its_class(kind):
+    assert build_schedule('act_bits', dict(type=kind, steps=[(0, 32), (5, 8)])).value_at(5) == 8

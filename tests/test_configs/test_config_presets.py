@@ -1,12 +1,15 @@
 """The presets of configs/_base_/compression, as bases and through mmwcc.presets."""
+import json
 import re
 
 import pytest
-from fabricated import CONFIGS
+from fabricated import CONFIGS, config_files, drop_pretrained, read
 from mmengine.config import Config
 
 import mmwcc.presets
+from mmwcc.compression import compressed_layers
 from mmwcc.presets import compress, preset, preset_names
+from mmwcc.utils import build_model, without_compression
 
 FOLDER = CONFIGS / '_base_' / 'compression'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
@@ -86,3 +89,48 @@ def test_compressing_twice():
 def test_changes_need_a_named_preset():
     with pytest.raises(ValueError, match='rules can only change a named preset'):
         compress(dict(type='EncoderDecoder'), preset('quant_w8a8'), rules=[])
+
+
+DENSE_CONFIGS = [name for name in config_files() if not re.search('_(quant|wcc)-', name)]
+
+
+def two_lines(name: str) -> str:
+    return (f'_base_ = [{str(CONFIGS / name)!r}]\nfrom mmwcc.presets import compress\n'
+            "model = compress(_base_.model, 'wcc_w8a8_k50')\n")
+
+
+@pytest.mark.slow
+def test_two_lines_compress_every_config(tmp_path):
+    """Whatever model a shipped config has, inheriting it and calling ``compress`` gives a model that can be built."""
+    seen = set()
+    for name in DENSE_CONFIGS:
+        dense = read(name).model
+        drop_pretrained(dense)
+        text = json.dumps({**dense, 'data_preprocessor': None}, sort_keys=True)
+        if text in seen:  # of several data sets
+            continue
+        seen.add(text)
+        (tmp_path / 'compressed.py').write_text(two_lines(name))
+        config = Config.fromfile(tmp_path / 'compressed.py')
+        drop_pretrained(config.model)
+        assert without_compression(config.model) == dense, name
+        model = build_model(config)
+        assert type(model).__name__ in (dense.type.removeprefix('mmwcc.'), dense.get('task_type')), name
+        assert compressed_layers(model), name
+    assert len(seen) > 40
+
+
+def test_two_lines_over_a_front_end(tmp_path):
+    name = 'wae/deeplabv3plus_mobilenetv2-os16_wae_3000i_camvid-256x256.py'
+    (tmp_path / 'compressed.py').write_text(two_lines(name))
+    config = Config.fromfile(tmp_path / 'compressed.py')
+    assert config.model.task_type == ['mmwcc.WAEModel', 'EncoderDecoder']
+    config.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').model == config.model
+
+
+def test_two_lines_over_a_compressed_config(tmp_path):
+    name = 'wcc/demo/deeplabv3plus_mobilenetv2-0.5x_quant-w8a8_40i_street-192x128.py'
+    (tmp_path / 'compressed.py').write_text(two_lines(name))
+    with pytest.raises(ValueError, match='the model is compressed already'):
+        Config.fromfile(tmp_path / 'compressed.py')

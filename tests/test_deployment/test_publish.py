@@ -77,3 +77,13 @@ def test_errors(checkpoint, tmp_path):
         publish({}, tmp_path / 'net.safetensors')
     with pytest.raises(TypeError, match='every weight must be a tensor, got int for steps'):
         publish(dict(state_dict=dict(steps=3)), tmp_path / 'net.safetensors')
+
+
+@pytest.mark.parametrize('folder', ['2024-05-01T12:30:00', 'C:', 'white space and ümläut', '中文'])
+def test_a_path_may_have_any_name(checkpoint, tmp_path, folder):
+    weights, meta = publish(checkpoint, tmp_path / folder / 'net.safetensors')
+    loaded = runner.CheckpointLoader.load_checkpoint(str(weights))
+    assert loaded['meta']['iter'] == 7
+    meta.write_text(json.dumps(dict(json.loads(meta.read_text()), sha256='0')))
+    with pytest.raises(RuntimeError, match='describes other weights than those in'):
+        runner.CheckpointLoader.load_checkpoint(str(weights))

@@ -9,6 +9,7 @@ from toy_training import COMPRESSION, ToySegmentor, toy_runner
 
 import mmwcc
 from mmwcc.engine.hooks import CompressionCheckHook
+from mmwcc.layers import WaveletCompressedConv2d
 
 UNQUANTIZED = {**COMPRESSION, 'weight_quant': None, 'act_quant': None}
 
@@ -68,6 +69,13 @@ def test_stamp(checkpoints, tmp_path):
                     spatial=dict(type='QuantConv2d', **quantizers)))
     torch.save(meta['mmwcc'], tmp_path / 'stamp.pth')
     assert torch.load(tmp_path / 'stamp.pth', weights_only=True) == meta['mmwcc']
+
+
+def test_stamp_of_classes_has_their_names(tmp_path):
+    classes = dict(COMPRESSION, pointwise=dict(COMPRESSION['pointwise'], type=WaveletCompressedConv2d))
+    make(tmp_path, classes, length=1).train()
+    stamp = torch.load(tmp_path / 'iter_1.pth', weights_only=True)['meta']['mmwcc']
+    assert stamp['compression'] == COMPRESSION
 
 
 def test_stamp_of_a_dense_model(checkpoints):

@@ -88,6 +88,20 @@ def test_training_does_not_depend_on_validation(runs):
     assert not differences(whole['state_dict'], without['state_dict'])
 
 
+@pytest.fixture(scope='module')
+def two_iterations(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('two')
+    toy_runner(folder, length=2).train()
+    return str(folder / 'iter_2.pth')
+
+
+def edited(folder, path, edit):
+    checkpoint = torch.load(path, weights_only=False)
+    edit(checkpoint)
+    torch.save(checkpoint, folder / 'edited.pth')
+    return str(folder / 'edited.pth')
+
+
 def test_states_round_trip_and_load_with_weights_only(tmp_path):
     random.gauss(0, 1), np.random.normal()  # leave half of a pair of normal numbers in both caches
     torch.save(get_random_state(), tmp_path / 'state.pth')
@@ -189,3 +203,37 @@ def test_resuming_without_states_warns(tmp_path, log):
     messages = log(runner)
     runner.train()
     assert 'the checkpoint has no random states' in messages.text
+
+
+def without(*parts):
+    def edit(checkpoint):
+        for part in parts:
+            del checkpoint[part]
+    return edit
+
+
+@pytest.mark.parametrize('hook', ['RandomStateHook', 'CompressionCheckHook'])
+@pytest.mark.parametrize('parts', [['optimizer'], ['param_schedulers'], ['message_hub'], ['optimizer', 'message_hub']])
+def test_resuming_with_an_optimizer_that_starts_anew_is_refused(tmp_path, two_iterations, hook, parts):
+    """mmengine would go on with the momentum and the learning rate of the first iteration."""
+    path = edited(tmp_path, two_iterations, without(*parts))
+    hooks = dict(random_state=None) if hook == 'CompressionCheckHook' else dict(compression_check=None)
+    with pytest.raises(RuntimeError, match=f'{hook}: to resume, a checkpoint must hold .*load_from with resume=False'):
+        toy_runner(tmp_path / 'run', length=3, load_from=path, resume=True, hooks=hooks).train()
+    toy_runner(tmp_path / 'run', length=3, load_from=path, hooks=hooks).train()
+
+
+def test_schedules_that_do_not_fit_are_refused(tmp_path, two_iterations):
+    poly = dict(type='PolyLR', eta_min=1e-4, begin=0, end=4)
+    for schedulers, got in (([dict(poly, by_epoch=True)], "'epochs'"),
+                            ([dict(poly, by_epoch=False)] * 2, "'iterations', 'iterations'")):
+        with pytest.raises(RuntimeError, match=rf"got \[{got}\] in the run and \['iterations'\] in the checkpoint"):
+            toy_runner(tmp_path / 'run', length=3, load_from=two_iterations, resume=True,
+                       param_scheduler=schedulers).train()
+
+
+def test_a_finished_training_needs_no_optimizer(tmp_path, two_iterations):
+    path = edited(tmp_path, two_iterations, without('optimizer', 'param_schedulers'))
+    runner = toy_runner(tmp_path / 'run', length=2, load_from=path, resume=True)
+    runner.train()
+    assert runner.iter == 2

@@ -85,3 +85,9 @@ def test_points_are_dicts(write, tmp_path):
         read_ladder(write(add="points = ['wcc']\n"))
     with pytest.raises(LaunchError, match='nothing.py does not exist'):
         read_ladder(tmp_path / 'nothing.py')
+
+
+@pytest.mark.parametrize('checkpoint', ['work/2024-05-01T12:30:00/net.safetensors', r'C:\\net.pth', 'https://host/net'])
+def test_what_a_ladder_may_start_from(write, checkpoint):
+    ladder = read_ladder(write(), {'checkpoint': checkpoint})
+    assert ladder.origins(ladder.points['quant']) == [checkpoint]

@@ -3,6 +3,7 @@ import copy
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmwcc.ladder import Point, Step, read_ladder
 from mmwcc.ladder.point_config import (
@@ -109,3 +110,15 @@ def test_settings_do_not_change_the_config(build):
 def test_differences():
     assert differences(dict(a=1, b=dict(c=[1, 2], d='x')), dict(b=dict(c=[1, 3], d='x'), e={})) == [
         'a was 1, is absent', 'b.c was [1, 2], is [1, 3]', 'e was absent, is {}']
+
+
+def test_a_pure_python_config_can_be_written_and_read(write, tmp_path):
+    ladder = write()
+    dense = (tmp_path / 'dense.py').read_text().replace("type='mmwcc.ImageClassifier'", 'type=ImageClassifier')
+    (tmp_path / 'dense.py').write_text(f'from mmwcc.models import ImageClassifier\n{dense}')
+    point = Point('p', compression='wcc_w8a8_k25')
+    config = build_config(read_ladder(ladder), Step(point, 0), tmp_path / 'p', 'a.pth')
+    config.dump(tmp_path / 'point.py')
+    again = Config.fromfile(tmp_path / 'point.py')
+    assert again.model.task_type == 'mmwcc.models.ImageClassifier' and again.model == config.model
+    assert settings_of(again, point, {}) == settings_of(config, point, {})

@@ -6,6 +6,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmwcc.compression import compressed_layers
+from mmwcc.compression.schedule import layer_state
 from mmwcc.layers import WaveletCompressedConv2d
 from mmwcc.models import CompressedModel
 from mmwcc.presets import compress, preset, quantizer_optim
@@ -54,7 +55,7 @@ def test_the_training_log_names_what_is_not_handled(tmp_path):
 
 
 def test_a_compressed_config_cannot_be_compressed_again():
-    with pytest.raises(ValueError, match='task_type must be the type of the model to compress'):
+    with pytest.raises(ValueError, match='task_type must be the type of a model'):
         CompressedModel('mmwcc.CompressedModel', preset('wcc_w8a8_k25'), task_type_2='x')
 
 
@@ -100,3 +101,30 @@ def test_it_builds_in_the_scope_of_the_config(segmentor_config):
     assert type(model) is EncoderDecoder
     assert len(compressed_layers(model)) > 30
     assert type(model.decode_head.conv_seg) is nn.Conv2d
+
+
+PURE_PYTHON = """
+from mmengine.config import read_base
+with read_base():
+    from .dense import *
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.models import CompressedModel, VGG
+from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer
+model.update(dict(type=CompressedModel, task_type=VGG, compression=dict(
+    pointwise=dict(type=WaveletCompressedConv2d, keep_ratio=0.5), other=dict(type=QuantConv2d), keep_dense=['first'],
+    weight_quant=dict(type=LearnedClipWeightQuantizer, bits=8), act_quant=dict(type=LearnedClipActQuantizer, bits=8),
+    rules=[dict(pattern='.*1.conv', act_quant=dict(bits=6))])))
+"""
+
+
+def test_a_pure_python_config_of_classes_is_built_dumped_and_built_again(tmp_path):
+    dense = 'from mmwcc.models import VGG\nmodel = dict(type=VGG, depth=11, base_channels=4)\n'
+    (tmp_path / 'dense.py').write_text(dense)
+    (tmp_path / 'compressed.py').write_text(PURE_PYTHON)
+    config = Config.fromfile(tmp_path / 'compressed.py')
+    config.dump(tmp_path / 'dumped.py')
+    built = [compressed_layers(MODELS.build(Config.fromfile(tmp_path / name).model))
+             for name in ('compressed.py', 'dumped.py')]
+    assert [len(layers) for layers in built] == [7, 7]
+    for name, layer in built[0].items():
+        assert layer_state(layer) == layer_state(built[1][name])

@@ -11,6 +11,7 @@ import argparse
 
 from mmengine.config import Config
 
+from mmwcc.registry import type_name
 from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors
 
 VARIANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
@@ -34,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def set_noise(cfg: Config, variance: float) -> None:
     """Set the noise of the test pipeline of a config, in place."""
     pipeline = cfg.test_dataloader.dataset.pipeline
-    steps = [step for step in pipeline if step['type'] == 'mmwcc.GaussianNoise']
+    steps = [step for step in pipeline if type_name(step['type']) == 'mmwcc.GaussianNoise']
     if not steps:
         pipeline.insert(len(pipeline) - 1, dict(type='mmwcc.GaussianNoise', variance=variance))
     for step in steps:

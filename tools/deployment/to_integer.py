@@ -14,14 +14,23 @@ from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmwcc.compression import CompressionReport, to_integer
 from mmwcc.compression.integer import UNLEARNED
 from mmwcc.engine.hooks import CompressionCheckHook
-from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
-
-COMPRESSED_MODEL = 'mmwcc.CompressedModel'
+from mmwcc.utils import (
+    LaunchError,
+    find_compression,
+    is_compressed,
+    load_config,
+    load_trained,
+    model_config,
+    one_line_errors,
+    quiet,
+    with_compression,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,10 +49,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def integer_config(config: Config, keep_float: list[str]) -> Config:
     """Return a copy of a config whose model has integer layers, but for some, for a converted checkpoint to fill."""
     config = Config(config.to_dict(), filename=config.filename)
-    if config.model.type != COMPRESSED_MODEL:  # a dense network whose layers come from conv_cfg
-        config.model.task_type, config.model.type = config.model.type, COMPRESSED_MODEL
-        config.model.compression = dict(keep_dense=[])
-    config.model.compression.integer = dict(keep_float=keep_float) if keep_float else True
+    if not is_compressed(config.model):  # a dense network whose layers come from conv_cfg
+        config.model = with_compression(config.model, dict(keep_dense=[]))
+    find_compression(config.model)['integer'] = dict(keep_float=keep_float) if keep_float else True
     config.load_from, config.resume = None, False
     return config
 
@@ -64,7 +72,7 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
         ValueError: If the model has no layer to convert.
         RuntimeError: If no quantizer has learned its clip.
     """
-    if model_config(config).get('compression', {}).get('integer'):
+    if (find_compression(model_config(config)) or {}).get('integer'):
         raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
                           'was trained with.')
     model, loaded = load_trained(config, checkpoint)
@@ -79,8 +87,8 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
 
 
 def weight_bytes(path: str | Path) -> int:
-    """Return the bytes of the tensors in the state_dict of a checkpoint."""
-    loaded = torch.load(path, map_location='cpu')
+    """Return the bytes of the tensors in the state_dict of a checkpoint, a file of any kind or an address."""
+    loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     return sum(tensor.numel() * tensor.element_size() for tensor in loaded.get('state_dict', loaded).values())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from mmengine.runner import CheckpointLoader
 
 from mmwcc.deployment import DROPPED, publish
-from mmwcc.utils import check_checkpoint, one_line_errors
+from mmwcc.utils import check_checkpoint, is_address, one_line_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu', logger='silent')
         weights, meta = publish(checkpoint, args.out, ema=not args.no_ema)
     left = [key for key in DROPPED if key in checkpoint]
-    print(f'{args.checkpoint}: {Path(args.checkpoint).stat().st_size:,} bytes')
+    if not is_address(args.checkpoint):
+        print(f'{args.checkpoint}: {Path(args.checkpoint).expanduser().stat().st_size:,} bytes')
     print(f'wrote {weights} ({weights.stat().st_size:,} bytes) and {meta}')
     print(f"left out: {', '.join(left) if left else 'nothing'}")
 

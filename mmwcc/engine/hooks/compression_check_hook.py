@@ -15,7 +15,8 @@ from mmwcc.compression.convert import unwrapped
 from mmwcc.compression.old_checkpoints import advice_for
 from mmwcc.compression.schedule import layer_state
 from mmwcc.quantizers import settle_after_forward
-from mmwcc.registry import HOOKS
+from mmwcc.registry import HOOKS, type_name
+from mmwcc.utils import find_compression, refuse_new_start
 from mmwcc.version import __version__
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -44,6 +45,7 @@ class CompressionCheckHook(Hook):
     integer layers on one side only                       error                    error            error
     shapes differ in compressed layers                    error                    error            error
     keep_ratio, bits, wavelet, levels, selection differ   INFO                     error            WARNING
+    optimizer or schedules not saved, or other schedules  -                        error            -
     ====================================================  =======================  ===============  ================
 
     Where a checkpoint compresses prediction layers that ``keep_dense='last'`` keeps dense, as those
@@ -114,6 +116,7 @@ class CompressionCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model that is about to load it."""
+        refuse_new_start('CompressionCheckHook', runner, checkpoint)
         layers = compressed_layers(runner.model)
         weights = {re.sub(r'^module\.', '', key): value
                    for key, value in checkpoint.get('state_dict', checkpoint).items()}
@@ -259,7 +262,7 @@ def _quantizers_of_layers(layers: Mapping[str, nn.Module]) -> set[str]:
 
 def _compression_config(runner) -> Any:
     model = runner.cfg.get('model')
-    return _plain(model.get('compression')) if isinstance(model, Mapping) else None
+    return _plain(find_compression(model)) if isinstance(model, Mapping) else None
 
 
 def _plain(value: Any) -> Any:
@@ -268,7 +271,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_plain(item) for item in value]
-    return value if value is None or type(value) in (bool, int, float, str) else str(value)
+    return value if value is None or type(value) in (bool, int, float, str) else type_name(value)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from mmwcc.compression.layer_names import convolutions
 from mmwcc.compression.predictors import prediction_layers
 from mmwcc.registry import HOOKS
+from mmwcc.utils import is_compressed, without_compression
 
 from .random_state_hook import get_random_state, set_random_state
 
@@ -131,13 +132,10 @@ class DistillationHook(Hook):
 
     def _build(self, config: Mapping[str, Any]) -> nn.Module:
         settings = dict(self.teacher_config or config)
-        if settings.get('type') == 'mmwcc.CompressedModel':
-            if self.teacher_config:
-                raise ValueError('DistillationHook: model must be the config of a dense network, got a compressed one. '
-                                 'Leave it out to take the model that trains without its compression.')
-            settings['type'] = settings.pop('task_type')
-            del settings['compression']
-        teacher = revert_sync_batchnorm(ROOT_MODELS.build(settings))
+        if self.teacher_config and is_compressed(settings):
+            raise ValueError('DistillationHook: model must be the config of a dense network, got a compressed one. '
+                             'Leave it out to take the model that trains without its compression.')
+        teacher = revert_sync_batchnorm(ROOT_MODELS.build(without_compression(settings)))
         try:
             load_checkpoint(teacher, self.checkpoint, map_location='cpu', strict=True, logger='silent')
         except RuntimeError as error:

@@ -11,6 +11,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
 from mmwcc.registry import HOOKS
+from mmwcc.utils import refuse_new_start
 
 __all__ = ['RandomStateHook', 'get_random_state', 'set_random_state']
 
@@ -94,6 +95,10 @@ class RandomStateHook(Hook):
     starts all ranks from one seed; with ``randomness=dict(diff_rank_seed=True)`` they are seeded anew from these
     states and the rank, which is reproducible but not the sequence they had.
 
+    Raises:
+        RuntimeError: While training is resumed, if the checkpoint lacks the state of the optimizer or of
+            the parameter schedules (``save_optimizer=False``), or its schedules are not those of the run.
+
     Example:
         >>> default_hooks = dict(random_state=dict(type='mmwcc.RandomStateHook'))
     """
@@ -112,7 +117,8 @@ class RandomStateHook(Hook):
         checkpoint[_KEY] = dict(state, sampler_seed=_sampler_seed(runner))
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the states until it is known whether training is resumed."""
+        """Keep the states until it is known whether training is resumed; refuse to resume with parts anew."""
+        refuse_new_start('RandomStateHook', runner, checkpoint)
         self._loaded = checkpoint.get(_KEY)
 
     def before_train(self, runner) -> None:

@@ -9,7 +9,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmwcc.registry import MODELS
+from mmwcc.registry import MODELS, type_name
+from mmwcc.utils import is_address
 
 __all__ = ['WAE', 'WAEDecoder', 'WAEEncoder']
 
@@ -184,12 +185,12 @@ class WAE(BaseModel):
 
     def init_weights(self) -> None:
         """Initialize, or take all weights from the checkpoint of the first stage that init_cfg names."""
-        if self.init_cfg and self.init_cfg.get('type') == 'Pretrained':
+        if is_pretrained(self.init_cfg):
             self._check_checkpoint(self.init_cfg['checkpoint'], self.init_cfg.get('prefix') or '')
         super().init_weights()
 
     def _check_checkpoint(self, path: str, prefix: str) -> None:
-        if '://' not in path and not os.path.isfile(path):
+        if not is_address(path) and not os.path.isfile(os.path.expanduser(path)):
             raise FileNotFoundError(f'WAE: init_cfg.checkpoint must be a checkpoint of stage 1, got {path}, which does '
                                     'not exist. Train stage 1 first (tools/train_stages.py runs all stages in order), '
                                     'or name another one.')
@@ -203,6 +204,12 @@ class WAE(BaseModel):
                                f'{path} without a fitting {start}{missing[0]} ({len(missing)} of '
                                f'{len(self.state_dict())} are missing). Name a checkpoint of mmwcc.WAE, or give '
                                "init_cfg a prefix such as 'decomposition.'.")
+
+
+def is_pretrained(init_cfg) -> bool:
+    """Tell whether an initialization takes weights from a checkpoint."""
+    kind = type_name(init_cfg.get('type')) if isinstance(init_cfg, dict) else ''
+    return kind.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
 def to_pixels(pictures: Tensor, data_preprocessor: nn.Module) -> Tensor:

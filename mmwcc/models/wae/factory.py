@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import torch
-from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
 from mmwcc.registry import MODELS
+from mmwcc.utils import build_within
 
 from .backbone import WAEBackbone
 
@@ -15,7 +15,7 @@ _PROBE = 512
 
 
 @MODELS.register_module()
-def WAEModel(task_type: str | dict, **model) -> nn.Module:
+def WAEModel(task_type: str | type | list | dict, **model) -> nn.Module:
     """Build a model with a WAE front-end: ``model = dict(type='mmwcc.WAEModel', task_type=..., backbone=...)``.
 
     The backbone is a :class:`WAEBackbone`. The model is an object of its original class with the original keys; two
@@ -26,23 +26,22 @@ def WAEModel(task_type: str | dict, **model) -> nn.Module:
     or point generators and RoI extractors. This is checked by running backbone and neck once on a black picture.
 
     Args:
-        task_type: The ``type`` of the model to build, in the scope of the config; or a dict of further keys, as
-            ``dict(type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=...)``.
+        task_type: The ``type`` of the model to build, in the scope of the config; or those of other
+            factories and of the model, outermost first, as ``['mmwcc.CompressedModel', 'EncoderDecoder']``.
         **model: All other keys of the model's config, unchanged.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If no part of the model is a WAEBackbone.
+        ValueError: If task_type names no model or WAEModel again, or no part of the model is a WAEBackbone.
         ValueError: If a detector has other strides than its features.
 
     Note:
         A program that calls ``model.loss(...)`` itself instead of the model, as mmdetection's semi-supervised wrappers
         do, gets the model's own losses only.
     """
-    kind = task_type if isinstance(task_type, dict) else dict(type=task_type)
-    built = ROOT_MODELS.build({**kind, **model})
+    built = build_within('WAEModel', task_type, model)
     front_ends = _front_ends(built)
     if not front_ends:
         raise ValueError(f'WAEModel: the model must have a mmwcc.WAEBackbone, got none in {type(built).__name__}. Use '

@@ -7,6 +7,8 @@ from copy import deepcopy
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
+from .auto_encoder import is_pretrained
+
 __all__ = ['build_slim', 'slim_config']
 
 _COUNTS = ('base_channels', 'stem_channels', 'embed_dims')
@@ -35,7 +37,7 @@ def slim_config(backbone: dict, in_channels: int = 3) -> dict:
     defaults = _defaults(kind)
     slim = deepcopy(dict(backbone))
     # Frozen stages and statistics belong to pretrained weights, which the slim copy does not have.
-    if isinstance(slim.get('init_cfg'), dict) and slim['init_cfg'].get('type') == 'Pretrained':
+    if is_pretrained(slim.get('init_cfg')):
         slim['init_cfg'] = None
     for key, value in dict(pretrained=None, frozen_stages=-1, norm_eval=False).items():
         if key in slim or key in defaults:

@@ -110,7 +110,7 @@ def test_pretrained_is_passed_on():
 
 # Segmentors
 
-def segmentor(factory=True, gamma=0.5, **front_end):
+def segmentor_config(factory=True, gamma=0.5, **front_end):
     pytest.importorskip('mmseg')
     init_default_scope('mmseg')
     cfg = dict(
@@ -121,7 +121,11 @@ def segmentor(factory=True, gamma=0.5, **front_end):
         train_cfg=dict(), test_cfg=ConfigDict(mode='whole'))
     if factory:
         cfg.update(type='mmwcc.WAEModel', task_type='EncoderDecoder')
-    return ROOT_MODELS.build(cfg)
+    return cfg
+
+
+def segmentor(**settings):
+    return ROOT_MODELS.build(segmentor_config(**settings))
 
 
 def segmentation_batch():
@@ -187,19 +191,22 @@ def test_loss_in_copies_averages_and_ddp(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_a_model_can_be_compressed_too():
-    pytest.importorskip('mmseg')
+@pytest.mark.parametrize('order', ['compress', 'compression outside', 'compression inside', 'a dict inside'])
+def test_a_model_can_be_compressed_too(order):
     from mmwcc.compression import compressed_layers
-    from mmwcc.presets import preset
-    init_default_scope('mmseg')
-    plain = segmentor()
-    model = WAEModel(
-        dict(type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=preset('wcc_w8a8_k50')),
-        data_preprocessor=dict(type='SegDataPreProcessor'), train_cfg=dict(), test_cfg=dict(mode='whole'),
-        backbone=dict(type='mmwcc.WAEBackbone', backbone=VGG, gamma=0.5),
-        decode_head=dict(type='FCNHead', in_channels=64, in_index=2, channels=8, num_convs=1, num_classes=3))
+    from mmwcc.presets import compress, preset
+    plain, cfg, compression = segmentor(), segmentor_config(), preset('wcc_w8a8_k50')
+    cfg.update({
+        'compress': compress(cfg, compression),
+        'compression outside': dict(type='mmwcc.CompressedModel', task_type=['mmwcc.WAEModel', 'EncoderDecoder'],
+                                    compression=compression),
+        'compression inside': dict(task_type=['mmwcc.CompressedModel', 'EncoderDecoder'], compression=compression),
+        'a dict inside': dict(task_type=dict(
+            type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=compression))}[order])
+    model = ROOT_MODELS.build(cfg)
     assert type(model) is type(plain)
     assert {f'backbone.fusions.{i}.conv' for i in range(3)} <= set(compressed_layers(model))
+    assert len(compressed_layers(model)) == 26
     check_loss(model, segmentation_batch(), 0.5)
 
 

@@ -1,6 +1,7 @@
 """A quarter of a backbone."""
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
@@ -29,10 +30,11 @@ def test_backbones_of_other_packages(backbone, widths):
         assert [feature.shape[1] for feature in slim(torch.zeros(1, 3, 64, 64))] == widths
 
 
-def test_what_belongs_to_pretrained_weights_is_dropped():
+@pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit, 'mmengine.model.PretrainedInit'])
+def test_what_belongs_to_pretrained_weights_is_dropped(kind):
     pytest.importorskip('mmdet')
     backbone = dict(type='mmdet.ResNet', depth=18, frozen_stages=1, norm_eval=True,
-                    init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18'))
+                    init_cfg=dict(type=kind, checkpoint='torchvision://resnet18'))
     slim = slim_config(backbone)
     assert (slim['init_cfg'], slim['frozen_stages'], slim['norm_eval']) == (None, -1, False)
     assert backbone['frozen_stages'] == 1

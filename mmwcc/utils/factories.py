@@ -1,0 +1,110 @@
+"""Configs of models that factories build: ``CompressedModel`` and ``WAEModel``, in either order.
+
+The config of such a model has the factory as its ``type``, and the keys of the factory beside those of
+the model. ``task_type`` names what is built: one type, or several where other factories come between,
+outermost first.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mmengine.config.lazy import LazyAttr, LazyObject
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmwcc.registry import type_name
+
+__all__ = ['build_within', 'find_compression', 'is_compressed', 'with_compression', 'without_compression']
+
+_COMPRESSED = 'mmwcc.CompressedModel'
+_FACTORIES = (_COMPRESSED, 'mmwcc.WAEModel')
+
+
+def _factory(kind) -> str | None:
+    """Return the name of a factory, None for anything else."""
+    name = type_name(kind)
+    # Called in Python, or in the scope of mmwcc, factories go without it.
+    name = name if '.' in name else f'mmwcc.{name}'
+    return name if name in _FACTORIES else None
+
+
+def _unfold(model: Mapping) -> tuple[list, dict]:
+    """Return the types of a config, outermost first, and all its other keys."""
+    keys = {key: value for key, value in model.items() if key != 'type'}
+    kind = model.get('type')
+    if _factory(kind) is None or 'task_type' not in keys:
+        return [kind], keys
+    inner = keys.pop('task_type')
+    if isinstance(inner, Mapping):  # the config of a factory, whose keys are not beside those of the model
+        types, own = _unfold(inner)
+        return [kind, *types], {**keys, **own}
+    return [kind, *(inner if isinstance(inner, (list, tuple)) else [inner])], keys
+
+
+def _fold(types: Sequence, keys: Mapping) -> dict:
+    """Return the config that :func:`_unfold` takes apart."""
+    outer, *inner = types
+    if inner and 'task_type' in keys:
+        raise ValueError(f'{type_name(outer)}: a model may not have a key task_type of its own, which is where '
+                         f"the factory names the model, got task_type={keys['task_type']!r}. Rename the "
+                         'argument of the model.')
+    task_type = dict(task_type=inner if len(inner) > 1 else inner[0]) if inner else {}
+    return {**keys, 'type': outer, **task_type}
+
+
+def is_compressed(model: Mapping) -> bool:
+    """Tell whether a model's config compresses it."""
+    return any(_factory(kind) == _COMPRESSED for kind in _unfold(model)[0])
+
+
+def find_compression(model: Mapping) -> dict | None:
+    """Return the ``compression`` of a model's config, the very object, or None for a dense model."""
+    return _unfold(model)[1].get('compression') if is_compressed(model) else None
+
+
+def with_compression(model: Mapping, compression: dict) -> dict:
+    """Return the config of a dense model, compressed: ``mmwcc.CompressedModel`` around all it has.
+
+    Args:
+        model: A model's config, with or without a factory.
+        compression: The ``compression`` dictionary.
+
+    Raises:
+        ValueError: If the model has an argument that is called as what names it in a factory.
+    """
+    types, keys = _unfold(model)
+    return _fold([_COMPRESSED, *types], {**keys, 'compression': compression})
+
+
+def without_compression(model: Mapping) -> dict:
+    """Return the config of the dense model, built by whatever other factories there are."""
+    if not is_compressed(model):
+        return dict(model)
+    types, keys = _unfold(model)
+    keys.pop('compression', None)
+    return _fold([kind for kind in types if _factory(kind) != _COMPRESSED], keys)
+
+
+def build_within(owner: str, task_type, model: Mapping) -> nn.Module:
+    """Build what a factory is to change.
+
+    Args:
+        owner: Name of the factory.
+        task_type: What it was given: a type, several of them, or the config of another factory.
+        model: All keys but those of the factory.
+
+    Raises:
+        ValueError: If task_type names no model, or the factory again.
+    """
+    (_, *types), keys = _unfold({**model, 'type': owner, 'task_type': task_type})
+    # In lists mmengine leaves the classes of pure-Python configs as it noted them.
+    types = [kind.build() if isinstance(kind, (LazyObject, LazyAttr)) else kind for kind in types]
+    names = [_factory(kind) for kind in types]
+    if names[-1] is not None:
+        raise ValueError(f'{owner}: task_type must be the type of a model, or end with one, got '
+                         f'{names[-1]}. Use task_type=[_base_.model.type, _base_.model.task_type] over a '
+                         'model that has a factory, or compress(_base_.model, ...) of mmwcc.presets.')
+    if _factory(owner) in names:
+        raise ValueError(f'{owner}: task_type must not name the factory again, got {_factory(owner)}. '
+                         'Inherit the config and change the keys of the factory only.')
+    return MODELS.build(_fold(types, keys))

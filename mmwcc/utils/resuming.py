@@ -1,0 +1,94 @@
+"""Whether a training can go on from a checkpoint as if it had never stopped."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner.base_loop import BaseLoop
+
+from .launch import LaunchError, check_checkpoint
+
+__all__ = ['check_resumable', 'refuse_new_start']
+
+_REMEDY = ('Start a new run from its weights (load_from with resume=False), or resume from a checkpoint that '
+           'CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, calibrated '
+           'and converted checkpoints hold weights only.')
+
+
+def check_resumable(path: str, cfg: Config) -> None:
+    """Refuse to resume a training from a checkpoint that lacks what it needs, before a run is set up.
+
+    Args:
+        path: A checkpoint.
+        cfg: Config of the training.
+
+    Raises:
+        LaunchError: If the checkpoint is not usable, see :func:`check_checkpoint`, or lacks a part.
+    """
+    check_checkpoint(path)
+    if 'runner_type' in cfg:  # other runners, as for sharded models, may keep parts elsewhere
+        return
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    missing = _missing(checkpoint, cfg.get('param_scheduler') is not None)
+    if missing and not _is_over(checkpoint, cfg.get('train_cfg') or {}):
+        raise LaunchError(f'Training cannot be resumed from {path}, which does not hold {missing}: it would '
+                          f'start anew. {_REMEDY}')
+
+
+def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to resume where mmengine would silently let the optimizer or the schedules start anew.
+
+    To be called while a checkpoint is loaded. Nothing is refused where only weights are loaded, or where
+    the training is over.
+
+    Args:
+        hook: Name of the hook that the error speaks for.
+        runner: What loads the checkpoint.
+        checkpoint: The checkpoint.
+
+    Raises:
+        RuntimeError: If the checkpoint lacks a part, or its schedules are not those of the run.
+    """
+    if not isinstance(runner, Runner):  # others, as for sharded models, may keep parts elsewhere
+        return
+    resumes = runner._resume and not runner._has_loaded and isinstance(runner._train_loop, BaseLoop)
+    if not resumes or _is_over(checkpoint, dict(max_iters=runner.max_iters)):
+        return
+    missing = _missing(checkpoint, runner.param_schedulers is not None)
+    if missing:
+        raise RuntimeError(f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
+                           f'start anew. {_REMEDY}')
+    theirs, ours = map(_units, (checkpoint.get('param_schedulers'), runner.param_schedulers))
+    if theirs != ours:
+        raise RuntimeError(f'{hook}: to resume, a run must have the parameter schedules of the checkpoint, '
+                           f'got {ours} in the run and {theirs} in the checkpoint, which would replace them. '
+                           'Resume with the config that the run was started with, or start a new run '
+                           '(load_from with resume=False).')
+
+
+def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:
+    """Say in words what a checkpoint lacks for resuming, or return an empty string."""
+    meta = checkpoint.get('meta') or {}
+    parts = {'the iteration and epoch': 'iter' in meta and 'epoch' in meta,
+             'the log history (message_hub)': 'message_hub' in checkpoint,
+             'the state of the optimizer': 'optimizer' in checkpoint,
+             'the state of the parameter schedules': 'param_schedulers' in checkpoint or not scheduled}
+    *others, last = [part for part, there in parts.items() if not there] or ['']
+    return f'{", ".join(others)} and {last}' if others else last
+
+
+def _is_over(checkpoint: Mapping[str, Any], length: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint is from the end of a training of max_iters or max_epochs."""
+    meta = checkpoint.get('meta') or {}
+    return any(length.get(key) and meta.get(unit, 0) >= length[key]
+               for unit, key in (('iter', 'max_iters'), ('epoch', 'max_epochs')))
+
+
+def _units(schedulers) -> list[str] | dict[str, list[str]]:
+    """Return what schedules count, of schedulers or their states, for one optimizer or several by name."""
+    if isinstance(schedulers, Mapping):
+        return {name: _units(of_one) for name, of_one in schedulers.items()}
+    flags = [state['by_epoch'] if isinstance(state, Mapping) else state.by_epoch for state in schedulers or ()]
+    return ['epochs' if by_epoch else 'iterations' for by_epoch in flags]
