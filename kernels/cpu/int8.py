@@ -119,7 +119,9 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
 
 def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """Compute :func:`mmwcc.kernels.int8_linear`: bit for bit the reference, whatever the processor."""
-    source, outputs, exact = rows.flatten(0, -2), len(weight), _has_exact_product()
+    source, outputs = rows.flatten(0, -2), len(weight)
+    # torch 2.13 returns what lay in memory before for the product of a single channel.
+    exact = rows.shape[-1] > 1 and _has_exact_product()
     if scale.dtype != torch.float32:
         sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)
         y = sums.unflatten(0, rows.shape[:-1]).to(scale.dtype) * scale

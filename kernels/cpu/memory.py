@@ -33,7 +33,9 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     first = -memory.ctypes.data % _LINE
     part = memory[first:first + size]  # the tensor holds this array, and this array the memory
     weakref.finalize(part, _keep, memory).atexit = False
-    return torch.from_numpy(part).view(dtype).view(shape)
+    # Set rather than viewed: autograd lets nobody write in place to an operator's result that is a view.
+    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(part).untyped_storage(), 0, shape,
+                                            torch.empty(shape, device='meta').stride())
 
 
 def _take(size: int) -> np.ndarray:
@@ -57,7 +59,10 @@ def _keep(memory: np.ndarray) -> None:
 
 def empty_like(x: Tensor) -> Tensor:
     """Return an uninitialized float32 tensor of the shape of ``x``, and of its strides if it is dense."""
-    return empty((x.numel(), )).as_strided(x.shape, torch.empty_like(x, device='meta').stride())
+    if x.numel() * x.itemsize < _LARGE:
+        return torch.empty_like(x, dtype=torch.float32)
+    storage = empty((x.numel(), )).untyped_storage()
+    return torch.empty(0).set_(storage, 0, x.shape, torch.empty_like(x, device='meta').stride())
 
 
 def as_map(x: Tensor) -> tuple[Tensor, bool]:

@@ -204,3 +204,13 @@ CHECKED = {
 @pytest.mark.parametrize('name, arguments', [(name, case) for name, cases in CHECKED.items() for case in cases])
 def test_opcheck(name, arguments):
     opcheck(getattr(torch.ops.mmwcc, name), arguments)
+
+
+@pytest.mark.parametrize('channels', [1, 2, 3])
+@pytest.mark.parametrize('outputs', [1, 2, 8])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_linear_of_few_channels(channels, outputs, dtype):
+    rows, weight, scale = integers(2, 37, channels), integers(outputs, channels), torch.ones(outputs, dtype=dtype)
+    expected = exact_linear(rows, weight, scale, None)
+    for _ in range(3):  # not by chance
+        assert torch.equal(kernels.int8_linear(rows, weight, scale), expected)

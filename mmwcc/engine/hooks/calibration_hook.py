@@ -30,7 +30,7 @@ class CalibrationHook(Hook):
     that a checkpoint has brought along calibrated are calibrated again only with ``again=True``: then all of them are.
 
     With several ranks each draws from its own share of the data, all equally large: where it does not divide, the first
-    images are repeated. All ranks get the same clips, those of one process that sees their batches put together.
+    images are repeated. All ranks get the same clips, from the values that all of them have seen.
 
     Quantizers that are still switched off (a schedule starts them at 32 bits) and those that no batch reaches (in heads
     that only training uses) learn from their first training batch, as always.
