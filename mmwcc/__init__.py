@@ -1,5 +1,6 @@
 """Wavelet compression of convolutional networks for OpenMMLab: WCC layers, quantizers, schedules, presets."""
-from . import compat
+from mmwcc import compat
+
 from .version import __version__
 
 __all__ = ['__version__']

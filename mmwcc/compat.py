@@ -180,7 +180,7 @@ def _count_operators(complexity_analysis) -> None:
 
 def _count(operator: str, inputs: list, outputs: list):
     # Imported when the first one is counted: mmengine may be loaded while mmwcc's own rooms are.
-    return importlib.import_module('mmwcc.compression.complexity').HANDLERS[operator](inputs, outputs)
+    return importlib.import_module('mmwcc.cost.counters').HANDLERS[operator](inputs, outputs)
 
 
 _PRODUCTS = ('prim::PythonOp._QuantizedProduct', 'mmwcc::int8_linear', 'mmwcc::multiply_rows')

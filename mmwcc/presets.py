@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmwcc.utils import is_compressed, with_compression
+from mmwcc.compressed_config import is_compressed, with_compression
 
 __all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim']
 

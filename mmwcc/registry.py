@@ -87,7 +87,7 @@ def _registry(name: str, locations: list[str]):
     return roots.Registry(name, parent=parent, scope='mmwcc', locations=locations)
 
 
-MODELS = _registry('model', ['mmwcc.quantizers', 'mmwcc.layers', 'mmwcc.models'])
+MODELS = _registry('model', ['mmwcc.quantizers', 'mmwcc.layers', 'mmwcc.inference', 'mmwcc.models'])
 HOOKS = _registry('hook', ['mmwcc.engine.hooks'])
 DATASETS = _registry('dataset', ['mmwcc.datasets'])
 TRANSFORMS = _registry('transform', ['mmwcc.datasets'])

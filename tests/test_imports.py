@@ -15,15 +15,21 @@ FLOORS = [
     ['functional'],
     ['quantizers'],
     ['layers'],
+    ['model_tree'],
+    ['inference'],
     ['compression'],
+    ['cost'],
+    ['post_training', 'diagnostics'],
+    ['compressed_config'],
     ['utils'],
-    ['analysis', 'deployment', 'models', 'datasets', 'evaluation', 'engine'],
+    ['reports', 'deployment', 'models', 'datasets', 'evaluation', 'engine'],
     ['presets'],
     ['ladder'],
     ['tools'],
 ]
 LEAVES = {'', 'registry', 'version', 'compat'}  # '' is the package itself
-TORCH_ONLY = {'kernels', 'functional', 'quantizers', 'layers', 'compression'}
+TORCH_ONLY = {'kernels', 'functional', 'quantizers', 'layers', 'model_tree', 'inference', 'compression', 'cost',
+              'post_training', 'diagnostics'}
 ACCELERATORS = {'kernels/cpu': {'numba', 'llvmlite'}, 'kernels/triton': {'triton'}}
 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

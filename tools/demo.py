@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmwcc  # noqa: F401  (makes the `mmseg::` bases of the configs resolve)
-from mmwcc.compression import compressed_layers
+from mmwcc.model_tree import compressed_layers
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'wcc' / 'demo'
 NETWORK, DATA = 'deeplabv3plus_mobilenetv2-0.5x', 'street-192x128'

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from mmwcc.analysis.enlarged_crops import check_crop, plot_enlarged_crops
 from mmwcc.datasets import LoadImagePair, PackImagePair
 from mmwcc.evaluation.image_quality import luma, psnr
 from mmwcc.functional import resize_bicubic
+from mmwcc.reports import check_crop, plot_enlarged_crops
 from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, register_all_modules
 
 

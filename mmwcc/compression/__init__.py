@@ -1,22 +1,32 @@
-"""What turns a model: the compression config, the conversion, its report, and schedules."""
-from .allocation import Allocation, Candidate, allocate, allocated_compression, find_candidates
-from .calibrate import CalibrationReport, calibrate, reestimate_batch_norm
-from .config import CompressionConfig, Rule
-from .convert import compress_model, compressed_layers
-from .cost import CostReport, LayerCost, count_cost
-from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
-from .integer import INTEGER_LAYERS, to_integer
+"""What turns a model: the compression config, the conversion, and schedules."""
+from importlib import import_module
+
+from .config import QUANT_TYPE, CompressionConfig, Rule
+from .convert import compress_model
 from .lean import lean_activations
-from .report import CompressionReport, LayerReport
-from .sensitivity import Choice, Grid, LayerSensitivity, measure_sensitivity
+from .old_checkpoints import advice_for
+from .schedule import (
+    QUANTITIES,
+    Schedule,
+    build_schedule,
+    layer_state,
+    scheduled_state,
+    set_layer_state,
+)
 from .separate import SeparatedLayer, SeparationReport, separate_convs
-from .unhandled import UnhandledLayers
 
 __all__ = [
-    'INTEGER_LAYERS', 'Allocation', 'BlockReport', 'CalibrationReport', 'Candidate', 'Choice', 'CompressionConfig',
-    'CompressionReport', 'CostReport', 'FusionReport', 'Grid', 'LayerCost', 'LayerReport', 'LayerSensitivity',
-    'Rule', 'SeparatedLayer', 'SeparationReport', 'UnhandledLayers', 'allocate',
-    'allocated_compression', 'calibrate', 'compress_model', 'compressed_layers',
-    'count_cost', 'find_candidates', 'fuse_inverted_residuals',
-    'lean_activations', 'measure_sensitivity', 'reestimate_batch_norm', 'separate_convs', 'to_integer'
+    'QUANTITIES', 'QUANT_TYPE', 'CompressionConfig', 'Rule', 'Schedule', 'SeparatedLayer',
+    'SeparationReport', 'advice_for', 'build_schedule', 'compress_model', 'layer_state',
+    'lean_activations', 'scheduled_state', 'separate_convs', 'set_layer_state',
 ]
+
+_NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference')
+
+
+def __getattr__(name: str):
+    # What most programs do next is found here too. Imported when asked for, because post_training
+    # stands on this room.
+    if name in _NEXT_STEPS:
+        return getattr(import_module(_NEXT_STEPS[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

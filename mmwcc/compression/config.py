@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from mmwcc.registry import MODELS, type_name
 
-from .speed import OnlyIfFaster
+from .only_if_faster import OnlyIfFaster
 
 __all__ = ['CompressionConfig', 'Rule']
 
@@ -121,11 +121,11 @@ class CompressionConfig:
         keep_dense: Names or regular expressions of layers to leave alone; 'first' and 'last' stand for the first
             convolution and the prediction layers. Defaults to ('first', 'last').
         rules: Exceptions, dicts with a ``pattern``; later rules win. Defaults to none.
-        integer: Whether the layers that :func:`mmwcc.compression.to_integer` would convert are built as integer layers,
+        integer: Whether the layers that :func:`mmwcc.inference.to_integer` would convert are built as integer layers,
             for a checkpoint of a converted model to fill, all or, by ``dict(keep_float=[names])``, all but some. Such a
             model cannot be trained. Defaults to False.
         only_if_faster: ``dict(input_shape=(height, width), table=None)``: compress by wavelets only where a measured
-            table says that this is faster for images of that size, see :mod:`mmwcc.compression.speed`. Defaults to
+            table says that this is faster for images of that size, see :mod:`.only_if_faster`. Defaults to
             None, wherever the other keys say.
         separate: ``dict(rules=[], init='svd', input_shape=None)``: split k x k convolutions into depthwise and 1x1 ones
             before, except those that keep_dense names, see :func:`mmwcc.compression.separate_convs`. ``dict()`` takes

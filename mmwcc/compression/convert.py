@@ -7,61 +7,39 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from mmwcc.inference import integer_skeleton
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.model_tree import (
+    CompressionReport,
+    all_or_nothing,
+    announce,
+    compressed_layers,
+    convolutions,
+    dense_names,
+    describe_layer,
+    geometry,
+    is_plain,
+    listed,
+    matches,
+    names_by_layer,
+    no_match,
+    obstacle,
+    replace_layers,
+    unhandled_layers,
+)
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import MODELS
 
 from .config import WAVELET_TYPE, CompressionConfig
-from .integer import INTEGER_LAYERS, integer_skeleton
-from .layer_names import (
-    convolutions,
-    dense_names,
-    geometry,
-    is_plain,
-    matches,
-    names_by_layer,
-    no_match,
-)
 from .lean import lean_activations
 from .old_checkpoints import watch_predictions
-from .replace import all_or_nothing, obstacle, replace_layers
-from .report import CompressionReport, LayerReport, announce, weight_count
+from .only_if_faster import SpeedJudge
 from .separate import separate_convs
-from .speed import SpeedJudge
-from .unhandled import listed, unhandled_layers
 
-__all__ = ['compress_model', 'compressed_layers', 'describe_layer', 'unwrapped']
+__all__ = ['compress_model']
 
 _COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
-_LISTED = (*_COMPRESSED, *INTEGER_LAYERS)
 _PLACES = ('first', 'last')
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Return what is inside of DDP and mmengine's wrappers."""
-    while isinstance(getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
-        model = model.module
-    return model
-
-
-def compressed_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the compressed layers of a model by qualified name, looking through DDP and mmengine's wrappers."""
-    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, _LISTED)}
-
-
-def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reason: str = '') -> LayerReport:
-    """Report on one convolution as it stands.
-
-    Args:
-        name: Qualified name.
-        module: The layer.
-        before: What it was; defaults to its geometry.
-        reason: Why it stays dense.
-    """
-    bits = {role: getattr(getattr(module, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')}
-    after = type(module).__name__ if isinstance(module, _COMPRESSED) else 'dense'
-    return LayerReport(name, before or geometry(module), after, bits['weight_quant'], bits['act_quant'],
-                       getattr(module, 'keep_ratio', None), weight_count(module), reason)
 
 
 def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:

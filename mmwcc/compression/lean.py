@@ -4,9 +4,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmwcc.layers import LeanReLU, LeanReLU6, WaveletCompressedConv2d
-
-from .probe import run_on_zeros
-from .replace import replace_layers
+from mmwcc.model_tree import replace_layers, run_on_zeros
 
 __all__ = ['lean_activations']
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from .layer_names import convolutions, kept_by_name
+from mmwcc.model_tree import convolutions, kept_by_name
 
 __all__ = ['advice_for', 'watch_predictions']
 

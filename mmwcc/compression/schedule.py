@@ -287,7 +287,7 @@ def layer_state(layer: Any) -> dict[str, Any]:
     """Return how a compressed layer compresses, as plain data; what it does not have is left out.
 
     Args:
-        layer (nn.Module): A layer as returned by ``mmwcc.compression.compressed_layers``.
+        layer (nn.Module): A layer as returned by ``mmwcc.model_tree.compressed_layers``.
 
     Returns:
         dict: ``type`` and those of ``keep_ratio``, ``selection``, ``wavelet``, ``levels``, ``weight_bits`` and

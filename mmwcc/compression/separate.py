@@ -8,14 +8,23 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from mmwcc.layers import SeparableConv2d
-from mmwcc.layers.separable_conv import check_init
+from mmwcc.layers import SeparableConv2d, check_init
+from mmwcc.model_tree import (
+    aligned,
+    announce,
+    convolutions,
+    dense_names,
+    geometry,
+    is_plain,
+    names_by_layer,
+    no_match,
+    obstacle,
+    replace_layers,
+    run_on_zeros,
+    weight_count,
+)
 
 from .config import Rule
-from .layer_names import convolutions, dense_names, geometry, is_plain, names_by_layer, no_match
-from .probe import run_on_zeros
-from .replace import obstacle, replace_layers
-from .report import aligned, announce, weight_count
 
 __all__ = ['SeparatedLayer', 'SeparationReport', 'separate_convs']
 

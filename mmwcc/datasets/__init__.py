@@ -16,7 +16,7 @@ from .depth_transforms import (
     RandomFlipDepthFrames,
     ResizeDepthFrames,
 )
-from .street_scene import Camera, StreetScene, StreetWorld, render, render_street
+from .street.scene import Camera, StreetScene, StreetWorld, render, render_street
 
 __all__ = ['Camera', 'DepthColorJitter', 'GaussianNoise', 'LoadDepthFrames', 'PackClsInputs', 'PackDepthInputs',
            'PadRandomCrop', 'RandomFlipDepthFrames', 'ResizeDepthFrames', 'StreetScene', 'StreetWorld', 'render',
@@ -33,8 +33,8 @@ if find_spec('mmengine') is not None:
         SuperResolutionDataset,
     )
     from .kitti import KITTIRawDataset, LoadVelodyneDepth
-    from .street_sequence import SyntheticStreetSequence
-    from .synthetic_street import LoadSyntheticStreet, SyntheticStreetDataset
+    from .street.sequence import SyntheticStreetSequence
+    from .street.synthetic_street import LoadSyntheticStreet, SyntheticStreetDataset
     __all__ += ['CIFAR10', 'ImageFolder', 'KITTIRawDataset', 'LoadImagePair', 'LoadSyntheticStreet',
                 'LoadVelodyneDepth', 'PackImagePair', 'PairedRandomCrop', 'PairedRandomFlipRotate',
                 'SuperResolutionDataset', 'SyntheticStreetDataset', 'SyntheticStreetSequence']

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmwcc.functional import kept_positions
+from mmwcc.inference import act_grid, integer_weight
 from mmwcc.kernels import coarse_rank, padded_size
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
-from mmwcc.layers.integer_conv import act_grid, integer_weight
 from mmwcc.quantizers import UniformQuantizer
 
 from .operators import dequantize_linear, quantize_linear

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmwcc.compression import INTEGER_LAYERS, compressed_layers
-from mmwcc.compression.layer_names import is_plain
-from mmwcc.compression.replace import has_hooks, obstacle, replace_layers
-from mmwcc.layers import FusedInvertedResidual, QuantConv2d, WaveletCompressedConv2d
+from mmwcc.inference import INTEGER_LAYERS, FusedInvertedResidual
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.model_tree import compressed_layers, has_hooks, is_plain, obstacle, replace_layers
 
 from .layers import ExportableConv2d, ExportableWaveletConv2d
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from mmwcc.compression.feature_maps import MapError, compress_map, equal_cost_bits, map_error, quantize_map
+from mmwcc.diagnostics import MapError, compress_map, equal_cost_bits, map_error, quantize_map
 
 __all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels', 'undo_normalization']
 
@@ -31,7 +31,7 @@ class FeatureMap:
     Attributes:
         name: Qualified name of the layer.
         values: The map of one image, shape (C, H, W).
-        keep_ratio: As in :func:`mmwcc.compression.feature_maps.compress_map`, as the others.
+        keep_ratio: As in :func:`mmwcc.diagnostics.feature_maps.compress_map`, as the others.
         bits: Likewise.
         levels: Likewise.
         wavelet: Likewise.

@@ -1,15 +1,28 @@
 """The mathematics as functions: wavelets, joint shrinkage, quantized products, compressed convolution, resizing."""
 from .channel_wavelets import dfwt, inverse_dfwt
-from .quantization import QuantizationSpec, quantize, quantized_conv2d, quantized_linear
+from .quantization import (
+    QuantizationSpec,
+    normalization,
+    quantize,
+    quantized_conv2d,
+    quantized_linear,
+)
 from .resize import resize_bicubic
 from .rows import multiply_rows
 from .shrinkage import SELECTIONS, WAVELETS, kept_positions, pack, pack_int8, unpack
 from .tracing import one_call
-from .wavelet_compressed_conv import wavelet_compressed_conv2d
-from .wavelets import wavedec2, waverec2
+from .wavelet_compressed_conv import (
+    check_compression,
+    check_keep_ratio,
+    check_selection,
+    wavelet_compressed_conv2d,
+)
+from .wavelets import filter_bank, wavedec2, waverec2
 
 __all__ = [
-    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'dfwt', 'inverse_dfwt', 'kept_positions', 'multiply_rows', 'one_call',
-    'pack', 'pack_int8', 'quantize', 'quantized_conv2d', 'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2',
-    'wavelet_compressed_conv2d', 'waverec2'
+    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'check_compression', 'check_keep_ratio',
+    'check_selection', 'dfwt', 'filter_bank', 'inverse_dfwt', 'kept_positions', 'multiply_rows',
+    'normalization', 'one_call', 'pack', 'pack_int8', 'quantize', 'quantized_conv2d',
+    'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2', 'wavelet_compressed_conv2d',
+    'waverec2',
 ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmwcc.compression.config import CompressionConfig
+from mmwcc.compression import CompressionConfig
 from mmwcc.presets import compress, preset, quantizer_optim
 from mmwcc.utils import LaunchError, is_address
 

@@ -6,9 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmwcc.analysis.model_facts import examine
-from mmwcc.analysis.tradeoff import TradeoffPoint, gather_points, plot_tradeoff, write_tradeoff
-from mmwcc.analysis.work_dirs import common_metric, read_work_dir
+from mmwcc.reports import (
+    TradeoffPoint,
+    common_metric,
+    examine,
+    gather_points,
+    plot_tradeoff,
+    read_work_dir,
+    write_tradeoff,
+)
 
 from .plan import Ladder
 
@@ -48,7 +54,7 @@ def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str,
     """Return a Markdown table, cheapest first.
 
     Args:
-        points: What :func:`mmwcc.analysis.tradeoff.gather_points` returned.
+        points: What :func:`mmwcc.reports.tradeoff.gather_points` returned.
         metric: Name of the metric.
         minutes: Time that each work folder took, without what an interrupted process had spent.
     """

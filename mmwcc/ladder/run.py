@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmwcc
-from mmwcc.analysis.work_dirs import read_work_dir
+from mmwcc.reports import read_work_dir
 from mmwcc.utils import LaunchError, check_checkpoint
 
 from .files import last_line, locked, read_record, write_record

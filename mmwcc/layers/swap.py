@@ -9,7 +9,7 @@ from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
 __all__ = [
-    'COMPUTED', 'CompressedConvMixin', 'build_quantizer', 'check_parameters', 'computed_tensor'
+    'COMPUTED', 'CompressedConvMixin', 'CompressedLayer', 'build_quantizer', 'check_parameters', 'computed_tensor'
 ]
 
 COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
@@ -55,7 +55,11 @@ def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | Non
     return config
 
 
-class CompressedConvMixin:
+class CompressedLayer:
+    """What a layer of ours is that takes the place of a convolution, trainable or in integers."""
+
+
+class CompressedConvMixin(CompressedLayer):
     """Give a subclass of ``nn.Conv2d`` a weight and an activation quantizer and a way to take a convolution over."""
 
     weight_quant: UniformQuantizer | None

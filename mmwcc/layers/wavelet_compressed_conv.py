@@ -4,8 +4,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from mmwcc.functional import multiply_rows, pack, quantized_linear, unpack
-from mmwcc.functional.wavelet_compressed_conv import check_compression, check_keep_ratio, check_selection
+from mmwcc.functional import (
+    check_compression,
+    check_keep_ratio,
+    check_selection,
+    multiply_rows,
+    pack,
+    quantized_linear,
+    unpack,
+)
 from mmwcc.kernels import is_channels_last
 from mmwcc.registry import MODELS
 

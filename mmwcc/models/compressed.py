@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from mmwcc.compressed_config import build_within
 from mmwcc.compression import compress_model
 from mmwcc.registry import MODELS
-from mmwcc.utils import build_within
 
 __all__ = ['CompressedModel']
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmwcc.functional.quantization import QuantizationSpec, normalization
+from mmwcc.functional import QuantizationSpec, normalization
 from mmwcc.registry import MODELS
 
 from .base import UniformQuantizer

@@ -1,6 +1,7 @@
 """What programs around a model need: registering everything, reading configs, checking checkpoints, making runners."""
+from mmwcc.compressed_config import build_within, find_compression, is_compressed, with_compression, without_compression
+
 from .command_line import one_line_errors, quiet
-from .factories import build_within, find_compression, is_compressed, with_compression, without_compression
 from .launch import (
     LaunchError,
     build_model,

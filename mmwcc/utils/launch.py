@@ -14,8 +14,7 @@ from mmengine.runner.checkpoint import load_from_local
 from torch import nn
 
 from mmwcc.compat import load_from_safetensors
-
-from .factories import is_compressed
+from mmwcc.compressed_config import is_compressed
 
 __all__ = [
     'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'is_address', 'load_config', 'model_config',

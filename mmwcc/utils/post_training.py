@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from .factories import find_compression, is_compressed, without_compression
+from mmwcc.compressed_config import find_compression, is_compressed, without_compression
+
 from .launch import LaunchError
 from .trained import spread_batches
 

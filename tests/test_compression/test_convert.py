@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import compress_model, compressed_layers, convert
+from mmwcc.compression import compress_model, convert
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d
+from mmwcc.model_tree.compressed import compressed_layers
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 FULL = dict(pointwise=WCC, other=dict(type='mmwcc.QuantConv2d'),

@@ -3,15 +3,19 @@ import ast
 import copy
 import pickle
 import re
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import compress_model, to_integer
+from mmwcc.compression import compress_model
 from mmwcc.compression.old_checkpoints import advice_for
+from mmwcc.inference import to_integer
 
+sys.path.insert(0, str(Path(__file__).parents[1] / 'test_model_tree'))
 pytest.importorskip('mmdet', exc_type=ImportError)
 
 from mmdet.registry import MODELS  # noqa: E402

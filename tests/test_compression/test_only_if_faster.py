@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import compress_model, speed
+from mmwcc.compression import compress_model
+from mmwcc.compression import only_if_faster as speed
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.quantizers import LearnedClipWeightQuantizer
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import compress_model, compressed_layers, separate_convs
+from mmwcc.compression import compress_model, separate_convs
 from mmwcc.layers import QuantConv2d, SeparableConv2d, WaveletCompressedConv2d
+from mmwcc.model_tree.compressed import compressed_layers
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 FULL = dict(pointwise=WCC, other=dict(type='mmwcc.QuantConv2d'),

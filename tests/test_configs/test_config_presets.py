@@ -7,9 +7,10 @@ from fabricated import CONFIGS, config_files, drop_pretrained, read
 from mmengine.config import Config
 
 import mmwcc.presets
-from mmwcc.compression import compressed_layers
+from mmwcc.compressed_config import without_compression
+from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.presets import compress, preset, preset_names
-from mmwcc.utils import build_model, without_compression
+from mmwcc.utils import build_model
 
 FOLDER = CONFIGS / '_base_' / 'compression'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))

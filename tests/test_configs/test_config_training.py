@@ -11,8 +11,8 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from torch import nn
 
-from mmwcc.compression import compressed_layers
 from mmwcc.engine.hooks import CompressionCheckHook, RandomStateHook
+from mmwcc.model_tree.compressed import compressed_layers
 
 # The paper's ladders on large images differ from CamVid's in numbers only, so their compressed steps compute one loss.
 LOSS_ONLY = [name for name in config_files() if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug)-', name)]

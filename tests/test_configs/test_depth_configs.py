@@ -7,10 +7,11 @@ from fabricated import config_files, drop_pretrained, read
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmwcc.compression import compressed_layers, count_cost
+from mmwcc.cost import count_cost
+from mmwcc.model_tree.compressed import compressed_layers
 
 NAMES = [name for name in config_files() if name.startswith('depth/')]
-FIGURES = json.loads((Path(__file__).parents[1] / 'test_compression' / 'paper_tables.json').read_text())['figures']
+FIGURES = json.loads((Path(__file__).parents[1] / 'test_cost' / 'paper_tables.json').read_text())['figures']
 KITTI = 'depth/monodepth2_mobilenetv2_{}_1xb12-20e_kitti-192x640.py'
 STREET = KITTI.replace('1xb12-20e_kitti-192x640', '{}_street-64x192')
 

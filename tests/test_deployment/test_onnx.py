@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from toy_networks import build, quantizers
 
-from mmwcc.compression import compress_model, to_integer
+from mmwcc.compression import compress_model
 from mmwcc.deployment import ExportError, ExportReport, export_onnx
 from mmwcc.deployment import onnx as exporting
 from mmwcc.deployment.layers import ExportableWaveletConv2d
 from mmwcc.deployment.runtime import load_graph, run_graph
+from mmwcc.inference import to_integer
 
 ODD_SIZES = [(65, 97), (49, 61), (31, 40), (64, 96), (17, 18)]
 

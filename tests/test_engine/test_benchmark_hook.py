@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from toy_training import COMPRESSION, ToySegmentor, run_jobs, toy_runner
 
-from mmwcc.compression.latency import Latency
+from mmwcc.diagnostics.latency import Latency
 from mmwcc.engine.hooks import BenchmarkHook, benchmark_hook
 from mmwcc.layers import QuantConv2d
 

@@ -6,8 +6,8 @@ import torch
 from mmengine.hooks import Hook
 from toy_training import COMPRESSION, KEEP_RATIO, QUANT_LAYER, WCC_LAYER, toy_runner
 
-from mmwcc.compression import compressed_layers
 from mmwcc.engine.hooks import CompressionScheduleHook
+from mmwcc.model_tree.compressed import compressed_layers
 
 SCHEDULE = dict(type='mmwcc.CompressionScheduleHook', keep_ratio=KEEP_RATIO,
                 act_bits=dict(type='step', steps=[(0, 32), (3, 8), (7, 4)]))

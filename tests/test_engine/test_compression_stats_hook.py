@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from toy_training import COMPRESSION, QUANT_LAYER, WCC_LAYER, run_jobs, toy_runner
 
-from mmwcc.compression.stats import LayerStats
+from mmwcc.diagnostics.layer_stats import LayerStats
 from mmwcc.engine.hooks import CompressionStatsHook
 
 STATS = dict(type='mmwcc.CompressionStatsHook', interval=4)

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 from toy_training import COMPRESSION, KEEP_RATIO, WCC_LAYER, ToySegmentor, toy_runner
 
-from mmwcc.compression import count_cost
+from mmwcc.cost import count_cost
 from mmwcc.engine.hooks import CostHook
 
 SCHEDULE = dict(type='mmwcc.CompressionScheduleHook', keep_ratio=KEEP_RATIO)

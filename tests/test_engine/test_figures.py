@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression.feature_maps import compress_map, quantize_map
+from mmwcc.diagnostics.feature_maps import compress_map, quantize_map
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
 
 

@@ -6,7 +6,7 @@ pytest.importorskip('mmengine')
 
 from mmwcc.compression import compress_model
 from mmwcc.engine.hooks import FuseHook
-from mmwcc.layers import FusedInvertedResidual
+from mmwcc.inference import FusedInvertedResidual
 from mmwcc.registry import HOOKS
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from toy_training import COMPRESSION, toy_runner
 
-from mmwcc.compression import to_integer
+from mmwcc.inference import to_integer
 
 INTEGER = dict(COMPRESSION, integer=True)
 

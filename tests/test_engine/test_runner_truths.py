@@ -7,8 +7,8 @@ import torch
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from toy_training import COMPRESSION, run_jobs, toy_runner
 
-from mmwcc.compression import compressed_layers
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.model_tree.compressed import compressed_layers
 
 PLAIN = dict(compression_schedule=None, random_state=None)
 # Clips that stay as calibrated, so that what they should be is known.

@@ -3,8 +3,8 @@ import csv
 
 import pytest
 
-from mmwcc.analysis.tradeoff import TradeoffPoint
 from mmwcc.ladder import draw_ladder, ladder_table
+from mmwcc.reports.tradeoff import TradeoffPoint
 
 
 def test_table_by_hand():

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmwcc.layers import IntegerConv2d, IntegerWaveletCompressedConv2d, QuantConv2d, WaveletCompressedConv2d
-from mmwcc.layers.inverted_residual import FoldedConv
+from mmwcc.inference import IntegerConv2d, IntegerWaveletCompressedConv2d
+from mmwcc.inference.inverted_residual import FoldedConv
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
 QUANTIZERS = {
     'learned clip': dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import compress_model, fuse_inverted_residuals, to_integer
+from mmwcc.compression import compress_model
+from mmwcc.inference import fuse_inverted_residuals, to_integer
 from mmwcc.layers import LeanReLU6, QuantConv2d, SeparableConv2d, WaveletConv2d
 
 QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),

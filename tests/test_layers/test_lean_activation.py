@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.layers import LeanReLU, LeanReLU6, clamp_bounds
+from mmwcc.inference import clamp_bounds
+from mmwcc.layers import LeanReLU, LeanReLU6
 
 PAIRS = [(nn.ReLU, LeanReLU), (nn.ReLU6, LeanReLU6)]
 VALUES = torch.tensor([-1., -0., 0., 1e-30, 3., 6., 6.5, float('inf'), float('-inf'), float('nan')])

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import calibrate, compress_model
+from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.post_training import calibrate
 
 QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
                   act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))

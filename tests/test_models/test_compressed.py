@@ -5,9 +5,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmwcc.compression import compressed_layers
 from mmwcc.compression.schedule import layer_state
 from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.models import CompressedModel
 from mmwcc.presets import compress, preset, quantizer_optim
 from mmwcc.registry import MODELS

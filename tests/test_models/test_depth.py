@@ -12,7 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from toy_depth import CHANNELS, HEIGHT, WIDTH, Pyramid, intrinsics, translation
 
-from mmwcc.compression import compressed_layers
+from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.models.depth import Monodepth2
 from mmwcc.models.depth.geometry import disp_to_depth
 from mmwcc.models.depth.losses import photometric_error

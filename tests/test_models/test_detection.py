@@ -16,9 +16,10 @@ from mmengine.optim import OptimWrapper  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 from toy_efficientdet import BASE, batch, build, config, head  # noqa: E402
 
-from mmwcc.compression import compressed_layers, count_cost  # noqa: E402
-from mmwcc.compression.operations import conv_macs  # noqa: E402
+from mmwcc.cost import count_cost
+from mmwcc.cost.formulas import conv_macs  # noqa: E402
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d  # noqa: E402
+from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.models.detection import SCALING, BiFPN, compound_scaling  # noqa: E402
 from mmwcc.presets import compress  # noqa: E402
 

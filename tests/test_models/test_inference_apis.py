@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmwcc.compression import compressed_layers
+from mmwcc.model_tree.compressed import compressed_layers
 
 
 def train(config) -> str:

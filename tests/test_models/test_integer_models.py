@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_inference_apis import train
 
-from mmwcc.compression import INTEGER_LAYERS
+from mmwcc.inference import INTEGER_LAYERS
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.structures import BaseDataElement
 
-from mmwcc.compression import compressed_layers, count_cost
+from mmwcc.cost import count_cost
 from mmwcc.layers import QuantConv2d, SeparableConv2d, WaveletCompressedConv2d
+from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.models import SRDataPreprocessor
 from mmwcc.presets import compress
 

@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip('mmcv', reason='backbones need mmcv')
 
-from mmwcc.analysis import adjacency  # noqa: E402
-from mmwcc.compression import compress_model, compressed_layers  # noqa: E402
+from mmwcc.compression import compress_model  # noqa: E402
+from mmwcc.diagnostics import adjacency
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d  # noqa: E402
+from mmwcc.model_tree.compressed import compressed_layers  # noqa: E402
 from mmwcc.models import WaveletNet, WaveletNetCifar  # noqa: E402
 from mmwcc.models.waveletnet.unit import WaveletUnit  # noqa: E402
 from mmwcc.registry import MODELS  # noqa: E402

@@ -81,7 +81,7 @@ def branch_of_one_rank(rank):
 
 def joint_clips(rank):
     """Both ranks learn from what both have seen, in a step of training and by calibration."""
-    from mmwcc.compression import calibrate
+    from mmwcc.post_training import calibrate
     trained, calibrated = compressed(), compressed().eval()
     trained(images(rank))
     calibrate(calibrated, [images(rank), images(rank, 1)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmwcc.compression import calibrate
+from mmwcc.post_training import calibrate
 
 from .rank_scenarios import RANKS, clips, compressed, images
 

@@ -14,10 +14,11 @@ from types import SimpleNamespace
 import torch
 from mmengine.config import Config, DictAction
 
-from mmwcc.compression import calibrate, compress_model, reestimate_batch_norm
+from mmwcc.compression import compress_model
 from mmwcc.engine.hooks import CompressionCheckHook
+from mmwcc.post_training import calibrate, reestimate_batch_norm
 from mmwcc.presets import compress, preset_names
-from mmwcc.quantizers.calibration import CALIBRATIONS
+from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.utils import (
     build_runner,
     calibration_batches,

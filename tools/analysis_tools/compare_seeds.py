@@ -12,7 +12,7 @@ import argparse
 import math
 import statistics
 
-from mmwcc.analysis.work_dirs import read_work_dir
+from mmwcc.reports import read_work_dir
 from mmwcc.utils import one_line_errors
 
 # Quantiles of Student's t for an interval of 95 %, by degrees of freedom; the normal's beyond.

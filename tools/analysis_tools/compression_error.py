@@ -14,9 +14,8 @@ from statistics import mean
 import torch
 from mmengine.config import DictAction
 
-from mmwcc.analysis import CompressionErrors, measure_errors, plot_errors, write_errors
-from mmwcc.analysis.compression_error import WAVELET
-from mmwcc.functional.wavelet_compressed_conv import check_compression
+from mmwcc.diagnostics import WAVELET, CompressionErrors, measure_errors, plot_errors, write_errors
+from mmwcc.functional import check_compression
 from mmwcc.utils import load_config, load_trained, one_line_errors, quiet, spread_batches
 
 

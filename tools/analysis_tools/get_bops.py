@@ -15,9 +15,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmwcc.analysis.model_facts import build_with_report
-from mmwcc.compression import count_cost
-from mmwcc.compression.operations import CONVENTIONS
+from mmwcc.cost import CONVENTIONS, count_cost
+from mmwcc.reports import build_with_report
 from mmwcc.utils import LaunchError, load_config, one_line_errors, quiet
 
 

@@ -11,9 +11,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmwcc.analysis.model_facts import examine
-from mmwcc.analysis.tradeoff import WHICH, TradeoffPoint, gather_points, plot_tradeoff, write_tradeoff
-from mmwcc.analysis.work_dirs import common_metric, read_work_dir
+from mmwcc.reports import (
+    WHICH,
+    TradeoffPoint,
+    common_metric,
+    examine,
+    gather_points,
+    plot_tradeoff,
+    read_work_dir,
+    write_tradeoff,
+)
 from mmwcc.utils import one_line_errors
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from torch import nn
 
-from mmwcc.analysis.model_facts import build_with_report
-from mmwcc.compression import CompressionReport
+from mmwcc.model_tree import CompressionReport
 from mmwcc.presets import compress, preset_names
+from mmwcc.reports import build_with_report
 from mmwcc.utils import load_config, model_config, one_line_errors, quiet
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmwcc.analysis.html_report import write_report
-from mmwcc.analysis.work_dirs import read_work_dir
+from mmwcc.reports import read_work_dir, write_report
 from mmwcc.utils import one_line_errors
 
 

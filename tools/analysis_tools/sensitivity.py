@@ -19,22 +19,21 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from torch import nn
 
-from mmwcc.analysis import plot_allocation
-from mmwcc.compression import (
+from mmwcc.compression import compress_model
+from mmwcc.cost import CostReport, count_cost
+from mmwcc.post_training import (
     Allocation,
     Candidate,
     Choice,
-    CostReport,
     Grid,
     LayerSensitivity,
     allocate,
     allocated_compression,
-    compress_model,
-    count_cost,
     find_candidates,
     measure_sensitivity,
 )
 from mmwcc.presets import compress, preset, preset_names
+from mmwcc.reports import plot_allocation
 from mmwcc.utils import (
     LaunchError,
     calibration_batches,

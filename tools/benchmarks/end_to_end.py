@@ -17,7 +17,7 @@ from mmcv.cnn import fuse_conv_bn
 from networks import compressed, deeplab
 from torch import Tensor, nn
 
-from mmwcc.compression import fuse_inverted_residuals, to_integer
+from mmwcc.inference import fuse_inverted_residuals, to_integer
 
 
 def run(model: nn.Module, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmwcc.compression.latency import device_name
+from mmwcc.diagnostics import device_name
 
 __all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward', 'gate', 'geometric_mean',
            'keep_freed_memory', 'kernel_time', 'machine_rates', 'medians', 'relative_error', 'step', 'version', 'write']

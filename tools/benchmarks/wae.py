@@ -29,7 +29,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmwcc.deployment.runtime import open_session
+from mmwcc.deployment import open_session
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'wae'
 PAPER = dict(vgg16=3.13, resnet50=1.88)

@@ -18,7 +18,8 @@ from measuring import FORMATS, fastest, gate, kernel_time, relative_error
 from table8 import ROWS, Row
 from torch import Tensor, nn
 
-from mmwcc.layers import FoldedConv, FusedInvertedResidual, WaveletCompressedConv2d
+from mmwcc.inference import FoldedConv, FusedInvertedResidual
+from mmwcc.layers import WaveletCompressedConv2d
 
 LEVELS = 3
 SHARE_OF_FLOOR = 0.75

@@ -24,8 +24,8 @@ from measuring import FORMATS, fastest, gate, kernel_time, relative_error
 from torch import Tensor, nn
 
 from mmwcc import kernels
-from mmwcc.compression import to_integer
 from mmwcc.functional import pack
+from mmwcc.inference import to_integer
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
 SHAPES = ((128, 256, 1024), (128, 1024, 256), (64, 960, 160), (96, 512, 1024), (64, 144, 24))

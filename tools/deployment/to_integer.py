@@ -17,20 +17,11 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmwcc.compression import CompressionReport, to_integer
-from mmwcc.compression.integer import UNLEARNED
+from mmwcc.compressed_config import find_compression, is_compressed, with_compression
 from mmwcc.engine.hooks import CompressionCheckHook
-from mmwcc.utils import (
-    LaunchError,
-    find_compression,
-    is_compressed,
-    load_config,
-    load_trained,
-    model_config,
-    one_line_errors,
-    quiet,
-    with_compression,
-)
+from mmwcc.inference import UNLEARNED, to_integer
+from mmwcc.model_tree import CompressionReport
+from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -19,8 +19,8 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmwcc.compression import compressed_layers
-from mmwcc.compression.latency import dense_twin, device_name, measure_latency, peak_memory
+from mmwcc.diagnostics import dense_twin, device_name, measure_latency, peak_memory
+from mmwcc.model_tree import compressed_layers
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
@@ -37,7 +37,7 @@ class BenchmarkHook(Hook):
     """Measure inference of the model as it stands, and of the same model without compression.
 
     Measured are the median and the 95th percentile of latency, the throughput in images a second, and the peak memory
-    of all tensors beyond the weights and the input (:func:`mmwcc.compression.latency.peak_memory`). The network alone
+    of all tensors beyond the weights and the input (:func:`mmwcc.diagnostics.latency.peak_memory`). The network alone
     runs (``mode='tensor'``), on random input, without pre- and postprocessing, in eager mode and without autograd.
 
     It runs in a copy in evaluation mode, whose layers become ``nn.Conv2d`` again for the dense twin (convolutions that

@@ -10,9 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import DataLoader, Subset
 
-from mmwcc.compression import calibrate
-from mmwcc.compression.calibrate import run_model
-from mmwcc.quantizers.calibration import CALIBRATIONS
+from mmwcc.post_training import calibrate, run_model
+from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.registry import HOOKS
 
 from .random_state_hook import get_random_state, set_random_state

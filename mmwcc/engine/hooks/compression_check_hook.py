@@ -10,13 +10,13 @@ from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from mmwcc.compression import INTEGER_LAYERS, compressed_layers
-from mmwcc.compression.convert import unwrapped
-from mmwcc.compression.old_checkpoints import advice_for
-from mmwcc.compression.schedule import layer_state
+from mmwcc.compressed_config import find_compression
+from mmwcc.compression import advice_for, layer_state
+from mmwcc.inference import INTEGER_LAYERS
+from mmwcc.model_tree import compressed_layers, unwrapped
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import HOOKS, type_name
-from mmwcc.utils import find_compression, refuse_new_start
+from mmwcc.utils import refuse_new_start
 from mmwcc.version import __version__
 
 from .compression_schedule_hook import CompressionScheduleHook

@@ -7,8 +7,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
-from mmwcc.compression import compressed_layers
-from mmwcc.compression.schedule import Schedule, build_schedule, layer_state, scheduled_state, set_layer_state
+from mmwcc.compression import Schedule, build_schedule, layer_state, scheduled_state, set_layer_state
+from mmwcc.model_tree import compressed_layers
 from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionScheduleHook']

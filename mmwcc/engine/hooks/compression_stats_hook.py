@@ -9,8 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from mmwcc.compression import compressed_layers
-from mmwcc.compression.stats import MEASURED_LAYERS, LayerStats
+from mmwcc.diagnostics import MEASURED_LAYERS, LayerStats
+from mmwcc.model_tree import compressed_layers
 from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionStatsHook']
@@ -24,7 +24,7 @@ _WORST: dict[str, tuple[str, Callable]] = dict(
 class CompressionStatsHook(Hook):
     """Record for each compressed layer how much of its input the selection keeps and what quantization costs.
 
-    The statistics are those of :class:`mmwcc.compression.stats.LayerStats`: ``energy_kept``, ``act_clip_alpha``,
+    The statistics are those of :class:`mmwcc.diagnostics.layer_stats.LayerStats`: ``energy_kept``, ``act_clip_alpha``,
     ``act_clipped``, ``act_sqnr``, ``weight_clip_alpha``, ``weight_clipped`` and ``weight_sqnr``, as far as a layer has
     them. They go straight to the visualizer and all its backends as the scalars ``compression/<statistic>/<layer>``
     while training and ``compression_val/<statistic>/<layer>`` for validation. The log gets one line, with the mean of

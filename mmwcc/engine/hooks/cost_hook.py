@@ -7,9 +7,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 
-from mmwcc.compression import CostReport, compressed_layers, count_cost
-from mmwcc.compression.operations import check_convention
-from mmwcc.compression.schedule import QUANTITIES, layer_state
+from mmwcc.compression import QUANTITIES, layer_state
+from mmwcc.cost import CostReport, check_convention, count_cost
+from mmwcc.model_tree import compressed_layers
 from mmwcc.registry import HOOKS
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -26,14 +26,14 @@ class CostHook(Hook):
     """Log what the model costs, at the start and whenever a compression schedule changes it.
 
     The model runs once on zeros at the start of training, of a test, or of a validation outside of training
-    (:func:`mmwcc.compression.count_cost`); later costs are computed from bits and keep ratios alone. The start logs the
+    (:func:`mmwcc.cost.count_cost`); later costs are computed from bits and keep ratios alone. The start logs the
     table of all layers, a change one line. MACs, BOPs and bytes go to the visualizer as ``cost/macs``,
     ``cost/total_bops``, ``cost/transform_bops``, ``cost/weight_bytes`` and ``cost/act_bytes``, and the totals into
     checkpoints as ``checkpoint['meta']['mmwcc']['cost']``.
 
     Args:
         input_shape (Sequence[int]): (height, width) of an image as the network sees it, or (channels, height, width).
-        convention (str): 'exact' or 'paper', see :func:`mmwcc.compression.count_cost`. Defaults to 'exact'.
+        convention (str): 'exact' or 'paper', see :func:`mmwcc.cost.count_cost`. Defaults to 'exact'.
         table (bool): Whether to log the table of all layers at the start, or the totals only. Defaults to True.
 
     Raises:

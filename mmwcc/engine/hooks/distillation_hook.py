@@ -12,10 +12,9 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmwcc.compression.layer_names import convolutions
-from mmwcc.compression.predictors import prediction_layers
+from mmwcc.compressed_config import is_compressed, without_compression
+from mmwcc.model_tree import convolutions, prediction_layers
 from mmwcc.registry import HOOKS
-from mmwcc.utils import is_compressed, without_compression
 
 from .random_state_hook import get_random_state, set_random_state
 

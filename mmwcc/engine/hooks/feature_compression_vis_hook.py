@@ -8,13 +8,12 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from mmwcc.compression.feature_maps import eligible_layers, observe_inputs
-from mmwcc.compression.layer_names import matches, no_match
-from mmwcc.functional.wavelet_compressed_conv import check_keep_ratio
+from mmwcc.diagnostics import eligible_layers, observe_inputs
+from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
+from mmwcc.functional import check_keep_ratio
 from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.model_tree import matches, no_match
 from mmwcc.registry import HOOKS
-
-from ..figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
 
 __all__ = ['FeatureCompressionVisHook']
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmwcc.compression import fuse_inverted_residuals
+from mmwcc.inference import fuse_inverted_residuals
 from mmwcc.registry import HOOKS
 
 __all__ = ['FuseHook']

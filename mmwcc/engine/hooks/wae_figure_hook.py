@@ -8,9 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from mmwcc.engine.figures import undo_normalization
 from mmwcc.registry import HOOKS
-
-from ..figures import undo_normalization
 
 __all__ = ['WAEFigureHook', 'decomposition_figure']
 

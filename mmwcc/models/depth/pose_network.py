@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
 
-from mmwcc.compression.replace import replace_layers
+from mmwcc.model_tree import replace_layers
 from mmwcc.registry import MODELS
 
 __all__ = ['PoseNetwork']

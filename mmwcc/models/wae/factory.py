@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmwcc.compressed_config import build_within
 from mmwcc.registry import MODELS
-from mmwcc.utils import build_within
 
 from .backbone import WAEBackbone
 

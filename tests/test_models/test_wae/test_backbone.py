@@ -193,7 +193,7 @@ def test_loss_in_copies_averages_and_ddp(tmp_path):
 
 @pytest.mark.parametrize('order', ['compress', 'compression outside', 'compression inside', 'a dict inside'])
 def test_a_model_can_be_compressed_too(order):
-    from mmwcc.compression import compressed_layers
+    from mmwcc.model_tree.compressed import compressed_layers
     from mmwcc.presets import compress, preset
     plain, cfg, compression = segmentor(), segmentor_config(), preset('wcc_w8a8_k50')
     cfg.update({

@@ -1,0 +1,192 @@
+"""Which layers wavelet compression makes faster, by a table that was measured on one machine."""
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from torch import nn
+
+from mmwcc.kernels import position_count
+from mmwcc.model_tree import run_on_zeros
+
+__all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable', 'map_sizes']
+
+SHIPPED = Path(__file__).with_name('speed_cpu.json')
+
+
+class SpeedTable:
+    """Speed of ``WaveletCompressedConv2d`` over that of ``nn.Conv2d``, measured on a grid and interpolated between.
+
+    Args:
+        path: JSON that ``tools/benchmarks/layer_map.py`` wrote. Defaults to the table that comes with mmwcc.
+
+    Raises:
+        ValueError: If the file cannot be read or holds no full grid of measurements.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        path = SHIPPED if path is None else Path(path)
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+            self.levels, rows = content['environment']['levels'], content['rows']
+            measured = {(row['channels'], row['out'], row['size']**2, float(name[1:])): math.log(value)
+                        for row in rows for name, value in row['speedup'].items()}
+            self._axes = [sorted(set(axis)) for axis in zip(*measured, strict=True)]
+            self._logs = {place: measured[place] for place in product(*self._axes)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError('only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, got '
+                             f'{path} ({type(error).__name__}: {error}). Measure one, or use None for the shipped '
+                             'table.') from error
+
+    def speedup(self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3) -> float:
+        """Estimate the dense time over the compressed time of one layer, above 1 where compression is faster.
+
+        Logarithms of the ratio are interpolated linearly in the logarithms of channels, pixels and keep ratio; beyond
+        the grid its border holds. The padding of a map to multiples of ``2**levels`` counts against compression.
+
+        Args:
+            channels: Input channels.
+            out: Output channels.
+            size: Height and width of the map that the layer computes.
+            keep_ratio: Fraction of wavelet positions kept.
+            levels: Depth of the transform. Defaults to 3.
+        """
+        padded = position_count(*size, levels)
+        total = 0.0
+        brackets = [_bracket(axis, value) for axis, value in
+                    zip(self._axes, (channels, out, padded, keep_ratio), strict=True)]
+        for corner in product(*brackets):
+            total += math.prod(weight for _, weight in corner) * self._logs[tuple(value for value, _ in corner)]
+        return math.exp(total) * size[0] * size[1] / padded
+
+
+def _bracket(axis: list[float], value: float) -> list[tuple[float, float]]:
+    """Return the grid values around ``value`` with their weights."""
+    value = min(max(value, axis[0]), axis[-1])
+    above = min(bisect_right(axis, value), len(axis) - 1)
+    low, high = axis[max(above - 1, 0)], axis[above]
+    weight = math.log(value / low) / math.log(high / low) if high > low else 0.0
+    return [(low, 1 - weight), (high, weight)] if high > low else [(low, 1.0)]
+
+
+@dataclass(frozen=True)
+class OnlyIfFaster:
+    """A checked ``only_if_faster`` dictionary.
+
+    Attributes:
+        input_shape: Height and width of the images, or channels, height and width.
+        table: The measured speeds.
+    """
+    input_shape: tuple[int, ...]
+    table: SpeedTable
+
+    @classmethod
+    def parse(cls, config: dict) -> OnlyIfFaster:
+        """Check the dictionary.
+
+        Raises:
+            TypeError: If it is no dict, or table no path.
+            ValueError: If a key is unknown, input_shape is missing or not two or three positive integers, or table
+                holds no measurements.
+        """
+        use = 'Use only_if_faster=dict(input_shape=(512, 1024)).'
+        if not isinstance(config, dict):
+            raise TypeError(f'compression: only_if_faster must be a dict or None, got {config!r}. {use}')
+        unknown = sorted(set(config) - {'input_shape', 'table'})
+        if unknown:
+            raise ValueError(f'only_if_faster: unknown key {unknown[0]!r}. Known keys: input_shape, table.')
+        shape = config.get('input_shape')
+        if not isinstance(shape, (list, tuple)) or len(shape) not in (2, 3) or not all(
+                isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
+            raise ValueError(f'only_if_faster: input_shape must be (height, width) or (channels, height, width), got '
+                             f'{shape!r}. {use}')
+        table = config.get('table')
+        if table is not None and not isinstance(table, (str, Path)):
+            raise TypeError(f'only_if_faster: table must be a path or None, got {table!r}. Measure one with '
+                            'tools/benchmarks/layer_map.py, or use None for the shipped table.')
+        return cls(tuple(shape), SpeedTable(table))
+
+
+def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d, list[tuple[int, int]]]:
+    """Run a model once on zeros and record the sizes of the maps that its convolutions compute.
+
+    Models of mmengine run in mode 'tensor'. Nothing of the model changes: it runs in eval mode without gradients, and
+    the training flags and the random numbers are put back.
+
+    Args:
+        model: Any module that maps one batch of images.
+        input_shape: Height and width, or channels, height and width; the channels default to those of the first
+            convolution.
+
+    Returns:
+        Height and width of every map, one a call of the layer; layers that were not called are missing.
+
+    Raises:
+        ValueError: If the model cannot run on such an input.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    sizes: dict[nn.Conv2d, list[tuple[int, int]]] = {}
+
+    def record(module, inputs, output) -> None:
+        sizes.setdefault(module, []).append(tuple(output.shape[-2:]))
+
+    def watch() -> None:
+        for module in convolutions:
+            module.register_forward_hook(record)
+
+    run_on_zeros('only_if_faster', model, input_shape, watch, purpose='show the sizes of its maps',
+                 remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.')
+    return sizes
+
+
+class SpeedJudge:
+    """Say of each layer of one model whether wavelet compression makes it faster.
+
+    Args:
+        model: The model, not compressed yet.
+        wish: What was asked.
+    """
+
+    def __init__(self, model: nn.Module, wish: OnlyIfFaster) -> None:
+        self._table, self._sizes = wish.table, map_sizes(model, wish.input_shape)
+
+    def objection(self, conv: nn.Conv2d, layer_config: dict) -> str:
+        """Return why a convolution should not become the wavelet layer of that config, or '' if it should."""
+        wavelet, levels = layer_config.get('wavelet', 'haar'), layer_config.get('levels', 3)
+        if wavelet != 'haar' or levels > self._table.levels:
+            return f'no speed measured for {wavelet} at {levels} levels'
+        if conv not in self._sizes:
+            return 'not reached by the traced input, so no speed known'
+        # A layer that is called on several maps is judged by its total time; dense time goes with the pixels.
+        dense = compressed = 0.0
+        for size in self._sizes[conv]:
+            pixels = size[0] * size[1]
+            dense += pixels
+            compressed += pixels / self._table.speedup(conv.in_channels, conv.out_channels, size,
+                                                       layer_config['keep_ratio'], levels)
+        ratio = dense / compressed
+        sizes = ', '.join(f'{height}x{width}' for height, width in dict.fromkeys(self._sizes[conv]))
+        return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'
+
+    def settle(self, conv: nn.Conv2d, layer_config: dict, other: dict | None) -> tuple[dict | None, str]:
+        """Return what a convolution becomes instead of a wavelet layer that is not faster, and why.
+
+        Args:
+            conv: The convolution.
+            layer_config: The wavelet layer that it would become.
+            other: Config of layers that are quantized only, or None.
+
+        Returns:
+            ``layer_config`` and '' if the wavelet layer is faster; else the quantized layer, or None for the dense one
+            where nothing is quantized, and the reason.
+        """
+        reason = self.objection(conv, layer_config)
+        if not reason:
+            return layer_config, ''
+        quantizers = {role: layer_config.get(role) for role in ('weight_quant', 'act_quant')}
+        quantized = other is not None and any(quantizers.values())
+        return ({**other, **quantizers} if quantized else None), reason

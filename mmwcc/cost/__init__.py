@@ -1,0 +1,7 @@
+"""Costs of networks: operations, bit operations, memory."""
+from .count import CostReport, LayerCost, count_cost
+from .formulas import CONVENTIONS, check_convention
+
+__all__ = [
+    'CONVENTIONS', 'CostReport', 'LayerCost', 'check_convention', 'count_cost',
+]

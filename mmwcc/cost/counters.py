@@ -1,0 +1,211 @@
+"""Counting by mmengine: what its complexity analysis needs to know of mmwcc's operators, and what it found in a model.
+
+:mod:`mmwcc.compat` hands ``HANDLERS`` to mmengine, so that ``get_model_complexity_info`` and the tools built on it
+count compressed layers too. A handler gets the inputs and outputs of an operator as values of the traced graph.
+"""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmwcc.model_tree import tensor_mode, undisturbed
+
+from .formulas import transform_operations
+
+__all__ = ['HANDLERS', 'PRODUCTS', 'Operations', 'analyze']
+
+PRODUCTS = ('addmm', 'bmm', 'conv', 'einsum', 'linear', 'matmul', 'mm', 'quantized_product', 'int8_linear',
+            'scaled_dot_product_attention')
+"""What mmengine's counters call operators that multiply and accumulate; the others work element by element."""
+
+
+def _shape(value) -> list[int]:
+    return value.type().sizes()
+
+
+def _per_output(output, weight) -> int:
+    """Count the product of a map or of rows with a kernel (O, C / groups, ...)."""
+    return prod(_shape(output)) * prod(_shape(weight)[1:])
+
+
+def _transform(channels: int, slot, levels) -> int:
+    """Count one wavelet transform of the positions of ``slot``, shape (B, N)."""
+    return transform_operations(channels, prod(_shape(slot)), levels=levels.toIValue())
+
+
+def _quantized_product(inputs, outputs) -> Counter:
+    return Counter(quantized_product=_per_output(outputs[0], inputs[1]))
+
+
+def _int8_linear(inputs, outputs) -> Counter:
+    return Counter(int8_linear=_per_output(outputs[0], inputs[1]))
+
+
+def _multiply_rows(inputs, outputs) -> Counter:
+    return Counter(linear=_per_output(outputs[0], inputs[1]))
+
+
+def _haar_pack(inputs, outputs) -> Counter:
+    return Counter(haar=_transform(_shape(inputs[0])[1], inputs[1], inputs[3]))
+
+
+def _haar_shrink(inputs, outputs) -> Counter:
+    return Counter(haar=_transform(_shape(inputs[0])[1], outputs[1], inputs[2]))
+
+
+def _haar_unpack(inputs, outputs) -> Counter:
+    return Counter(haar=_transform(_shape(inputs[0])[2], inputs[1], inputs[5]))
+
+
+def _depthwise_haar(inputs, outputs) -> Counter:
+    channels = _shape(inputs[0])[1]
+    return Counter(conv=prod(_shape(inputs[0])) * prod(_shape(inputs[1])[1:]),
+                   haar=_transform(channels, outputs[1], inputs[4]))
+
+
+HANDLERS: dict[str, Callable[[list, list], Counter]] = {
+    'prim::PythonOp._QuantizedProduct': _quantized_product,
+    'mmwcc::int8_linear': _int8_linear,
+    'mmwcc::multiply_rows': _multiply_rows,
+    'mmwcc::haar_pack': _haar_pack,
+    'mmwcc::haar_pack_int8': _haar_pack,
+    'mmwcc::haar_shrink': _haar_shrink,
+    'mmwcc::haar_shrink_int8': _haar_shrink,
+    'mmwcc::haar_unpack': _haar_unpack,
+    'mmwcc::depthwise_haar': _depthwise_haar,
+}
+
+
+def _attention(inputs, outputs) -> Counter:
+    query, key, value = map(_shape, inputs[:3])
+    return Counter(scaled_dot_product_attention=prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+@dataclass(frozen=True)
+class Operations:
+    """What a run of a model did.
+
+    Attributes:
+        counts: Operations by module name and operator, each at the module that called it.
+        uncounted: Calls by module name and operator without a rule, likewise.
+        uncalled: Names of containers that were not called, nor anything in them.
+    """
+    counts: dict[str, Counter]
+    uncounted: dict[str, Counter]
+    uncalled: tuple[str, ...]
+
+
+class _Traced(nn.Module):
+    """Call a model with whatever it takes and return the tensors it returns: a trace can hold nothing else."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._mode = tensor_mode(model)
+
+    def forward(self, inputs):
+        if isinstance(inputs, Mapping):
+            return tuple(_tensors(self.model(**inputs, **self._mode)))
+        inputs = inputs if isinstance(inputs, tuple) else (inputs, )
+        return tuple(_tensors(self.model(*inputs, **self._mode)))
+
+
+def _tensors(output: Any) -> Iterable[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for item in output.values():
+            yield from _tensors(item)
+    elif isinstance(output, (list, tuple)):
+        for item in output:
+            yield from _tensors(item)
+    elif is_dataclass(output):
+        for entry in fields(output):
+            yield from _tensors(getattr(output, entry.name))
+
+
+def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable]) -> Operations:
+    """Run a model once under mmengine's complexity analysis; nothing of the model changes.
+
+    Args:
+        model: Any module.
+        inputs: A tensor, a tuple of positional arguments or a dict of keyword arguments.
+        record: Forward hooks by module.
+
+    Raises:
+        ModuleNotFoundError: If mmengine is missing.
+    """
+    analyzer = _analyzer(_Traced(model), (inputs, ))
+    with undisturbed(model), _without_fused_attention():
+        for module, hook in record.items():
+            module.register_forward_hook(hook)
+        statistics = analyzer._analyze()
+    return Operations(_own(statistics.counts), _own(statistics.unsupported_ops),
+                      _untouched(model, {_inner(name) for name in statistics.uncalled_mods}))
+
+
+def _analyzer(model: nn.Module, inputs: tuple):
+    try:
+        from mmengine.analysis import FlopAnalyzer
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError('count_cost needs mmengine, whose complexity analysis it is built on. Run '
+                                  "`pip install 'mmwcc[openmmlab]'`.") from error
+
+    class Analyzer(FlopAnalyzer):
+
+        def _should_ignore_node(self, node) -> bool:
+            # Shapes are computed in the graph too; only operators on tensors are worth a line.
+            return super()._should_ignore_node(node) or all(map(_is_scalar, node.outputs()))
+
+    analyzer = Analyzer(model, inputs).set_op_handle('aten::scaled_dot_product_attention', _attention)
+    return analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
+
+
+def _is_scalar(value) -> bool:
+    if isinstance(value.type(), torch._C.TensorType):
+        return value.isCompleteTensor() and not _shape(value)
+    return isinstance(value.type(), (torch._C.IntType, torch._C.FloatType, torch._C.BoolType))
+
+
+@contextmanager
+def _without_fused_attention():
+    """Let nn.MultiheadAttention run operators that are known, not the one that fuses them in evaluation."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _inner(name: str) -> str:
+    """Return the name of a module within the model that :class:`_Traced` holds."""
+    return name.removeprefix('model').removeprefix('.')
+
+
+def _own(counts: Mapping[str, Counter]) -> dict[str, Counter]:
+    """Take from each module what its children did."""
+    own = {name: Counter(count) for name, count in counts.items()}
+    for name, count in counts.items():
+        if name:
+            own[name.rpartition('.')[0]].subtract(count)
+    return {_inner(name): +count for name, count in own.items() if name}
+
+
+def _untouched(model: nn.Module, uncalled: set[str]) -> tuple[str, ...]:
+    """Return the outermost containers with parameters that were not called, nor anything in them."""
+    names = {name: module for name, module in model.named_modules() if name in uncalled and name}
+    found: list[str] = []
+    for name, module in names.items():
+        inside = [child for child, _ in module.named_modules(prefix=name) if child != name]
+        if (inside and set(inside) <= uncalled and any(True for _ in module.parameters())
+                and not any(name.startswith(f'{outer}.') for outer in found)):
+            found.append(name)
+    return tuple(found)

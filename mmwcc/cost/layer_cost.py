@@ -1,0 +1,163 @@
+"""The cost of one layer as data: what it is made of, and at other bits or keep ratios."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mmwcc.functional import check_keep_ratio, kept_positions
+from mmwcc.kernels import padded_size
+
+from .formulas import transform_operations, whole
+
+__all__ = ['KINDS', 'Geometry', 'LayerCost', 'Map']
+
+KINDS = ('dense', 'quantized', 'wcc', 'transform')
+"""Products at full precision, of quantized operands and of wavelet coefficients, and the additions of transforms."""
+
+
+class Map(NamedTuple):
+    """One call of a layer.
+
+    Attributes:
+        macs: Multiply-accumulate operations of all images, without wavelet compression.
+        inputs: Number of values that the product reads.
+        batch: Number of images.
+        size: Height and width of the map that comes out.
+    """
+    macs: float
+    inputs: int
+    batch: int = 1
+    size: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the cost of a layer depends on besides its bits and its keep ratio.
+
+    Attributes:
+        maps: The calls of the layer.
+        convention: 'exact' or 'paper'.
+        weights: Number of weights.
+        biases: Number of biases.
+        pointwise: Input and output channels of a layer that can be wavelet compressed, else None.
+        levels: Depth of its wavelet transform, present or to be.
+        wavelet: Its wavelet.
+        additions: Operations of a transform without a product.
+    """
+    maps: tuple[Map, ...]
+    convention: str = 'exact'
+    weights: int = 0
+    biases: int = 0
+    pointwise: tuple[int, int] | None = None
+    levels: int = 3
+    wavelet: str = 'haar'
+    additions: float = 0
+
+    def positions(self, image: Map, keep_ratio: float) -> tuple[float, float]:
+        """Return how many wavelet positions of a map are kept, and of how many, for all images."""
+        if self.convention == 'paper':
+            everything = image.macs / math.prod(self.pointwise)
+            return keep_ratio * everything, everything
+        everything = math.prod(padded_size(size, self.levels) for size in image.size)
+        return image.batch * kept_positions(everything, keep_ratio), image.batch * everything
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs in one run of the model, all its calls together; :meth:`of` computes it.
+
+    Attributes:
+        name: Qualified name in the model.
+        kind: One of :data:`KINDS`.
+        macs: Multiply-accumulate operations of the product.
+        bops: Bit operations of the product.
+        transform_bops: Bit operations of wavelet analysis and synthesis.
+        params: Weights and biases.
+        weight_bytes: Bytes of the weights at their bits, and of the biases at 32.
+        act_bytes: Bytes of what the product reads at its bits; for kind 'wcc' the kept coefficients and one bit for
+            each position.
+        weight_bits: Bits of the weights, 32 for full precision.
+        act_bits: Bits of what the product reads, 32 for full precision.
+        keep_ratio: Fraction of wavelet positions kept, None where nothing is transformed.
+        calls: How often the layer was called.
+        geometry: What :meth:`at` needs.
+    """
+    name: str
+    kind: str
+    macs: float
+    bops: float
+    transform_bops: float
+    params: int
+    weight_bytes: int
+    act_bytes: int
+    weight_bits: int
+    act_bits: int
+    keep_ratio: float | None
+    calls: int
+    geometry: Geometry = field(repr=False)
+
+    @property
+    def total_bops(self) -> float:
+        """Bit operations of product and transforms."""
+        return self.bops + self.transform_bops
+
+    @classmethod
+    def of(cls, name: str, geometry: Geometry, weight_bits: int = 32, act_bits: int = 32,
+           keep_ratio: float | None = None) -> LayerCost:
+        """Compute the cost of a layer.
+
+        Raises:
+            TypeError: If keep_ratio is no number.
+            ValueError: If bits are not 2 ... 16 or 32, keep_ratio is not in (0, 1], or the layer can have none.
+
+        Reference:
+            Finder et al., NeurIPS 2022, equations (13) to (15).
+        """
+        for role, bits in (('weight_bits', weight_bits), ('act_bits', act_bits)):
+            if bits not in (*range(2, 17), 32):
+                raise ValueError(f'LayerCost: {role} of {name} must be in 2 ... 16, or 32 for no quantization, got '
+                                 f'{bits!r}. Use 8 for a start.')
+        macs, transform = sum(image.macs for image in geometry.maps), geometry.additions
+        act_bits_read = act_bits * sum(image.inputs for image in geometry.maps)
+        kind = 'dense' if weight_bits == act_bits == 32 else 'quantized'
+        if keep_ratio is not None:
+            check_keep_ratio('LayerCost', keep_ratio)
+            if geometry.pointwise is None:
+                raise ValueError(f'LayerCost: keep_ratio of {name} must be None, got {keep_ratio}. Only 1x1 '
+                                 'convolutions without padding and groups can be wavelet compressed; change bits.')
+            kept, everything = (sum(part) for part in zip(*(geometry.positions(image, keep_ratio)
+                                                            for image in geometry.maps), strict=True))
+            kind, macs = 'wcc', kept * math.prod(geometry.pointwise)
+            transform = transform_operations(sum(geometry.pointwise), everything, levels=geometry.levels,
+                                             wavelet=geometry.wavelet, weight_bits=weight_bits)
+            act_bits_read = act_bits * geometry.pointwise[0] * kept + everything
+        elif geometry.additions:
+            kind, act_bits_read = 'transform', 0
+        return cls(name, kind, whole(macs), whole(macs * weight_bits * act_bits), whole(transform * act_bits),
+                   geometry.weights + geometry.biases,
+                   math.ceil(geometry.weights * weight_bits / 8) + 4 * geometry.biases, math.ceil(act_bits_read / 8),
+                   weight_bits, act_bits, keep_ratio, len(geometry.maps), geometry)
+
+    def at(self, weight_bits: int | None = None, act_bits: int | None = None,
+           keep_ratio: float | None = None) -> LayerCost:
+        """Return the cost of this layer at other bits or another keep ratio.
+
+        Args:
+            weight_bits: Bits of the weights. Defaults to None, as they are.
+            act_bits: Bits of what the product reads. Defaults to None, as they are.
+            keep_ratio: Fraction of wavelet positions kept; a 1x1 convolution that is not wavelet compressed becomes so,
+                by Haar at three levels. Defaults to None, as it is.
+
+        Raises:
+            TypeError: If keep_ratio is no number.
+            ValueError: If a value is outside its range, or keep_ratio is given for a layer that can have none.
+        """
+        return self.of(self.name, self.geometry, self.weight_bits if weight_bits is None else weight_bits,
+                       self.act_bits if act_bits is None else act_bits,
+                       self.keep_ratio if keep_ratio is None else keep_ratio)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, without the geometry."""
+        keys = [key for key in self.__dataclass_fields__ if key != 'geometry']
+        return {key: getattr(self, key) for key in keys} | dict(total_bops=self.total_bops)

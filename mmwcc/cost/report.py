@@ -1,0 +1,150 @@
+"""The cost of a model as data: its layers, at other bits or keep ratios, summed, and as a table."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmwcc.model_tree import aligned
+
+from .layer_cost import KINDS, LayerCost
+
+__all__ = ['CostReport', 'CostSum']
+
+
+@dataclass(frozen=True)
+class CostSum:
+    """The amounts of several layers together; attributes as in :class:`LayerCost`."""
+    layers: int = 0
+    macs: float = 0
+    bops: float = 0
+    transform_bops: float = 0
+    params: int = 0
+    weight_bytes: int = 0
+    act_bytes: int = 0
+
+    @classmethod
+    def of(cls, costs: Iterable[LayerCost]) -> CostSum:
+        """Add up."""
+        costs = list(costs)
+        return cls(len(costs), *(sum(getattr(cost, amount) for cost in costs) for amount in _AMOUNTS))
+
+    @property
+    def total_bops(self) -> float:
+        """Bit operations of products and transforms."""
+        return self.bops + self.transform_bops
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {key: getattr(self, key) for key in ('layers', *_AMOUNTS, 'total_bops')}
+
+
+_AMOUNTS = ('macs', 'bops', 'transform_bops', 'params', 'weight_bytes', 'act_bytes')
+_FULL_PRECISION_BYTES = 4
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """What a model costs in one run on one input; prints as a table.
+
+    Attributes:
+        layers: The layers that were called, in the order of the model.
+        convention: 'exact' or 'paper'.
+        input_shape: Shape of the input, with its batch; None if there were several.
+        elementwise: Operations of normalization, interpolation and pooling by operator, as mmengine counts them; they
+            are part of no other figure.
+        uncounted: Operators without a rule, and how often each was called.
+        uncalled: Parts of the model that the input does not reach, whose parameters are not counted.
+        other_params: Parameters outside of ``layers``: normalization, clips of quantizers.
+    """
+    layers: list[LayerCost]
+    convention: str
+    input_shape: tuple[int, ...] | None
+    elementwise: Mapping[str, float] = field(default_factory=dict)
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    uncalled: tuple[str, ...] = ()
+    other_params: int = 0
+
+    @property
+    def total(self) -> CostSum:
+        """All layers together, with the parameters outside of them."""
+        return self._with_others(CostSum.of(self.layers))
+
+    def by_kind(self) -> dict[str, CostSum]:
+        """Return the sum of each of :data:`KINDS`; together they are :attr:`total`.
+
+        Wavelet transforms are 'transform', wherever they stand; 'wcc' is left with the products. Parameters outside of
+        the layers are 'dense'.
+        """
+        sums = {kind: CostSum.of(layer for layer in self.layers if layer.kind == kind) for kind in KINDS}
+        moved = sums['wcc'].transform_bops
+        sums['wcc'] = replace(sums['wcc'], transform_bops=0)
+        sums['transform'] = replace(sums['transform'], transform_bops=sums['transform'].transform_bops + moved)
+        sums['dense'] = self._with_others(sums['dense'])
+        return sums
+
+    def _with_others(self, costs: CostSum) -> CostSum:
+        return replace(costs, params=costs.params + self.other_params,
+                       weight_bytes=costs.weight_bytes + _FULL_PRECISION_BYTES * self.other_params)
+
+    def at(self, states: Mapping[str, Mapping[str, Any]]) -> CostReport:
+        """Return the cost with some layers at other bits or keep ratios, without running the model again.
+
+        Args:
+            states: Arguments of :meth:`LayerCost.at` by layer name.
+
+        Raises:
+            ValueError: If there is no layer of a name, or a layer refuses its values.
+        """
+        unknown = sorted(set(states) - {layer.name for layer in self.layers})
+        if unknown:
+            raise ValueError(f'CostReport: states must name layers that were counted, got {unknown[0]!r}. The names '
+                             'are those of `layers`.')
+        return replace(self, layers=[layer.at(**states.get(layer.name, {})) for layer in self.layers])
+
+    def summary(self) -> str:
+        """Say the totals in one line."""
+        total = self.total
+        return (f'{total.macs / 1e9:,.3f} G MACs, {total.total_bops / 1e9:,.3f} G BOPs '
+                f'({total.transform_bops / 1e9:,.3f} of transforms), {total.params / 1e6:,.3f} M parameters in '
+                f'{total.weight_bytes / 1e6:,.3f} MB, activations {total.act_bytes / 1e6:,.3f} MB')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return dict(convention=self.convention, input_shape=None if self.input_shape is None else
+                    list(self.input_shape), total=self.total.to_dict(),
+                    by_kind={kind: costs.to_dict() for kind, costs in self.by_kind().items()},
+                    layers=[layer.to_dict() for layer in self.layers], elementwise=dict(self.elementwise),
+                    uncounted=dict(self.uncounted), uncalled=list(self.uncalled), other_params=self.other_params)
+
+    def __str__(self) -> str:
+        cells = [('layer', 'kind', 'calls', 'w bits', 'a bits', 'keep', 'M MACs', 'M BOPs', 'transform', 'params',
+                  'w kB', 'a kB')]
+        for layer in self.layers:
+            bits = ('-' if bits == 32 else str(bits) for bits in (layer.weight_bits, layer.act_bits))
+            keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
+            cells.append((layer.name, layer.kind, str(layer.calls), *bits, keep, *_amounts(layer)))
+        for kind, costs in (*self.by_kind().items(), ('total', self.total)):
+            if costs.layers or costs.total_bops or costs.params:
+                cells.append((kind, '', *[''] * 4, *_amounts(costs)))
+        lines = aligned(cells, numeric=range(2, 12))
+        lines.insert(2 + len(self.layers), lines[1])
+        return '\n'.join([*lines, self.summary(), *self._footnotes()])
+
+    def _footnotes(self) -> list[str]:
+        shape = 'several inputs' if self.input_shape is None else f"input {'x'.join(map(str, self.input_shape))}"
+        notes = [f'{shape}; convention {self.convention!r}; full precision counts as 32 bits']
+        for what, numbers in (('elementwise, not in the figures above', self.elementwise),
+                              ('not counted', {name: f'{calls}x' for name, calls in self.uncounted.items()})):
+            if numbers:
+                notes.append(f'{what}: ' + ', '.join(
+                    f'{name} {value if isinstance(value, str) else f"{value / 1e6:,.3f} M"}'
+                    for name, value in numbers.items()))
+        if self.uncalled:
+            notes.append(f"not reached by this input, parameters not counted: {', '.join(self.uncalled)}")
+        return notes
+
+
+def _amounts(costs: LayerCost | CostSum) -> list[str]:
+    millions = [f'{value / 1e6:,.3f}' for value in (costs.macs, costs.bops, costs.transform_bops)]
+    return [*millions, f'{costs.params:,}', *(f'{value / 1e3:,.1f}' for value in (costs.weight_bytes, costs.act_bytes))]

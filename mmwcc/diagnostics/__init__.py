@@ -1,0 +1,21 @@
+"""What can be said of a network: its layers and feature maps under compression, its latency, its channels."""
+from .compression_error import WAVELET, CompressionErrors, measure_errors, plot_errors, write_errors
+from .connectivity import adjacency, path_counts
+from .feature_maps import (
+    MapError,
+    compress_map,
+    eligible_layers,
+    equal_cost_bits,
+    map_error,
+    observe_inputs,
+    quantize_map,
+)
+from .latency import dense_twin, device_name, measure_latency, peak_memory
+from .layer_stats import MEASURED_LAYERS, LayerStats
+
+__all__ = [
+    'MEASURED_LAYERS', 'WAVELET', 'CompressionErrors', 'LayerStats', 'MapError', 'adjacency',
+    'compress_map', 'dense_twin', 'device_name', 'eligible_layers', 'equal_cost_bits', 'map_error',
+    'measure_errors', 'measure_latency', 'observe_inputs', 'path_counts', 'peak_memory',
+    'plot_errors', 'quantize_map', 'write_errors',
+]

@@ -1,0 +1,213 @@
+"""What compression costs a feature map in accuracy: joint wavelet shrinkage against quantization at equal cost."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmwcc.functional import QuantizationSpec, kept_positions, pack, quantize, unpack
+from mmwcc.kernels import padded_size, unfold
+from mmwcc.layers import is_eligible
+from mmwcc.quantizers import choose_clip, measure
+
+__all__ = ['CompressedMap', 'MapError', 'compress_map', 'eligible_layers', 'equal_cost_bits', 'map_error', 'mosaic',
+           'observe_inputs', 'quantize_map']
+
+
+class CompressedMap(NamedTuple):
+    """A map that went through shrinkage and back.
+
+    Attributes:
+        values: The map, shape (B, C, H, W), float32.
+        kept: Which wavelet positions were kept, laid out as :func:`mosaic` does, shape (B, Hp, Wp), bool.
+    """
+    values: Tensor
+    kept: Tensor
+
+
+@dataclass(frozen=True)
+class MapError:
+    """How far maps are from what they were; errors of several maps add up.
+
+    Attributes:
+        squared: Sum of squared differences.
+        energy: Sum of squares of the original.
+        size: Number of values.
+    """
+    squared: float = 0.0
+    energy: float = 0.0
+    size: int = 0
+
+    @property
+    def mse(self) -> float:
+        """Mean squared error; nan without values."""
+        return self.squared / self.size if self.size else float('nan')
+
+    @property
+    def relative(self) -> float:
+        """Squared error as a fraction of the energy; nan where there is none."""
+        return self.squared / self.energy if self.energy else float('nan')
+
+    def __add__(self, other: MapError) -> MapError:
+        return MapError(self.squared + other.squared, self.energy + other.energy, self.size + other.size)
+
+
+def map_error(original: Tensor, changed: Tensor) -> MapError:
+    """Compare two maps of one shape, summing in float64.
+
+    Example:
+        >>> map_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0])).relative
+        0.04
+    """
+    original, changed = original.double(), changed.double()
+    return MapError((original - changed).square().sum().item(), original.square().sum().item(), original.numel())
+
+
+def equal_cost_bits(keep_ratio: float, bits: int = 8) -> int:
+    """Return the bits of plain quantization that cost as much as a fraction of coefficients of ``bits`` bits.
+
+    ``bits * keep_ratio``, rounded up to a whole number, so that in doubt quantization gets more.
+
+    Example:
+        >>> equal_cost_bits(0.25), equal_cost_bits(0.3)
+        (2, 3)
+
+    Reference:
+        Finder et al., NeurIPS 2022, figure 1 ("effective bits").
+    """
+    return kept_positions(bits, keep_ratio)
+
+
+def _rounded(x: Tensor, bits: int, signed: bool) -> Tensor:
+    """Round ``x`` to the uniform grid of least squared error."""
+    magnitudes = measure(x)
+    levels = 2**(bits - 1) - 1 if signed else 2**bits - 1
+    clip = x.new_tensor(choose_clip(magnitudes, 'mse', levels, percentile=100.0))
+    return quantize(x, clip, torch.tensor(signed, device=x.device), QuantizationSpec(bits))
+
+
+def quantize_map(x: Tensor, bits: int) -> Tensor:
+    """Quantize a map uniformly, with the clip of least squared error for this map.
+
+    The grid is that of the quantizers: signed where any value is negative. With 1 bit, for which a signed symmetric
+    grid has no level but zero, it is {0, a} without negative values and {-a, a} with them.
+
+    Args:
+        x: Values, any shape.
+        bits: Width in 1 ... 16, or 32 for no quantization.
+
+    Returns:
+        Rounded values, float32.
+
+    Raises:
+        ValueError: If bits is anything else.
+
+    Example:
+        >>> quantize_map(torch.tensor([-1.0, 3.0]), bits=1).tolist()
+        [-2.0, 2.0]
+    """
+    if bits not in (*range(1, 17), 32):
+        raise ValueError(f'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
+                         'start.')
+    x = x.detach().float()
+    if bits == 32:
+        return x
+    signed = bool((x < 0).any())
+    if bits > 1:
+        return _rounded(x, bits, signed)
+    if signed:
+        return torch.where(x < 0, -1.0, 1.0) * x.abs().mean()
+    clip = choose_clip(measure(x), 'mse', 1, percentile=100.0)
+    return torch.where(x > clip / 2, clip, 0.0)
+
+
+def compress_map(x: Tensor, keep_ratio: float, bits: int = 8, *, levels: int = 3, wavelet: str = 'haar',
+                 selection: str = 'energy') -> CompressedMap:
+    """Transform a map, keep and quantize the jointly largest coefficients, and transform back.
+
+    This is what a :class:`mmwcc.layers.WaveletCompressedConv2d` with the kernel of an identity computes, its clip
+    being that of least squared error for this map.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1].
+        bits: Width of the kept coefficients in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        levels: Depth of the transform. Defaults to 3.
+        wavelet: 'haar', or a wavelet of PyWavelets. Defaults to 'haar'.
+        selection: 'energy' or 'coarse'. Defaults to 'energy'.
+
+    Returns:
+        The map and the positions that were kept.
+
+    Raises:
+        ValueError: If bits is anything else.
+
+    Example:
+        >>> compress_map(torch.ones(1, 2, 8, 8), keep_ratio=1 / 64).kept.sum().item()
+        1
+
+    Reference:
+        Finder et al., NeurIPS 2022, equation (9).
+    """
+    if bits not in (*range(2, 17), 32):
+        raise ValueError(f'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 as '
+                         'the paper does.')
+    x = x.detach().float()
+    rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
+    if bits != 32:
+        rows = _rounded(rows, bits, signed=True)
+    kept = mosaic((slot >= 0).unsqueeze(2), x.shape[2:], levels).squeeze(1)
+    return CompressedMap(unpack(rows, slot, size=x.shape[2:], levels=levels, wavelet=wavelet), kept)
+
+
+def mosaic(coefficients: Tensor, size: tuple[int, int], levels: int = 3) -> Tensor:
+    """Lay coefficients out as ``pywt.coeffs_to_array`` does: cA in the corner, cH below, cV beside, cD across.
+
+    Args:
+        coefficients: One row a position, in the order of :mod:`mmwcc.kernels.layout`, shape (B, N, C).
+        size: Height and width of the map.
+        levels: Depth of the transform. Defaults to 3.
+
+    Returns:
+        Shape (B, C, Hp, Wp), the size of the map rounded up to multiples of ``2**levels``.
+    """
+    height, width = (padded_size(side, levels) for side in size)
+    corner, details = unfold(coefficients, height, width, levels)
+    for detail in details:
+        horizontal, vertical, diagonal = detail.unbind(3)
+        corner = torch.cat([torch.cat([corner, vertical], 2), torch.cat([horizontal, diagonal], 2)], 1)
+    return corner.permute(0, 3, 1, 2)
+
+
+def eligible_layers(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """Return the convolutions that are wavelet compressed or could be, by qualified name."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d) and is_eligible(module.kernel_size, module.padding, module.groups)}
+
+
+@contextmanager
+def observe_inputs(layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hand every map that goes into one of ``layers`` to ``observer(name, x)``, as it is multiplied.
+
+    Of a layer with a stride, that is every stride-th pixel. ``x`` is detached.
+
+    Args:
+        layers: Point-wise convolutions by name.
+        observer: What is called, in each forward pass, once a layer and use.
+    """
+    handles = [layer.register_forward_pre_hook(partial(_observe, name, observer)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _observe(name: str, observer: Callable[[str, Tensor], None], layer: nn.Conv2d, inputs: tuple) -> None:
+    height, width = layer.stride
+    observer(name, inputs[0].detach()[..., ::height, ::width])

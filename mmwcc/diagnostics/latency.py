@@ -1,0 +1,169 @@
+"""What a model costs on this machine: latency and memory, measured, beside its dense twin."""
+from __future__ import annotations
+
+import copy
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, check_parameters
+from mmwcc.model_tree import replace_layers
+
+__all__ = ['Latency', 'dense_twin', 'device_name', 'measure_latency', 'peak_memory']
+
+_COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one call.
+
+    Attributes:
+        median: Median in milliseconds.
+        p95: 95th percentile in milliseconds.
+    """
+    median: float
+    p95: float
+
+
+def dense_twin(model: nn.Module) -> nn.Module:
+    """Return a copy of a model with ``nn.Conv2d`` in the place of compressed layers, with the same parameters.
+
+    It starts from the layers, not from a config, so that it does not matter how they came to be compressed.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        The twin. Parameters are those of ``model``, not copies; buffers are copies.
+
+    Raises:
+        ValueError: If the weight or bias of a compressed layer is computed.
+    """
+    for layer in model.modules():
+        if isinstance(layer, _COMPRESSED):
+            check_parameters('dense_twin', layer)
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    twin = copy.deepcopy(model, shared)
+    made = {layer: _dense(layer) for layer in twin.modules() if isinstance(layer, _COMPRESSED)}
+    replace_layers(twin, made)
+    return made.get(twin, twin)
+
+
+def _dense(layer: QuantConv2d | WaveletCompressedConv2d) -> nn.Conv2d:
+    with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
+        conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+                         layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
+    conv.weight, conv.bias = layer.weight, layer.bias
+    return conv.train(layer.training)
+
+
+def measure_latency(calls: Mapping[str, Callable[[], Any]], device: torch.device, *, repeats: int = 20,
+                    warmup: int = 3) -> dict[str, Latency]:
+    """Time calls in turns, so that a change of the machine's speed meets all of them alike.
+
+    Each timed call follows an untimed one of the same contender: what the caches hold must not be what another
+    contender left there. On CUDA devices the time is that between two events on the current stream.
+
+    Args:
+        calls: What to time, by name.
+        device: Where it runs.
+        repeats: Timed calls of each. Defaults to 20.
+        warmup: Untimed calls of each before. Defaults to 3.
+    """
+    for call in calls.values():
+        for _ in range(warmup):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    timer = _cuda_time if device.type == 'cuda' else _cpu_time
+    for _ in range(repeats):
+        for name, call in calls.items():
+            call()
+            times[name].append(timer(call, device))
+    return {name: Latency(statistics.median(values), _p95(values)) for name, values in times.items()}
+
+
+def _cpu_time(call: Callable[[], Any], device: torch.device) -> float:
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _cuda_time(call: Callable[[], Any], device: torch.device) -> float:
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    stream = torch.cuda.current_stream(device)
+    torch.cuda.synchronize(device)
+    begin.record(stream)
+    call()
+    end.record(stream)
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end)
+
+
+def _p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20, method='inclusive')[-1] if len(values) > 1 else values[0]
+
+
+def peak_memory(call: Callable[[], Any]) -> int:
+    """Return how many bytes of tensors were alive at once during a call, beyond those from before it.
+
+    The operators that torch dispatches are followed one by one, which is exact, is the same on every device and leaves
+    alone the statistics of CUDA's allocator, which cannot be put back once they are reset. What an operator takes and
+    frees within itself (workspaces of cuDNN and oneDNN, tiles of the kernels here) does not count.
+
+    Example:
+        >>> x = torch.zeros(1000)
+        >>> peak_memory(lambda: (x + 1).abs_() + x)  # two tensors of 4000 bytes
+        8000
+    """
+    with _LiveBytes() as live:
+        call()
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Sum the storages that operators return, for as long as they are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        # A weak reference keeps the address of its storage from being used again.
+        self._before: dict[int, StorageWeakRef] = {}
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        for storage in _storages((args, kwargs)):
+            if storage._cdata not in self._live:
+                self._before.setdefault(storage._cdata, StorageWeakRef(storage))
+        result = func(*args, **kwargs)
+        for storage in _storages(result):
+            if storage._cdata not in self._before:
+                self._live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        return result
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU or of this machine's processor."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
+                platform.processor())

@@ -1,0 +1,112 @@
+"""What compression takes away from the data at hand: energy outside the selection, clipped values, rounding noise."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mmwcc.functional import pack, quantize
+from mmwcc.kernels.fake_quant import grid
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.quantizers import UniformQuantizer
+
+__all__ = ['MEASURED_LAYERS', 'LayerStats']
+
+MEASURED_LAYERS = (QuantConv2d, WaveletCompressedConv2d)
+"""Layers that :class:`LayerStats` can measure."""
+
+
+class LayerStats:
+    """Statistics of one compressed layer, over all inputs it is shown.
+
+    ====================  ==========================================================================================
+    ``energy_kept``       Share of the sum of squares of all wavelet coefficients of the input, over all channels and
+                          images, that the kept positions hold. Only where a layer selects.
+    ``act_clip_alpha``    Clip of the activations.
+    ``act_clipped``       Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
+                          lies outside the grid: beyond the clip, or below zero on an unsigned grid.
+    ``act_sqnr``          Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
+                          q(v))**2)``, in dB.
+    ``weight_clip_alpha``  The same three for the weights, normalized where the quantizer normalizes them.
+    ``weight_clipped``
+    ``weight_sqnr``
+    ====================  ==========================================================================================
+
+    Measuring changes nothing: quantizers that are off (32 bits) or have not learned their clip are left out instead
+    of being calibrated, and nothing is recorded by autograd. Sums are kept in float64 on the device of the layer.
+
+    Example:
+        >>> layer, stats = WaveletCompressedConv2d(8, 8, keep_ratio=0.25), LayerStats()
+        >>> stats.update(layer, torch.ones(1, 8, 16, 16))
+        >>> stats.compute()  # all energy of a constant is in a few coefficients
+        {'energy_kept': 1.0}
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}  # part and whole of each ratio, shape (2,)
+
+    @torch.no_grad()
+    def update(self, layer: nn.Module, x: Tensor) -> None:
+        """Add what the layer does to ``x``.
+
+        Args:
+            layer: One of :data:`MEASURED_LAYERS`, the same one in every call.
+            x: Its input, shape (B, C, H, W) or (C, H, W).
+
+        Raises:
+            TypeError: If the layer is not a compressed one.
+        """
+        if not isinstance(layer, MEASURED_LAYERS):
+            raise TypeError('LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
+                            f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of a model.')
+        with torch.autocast(x.device.type, enabled=False):
+            values = x.detach()
+            if isinstance(layer, WaveletCompressedConv2d):
+                values = self._add_selection(layer, values if x.dim() == 4 else values.unsqueeze(0))
+            self._add_quantizer('act', layer.act_quant, values)
+            self._add_quantizer('weight', layer.weight_quant, layer.weight)
+
+    def compute(self) -> dict[str, float]:
+        """Return the statistics by name, without those that have no finite value (a map of zeros has no SQNR)."""
+        if not self._sums:
+            return {}
+        values = {}
+        for name, (part, whole) in zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True):
+            if name.endswith('sqnr'):
+                value = 10 * math.log10(whole / part) if part and whole else math.nan
+            else:
+                value = part / whole if whole else math.nan
+            if math.isfinite(value):
+                values[name] = value
+        return values
+
+    def _add(self, name: str, part: Tensor, whole: Tensor) -> None:
+        ratio = torch.stack([part.double(), whole.double()])
+        self._sums[name] = self._sums[name] + ratio if name in self._sums else ratio
+
+    def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
+        """Add the energy of the kept coefficients and of all, and return the kept ones."""
+        x = x[:, :, ::layer.stride[0], ::layer.stride[1]]
+        transform = dict(levels=layer.levels, wavelet=layer.wavelet)
+        everything, _ = pack(x, keep_ratio=1.0, **transform)
+        kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
+        self._add('energy_kept', _energy(kept), _energy(everything))
+        return kept
+
+    def _add_quantizer(self, role: str, quantizer: UniformQuantizer | None, values: Tensor) -> None:
+        if quantizer is None or quantizer.bits == 32 or not quantizer.is_settled:
+            return
+        values = quantizer.prepare(values.detach()).float()
+        spec = quantizer.spec(values)._replace(normalize='')  # what prepare has done already
+        clip = quantizer.clip_alpha.detach().float().reshape(())
+        _, low, high = grid(values.dtype, clip, quantizer.signed, spec.bits, spec.symmetric)
+        outside = (values > clip) | (values < low / high * clip)
+        noise = quantize(values, clip, quantizer.signed, spec) - values
+        self._add(f'{role}_clip_alpha', clip, torch.ones_like(clip))
+        self._add(f'{role}_clipped', outside.sum(), outside.new_tensor(outside.numel(), dtype=torch.float64))
+        self._add(f'{role}_sqnr', _energy(noise), _energy(values))
+
+
+def _energy(values: Tensor) -> Tensor:
+    return values.double().square().sum()

@@ -1,0 +1,185 @@
+"""The inverted residual block for inference: two compressed 1x1 convolutions around a depthwise one, fused."""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmwcc import kernels
+from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
+from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
+
+__all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
+
+_BOUNDS = {nn.Identity: (None, None), nn.ReLU: (0.0, None), LeanReLU: (0.0, None), nn.ReLU6: (0.0, 6.0),
+           LeanReLU6: (0.0, 6.0)}
+
+
+def clamp_bounds(activation: nn.Module | None) -> tuple[float | None, float | None] | None:
+    """Return the bounds ``activation`` clamps to, each None where there is none; None if it is no clamp.
+
+    Example:
+        >>> clamp_bounds(nn.ReLU6()), clamp_bounds(nn.SiLU())
+        ((0.0, 6.0), None)
+    """
+    if type(activation) is nn.Hardtanh:
+        return float(activation.min_val), float(activation.max_val)
+    return (None, None) if activation is None else _BOUNDS.get(type(activation))
+
+
+class FoldedConv(nn.Module):
+    """A convolution with the batch normalization behind it folded in, and its activation.
+
+    The weight is fake-quantized first and scaled by the normalization then, so that the function is the one of the
+    unfolded layers up to rounding. A quantizer of the input stays.
+
+    Args:
+        conv: A convolution, dense or compressed. A compressed one is point-wise.
+        norm: The batch normalization behind it, with running statistics. Defaults to None.
+        activation: The activation behind that. Defaults to None.
+
+    Attributes:
+        bounds: What the activation clamps to, see :func:`clamp_bounds`; None if it is no clamp.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.compressed = isinstance(conv, WaveletCompressedConv2d)
+        if self.compressed:
+            self.keep_ratio, self.levels, self.selection = conv.keep_ratio, conv.levels, conv.selection
+        self.act_quant = getattr(conv, 'act_quant', None)
+        self.weight_bits = getattr(getattr(conv, 'weight_quant', None), 'bits', 32)  # of the weight before folding
+        self.activation, self.bounds = activation, clamp_bounds(activation)
+        weight, bias = self._fold(conv, norm)
+        self.register_buffer('weight', weight)
+        self.register_buffer('bias', bias)
+
+    @staticmethod
+    @torch.no_grad()
+    def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+        weight = conv.rounded_weight() if isinstance(conv, CompressedConvMixin) else conv.weight
+        if norm is None:
+            return weight.clone(), None if conv.bias is None else conv.bias.clone()
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        if norm.weight is not None:
+            scale = scale * norm.weight
+        bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
+        bias = bias * scale if norm.bias is None else bias * scale + norm.bias
+        return weight * scale.reshape(-1, 1, 1, 1), bias
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """Return the input as the convolution sees it."""
+        return x if self.act_quant is None else self.act_quant(x)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Convolve a map and apply the activation."""
+        y = F.conv2d(self.quantized(x), self.weight, self.bias, *self.geometry)
+        if self.bounds is None:
+            return self.activation(y)
+        return y if self.bounds == (None, None) else y.clamp(*self.bounds)
+
+    def wavelet(self, rows: Tensor, slot: Tensor, size, channels_last: bool, residual: Tensor | None = None) -> Tensor:
+        """Convolve kept coefficients, go back to pixels, add the residual and apply the activation."""
+        rows = multiply_rows(self.quantized(rows), self.weight)
+        bounds = self.bounds or (None, None)
+        y = kernels.haar_unpack(rows, slot, self.bias, *size, self.levels, channels_last, residual, *bounds)
+        return y if self.bounds else self.activation(y)
+
+    @one_call
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what convolution, normalization and activation return, for a map (B, C, H, W)."""
+        if not self.compressed:
+            return self.dense(x)
+        rows, slot = pack(x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection)
+        return self.wavelet(rows, slot, x.shape[2:], kernels.is_channels_last(x))
+
+    def extra_repr(self) -> str:
+        return (f'{self.weight.shape[1] * self.geometry[3]}, {self.weight.shape[0]}, '
+                f'kernel_size={tuple(self.weight.shape[2:])}, stride={self.geometry[0]}'
+                + (f', keep_ratio={self.keep_ratio:g}, levels={self.levels}' if self.compressed else ''))
+
+
+class FusedInvertedResidual(nn.Module):
+    """1x1, depthwise, 1x1 in few passes over memory, for inference.
+
+    Where the last convolution is compressed by energy, the depthwise one has stride 1 and a clamp behind it (ReLU,
+    ReLU6, Hardtanh or nothing), the widest map is read once and its filtered form never stored: it leaves the filter
+    as wavelet coefficients with their norms. Otherwise the depthwise convolution runs on its own. Normalization is
+    folded into the weights; bias, clamp and residual are applied where a map is written.
+
+    Args:
+        expand: The first 1x1 convolution, or None if the block begins with the depthwise one.
+        depthwise: The depthwise convolution.
+        project: The last 1x1 convolution.
+        residual: Whether to add the input to the output. Defaults to False.
+
+    Shape:
+        (B, C, H, W) to (B, O, H / stride, W / stride), any H and W, in the memory format of the input.
+
+    Raises:
+        ValueError: If depthwise is not depthwise or a 1x1 convolution is not one.
+
+    Note:
+        The weights are buffers: this block is not for training. :func:`mmwcc.inference.fuse_inverted_residuals`
+        builds it.
+
+    Example:
+        >>> expand, project = (WaveletCompressedConv2d(8, 16, keep_ratio=0.5), WaveletCompressedConv2d(16, 8,
+        ...                                                                                            keep_ratio=0.5))
+        >>> depthwise = FoldedConv(nn.Conv2d(16, 16, 3, padding=1, groups=16), activation=nn.ReLU6())
+        >>> block = FusedInvertedResidual(FoldedConv(expand, activation=nn.ReLU6()), depthwise, FoldedConv(project),
+        ...                               residual=True)
+        >>> block(torch.rand(1, 8, 20, 30)).shape
+        torch.Size([1, 8, 20, 30])
+
+    Reference:
+        Finder et al., NeurIPS 2022, section 4; Sandler et al., MobileNetV2, CVPR 2018.
+    """
+
+    def __init__(self, expand: FoldedConv | None, depthwise: FoldedConv, project: FoldedConv,
+                 residual: bool = False) -> None:
+        super().__init__()
+        for role, conv in (('expand', expand), ('project', project)):
+            if conv is not None and (conv.weight.shape[2:] != (1, 1) or conv.geometry[3] != 1):
+                raise ValueError(f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got {conv}. '
+                                 'Leave other blocks as they are.')
+        if depthwise.weight.shape[:2] != (depthwise.geometry[3], 1):
+            raise ValueError('FusedInvertedResidual: depthwise must have one kernel a channel, got '
+                             f'{depthwise}. Leave other blocks as they are.')
+        self.expand, self.depthwise, self.project, self.residual = expand, depthwise, project, residual
+
+    @property
+    def fuses_depthwise(self) -> bool:
+        """Whether depthwise convolution and wavelet transform are one operator."""
+        (height, width), (stride, padding, dilation, _) = self.depthwise.weight.shape[2:], self.depthwise.geometry
+        same = padding in ('same', (dilation[0] * (height // 2), ) * 2)
+        return (self.project.compressed and self.project.selection == 'energy' and self.depthwise.bounds is not None
+                and stride == (1, 1) and dilation[0] == dilation[1] and height == width and height % 2 == 1 and same)
+
+    def _kept(self, x: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        """Filter the expanded map; return kept rows, their slots and the size. No map outlives the step it is for."""
+        if self.expand is not None:
+            x = self.expand(x)
+        conv = self.project
+        if not self.fuses_depthwise:
+            x = self.depthwise(x)
+            return *pack(x, keep_ratio=conv.keep_ratio, levels=conv.levels, selection=conv.selection), x.shape[2:]
+        size, x = x.shape[2:], self.depthwise.quantized(x)
+        x, norms = kernels.depthwise_haar(x, self.depthwise.weight, self.depthwise.bias, conv.levels,
+                                          self.depthwise.geometry[2][0], *self.depthwise.bounds)
+        k = kept_positions(norms.shape[1], conv.keep_ratio)
+        slot = kernels.select(norms, k)
+        return kernels.gather_rows(x, slot, k), slot, size
+
+    @one_call
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output of the block for a map (B, C, H, W)."""
+        residual = x if self.residual else None
+        if self.project.compressed:
+            return self.project.wavelet(*self._kept(x), kernels.is_channels_last(x), residual)
+        y = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
+        return y if residual is None else y + residual
+
+    def extra_repr(self) -> str:
+        return f'residual={self.residual}'

@@ -1,0 +1,144 @@
+"""Trained quantized layers in integers: conversion of a model, and the model that a converted checkpoint fills."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from torch import nn
+
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.model_tree import (
+    CompressionReport,
+    LayerReport,
+    announce,
+    matches,
+    no_match,
+    obstacle,
+    replace_layers,
+    weight_count,
+)
+
+from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d, integer_obstacle
+
+__all__ = ['INTEGER_LAYERS', 'UNLEARNED', 'integer_skeleton', 'to_integer']
+
+INTEGER_LAYERS = (IntegerConv2d, IntegerWaveletCompressedConv2d)
+"""Layers that compute in integers."""
+
+UNLEARNED = 'never ran: its clips are not learned'
+"""Why a layer that has an integer form keeps its own."""
+
+_INTEGER_OF = {QuantConv2d: IntegerConv2d, WaveletCompressedConv2d: IntegerWaveletCompressedConv2d}
+_NAMED = 5
+
+
+def _candidates(model: nn.Module) -> dict[str, nn.Module]:
+    """Return convolutions and integer layers by qualified name; a shared one under each of its names."""
+    return {name: module for name, module in model.named_modules(remove_duplicate=False)
+            if isinstance(module, (nn.Conv2d, *INTEGER_LAYERS))}
+
+
+def _obstacle(layer: nn.Module) -> str:
+    """Say why a layer has no integer form, or return ''."""
+    return integer_obstacle(layer) or obstacle(layer)
+
+
+def _convert(model: nn.Module, layers: dict[str, nn.Module], build) -> dict[str, nn.Module]:
+    """Put ``build(layer)`` in the place of every one of these layers; return what was put, by name."""
+    made = {layer: build(layer) for layer in dict.fromkeys(layers.values())}
+    replace_layers(model, made)
+    return {name: made[layer] for name, layer in layers.items()}
+
+
+def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerReport:
+    kind = type(layer).__name__
+    bits = [getattr(getattr(layer, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')]
+    reason = '' if integer is not None else _obstacle(layer) or UNLEARNED
+    if isinstance(layer, INTEGER_LAYERS):
+        bits, reason = [layer.weight_bits, layer.act_bits], 'converted already'
+    return LayerReport(name, kind, kind if integer is None else type(integer).__name__, *bits,
+                       getattr(layer, 'keep_ratio', None), weight_count(layer), reason)
+
+
+def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
+    """Turn the trained quantized 1x1 convolutions of ``model`` into integer ones, in place, for inference.
+
+    Converted are :class:`~mmwcc.layers.WaveletCompressedConv2d` and 1x1 :class:`~mmwcc.layers.QuantConv2d` (any stride,
+    one group) whose weights and inputs are quantized to 8 bits or fewer. All other layers stay as they are; the report
+    says why. Either all layers are converted or, if one cannot be, none.
+
+    A layer that never ran, as in a head that only training uses, has no clips to convert. Where others have, it stays
+    as it is, which a warning says; ``integer=dict(keep_float=[names])`` in the compression dictionary then builds the
+    same model for a checkpoint to fill.
+
+    Args:
+        model: A trained model with compressed layers.
+        verbose: Whether to print the report. Defaults to True.
+
+    Returns:
+        The report: one line a convolution, ``before`` and ``after`` being names of classes.
+
+    Raises:
+        ValueError: If the model has no layer to convert, or a weight of one is NaN.
+        RuntimeError: If no layer to convert has learned its clips.
+
+    Note:
+        The integers are those that fake quantization rounds to, so the outputs of each layer differ from those of the
+        trained layer only in the rounding of float32 sums, by at most ``(C + 6) * 2**-24`` times the sum of the
+        magnitudes of the products (see docs/integer.md).
+
+    Example:
+        >>> layer = WaveletCompressedConv2d(8, 8, keep_ratio=0.5, act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+        ...                                 weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'))
+        >>> y = layer(torch.randn(1, 8, 8, 8))  # a training step, in which the quantizers learn their clips
+        >>> to_integer(nn.Sequential(layer).eval(), verbose=False).summary()
+        '1 convolutions: 1 IntegerWaveletCompressedConv2d'
+    """
+    layers = _candidates(model)
+    if '' in layers:
+        raise ValueError(f'to_integer: the model must contain the layers to convert, got a {type(model).__name__}. Use '
+                         'from_layer of its integer class, or put it into nn.Sequential.')
+    ready = {name: layer for name, layer in layers.items() if not _obstacle(layer)}
+    if not ready:
+        raise ValueError(f'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or fewer, '
+                         f'got {type(model).__name__} without one among its {len(layers)} convolutions. Compress it '
+                         'with a preset such as wcc_w8a8_k50 and train it first.')
+    unlearned = [name for name, layer in ready.items() if layer.unlearned()]
+    named = ', '.join(unlearned[:_NAMED]) + (f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else '')
+    if len(unlearned) == len(ready):
+        raise RuntimeError('to_integer: quantizers must have learned their clips, got layers that are not initialized: '
+                           f'{named}. Load a compressed checkpoint, or train or calibrate the model first.')
+    if unlearned:
+        warnings.warn(f'to_integer: {named} stay as they are, because they never ran, so that their clips are not '
+                      'learned. Calibrate the model if they should run.', stacklevel=2)
+    put = _convert(model, {name: layer for name, layer in ready.items() if name not in unlearned},
+                   lambda layer: _INTEGER_OF[type(layer)].from_layer(layer))
+    report = CompressionReport(_describe(name, layer, put.get(name)) for name, layer in layers.items())
+    if verbose:
+        announce(f'Converted {type(model).__name__} to integers:\n{report}')
+    return report
+
+
+def integer_skeleton(model: nn.Module, report: CompressionReport, keep_float: Iterable[str] = ()) -> CompressionReport:
+    """Put integer layers without weights where :func:`to_integer` would put its own, and name them in the report.
+
+    Args:
+        model: A compressed model, whose quantizers need not be initialized.
+        report: What compression made of it, one entry a convolution by name.
+        keep_float: Names, or regular expressions of whole names, of layers that :func:`to_integer` left. Defaults to
+            none.
+
+    Raises:
+        ValueError: If the model has no layer that has an integer form, or an entry of keep_float names none.
+    """
+    ready = {name: layer for name, layer in _candidates(model).items() if not _obstacle(layer)}
+    for entry in keep_float:
+        if not any(matches(entry, name) for name in ready):
+            raise ValueError(no_match('compress_model', 'keep_float entry', entry, list(ready)))
+    put = _convert(model, {name: layer for name, layer in ready.items()
+                           if not any(matches(entry, name) for entry in keep_float)},
+                   lambda layer: _INTEGER_OF[type(layer)].like(layer).to(layer.weight.device).train(layer.training))
+    if not put:
+        raise ValueError('compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
+                         'got none. Use the compression that the model was trained with.')
+    return report.updated({name: dict(after=type(layer).__name__) for name, layer in put.items()})

@@ -1,0 +1,113 @@
+"""Layers put in the place of others, with all that hung on those, and a way back from a failure."""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from mmwcc.layers import COMPUTED, computed_tensor
+
+__all__ = ['all_or_nothing', 'has_hooks', 'obstacle', 'replace_layers', 'swap_layers']
+
+# A dictionary for each kind of hook, their flags, and whether backward hooks are full ones.
+_HOOKS = tuple(name for name in vars(nn.Module()) if 'hook' in name)
+_TAKEN_OVER = ('weight', 'bias')
+_PARTS = ('weight_quant', 'act_quant')
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether a hook of any kind is registered on a module."""
+    return any(isinstance(hooks := vars(module).get(name), dict) and hooks for name in _HOOKS)
+
+
+def obstacle(conv: nn.Module) -> str:
+    """Say why no other layer can take the place of a convolution, or return ''."""
+    if {'forward', '_conv_forward'} & vars(conv).keys():
+        return 'its forward was replaced on the object'
+    computed = computed_tensor(conv)
+    if computed:
+        return f'its {computed} is computed ({COMPUTED})'
+    if is_lazy(conv._parameters.get('weight')):
+        return 'lazy: it has no weight before the first run'
+    parts = sorted(conv._modules.keys() - set(_PARTS))
+    return f'it holds a module, {parts[0]}' if parts else ''
+
+
+def _places(model: nn.Module) -> Iterator[tuple[dict | list, str | int, nn.Module]]:
+    """Yield every place of a model that holds a module: container, key and module.
+
+    Plain attributes, lists and dictionaries count as well, for a forward may go through them.
+    """
+    for parent in list(model.modules()):
+        for holder in (vars(parent), *vars(parent).values()):
+            if isinstance(holder, (dict, list)):
+                items = holder.items() if isinstance(holder, dict) else enumerate(holder)
+                yield from ((holder, key, module) for key, module in list(items)
+                            if isinstance(module, nn.Module))
+
+
+def swap_layers(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> None:
+    """Put layers in the place of others, wherever the model holds those, and change nothing else.
+
+    Args:
+        model: The model.
+        layers: What to put, by the module that stands there.
+    """
+    for holder, key, module in list(_places(model)):
+        if module in layers:
+            holder[key] = layers[module]
+
+
+def replace_layers(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> None:
+    """Put layers in the place of others, wherever the model holds those, with what hung on those.
+
+    Carried over are hooks of all kinds, which their handles still remove, attributes that the new
+    layer does not have, and parameters and buffers that a user registered on a convolution. The
+    replaced modules keep theirs as well.
+
+    Args:
+        model: The model.
+        layers: What to put, by the module that stands there; a module may stand for itself.
+    """
+    changes = {old: layer for old, layer in layers.items() if layer is not old}
+    for old, layer in changes.items():
+        _adopt(layer, old)
+    swap_layers(model, changes)
+
+
+def _adopt(layer: nn.Module, old: nn.Module) -> None:
+    """Let ``layer`` take over what hung on ``old``."""
+    assert not has_hooks(layer), f'{type(layer).__name__} has hooks of its own, which would be lost'
+    # The same dictionaries: the handles that users hold refer to them.
+    vars(layer).update({name: vars(old)[name] for name in _HOOKS if name in vars(old)})
+    _bind_hooks(layer)
+    vars(layer).update({name: value for name, value in vars(old).items()
+                        if not hasattr(layer, name)})
+    if isinstance(old, nn.Conv2d):
+        for kind in ('_parameters', '_buffers'):
+            getattr(layer, kind).update({name: value for name, value in getattr(old, kind).items()
+                                         if name not in _TAKEN_OVER and not hasattr(layer, name)})
+        layer._non_persistent_buffers_set |= old._non_persistent_buffers_set & layer._buffers.keys()
+
+
+def _bind_hooks(module: nn.Module) -> None:
+    """Let the hooks that torch hands the module of their registration get ``module``."""
+    for hook in module._load_state_dict_pre_hooks.values():
+        if getattr(hook, 'with_module', False):
+            hook.module = weakref.ref(module)
+
+
+@contextmanager
+def all_or_nothing(model: nn.Module) -> Iterator[None]:
+    """Put the layers of ``model`` back where they were if the block inside raises."""
+    before = list(_places(model))
+    try:
+        yield
+    except BaseException:
+        for holder, key, module in before:
+            holder[key] = module
+            _bind_hooks(module)
+        raise

@@ -1,0 +1,134 @@
+"""What a conversion did, layer by layer."""
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import prod
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from mmwcc.layers import CompressedLayer
+
+from .names import geometry
+from .unhandled import UnhandledLayers, listed
+
+__all__ = ['CompressionReport', 'LayerReport', 'aligned', 'announce', 'describe_layer', 'weight_count']
+
+
+def announce(text: str) -> None:
+    """Print ``text``, into the log where OpenMMLab keeps one."""
+    # Within OpenMMLab the table belongs in the log; elsewhere nobody has configured one.
+    if 'mmengine.logging' in sys.modules:
+        sys.modules['mmengine.logging'].print_log(text, logger='current')
+    else:
+        print(text)
+
+
+def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> list[str]:
+    """Return the lines of a table: the header, a rule, the rows.
+
+    Args:
+        cells: Rows of cells, the header first.
+        numeric: Columns to align on the right. Defaults to none.
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ['  '.join(cell.rjust(width) if column in numeric else cell.ljust(width)
+                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+             for row in cells]
+    lines.insert(1, '-' * max(map(len, lines)))
+    return lines
+
+
+def weight_count(conv: nn.Module) -> int:
+    """Count the weights of a convolution; a weight that is computed is not computed for that."""
+    own = conv._parameters.get('weight', conv._buffers.get('weight'))
+    if own is not None and not is_lazy(own):
+        return own.numel()
+    return conv.out_channels * conv.in_channels // conv.groups * prod(conv.kernel_size)
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One convolution before and after.
+
+    Attributes:
+        name: Qualified name in the model.
+        before: What it was, for example 'Conv2d 3x3/2 g32'.
+        after: Class it has become, or 'dense'.
+        weight_bits: Bits of its weights, 32 if not quantized.
+        act_bits: Bits of its input, 32 if not quantized.
+        keep_ratio: Fraction of wavelet coefficients kept, None where it is not wavelet compressed.
+        weights: Number of weights.
+        reason: Why it stays dense, or empty.
+    """
+    name: str
+    before: str
+    after: str
+    weight_bits: int = 32
+    act_bits: int = 32
+    keep_ratio: float | None = None
+    weights: int = 0
+    reason: str = ''
+
+
+def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reason: str = '') -> LayerReport:
+    """Report on one convolution as it stands.
+
+    Args:
+        name: Qualified name.
+        module: The layer.
+        before: What it was; defaults to its geometry.
+        reason: Why it stays dense.
+    """
+    bits = {role: getattr(getattr(module, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')}
+    after = type(module).__name__ if isinstance(module, CompressedLayer) else 'dense'
+    return LayerReport(name, before or geometry(module), after, bits['weight_quant'], bits['act_quant'],
+                       getattr(module, 'keep_ratio', None), weight_count(module), reason)
+
+
+class CompressionReport(list):
+    """The :class:`LayerReport` of every convolution of a model; prints as a table.
+
+    Args:
+        layers: The entries. Defaults to none.
+        unhandled: Learned layers that are no convolutions and stay. Defaults to none.
+        warning: What the user should know of the whole, a sentence. Defaults to none.
+    """
+
+    def __init__(self, layers: Iterable[LayerReport] = (),
+                 unhandled: Sequence[UnhandledLayers] = (), warning: str = '') -> None:
+        super().__init__(layers)
+        self.unhandled, self.warning = list(unhandled), warning
+
+    def updated(self, changes: Mapping[str, dict]) -> CompressionReport:
+        """Return a copy with other values of some layers.
+
+        Args:
+            changes: New values by attribute, by name of the layer.
+        """
+        layers = (replace(layer, **changes.get(layer.name, {})) for layer in self)
+        return CompressionReport(layers, self.unhandled, self.warning)
+
+    def summary(self) -> str:
+        """Count layers by what they have become, in one line."""
+        counts = Counter(layer.after for layer in self)
+        kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))
+        return f'{len(self)} convolutions: {kinds}' if self else 'no convolutions'
+
+    def to_dicts(self) -> list[dict]:
+        """Return plain data, one dict a layer."""
+        return [asdict(layer) for layer in self]
+
+    def __str__(self) -> str:
+        header = ('layer', 'from', 'to', 'w bits', 'a bits', 'keep', 'weights', 'note')
+        cells = [header]
+        for layer in self:
+            bits = [str(b) if b != 32 else '-' for b in (layer.weight_bits, layer.act_bits)]
+            keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
+            cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
+        remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []
+        remarks += [self.warning] if self.warning else []
+        return '\n'.join([*aligned(cells, numeric=range(3, 7)), *remarks, self.summary()])

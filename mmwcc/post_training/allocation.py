@@ -1,0 +1,202 @@
+"""Sharing out a budget of bit operations among layers: per-layer keep_ratio and bits."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mmwcc.compression import QUANT_TYPE
+from mmwcc.cost import CostReport, LayerCost
+from mmwcc.model_tree import aligned
+
+from .sensitivity import Choice, Grid, LayerSensitivity
+
+__all__ = ['Allocation', 'Candidate', 'allocate', 'allocated_compression', 'find_candidates']
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compress one layer, with its price and its damage.
+
+    Attributes:
+        choice: Bits and keep_ratio.
+        bops: Bit operations of the layer, with its transforms.
+        divergence: Predicted divergence of the network's output.
+    """
+    choice: Choice
+    bops: float
+    divergence: float
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What every layer got; prints as a table.
+
+    Attributes:
+        layers: The chosen candidate of each layer.
+        budget: Bit operations that the network may cost.
+        bound: No choice among the candidates within the budget has a lower divergence than this.
+        fixed: Bit operations of layers without a choice.
+    """
+    layers: dict[str, Candidate]
+    budget: float
+    bound: float
+    fixed: float = 0.0
+
+    @property
+    def bops(self) -> float:
+        """Bit operations of the network."""
+        return self.fixed + sum(candidate.bops for candidate in self.layers.values())
+
+    @property
+    def divergence(self) -> float:
+        """Predicted divergence, the sum over layers."""
+        return sum(candidate.divergence for candidate in self.layers.values())
+
+    def summary(self) -> str:
+        """Say the totals in one line."""
+        return (f'{self.bops / 1e9:,.3f} of {self.budget / 1e9:,.3f} G BOPs, predicted divergence '
+                f'{self.divergence:.5f} (no choice below {self.bound:.5f})')
+
+    def __str__(self) -> str:
+        cells = [('layer', 'w bits', 'a bits', 'keep', 'M BOPs', 'divergence')]
+        for name, candidate in self.layers.items():
+            choice = candidate.choice
+            bits = ('-' if bits == 32 else str(bits) for bits in (choice.weight_bits, choice.act_bits))
+            keep = '-' if choice.keep_ratio is None else f'{choice.keep_ratio:g}'
+            cells.append((name, *bits, keep, f'{candidate.bops / 1e6:,.3f}', f'{candidate.divergence:.6f}'))
+        return '\n'.join([*aligned(cells, numeric=range(1, 6)), self.summary()])
+
+
+def find_candidates(sensitivity: Iterable[LayerSensitivity], cost: CostReport,
+                    grid: Grid | None = None) -> dict[str, list[Candidate]]:
+    """Put together what may be chosen: every measured combination of bits and keep_ratio with its price.
+
+    Args:
+        sensitivity: What was measured.
+        cost: Cost of the compressed model; its own bits and keep ratios do not matter.
+        grid: Values to choose from, where that is less than what was measured. Defaults to None, all.
+
+    Returns:
+        The candidates of each layer.
+
+    Raises:
+        ValueError: If a layer was not counted, or the grid leaves it nothing to choose.
+    """
+    costs = {layer.name: layer for layer in cost.layers}
+    found = {}
+    for layer in sensitivity:
+        if layer.name not in costs:
+            raise ValueError(f'find_candidates: cost must count every layer of sensitivity, got none for {layer.name}. '
+                             'Count the same model, on an input that reaches it.')
+        geometry = costs[layer.name].geometry
+        found[layer.name] = [
+            Candidate(choice, LayerCost.of(layer.name, geometry, choice.weight_bits, choice.act_bits,
+                                           choice.keep_ratio).total_bops, layer.divergence(choice))
+            for choice in layer.choices() if grid is None or _within(choice, grid)]
+        if not found[layer.name]:
+            raise ValueError(f'find_candidates: grid must leave every layer a choice, got none for {layer.name}. '
+                             'Choose from the values that were measured.')
+    return found
+
+
+def _within(choice: Choice, grid: Grid) -> bool:
+    return (choice.weight_bits in (*grid.weight_bits, 32) and choice.act_bits in (*grid.act_bits, 32)
+            and choice.keep_ratio in (*grid.keep_ratios, None))
+
+
+def _gain(cheap: Candidate, dear: Candidate) -> float:
+    """Return the divergence that is saved by each additional bit operation."""
+    return (cheap.divergence - dear.divergence) / (dear.bops - cheap.bops)
+
+
+def _hull(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the lower convex hull, cheapest first: each step saves less per bit operation than the one before."""
+    hull: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: (candidate.bops, candidate.divergence)):
+        if hull and candidate.divergence >= hull[-1].divergence:
+            continue
+        while len(hull) > 1 and _gain(hull[-2], candidate) >= _gain(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(candidate)
+    return hull
+
+
+def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed: float = 0.0) -> Allocation:
+    """Choose one candidate for each layer, for the least sum of divergences within a budget.
+
+    This is the multiple-choice knapsack problem. Every layer starts at its cheapest candidate; then the steps along the
+    convex hulls of all layers are taken in the order of what they save per bit operation, which is optimal for every
+    budget that is used up exactly (a Lagrangian). What is left is filled with the single changes that save most. The
+    bound says how far from optimal the result can be.
+
+    Args:
+        candidates: What may be chosen, by layer.
+        budget: Bit operations of the network.
+        fixed: Bit operations of its layers without a choice. Defaults to 0.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ValueError: If there is no layer, or even the cheapest candidates cost more than the budget.
+
+    Example:
+        >>> cheap, dear = Candidate(Choice(8, 4), 1.0, 0.9), Candidate(Choice(8, 8), 2.0, 0.1)
+        >>> allocate(dict(a=[cheap, dear], b=[cheap]), budget=3.0).divergence
+        1.0
+    """
+    hulls = {name: _hull(options) for name, options in candidates.items()}
+    chosen = {name: hull[0] for name, hull in hulls.items()}
+    left = budget - fixed - sum(candidate.bops for candidate in chosen.values())
+    if not chosen or left < 0:
+        raise ValueError(f'allocate: budget must be at least what the network costs with the cheapest candidates of '
+                         f'{len(chosen)} layers, {budget - left:,.0f} bit operations, got {budget:,.0f}. Raise it, or '
+                         'allow fewer bits or smaller keep ratios.')
+    bound = None
+    steps = [(name, before, after) for name, hull in hulls.items() for before, after in pairwise(hull)]
+    for name, before, after in sorted(steps, key=lambda step: -_gain(*step[1:])):
+        price = after.bops - before.bops
+        if price > left and bound is None:  # a part of this step would be optimal
+            bound = sum(candidate.divergence for candidate in chosen.values()) - _gain(before, after) * left
+        if price <= left and chosen[name] is before:
+            chosen[name], left = after, left - price
+    _fill(chosen, candidates, left)
+    total = sum(candidate.divergence for candidate in chosen.values())
+    return Allocation(chosen, budget, total if bound is None else bound, fixed)
+
+
+def _fill(chosen: dict[str, Candidate], candidates: Mapping[str, Sequence[Candidate]], left: float) -> None:
+    """Take the single change that saves most for as long as one fits."""
+    while True:
+        changes = [(chosen[name].divergence - option.divergence, name, option)
+                   for name, options in candidates.items() for option in options
+                   if option.divergence < chosen[name].divergence and option.bops - chosen[name].bops <= left]
+        if not changes:
+            return
+        _, name, option = max(changes, key=lambda change: change[0])
+        left -= option.bops - chosen[name].bops
+        chosen[name] = option
+
+
+def allocated_compression(compression: Mapping, allocation: Allocation) -> dict:
+    """Return a compression dictionary with one more rule for each layer of an allocation.
+
+    Args:
+        compression: The dictionary that the sensitivity was measured with.
+        allocation: What every layer gets.
+    """
+    rules = []
+    for name, candidate in allocation.layers.items():
+        choice = candidate.choice
+        rule = dict(pattern=re.escape(name))
+        if choice.keep_ratio is None:
+            rule['type'] = QUANT_TYPE
+        else:
+            rule['keep_ratio'] = choice.keep_ratio
+        for role, bits in (('weight_quant', choice.weight_bits), ('act_quant', choice.act_bits)):
+            if bits != 32:
+                rule[role] = dict(bits=bits)
+        rules.append(rule)
+    return {**compression, 'rules': [*compression.get('rules', ()), *rules]}

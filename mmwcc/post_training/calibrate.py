@@ -1,0 +1,210 @@
+"""Post-training calibration: starting clips, and statistics of BatchNorm, from a few batches."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmwcc.model_tree import compressed_layers, undisturbed
+from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
+
+__all__ = ['CalibrationReport', 'batch_statistics', 'calibrate', 'learning', 'reestimate_batch_norm', 'run_model']
+
+Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What a calibration did.
+
+    Attributes:
+        batches: Number of batches that were run.
+        calibrated: Names of the quantizers whose clip was set.
+        missed: Names of those that got no values other than zero, as in a head that only training uses. They learn from
+            the first training batch.
+    """
+    batches: int
+    calibrated: tuple[str, ...]
+    missed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        missed = f', {len(self.missed)} got no values ({self.missed[0]}, ...)' if self.missed else ''
+        return f'{len(self.calibrated)} clips from {self.batches} batches{missed}'
+
+
+def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
+    """Run a model on one batch as it comes from a data loader, without losses or post-processing.
+
+    Args:
+        model: A model of mmengine, which preprocesses the batch and runs in mode 'tensor', or any other, which is
+            called with the batch.
+        batch: The batch.
+        training: Whether to preprocess as in training, which pads crops of different sizes. Defaults to False.
+    """
+    if hasattr(model, '_run_forward'):  # mmengine's BaseModel, which unpacks dicts, lists and tuples
+        return model._run_forward(model.data_preprocessor(batch, training), mode='tensor')
+    return model(batch)
+
+
+@contextmanager
+def learning(quantizer: UniformQuantizer) -> Iterator[None]:
+    """Let a quantizer set its clip from all values that come."""
+    quantizer.begin_calibration()
+    try:
+        yield
+    finally:
+        quantizer.end_calibration()
+
+
+@contextmanager
+def _choosing(quantizer: UniformQuantizer, method: str | None, percentile: float | None) -> Iterator[None]:
+    """Let a quantizer choose clips by another method for a while."""
+    own = quantizer.calibration, quantizer.percentile
+    quantizer.calibration = own[0] if method is None else method
+    quantizer.percentile = own[1] if percentile is None else percentile
+    try:
+        yield
+    finally:
+        quantizer.calibration, quantizer.percentile = own
+
+
+def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = None, percentile: float | None = None,
+              again: bool = True, forward: Forward = run_model) -> CalibrationReport:
+    """Set the clips of all quantizers of a model from a few batches.
+
+    Each activation quantizer keeps one histogram of the magnitudes of all values that it has seen, over batches, calls
+    and ranks, and takes the clip of least squared error (or the percentile) of the whole. An average of clips of single
+    batches would be the clip of none of them, and would give a batch with few values the weight of one with many. A
+    weight quantizer learns from its weights. The model runs in evaluation mode, so that nothing else of it changes.
+
+    Quantizers with 32 bits (switched off by a schedule) are left alone: they learn when they are switched on.
+
+    Args:
+        model: A compressed model.
+        batches: Batches for ``forward``. With torch.distributed every rank must bring the same number.
+        method: 'mse', 'percentile' or 'lsq' for all quantizers. Defaults to None, as each quantizer was built.
+        percentile: Percentile of magnitudes for 'percentile'. Defaults to None, as each quantizer was built.
+        again: Whether quantizers that have a clip get a new one. Defaults to True.
+        forward: Called with model and batch. Defaults to :func:`run_model`.
+
+    Returns:
+        Which quantizers have learned.
+
+    Raises:
+        ValueError: If method is unknown, percentile is not in (0, 100], the model has no quantizer that is on, or there
+            is no batch.
+
+    Example:
+        >>> act = dict(type='mmwcc.LearnedClipActQuantizer', bits=8, calibration='percentile', percentile=100)
+        >>> model = nn.Sequential(mmwcc.layers.QuantConv2d(1, 1, 1, act_quant=act))
+        >>> calibrate(model, [torch.full((1, 1, 2, 2), value) for value in (1.0, 3.0, 2.0)]).calibrated
+        ('0.act_quant',)
+        >>> model[0].act_quant.clip_alpha.item()
+        3.0
+    """
+    _check(method, percentile)
+    quantizers = {name: quantizer for name, quantizer in _quantizers(model).items()
+                  if again or not quantizer.is_settled}
+    if not quantizers:
+        return CalibrationReport(0, (), ())
+    count = 0
+    with ExitStack() as stack:
+        stack.enter_context(undisturbed(model))
+        for quantizer in quantizers.values():
+            stack.enter_context(_choosing(quantizer, method, percentile))
+            stack.enter_context(learning(quantizer))
+        for batch in batches:
+            forward(model, batch)
+            count += 1
+        settle(model)
+    if not count:
+        raise ValueError('calibrate: batches must hold at least one batch, got none. Give a data loader that is not '
+                         'used up.')
+    done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
+    return CalibrationReport(count, tuple(name for name, learned in done.items() if learned),
+                             tuple(name for name, learned in done.items() if not learned))
+
+
+def _check(method: str | None, percentile: float | None) -> None:
+    if method is not None and method not in CALIBRATIONS:
+        raise ValueError(f"calibrate: method must be one of {', '.join(CALIBRATIONS)} or None, got {method!r}. Use "
+                         'None for what the quantizers were built with.')
+    if percentile is not None and not 0 < percentile <= 100:
+        raise ValueError(f'calibrate: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one magnitude '
+                         'in a thousand.')
+
+
+def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
+    """Return the quantizers that are on, by name."""
+    found = {f'{name}.{role}': getattr(layer, role)
+             for name, layer in compressed_layers(model).items() for role in ('weight_quant', 'act_quant')
+             if isinstance(getattr(layer, role, None), UniformQuantizer) and getattr(layer, role).bits != 32}
+    if not found:
+        raise ValueError('calibrate: the model must have a quantizer with less than 32 bits, got a '
+                         f'{type(model).__name__} without one. Compress it first, with weight_quant or act_quant.')
+    return found
+
+
+@contextmanager
+def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_BatchNorm, int]]:
+    """Let the BatchNorm layers of a model in evaluation mode normalize by the statistics of each batch.
+
+    Layers whose input has a single value a channel, as after global pooling of one image, keep to their running ones.
+
+    Args:
+        model: Any model; put it into evaluation mode first.
+        learn: Whether the running statistics become the averages over all batches. Defaults to False, unchanged.
+
+    Returns:
+        How many batches each layer has normalized by so far.
+    """
+    norms = {module: (module.momentum, module.training) for module in model.modules()
+             if isinstance(module, _BatchNorm) and module.track_running_stats}
+    reached: dict[_BatchNorm, int] = {}
+
+    def switch(norm: _BatchNorm, inputs: tuple) -> None:
+        norm.training = inputs[0].numel() > inputs[0].shape[1]
+        norm.track_running_stats = learn or not norm.training
+        if norm.training:
+            reached[norm] = reached.get(norm, 0) + 1
+            norm.momentum = 1 / reached[norm]  # a mean of equal parts, which forgets what was there before
+
+    handles = [norm.register_forward_pre_hook(switch) for norm in norms]
+    try:
+        yield reached
+    finally:
+        for handle in handles:
+            handle.remove()
+        for norm, (momentum, training) in norms.items():
+            norm.momentum, norm.training, norm.track_running_stats = momentum, training, True
+
+
+def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, forward: Forward = run_model) -> int:
+    """Replace the running statistics of BatchNorm layers by the averages over batches.
+
+    Compression changes what BatchNorm gets: coefficients that are not kept take their energy with them, and the
+    variance that was learned is then too large. Nothing is trained and no label is read.
+
+    Args:
+        model: Any model.
+        batches: Batches for ``forward``, of several images each where the model pools globally.
+        forward: Called with model and batch. Defaults to :func:`run_model`.
+
+    Returns:
+        The number of layers that were estimated again.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1)
+        >>> reestimate_batch_norm(nn.Sequential(norm), [torch.full((1, 1, 2, 2), value) for value in (1.0, 3.0)])
+        1
+        >>> norm.running_mean.item()
+        2.0
+    """
+    with undisturbed(model), batch_statistics(model, learn=True) as reached:
+        for batch in batches:
+            forward(model, batch)
+    return len(reached)

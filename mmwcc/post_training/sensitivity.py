@@ -1,0 +1,264 @@
+"""How much each layer's compression changes what a network puts out, measured one layer at a time without labels."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from mmwcc.compression import compress_model
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.model_tree import compressed_layers, swap_layers, undisturbed
+from mmwcc.quantizers import UniformQuantizer
+
+from .calibrate import Forward, batch_statistics, learning, run_model
+
+__all__ = ['Choice', 'Grid', 'LayerSensitivity', 'divergence', 'measure_sensitivity']
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to compress one layer.
+
+    Attributes:
+        weight_bits: Width of the weights, 32 if not quantized.
+        act_bits: Width of the input or of its kept coefficients, 32 if not quantized.
+        keep_ratio: Fraction of wavelet positions kept, None for quantization without wavelets.
+    """
+    weight_bits: int = 32
+    act_bits: int = 32
+    keep_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that are tried.
+
+    Attributes:
+        weight_bits: Widths of weights. Defaults to (8, 6, 5, 4).
+        act_bits: Widths of activations and of coefficients. Defaults to (8, 6, 5, 4, 3).
+        keep_ratios: Fractions of wavelet positions. Defaults to (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625).
+    """
+    weight_bits: Sequence[int] = (8, 6, 5, 4)
+    act_bits: Sequence[int] = (8, 6, 5, 4, 3)
+    keep_ratios: Sequence[float] = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """The divergence that each part of a layer's compression causes when everything else is dense.
+
+    Attributes:
+        name: Qualified name of the layer.
+        weight_bits: Divergence by the width of the weights.
+        act_bits: Divergence by the width of the input, without wavelets.
+        coefficient_bits: Divergence by the width of all wavelet coefficients; empty for layers without wavelets.
+        keep_ratio: Divergence by the fraction of coefficients kept, unquantized; empty likewise.
+    """
+    name: str
+    weight_bits: dict[int, float]
+    act_bits: dict[int, float]
+    coefficient_bits: dict[int, float] = field(default_factory=dict)
+    keep_ratio: dict[float, float] = field(default_factory=dict)
+
+    def choices(self) -> Iterator[Choice]:
+        """Iterate over all combinations of what was measured."""
+        for weight, act in product(self.weight_bits, self.act_bits):
+            yield Choice(weight, act)
+        for weight, act, keep in product(self.weight_bits, self.coefficient_bits, self.keep_ratio):
+            yield Choice(weight, act, keep)
+
+    def divergence(self, choice: Choice) -> float:
+        """Predict the divergence of a combination as the sum of its parts.
+
+        Example:
+            >>> layer = LayerSensitivity('conv', {8: 0.1}, {8: 0.2}, {8: 0.25}, {0.5: 1.0})
+            >>> layer.divergence(Choice(8, 8, 0.5))
+            1.35
+        """
+        weight = self.weight_bits[choice.weight_bits]
+        if choice.keep_ratio is None:
+            return weight + self.act_bits[choice.act_bits]
+        return weight + self.coefficient_bits[choice.act_bits] + self.keep_ratio[choice.keep_ratio]
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """Return the tensors of nested tuples, lists and dicts in order."""
+    if isinstance(output, Tensor):
+        return [output]
+    items = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+def divergence(reference: Any, output: Any) -> float:
+    """Return how far an output is from that of the dense network.
+
+    One tensor of logits, as of a segmentor or classifier: the Kullback-Leibler divergence of the class probabilities
+    along dimension 1 in nats, averaged over images and pixels. Several tensors, as of a detector: the squared error as
+    a fraction of the energy, averaged over tensors.
+
+    Args:
+        reference: Output of the dense network: a tensor, or nested lists, tuples and dicts of them.
+        output: Output of the compressed network, of the same form.
+
+    Raises:
+        ValueError: If there is no tensor in the output.
+
+    Example:
+        >>> round(divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]])), 4)
+        0.1201
+    """
+    ours, theirs = _tensors(output), _tensors(reference)
+    if not ours or len(ours) != len(theirs):
+        raise ValueError(f'divergence: the outputs must hold as many tensors as each other, and at least one, got '
+                         f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.')
+    if len(ours) == 1 and ours[0].dim() > 1:
+        expected, log = log_softmax(theirs[0].float(), 1), log_softmax(ours[0].float(), 1)
+        return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)  # but for rounding
+    errors = [(a - b).float().square().sum() / b.float().square().sum().clamp(min=1e-12)
+              for a, b in zip(ours, theirs, strict=True)]
+    return torch.stack(errors).mean().item()
+
+
+def measure_sensitivity(model: nn.Module, compression: dict, batches: Iterable[Any], *, grid: Grid | None = None,
+                        batch_norm: bool = False, skip: Iterable[str] = (), forward: Forward = run_model,
+                        on_layer: Callable[[LayerSensitivity], None] = lambda layer: None) -> list[LayerSensitivity]:
+    """Measure what compressing each layer alone does to the output, by quantity.
+
+    Weight bits, activation bits and keep_ratio are measured one by one, and a combination counts as their sum. In eight
+    layers of DeepLabV3+ on CamVid, 128 combinations of activation bits and keep_ratio measured 0.59 to 1.42 times that
+    sum, 0.89 times in the median, for a fifth of the runs. The squared error of the layer's own output is no
+    substitute: the divergence that a unit of it causes differed 180-fold between 31 layers at keep_ratio 0.25.
+
+    Args:
+        model: The dense model with its trained weights. Unchanged afterwards.
+        compression: Which layers become what; its keep_ratio and bits do not matter, only that they are there.
+        batches: A few batches for ``forward``. They and all their feature maps are kept in memory.
+        grid: What to try. Defaults to ``Grid()``.
+        batch_norm: Normalize by the statistics of each batch, as if those of BatchNorm were estimated again after
+            compression. Needs batches of several images. Defaults to False.
+        skip: Names of layers to leave out.
+        forward: Called with model and batch, returns logits. Defaults to :func:`run_model`.
+        on_layer: Called with each layer as soon as it was measured. Defaults to nothing.
+
+    Returns:
+        The layers that the compression changes and a forward reaches, in the order of the model.
+
+    Raises:
+        TypeError: If a value of compression is of the wrong kind.
+        ValueError: If compression does not fit the model, nothing is compressed, or there is no batch.
+    """
+    grid, batches, skip = grid or Grid(), list(batches), set(skip)
+    if not batches:
+        raise ValueError('measure_sensitivity: batches must hold at least one batch, got none. Give a data loader that '
+                         'is not used up.')
+    compressed = deepcopy(model)
+    compress_model(compressed, compression, verbose=False)
+    layers = compressed_layers(compressed)
+    if not layers:
+        raise ValueError('measure_sensitivity: compression must compress a layer, got a dictionary that leaves all '
+                         'dense. Inherit a preset of configs/_base_/compression.')
+    measured = []
+    with undisturbed(model), batch_statistics(model) if batch_norm else nullcontext():
+        runs = [_Run(model, batch, forward) for batch in batches]
+
+        def measure(name: str, layer: nn.Module) -> float:
+            return sum(run.divergence_with(name, layer) for run in runs) / len(runs)
+
+        for name, layer in layers.items():
+            if name not in skip and all(run.reaches(name) for run in runs):
+                measured.append(_measure_layer(name, layer.eval(), grid, measure))
+                on_layer(measured[-1])
+    return measured
+
+
+class _Run:
+    """A dense run on one batch, to be repeated with another layer at one place.
+
+    Whatever ran before that layer would give the same again: modules with weights return a copy of what they returned.
+    """
+
+    def __init__(self, model: nn.Module, batch: Any, forward: Forward) -> None:
+        self._model, self._batch, self._forward = model, batch, forward
+        self._outputs: dict[nn.Module, list[Tensor]] = {}
+        self._calls: list[nn.Module] = []
+        leaves = [module for module in model.modules() if not list(module.children()) and list(module.parameters())]
+        handles = [module.register_forward_hook(self._note) for module in leaves]
+        try:
+            self._reference = forward(model, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _note(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+        self._calls.append(module)
+        if isinstance(output, Tensor):
+            self._outputs.setdefault(module, []).append(output.clone())  # an activation may work in place on it
+
+    def reaches(self, name: str) -> bool:
+        """Tell whether the run called the layer of that name."""
+        return self._model.get_submodule(name) in self._calls
+
+    def divergence_with(self, name: str, layer: nn.Module) -> float:
+        """Return the divergence of a run in which ``layer`` stands in the place of another."""
+        start = self._calls.index(self._model.get_submodule(name))
+        later = set(self._calls[start:])
+        earlier = [module for module in self._outputs if module not in later]
+        try:
+            for module in earlier:
+                outputs = iter(self._outputs[module])
+                module.forward = lambda *_, outputs=outputs: next(outputs).clone()
+            with _in_place(self._model, name, layer):
+                return divergence(self._reference, self._forward(self._model, self._batch))
+        finally:
+            for module in earlier:
+                del module.forward
+
+
+@contextmanager
+def _in_place(model: nn.Module, name: str, layer: nn.Module) -> Iterator[None]:
+    """Put a layer into a model for a while."""
+    dense = model.get_submodule(name)
+    swap_layers(model, {dense: layer})
+    try:
+        yield
+    finally:
+        swap_layers(model, {layer: dense})
+
+
+def _pixel_quantizer(quantizer: UniformQuantizer | None) -> UniformQuantizer | None:
+    """Return a quantizer like that of wavelet coefficients which decides anew whether its values are signed."""
+    return quantizer and type(quantizer)(quantizer.bits, calibration=quantizer.calibration,
+                                         percentile=quantizer.percentile)
+
+
+def _measure_layer(name: str, layer: nn.Module, grid: Grid, measure: Callable) -> LayerSensitivity:
+    """Try the values of a grid on one layer, one quantity at a time."""
+    def by_bits(layer: nn.Module, role: str, widths: Sequence[int]) -> dict[int, float]:
+        quantizer, result = getattr(layer, role), {}
+        if quantizer is None:
+            return {32: 0.0}
+        for quantizer.bits in widths:
+            with learning(quantizer):
+                result[quantizer.bits] = measure(name, layer)
+        quantizer.bits = 32
+        return result
+
+    for quantizer in filter(None, (layer.weight_quant, layer.act_quant)):
+        quantizer.bits = 32
+    if not isinstance(layer, WaveletCompressedConv2d):
+        return LayerSensitivity(name, by_bits(layer, 'weight_quant', grid.weight_bits),
+                                by_bits(layer, 'act_quant', grid.act_bits))
+    plain = QuantConv2d.from_conv2d(layer, weight_quant=layer.weight_quant, act_quant=_pixel_quantizer(layer.act_quant))
+    layer.keep_ratio = 1.0
+    weights, acts = by_bits(plain, 'weight_quant', grid.weight_bits), by_bits(plain, 'act_quant', grid.act_bits)
+    coefficients, keep = by_bits(layer, 'act_quant', grid.act_bits), {}
+    for layer.keep_ratio in grid.keep_ratios:
+        keep[layer.keep_ratio] = measure(name, layer)
+    return LayerSensitivity(name, weights, acts, coefficients, keep)

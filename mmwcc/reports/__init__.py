@@ -1,0 +1,13 @@
+"""Reading of work folders, and what is made of it: plots and an HTML page."""
+from .allocation_plot import plot_allocation
+from .enlarged_crops import check_crop, plot_enlarged_crops
+from .html_report import write_report
+from .model_facts import build_with_report, examine
+from .tradeoff import WHICH, TradeoffPoint, gather_points, plot_tradeoff, write_tradeoff
+from .work_dirs import common_metric, read_work_dir
+
+__all__ = [
+    'WHICH', 'TradeoffPoint', 'build_with_report', 'check_crop', 'common_metric', 'examine',
+    'gather_points', 'plot_allocation', 'plot_enlarged_crops', 'plot_tradeoff', 'read_work_dir',
+    'write_report', 'write_tradeoff',
+]

@@ -1,0 +1,145 @@
+"""What the config of a model tells without data: its layers, how they are compressed, and what they cost."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from mmwcc.compressed_config import is_compressed
+from mmwcc.compression import compress_model
+from mmwcc.cost import CostReport, LayerCost, count_cost
+from mmwcc.model_tree import CompressionReport, describe_layer, unhandled_layers
+from mmwcc.registry import type_name
+from mmwcc.utils import build_model, dense_config, quiet
+
+from .work_dirs import WorkDir
+
+__all__ = ['ModelFacts', 'build_with_report', 'examine', 'input_size']
+
+_STATE = ('weight_bits', 'act_bits', 'keep_ratio')
+
+
+@dataclass
+class ModelFacts:
+    """What :func:`examine` found.
+
+    Attributes:
+        layers: How every convolution is compressed, as the checkpoint says, else as it is built.
+        cost: What the model costs, None if that could not be counted.
+        recorded: What mmwcc.CostHook wrote into the latest checkpoint, empty without it.
+        notes: What could not be found out, in full sentences.
+    """
+    layers: CompressionReport = field(default_factory=CompressionReport)
+    cost: CostReport | None = None
+    recorded: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> dict[str, float]:
+        """The cost of the whole model, counted or else as recorded, by the names of CostSum; empty if not known."""
+        return self.cost.total.to_dict() if self.cost else self.recorded.get('total', {})
+
+    @property
+    def basis(self) -> tuple[str, tuple[int, ...]] | None:
+        """The convention and the shape of the input that :attr:`total` holds for, None if it is not known."""
+        if self.cost:
+            return self.cost.convention, tuple(self.cost.input_shape)
+        return (self.recorded['convention'], tuple(self.recorded['input_shape'] or ())) if self.recorded else None
+
+    @property
+    def layer_costs(self) -> dict[str, LayerCost]:
+        """The cost of the layers by name."""
+        return {layer.name: layer for layer in self.cost.layers} if self.cost else {}
+
+
+def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
+    """Build the model of a config, without weights, and report on its convolutions.
+
+    Args:
+        config: A config with a ``model``, dense or compressed.
+
+    Returns:
+        The model, and the report with the reason why layers stay dense.
+
+    Raises:
+        LaunchError: If the config has no ``model``.
+        KeyError: If the model is not registered.
+        ValueError: If the compression does not fit the model.
+    """
+    with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
+        if is_compressed(config.get('model', {})):  # built as it is there, keeping the report
+            dense, compression = dense_config(config)
+            model = build_model(dense)
+            return model, compress_model(model, compression, verbose=False)
+        model = build_model(config)
+        layers = (describe_layer(name, module) for name, module in model.named_modules()
+                  if isinstance(module, nn.Conv2d))
+        return model, CompressionReport(layers, unhandled_layers(model))
+
+
+def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts:
+    """Build the model of a work folder and say what its layers are and cost.
+
+    A schedule changes bits and keep ratios while a model is trained: what the latest checkpoint records counts.
+
+    Args:
+        work_dir: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned.
+        shape: (height, width) of the input that is counted. Defaults to None: what mmwcc.CostHook recorded, else
+            :func:`input_size`.
+
+    Returns:
+        The facts. What fails is a note, for a report on several models should not end with one of them.
+    """
+    facts = ModelFacts(recorded=work_dir.stamp.get('cost') or {})
+    try:
+        with quiet():
+            model, report = build_with_report(work_dir.config)
+    except Exception as error:  # whatever building a model of any project says
+        facts.notes.append(f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
+                           f'layers{"" if facts.recorded else " and its cost"} are not known.')
+        return facts
+    states = {name: {key: state[key] for key in _STATE if key in state}
+              for name, state in work_dir.stamp.get('layers', {}).items()}
+    facts.layers = report.updated(states)
+    convention = 'exact' if shape else facts.recorded.get('convention', 'exact')
+    shape = shape or (facts.recorded.get('input_shape') or ())[1:] or input_size(work_dir.config)
+    if shape is None:
+        facts.notes.append('The config names no size of input images, so the cost was not counted. Give --shape.')
+        return facts
+    try:
+        counted = count_cost(model, tuple(shape), convention=convention)
+        known = {layer.name for layer in counted.layers}
+        facts.cost = counted.at({name: state for name, state in states.items() if name in known})
+    except (ValueError, TypeError) as error:
+        facts.notes.append(f'The cost could not be counted: {error}')
+    return facts
+
+
+def input_size(config: Config) -> tuple[int, int] | None:
+    """Return the (height, width) of the images that a config tests with, None if it names none.
+
+    That is ``img_scale`` of the test data set, the last ``Resize`` of its pipeline, or the size of the data
+    preprocessor, in this order.
+
+    Example:
+        >>> input_size(Config(dict(test_dataloader=dict(dataset=dict(img_scale=(192, 128))))))
+        (128, 192)
+    """
+    dataset = (config.get('test_dataloader') or config.get('val_dataloader') or {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    resizes = [step for step in dataset.get('pipeline', ()) if type_name(step.get('type')).endswith('Resize')]
+    for scale in (dataset.get('img_scale'), *(step.get('scale') for step in reversed(resizes))):
+        if _is_pair(scale):
+            return scale[1], scale[0]
+    size = ((config.get('model') or {}).get('data_preprocessor') or {}).get('size')
+    return tuple(size) if _is_pair(size) else None
+
+
+def _is_pair(value) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, int) for side in value)
+

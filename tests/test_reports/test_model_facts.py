@@ -1,0 +1,95 @@
+"""mmwcc/reports/model_facts.py."""
+import pytest
+
+pytest.importorskip('mmengine', reason='models are built with mmengine', exc_type=ImportError)
+
+import toy_work_dirs as toy  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from torch import nn  # noqa: E402
+
+from mmwcc.reports.model_facts import build_with_report, examine, input_size  # noqa: E402
+from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
+
+DENSE_MACS = 8 * 16 * (9 * 3 * 8 + 9 * 8 * 8 + 8 * 8)
+
+
+def test_dense_model(tmp_path):
+    facts = examine(read_work_dir(toy.make_work_dir(tmp_path)))
+    assert [layer.after for layer in facts.layers] == ['dense'] * 3
+    assert facts.total['macs'] == DENSE_MACS and facts.total['total_bops'] == 32 * 32 * DENSE_MACS
+    assert facts.basis == ('exact', (1, 3, 8, 16)) and facts.notes == []
+    assert facts.layer_costs['point'].macs == 8 * 16 * 8 * 8
+
+
+def test_compressed_model_as_built(tmp_path):
+    facts = examine(read_work_dir(toy.make_work_dir(tmp_path, toy.COMPRESSION)))
+    stem, spatial, point = facts.layers
+    assert (stem.after, stem.reason) == ('dense', "keep_dense 'first'")
+    assert (spatial.after, spatial.weight_bits, spatial.act_bits) == ('QuantConv2d', 8, 4)
+    assert (point.after, point.keep_ratio) == ('WaveletCompressedConv2d', 0.25)
+    assert facts.layer_costs['point'].macs == 8 * 16 * 8 * 8 / 4
+    assert facts.layer_costs['spatial'].bops == 8 * 16 * 9 * 8 * 8 * 8 * 4
+
+
+def test_the_state_of_the_checkpoint_counts(tmp_path):
+    folder = toy.make_work_dir(tmp_path, toy.COMPRESSION)
+    toy.write_checkpoint(folder, dict(layers=dict(
+        point=dict(type='WaveletCompressedConv2d', keep_ratio=0.5, weight_bits=4, act_bits=6, levels=1),
+        gone=dict(type='QuantConv2d', weight_bits=4))))
+    facts = examine(read_work_dir(folder))
+    point = facts.layers[2]
+    assert (point.keep_ratio, point.weight_bits, point.act_bits) == (0.5, 4, 6)
+    assert facts.layer_costs['point'].bops == 8 * 16 * 8 * 8 / 2 * 4 * 6
+
+
+def test_recorded_cost_says_for_which_input(tmp_path):
+    folder = toy.make_work_dir(tmp_path)
+    recorded = dict(convention='paper', input_shape=[1, 3, 4, 4], total=dict(total_bops=7, macs=5, weight_bytes=3))
+    toy.write_checkpoint(folder, dict(cost=recorded))
+    work_dir = read_work_dir(folder)
+    facts = examine(work_dir)
+    assert facts.basis == ('paper', (1, 3, 4, 4)) and facts.total['macs'] == DENSE_MACS / 8
+    assert examine(work_dir, (8, 16)).basis == ('exact', (1, 3, 8, 16))
+    work_dir.config.model.type = 'NobodyHasThis'
+    facts = examine(work_dir)
+    assert facts.total == recorded['total'] and facts.basis == ('paper', (1, 3, 4, 4)) and facts.layer_costs == {}
+    assert 'could not be built' in facts.notes[0] and 'its layers are not known' in facts.notes[0]
+
+
+def test_what_is_not_known_is_noted(tmp_path):
+    work_dir = read_work_dir(toy.make_work_dir(tmp_path))
+    work_dir.config.test_dataloader = None
+    facts = examine(work_dir)
+    assert len(facts.layers) == 3 and facts.total == {} and facts.basis is None
+    assert 'names no size of input images' in facts.notes[0]
+    assert 'The cost could not be counted: count_cost:' in examine(work_dir, (8, 0)).notes[0]
+    work_dir.config.pop('model')
+    facts = examine(work_dir)
+    assert facts.layers == [] and 'layers and its cost are not known' in facts.notes[0]
+
+
+def test_the_default_scope_is_put_back():
+    from mmengine.registry import DefaultScope
+    config = toy.make_config()
+    config.default_scope = 'mmwcc'
+    build_with_report(config)
+    assert DefaultScope.get_current_instance() is None
+
+
+class Resize:
+    """A transform that a pure-Python config names by its class."""
+
+
+@pytest.mark.parametrize('config, expected', [
+    (dict(test_dataloader=dict(dataset=dict(
+        img_scale=(16, 8), pipeline=[dict(type='Resize', scale=(4, 2))]))), (8, 16)),
+    (dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='mmdet.Resize', scale=(1333, 800))])))), (800, 1333)),
+    (dict(val_dataloader=dict(dataset=dict(pipeline=[dict(type='Resize', scale_factor=2)])),
+          model=dict(data_preprocessor=dict(size=(64, 32)))), (64, 32)),
+    (dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type=nn.Upsample), dict(
+        type=Resize, scale=(20, 10))]))), (10, 20)),
+    (dict(test_dataloader=None, model=dict()), None),
+])
+def test_input_size(config, expected):
+    assert input_size(Config(config)) == expected

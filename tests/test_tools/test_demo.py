@@ -1,0 +1,72 @@
+"""What tools/demo.py computes; training itself is a run, not a test."""
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from mmwcc.compression import compress_model
+
+pytest.importorskip('mmengine', reason='the demo trains with it')
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+def load(path: str):
+    spec = importlib.util.spec_from_file_location(f'mmwcc_{Path(path).stem}', TOOLS / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+class Net(nn.Sequential):
+    """Three convolutions, two of them 1x1, on a map that the second one halves."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 2, 1))
+
+    def forward(self, x, mode='tensor'):
+        return super().forward(x)
+
+
+@pytest.fixture
+def demo():
+    return load('demo.py')
+
+
+@pytest.fixture
+def model():
+    model = Net()
+    compress_model(model, dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25),
+                               weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
+                               act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8)), verbose=False)
+    return model
+
+
+def test_kept_share_weighs_layers_by_their_multiplications(demo, model):
+    assert demo.kept_share(Net(), (8, 8)) == 1.0
+    # 4 * 8 multiplications a pixel at a quarter, 8 * 2 at all of them, both on the 4x4 map.
+    assert demo.kept_share(model, (8, 8)) == (0.25 * 32 + 16) / 48
+
+
+def test_megabytes_count_quantized_weights_at_their_bits(demo, model):
+    dense = sum(parameter.numel() for parameter in Net().parameters()) * 4
+    clips = 2 * 4  # one of the weights, one of the activations, 4 bytes each
+    assert demo.model_megabytes(model) == pytest.approx((dense + clips - 32 * 3.5) / 1e6)
+
+
+def test_points_are_named_and_lined_up(demo, model):
+    assert (demo.point_name(Net()), demo.point_name(model)) == ('dense', '4/8 + WCC 25 %')
+    points = [demo.Point('dense', 62.5, 1.0, 2.94, 251.0, []),
+              demo.Point('8/8 + WCC 12.5 %', 9.0, 0.125, 0.79, 5.0, [])]
+    assert demo.table(points).splitlines() == [
+        'network            mIoU  1x1 MACs  weights   time',
+        '-------------------------------------------------',
+        'dense             62.50   100.0 %  2.94 MB  251 s',
+        '8/8 + WCC 12.5 %   9.00    12.5 %  0.79 MB    5 s']
+
+
+def test_every_run_of_the_demo_has_its_config(demo):
+    for name in demo.RUNS:
+        assert (demo.CONFIGS / f'{demo.NETWORK}_{name}_{demo.DATA}.py').is_file()

@@ -1,0 +1,43 @@
+"""tools/analysis_tools/report.py."""
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('mmengine', reason='work folders are read with mmengine', exc_type=ImportError)
+pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'test_reports'))
+import toy_work_dirs as toy  # noqa: E402
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'report.py'
+spec = importlib.util.spec_from_file_location('report_tool', TOOL)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+
+def test_writes_a_page(tmp_path, capsys):
+    folders = [str(toy.make_work_dir(tmp_path / name)) for name in ('a_dense', 'a_other')]
+    out = tmp_path / 'out.html'
+    tool.main([*folders, '--out', str(out), '--title', 'My models', '--shape', '4', '4', '--metric', 'mIoU'])
+    assert capsys.readouterr().out == f'wrote {out}\n'
+    text = out.read_text(encoding='utf-8')
+    assert '<title>My models</title>' in text and 'one image of 4×4' in text
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['nowhere'], 'report: read_work_dir: path must be a work folder, got nowhere'),
+    (['{folder}', '--metric', 'mAP'], "metric must be one of mIoU, got 'mAP'"),
+    (['{folder}', '--pictures', '-1'], 'pictures must not be negative'),
+])
+def test_errors(tmp_path, arguments, message):
+    folder = str(toy.make_work_dir(tmp_path / 'a'))
+    with pytest.raises(SystemExit, match=message):
+        tool.main([argument.format(folder=folder) for argument in arguments])
+
+
+def test_out_must_be_html(capsys):
+    with pytest.raises(SystemExit):
+        tool.main(['x', '--out', 'report.pdf'])
+    assert '--out must end in .html, got report.pdf' in capsys.readouterr().err
