@@ -154,7 +154,7 @@ def check(case: Case) -> None:
     assert_close('gradient of x', x.grad, gradients['x'], tolerance * scales['x'])
     for name, parameter in layer.named_parameters():
         role = name.replace('_quant.clip_alpha', '_clip')
-        assert_close(f'gradient of {name}', parameter.grad, np.asarray(gradients[role]), tolerance * scales[role])
+        assert_close(f'gradient of {name}', parameter.grad, np.atleast_1d(gradients[role]), tolerance * scales[role])
 
 
 def magnitudes(expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:

@@ -44,9 +44,11 @@ if find_spec('mmseg') is not None:
     __all__ += ['CamVidDataset']
 
 if find_spec('mmdet') is not None:
-    @DATASETS.register_module()
-    def XMLBoxDataset(**config):
-        """Build the data set in ``xml_boxes.py``: mmdetection takes seconds to import, and is imported only then."""
-        from .xml_boxes import XMLBoxDataset as dataset
-        return dataset(**config)
-    __all__ += ['XMLBoxDataset']
+    @DATASETS.register_module(name='XMLBoxDataset')
+    def build_xml_box_dataset(**config):
+        """Build an ``XMLBoxDataset``.
+
+        mmdetection takes seconds to import, so the module with the class is imported only here.
+        """
+        from .xml_boxes import XMLBoxDataset
+        return XMLBoxDataset(**config)

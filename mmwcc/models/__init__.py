@@ -20,8 +20,8 @@ __all__ = ['BaseClassifier', 'ClsDataPreprocessor', 'CompressedModel', 'CrossEnt
 
 if find_spec('mmcv') is not None:
     from .backbones import VGG
-    from .detection import BiFPN, EfficientDetHead
+    from .detection import BiFPN
     from .super_resolution import EDSR, SRDataPreprocessor, SuperResolver
     from .waveletnet import WaveletNet, WaveletNetCifar
-    __all__ += ['BiFPN', 'EDSR', 'EfficientDetHead', 'SRDataPreprocessor', 'SuperResolver', 'VGG', 'WaveletNet',
+    __all__ += ['BiFPN', 'EDSR', 'SRDataPreprocessor', 'SuperResolver', 'VGG', 'WaveletNet',
                 'WaveletNetCifar']

@@ -5,11 +5,14 @@ from .bifpn import BiFPN
 from .effdet_weights import from_effdet
 from .scaling import SCALING, compound_scaling
 
-__all__ = ['SCALING', 'BiFPN', 'EfficientDetHead', 'compound_scaling', 'from_effdet']
+__all__ = ['SCALING', 'BiFPN', 'compound_scaling', 'from_effdet']
 
 
-@MODELS.register_module()
-def EfficientDetHead(**config):
-    """Build the head in ``efficientdet_head.py``: mmdetection takes seconds to import, and is imported only then."""
-    from .efficientdet_head import EfficientDetHead as head
-    return head(**config)
+@MODELS.register_module(name='EfficientDetHead')
+def build_efficientdet_head(**config):
+    """Build an ``EfficientDetHead``.
+
+    mmdetection takes seconds to import, so the module with the class is imported only here.
+    """
+    from .efficientdet_head import EfficientDetHead
+    return EfficientDetHead(**config)
