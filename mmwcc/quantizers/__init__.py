@@ -1,11 +1,12 @@
 """Uniform quantizers with one learned parameter, behind one base: learned clip (the paper's) and LSQ."""
 from .base import UniformQuantizer
+from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .settling import settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
-    'LSQActQuantizer', 'LSQWeightQuantizer', 'LearnedClipActQuantizer', 'LearnedClipWeightQuantizer',
-    'UniformQuantizer', 'settle', 'settle_after_forward', 'upgrade_optimizer_state'
+    'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer', 'LearnedClipActQuantizer',
+    'LearnedClipWeightQuantizer', 'UniformQuantizer', 'settle', 'settle_after_forward', 'upgrade_optimizer_state'
 ]

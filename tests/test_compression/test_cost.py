@@ -55,6 +55,18 @@ def test_network():
     assert report.other_params == 32 + 4  # normalization and clips
 
 
+def test_scales_of_channels_are_bytes():
+    weight = dict(WEIGHT, per_channel=True)
+    layers = nn.Sequential(WaveletCompressedConv2d(8, 16, keep_ratio=0.5, bias=False, weight_quant=weight),
+                           QuantConv2d(16, 4, 3, weight_quant=weight))
+    point, spatial = count_cost(layers, (16, 16)).layers
+    assert point.weight_bytes == 8 * 16 + 4 * 16
+    assert spatial.weight_bytes == 16 * 4 * 9 + 4 * 4 + 4 * 4
+    assert point.at(weight_bits=4).weight_bytes == 4 * 16 + 4 * 16
+    assert point.at(weight_bits=32).weight_bytes == 4 * 8 * 16
+    assert point.params == 8 * 16
+
+
 def test_convention_of_the_paper():
     layers = by_name(count_cost(Network(), (25, 31), convention='paper'))
     assert layers['stem'].macs == 3 * 16 * 9 * 25 * 31 / 4

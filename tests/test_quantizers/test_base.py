@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer, LSQActQuantizer, LSQWeightQuantizer
-from mmwcc.quantizers import base as base_module
+from mmwcc.quantizers import learning
 from mmwcc.registry import MODELS
 
 ACT = [LearnedClipActQuantizer, LSQActQuantizer]
@@ -22,7 +22,7 @@ def values(scale=1.0, size=1000):
 
 @pytest.fixture(autouse=True)
 def no_warning_was_given_before(monkeypatch):
-    monkeypatch.setattr(base_module, '_warned', set())
+    monkeypatch.setattr(learning, '_warned', set())
 
 
 @every
