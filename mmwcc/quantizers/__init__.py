@@ -1,12 +1,14 @@
-"""Uniform quantizers with one learned parameter, behind one base: learned clip (the paper's) and LSQ."""
+"""Uniform quantizers with learned clips, behind one base: learned clip (the paper's), LSQ and PACT."""
 from .base import UniformQuantizer
 from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
+from .pact import PACTActQuantizer
 from .settling import settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
     'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer', 'LearnedClipActQuantizer',
-    'LearnedClipWeightQuantizer', 'UniformQuantizer', 'settle', 'settle_after_forward', 'upgrade_optimizer_state'
+    'LearnedClipWeightQuantizer', 'PACTActQuantizer', 'UniformQuantizer', 'settle', 'settle_after_forward',
+    'upgrade_optimizer_state'
 ]

@@ -6,11 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer, LSQActQuantizer, LSQWeightQuantizer
+from mmwcc.quantizers import (
+    LearnedClipActQuantizer,
+    LearnedClipWeightQuantizer,
+    LSQActQuantizer,
+    LSQWeightQuantizer,
+    PACTActQuantizer,
+    UniformQuantizer,
+)
 from mmwcc.quantizers import learning
 from mmwcc.registry import MODELS
 
-ACT = [LearnedClipActQuantizer, LSQActQuantizer]
+ACT = [LearnedClipActQuantizer, LSQActQuantizer, PACTActQuantizer]
 WEIGHT = [LearnedClipWeightQuantizer, LSQWeightQuantizer]
 every = pytest.mark.parametrize('quantizer_type', ACT + WEIGHT)
 every_act = pytest.mark.parametrize('quantizer_type', ACT)
@@ -276,3 +283,13 @@ def test_one_batch_gives_the_clip_of_training(quantizer_type):
     quantizer.begin_calibration()
     assert torch.equal(quantizer(values()), trained(values()))
     assert quantizer.clip_alpha == trained.clip_alpha
+
+
+@pytest.mark.parametrize('name', ['forward', 'arguments', 'calibrate', 'prepare'])
+def test_what_layers_do_themselves_cannot_be_overridden(name):
+    with pytest.raises(TypeError, match=f'Mine: a quantizer must not override {name}, because layers quantize without '
+                                        'calling it. Say in spec'):
+        type('Mine', (LearnedClipActQuantizer, ), {name: lambda self, x: x})
+    mixin = type('Mixin', (), {name: lambda self, x: x})
+    with pytest.raises(TypeError, match=f'Mine: a quantizer must not override {name}'):
+        type('Mine', (mixin, UniformQuantizer), {})
