@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import accelerate
-from .library import register
+from .library import free, register
 
 __all__ = ['fake_quant', 'fake_quant_backward']
 
@@ -99,9 +99,10 @@ def _backward(ctx, grad):
 _arguments = ('Tensor x, Tensor clip_alpha, Tensor signed, int bits, bool symmetric, bool clip_gradient, '
               'float alpha_scale, bool rounding_gradient=True')
 # Element-wise arithmetic is its own fake: shapes, dtypes and strides follow from it.
-_op = register(f'fake_quant({_arguments}) -> Tensor', _fake_quant, _fake_quant, _save, _backward)
+_op = register(f'fake_quant({_arguments}) -> Tensor', _fake_quant, _fake_quant, _save, _backward,
+               cost=free)
 _backward_op = register(f'fake_quant_backward(Tensor grad, {_arguments}) -> (Tensor, Tensor)', _fake_quant_backward,
-                        _fake_quant_backward)
+                        _fake_quant_backward, cost=free)
 
 
 accelerate('fake_quant', 'fake_quant', _fake_quant)

@@ -18,7 +18,7 @@ _jit = jit(fastmath={'reassoc', 'contract'})
 
 @_jit
 def _round_chunks(begin, end, x, steps, low, high, per_step, y):
-    """Round chunks of values; each run of ``per_step`` values in memory has a step and whole chunks."""
+    """Round chunks of values. Each run of ``per_step`` values in memory has a step of its own."""
     chunks = (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
         owner, inner = chunk // chunks, chunk % chunks * _CHUNK
@@ -37,7 +37,7 @@ def _round_kernel(count, threads, *arguments):
 @_jit
 def _gradient_chunks(begin, end, grad, x, steps, clips, low, high, per_step, clip_gradient,
                      rounding_gradient, grad_x, sums):
-    """Cut gradients off outside the clips, and sum what each chunk adds to the gradient of its clip."""
+    """Cut gradients off outside the clips, and sum what each chunk adds to that of its clip."""
     zero, chunks = np.float32(0), (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
         owner, inner = chunk // chunks, chunk % chunks * _CHUNK

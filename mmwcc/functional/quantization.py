@@ -20,19 +20,20 @@ __all__ = ['QuantizationSpec', 'normalization', 'quantize', 'quantized_conv2d', 
 class QuantizationSpec(NamedTuple):
     """How a quantizer rounds: everything about it that is not a tensor.
 
-    The operators, the layers and the exports read this, and nothing else of a quantizer but its clip and its sign.
+    The operators, the layers and the exports read this, and nothing else of a quantizer but its
+    clip and its sign.
 
     Attributes:
         bits: Width in 2 ... 16, or 32 for no quantization.
         symmetric: Whether a signed grid leaves out its lowest level.
         clip_gradient: Whether the gradient is zero outside the clips.
         alpha_scale: Factor on the gradient of ``clip_alpha``.
-        normalize: '', 'standard' (quantize ``(w - mean) / std``) or 'rescale' (the same, times ``std``). Mean and
-            deviation are those of the whole tensor.
-        rounding_gradient: Whether values between the clips add their rounding error to the gradient of
-            ``clip_alpha``. If not, it is that of the clamp alone, as in PACT.
-        axes: Axes of the tensor along which the clip differs; it is shared over all others. () for one clip, (0,)
-            for one for each output channel of a kernel.
+        normalize: '', 'standard' (quantize ``(w - mean) / std``) or 'rescale' (the same, times ``std``).
+            Mean and deviation are those of the whole tensor.
+        rounding_gradient: Whether values between the clips add their rounding error to the gradient
+            of ``clip_alpha``. If not, it is that of the clamp alone, as in PACT.
+        axes: Axes of the tensor along which the clip differs; it is shared over all others. () for
+            one clip, (0,) for one for each output channel of a kernel.
     """
     bits: int
     symmetric: bool = True
@@ -45,13 +46,15 @@ class QuantizationSpec(NamedTuple):
     @property
     def grid(self) -> tuple:
         """Return the static arguments of the fake-quantization operator."""
-        return self.bits, self.symmetric, self.clip_gradient, self.alpha_scale, self.rounding_gradient
+        return (self.bits, self.symmetric, self.clip_gradient, self.alpha_scale,
+                self.rounding_gradient)
 
     def spread(self, per_clip: Tensor, x: Tensor) -> Tensor:
-        """Return a tensor with an element for each clip in the shape that broadcasts against ``x``."""
+        """Return a tensor with an element for each clip in the shape that broadcasts to ``x``."""
         if not self.axes:
             return per_clip
-        return per_clip.reshape([size if axis in self.axes else 1 for axis, size in enumerate(x.shape)])
+        shape = [size if axis in self.axes else 1 for axis, size in enumerate(x.shape)]
+        return per_clip.reshape(shape)
 
 
 OFF = QuantizationSpec(bits=32)

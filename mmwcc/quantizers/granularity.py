@@ -11,8 +11,10 @@ class Granularity(NamedTuple):
 
     Attributes:
         name: What messages call it.
-        code: What the buffer ``granularity`` of a quantizer holds, in checkpoints too. Never change it.
-        axes: Axes of the quantized tensor along which the clip differs; it is shared over all others.
+        code: What the buffer ``granularity`` of a quantizer holds. It stands in checkpoints, so it
+            never changes.
+        axes: Axes of the quantized tensor along which the clip differs. It is shared over all
+            others.
     """
     name: str
     code: int

@@ -1,4 +1,4 @@
-"""The state of quantizers in checkpoints: older ones, those of other values, those of another granularity.
+"""The state of quantizers in checkpoints: what it holds, and what loading another one means.
 
 A quantizer has three entries, and a fourth where it has several clips:
 
@@ -45,20 +45,20 @@ def refusal(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
     name, clip = type(quantizer).__name__, state.get(f'{prefix}clip_alpha')
     if version > VERSION:
         return (f'{name}: the state of {prefix[:-1]} must be of version {VERSION} or older, got '
-                f'version {version}. Load it with the version of mmwcc that wrote it, or a later one.')
+                f'version {version}. Load it with the mmwcc that wrote it, or a later one.')
     if clip is None or clip.numel() == 1:
         return ''
     code, clips = state.get(f'{prefix}granularity'), quantizer.clip_alpha.numel()
     if not quantizer.scales.axes:
-        return (f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each output '
-                'channel. Build the quantizer with per_channel=True, as it was trained.')
+        return (f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each '
+                'output channel. Build the quantizer with per_channel=True, as it was trained.')
     if code is not None and int(code) != quantizer.scales.code:
         return (f'{name}: {prefix}granularity must be {quantizer.scales.code} '
                 f'({quantizer.scales.name}), got {int(code)}. Build the quantizer as it was '
                 'trained.')
     if clips not in (1, clip.numel()):
-        return (f'{name}: {prefix}clip_alpha must have a clip for each of {clips} output channels, got '
-                f'{clip.numel()}. Build the network that the checkpoint belongs to.')
+        return (f'{name}: {prefix}clip_alpha must have a clip for each of {clips} output channels, '
+                f'got {clip.numel()}. Build the network that the checkpoint belongs to.')
     return ''
 
 

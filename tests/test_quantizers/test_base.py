@@ -13,8 +13,8 @@ from mmwcc.quantizers import (
     LSQWeightQuantizer,
     PACTActQuantizer,
     UniformQuantizer,
+    learning,
 )
-from mmwcc.quantizers import learning
 from mmwcc.registry import MODELS
 
 ACT = [LearnedClipActQuantizer, LSQActQuantizer, PACTActQuantizer]
