@@ -291,7 +291,7 @@ def layer_state(layer: Any) -> dict[str, Any]:
 
     Returns:
         dict: ``type`` and those of ``keep_ratio``, ``selection``, ``wavelet``, ``levels``, ``weight_bits`` and
-        ``act_bits`` that the layer has; ``weight_scales`` where output channels have clips of their own.
+        ``act_bits`` that the layer has.
     """
     state: dict[str, Any] = dict(type=type(layer).__name__)
     for key, kind in (('keep_ratio', float), ('selection', str), ('wavelet', str), ('levels', int)):
@@ -300,8 +300,6 @@ def layer_state(layer: Any) -> dict[str, Any]:
     for key, quantizer in (('weight_bits', 'weight_quant'), ('act_bits', 'act_quant')):
         if getattr(layer, quantizer, None) is not None:
             state[key] = int(getattr(layer, quantizer).bits)
-            if getattr(layer, quantizer).scales.axes:
-                state[key.replace('bits', 'scales')] = getattr(layer, quantizer).scales.name
     return state
 
 
