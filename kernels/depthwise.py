@@ -101,7 +101,8 @@ def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
 
 _depthwise_op = register(
     'depthwise_haar(Tensor x, Tensor weight, Tensor? bias, int dilation, int levels, float? low, float? high) -> '
-    '(Tensor, Tensor)', _depthwise, _fake_depthwise, _save_depthwise, _depthwise_backward, cost=_depthwise_cost)
+    '(Tensor, Tensor)', _depthwise, _fake_depthwise, _save_depthwise, _depthwise_backward,
+    cost=_depthwise_cost)
 _gather_op = register('gather_rows(Tensor coefficients, Tensor slot, SymInt k) -> Tensor', _gather, _fake_gather,
                       _save_gather, _gather_backward, cost=free)
 _gather_int8_op = register(

@@ -68,8 +68,8 @@ def _fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Te
     if rounding_gradient:
         slope = torch.where(inside, clipped.round() - scaled, clipped)
     else:
-        # Compared with the clip itself: a value equal to it, as behind ReLU6, must count as clipped,
-        # and its quotient by the step may be rounded to either side.
+        # Compared with the clip itself: a value equal to it, as behind ReLU6, must count as
+        # clipped, and its quotient by the step may be rounded to either side.
         clip = clip_alpha.to(dtype).clamp_min(_SMALLEST_CLIP)
         slope = torch.where((values > clip * (low / high)) & (values < clip), 0, clipped)
     total = grad.to(slope.dtype) * slope
@@ -118,27 +118,28 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
 
     Args:
         x: Values, any shape and floating dtype; the arithmetic is in float32 at least. NaN stays NaN.
-        clip_alpha: Upper clip: one element, or several that broadcast against ``x``: its shape, with 1
-            on every axis over which a clip is shared, as (O, 1, 1, 1) for a kernel with a clip for
-            each output channel.
+        clip_alpha: Upper clip: one element, or several that broadcast against ``x``: its shape, with
+            1 on every axis over which a clip is shared, as (O, 1, 1, 1) for a kernel with a clip
+            for each output channel.
         signed: Whether negative values have levels, one boolean element (a tensor, so that reading it needs no
             synchronization with the device).
         bits: Width in 2 ... 16.
         symmetric: Whether a signed grid leaves out its lowest level.
         clip_gradient: Whether the gradient of ``x`` is zero outside the clips (straight-through everywhere if not).
         alpha_scale: Factor on the gradient of ``clip_alpha``.
-        rounding_gradient: Whether values between the clips add their rounding error to the gradient of
-            ``clip_alpha``. If not, only those at the clips or beyond have a share in it, as in
+        rounding_gradient: Whether values between the clips add their rounding error to the gradient
+            of ``clip_alpha``. If not, only those at the clips or beyond have a share in it, as in
             PACT. Defaults to True.
 
     Returns:
         Rounded values, shape, dtype and strides of ``x``.
 
     Reference:
-        Finder et al., NeurIPS 2022, equations (1) and (2); Li et al., ICLR 2020 (APoT), uniform form; Choi et al.,
-        PACT, 2018, for ``rounding_gradient=False``.
+        Finder et al., NeurIPS 2022, equations (1) and (2); Li et al., ICLR 2020 (APoT), uniform form;
+        Choi et al., PACT, 2018, for ``rounding_gradient=False``.
     """
-    return _op(x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale, rounding_gradient)
+    return _op(x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale,
+               rounding_gradient)
 
 
 def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,

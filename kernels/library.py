@@ -36,15 +36,19 @@ class Cost(NamedTuple):
 
 
 def free(*arguments) -> Cost:
-    """State that an operator costs nothing: it moves, selects or rounds values, which is not counted."""
+    """State that an operator costs nothing: moving, selecting and rounding are not counted."""
     return Cost()
 
 
 COSTS: dict[str, Callable[..., Cost]] = {}
-"""The cost rule of each operator by its name: it takes the operator's arguments, shapes in the place of tensors."""
+"""The cost rule of each operator, by its name.
+
+A rule takes the arguments of the operator, with shapes in the place of tensors.
+"""
 
 
-def register(schema: str, reference, fake, setup_context=None, backward=None, *, cost: Callable[..., Cost]):
+def register(schema: str, reference, fake, setup_context=None, backward=None, *,
+             cost: Callable[..., Cost]):
     """Define ``mmwcc::<schema>`` with a torch reference for every device, a fake and, if given, a gradient.
 
     Args:

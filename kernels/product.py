@@ -53,8 +53,8 @@ def _cost(rows, weight) -> Cost:
     return Cost(prod(rows[:-1]) * prod(weight), 'linear')
 
 
-_op = register('multiply_rows(Tensor rows, Tensor weight) -> Tensor', plain_product, _fake, _save, _backward,
-               cost=_cost)
+_op = register('multiply_rows(Tensor rows, Tensor weight) -> Tensor', plain_product, _fake, _save,
+               _backward, cost=_cost)
 
 accelerate('multiply_rows', 'product', plain_product, paths=('cpu', ))
 

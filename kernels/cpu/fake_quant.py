@@ -79,21 +79,21 @@ def _grid(clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool) -> tup
 
 def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
                alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
-    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values whose clips follow their memory."""
+    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values; clips must follow the memory."""
     x = _dense(x)
     per_step = values_per_clip(x, clip_alpha)
     if per_step is None:
         return NotImplemented
     y, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
-    _round_kernel(count, thread_count(count), values_of(x), *_grid(clip_alpha, signed, bits, symmetric), per_step,
-                  values_of(y))
+    grid_of_x = _grid(clip_alpha, signed, bits, symmetric)
+    _round_kernel(count, thread_count(count), values_of(x), *grid_of_x, per_step, values_of(y))
     return y
 
 
 def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
                         clip_gradient: bool, alpha_scale: float,
                         rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
-    """Compute :func:`mmwcc.kernels.fake_quant_backward` of float32 values whose clips follow their memory."""
+    """Compute :func:`mmwcc.kernels.fake_quant_backward`, as :func:`fake_quant` here."""
     x, grad = _dense(x), grad.detach()
     per_step = values_per_clip(x, clip_alpha)
     if per_step is None:
@@ -107,8 +107,8 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     clips = steps  # not looked at
     if not rounding_gradient:
         clips = values_of(clip_alpha.detach().to(torch.float32).clamp_min(_SMALLEST_CLIP))
-    _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), steps, clips, low, high, per_step,
-                     clip_gradient, rounding_gradient, values_of(grad_x), sums)
+    _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), steps, clips, low,
+                     high, per_step, clip_gradient, rounding_gradient, values_of(grad_x), sums)
     totals = sums.reshape(len(steps), -1).sum(1, dtype=np.float64) / high * alpha_scale
     total = torch.from_numpy(totals).to(clip_alpha).view_as(clip_alpha)
     return grad_x if clip_gradient else passed, total

@@ -40,7 +40,8 @@ def _round_kernel(x_ptr, y_ptr, clip_ptr, signed_ptr, size, BITS: tl.constexpr, 
 
 @triton.jit
 def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr, size, BITS: tl.constexpr,
-                     SYMMETRIC: tl.constexpr, ROUNDING: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
+                     SYMMETRIC: tl.constexpr, ROUNDING: tl.constexpr, CHUNK: tl.constexpr,
+                     BLOCK: tl.constexpr):
     """Cut the gradient off outside the clips, unless ``grad_x_ptr`` is None, and sum the clip's. Grid: (size / CHUNK,).
     """
     step, low, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)

@@ -111,7 +111,8 @@ def _settings(layer: nn.Module, convention: str) -> _Settings:
     weight, bias = getattr(layer, 'weight', None), getattr(layer, 'bias', None)
     if isinstance(layer, DepthwiseFastWaveletTransform):
         return _Settings(Geometry((), convention))
-    geometry = Geometry((), convention, weight.numel(), 0 if bias is None else bias.numel(), _scales(layer))
+    biases = 0 if bias is None else bias.numel()
+    geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
         return _Settings(geometry)
     if isinstance(layer, FoldedConv):
@@ -131,7 +132,7 @@ def _scales(layer: nn.Module) -> int:
     quantizer = getattr(layer, 'weight_quant', None)
     if quantizer is None:
         return getattr(layer, 'weight_scales', 0)  # of folded layers
-    return quantizer.clip_alpha.numel() if quantizer.scales.axes else 0
+    return quantizer.extra_clips
 
 
 def _transform(layer: nn.Module) -> dict:

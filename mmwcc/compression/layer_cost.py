@@ -77,8 +77,8 @@ class LayerCost:
         bops: Bit operations of the product.
         transform_bops: Bit operations of wavelet analysis and synthesis.
         params: Weights and biases.
-        weight_bytes: Bytes of the weights at their bits, and at 32 of the biases and, where quantized weights have
-            one for each output channel, of the scales.
+        weight_bytes: Bytes of the weights at their bits, and at 32 of the biases and, where
+            quantized weights have one for each output channel, of the scales.
         act_bytes: Bytes of what the product reads at its bits; for kind 'wcc' the kept coefficients and one bit for
             each position.
         weight_bits: Bits of the weights, 32 for full precision.

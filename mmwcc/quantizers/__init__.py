@@ -1,4 +1,4 @@
-"""Uniform quantizers with learned clips, behind one base: learned clip (the paper's), LSQ and PACT."""
+"""Uniform quantizers with learned clips, behind one base: the paper's, LSQ and PACT."""
 from .base import UniformQuantizer
 from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
@@ -8,7 +8,7 @@ from .settling import settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
-    'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer', 'LearnedClipActQuantizer',
-    'LearnedClipWeightQuantizer', 'PACTActQuantizer', 'UniformQuantizer', 'settle', 'settle_after_forward',
-    'upgrade_optimizer_state'
+    'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer',
+    'LearnedClipActQuantizer', 'LearnedClipWeightQuantizer', 'PACTActQuantizer', 'UniformQuantizer',
+    'settle', 'settle_after_forward', 'upgrade_optimizer_state'
 ]

@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['CALIBRATIONS', 'Clips', 'Magnitudes', 'choose_clip', 'choose_clips', 'join', 'measure', 'nothing']
+__all__ = [
+    'CALIBRATIONS', 'Clips', 'Magnitudes', 'choose_clip', 'choose_clips', 'join', 'measure',
+    'nothing'
+]
 
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
 """Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
@@ -59,7 +62,7 @@ class Clips(NamedTuple):
         return self.clips.max()
 
     def filled(self) -> Tensor:
-        """Return the clips with the largest one for parts of zeros, so that it cuts nothing off once they differ."""
+        """Return the clips, with the largest one for parts of zeros: it cuts off none to come."""
         return torch.where(self.clips > 0, self.clips, self.largest)
 
 

@@ -60,8 +60,8 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
         initial_clip: Start of the clip without calibration, in the units of what is quantized; the authors
             use 3 standard deviations. Defaults to 3.0.
-        per_channel: Whether each output channel has a clip of its own. Mean and std of ``normalize`` are those of the
-            whole tensor all the same. Defaults to False.
+        per_channel: Whether each output channel has a clip of its own. Mean and std of
+            ``normalize`` are those of the whole tensor all the same. Defaults to False.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -74,8 +74,8 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
 
     def __init__(self, bits: int = 8, *, normalize: str | None = None, calibration: str | None = 'mse',
                  percentile: float = 99.9, initial_clip: float = 3.0, per_channel: bool = False) -> None:
-        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip,
-                         scales=CHANNEL if per_channel else LAYER)
+        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile,
+                         initial_clip=initial_clip, scales=CHANNEL if per_channel else LAYER)
         if normalize not in ('standard', 'rescale', None):
             raise ValueError("LearnedClipWeightQuantizer: normalize must be 'standard', 'rescale' or None, got "
                              f'{normalize!r}. Use None to quantize the weights as they are.')

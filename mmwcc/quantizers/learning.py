@@ -37,6 +37,11 @@ class ClipLearner(nn.Module):
     _learned: Magnitudes | Clips | None
     _known: bool | None
 
+    @property
+    def extra_clips(self) -> int:
+        """Number of clips, 0 where one serves the layer: how many numbers weights are stored with."""
+        return self.clip_alpha.numel() if self.scales.axes else 0
+
     def fit(self, clips: int) -> None:
         """Make room for a number of clips, where there may be several.
 

@@ -71,8 +71,8 @@ class LSQWeightQuantizer(_LSQQuantizer):
         calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
         initial_clip: Start of the clip without calibration. Defaults to 1.0.
-        per_channel: Whether each output channel has a clip of its own, whose gradient is scaled by the number of its
-            values. Defaults to False.
+        per_channel: Whether each output channel has a clip of its own, whose gradient is scaled by
+            the number of its values. Defaults to False.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -84,5 +84,5 @@ class LSQWeightQuantizer(_LSQQuantizer):
 
     def __init__(self, bits: int = 8, *, calibration: str | None = 'mse', percentile: float = 99.9,
                  initial_clip: float = 1.0, per_channel: bool = False) -> None:
-        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip,
-                         scales=CHANNEL if per_channel else LAYER)
+        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile,
+                         initial_clip=initial_clip, scales=CHANNEL if per_channel else LAYER)

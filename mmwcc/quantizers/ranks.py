@@ -37,7 +37,7 @@ def agree(quantizers: Sequence[UniformQuantizer]) -> None:
 
 
 def _agree_on_clips(quantizers: Sequence[UniformQuantizer]) -> None:
-    """Settle quantizers with several clips: weights are the same on all ranks that have used them."""
+    """Settle quantizers with several clips, of weights, which are the same on all ranks."""
     if not quantizers:
         return
     sizes = [quantizer.clip_alpha.numel() for quantizer in quantizers]

@@ -43,9 +43,9 @@ def _refuse_other_clips(parameter: Tensor, state: dict) -> None:
     single = any(isinstance(value, Tensor) and value.shape == (1, ) and key != 'step'
                  for key, value in state.items())
     if single and parameter.dim() == 1 and parameter.numel() > 1:
-        raise ValueError('upgrade_optimizer_state: the state of an optimizer must be that of its parameters, got '
-                         f'that of one clip for {parameter.numel()} clips. Start a new run from the checkpoint '
-                         '(load_from with resume=False).')
+        raise ValueError('upgrade_optimizer_state: the state of an optimizer must be that of its '
+                         f'parameters, got that of one clip for {parameter.numel()} clips. Start a '
+                         'new run from the checkpoint (load_from with resume=False).')
 
 
 def _is_scalar(value) -> bool:
