@@ -9,11 +9,13 @@ from .fake_quant import fake_quant, fake_quant_backward
 from .haar import haar_norms, haar_pack, haar_pack_int8, haar_shrink, haar_shrink_int8, haar_unpack
 from .int8 import int8_linear, quantize_int8
 from .layout import coarse_rank, fold, is_channels_last, padded_size, position_count, unfold
+from .library import COSTS, Cost
 from .product import is_faster_as_map, multiply_rows, plain_product, rows_as_map, rows_of_map
 from .select import select, slot_of
 
 __all__ = [
-    'coarse_rank', 'depthwise_haar', 'fake_quant', 'fake_quant_backward', 'fold', 'gather_rows', 'gather_rows_int8',
+    'COSTS', 'Cost', 'coarse_rank', 'depthwise_haar', 'fake_quant', 'fake_quant_backward', 'fold',
+    'gather_rows', 'gather_rows_int8',
     'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack', 'int8_linear',
     'is_channels_last', 'is_faster_as_map', 'multiply_rows', 'padded_size', 'plain_product', 'position_count',
     'quantize_int8', 'rows_as_map', 'rows_of_map', 'select', 'slot_of', 'unfold'

@@ -5,6 +5,8 @@ once and writes the coefficients of the filtered map with their norms; the filte
 """
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +14,8 @@ from torch import Tensor
 from .dispatch import accelerate
 from .haar import _analysis, _inside, _positions, haar_unpack
 from .int8 import to_int8
-from .library import register
+from .layout import position_count
+from .library import Cost, free, register
 from .select import slot_of
 
 __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
@@ -91,14 +94,20 @@ def _gather_backward(ctx, grad):
     return coefficients.masked_scatter(keep.unsqueeze(-1), grad), None, None
 
 
+def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
+    positions = x[0] * position_count(*x[2:], levels)
+    return Cost(prod(x) * prod(weight[1:]), 'conv', (x[1], positions, levels))
+
+
 _depthwise_op = register(
     'depthwise_haar(Tensor x, Tensor weight, Tensor? bias, int dilation, int levels, float? low, float? high) -> '
-    '(Tensor, Tensor)', _depthwise, _fake_depthwise, _save_depthwise, _depthwise_backward)
+    '(Tensor, Tensor)', _depthwise, _fake_depthwise, _save_depthwise, _depthwise_backward,
+    cost=_depthwise_cost)
 _gather_op = register('gather_rows(Tensor coefficients, Tensor slot, SymInt k) -> Tensor', _gather, _fake_gather,
-                      _save_gather, _gather_backward)
+                      _save_gather, _gather_backward, cost=free)
 _gather_int8_op = register(
     'gather_rows_int8(Tensor coefficients, Tensor slot, SymInt k, Tensor step, int low, int high) -> Tensor',
-    _gather_int8, _fake_gather_int8)
+    _gather_int8, _fake_gather_int8, cost=free)
 
 accelerate('depthwise_haar', 'depthwise', _depthwise)
 accelerate('gather_rows', 'depthwise', _gather)

@@ -107,8 +107,8 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
                paths: tuple[str, ...] = ('cpu', 'triton')) -> None:
     """Let ``mmwcc::<name>`` run the function of that name in ``cpu.<module>`` or ``triton.<module>``, imported then.
 
-    Where the path has no kernels for the dtype or does not run here, or a tensor is empty, the
-    reference runs.
+    Where the path has no kernels for the dtype or does not run here, a tensor is empty, or the kernel
+    returns NotImplemented, the reference runs.
 
     Args:
         name: Name of the operator.
@@ -127,10 +127,11 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
         if kernel is None:
             return plain(*args)
         try:
-            return kernel(*args)
+            result = kernel(*args)
         except Exception as error:
             result = plain(*args)  # raises itself where the arguments are at fault
             leave(chosen_path(x.device.type), error)
             return result
+        return plain(*args) if result is NotImplemented else result
 
     torch.library.register_kernel(f'mmwcc::{name}', ('cpu', 'cuda'), run, lib=LIBRARY)  # never traced

@@ -1,6 +1,8 @@
 """The orthonormal Haar transform of a feature map: norms, pack (map to kept rows) and unpack (kept rows to map)."""
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,7 +10,7 @@ from torch import Tensor
 from .dispatch import accelerate
 from .int8 import to_int8
 from .layout import fold, is_channels_last, padded_size, position_count, unfold
-from .library import register
+from .library import Cost, free, register
 from .select import _select, slot_of
 
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
@@ -175,20 +177,34 @@ def _inside(y: Tensor, low: float | None, high: float | None) -> Tensor:
     return (y > (-torch.inf if low is None else low)) & (y < (torch.inf if high is None else high))
 
 
-_norms_op = register('haar_norms(Tensor x, int levels) -> Tensor', _norms, _fake_norms)
+def _map_cost(x, slot, k, levels, *grid) -> Cost:
+    return Cost(transform=(x[1], prod(slot), levels))
+
+
+def _shrink_cost(x, k, levels, *grid) -> Cost:
+    return Cost(transform=(x[1], x[0] * position_count(*x[2:], levels), levels))
+
+
+def _unpack_cost(rows, slot, bias, height, width, levels, *rest) -> Cost:
+    return Cost(transform=(rows[2], prod(slot), levels))
+
+
+# The transform behind the norms is counted where its coefficients are packed.
+_norms_op = register('haar_norms(Tensor x, int levels) -> Tensor', _norms, _fake_norms, cost=free)
 _pack_op = register('haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> Tensor', _pack, _fake_pack, _save_pack,
-                    _pack_backward)
+                    _pack_backward, cost=_map_cost)
 _pack_int8_op = register(
     'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) -> Tensor', _pack_int8,
-    _fake_pack_int8)
+    _fake_pack_int8, cost=_map_cost)
 _shrink_op = register('haar_shrink(Tensor x, SymInt k, int levels) -> (Tensor rows, Tensor slot)', _shrink,
-                      _fake_shrink, _save_shrink, _shrink_backward)
+                      _fake_shrink, _save_shrink, _shrink_backward, cost=_shrink_cost)
 _shrink_int8_op = register(
     'haar_shrink_int8(Tensor x, SymInt k, int levels, Tensor step, int low, int high) -> (Tensor rows, Tensor slot)',
-    _shrink_int8, _fake_shrink_int8)
+    _shrink_int8, _fake_shrink_int8, cost=_shrink_cost)
 _unpack_op = register(
     'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last, '
-    'Tensor? residual, float? low, float? high) -> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward)
+    'Tensor? residual, float? low, float? high) -> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward,
+    cost=_unpack_cost)
 
 accelerate('haar_norms', 'haar', _norms)
 accelerate('haar_pack', 'haar', _pack)

@@ -5,11 +5,13 @@ A grid of levels ``low ... high`` fits int8 as it is when it is signed. An unsig
 """
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
 from .dispatch import accelerate
-from .library import register
+from .library import Cost, free, register
 
 __all__ = ['int8_linear', 'quantize_int8', 'to_int8']
 
@@ -40,9 +42,14 @@ def _fake_linear(rows, weight, scale, bias):
     return scale.new_empty(*rows.shape[:-1], weight.shape[0])
 
 
-_quantize_op = register('quantize_int8(Tensor x, Tensor step, int low, int high) -> Tensor', _quantize, _fake_quantize)
+def _linear_cost(rows, weight, *rest) -> Cost:
+    return Cost(prod(rows[:-1]) * prod(weight), 'int8_linear')
+
+
+_quantize_op = register('quantize_int8(Tensor x, Tensor step, int low, int high) -> Tensor', _quantize, _fake_quantize,
+                        cost=free)
 _linear_op = register('int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias) -> Tensor', _linear,
-                      _fake_linear)
+                      _fake_linear, cost=_linear_cost)
 
 accelerate('quantize_int8', 'int8', _quantize)
 accelerate('int8_linear', 'int8', _linear, dtype=torch.int8)

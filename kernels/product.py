@@ -1,11 +1,13 @@
 """The product of kept rows with a point-wise kernel."""
 from __future__ import annotations
 
+from math import prod
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import accelerate
-from .library import register
+from .library import Cost, register
 
 __all__ = ['is_faster_as_map', 'multiply_rows', 'plain_product', 'rows_as_map', 'rows_of_map']
 
@@ -47,7 +49,12 @@ def _backward(ctx, grad):
     return grad @ weight.flatten(1), (grad.flatten(0, 1).t() @ rows.flatten(0, 1)).view_as(weight)
 
 
-_op = register('multiply_rows(Tensor rows, Tensor weight) -> Tensor', plain_product, _fake, _save, _backward)
+def _cost(rows, weight) -> Cost:
+    return Cost(prod(rows[:-1]) * prod(weight), 'linear')
+
+
+_op = register('multiply_rows(Tensor rows, Tensor weight) -> Tensor', plain_product, _fake, _save,
+               _backward, cost=_cost)
 
 accelerate('multiply_rows', 'product', plain_product, paths=('cpu', ))
 

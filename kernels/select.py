@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import accelerate
-from .library import register
+from .library import free, register
 
 __all__ = ['select', 'slot_of']
 
@@ -35,7 +35,7 @@ def _fake(norms: Tensor, k) -> Tensor:
     return norms.new_empty(norms.shape, dtype=torch.int32)
 
 
-_op = register('select(Tensor norms, SymInt k) -> Tensor', _select, _fake)
+_op = register('select(Tensor norms, SymInt k) -> Tensor', _select, _fake, cost=free)
 
 accelerate('select', 'select', _select)
 

@@ -171,7 +171,8 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 def _count_operators(complexity_analysis) -> None:
     """Change ``mmengine.analysis.complexity_analysis``: enter mmwcc's operators into its tables."""
-    for operator in _PRODUCTS + _TRANSFORMS:
+    operators = (f'mmwcc::{name}' for name in importlib.import_module('mmwcc.kernels').COSTS)
+    for operator in (_QUANTIZED_PRODUCT, *operators):
         complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, functools.partial(_count, operator))
     for operator in _PRODUCTS:
         complexity_analysis._DEFAULT_SUPPORTED_ACT_OPS.setdefault(operator,
@@ -183,9 +184,8 @@ def _count(operator: str, inputs: list, outputs: list):
     return importlib.import_module('mmwcc.cost.counters').HANDLERS[operator](inputs, outputs)
 
 
-_PRODUCTS = ('prim::PythonOp._QuantizedProduct', 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
-_TRANSFORMS = ('mmwcc::haar_pack', 'mmwcc::haar_pack_int8', 'mmwcc::haar_shrink', 'mmwcc::haar_shrink_int8',
-               'mmwcc::haar_unpack', 'mmwcc::depthwise_haar')
+_QUANTIZED_PRODUCT = 'prim::PythonOp._QuantizedProduct'
+_PRODUCTS = (_QUANTIZED_PRODUCT, 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
 
 
 def _upgrade_optimizer_state(optimizer_wrapper) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fake_quant import _SMALLEST_CLIP, grid, values_per_clip
 from .jit import jit
 from .memory import empty_like, values_of
 from .threads import fork, thread_count
@@ -16,9 +17,13 @@ _jit = jit(fastmath={'reassoc', 'contract'})
 
 
 @_jit
-def _round_chunks(begin, end, x, step, low, high, y):
+def _round_chunks(begin, end, x, steps, low, high, per_step, y):
+    """Round chunks of values. Each run of ``per_step`` values in memory has a step of its own."""
+    chunks = (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
-        for n in range(chunk * _CHUNK, min(x.size, (chunk + 1) * _CHUNK)):
+        owner, inner = chunk // chunks, chunk % chunks * _CHUNK
+        step, first = steps[owner], owner * per_step
+        for n in range(first + inner, first + min(per_step, inner + _CHUNK)):
             value = x[n] / step
             value = low if value < low else high if value > high else value  # NaN stays
             y[n] = np.rint(value) * step
@@ -30,20 +35,30 @@ def _round_kernel(count, threads, *arguments):
 
 
 @_jit
-def _gradient_chunks(begin, end, grad, x, step, low, high, clip_gradient, grad_x, sums):
-    zero = np.float32(0)
+def _gradient_chunks(begin, end, grad, x, steps, clips, low, high, per_step, clip_gradient,
+                     rounding_gradient, grad_x, sums):
+    """Cut gradients off outside the clips, and sum what each chunk adds to that of its clip."""
+    zero, chunks = np.float32(0), (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
-        first, last = chunk * _CHUNK, min(x.size, (chunk + 1) * _CHUNK)
+        owner, inner = chunk // chunks, chunk % chunks * _CHUNK
+        step, clip, first = steps[owner], clips[owner], owner * per_step + inner
+        lowest, last = clip * (low / high), min(owner * per_step + per_step, first + _CHUNK)
         for n in range(first, last):
             value = x[n] / step
             grad_x[n] = grad[n] if low <= value <= high or not clip_gradient else zero
         # In a loop of its own, which writes nothing: beside a write, it depends on where arrays lie in memory whether
         # the compiler's vectors or its scalars run, and so does the order of the sum.
         total = zero
-        for n in range(first, last):
-            value = x[n] / step
-            clipped = low if value < low else high if value > high else value
-            total += grad[n] * (np.rint(clipped) - value if clipped == value else clipped)
+        if rounding_gradient:
+            for n in range(first, last):
+                value = x[n] / step
+                clipped = low if value < low else high if value > high else value
+                total += grad[n] * (np.rint(clipped) - value if clipped == value else clipped)
+        else:
+            for n in range(first, last):
+                value = x[n] / step
+                clipped = low if value < low else high if value > high else value
+                total += grad[n] * (zero if lowest < x[n] < clip else clipped)
         sums[chunk] = total
 
 
@@ -57,31 +72,43 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _grid(clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool) -> tuple:
-    from ..fake_quant import grid
-    step, low, high = grid(torch.float32, clip_alpha, signed, bits, symmetric)
-    return np.float32(step.item()), np.float32(low.item()), np.float32(high.item())
+    """Return the steps as an array, and the lowest and the highest level."""
+    step, low, high = grid(torch.float32, clip_alpha.detach(), signed, bits, symmetric)
+    return values_of(step), np.float32(low.item()), np.float32(high.item())
 
 
 def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
-               alpha_scale: float) -> Tensor:
-    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values."""
+               alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values; clips must follow the memory."""
     x = _dense(x)
-    y, count = empty_like(x), -(-x.numel() // _CHUNK)
-    _round_kernel(count, thread_count(count), values_of(x), *_grid(clip_alpha, signed, bits, symmetric), values_of(y))
+    per_step = values_per_clip(x, clip_alpha)
+    if per_step is None:
+        return NotImplemented
+    y, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
+    grid_of_x = _grid(clip_alpha, signed, bits, symmetric)
+    _round_kernel(count, thread_count(count), values_of(x), *grid_of_x, per_step, values_of(y))
     return y
 
 
 def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
-                        clip_gradient: bool, alpha_scale: float) -> tuple[Tensor, Tensor]:
-    """Compute :func:`mmwcc.kernels.fake_quant_backward` of float32 values."""
+                        clip_gradient: bool, alpha_scale: float,
+                        rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+    """Compute :func:`mmwcc.kernels.fake_quant_backward`, as :func:`fake_quant` here."""
     x, grad = _dense(x), grad.detach()
+    per_step = values_per_clip(x, clip_alpha)
+    if per_step is None:
+        return NotImplemented
     passed = None if clip_gradient else grad.clone()
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = empty_like(x).copy_(grad)
-    step, low, high = _grid(clip_alpha, signed, bits, symmetric)
-    grad_x, count = empty_like(x), -(-x.numel() // _CHUNK)
+    steps, low, high = _grid(clip_alpha, signed, bits, symmetric)
+    grad_x, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
     sums = np.empty(count, np.float32)
-    _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), step, low, high, clip_gradient,
-                     values_of(grad_x), sums)
-    total = sums.sum(dtype=np.float64) / high * alpha_scale
-    return grad_x if clip_gradient else passed, torch.full_like(clip_alpha, total)
+    clips = steps  # not looked at
+    if not rounding_gradient:
+        clips = values_of(clip_alpha.detach().to(torch.float32).clamp_min(_SMALLEST_CLIP))
+    _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), steps, clips, low,
+                     high, per_step, clip_gradient, rounding_gradient, values_of(grad_x), sums)
+    totals = sums.reshape(len(steps), -1).sum(1, dtype=np.float64) / high * alpha_scale
+    total = torch.from_numpy(totals).to(clip_alpha).view_as(clip_alpha)
+    return grad_x if clip_gradient else passed, total

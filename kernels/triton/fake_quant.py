@@ -40,21 +40,29 @@ def _round_kernel(x_ptr, y_ptr, clip_ptr, signed_ptr, size, BITS: tl.constexpr, 
 
 @triton.jit
 def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr, size, BITS: tl.constexpr,
-                     SYMMETRIC: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr):
+                     SYMMETRIC: tl.constexpr, ROUNDING: tl.constexpr, CHUNK: tl.constexpr,
+                     BLOCK: tl.constexpr):
     """Cut the gradient off outside the clips, unless ``grad_x_ptr`` is None, and sum the clip's. Grid: (size / CHUNK,).
     """
     step, low, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)
+    clip = tl.load(clip_ptr).to(tl.float32)
+    clip = tl.where(clip < _SMALLEST, _SMALLEST, clip)
+    lowest = clip * tl.div_rn(low, high)
     total = tl.zeros((BLOCK, ), tl.float32)
     start = tl.program_id(0).to(tl.int64) * CHUNK
     for first in range(0, CHUNK, BLOCK):
         n = start + first + tl.arange(0, BLOCK)
         grad = tl.load(grad_ptr + n, mask=n < size, other=0.0).to(tl.float32)
-        scaled = divide(tl.load(x_ptr + n, mask=n < size, other=0.0).to(tl.float32), step)
+        x = tl.load(x_ptr + n, mask=n < size, other=0.0).to(tl.float32)
+        scaled = divide(x, step)
         clipped = clamp(scaled, low, high)
         inside = clipped == scaled
         if grad_x_ptr is not None:
             tl.store(grad_x_ptr + n, tl.where(inside, grad, 0.0).to(grad_x_ptr.dtype.element_ty), mask=n < size)
-        slope = tl.where(inside, round_even(clipped) - scaled, clipped)
+        if ROUNDING:
+            slope = tl.where(inside, round_even(clipped) - scaled, clipped)
+        else:
+            slope = tl.where((x > lowest) & (x < clip), 0.0, clipped)
         total += tl.where(n < size, grad * slope, 0.0)
     tl.store(sums_ptr + tl.program_id(0), tl.sum(total, 0))
 
@@ -82,8 +90,10 @@ def _flag(signed: Tensor) -> Tensor:
 
 
 def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
-               alpha_scale: float) -> Tensor:
-    """Compute :func:`mmwcc.kernels.fake_quant`."""
+               alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+    """Compute :func:`mmwcc.kernels.fake_quant` with one clip."""
+    if clip_alpha.numel() > 1:
+        return NotImplemented
     y = torch.empty_like(x)
     config = configuration('fake_quant', x)
     launch(_round_kernel, (triton.cdiv(x.numel(), config['block']), ), x, _dense(x, y), y, clip_alpha, _flag(signed),
@@ -92,8 +102,11 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
 
 
 def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
-                        clip_gradient: bool, alpha_scale: float) -> tuple[Tensor, Tensor]:
-    """Compute :func:`mmwcc.kernels.fake_quant_backward`."""
+                        clip_gradient: bool, alpha_scale: float,
+                        rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+    """Compute :func:`mmwcc.kernels.fake_quant_backward` with one clip."""
+    if clip_alpha.numel() > 1:
+        return NotImplemented
     cut = torch.empty_like(x)
     chunks = triton.cdiv(x.numel(), _CHUNK)
     sums = torch.empty(chunks, dtype=torch.float32, device=x.device)
@@ -101,6 +114,7 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     config = configuration('fake_quant_backward', x)
     options = dict(BITS=bits, SYMMETRIC=symmetric, num_warps=config['num_warps'])
     launch(_gradient_kernel, (chunks, ), x, _dense(grad, cut), _dense(x, cut), clip_alpha, _flag(signed),
-           cut if clip_gradient else None, sums, x.numel(), CHUNK=_CHUNK, BLOCK=config['block'], **options)
+           cut if clip_gradient else None, sums, x.numel(), ROUNDING=rounding_gradient, CHUNK=_CHUNK,
+           BLOCK=config['block'], **options)
     launch(_total_kernel, (1, ), x, sums, clip_alpha, _flag(signed), total, alpha_scale, chunks, BLOCK=1024, **options)
     return cut if clip_gradient else grad.to(x.dtype, copy=True), total

@@ -110,7 +110,8 @@ def _settings(layer: nn.Module, convention: str) -> _Settings:
     weight, bias = getattr(layer, 'weight', None), getattr(layer, 'bias', None)
     if isinstance(layer, DepthwiseFastWaveletTransform):
         return _Settings(Geometry((), convention))
-    geometry = Geometry((), convention, weight.numel(), 0 if bias is None else bias.numel())
+    biases = 0 if bias is None else bias.numel()
+    geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
         return _Settings(geometry)
     if isinstance(layer, FoldedConv):
@@ -123,6 +124,14 @@ def _settings(layer: nn.Module, convention: str) -> _Settings:
     quantized = {role: getattr(getattr(layer, quantizer, None), 'bits', default) for role, quantizer, default in (
         ('weight_bits', 'weight_quant', bits), ('act_bits', 'act_quant', getattr(layer, 'act_bits', 32)))}
     return _Settings(geometry, **quantized, keep_ratio=getattr(layer, 'keep_ratio', None))
+
+
+def _scales(layer: nn.Module) -> int:
+    """Return how many scales the weights of a layer have, 0 where one serves all."""
+    quantizer = getattr(layer, 'weight_quant', None)
+    if quantizer is None:
+        return getattr(layer, 'weight_scales', 0)  # of folded layers
+    return quantizer.extra_clips
 
 
 def _transform(layer: nn.Module) -> dict:

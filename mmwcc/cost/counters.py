@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmwcc.kernels import COSTS, Cost
 from mmwcc.model_tree import tensor_mode, undisturbed
 
 from .formulas import transform_operations
@@ -30,56 +32,29 @@ def _shape(value) -> list[int]:
     return value.type().sizes()
 
 
-def _per_output(output, weight) -> int:
-    """Count the product of a map or of rows with a kernel (O, C / groups, ...)."""
-    return prod(_shape(output)) * prod(_shape(weight)[1:])
+def _value(value):
+    """Return what a cost rule sees of an argument: the shape of a tensor, or a constant."""
+    return _shape(value) if isinstance(value.type(), torch._C.TensorType) else value.toIValue()
 
 
-def _transform(channels: int, slot, levels) -> int:
-    """Count one wavelet transform of the positions of ``slot``, shape (B, N)."""
-    return transform_operations(channels, prod(_shape(slot)), levels=levels.toIValue())
+def _by_rule(rule: Callable[..., Cost], inputs: list, outputs: list) -> Counter:
+    """Count a call of an operator by the rule that was registered with it."""
+    cost, counts = rule(*map(_value, inputs)), Counter()
+    if cost.product:
+        counts[cost.product] = cost.macs
+    if cost.transform:
+        channels, positions, levels = cost.transform
+        counts['haar'] = transform_operations(channels, positions, levels=levels)
+    return counts
 
 
 def _quantized_product(inputs, outputs) -> Counter:
-    return Counter(quantized_product=_per_output(outputs[0], inputs[1]))
-
-
-def _int8_linear(inputs, outputs) -> Counter:
-    return Counter(int8_linear=_per_output(outputs[0], inputs[1]))
-
-
-def _multiply_rows(inputs, outputs) -> Counter:
-    return Counter(linear=_per_output(outputs[0], inputs[1]))
-
-
-def _haar_pack(inputs, outputs) -> Counter:
-    return Counter(haar=_transform(_shape(inputs[0])[1], inputs[1], inputs[3]))
-
-
-def _haar_shrink(inputs, outputs) -> Counter:
-    return Counter(haar=_transform(_shape(inputs[0])[1], outputs[1], inputs[2]))
-
-
-def _haar_unpack(inputs, outputs) -> Counter:
-    return Counter(haar=_transform(_shape(inputs[0])[2], inputs[1], inputs[5]))
-
-
-def _depthwise_haar(inputs, outputs) -> Counter:
-    channels = _shape(inputs[0])[1]
-    return Counter(conv=prod(_shape(inputs[0])) * prod(_shape(inputs[1])[1:]),
-                   haar=_transform(channels, outputs[1], inputs[4]))
+    return Counter(quantized_product=prod(_shape(outputs[0])) * prod(_shape(inputs[1])[1:]))
 
 
 HANDLERS: dict[str, Callable[[list, list], Counter]] = {
     'prim::PythonOp._QuantizedProduct': _quantized_product,
-    'mmwcc::int8_linear': _int8_linear,
-    'mmwcc::multiply_rows': _multiply_rows,
-    'mmwcc::haar_pack': _haar_pack,
-    'mmwcc::haar_pack_int8': _haar_pack,
-    'mmwcc::haar_shrink': _haar_shrink,
-    'mmwcc::haar_shrink_int8': _haar_shrink,
-    'mmwcc::haar_unpack': _haar_unpack,
-    'mmwcc::depthwise_haar': _depthwise_haar,
+    **{f'mmwcc::{name}': partial(_by_rule, rule) for name, rule in COSTS.items()},
 }
 
 

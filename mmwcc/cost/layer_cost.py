@@ -40,6 +40,7 @@ class Geometry:
         convention: 'exact' or 'paper'.
         weights: Number of weights.
         biases: Number of biases.
+        scales: Number of scales of quantized weights that are stored besides the one of a layer.
         pointwise: Input and output channels of a layer that can be wavelet compressed, else None.
         levels: Depth of its wavelet transform, present or to be.
         wavelet: Its wavelet.
@@ -49,6 +50,7 @@ class Geometry:
     convention: str = 'exact'
     weights: int = 0
     biases: int = 0
+    scales: int = 0
     pointwise: tuple[int, int] | None = None
     levels: int = 3
     wavelet: str = 'haar'
@@ -74,7 +76,8 @@ class LayerCost:
         bops: Bit operations of the product.
         transform_bops: Bit operations of wavelet analysis and synthesis.
         params: Weights and biases.
-        weight_bytes: Bytes of the weights at their bits, and of the biases at 32.
+        weight_bytes: Bytes of the weights at their bits, and at 32 of the biases and, where
+            quantized weights have one for each output channel, of the scales.
         act_bytes: Bytes of what the product reads at its bits; for kind 'wcc' the kept coefficients and one bit for
             each position.
         weight_bits: Bits of the weights, 32 for full precision.
@@ -134,9 +137,10 @@ class LayerCost:
             act_bits_read = act_bits * geometry.pointwise[0] * kept + everything
         elif geometry.additions:
             kind, act_bits_read = 'transform', 0
+        singles = geometry.biases + (geometry.scales if weight_bits < 32 else 0)
         return cls(name, kind, whole(macs), whole(macs * weight_bits * act_bits), whole(transform * act_bits),
                    geometry.weights + geometry.biases,
-                   math.ceil(geometry.weights * weight_bits / 8) + 4 * geometry.biases, math.ceil(act_bits_read / 8),
+                   math.ceil(geometry.weights * weight_bits / 8) + 4 * singles, math.ceil(act_bits_read / 8),
                    weight_bits, act_bits, keep_ratio, len(geometry.maps), geometry)
 
     def at(self, weight_bits: int | None = None, act_bits: int | None = None,

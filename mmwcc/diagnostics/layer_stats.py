@@ -23,7 +23,7 @@ class LayerStats:
     ====================  ==========================================================================================
     ``energy_kept``       Share of the sum of squares of all wavelet coefficients of the input, over all channels and
                           images, that the kept positions hold. Only where a layer selects.
-    ``act_clip_alpha``    Clip of the activations.
+    ``act_clip_alpha``    Clip of the activations; of weights with a clip for each output channel, the mean.
     ``act_clipped``       Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
                           lies outside the grid: beyond the clip, or below zero on an unsigned grid.
     ``act_sqnr``          Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
@@ -99,11 +99,12 @@ class LayerStats:
             return
         values = quantizer.prepare(values.detach()).float()
         spec = quantizer.spec(values)._replace(normalize='')  # what prepare has done already
-        clip = quantizer.clip_alpha.detach().float().reshape(())
+        clip_alpha = quantizer.clip_alpha.detach().float()
+        clip = spec.spread(clip_alpha, values)
         _, low, high = grid(values.dtype, clip, quantizer.signed, spec.bits, spec.symmetric)
         outside = (values > clip) | (values < low / high * clip)
-        noise = quantize(values, clip, quantizer.signed, spec) - values
-        self._add(f'{role}_clip_alpha', clip, torch.ones_like(clip))
+        noise = quantize(values, clip_alpha, quantizer.signed, spec) - values
+        self._add(f'{role}_clip_alpha', clip_alpha.sum(), clip.new_tensor(clip_alpha.numel()))
         self._add(f'{role}_clipped', outside.sum(), outside.new_tensor(outside.numel(), dtype=torch.float64))
         self._add(f'{role}_sqnr', _energy(noise), _energy(values))
 

@@ -20,23 +20,41 @@ __all__ = ['QuantizationSpec', 'normalization', 'quantize', 'quantized_conv2d', 
 class QuantizationSpec(NamedTuple):
     """How a quantizer rounds: everything about it that is not a tensor.
 
+    The operators, the layers and the exports read this, and nothing else of a quantizer but its
+    clip and its sign.
+
     Attributes:
         bits: Width in 2 ... 16, or 32 for no quantization.
         symmetric: Whether a signed grid leaves out its lowest level.
         clip_gradient: Whether the gradient is zero outside the clips.
         alpha_scale: Factor on the gradient of ``clip_alpha``.
         normalize: '', 'standard' (quantize ``(w - mean) / std``) or 'rescale' (the same, times ``std``).
+            Mean and deviation are those of the whole tensor.
+        rounding_gradient: Whether values between the clips add their rounding error to the gradient
+            of ``clip_alpha``. If not, it is that of the clamp alone, as in PACT.
+        axes: Axes of the tensor along which the clip differs; it is shared over all others. () for
+            one clip, (0,) for one for each output channel of a kernel.
     """
     bits: int
     symmetric: bool = True
     clip_gradient: bool = True
     alpha_scale: float = 1.0
     normalize: str = ''
+    rounding_gradient: bool = True
+    axes: tuple[int, ...] = ()
 
     @property
     def grid(self) -> tuple:
         """Return the static arguments of the fake-quantization operator."""
-        return self.bits, self.symmetric, self.clip_gradient, self.alpha_scale
+        return (self.bits, self.symmetric, self.clip_gradient, self.alpha_scale,
+                self.rounding_gradient)
+
+    def spread(self, per_clip: Tensor, x: Tensor) -> Tensor:
+        """Return a tensor with an element for each clip in the shape that broadcasts to ``x``."""
+        if not self.axes:
+            return per_clip
+        shape = [size if axis in self.axes else 1 for axis, size in enumerate(x.shape)]
+        return per_clip.reshape(shape)
 
 
 OFF = QuantizationSpec(bits=32)
@@ -51,6 +69,7 @@ def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec) -> Tensor:
     if spec.bits == 32:
         return x
+    clip_alpha = spec.spread(clip_alpha, x)
     if not spec.normalize:
         return kernels.fake_quant(x, clip_alpha, signed, *spec.grid)
     mean, std = normalization(x)
@@ -63,12 +82,13 @@ def _backward(grad: Tensor, x: Tensor, clip_alpha: Tensor | None, signed: Tensor
     if spec.bits == 32:
         # A zero, not None: with DistributedDataParallel every parameter needs a gradient in every step.
         return grad, None if clip_alpha is None else torch.zeros_like(clip_alpha)
-    if not spec.normalize:
-        return kernels.fake_quant_backward(grad, x, clip_alpha, signed, *spec.grid)
-    mean, std = normalization(x)
-    grad = grad * std if spec.normalize == 'rescale' else grad
-    grad, grad_alpha = kernels.fake_quant_backward(grad, (x - mean) / std, clip_alpha, signed, *spec.grid)
-    return grad / std, grad_alpha
+    clips, values = spec.spread(clip_alpha, x), x
+    if spec.normalize:
+        mean, std = normalization(x)
+        values = (x - mean) / std
+        grad = grad * std if spec.normalize == 'rescale' else grad
+    grad, grad_alpha = kernels.fake_quant_backward(grad, values, clips, signed, *spec.grid)
+    return grad / std if spec.normalize else grad, grad_alpha.view_as(clip_alpha)
 
 
 class _Quantize(torch.autograd.Function):
@@ -91,7 +111,7 @@ def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSp
 
     Args:
         x: Values, any shape.
-        clip_alpha: Learned clip, one element.
+        clip_alpha: Learned clip: one element, or one for each index of ``spec.axes``.
         signed: Whether negative values have levels, one boolean element.
         spec: The grid.
 

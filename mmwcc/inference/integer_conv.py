@@ -49,7 +49,8 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
     """
     weight, quantizer = layer.weight.detach().float(), layer.weight_quant
     spec, clip = quantizer.spec(weight), quantizer.clip_alpha.detach().float()
-    step = grid(torch.float32, clip, quantizer.signed, spec.bits, spec.symmetric)[0].double()
+    step = grid(torch.float32, clip, quantizer.signed, spec.bits, spec.symmetric)[0]
+    step = spec.spread(step, weight).double()
     if spec.normalize == 'rescale':
         step = step * normalization(weight)[1].double()
     # The mean that normalization takes away is never added again, so that every quantizer rounds to integers * step.

@@ -50,6 +50,7 @@ class FoldedConv(nn.Module):
             self.keep_ratio, self.levels, self.selection = conv.keep_ratio, conv.levels, conv.selection
         self.act_quant = getattr(conv, 'act_quant', None)
         self.weight_bits = getattr(getattr(conv, 'weight_quant', None), 'bits', 32)  # of the weight before folding
+        self.weight_scales = getattr(getattr(conv, 'weight_quant', None), 'extra_clips', 0)
         self.activation, self.bounds = activation, clamp_bounds(activation)
         weight, bias = self._fold(conv, norm)
         self.register_buffer('weight', weight)

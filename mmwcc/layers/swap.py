@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmwcc.functional import one_call, quantize
-from mmwcc.quantizers import UniformQuantizer
+from mmwcc.quantizers import CHANNEL, UniformQuantizer
 from mmwcc.registry import MODELS
 
 __all__ = [
@@ -45,6 +45,7 @@ def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | Non
 
     Raises:
         TypeError: If config is anything else.
+        ValueError: If act_quant has a clip for each output channel.
     """
     if isinstance(config, dict) and 'type' in config:
         config = MODELS.build(config)
@@ -52,6 +53,9 @@ def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | Non
         kind = 'Weight' if role == 'weight_quant' else 'Act'
         raise TypeError(f'{owner}: {role} must be None, a quantizer or a dict with a type, got {config!r}. Use '
                         f"dict(type='mmwcc.LearnedClip{kind}Quantizer', bits=8).")
+    if role == 'act_quant' and config is not None and config.scales == CHANNEL:
+        raise ValueError(f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for each '
+                         'output channel, of which activations have none. Leave per_channel out.')
     return config
 
 
@@ -71,6 +75,8 @@ class CompressedConvMixin(CompressedLayer):
     def _build_quantizers(self, weight_quant, act_quant) -> None:
         self.weight_quant = build_quantizer(type(self).__name__, 'weight_quant', weight_quant)
         self.act_quant = build_quantizer(type(self).__name__, 'act_quant', act_quant)
+        if self.weight_quant is not None:
+            self.weight_quant.fit(self.out_channels)
         self.register_buffer('weight_scale', None)
 
     def _freeze_quantizers(self) -> None:

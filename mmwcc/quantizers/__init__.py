@@ -1,13 +1,15 @@
-"""Uniform quantizers with one learned parameter, behind one base: learned clip (the paper's) and LSQ."""
+"""Uniform quantizers with learned clips, behind one base: the paper's, LSQ and PACT."""
 from .base import UniformQuantizer
 from .calibration import CALIBRATIONS, choose_clip, measure
+from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
+from .pact import PACTActQuantizer
 from .settling import settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
-    'CALIBRATIONS', 'LSQActQuantizer', 'LSQWeightQuantizer', 'LearnedClipActQuantizer',
-    'LearnedClipWeightQuantizer', 'UniformQuantizer', 'choose_clip', 'measure', 'settle',
-    'settle_after_forward', 'upgrade_optimizer_state',
+    'CALIBRATIONS', 'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer',
+    'LearnedClipActQuantizer', 'LearnedClipWeightQuantizer', 'PACTActQuantizer', 'UniformQuantizer',
+    'choose_clip', 'measure', 'settle', 'settle_after_forward', 'upgrade_optimizer_state',
 ]

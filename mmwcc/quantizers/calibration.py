@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ['CALIBRATIONS', 'Magnitudes', 'choose_clip', 'join', 'measure', 'nothing']
+__all__ = [
+    'CALIBRATIONS', 'Clips', 'Magnitudes', 'choose_clip', 'choose_clips', 'join', 'measure',
+    'nothing'
+]
 
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
 """Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
@@ -43,6 +46,26 @@ class Magnitudes(NamedTuple):
         return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) * (2.0**self.exponent / bins)
 
 
+class Clips(NamedTuple):
+    """Clips of several parts of a tensor, each chosen from its own values at once.
+
+    Weights are the same in every batch and on every rank, so they need no histograms that add up.
+
+    Attributes:
+        clips: A clip for each part, shape (parts,), 0 where all values are zero.
+    """
+    clips: Tensor
+
+    @property
+    def largest(self) -> Tensor:
+        """Return the largest clip, a scalar tensor."""
+        return self.clips.max()
+
+    def filled(self) -> Tensor:
+        """Return the clips, with the largest one for parts of zeros: it cuts off none to come."""
+        return torch.where(self.clips > 0, self.clips, self.largest)
+
+
 def _exponent(largest: float) -> int:
     return math.frexp(largest)[1]
 
@@ -65,8 +88,10 @@ def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
     return Magnitudes(zero.new_zeros(_BINS), zero, zero.bool())
 
 
-def join(one: Magnitudes, other: Magnitudes) -> Magnitudes:
-    """Return the histogram of the values of both."""
+def join(one: Magnitudes | Clips, other: Magnitudes | Clips) -> Magnitudes | Clips:
+    """Return the histogram of the values of both, or the larger clip of each part."""
+    if isinstance(one, Clips):
+        return Clips(torch.maximum(one.clips, other.clips))
     largest = torch.maximum(one.largest, other.largest)
     counts = sum(widened(part, _exponent(largest.item())).counts for part in (one, other))
     return Magnitudes(counts, largest, one.negative | other.negative)
@@ -108,3 +133,33 @@ def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: fl
     steps = (clips / levels).unsqueeze(1)
     error = ((centres / steps).clamp(max=levels).round() * steps - centres).square() @ counts
     return clips[error.argmin()].item()
+
+
+def choose_clips(rows: Tensor, method: str | None, levels: int, percentile: float) -> Clips:
+    """Choose a clip for each row of values, as :func:`choose_clip` does for the values of a tensor.
+
+    Args:
+        rows: Values, shape (parts, values). What is not finite counts as zero.
+        method: One of :data:`CALIBRATIONS`, or None for the largest magnitudes.
+        levels: Number of positive levels of the grid.
+        percentile: Share of magnitudes below the clip in percent, for 'percentile'.
+    """
+    magnitudes = rows.abs().to(torch.promote_types(rows.dtype, torch.float32))
+    magnitudes = torch.where(magnitudes.isfinite(), magnitudes, 0)
+    if method == 'percentile':
+        rank = math.ceil(magnitudes.shape[1] * percentile / 100)
+        return Clips(magnitudes.kthvalue(rank, dim=1).values)
+    if method == 'lsq':
+        return Clips(2 * magnitudes.mean(1) * levels**0.5)
+    largest = magnitudes.amax(1)
+    if method is None:
+        return Clips(largest)
+    best, chosen = torch.full_like(largest, torch.inf), torch.zeros_like(largest)
+    for share in torch.logspace(-3, 0, _CANDIDATES, base=10, dtype=torch.float64).tolist():
+        clips = largest * share
+        steps = (clips / levels).clamp_min(torch.finfo(largest.dtype).tiny).unsqueeze(1)
+        rounded = (magnitudes / steps).clamp_(max=levels).round_().mul_(steps)
+        error = rounded.sub_(magnitudes).square_().sum(1)
+        better = error < best
+        best, chosen = torch.where(better, error, best), torch.where(better, clips, chosen)
+    return Clips(chosen)

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmwcc.functional import QuantizationSpec, normalization
+from mmwcc.functional import QuantizationSpec
 from mmwcc.registry import MODELS
 
 from .base import UniformQuantizer
+from .granularity import CHANNEL, LAYER
 
 __all__ = ['LearnedClipActQuantizer', 'LearnedClipWeightQuantizer']
 
@@ -59,6 +60,8 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
         initial_clip: Start of the clip without calibration, in the units of what is quantized; the authors
             use 3 standard deviations. Defaults to 3.0.
+        per_channel: Whether each output channel has a clip of its own. Mean and std of
+            ``normalize`` are those of the whole tensor all the same. Defaults to False.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -70,8 +73,9 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
     """
 
     def __init__(self, bits: int = 8, *, normalize: str | None = None, calibration: str | None = 'mse',
-                 percentile: float = 99.9, initial_clip: float = 3.0) -> None:
-        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip)
+                 percentile: float = 99.9, initial_clip: float = 3.0, per_channel: bool = False) -> None:
+        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile,
+                         initial_clip=initial_clip, scales=CHANNEL if per_channel else LAYER)
         if normalize not in ('standard', 'rescale', None):
             raise ValueError("LearnedClipWeightQuantizer: normalize must be 'standard', 'rescale' or None, got "
                              f'{normalize!r}. Use None to quantize the weights as they are.')
@@ -79,17 +83,8 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
 
     def spec(self, x: Tensor) -> QuantizationSpec:
         # The gradient of the weights is straight-through everywhere: a clipped weight can come back.
-        return QuantizationSpec(self.bits, clip_gradient=False, normalize=self.normalize or '')
-
-    def prepare(self, x: Tensor) -> Tensor:
-        if self.normalize is None:
-            return x
-        mean, std = normalization(x)
-        if not std > 0:
-            raise ValueError(f'LearnedClipWeightQuantizer: the weights must differ from each other for normalize='
-                             f'{self.normalize!r}, got a tensor of shape {tuple(x.shape)} with std {std.item():g}. '
-                             'Use normalize=None for this layer, or keep it dense.')
-        return (x - mean) / std
+        return QuantizationSpec(self.bits, clip_gradient=False, normalize=self.normalize or '',
+                                axes=self.scales.axes)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, normalize={self.normalize!r}'

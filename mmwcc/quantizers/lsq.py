@@ -7,6 +7,7 @@ from mmwcc.functional import QuantizationSpec
 from mmwcc.registry import MODELS
 
 from .base import UniformQuantizer
+from .granularity import CHANNEL, LAYER
 
 __all__ = ['LSQActQuantizer', 'LSQWeightQuantizer']
 
@@ -19,7 +20,8 @@ class _LSQQuantizer(UniformQuantizer):
     """
 
     def _count(self, x: Tensor) -> int:
-        return x.numel()
+        """Return how many values share a clip."""
+        return max(1, x.numel() // self.clip_alpha.numel())
 
     def spec(self, x: Tensor) -> QuantizationSpec:
         if self.bits == 32:
@@ -27,7 +29,8 @@ class _LSQQuantizer(UniformQuantizer):
         levels = self.positive_levels
         gradient_scale = (self._count(x) * levels)**-0.5
         # The operator differentiates by the clip, dL/ds / n, hence n twice.
-        return QuantizationSpec(self.bits, symmetric=False, alpha_scale=gradient_scale * levels**2)
+        return QuantizationSpec(self.bits, symmetric=False, alpha_scale=gradient_scale * levels**2,
+                                axes=self.scales.axes)
 
 
 @MODELS.register_module()
@@ -68,6 +71,8 @@ class LSQWeightQuantizer(_LSQQuantizer):
         calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
         initial_clip: Start of the clip without calibration. Defaults to 1.0.
+        per_channel: Whether each output channel has a clip of its own, whose gradient is scaled by
+            the number of its values. Defaults to False.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -78,5 +83,6 @@ class LSQWeightQuantizer(_LSQQuantizer):
     """
 
     def __init__(self, bits: int = 8, *, calibration: str | None = 'mse', percentile: float = 99.9,
-                 initial_clip: float = 1.0) -> None:
-        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile, initial_clip=initial_clip)
+                 initial_clip: float = 1.0, per_channel: bool = False) -> None:
+        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile,
+                         initial_clip=initial_clip, scales=CHANNEL if per_channel else LAYER)

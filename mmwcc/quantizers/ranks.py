@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from .calibration import nothing, widened
+from .calibration import Clips, nothing, widened
 
 if TYPE_CHECKING:
     from .base import UniformQuantizer
@@ -32,6 +32,27 @@ def agree(quantizers: Sequence[UniformQuantizer]) -> None:
     Args:
         quantizers: The same on every rank, in the same order. Every rank must call this.
     """
+    _agree_on_clips([quantizer for quantizer in quantizers if quantizer.scales.axes])
+    _agree_on_values([quantizer for quantizer in quantizers if not quantizer.scales.axes])
+
+
+def _agree_on_clips(quantizers: Sequence[UniformQuantizer]) -> None:
+    """Settle quantizers with several clips, of weights, which are the same on all ranks."""
+    if not quantizers:
+        return
+    sizes = [quantizer.clip_alpha.numel() for quantizer in quantizers]
+    clips = torch.cat([torch.zeros(size, device=quantizer.clip_alpha.device)
+                       if quantizer._learned is None else quantizer._learned.clips.float()
+                       for quantizer, size in zip(quantizers, sizes, strict=True)])
+    if several_ranks():
+        dist.all_reduce(clips, op=dist.ReduceOp.MAX)
+    for quantizer, part in zip(quantizers, clips.split(sizes), strict=True):
+        if part.any():
+            quantizer._settle(Clips(part))
+
+
+def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
+    """Settle quantizers with one clip, by the histogram of what all ranks have seen."""
     if not quantizers:
         return
     own = [quantizer._learned or nothing(quantizer.clip_alpha.device) for quantizer in quantizers]

@@ -21,17 +21,31 @@ def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
 
     Returns:
         A copy; the tensors that need no change are the same.
+
+    Raises:
+        ValueError: If a clip for each output channel is to resume from one for the layer.
     """
     parameters = list(chain.from_iterable(group['params'] for group in optimizer.param_groups))
     indices = list(chain.from_iterable(group['params'] for group in state_dict['param_groups']))
     state = dict(state_dict['state'])
     for parameter, index in zip(parameters, indices, strict=False):
+        _refuse_other_clips(parameter, state.get(index, {}))
         if parameter.shape == (1, ) and index in state:
             # Adam counts its steps in a scalar, whatever the parameter.
             state[index] = {
                 key: value.reshape(1) if _is_scalar(value) and key != 'step' else value
                 for key, value in state[index].items()}
     return {**state_dict, 'state': state}
+
+
+def _refuse_other_clips(parameter: Tensor, state: dict) -> None:
+    """Refuse the averages of one clip for several: each of those would have got other gradients."""
+    single = any(isinstance(value, Tensor) and value.shape == (1, ) and key != 'step'
+                 for key, value in state.items())
+    if single and parameter.dim() == 1 and parameter.numel() > 1:
+        raise ValueError('upgrade_optimizer_state: the state of an optimizer must be that of its '
+                         f'parameters, got that of one clip for {parameter.numel()} clips. Start a '
+                         'new run from the checkpoint (load_from with resume=False).')
 
 
 def _is_scalar(value) -> bool:

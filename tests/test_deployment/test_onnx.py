@@ -57,6 +57,19 @@ def test_quantizers_of_eight_bits_become_operators_with_int8_weights(tmp_path):
     assert 'int8 weights' in str(report)
 
 
+@pytest.mark.parametrize('kind', ['LearnedClip', 'LSQ'])
+@pytest.mark.parametrize('qdq', [True, False])
+def test_clips_of_channels_become_scales_of_an_axis(kind, qdq, tmp_path):
+    report, graph = export(build(4, kind, per_channel=True), tmp_path, qdq=qdq)
+    assert max(parity.largest for parity in report.parities) < 1e-5
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    scales = [weights[node.input[1]] for node in graph.graph.node
+              if node.op_type == 'DequantizeLinear' and node.input[0] in weights]
+    assert len(scales) == (4 if qdq else 0)
+    for scale in scales:  # of different normalizations and different clips
+        assert scale.ndim == 1 and len(np.unique(scale)) == len(scale)
+
+
 @pytest.mark.parametrize(('bits', 'qdq'), [(8, False), (12, True)])
 def test_other_quantizers_become_clip_and_round(bits, qdq, tmp_path):
     report, graph = export(build(bits), tmp_path, qdq=qdq)

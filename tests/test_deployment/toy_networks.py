@@ -24,16 +24,16 @@ class Net(nn.Module):
         return self.last(self.down(x + self.norm3(self.project(y))))
 
 
-def quantizers(bits, kind='LearnedClip'):
-    return dict(weight_quant=dict(type=f'mmwcc.{kind}WeightQuantizer', bits=bits),
+def quantizers(bits, kind='LearnedClip', per_channel=False):
+    return dict(weight_quant=dict(type=f'mmwcc.{kind}WeightQuantizer', bits=bits, per_channel=per_channel),
                 act_quant=dict(type=f'mmwcc.{kind}ActQuantizer', bits=bits))
 
 
-def build(bits=32, kind='LearnedClip', **pointwise):
+def build(bits=32, kind='LearnedClip', per_channel=False, **pointwise):
     """Return the network compressed, with clips from one batch and BatchNorm of both signs."""
     model = Net()
     settings = dict(type='mmwcc.WaveletCompressedConv2d', **(dict(keep_ratio=0.3) | pointwise))
-    quantized = {} if bits == 32 else dict(quantizers(bits, kind), other=dict(type='mmwcc.QuantConv2d'))
+    quantized = {} if bits == 32 else dict(quantizers(bits, kind, per_channel), other=dict(type='mmwcc.QuantConv2d'))
     compress_model(model, dict(pointwise=settings, **quantized), verbose=False)
     model(torch.randn(2, 3, 64, 96))
     for module in model.modules():

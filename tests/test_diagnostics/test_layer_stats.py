@@ -136,6 +136,17 @@ def test_normalized_weights(normalize):
         weight_sqnr=decibel(weight, rounded(weight, 1.5, -3, 3))), rel=1e-4)
 
 
+def test_clips_of_channels_are_reported_by_their_mean():
+    x, clips = maps(1, 4, 8, 8), torch.tensor([0.1, 0.2, 0.4])
+    layer = layer_of(QuantConv2d, x, kernel_size=1, weight_quant=dict(WEIGHT, per_channel=True))
+    layer.weight_quant.clip_alpha.data[:] = clips.repeat(len(layer.weight))[:len(layer.weight)]
+    weight, bounds = layer.weight.detach().flatten(1), layer.weight_quant.clip_alpha.detach().unsqueeze(1)
+    levels = (weight / bounds * 3).round().clamp(-3, 3) * bounds / 3
+    assert stats_of(layer, x) == pytest.approx(dict(
+        weight_clip_alpha=bounds.mean().item(), weight_clipped=(weight.abs() > bounds).float().mean().item(),
+        weight_sqnr=decibel(weight.double().numpy(), levels.double().numpy())), rel=1e-4)
+
+
 def test_half_precision():
     x = maps(1, 4, 8, 8)
     layer = layer_of(WaveletCompressedConv2d, x, keep_ratio=0.25, act_quant=ACT)

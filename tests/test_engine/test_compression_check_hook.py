@@ -219,6 +219,24 @@ def test_shapes(checkpoints, tmp_path):
     runner.train()
 
 
+def test_one_clip_serves_all_channels_and_not_the_reverse(checkpoints, tmp_path):
+    weight_quant = {**COMPRESSION['weight_quant'], 'per_channel': True}
+    channels = {**COMPRESSION, 'weight_quant': weight_quant}
+    runner = make(tmp_path, channels, load_from=str(checkpoints['compressed']))
+    runner.test()
+    layer = make(tmp_path, load_from=str(checkpoints['compressed']))
+    layer.test()
+    clips = runner.model.point.weight_quant.clip_alpha
+    assert torch.equal(clips, layer.model.point.weight_quant.clip_alpha.expand(8))
+    runner = make(tmp_path, channels, load_from=str(checkpoints['compressed']), resume=True)
+    with pytest.raises(ValueError, match='upgrade_optimizer_state: .* that of one clip for 8 clips'):
+        runner.train()
+    make(tmp_path / 'channels', channels, length=2).train()
+    runner = make(tmp_path, load_from=str(tmp_path / 'channels' / 'iter_2.pth'))
+    with pytest.raises(RuntimeError, match=r'clip_alpha: \(8,\) in the checkpoint, \(1,\) in the model'):
+        runner.test()
+
+
 def test_shapes_of_dense_layers_are_left_to_mmengine(checkpoints, tmp_path):
     def reshape(checkpoint):
         weight = checkpoint['state_dict']['classify.weight']

@@ -18,6 +18,8 @@ WEIGHTS = {
     'standard': dict(type='mmwcc.LearnedClipWeightQuantizer', normalize='standard'),
     'rescale': dict(type='mmwcc.LearnedClipWeightQuantizer', normalize='rescale'),
     'LSQ': dict(type='mmwcc.LSQWeightQuantizer'),
+    'channels': dict(type='mmwcc.LearnedClipWeightQuantizer', normalize='rescale', per_channel=True),
+    'LSQ of channels': dict(type='mmwcc.LSQWeightQuantizer', per_channel=True),
 }
 ACTS = dict(learned=dict(type='mmwcc.LearnedClipActQuantizer'), LSQ=dict(type='mmwcc.LSQActQuantizer'))
 
@@ -100,6 +102,7 @@ def test_wavelet_layer_equals_the_trained_one(height, width, keep_ratio, memory_
     dict(stride=2), dict(stride=(1, 3), bias=False), dict(levels=1), dict(selection='coarse'), dict(weight='standard'),
     dict(weight='rescale'), dict(weight='LSQ', act='LSQ'), dict(weight_bits=2, act_bits=2),
     dict(weight_bits=4, act_bits=8), dict(weight_bits=7, act_bits=3), dict(wavelet='db2'), dict(wavelet='bior2.2'),
+    dict(weight='channels'), dict(weight='LSQ of channels', weight_bits=4),
 ], ids=str)
 def test_wavelet_layer_of_every_kind(settings):
     if settings.get('wavelet'):
@@ -117,7 +120,7 @@ def test_wavelet_layer_of_every_kind(settings):
 @pytest.mark.parametrize('settings', [
     dict(), dict(stride=2), dict(stride=(3, 1), bias=False), dict(weight='standard'), dict(weight='rescale'),
     dict(weight='LSQ', act='LSQ'), dict(weight_bits=2, act_bits=2), dict(weight_bits=4, act_bits=7),
-    dict(weight_bits=3, act_bits=8),
+    dict(weight_bits=3, act_bits=8), dict(weight='channels'), dict(weight='LSQ of channels', weight_bits=4),
 ], ids=str)
 @pytest.mark.parametrize('signed', [True, False])
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -140,7 +143,7 @@ def test_weights_are_the_levels_of_the_quantizer(bits):
         step = (integer.scale.double() / integer.step.double()).unsqueeze(1)
         torch.testing.assert_close(integer.weight.double() * step, fake, rtol=1e-6, atol=0)
         highest = 2**(bits - 1) - 1
-        assert integer.weight.int().abs().max() <= highest + (weight == 'LSQ')
+        assert integer.weight.int().abs().max() <= highest + ('LSQ' in weight)
         assert integer.grid.tolist() == [-highest, highest]
 
 

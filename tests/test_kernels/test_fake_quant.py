@@ -77,6 +77,51 @@ def test_scale_multiplies_the_gradient_of_the_clip_only():
     assert grad_clip == pytest.approx([(2 / 3 - 0.5) / 4, 0.5], abs=1e-6)
 
 
+def test_gradient_of_the_clamp_alone():
+    # clip 2, 3 bits, step 2/3: what lies between the clips has no share, what equals one counts.
+    values = [-5., -2., -1., 0.5, 1.999, 2., 5.]
+    arguments = torch.tensor(2.0), torch.tensor(True), 3, True, True, 1.0, False
+    pairs = [fake_quant_backward(torch.ones(1), torch.tensor([value]), *arguments)
+             for value in values]
+    assert [pair[1].item() for pair in pairs] == pytest.approx([-1, -1, 0, 0, 0, 1, 1], abs=1e-6)
+    assert [pair[0].item() for pair in pairs] == [0, 1, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize('clip', torch.linspace(0.1, 9.7, 29).tolist())
+def test_a_value_that_equals_the_clip_is_clipped_whatever_its_quotient_is_rounded_to(clip):
+    alpha = torch.tensor(clip)
+    arguments = torch.tensor(False), 8, True, True, 1.0, False
+    _, slope = fake_quant_backward(torch.ones(1), alpha.reshape(1), alpha, *arguments)
+    assert slope.item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(4, 1, 1, 1), (2, 3, 1, 1), (1, 3, 1, 1), (2, 1, 4, 5)])
+@pytest.mark.parametrize('rounding', [True, False])
+def test_clips_broadcast(shape, rounding):
+    """Each part is what it is alone with its clip, whichever axes a clip is shared over."""
+    x = torch.randn(4 if shape[0] == 4 else 2, 3, 4, 5)
+    clip, signed, grad = 0.2 + torch.rand(shape), torch.tensor(True), torch.randn(x.shape)
+    arguments = signed, 4, True, True, 0.5, rounding
+    y = fake_quant(x, clip, *arguments)
+    grad_x, grad_clip = fake_quant_backward(grad, x, clip, *arguments)
+    assert grad_clip.shape == clip.shape
+    for place in torch.cartesian_prod(*map(torch.arange, shape)).tolist():
+        part = tuple(slice(None) if size == 1 else n for n, size in zip(place, shape, strict=True))
+        alone, one = x[part].contiguous(), clip[tuple(place)]
+        assert torch.equal(y[part], fake_quant(alone, one, *arguments))
+        expected = fake_quant_backward(grad[part].contiguous(), alone, one, *arguments)
+        assert torch.equal(grad_x[part], expected[0])
+        torch.testing.assert_close(grad_clip[tuple(place)], expected[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(3, ), (3, 1, 1, 1), (1, 1, 1, 2)])
+def test_clips_that_do_not_fit_are_refused(shape):
+    x, signed = torch.randn(2, 3, 4, 5), torch.tensor(True)
+    with pytest.raises(RuntimeError, match='clip_alpha must have one element, or the shape of x '
+                                           'with 1 on every axis over which'):
+        fake_quant(x, torch.rand(shape), signed, 4, True, True, 1.0)
+
+
 def test_autograd_is_the_backward_operator():
     x = torch.randn(50, requires_grad=True)
     clip = torch.tensor(0.8, requires_grad=True)
@@ -123,6 +168,15 @@ def test_opcheck(dtype, signed, symmetric):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
     clip = torch.tensor(0.9, requires_grad=True)
     arguments = (clip, torch.tensor(signed, dtype=torch.uint8), 4, symmetric, True, 0.5)
+    opcheck(torch.ops.mmwcc.fake_quant.default, (x, *arguments))
+    opcheck(torch.ops.mmwcc.fake_quant_backward.default,
+            (torch.randn_like(x), x.detach(), clip.detach(), *arguments[1:]))
+
+
+def test_opcheck_of_several_clips():
+    x = torch.randn(4, 3, 2, 2, requires_grad=True)
+    clip = torch.rand(4, 1, 1, 1, requires_grad=True)
+    arguments = (clip, torch.tensor(True), 4, True, True, 0.5, False)
     opcheck(torch.ops.mmwcc.fake_quant.default, (x, *arguments))
     opcheck(torch.ops.mmwcc.fake_quant_backward.default,
             (torch.randn_like(x), x.detach(), clip.detach(), *arguments[1:]))

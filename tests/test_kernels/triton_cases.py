@@ -291,6 +291,28 @@ def test_fake_quant_in_half_precision(dtype):
     torch.testing.assert_close(grad_clip, expected[1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('symmetric', [True, False])
+@pytest.mark.parametrize('signed', [0, 1])
+def test_fake_quant_without_the_rounding_error_in_the_gradient_of_the_clip(signed, symmetric):
+    x, grad = randn(3, 7, 40, 31), randn(3, 7, 40, 31)
+    x[0, 0, 0, :4] = torch.tensor([1.1, -1.1, 1.1, 0.0], device=DEVICE)  # at the clips
+    arguments = (x, torch.tensor([1.1], device=DEVICE), torch.tensor(signed, device=DEVICE), 4, symmetric, True, 0.5,
+                 False)
+    (grad_x, grad_clip), expected = (run(grad, *arguments) for run in (
+        kernels.fake_quant_backward, REFERENCE['fake_quant']._fake_quant_backward))
+    assert torch.equal(grad_x, expected[0])
+    torch.testing.assert_close(grad_clip, expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_the_reference_serves_several_clips():
+    x, grad, clips = randn(6, 5, 3, 3), randn(6, 5, 3, 3), 0.5 + torch.rand(6, 1, 1, 1).to(DEVICE)
+    arguments = (x, clips, torch.tensor(1, device=DEVICE), 4, True, False, 0.5)
+    assert torch.equal(kernels.fake_quant(*arguments), REFERENCE['fake_quant']._fake_quant(*arguments))
+    got = kernels.fake_quant_backward(grad, *arguments)
+    for one, expected in zip(got, REFERENCE['fake_quant']._fake_quant_backward(grad, *arguments), strict=True):
+        assert torch.equal(one, expected)
+
+
 def test_fake_quant_keeps_nan_and_clips_infinity():
     x = torch.tensor([float('nan'), float('inf'), -float('inf')], device=DEVICE)
     arguments = (torch.tensor(1.5, device=DEVICE), torch.tensor(1, device=DEVICE), 8, True, True, 1.0)

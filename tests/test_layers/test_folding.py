@@ -15,6 +15,8 @@ QUANTIZERS = {
     'standard': dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8, normalize='standard'),
     'rescale': dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4, normalize='rescale'),
     'lsq': dict(type='mmwcc.LSQWeightQuantizer', bits=2),
+    'channels': dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4, per_channel=True),
+    'lsq of channels': dict(type='mmwcc.LSQWeightQuantizer', bits=4, per_channel=True),
 }
 LAYERS = {
     'wavelets': lambda **quantizers: WaveletCompressedConv2d(6, 8, keep_ratio=0.5, levels=2, **quantizers),

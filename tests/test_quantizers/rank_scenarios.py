@@ -36,11 +36,12 @@ class Branches(nn.Module):
         return self.head(x + self.branch(x) if enter else x)
 
 
-def compressed():
+def compressed(per_channel=False):
     from mmwcc.compression import compress_model
     torch.manual_seed(0)
-    model = Branches()
-    compress_model(model, copy.deepcopy(CONFIG), verbose=False)
+    model, config = Branches(), copy.deepcopy(CONFIG)
+    config['weight_quant']['per_channel'] = per_channel
+    compress_model(model, config, verbose=False)
     return model
 
 
@@ -67,9 +68,9 @@ def evaluation_of_one_rank(rank):
     return clips(model)
 
 
-def branch_of_one_rank(rank):
+def branch_of_one_rank(rank, per_channel=False):
     """In three steps only rank 0 enters the branch, then none, then only rank 1."""
-    model = DistributedDataParallel(compressed(), find_unused_parameters=True)
+    model = DistributedDataParallel(compressed(per_channel), find_unused_parameters=True)
     optimizer, history = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9), []
     for step, enter in enumerate((rank == 0, False, rank == 1)):
         optimizer.zero_grad()
@@ -104,13 +105,23 @@ def layers_without_a_model(rank):
     return messages, clips(model)
 
 
-def sharded(rank):
+def branch_of_one_rank_with_clips_of_channels(rank):
+    """The same with a clip for each output channel of the weights."""
+    return branch_of_one_rank(rank, per_channel=True)
+
+
+def sharded_with_clips_of_channels(rank):
+    """FSDP2 splits clips too."""
+    return sharded(rank, per_channel=True)
+
+
+def sharded(rank, per_channel=False):
     """FSDP2 trains as DDP does, from the first batch on."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     results = []
     for shard in (False, True):
-        model = compressed()
+        model = compressed(per_channel)
         if shard:
             mesh = init_device_mesh('cpu', (RANKS, ))
             fully_shard(model.branch, mesh=mesh)
@@ -128,7 +139,8 @@ def sharded(rank):
     return results
 
 
-SCENARIOS = (evaluation_of_one_rank, branch_of_one_rank, joint_clips, layers_without_a_model, sharded)
+SCENARIOS = (evaluation_of_one_rank, branch_of_one_rank, joint_clips, layers_without_a_model, sharded,
+             branch_of_one_rank_with_clips_of_channels, sharded_with_clips_of_channels)
 
 
 def work(rank, folder):

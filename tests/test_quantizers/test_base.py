@@ -6,11 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer, LSQActQuantizer, LSQWeightQuantizer
-from mmwcc.quantizers import base as base_module
+from mmwcc.quantizers import (
+    LearnedClipActQuantizer,
+    LearnedClipWeightQuantizer,
+    LSQActQuantizer,
+    LSQWeightQuantizer,
+    PACTActQuantizer,
+    UniformQuantizer,
+    learning,
+)
 from mmwcc.registry import MODELS
 
-ACT = [LearnedClipActQuantizer, LSQActQuantizer]
+ACT = [LearnedClipActQuantizer, LSQActQuantizer, PACTActQuantizer]
 WEIGHT = [LearnedClipWeightQuantizer, LSQWeightQuantizer]
 every = pytest.mark.parametrize('quantizer_type', ACT + WEIGHT)
 every_act = pytest.mark.parametrize('quantizer_type', ACT)
@@ -22,7 +29,7 @@ def values(scale=1.0, size=1000):
 
 @pytest.fixture(autouse=True)
 def no_warning_was_given_before(monkeypatch):
-    monkeypatch.setattr(base_module, '_warned', set())
+    monkeypatch.setattr(learning, '_warned', set())
 
 
 @every
@@ -276,3 +283,13 @@ def test_one_batch_gives_the_clip_of_training(quantizer_type):
     quantizer.begin_calibration()
     assert torch.equal(quantizer(values()), trained(values()))
     assert quantizer.clip_alpha == trained.clip_alpha
+
+
+@pytest.mark.parametrize('name', ['forward', 'arguments', 'calibrate', 'prepare'])
+def test_what_layers_do_themselves_cannot_be_overridden(name):
+    with pytest.raises(TypeError, match=f'Mine: a quantizer must not override {name}, because layers quantize without '
+                                        'calling it. Say in spec'):
+        type('Mine', (LearnedClipActQuantizer, ), {name: lambda self, x: x})
+    mixin = type('Mixin', (), {name: lambda self, x: x})
+    with pytest.raises(TypeError, match=f'Mine: a quantizer must not override {name}'):
+        type('Mine', (mixin, UniformQuantizer), {})

@@ -74,8 +74,32 @@ def test_layers_that_nothing_settles_say_so(outcome):
     assert_equal(outcome[0][1], outcome[1][1])
 
 
+@of('branch_of_one_rank_with_clips_of_channels')
+def test_ranks_agree_on_the_clips_of_channels(outcome):
+    for zero, one in zip(*outcome, strict=True):
+        assert_equal(zero, one)
+    alone = compressed(per_channel=True)
+    alone(torch.cat([images(rank) for rank in range(RANKS)]))
+    first = outcome[0][0]
+    for name in ('trunk', 'branch'):
+        expected = clips(alone)[f'{name}.weight_quant.clip_alpha']
+        assert expected.shape == (8, )
+        # One step of training lies between.
+        torch.testing.assert_close(first[f'{name}.weight_quant.clip_alpha'], expected, rtol=0.05, atol=0)
+
+
+@of('sharded_with_clips_of_channels')
+def test_fsdp_splits_the_clips_of_channels(outcome):
+    assert_sharded(outcome)
+    assert outcome[0][0]['trunk.weight_quant.clip_alpha'].shape == (8, )
+
+
 @of('sharded')
 def test_fsdp_trains_as_ddp(outcome):
+    assert_sharded(outcome)
+
+
+def assert_sharded(outcome):
     for replicated, sharded in outcome:
         assert replicated.keys() == sharded.keys()
         for key, value in replicated.items():

@@ -205,8 +205,8 @@ class CompressionCheckHook(Hook):
                 theirs = tuple(getattr(weights.get(key), 'shape', ours.shape))
                 if key == f'{name}.weight' and len(theirs) == 3:
                     theirs += (1,)  # kernels of nn.Conv1d, which the layers load
-                if key.endswith('.clip_alpha') and theirs == ():
-                    theirs = (1,)  # clips of 0.1, which the quantizers load
+                if key.endswith('.clip_alpha') and theirs in ((), (1,)):
+                    theirs = tuple(ours.shape)  # clips of 0.1, or one for all channels: both load
                 if theirs != tuple(ours.shape) and not any(re.fullmatch(p, key) for p in self.allow_mismatch):
                     wrong.append(f'{key}: {theirs} in the checkpoint, {tuple(ours.shape)} in the model')
         if wrong:

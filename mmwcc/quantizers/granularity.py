@@ -1,0 +1,28 @@
+"""Which values of a tensor share a clip."""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ['CHANNEL', 'LAYER', 'Granularity']
+
+
+class Granularity(NamedTuple):
+    """Which values of a tensor share a clip, and with it the step of the grid.
+
+    Attributes:
+        name: What messages call it.
+        code: What the buffer ``granularity`` of a quantizer holds. It stands in checkpoints, so it
+            never changes.
+        axes: Axes of the quantized tensor along which the clip differs. It is shared over all
+            others.
+    """
+    name: str
+    code: int
+    axes: tuple[int, ...]
+
+
+LAYER = Granularity('layer', 0, ())
+"""One clip for the whole tensor."""
+
+CHANNEL = Granularity('channel', 1, (0, ))
+"""A clip for each output channel of a weight."""

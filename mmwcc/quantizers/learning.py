@@ -1,0 +1,197 @@
+"""How a quantizer learns its clip: when, from what, and what it remembers."""
+from __future__ import annotations
+
+import warnings
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from .calibration import Clips, Magnitudes, choose_clip, choose_clips, join, measure, nothing
+from .granularity import Granularity
+from .ranks import several_ranks, warn_alone
+from .state import COEFFICIENTS, NOTHING, PIXELS, ZEROS
+
+__all__ = ['ClipLearner']
+
+
+class ClipLearner(nn.Module):
+    """Learn a clip from the first training batch, or from several between begin and end of calibration.
+
+    :class:`~mmwcc.quantizers.UniformQuantizer` builds what this works on, and is what layers know.
+    """
+
+    bits: int
+    calibration: str | None
+    percentile: float
+    scales: Granularity
+    clip_alpha: nn.Parameter
+    initialized: Tensor
+    signed: Tensor
+    settles_with_model: bool
+    alone: bool
+
+    _sign: bool | None
+    _domain: int
+    _seen: Magnitudes | Clips | None
+    _learned: Magnitudes | Clips | None
+    _known: bool | None
+
+    @property
+    def extra_clips(self) -> int:
+        """Number of clips, 0 where one serves the layer: how many numbers weights are stored with."""
+        return self.clip_alpha.numel() if self.scales.axes else 0
+
+    def fit(self, clips: int) -> None:
+        """Make room for a number of clips, where there may be several.
+
+        The parameter stays the same object, so that an optimizer that holds it goes on holding it.
+
+        Raises:
+            ValueError: If there is another number of clips already.
+        """
+        present = self.clip_alpha.numel()
+        if not self.scales.axes or present == clips:
+            return
+        if present != 1:
+            raise ValueError(f'{type(self).__name__}: a tensor must have one index for each of {present} clips, got '
+                             f'{clips}. Give each layer a quantizer of its own.')
+        self.clip_alpha.data = self.clip_alpha.data.expand(clips).clone()
+
+    @torch.compiler.disable
+    def _unsettled(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return clip and signedness as long as they are not settled, learning from ``x`` where that is due."""
+        self._fit_to(x)
+        # Frozen stages of a backbone are in eval mode while the model trains.
+        trains = self.training or (torch.is_grad_enabled() and not self.clip_alpha.requires_grad)
+        learns = trains and not self.is_settled and self._learned is None
+        if not x.is_meta and (self._seen is not None or learns):
+            self.calibrate(x)
+        if self.is_settled and self._seen is None:
+            return self.clip_alpha, self.signed
+        if self._learned is None and not (trains or x.is_meta or self._seen is not None):
+            _warn_uninitialized(type(self).__name__)
+            return self._choose(self._measure(x))
+        clip, signed = (self.clip_alpha, self.signed) if self._learned is None else self._choose(self._learned)
+        # The parameter will be written when the clip is settled, maybe before the backward pass of this call, so
+        # autograd gets a copy that leads to it. The difference is zero, exactly.
+        return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a clip was learned, and is the same on all ranks."""
+        if self._known is None and self._learned is None:
+            self._remember()
+        return self._known is not None
+
+    @property
+    def met_zeros_alone(self) -> bool:
+        """Whether it was used, but got no value other than zero: any clip serves those."""
+        return int(self.initialized) == ZEROS
+
+    def _remember(self) -> None:
+        """Read the buffers once, so that later calls (and traced ones) need not."""
+        known = not self.initialized.is_meta and int(self.initialized) in (PIXELS, COEFFICIENTS)
+        self._known = bool(self.signed) if known else None
+
+    def _fit_to(self, x: Tensor) -> None:
+        """Make room for the clips of ``x``, where there may be several."""
+        if self.scales.axes:
+            self.fit(prod(x.shape[axis] for axis in self.scales.axes))
+
+    @torch.no_grad()
+    def _measure(self, x: Tensor) -> Magnitudes | Clips:
+        """Return what can be learned from ``x`` about the clip."""
+        values, axes = self.prepare(x.detach()), self.scales.axes
+        if not axes:
+            return measure(values)
+        rows = values.movedim(axes, tuple(range(len(axes)))).reshape(self.clip_alpha.numel(), -1)
+        return choose_clips(rows, self.calibration, self._steps(self.signed), self.percentile)
+
+    @torch.no_grad()
+    def _choose(self, learned: Magnitudes | Clips) -> tuple[Tensor, Tensor]:
+        """Return clip and signedness that suit what was learned."""
+        several = isinstance(learned, Clips)
+        signed = self.signed if several or self._sign is not None else learned.negative.to(self.signed)
+        if self.calibration is None or not learned.largest > 0:
+            return self.clip_alpha, signed
+        if several:
+            return learned.filled().to(self.clip_alpha.dtype), signed
+        clip = choose_clip(learned, self.calibration, self._steps(signed), self.percentile)
+        return self.clip_alpha.new_tensor([clip]), signed
+
+    def _steps(self, signed: Tensor | bool) -> int:
+        """Return the number of steps between zero and the clip."""
+        return 2**(self.bits - 1) - 1 if signed else 2**self.bits - 1
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Learn clip and signedness from ``x``, and remember that it was done.
+
+        Between :meth:`begin_calibration` and :meth:`end_calibration` the values of all calls since the beginning count.
+        Zeros alone teach nothing. With several ranks nothing is stored before
+        :func:`mmwcc.quantizers.settle`.
+
+        Args:
+            x: Values to be quantized, any shape.
+        """
+        self._fit_to(x)
+        learned = self._measure(x)
+        if self._seen is not None:
+            learned = self._seen = join(self._seen, learned)
+        if learned.largest > 0:
+            self._learned, self._known = learned, None
+            if self.alone or not several_ranks():
+                self._settle(learned)
+            elif self._seen is None and not self.settles_with_model:
+                warn_alone(self)
+        elif x.numel() and not x.any():
+            self.initialized.fill_(ZEROS)
+
+    @torch.no_grad()
+    def _settle(self, learned: Magnitudes | Clips) -> None:
+        """Store the clip and the signedness for these values."""
+        clip, signed = self._choose(learned)
+        self.state_dict()  # FSDP2 answers by putting the shards in place, without which what is written is lost
+        if clip is not self.clip_alpha:
+            _write(self.clip_alpha, clip)
+        self.signed.copy_(signed)
+        self.initialized.fill_(self._domain)
+        self._learned = None
+        self._remember()
+
+    def begin_calibration(self) -> None:
+        """Forget what was learned, and learn from all values that come until :meth:`end_calibration`, in any mode.
+
+        Each batch is quantized with the clip of all values so far, so that later layers learn from what they will get.
+        """
+        device = self.clip_alpha.device
+        self._seen = Clips(torch.zeros(1, device=device)) if self.scales.axes else nothing(device)
+        self.initialized.fill_(NOTHING)
+        self._learned = self._known = None
+
+    def end_calibration(self) -> None:
+        """Keep clip and signedness as they are now."""
+        self._seen = None
+
+
+def _write(parameter: nn.Parameter, value: Tensor) -> None:
+    """Write a value into a parameter, into the part that this rank holds where it is sharded."""
+    if hasattr(parameter, 'to_local'):
+        from torch.distributed.tensor import DTensor, Replicate
+        mesh = parameter.device_mesh
+        whole = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
+        value, parameter = whole.redistribute(mesh, parameter.placements).to_local(), parameter.to_local()
+    parameter.copy_(value)
+
+
+_warned: set[str] = set()
+
+
+def _warn_uninitialized(name: str) -> None:
+    if name not in _warned:
+        _warned.add(name)
+        warnings.warn(
+            f'{name}: evaluated before its clip was learned, so each batch is quantized with a clip of its own. Load '
+            'a compressed checkpoint, or train or calibrate the model first.', stacklevel=4)

@@ -1,0 +1,97 @@
+"""The state of quantizers in checkpoints: what it holds, and what loading another one means.
+
+A quantizer has three entries, and a fourth where it has several clips:
+
+- ``clip_alpha``: the clips, shape (1,), or (out_channels,) with a clip for each output channel.
+- ``initialized``: 0 before anything was learned, 1 for a clip of values, 2 for one of wavelet
+  coefficients, 3 as long as all values were zero.
+- ``signed``: whether negative values have levels.
+- ``granularity``: the code of :class:`~mmwcc.quantizers.granularity.Granularity`. Without it a
+  state is that of one clip.
+
+:data:`VERSION` counts the changes of this format. It goes into the metadata of a state dictionary.
+Files without metadata, as those of safetensors, tell by their shapes and names what they are.
+"""
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .base import UniformQuantizer
+
+__all__ = ['COEFFICIENTS', 'NOTHING', 'PIXELS', 'VERSION', 'ZEROS', 'refusal', 'upgrade']
+
+VERSION = 2
+"""1: the clip is a scalar, and weights have no ``signed`` (mmwcc 0.1). 2: as above."""
+
+NOTHING, PIXELS, COEFFICIENTS, ZEROS = range(4)
+"""What ``initialized`` holds: on which values the clip was learned."""
+
+
+def refusal(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str,
+            version: int) -> str:
+    """Say why a state cannot be that of a quantizer, or return ''.
+
+    Args:
+        quantizer: Who is to load it.
+        state: The entries of a state dictionary.
+        prefix: Name of the quantizer in it, with a dot.
+        version: What the metadata says, 1 if there is none.
+    """
+    name, clip = type(quantizer).__name__, state.get(f'{prefix}clip_alpha')
+    if version > VERSION:
+        return (f'{name}: the state of {prefix[:-1]} must be of version {VERSION} or older, got '
+                f'version {version}. Load it with the mmwcc that wrote it, or a later one.')
+    if clip is None or clip.numel() == 1:
+        return ''
+    code, clips = state.get(f'{prefix}granularity'), quantizer.clip_alpha.numel()
+    if not quantizer.scales.axes:
+        return (f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each '
+                'output channel. Build the quantizer with per_channel=True, as it was trained.')
+    if code is not None and int(code) != quantizer.scales.code:
+        return (f'{name}: {prefix}granularity must be {quantizer.scales.code} '
+                f'({quantizer.scales.name}), got {int(code)}. Build the quantizer as it was '
+                'trained.')
+    if clips not in (1, clip.numel()):
+        return (f'{name}: {prefix}clip_alpha must have a clip for each of {clips} output channels, '
+                f'got {clip.numel()}. Build the network that the checkpoint belongs to.')
+    return ''
+
+
+def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str) -> None:
+    """Make the state of 0.1, of a quantizer of other values or of one clip that of a quantizer.
+
+    Args:
+        quantizer: Who is to load it.
+        state: The entries of a state dictionary, which are changed.
+        prefix: Name of the quantizer in it, with a dot.
+    """
+    clip, initialized, signed, granularity = (
+        f'{prefix}{name}' for name in ('clip_alpha', 'initialized', 'signed', 'granularity'))
+    if clip in state:
+        if state[clip].dim() == 0:
+            state[clip] = state[clip].reshape(1)
+        if signed not in state and quantizer._sign:
+            state[signed] = torch.ones((), dtype=torch.uint8)  # 0.1 wrote none for weights
+        _spread(quantizer, state, clip, granularity)
+    if initialized in state and state[initialized] not in (NOTHING, ZEROS, quantizer._domain):
+        state[initialized] = torch.zeros_like(state[initialized])
+        if quantizer._sign:
+            state[signed] = torch.ones_like(state[initialized])
+
+
+def _spread(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], clip: str,
+            granularity: str) -> None:
+    """Give each output channel the one clip of a layer, which leaves the same grid."""
+    kind, clips = quantizer.scales, quantizer.clip_alpha.numel()
+    if not kind.axes:
+        state.pop(granularity, None)  # of a single channel
+        return
+    if state[clip].numel() == 1 and clips > 1:
+        state[clip] = state[clip].expand(clips).clone()
+    quantizer.fit(state[clip].numel())
+    state[granularity] = torch.tensor(kind.code, dtype=torch.uint8)
