@@ -33,8 +33,8 @@ def one_call(forward: Callable) -> Callable:
     """
 
     @wraps(forward)
-    def run(self, x):
-        return _call(self, x) if isinstance(x, Proxy) else forward(self, x)
+    def run(self, input):  # torch's name for it, by which layers are called too
+        return _call(self, input) if isinstance(input, Proxy) else forward(self, input)
 
     return run
 

@@ -47,6 +47,7 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If a weight is NaN.
     """
+    layer.require_fitting_clip()
     weight, quantizer = layer.weight.detach().float(), layer.weight_quant
     spec, clip = quantizer.spec(weight), quantizer.clip_alpha.detach().float()
     step = grid(torch.float32, clip, quantizer.signed, spec.bits, spec.symmetric)[0]

@@ -4,9 +4,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import one_call, quantize
+from mmwcc.functional import one_call
 from mmwcc.quantizers import CHANNEL, UniformQuantizer
 from mmwcc.registry import MODELS
+
+from .clipped_weight import ClippedWeight
 
 __all__ = [
     'COMPUTED', 'CompressedConvMixin', 'CompressedLayer', 'build_quantizer', 'check_parameters', 'computed_tensor'
@@ -63,14 +65,8 @@ class CompressedLayer:
     """What a layer of ours is that takes the place of a convolution, trainable or in integers."""
 
 
-class CompressedConvMixin(CompressedLayer):
+class CompressedConvMixin(CompressedLayer, ClippedWeight):
     """Give a subclass of ``nn.Conv2d`` a weight and an activation quantizer and a way to take a convolution over."""
-
-    weight_quant: UniformQuantizer | None
-    act_quant: UniformQuantizer | None
-    weight_scale: Tensor | None
-    """Factor on each output channel of the rounded weight, shape (out_channels,): what was folded into the layer after
-    its clip was learned. None for 1."""
 
     def _build_quantizers(self, weight_quant, act_quant) -> None:
         self.weight_quant = build_quantizer(type(self).__name__, 'weight_quant', weight_quant)
@@ -115,8 +111,8 @@ class CompressedConvMixin(CompressedLayer):
         return layer.to(conv.weight.device).train(conv.training)
 
     @one_call
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight, self.bias)
 
     def _quantization(self, role: str, x: Tensor):
         quantizer = getattr(self, role)
@@ -132,13 +128,6 @@ class CompressedConvMixin(CompressedLayer):
                              f'{tuple(x.shape)}. Give the layer the channel count of its input.')
         return x if x.dim() == 4 else x.unsqueeze(0)
 
-    def rounded_weight(self) -> Tensor:
-        """Return the weight as the products see it: quantized, times ``weight_scale``."""
-        weight = self.weight
-        if self.weight_quant is not None:
-            weight = quantize(weight, *self.weight_quant.arguments(weight))
-        return weight if self.weight_scale is None else weight * self.weight_scale.reshape(-1, 1, 1, 1)
-
     def unlearned(self) -> list[str]:
         """Return the names of the quantizers that have not learned a clip which their values need.
 
@@ -150,61 +139,3 @@ class CompressedConvMixin(CompressedLayer):
         return [role for role, is_needed in needed.items()
                 if (quantizer := getattr(self, role)) is not None and quantizer.bits != 32
                 and not quantizer.is_settled and is_needed()]
-
-    def __setattr__(self, name: str, value) -> None:
-        if name == 'weight' and isinstance(value, nn.Parameter) and self._outlives(value):
-            value = self._fold(value)
-        super().__setattr__(name, value)
-
-    def _outlives(self, weight: nn.Parameter) -> bool:
-        """Tell whether a clip that was learned on the present weight would have to serve another one."""
-        # __dict__, because this runs while the layer is built as well.
-        present = self.__dict__.get('_parameters', {}).get('weight')
-        quantizer = self.__dict__.get('_modules', {}).get('weight_quant')
-        if present is None or present is weight or quantizer is None or not quantizer.is_settled:
-            return False
-        # On other devices, and where a trainer shards or flattens parameters, the values stay the same.
-        return (present.shape == weight.shape and present.device == weight.device and not weight.is_meta
-                and type(present) is type(weight) is nn.Parameter)
-
-    @torch.no_grad()
-    def _fold(self, weight: nn.Parameter) -> nn.Parameter:
-        """Keep the present weight, and its clip, where the new one is the present one times a factor a channel.
-
-        Folding of BatchNorm multiplies channels. One clip cannot serve channels of different ranges, but a factor
-        behind the rounding is exact, whatever the quantizer.
-
-        Raises:
-            RuntimeError: If the new weight is another one.
-        """
-        old, new = (tensor.detach().double().flatten(1) for tensor in (self.weight, weight))
-        energy = old.square().sum(1)
-        factor = torch.where(energy > 0, (old * new).sum(1) / energy.clamp_min(torch.finfo(torch.double).tiny), 0)
-        tolerance = 8 * torch.finfo(weight.dtype).eps * new.abs().amax(1, keepdim=True)
-        if not ((new - factor.unsqueeze(1) * old).abs() <= tolerance).all():
-            raise RuntimeError(
-                f'{type(self).__name__}: weight must be the present one times one factor for each output channel, as '
-                'folding of BatchNorm makes it, because weight_quant has learned its clip; got another weight. Call '
-                'weight_quant.reset_parameters() before and calibrate again, or load the weight by load_state_dict.')
-        if not torch.equal(old, new):
-            scale = factor if self.weight_scale is None else factor * self.weight_scale
-            self.weight_scale = scale.to(self.weight.dtype)
-        return self.weight
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        key = f'{prefix}weight'
-        if key in state_dict:
-            # The WCC authors' checkpoints hold point-wise kernels of nn.Conv1d, shape (O, C, 1).
-            if state_dict[key].dim() == 3:
-                state_dict[key] = state_dict[key].unsqueeze(-1)
-            self._expect(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _expect(self, state_dict, prefix: str) -> None:
-        """Forget what belongs to the present weight and does not come with the new one."""
-        scale = state_dict.get(f'{prefix}weight_scale')
-        self.weight_scale = None if scale is None else torch.empty_like(scale, device=self.weight.device)
-        for role in ('weight_quant', 'act_quant'):
-            quantizer = getattr(self, role)
-            if quantizer is not None and f'{prefix}{role}.clip_alpha' not in state_dict:
-                quantizer.reset_parameters()

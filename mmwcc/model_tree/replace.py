@@ -14,7 +14,7 @@ __all__ = ['all_or_nothing', 'has_hooks', 'obstacle', 'replace_layers', 'swap_la
 
 # A dictionary for each kind of hook, their flags, and whether backward hooks are full ones.
 _HOOKS = tuple(name for name in vars(nn.Module()) if 'hook' in name)
-_TAKEN_OVER = ('weight', 'bias')
+_TAKEN_OVER = ('weight', 'bias', 'weight_scale')
 _PARTS = ('weight_quant', 'act_quant')
 
 
