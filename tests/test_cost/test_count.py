@@ -7,9 +7,14 @@ from torch import nn
 
 pytest.importorskip('mmengine', reason='costs are counted by its complexity analysis')
 
-from mmwcc.cost import count_cost
-from mmwcc.inference import fuse_inverted_residuals, to_integer
-from mmwcc.layers import DepthwiseFastWaveletTransform, QuantConv2d, WaveletCompressedConv2d, WaveletConv2d  # noqa: E402
+from mmwcc.cost import count_cost  # noqa: E402
+from mmwcc.inference import FoldedConv, fuse_inverted_residuals, to_integer  # noqa: E402
+from mmwcc.layers import (  # noqa: E402
+    DepthwiseFastWaveletTransform,
+    QuantConv2d,
+    WaveletCompressedConv2d,
+    WaveletConv2d,
+)
 
 WEIGHT, ACT = dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8), dict(type='mmwcc.LearnedClipActQuantizer', bits=4)
 
@@ -66,6 +71,8 @@ def test_scales_of_channels_are_bytes():
     assert point.at(weight_bits=4).weight_bytes == 4 * 16 + 4 * 16
     assert point.at(weight_bits=32).weight_bytes == 4 * 8 * 16
     assert point.params == 8 * 16
+    layers(torch.randn(1, 8, 16, 16))
+    assert FoldedConv(layers[0].eval(), activation=nn.Identity()).weight_scales == 16
 
 
 def test_convention_of_the_paper():

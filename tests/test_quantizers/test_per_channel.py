@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmwcc.compression import calibrate
 from mmwcc.functional import quantize
 from mmwcc.functional.quantization import normalization
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
@@ -205,6 +206,35 @@ def test_other_states_are_refused():
     state._metadata['']['version'] = 3
     with pytest.raises(RuntimeError, match='must be of version 2 or older, got version 3'):
         KINDS['learned clip'](per_channel=True).load_state_dict(state)
+
+
+def test_a_model_is_calibrated_and_its_averages_follow():
+    averaging = pytest.importorskip('mmengine.model')
+    quantizers = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', per_channel=True),
+                      act_quant=dict(type='mmwcc.LearnedClipActQuantizer'))
+    model = nn.Sequential(QuantConv2d(3, 6, 3, **quantizers),
+                          WaveletCompressedConv2d(6, 4, keep_ratio=0.5, **quantizers)).eval()
+    calibrate(model, [torch.randn(2, 3, 12, 12) for _ in range(2)])
+    for layer in model:
+        alone = LearnedClipWeightQuantizer(per_channel=True)
+        alone(layer.weight)
+        assert torch.equal(layer.weight_quant.clip_alpha, alone.clip_alpha)
+    average = averaging.ExponentialMovingAverage(model, momentum=0.5)
+    with torch.no_grad():
+        model[0].weight_quant.clip_alpha.mul_(3)
+    for _ in range(2):
+        average.update_parameters(model)
+    ours, theirs = model[0].weight_quant, average.module[0].weight_quant
+    assert theirs.clip_alpha.shape == (6, ) and (theirs.clip_alpha <= ours.clip_alpha).all()
+    x = torch.randn(1, 3, 12, 12)
+    with torch.no_grad():
+        assert torch.isfinite(average(x)).all()
+
+
+def test_compiled_as_in_eager_mode():
+    quantizer, x = learned('rescale'), weight()
+    compiled = torch.compile(quantizer, backend='aot_eager', fullgraph=True)
+    torch.testing.assert_close(compiled(x), quantizer(x))
 
 
 def test_one_output_channel_is_a_layer():
