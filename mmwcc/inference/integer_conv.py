@@ -9,6 +9,7 @@ from mmwcc import kernels
 from mmwcc.functional import check_compression, normalization, one_call, pack_int8, quantize, unpack
 from mmwcc.kernels.fake_quant import grid
 from mmwcc.layers import CompressedConvMixin, CompressedLayer, QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.model_tree import FULL_PRECISION, LayerState
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
@@ -23,10 +24,10 @@ def integer_obstacle(layer: nn.Module) -> str:
         return 'not a quantized convolution'
     if not is_eligible(layer.kernel_size, layer.padding, layer.groups):
         return 'not a 1x1 convolution without padding and groups'
-    for role, what in (('weight_quant', 'weights'), ('act_quant', 'activations')):
-        bits = getattr(getattr(layer, role), 'bits', 32)
+    state = LayerState.of(layer)
+    for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
         if bits > _WIDEST:
-            return f'{what} not quantized' if bits == 32 else f'{what} of {bits} bits'
+            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
     return ''
 
 
@@ -97,8 +98,9 @@ class _IntegerConv(CompressedLayer, nn.Module):
         if obstacle:
             raise ValueError(f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits or '
                              f'fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such layers.')
-        bits = dict(weight_bits=layer.weight_quant.bits, act_bits=layer.act_quant.bits)
-        return cls(layer.in_channels, layer.out_channels, layer.stride, **cls._settings(layer), **bits)
+        state = LayerState.of(layer)
+        return cls(layer.in_channels, layer.out_channels, layer.stride, **cls._settings(layer),
+                   weight_bits=state.weight_bits, act_bits=state.act_bits)
 
     @classmethod
     def from_layer(cls, layer: nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmwcc import kernels
 from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
 from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
+from mmwcc.model_tree import LayerState
 
 __all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
 
@@ -47,9 +48,10 @@ class FoldedConv(nn.Module):
         self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         self.compressed = isinstance(conv, WaveletCompressedConv2d)
         if self.compressed:
-            self.keep_ratio, self.levels, self.selection = conv.keep_ratio, conv.levels, conv.selection
+            self.keep_ratio, self.selection = conv.keep_ratio, conv.selection
+            self.levels, self.wavelet = conv.levels, conv.wavelet
         self.act_quant = getattr(conv, 'act_quant', None)
-        self.weight_bits = getattr(getattr(conv, 'weight_quant', None), 'bits', 32)  # of the weight before folding
+        self.weight_bits = LayerState.of(conv).weight_bits  # of the weight before folding
         self.activation, self.bounds = activation, clamp_bounds(activation)
         weight, bias = self._fold(conv, norm)
         self.register_buffer('weight', weight)
@@ -79,7 +81,8 @@ class FoldedConv(nn.Module):
             return self.activation(y)
         return y if self.bounds == (None, None) else y.clamp(*self.bounds)
 
-    def wavelet(self, rows: Tensor, slot: Tensor, size, channels_last: bool, residual: Tensor | None = None) -> Tensor:
+    def from_coefficients(self, rows: Tensor, slot: Tensor, size, channels_last: bool,
+                          residual: Tensor | None = None) -> Tensor:
         """Convolve kept coefficients, go back to pixels, add the residual and apply the activation."""
         rows = multiply_rows(self.quantized(rows), self.weight)
         bounds = self.bounds or (None, None)
@@ -92,7 +95,7 @@ class FoldedConv(nn.Module):
         if not self.compressed:
             return self.dense(x)
         rows, slot = pack(x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection)
-        return self.wavelet(rows, slot, x.shape[2:], kernels.is_channels_last(x))
+        return self.from_coefficients(rows, slot, x.shape[2:], kernels.is_channels_last(x))
 
     def extra_repr(self) -> str:
         return (f'{self.weight.shape[1] * self.geometry[3]}, {self.weight.shape[0]}, '
@@ -177,7 +180,7 @@ class FusedInvertedResidual(nn.Module):
         """Return the output of the block for a map (B, C, H, W)."""
         residual = x if self.residual else None
         if self.project.compressed:
-            return self.project.wavelet(*self._kept(x), kernels.is_channels_last(x), residual)
+            return self.project.from_coefficients(*self._kept(x), kernels.is_channels_last(x), residual)
         y = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
         return y if residual is None else y + residual
 

@@ -10,6 +10,7 @@ from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.model_tree import (
     CompressionReport,
     LayerReport,
+    LayerState,
     announce,
     matches,
     no_match,
@@ -51,13 +52,12 @@ def _convert(model: nn.Module, layers: dict[str, nn.Module], build) -> dict[str,
 
 
 def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerReport:
-    kind = type(layer).__name__
-    bits = [getattr(getattr(layer, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')]
+    state = LayerState.of(layer)
     reason = '' if integer is not None else _obstacle(layer) or UNLEARNED
     if isinstance(layer, INTEGER_LAYERS):
-        bits, reason = [layer.weight_bits, layer.act_bits], 'converted already'
-    return LayerReport(name, kind, kind if integer is None else type(integer).__name__, *bits,
-                       getattr(layer, 'keep_ratio', None), weight_count(layer), reason)
+        reason = 'converted already'
+    return LayerReport(name, state.kind, state.kind if integer is None else type(integer).__name__,
+                       **state.quantities, weights=weight_count(layer), reason=reason)
 
 
 def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:

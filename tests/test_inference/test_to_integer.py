@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from mmwcc.compression import compress_model
-from mmwcc.compression.schedule import layer_state
 from mmwcc.inference import INTEGER_LAYERS, IntegerConv2d, IntegerWaveletCompressedConv2d, to_integer
 from mmwcc.layers import QuantConv2d
-from mmwcc.model_tree.compressed import compressed_layers
+from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.post_training import calibrate
 
 QUANTIZED = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
@@ -110,8 +109,8 @@ def test_integer_layers_are_compressed_layers(trained):
     to_integer(trained, verbose=False)
     layers = compressed_layers(trained)
     assert isinstance(layers['expand'], INTEGER_LAYERS) and isinstance(layers['depthwise'], QuantConv2d)
-    assert layer_state(layers['project']) == dict(type='IntegerWaveletCompressedConv2d', keep_ratio=0.5, levels=3,
-                                                  wavelet='haar', selection='energy')
+    assert LayerState.of(layers['project']).to_dict() == dict(
+        type='IntegerWaveletCompressedConv2d', keep_ratio=0.5, levels=3, wavelet='haar', selection='energy')
 
 
 def test_a_checkpoint_fills_a_model_built_for_it(trained):

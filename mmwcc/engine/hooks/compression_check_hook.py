@@ -11,9 +11,9 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from mmwcc.compressed_config import find_compression
-from mmwcc.compression import advice_for, layer_state
+from mmwcc.compression import advice_for
 from mmwcc.inference import INTEGER_LAYERS
-from mmwcc.model_tree import compressed_layers, unwrapped
+from mmwcc.model_tree import LayerState, compressed_layers, unwrapped
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import HOOKS, type_name
 from mmwcc.utils import refuse_new_start
@@ -109,7 +109,7 @@ class CompressionCheckHook(Hook):
         stamp.update(
             version=__version__,
             compression=_compression_config(runner),
-            layers={name: layer_state(layer) for name, layer in compressed_layers(runner.model).items()})
+            layers={name: LayerState.of(layer).to_dict() for name, layer in compressed_layers(runner.model).items()})
         # CompressionScheduleHook says which iteration and epoch the state belongs to, before or after this.
         stamp.setdefault('iter', meta.get('iter'))
         stamp.setdefault('epoch', meta.get('epoch'))
@@ -217,13 +217,14 @@ class CompressionCheckHook(Hook):
     @staticmethod
     def _compare_states(runner, purpose: str, layers: Mapping[str, nn.Module],
                         recorded: Mapping[str, Mapping[str, Any]], checkpoint: dict) -> None:
-        expected = {name: layer_state(layer) for name, layer in layers.items()}
+        expected = {name: LayerState.of(layer).to_dict() for name, layer in layers.items()}
         schedule = next((hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None)
         if schedule is not None and recorded:
             # A run that is resumed under a schedule it did not have so far is compared with that schedule too.
             moment = schedule.recorded_moment(checkpoint, scheduled_only=purpose != 'resume')
             if moment is not None:
-                expected = schedule.states_at(runner, moment)
+                expected = {name: state.to_dict()
+                            for name, state in schedule.states_at(runner, moment).items()}
         differences = [
             f'{name}: {key} {_shown(recorded[name].get(key))} in the checkpoint, {_shown(ours.get(key))} in the model'
             for name, ours in expected.items() if name in recorded

@@ -7,9 +7,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 
-from mmwcc.compression import QUANTITIES, layer_state
 from mmwcc.cost import CostReport, check_convention, count_cost
-from mmwcc.model_tree import compressed_layers
+from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.registry import HOOKS
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -121,9 +120,8 @@ class CostHook(Hook):
     def _states(self, runner) -> dict[str, dict[str, Any]]:
         """Return bits and keep ratios of the compressed layers that were counted, for :meth:`CostReport.at`."""
         counted = {layer.name for layer in self.report.layers}
-        states = {name: layer_state(layer) for name, layer in compressed_layers(runner.model).items()
-                  if name in counted}
-        return {name: {key: state[key] for key in QUANTITIES if key in state} for name, state in states.items()}
+        return {name: LayerState.of(layer).quantities
+                for name, layer in compressed_layers(runner.model).items() if name in counted}
 
     @property
     def _image(self) -> str:
