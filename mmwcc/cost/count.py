@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from mmwcc.inference import INTEGER_LAYERS, FoldedConv, FusedInvertedResidual
+from mmwcc.inference import FoldedConv, FusedInvertedResidual, IntegerLayer
 from mmwcc.layers import DepthwiseFastWaveletTransform, WaveletConv2d, is_eligible
 from mmwcc.model_tree import LayerState, example_input, quantizers_off, unwrapped
 from mmwcc.quantizers import UniformQuantizer
@@ -22,7 +22,7 @@ from .report import CostReport, CostSum
 
 __all__ = ['CONVENTIONS', 'KINDS', 'CostReport', 'CostSum', 'LayerCost', 'count_cost']
 
-_CONVOLUTIONS = (_ConvNd, *INTEGER_LAYERS)
+_CONVOLUTIONS = (_ConvNd, IntegerLayer)
 _LAYERS = (*_CONVOLUTIONS, nn.Linear, FusedInvertedResidual, WaveletConv2d, DepthwiseFastWaveletTransform)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmwcc.compressed_config import find_compression
 from mmwcc.compression import advice_for
-from mmwcc.inference import INTEGER_LAYERS
+from mmwcc.inference import IntegerLayer
 from mmwcc.model_tree import LayerState, compressed_layers, unwrapped
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import HOOKS, type_name
@@ -156,7 +156,7 @@ class CompressionCheckHook(Hook):
 
     @staticmethod
     def _compare_integers(layers: Mapping[str, nn.Module], theirs: set[str]) -> None:
-        ours = {name for name, layer in layers.items() if isinstance(layer, INTEGER_LAYERS)}
+        ours = {name for name, layer in layers.items() if isinstance(layer, IntegerLayer)}
         if ours - theirs:
             raise RuntimeError('CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
                                f'integers in {_listed(ours - theirs)}. Convert it with '
