@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmwcc.inference import FusedInvertedResidual, IntegerLayer
+from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.model_tree import compressed_layers, has_hooks, is_plain, obstacle, replace_layers
 
@@ -178,7 +177,7 @@ def _replacement(conv: nn.Conv2d, norm: nn.Module | None, qdq: bool, dynamic: bo
         return ExportableWaveletConv2d(conv, norm, qdq, dynamic)
     if isinstance(conv, QuantConv2d):
         return ExportableConv2d(conv, norm, qdq)
-    return conv if norm is None else fuse_conv_bn_eval(conv, norm)
+    return conv if norm is None else fold_batch_norm(conv, norm)
 
 
 @torch.no_grad()

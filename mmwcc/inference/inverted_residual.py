@@ -10,6 +10,8 @@ from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
 from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
 from mmwcc.model_tree import LayerState
 
+from .fold import scale_and_bias, scale_channels
+
 __all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
 
 _BOUNDS = {nn.Identity: (None, None), nn.ReLU: (0.0, None), LeanReLU: (0.0, None), nn.ReLU6: (0.0, 6.0),
@@ -53,22 +55,10 @@ class FoldedConv(nn.Module):
         self.act_quant = getattr(conv, 'act_quant', None)
         self.weight_bits = LayerState.of(conv).weight_bits  # of the weight before folding
         self.activation, self.bounds = activation, clamp_bounds(activation)
-        weight, bias = self._fold(conv, norm)
-        self.register_buffer('weight', weight)
-        self.register_buffer('bias', bias)
-
-    @staticmethod
-    @torch.no_grad()
-    def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
         weight = conv.rounded_weight() if isinstance(conv, CompressedConvMixin) else conv.weight
-        if norm is None:
-            return weight.clone(), None if conv.bias is None else conv.bias.clone()
-        scale = torch.rsqrt(norm.running_var + norm.eps)
-        if norm.weight is not None:
-            scale = scale * norm.weight
-        bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
-        bias = bias * scale if norm.bias is None else bias * scale + norm.bias
-        return weight * scale.reshape(-1, 1, 1, 1), bias
+        scale, bias = scale_and_bias(conv, norm)
+        self.register_buffer('weight', scale_channels(weight.detach(), scale))
+        self.register_buffer('bias', bias)
 
     def quantized(self, x: Tensor) -> Tensor:
         """Return the input as the convolution sees it."""
