@@ -5,6 +5,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
+from mmwcc.checkpoint import extend_stamp, read_stamp
 from mmwcc.compression import Schedule, build_schedule
 from mmwcc.model_tree import FULL_PRECISION, LayerState, compressed_layers, set_layer_state
 from mmwcc.registry import HOOKS
@@ -94,7 +95,7 @@ class CompressionScheduleHook(Hook):
             checkpoint (dict): The checkpoint.
             scheduled_only (bool): Ask only checkpoints of runs that had a schedule. Defaults to True.
         """
-        stamp = (checkpoint.get('meta') or {}).get('mmwcc') or {}
+        stamp = read_stamp(checkpoint)
         return stamp.get(self.unit) if stamp.get('scheduled') or not scheduled_only else None
 
     def before_run(self, runner) -> None:
@@ -138,7 +139,7 @@ class CompressionScheduleHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Record the last iteration and epoch that were trained in the present state."""
         if self._position is not None:
-            checkpoint.setdefault('meta', {}).setdefault('mmwcc', {}).update(self._position, scheduled=True)
+            extend_stamp(checkpoint, dict(self._position, scheduled=True))
 
     def _remember(self, runner) -> dict[str, LayerState]:
         """Return the states the layers were built with, taken before the first change."""

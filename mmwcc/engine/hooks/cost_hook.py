@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 
+from mmwcc.checkpoint import extend_stamp
 from mmwcc.cost import CostReport, check_convention, count_cost
 from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.registry import HOOKS
@@ -87,8 +88,8 @@ class CostHook(Hook):
         """Write the totals beside the stamp of :class:`CompressionCheckHook`, as plain data."""
         if self.report is not None:
             everything = self.report.to_dict()
-            checkpoint.setdefault('meta', {}).setdefault('mmwcc', {})['cost'] = {
-                key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')}
+            cost = {key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')}
+            extend_stamp(checkpoint, dict(cost=cost))
 
     def _scheduled(self, runner) -> dict[str, float] | None:
         if self._schedule is None:
