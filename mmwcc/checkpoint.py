@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmwcc.compressed_config import find_compression
@@ -31,7 +32,8 @@ from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.registry import type_name
 from mmwcc.version import __version__
 
-__all__ = ['Comparison', 'compare', 'extend_stamp', 'read_stamp', 'save_checkpoint', 'write_stamp']
+__all__ = ['Comparison', 'compare', 'extend_stamp', 'final_checkpoint', 'latest_checkpoint', 'read_stamp',
+           'save_checkpoint', 'write_stamp']
 
 _QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.(clip_alpha|initialized|signed)$')
 
@@ -79,6 +81,22 @@ def save_checkpoint(model: nn.Module, config: Config, path: str | Path, meta: Ma
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path)
     config.dump(path.with_suffix('.py'))
+
+
+def final_checkpoint(config: Config) -> Path:
+    """Return where a training of a config leaves its last checkpoint, under mmengine's names.
+
+    Args:
+        config: A config with ``train_cfg`` and ``work_dir``.
+    """
+    length = config.train_cfg.get('max_iters')
+    name = f'epoch_{config.train_cfg.max_epochs}.pth' if length is None else f'iter_{length}.pth'
+    return Path(config.work_dir) / name
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """Return what mmengine would resume in a work folder, None if there is nothing or no such folder."""
+    return find_latest_checkpoint(str(work_dir)) if Path(work_dir).is_dir() else None
 
 
 @dataclass(frozen=True)

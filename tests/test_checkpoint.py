@@ -5,7 +5,15 @@ from mmengine.config import Config
 from torch import nn
 
 from mmwcc import __version__
-from mmwcc.checkpoint import compare, extend_stamp, read_stamp, save_checkpoint, write_stamp
+from mmwcc.checkpoint import (
+    compare,
+    extend_stamp,
+    final_checkpoint,
+    latest_checkpoint,
+    read_stamp,
+    save_checkpoint,
+    write_stamp,
+)
 from mmwcc.compression import compress_model
 from mmwcc.inference import to_integer
 from mmwcc.model_tree import LayerState
@@ -97,3 +105,11 @@ def test_shapes():
     checkpoint = checkpoint_of(network())
     checkpoint['state_dict']['1.weight'] = torch.zeros(6, 8, 1, 1)
     assert compare(checkpoint, network()).shapes == {'1.weight': ((6, 8, 1, 1), (4, 8, 1, 1))}
+
+
+def test_the_last_checkpoint_of_a_training(tmp_path):
+    assert final_checkpoint(Config(dict(work_dir='w', train_cfg=dict(max_iters=40)))).as_posix() == 'w/iter_40.pth'
+    assert final_checkpoint(Config(dict(work_dir='w', train_cfg=dict(max_epochs=3)))).as_posix() == 'w/epoch_3.pth'
+    assert latest_checkpoint(tmp_path / 'missing') is None and latest_checkpoint(tmp_path) is None
+    (tmp_path / 'last_checkpoint').write_text('w/iter_20.pth')
+    assert latest_checkpoint(tmp_path) == 'w/iter_20.pth'
