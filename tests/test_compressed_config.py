@@ -1,5 +1,4 @@
 """Configs of models that one or two factories build."""
-from types import SimpleNamespace
 
 import pytest
 from torch import nn
@@ -8,8 +7,15 @@ pytest.importorskip('mmengine')
 from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 
-from mmwcc.compressed_config import build_within, find_compression, is_compressed, with_compression, without_compression
-from mmwcc.engine.hooks import CompressionCheckHook  # noqa: E402
+from mmwcc.checkpoint import read_stamp, write_stamp  # noqa: E402
+from mmwcc.compressed_config import (  # noqa: E402
+    build_within,
+    compression_path,
+    find_compression,
+    is_compressed,
+    with_compression,
+    without_compression,
+)
 from mmwcc.models import CompressedModel, WAEModel  # noqa: E402
 from mmwcc.utils import dense_config
 
@@ -47,6 +53,13 @@ def test_the_compression_of_a_config_can_be_changed():
     model = ConfigDict(COMPRESSED[-1][0])
     find_compression(model)['integer'] = True
     assert model.task_type.compression.integer is True
+
+
+@pytest.mark.parametrize(('model', 'dense'), COMPRESSED)
+def test_where_the_compression_stands(model, dense):
+    config = Config(dict(model=model))
+    config.merge_from_dict({f'model.{compression_path(model)}.integer': True})
+    assert find_compression(config.model)['integer'] is True
 
 
 def test_a_model_with_a_task_type_of_its_own_is_no_factory():
@@ -90,6 +103,5 @@ def test_programs_find_compression_within_another_factory(model, dense):
     config, compression = dense_config(Config(dict(model=model)))
     assert config.model == dense and compression == WAY
     checkpoint = {}
-    CompressionCheckHook().before_save_checkpoint(SimpleNamespace(cfg=Config(dict(model=model)), model=nn.Sequential()),
-                                                  checkpoint)
-    assert checkpoint['meta']['mmwcc']['compression'] == WAY
+    write_stamp(checkpoint, nn.Sequential(), Config(dict(model=model)))
+    assert read_stamp(checkpoint)['compression'] == WAY

@@ -21,6 +21,7 @@ FLOORS = [
     ['cost'],
     ['post_training', 'diagnostics'],
     ['compressed_config'],
+    ['checkpoint'],
     ['utils'],
     ['reports', 'deployment', 'models', 'datasets', 'evaluation', 'engine'],
     ['presets'],

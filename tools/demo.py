@@ -19,7 +19,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmwcc  # noqa: F401  (makes the `mmseg::` bases of the configs resolve)
-from mmwcc.model_tree import compressed_layers
+from mmwcc.checkpoint import final_checkpoint
+from mmwcc.cost import count_cost
+from mmwcc.model_tree import LayerState, compressed_layers
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'wcc' / 'demo'
 NETWORK, DATA = 'deeplabv3plus_mobilenetv2-0.5x', 'street-192x128'
@@ -39,41 +41,14 @@ class Point:
     predictions: list[np.ndarray]
 
 
-def kept_share(model: nn.Module, size: tuple[int, int]) -> float:
-    """Return the share of the multiplications of all 1x1 convolutions that is left, for images of ``size`` (H, W)."""
-    dense = kept = 0.0
-    layers = {id(layer) for layer in compressed_layers(model).values()}
-
-    def count(module: nn.Conv2d, inputs, output) -> None:
-        nonlocal dense, kept
-        macs = module.weight.numel() * output.shape[2] * output.shape[3]
-        dense += macs
-        kept += macs * (getattr(module, 'keep_ratio', 1.0) if id(module) in layers else 1.0)
-
-    pointwise = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
-    handles = [module.register_forward_hook(count) for module in pointwise]
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        model(torch.zeros(1, 3, *size, device=device), mode='tensor')
-    for handle in handles:
-        handle.remove()
-    return kept / dense
-
-
-def model_megabytes(model: nn.Module) -> float:
-    """Return the size of the weights in MB: quantized ones at their bits, all else at 32."""
-    bits = {layer.weight: layer.weight_quant.bits for layer in compressed_layers(model).values() if layer.weight_quant}
-    return sum(parameter.numel() * bits.get(parameter, 32) for parameter in model.parameters()) / 8e6
-
-
 def point_name(model: nn.Module) -> str:
     """Describe how a model is compressed, for example '8/8 + WCC 25 %'."""
     layers = compressed_layers(model).values()
     if not layers:
         return 'dense'
-    layer = next(iter(layers))
-    ratios = {layer.keep_ratio for layer in layers if hasattr(layer, 'keep_ratio')}
-    name = f'{layer.weight_quant.bits}/{layer.act_quant.bits}'
+    states = [LayerState.of(layer) for layer in layers]
+    ratios = {state.keep_ratio for state in states if state.keep_ratio is not None}
+    name = f'{states[0].weight_bits}/{states[0].act_bits}'
     return f'{name} + WCC {100 * max(ratios):g} %' if ratios else name
 
 
@@ -93,19 +68,22 @@ class Collector(Hook):
                 batch = dict(inputs=[entry['inputs']], data_samples=[entry['data_samples']])
                 predictions.append(model.test_step(batch)[0].pred_sem_seg.data[0].cpu().numpy())
             width, height = dataset.img_scale
-            kept = kept_share(model, (height, width))
-        self.points.append(Point(point_name(model), metrics['mIoU'], kept, model_megabytes(model),
+        cost = count_cost(model, (height, width), convention='paper')
+        self.points.append(Point(point_name(model), metrics['mIoU'], cost.kept_share, cost.total.weight_bytes / 1e6,
                                  time.time() - self.start, predictions))
         self.start = time.time()
 
 
-def run(name: str, work_dir: Path, dense_checkpoint: Path | None) -> list[Point]:
-    """Train one config and return a point for each of its validations."""
+def read_config(name: str, work_dir: Path) -> Config:
+    """Return the config of a run."""
     config = Config.fromfile(CONFIGS / f'{NETWORK}_{name}_{DATA}.py')
     config.work_dir = str(work_dir / name)
     config.experiment_name = f'demo-{name}-{time.time_ns()}'
-    if dense_checkpoint is not None:
-        config.load_from = str(dense_checkpoint)
+    return config
+
+
+def run(config: Config) -> list[Point]:
+    """Train one config and return a point for each of its validations."""
     runner = Runner.from_cfg(config)
     collector = Collector()
     runner.register_hook(collector)
@@ -154,8 +132,12 @@ def main() -> None:
     points: list[Point] = []
     for number, name in enumerate(RUNS, 1):
         print(f'\n=== {number} of {len(RUNS)}: {name} ({time.time() - start:.0f} s so far) ===\n', flush=True)
-        dense = None if number == 1 else args.work_dir / RUNS[0] / 'iter_360.pth'
-        points += run(name, args.work_dir, dense)
+        config = read_config(name, args.work_dir)
+        if number == 1:
+            dense = final_checkpoint(config)
+        else:
+            config.load_from = str(dense)
+        points += run(config)
     path = args.work_dir / 'demo.png'
     cv2.imwrite(str(path), picture(points))
     summary = table(points)

@@ -6,8 +6,8 @@ import os
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.runner import find_latest_checkpoint
 
+from mmwcc.checkpoint import latest_checkpoint
 from mmwcc.registry import type_name
 from mmwcc.utils import (
     LaunchError,
@@ -67,7 +67,7 @@ def set_start(cfg: Config, resume: str | None) -> None:
     if cfg.get('resume') and not cfg.get('load_from'):
         resume = resume or 'auto'  # which is what mmengine takes it for
     if resume == 'auto':
-        latest = find_latest_checkpoint(cfg.work_dir) if os.path.isdir(cfg.work_dir) else None
+        latest = latest_checkpoint(cfg.work_dir)
         if latest is None:
             print(f'train.py: no checkpoint to resume in {cfg.work_dir}, so training starts anew.')
         resume = latest

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
-from mmengine.runner import find_latest_checkpoint
 
+from mmwcc.checkpoint import final_checkpoint, latest_checkpoint
 from mmwcc.utils import LaunchError, build_runner, check_checkpoint, check_resumable, load_config, one_line_errors
 
 
@@ -33,13 +33,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
-
-
-def final_checkpoint(cfg: Config) -> Path:
-    """Return where a run of a config leaves its last checkpoint, under mmengine's names."""
-    length = cfg.train_cfg.get('max_iters')
-    name = f'epoch_{cfg.train_cfg.max_epochs}.pth' if length is None else f'iter_{length}.pth'
-    return Path(cfg.work_dir) / name
 
 
 def link(node, earlier: dict[str, Path]) -> None:
@@ -90,7 +83,7 @@ def run_stage(cfg: Config, number: int, stages: int, resume: bool) -> None:
         check_checkpoint(str(final))
         print_log(f'{title}: finished before, {final} is there.')
         return
-    latest = find_latest_checkpoint(cfg.work_dir) if resume and os.path.isdir(cfg.work_dir) else None
+    latest = latest_checkpoint(cfg.work_dir) if resume else None
     if latest:
         check_resumable(latest, cfg)
         cfg.resume, cfg.load_from = True, latest

@@ -5,20 +5,13 @@ from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
 from .lean import lean_activations
 from .old_checkpoints import advice_for
-from .schedule import (
-    QUANTITIES,
-    Schedule,
-    build_schedule,
-    layer_state,
-    scheduled_state,
-    set_layer_state,
-)
+from .schedule import QUANTITIES, Schedule, build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs
 
 __all__ = [
     'QUANTITIES', 'QUANT_TYPE', 'CompressionConfig', 'Rule', 'Schedule', 'SeparatedLayer',
-    'SeparationReport', 'advice_for', 'build_schedule', 'compress_model', 'layer_state',
-    'lean_activations', 'scheduled_state', 'separate_convs', 'set_layer_state',
+    'SeparationReport', 'advice_for', 'build_schedule', 'compress_model', 'lean_activations',
+    'separate_convs',
 ]
 
 _NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference')

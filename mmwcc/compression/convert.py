@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from mmwcc.inference import integer_skeleton
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
 from mmwcc.model_tree import (
     CompressionReport,
     all_or_nothing,
@@ -38,14 +38,13 @@ from .separate import separate_convs
 
 __all__ = ['compress_model']
 
-_COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 _PLACES = ('first', 'last')
 
 
 def _convert(name: str, conv: nn.Conv2d, config: dict) -> nn.Module:
     kind = config['type']
     layer_type = MODELS.get(kind) if isinstance(kind, str) else kind
-    if layer_type not in _COMPRESSED:
+    if not (isinstance(layer_type, type) and issubclass(layer_type, CompressedConvMixin)):
         raise ValueError(f'compress_model: {name} cannot become {kind!r}, which is not a compressed convolution. Use '
                          "'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'.")
     arguments = {key: value for key, value in config.items() if key != 'type'}
@@ -159,7 +158,7 @@ def _compress(model: nn.Module, config: CompressionConfig, separated: bool) -> C
 def _decide(names: list[str], module: nn.Conv2d, config: CompressionConfig, dense: dict[str, str],
             judge: SpeedJudge | None) -> _Decision:
     """Decide what becomes of the convolution of these names."""
-    if isinstance(module, _COMPRESSED):
+    if isinstance(module, CompressedLayer):
         return _Decision(module, 'compressed already')
     kept = [dense[name] for name in names if name in dense]
     if kept:

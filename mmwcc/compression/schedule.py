@@ -1,8 +1,8 @@
 """Compression over time: bits and keep_ratio as pure functions of the iteration or epoch.
 
 A schedule says how far compression *may* have gone at a moment, so it is a ceiling: a layer gets the larger of the
-scheduled value and the value it was built with (:func:`scheduled_state`). Exceptions made by per-layer rules survive,
-and training ends in the state the config describes. Nothing here imports torch.
+scheduled value and the value it was built with (``LayerState.under``). Exceptions made by per-layer rules survive, and
+training ends in the state the config describes. Nothing here imports torch.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 __all__ = ['QUANTITIES', 'Schedule', 'StepSchedule', 'SmoothSchedule', 'LinearSchedule', 'CosineSchedule',
-           'ExponentialSchedule', 'build_schedule', 'layer_state', 'scheduled_state', 'set_layer_state']
+           'ExponentialSchedule', 'build_schedule']
 
 QUANTITIES = ('keep_ratio', 'weight_bits', 'act_bits')
 _BITS_OFF = 32
@@ -281,60 +281,3 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
             raise ValueError(f'{cls.__name__} of {quantity}: a schedule of type {name!r} {why} {", ".join(wrong)}. '
                              f'Its keys are {", ".join(("type", *required, *optional))}.')
     return cls(quantity, **kwargs)
-
-
-def layer_state(layer: Any) -> dict[str, Any]:
-    """Return how a compressed layer compresses, as plain data; what it does not have is left out.
-
-    Args:
-        layer (nn.Module): A layer as returned by ``mmwcc.model_tree.compressed_layers``.
-
-    Returns:
-        dict: ``type`` and those of ``keep_ratio``, ``selection``, ``wavelet``, ``levels``, ``weight_bits`` and
-        ``act_bits`` that the layer has.
-    """
-    state: dict[str, Any] = dict(type=type(layer).__name__)
-    for key, kind in (('keep_ratio', float), ('selection', str), ('wavelet', str), ('levels', int)):
-        if getattr(layer, key, None) is not None:
-            state[key] = kind(getattr(layer, key))
-    for key, quantizer in (('weight_bits', 'weight_quant'), ('act_bits', 'act_quant')):
-        if getattr(layer, quantizer, None) is not None:
-            state[key] = int(getattr(layer, quantizer).bits)
-    return state
-
-
-def scheduled_state(built: Mapping[str, Any], values: Mapping[str, float]) -> dict[str, Any]:
-    """Return the state of a layer under a schedule: the larger of the scheduled and the built value.
-
-    Args:
-        built (Mapping): The state the layer was built with, see :func:`layer_state`.
-        values (Mapping): Scheduled values by quantity.
-
-    Returns:
-        dict: ``built`` with the scheduled quantities that the layer has replaced.
-
-    Example:
-        >>> scheduled_state(dict(type='QuantConv2d', act_bits=8), dict(act_bits=4, keep_ratio=0.5))
-        {'type': 'QuantConv2d', 'act_bits': 8}
-    """
-    return {key: max(value, values[key]) if key in values else value for key, value in built.items()}
-
-
-def set_layer_state(layer: Any, state: Mapping[str, Any]) -> bool:
-    """Set keep_ratio and bits of a layer to those of a state, where they differ.
-
-    Args:
-        layer (nn.Module): A compressed layer.
-        state (Mapping): A state with the keys of ``layer_state(layer)``.
-
-    Returns:
-        bool: Whether anything differed.
-    """
-    current = layer_state(layer)
-    changed = [key for key in QUANTITIES if key in state and current[key] != state[key]]
-    for key in changed:
-        if key == 'keep_ratio':
-            layer.keep_ratio = state[key]
-        else:
-            getattr(layer, key.replace('_bits', '_quant')).bits = state[key]
-    return bool(changed)

@@ -3,16 +3,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from mmwcc.inference import INTEGER_LAYERS, FoldedConv, FusedInvertedResidual
+from mmwcc.inference import FoldedConv, FusedInvertedResidual, IntegerLayer
 from mmwcc.layers import DepthwiseFastWaveletTransform, WaveletConv2d, is_eligible
-from mmwcc.model_tree import example_input, quantizers_off, unwrapped
+from mmwcc.model_tree import LayerState, example_input, quantizers_off, unwrapped
 from mmwcc.quantizers import UniformQuantizer
 
 from .counters import PRODUCTS, Operations, analyze
@@ -22,7 +22,7 @@ from .report import CostReport, CostSum
 
 __all__ = ['CONVENTIONS', 'KINDS', 'CostReport', 'CostSum', 'LayerCost', 'count_cost']
 
-_CONVOLUTIONS = (_ConvNd, *INTEGER_LAYERS)
+_CONVOLUTIONS = (_ConvNd, IntegerLayer)
 _LAYERS = (*_CONVOLUTIONS, nn.Linear, FusedInvertedResidual, WaveletConv2d, DepthwiseFastWaveletTransform)
 
 
@@ -97,33 +97,24 @@ def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...]
     return inputs, tuple(inputs.shape) if isinstance(inputs, Tensor) else None
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What a layer is, read before its quantizers are switched off."""
-    geometry: Geometry
-    weight_bits: int = 32
-    act_bits: int = 32
-    keep_ratio: float | None = None
-
-
-def _settings(layer: nn.Module, convention: str) -> _Settings:
+def _geometry(layer: nn.Module, state: LayerState, convention: str) -> Geometry:
+    """Return the geometry of a layer that has not been called yet."""
     weight, bias = getattr(layer, 'weight', None), getattr(layer, 'bias', None)
     if isinstance(layer, DepthwiseFastWaveletTransform):
-        return _Settings(Geometry((), convention))
+        return Geometry((), convention)
     biases = 0 if bias is None else bias.numel()
     geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
-        return _Settings(geometry)
+        return geometry
     if isinstance(layer, FoldedConv):
-        (_, padding, _, groups), kernel_size, bits = layer.geometry, tuple(weight.shape[2:]), layer.weight_bits
+        (_, padding, _, groups), kernel_size = layer.geometry, tuple(weight.shape[2:])
     else:
         padding, groups, kernel_size = layer.padding, layer.groups, layer.kernel_size
-        bits = getattr(layer, 'weight_bits', 32)  # of integer layers
     if len(kernel_size) == 2 and not isinstance(layer, _ConvTransposeNd) and is_eligible(kernel_size, padding, groups):
-        geometry = replace(geometry, pointwise=(weight.shape[1], weight.shape[0]), **_transform(layer))
-    quantized = {role: getattr(getattr(layer, quantizer, None), 'bits', default) for role, quantizer, default in (
-        ('weight_bits', 'weight_quant', bits), ('act_bits', 'act_quant', getattr(layer, 'act_bits', 32)))}
-    return _Settings(geometry, **quantized, keep_ratio=getattr(layer, 'keep_ratio', None))
+        transform = {key: getattr(state, key) for key in ('levels', 'wavelet')
+                     if getattr(state, key) is not None}
+        geometry = replace(geometry, pointwise=(weight.shape[1], weight.shape[0]), **transform)
+    return geometry
 
 
 def _scales(layer: nn.Module) -> int:
@@ -132,12 +123,6 @@ def _scales(layer: nn.Module) -> int:
     if quantizer is None:
         return getattr(layer, 'weight_scales', 0)  # of folded layers
     return quantizer.extra_clips
-
-
-def _transform(layer: nn.Module) -> dict:
-    """Return levels and wavelet of a layer that has them; a folded one has levels alone."""
-    keys = ('levels', ) if isinstance(layer, FoldedConv) else ('levels', 'wavelet')
-    return {key: getattr(layer, key) for key in keys if hasattr(layer, key)}
 
 
 def _conv_macs(layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...], convention: str) -> float:
@@ -182,13 +167,15 @@ class _Ledger:
         for name, parameter in model.named_parameters():
             self._parameters[name.rpartition('.')[0]] += parameter.numel()
         self._order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-        self._settings: dict[nn.Module, tuple[str, _Settings]] = {}
+        # Read before the quantizers are switched off.
+        self._parts: dict[nn.Module, tuple[str, Geometry, LayerState]] = {}
         self._maps: dict[nn.Module, list[Map]] = {}
         self._closed = set(self.names.values())  # whose operators are counted by formulas
         for module, name in self.names.items():
             for inner, part in _parts(module).items():
                 where = _joined(name, inner)
-                self._settings[part] = where, _settings(part, convention)
+                state = LayerState.of(part)
+                self._parts[part] = where, _geometry(part, state, convention), state
                 self._closed |= {where, *(_joined(where, child) for child, quantizer in part.named_children()
                                           if isinstance(quantizer, UniformQuantizer))}
 
@@ -225,12 +212,12 @@ class _Ledger:
     def report(self, operations: Operations, input_shape: tuple[int, ...] | None) -> CostReport:
         """Put together what was noted and what mmengine found besides."""
         layers = []
-        for part, (name, settings) in self._settings.items():
+        for part, (name, geometry, state) in self._parts.items():
             if part in self._maps:
                 maps = tuple(self._maps[part])
                 additions = _dfwt_additions(part, maps) if isinstance(part, DepthwiseFastWaveletTransform) else 0
-                layers.append(LayerCost.of(name, replace(settings.geometry, maps=maps, additions=additions),
-                                           settings.weight_bits, settings.act_bits, settings.keep_ratio))
+                layers.append(LayerCost.of(name, replace(geometry, maps=maps, additions=additions),
+                                           **state.quantities))
         counted = sum(self._parameters[layer.name] for layer in layers)
         reached = sum(count for name, count in self._parameters.items()
                       if not any(f'{name}.'.startswith(f'{outer}.') for outer in operations.uncalled))

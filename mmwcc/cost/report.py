@@ -70,6 +70,16 @@ class CostReport:
         """All layers together, with the parameters outside of them."""
         return self._with_others(CostSum.of(self.layers))
 
+    @property
+    def kept_share(self) -> float:
+        """Share of the multiplications of all 1x1 convolutions that wavelet compression leaves; 1.0 without any.
+
+        Convention 'exact' counts padded maps, so that a keep ratio near 1 can give more than 1.
+        """
+        pointwise = [layer for layer in self.layers if layer.geometry.pointwise]
+        dense = sum(image.macs for layer in pointwise for image in layer.geometry.maps)
+        return sum(layer.macs for layer in pointwise) / dense if dense else 1.0
+
     def by_kind(self) -> dict[str, CostSum]:
         """Return the sum of each of :data:`KINDS`; together they are :attr:`total`.
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmwcc.functional import kept_positions
-from mmwcc.inference import act_grid, integer_weight
+from mmwcc.inference import act_grid, integer_weight, scale_and_bias, scale_channels
 from mmwcc.kernels import coarse_rank, padded_size
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.quantizers import UniformQuantizer
@@ -61,8 +61,8 @@ class _Folded(nn.Module):
     def __init__(self, conv: QuantConv2d | WaveletCompressedConv2d, norm: nn.Module | None, qdq: bool) -> None:
         super().__init__()
         self.stride = conv.stride
-        scale, bias = _scale_and_bias(conv, norm)
-        self.register_buffer('bias', bias)
+        scale, bias = scale_and_bias(conv, norm, torch.float64)
+        self.register_buffer('bias', None if bias is None else bias.float())
         self.act_quant = None
         if conv.act_quant is not None and conv.act_quant.bits != 32:
             self.act_quant = _Quantize(conv.act_quant, qdq and is_integer(conv.act_quant))
@@ -71,7 +71,7 @@ class _Folded(nn.Module):
             levels, scale = _positive(levels, step * scale)
         else:
             levels = conv.rounded_weight()
-            levels, scale = levels.flatten(1) * scale.to(levels.dtype).unsqueeze(1), None
+            levels, scale = scale_channels(levels, scale.to(levels.dtype)), None
         weight = self._arrange(levels.reshape(conv.weight.shape))
         self.register_buffer('weight', weight.contiguous())
         self.register_buffer('scale', None if scale is None else scale.float())
@@ -84,18 +84,6 @@ class _Folded(nn.Module):
 
     def _float_weight(self) -> Tensor:
         return self.weight if self.scale is None else dequantize_linear(self.weight, self.scale, self._axis)
-
-
-def _scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
-    """Return what a normalization multiplies each output channel with, in float64, and the bias behind it."""
-    if norm is None:
-        return torch.ones(conv.out_channels, dtype=torch.float64), conv.bias
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    bias = (0 if conv.bias is None else conv.bias.double()) - norm.running_mean.double()
-    bias = bias * scale if norm.bias is None else bias * scale + norm.bias.double()
-    return scale, bias.float()
 
 
 def _positive(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmwcc.inference import INTEGER_LAYERS, FusedInvertedResidual
+from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.model_tree import compressed_layers, has_hooks, is_plain, obstacle, replace_layers
 
@@ -21,6 +20,7 @@ from .layers import ExportableConv2d, ExportableWaveletConv2d
 __all__ = ['RawOutputs', 'exportable', 'live_calls']
 
 _NAMED = 5
+_WITH_EXPORTABLE_FORM = (QuantConv2d, WaveletCompressedConv2d)
 
 
 class RawOutputs(nn.Module):
@@ -106,7 +106,7 @@ def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, nn.Module, Ten
 
 def _check_form(network: nn.Module) -> None:
     ready = [name for name, module in network.named_modules()
-             if isinstance(module, (FusedInvertedResidual, *INTEGER_LAYERS))]
+             if isinstance(module, (FusedInvertedResidual, IntegerLayer))]
     if ready:
         raise ValueError(f'exportable: the model must be as it was trained, got fused or integer layers: '
                          f'{_listed(ready)}. Load the trained checkpoint; the export writes integers by itself.')
@@ -133,7 +133,7 @@ def _listed(names) -> str:
 
 
 def _is_replaceable(module: nn.Module) -> bool:
-    return isinstance(module, (QuantConv2d, WaveletCompressedConv2d)) or (
+    return isinstance(module, _WITH_EXPORTABLE_FORM) or (
         is_plain(module) and not obstacle(module))
 
 
@@ -177,7 +177,7 @@ def _replacement(conv: nn.Conv2d, norm: nn.Module | None, qdq: bool, dynamic: bo
         return ExportableWaveletConv2d(conv, norm, qdq, dynamic)
     if isinstance(conv, QuantConv2d):
         return ExportableConv2d(conv, norm, qdq)
-    return conv if norm is None else fuse_conv_bn_eval(conv, norm)
+    return conv if norm is None else fold_batch_norm(conv, norm)
 
 
 @torch.no_grad()

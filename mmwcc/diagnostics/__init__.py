@@ -11,11 +11,11 @@ from .feature_maps import (
     quantize_map,
 )
 from .latency import dense_twin, device_name, measure_latency, peak_memory
-from .layer_stats import MEASURED_LAYERS, LayerStats
+from .layer_stats import LayerStats
 
 __all__ = [
-    'MEASURED_LAYERS', 'WAVELET', 'CompressionErrors', 'LayerStats', 'MapError', 'adjacency',
-    'compress_map', 'dense_twin', 'device_name', 'eligible_layers', 'equal_cost_bits', 'map_error',
+    'WAVELET', 'CompressionErrors', 'LayerStats', 'MapError', 'adjacency', 'compress_map',
+    'dense_twin', 'device_name', 'eligible_layers', 'equal_cost_bits', 'map_error',
     'measure_errors', 'measure_latency', 'observe_inputs', 'path_counts', 'peak_memory',
     'plot_errors', 'quantize_map', 'write_errors',
 ]

@@ -16,12 +16,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, check_parameters
+from mmwcc.layers import CompressedConvMixin, check_parameters
 from mmwcc.model_tree import replace_layers
 
 __all__ = ['Latency', 'dense_twin', 'device_name', 'measure_latency', 'peak_memory']
-
-_COMPRESSED = (QuantConv2d, WaveletCompressedConv2d)
 
 
 @dataclass(frozen=True)
@@ -51,16 +49,16 @@ def dense_twin(model: nn.Module) -> nn.Module:
         ValueError: If the weight or bias of a compressed layer is computed.
     """
     for layer in model.modules():
-        if isinstance(layer, _COMPRESSED):
+        if isinstance(layer, CompressedConvMixin):
             check_parameters('dense_twin', layer)
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
-    made = {layer: _dense(layer) for layer in twin.modules() if isinstance(layer, _COMPRESSED)}
+    made = {layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedConvMixin)}
     replace_layers(twin, made)
     return made.get(twin, twin)
 
 
-def _dense(layer: QuantConv2d | WaveletCompressedConv2d) -> nn.Conv2d:
+def _dense(layer: CompressedConvMixin) -> nn.Conv2d:
     with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
         conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
                          layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)

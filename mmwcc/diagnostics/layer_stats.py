@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from mmwcc.functional import pack, quantize
 from mmwcc.kernels.fake_quant import grid
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers import CompressedConvMixin, WaveletCompressedConv2d
 from mmwcc.quantizers import UniformQuantizer
 
-__all__ = ['MEASURED_LAYERS', 'LayerStats']
-
-MEASURED_LAYERS = (QuantConv2d, WaveletCompressedConv2d)
+__all__ = ['LayerStats']
 """Layers that :class:`LayerStats` can measure."""
 
 
@@ -51,13 +49,13 @@ class LayerStats:
         """Add what the layer does to ``x``.
 
         Args:
-            layer: One of :data:`MEASURED_LAYERS`, the same one in every call.
+            layer: A compressed layer that computes in floating point, the same one in every call.
             x: Its input, shape (B, C, H, W) or (C, H, W).
 
         Raises:
             TypeError: If the layer is not a compressed one.
         """
-        if not isinstance(layer, MEASURED_LAYERS):
+        if not isinstance(layer, CompressedConvMixin):
             raise TypeError('LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
                             f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of a model.')
         with torch.autocast(x.device.type, enabled=False):

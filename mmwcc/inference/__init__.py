@@ -1,11 +1,19 @@
 """Layers for inference, in integers or fused, and what turns a trained model into them."""
+from .fold import fold_batch_norm, scale_and_bias, scale_channels
 from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
-from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d, act_grid, integer_weight
+from .integer_conv import (
+    IntegerConv2d,
+    IntegerLayer,
+    IntegerWaveletCompressedConv2d,
+    act_grid,
+    integer_weight,
+)
 from .inverted_residual import FoldedConv, FusedInvertedResidual, clamp_bounds
-from .to_integer import INTEGER_LAYERS, UNLEARNED, integer_skeleton, to_integer
+from .to_integer import UNLEARNED, integer_skeleton, to_integer
 
 __all__ = [
-    'INTEGER_LAYERS', 'UNLEARNED', 'BlockReport', 'FoldedConv', 'FusedInvertedResidual',
-    'FusionReport', 'IntegerConv2d', 'IntegerWaveletCompressedConv2d', 'act_grid', 'clamp_bounds',
-    'fuse_inverted_residuals', 'integer_skeleton', 'integer_weight', 'to_integer',
+    'UNLEARNED', 'BlockReport', 'FoldedConv', 'FusedInvertedResidual', 'FusionReport',
+    'IntegerConv2d', 'IntegerLayer', 'IntegerWaveletCompressedConv2d', 'act_grid', 'clamp_bounds',
+    'fold_batch_norm', 'fuse_inverted_residuals', 'integer_skeleton', 'integer_weight',
+    'scale_and_bias', 'scale_channels', 'to_integer',
 ]

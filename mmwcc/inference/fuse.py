@@ -14,7 +14,8 @@ from .inverted_residual import FoldedConv, FusedInvertedResidual
 
 __all__ = ['BlockReport', 'FusionReport', 'fuse_inverted_residuals']
 
-_CONVOLUTIONS = (QuantConv2d, WaveletCompressedConv2d)
+# Exactly these: a subclass may compute something else.
+_FOLDABLE = (QuantConv2d, WaveletCompressedConv2d)
 
 
 class _NotFusible(Exception):
@@ -84,7 +85,7 @@ def _stages(module: nn.Module) -> list[tuple[nn.Conv2d, nn.Module | None, nn.Mod
     stages: list[list] = []
     for part in _parts(module):
         if isinstance(part, nn.Conv2d):
-            if not (type(part) in _CONVOLUTIONS or is_plain(part)):
+            if not (type(part) in _FOLDABLE or is_plain(part)):
                 raise _NotFusible(f'{type(part).__name__} has a forward of its own')
             if obstacle(part):
                 raise _NotFusible(f'{type(part).__name__}: {obstacle(part)}')

@@ -9,24 +9,26 @@ from mmwcc import kernels
 from mmwcc.functional import check_compression, normalization, one_call, pack_int8, quantize, unpack
 from mmwcc.kernels.fake_quant import grid
 from mmwcc.layers import CompressedConvMixin, CompressedLayer, QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.model_tree import FULL_PRECISION, LayerState
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
-__all__ = ['IntegerConv2d', 'IntegerWaveletCompressedConv2d', 'integer_obstacle']
+__all__ = ['INTEGER_FORMS', 'IntegerConv2d', 'IntegerLayer', 'IntegerWaveletCompressedConv2d',
+           'act_grid', 'integer_obstacle', 'integer_weight']
 
 _WIDEST = 8
 
 
 def integer_obstacle(layer: nn.Module) -> str:
     """Say why ``layer`` has no integer form, or return '' if it has one."""
-    if type(layer) not in (QuantConv2d, WaveletCompressedConv2d):
+    if type(layer) not in INTEGER_FORMS:
         return 'not a quantized convolution'
     if not is_eligible(layer.kernel_size, layer.padding, layer.groups):
         return 'not a 1x1 convolution without padding and groups'
-    for role, what in (('weight_quant', 'weights'), ('act_quant', 'activations')):
-        bits = getattr(getattr(layer, role), 'bits', 32)
+    state = LayerState.of(layer)
+    for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
         if bits > _WIDEST:
-            return f'{what} not quantized' if bits == 32 else f'{what} of {bits} bits'
+            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
     return ''
 
 
@@ -65,8 +67,8 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
     return levels.to(torch.int8).flatten(1), step.clone()
 
 
-class _IntegerConv(CompressedLayer, nn.Module):
-    """Weights, scales and grid of a 1x1 convolution in integers; see the subclasses."""
+class IntegerLayer(CompressedLayer, nn.Module):
+    """A layer that computes in integers: weights, scales and grid of a 1x1 convolution; see the subclasses."""
 
     _stands_for: type[nn.Module]
 
@@ -99,8 +101,9 @@ class _IntegerConv(CompressedLayer, nn.Module):
         if obstacle:
             raise ValueError(f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits or '
                              f'fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such layers.')
-        bits = dict(weight_bits=layer.weight_quant.bits, act_bits=layer.act_quant.bits)
-        return cls(layer.in_channels, layer.out_channels, layer.stride, **cls._settings(layer), **bits)
+        state = LayerState.of(layer)
+        return cls(layer.in_channels, layer.out_channels, layer.stride, **cls._settings(layer),
+                   weight_bits=state.weight_bits, act_bits=state.act_bits)
 
     @classmethod
     def from_layer(cls, layer: nn.Module):
@@ -174,7 +177,7 @@ class _IntegerConv(CompressedLayer, nn.Module):
 
 
 @MODELS.register_module()
-class IntegerConv2d(_IntegerConv):
+class IntegerConv2d(IntegerLayer):
     """A quantized 1x1 convolution in integers, for inference: ``y = (q(x) @ weight.T) * scale + bias``.
 
     The input is rounded to int8 levels (unsigned ones 128 lower, which ``bias`` makes up for), the products are summed
@@ -222,7 +225,7 @@ class IntegerConv2d(_IntegerConv):
 
 
 @MODELS.register_module()
-class IntegerWaveletCompressedConv2d(_IntegerConv):
+class IntegerWaveletCompressedConv2d(IntegerLayer):
     """A quantized wavelet compressed convolution in integers, for inference.
 
     The input is transformed, the k positions of largest energy are rounded to int8 levels, multiplied by the int8
@@ -284,3 +287,8 @@ class IntegerWaveletCompressedConv2d(_IntegerConv):
     def extra_repr(self) -> str:
         return (f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
                 f'wavelet={self.wavelet!r}, selection={self.selection!r}')
+
+
+INTEGER_FORMS: dict[type[nn.Module], type[IntegerLayer]] = {
+    form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)}
+"""The integer form of each class of trainable layers that has one. A subclass may compute something else."""

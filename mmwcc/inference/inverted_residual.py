@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from mmwcc import kernels
 from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
 from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
+from mmwcc.model_tree import LayerState
+
+from .fold import scale_and_bias, scale_channels
 
 __all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
 
@@ -47,27 +50,16 @@ class FoldedConv(nn.Module):
         self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         self.compressed = isinstance(conv, WaveletCompressedConv2d)
         if self.compressed:
-            self.keep_ratio, self.levels, self.selection = conv.keep_ratio, conv.levels, conv.selection
+            self.keep_ratio, self.selection = conv.keep_ratio, conv.selection
+            self.levels, self.wavelet = conv.levels, conv.wavelet
         self.act_quant = getattr(conv, 'act_quant', None)
-        self.weight_bits = getattr(getattr(conv, 'weight_quant', None), 'bits', 32)  # of the weight before folding
+        self.weight_bits = LayerState.of(conv).weight_bits  # of the weight before folding
         self.weight_scales = getattr(getattr(conv, 'weight_quant', None), 'extra_clips', 0)
         self.activation, self.bounds = activation, clamp_bounds(activation)
-        weight, bias = self._fold(conv, norm)
-        self.register_buffer('weight', weight)
-        self.register_buffer('bias', bias)
-
-    @staticmethod
-    @torch.no_grad()
-    def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
         weight = conv.rounded_weight() if isinstance(conv, CompressedConvMixin) else conv.weight
-        if norm is None:
-            return weight.clone(), None if conv.bias is None else conv.bias.clone()
-        scale = torch.rsqrt(norm.running_var + norm.eps)
-        if norm.weight is not None:
-            scale = scale * norm.weight
-        bias = (0 if conv.bias is None else conv.bias) - norm.running_mean
-        bias = bias * scale if norm.bias is None else bias * scale + norm.bias
-        return weight * scale.reshape(-1, 1, 1, 1), bias
+        scale, bias = scale_and_bias(conv, norm)
+        self.register_buffer('weight', scale_channels(weight.detach(), scale))
+        self.register_buffer('bias', bias)
 
     def quantized(self, x: Tensor) -> Tensor:
         """Return the input as the convolution sees it."""
@@ -80,7 +72,8 @@ class FoldedConv(nn.Module):
             return self.activation(y)
         return y if self.bounds == (None, None) else y.clamp(*self.bounds)
 
-    def wavelet(self, rows: Tensor, slot: Tensor, size, channels_last: bool, residual: Tensor | None = None) -> Tensor:
+    def from_coefficients(self, rows: Tensor, slot: Tensor, size, channels_last: bool,
+                          residual: Tensor | None = None) -> Tensor:
         """Convolve kept coefficients, go back to pixels, add the residual and apply the activation."""
         rows = multiply_rows(self.quantized(rows), self.weight)
         bounds = self.bounds or (None, None)
@@ -93,7 +86,7 @@ class FoldedConv(nn.Module):
         if not self.compressed:
             return self.dense(x)
         rows, slot = pack(x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection)
-        return self.wavelet(rows, slot, x.shape[2:], kernels.is_channels_last(x))
+        return self.from_coefficients(rows, slot, x.shape[2:], kernels.is_channels_last(x))
 
     def extra_repr(self) -> str:
         return (f'{self.weight.shape[1] * self.geometry[3]}, {self.weight.shape[0]}, '
@@ -178,7 +171,7 @@ class FusedInvertedResidual(nn.Module):
         """Return the output of the block for a map (B, C, H, W)."""
         residual = x if self.residual else None
         if self.project.compressed:
-            return self.project.wavelet(*self._kept(x), kernels.is_channels_last(x), residual)
+            return self.project.from_coefficients(*self._kept(x), kernels.is_channels_last(x), residual)
         y = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
         return y if residual is None else y + residual
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.model_tree import (
     CompressionReport,
     LayerReport,
+    LayerState,
     announce,
     matches,
     no_match,
@@ -18,24 +18,20 @@ from mmwcc.model_tree import (
     weight_count,
 )
 
-from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d, integer_obstacle
+from .integer_conv import INTEGER_FORMS, IntegerLayer, integer_obstacle
 
-__all__ = ['INTEGER_LAYERS', 'UNLEARNED', 'integer_skeleton', 'to_integer']
-
-INTEGER_LAYERS = (IntegerConv2d, IntegerWaveletCompressedConv2d)
-"""Layers that compute in integers."""
+__all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 
 UNLEARNED = 'never ran: its clips are not learned'
 """Why a layer that has an integer form keeps its own."""
 
-_INTEGER_OF = {QuantConv2d: IntegerConv2d, WaveletCompressedConv2d: IntegerWaveletCompressedConv2d}
 _NAMED = 5
 
 
 def _candidates(model: nn.Module) -> dict[str, nn.Module]:
     """Return convolutions and integer layers by qualified name; a shared one under each of its names."""
     return {name: module for name, module in model.named_modules(remove_duplicate=False)
-            if isinstance(module, (nn.Conv2d, *INTEGER_LAYERS))}
+            if isinstance(module, (nn.Conv2d, IntegerLayer))}
 
 
 def _obstacle(layer: nn.Module) -> str:
@@ -51,13 +47,12 @@ def _convert(model: nn.Module, layers: dict[str, nn.Module], build) -> dict[str,
 
 
 def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerReport:
-    kind = type(layer).__name__
-    bits = [getattr(getattr(layer, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')]
+    state = LayerState.of(layer)
     reason = '' if integer is not None else _obstacle(layer) or UNLEARNED
-    if isinstance(layer, INTEGER_LAYERS):
-        bits, reason = [layer.weight_bits, layer.act_bits], 'converted already'
-    return LayerReport(name, kind, kind if integer is None else type(integer).__name__, *bits,
-                       getattr(layer, 'keep_ratio', None), weight_count(layer), reason)
+    if isinstance(layer, IntegerLayer):
+        reason = 'converted already'
+    return LayerReport(name, state.kind, state.kind if integer is None else type(integer).__name__,
+                       **state.quantities, weights=weight_count(layer), reason=reason)
 
 
 def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
@@ -112,7 +107,7 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
         warnings.warn(f'to_integer: {named} stay as they are, because they never ran, so that their clips are not '
                       'learned. Calibrate the model if they should run.', stacklevel=2)
     put = _convert(model, {name: layer for name, layer in ready.items() if name not in unlearned},
-                   lambda layer: _INTEGER_OF[type(layer)].from_layer(layer))
+                   lambda layer: INTEGER_FORMS[type(layer)].from_layer(layer))
     report = CompressionReport(_describe(name, layer, put.get(name)) for name, layer in layers.items())
     if verbose:
         announce(f'Converted {type(model).__name__} to integers:\n{report}')
@@ -137,7 +132,7 @@ def integer_skeleton(model: nn.Module, report: CompressionReport, keep_float: It
             raise ValueError(no_match('compress_model', 'keep_float entry', entry, list(ready)))
     put = _convert(model, {name: layer for name, layer in ready.items()
                            if not any(matches(entry, name) for entry in keep_float)},
-                   lambda layer: _INTEGER_OF[type(layer)].like(layer).to(layer.weight.device).train(layer.training))
+                   lambda layer: INTEGER_FORMS[type(layer)].like(layer).to(layer.weight.device).train(layer.training))
     if not put:
         raise ValueError('compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
                          'got none. Use the compression that the model was trained with.')

@@ -17,7 +17,7 @@ from mmwcc.utils import LaunchError, is_address
 
 from .plan import Ladder, Point, Step
 
-__all__ = ['build_config', 'differences', 'file_fingerprint', 'final_checkpoint', 'fingerprint', 'settings_of']
+__all__ = ['build_config', 'differences', 'file_fingerprint', 'fingerprint', 'settings_of']
 
 # Where a point is trained and from which file does not make it another one; what that file holds is compared.
 _PLACES = ('work_dir', 'load_from', 'resume', 'launcher')
@@ -86,13 +86,6 @@ def _schedule(schedules: Mapping[str, Mapping], train_cfg: Mapping) -> dict:
     for quantity, schedule in schedules.items():
         hook[quantity] = {**schedule, **{key: round(schedule[key] * length) for key in ('begin', 'end')}}
     return hook
-
-
-def final_checkpoint(config: Config) -> Path:
-    """Return where a training of a config leaves its last checkpoint, under mmengine's names."""
-    length = config.train_cfg.get('max_iters')
-    name = f'epoch_{config.train_cfg.max_epochs}.pth' if length is None else f'iter_{length}.pth'
-    return Path(config.work_dir) / name
 
 
 def settings_of(config: Config, point: Point, origins: Mapping[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmwcc
+from mmwcc.checkpoint import final_checkpoint
 from mmwcc.reports import read_work_dir
 from mmwcc.utils import LaunchError, check_checkpoint
 
@@ -22,7 +23,6 @@ from .point_config import (
     build_config,
     differences,
     file_fingerprint,
-    final_checkpoint,
     fingerprint,
     settings_of,
 )

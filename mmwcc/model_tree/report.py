@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from mmwcc.layers import CompressedLayer
 
+from .layer_state import FULL_PRECISION, LayerState
 from .names import geometry
 from .unhandled import UnhandledLayers, listed
 
@@ -67,8 +68,8 @@ class LayerReport:
     name: str
     before: str
     after: str
-    weight_bits: int = 32
-    act_bits: int = 32
+    weight_bits: int = FULL_PRECISION
+    act_bits: int = FULL_PRECISION
     keep_ratio: float | None = None
     weights: int = 0
     reason: str = ''
@@ -83,10 +84,10 @@ def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reas
         before: What it was; defaults to its geometry.
         reason: Why it stays dense.
     """
-    bits = {role: getattr(getattr(module, role, None), 'bits', 32) for role in ('weight_quant', 'act_quant')}
-    after = type(module).__name__ if isinstance(module, CompressedLayer) else 'dense'
-    return LayerReport(name, before or geometry(module), after, bits['weight_quant'], bits['act_quant'],
-                       getattr(module, 'keep_ratio', None), weight_count(module), reason)
+    state = LayerState.of(module)
+    after = state.kind if isinstance(module, CompressedLayer) else 'dense'
+    return LayerReport(name, before or geometry(module), after, **state.quantities,
+                       weights=weight_count(module), reason=reason)
 
 
 class CompressionReport(list):
@@ -126,7 +127,7 @@ class CompressionReport(list):
         header = ('layer', 'from', 'to', 'w bits', 'a bits', 'keep', 'weights', 'note')
         cells = [header]
         for layer in self:
-            bits = [str(b) if b != 32 else '-' for b in (layer.weight_bits, layer.act_bits)]
+            bits = [str(b) if b != FULL_PRECISION else '-' for b in (layer.weight_bits, layer.act_bits)]
             keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
             cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
         remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []

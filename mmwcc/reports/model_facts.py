@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmwcc.compressed_config import is_compressed
-from mmwcc.compression import compress_model
+from mmwcc.compression import QUANTITIES, compress_model
 from mmwcc.cost import CostReport, LayerCost, count_cost
 from mmwcc.model_tree import CompressionReport, describe_layer, unhandled_layers
 from mmwcc.registry import type_name
@@ -19,8 +19,6 @@ from mmwcc.utils import build_model, dense_config, quiet
 from .work_dirs import WorkDir
 
 __all__ = ['ModelFacts', 'build_with_report', 'examine', 'input_size']
-
-_STATE = ('weight_bits', 'act_bits', 'keep_ratio')
 
 
 @dataclass
@@ -102,7 +100,7 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
         facts.notes.append(f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
                            f'layers{"" if facts.recorded else " and its cost"} are not known.')
         return facts
-    states = {name: {key: state[key] for key in _STATE if key in state}
+    states = {name: {key: state[key] for key in QUANTITIES if key in state}
               for name, state in work_dir.stamp.get('layers', {}).items()}
     facts.layers = report.updated(states)
     convention = 'exact' if shape else facts.recorded.get('convention', 'exact')

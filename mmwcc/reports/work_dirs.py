@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
+from mmwcc.checkpoint import read_stamp
 from mmwcc.registry import type_name
 
 from .run_logs import Curve, is_result, join_logs, read_log, sort_entries
@@ -163,7 +164,7 @@ class WorkDir:
             self.notes.append(f'The checkpoint {self.checkpoint} could not be read ({type(error).__name__}), so bits '
                               'and kept fractions are those of the config.')
             return {}
-        return (content.get('meta') or {}).get('mmwcc') or {}
+        return read_stamp(content)
 
     @cached_property
     def pictures(self) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from mmengine.runner.checkpoint import load_from_local
 from torch import nn
 
 from mmwcc.compat import load_from_safetensors
-from mmwcc.compressed_config import is_compressed
+from mmwcc.compressed_config import compression_path, is_compressed
 
 __all__ = [
     'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'is_address', 'load_config', 'model_config',
@@ -46,9 +46,9 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     cfg.launcher = launcher
     for key in options or {}:
         if key.split('.')[0] == 'compression' and is_compressed(cfg.get('model', {})):
-            owner = 'model' if 'compression' in cfg.model else 'model.task_type'
+            inner = '.'.join([compression_path(cfg.model), *key.split('.')[1:]])
             raise LaunchError(f'--cfg-options {key} has no effect, for the model of {path} took its own copy of '
-                              f'`compression` when the file was read. Use {owner}.{key}.')
+                              f'`compression` when the file was read. Use model.{inner}.')
     if options is not None:
         cfg.merge_from_dict(options)
     return cfg

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from mmwcc.compression import compress_model, convert
+from mmwcc.diagnostics import dense_twin
+from mmwcc.inference.integer_conv import integer_obstacle
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d
 from mmwcc.model_tree.compressed import compressed_layers
 
@@ -182,3 +184,18 @@ def test_a_wavelet_convolution_is_the_first_or_the_last_as_a_whole():
     assert set(after.values()) == {'dense', 'WaveletCompressedConv2d'}
     assert type(model['body'].pieces[1]) is WaveletCompressedConv2d
     assert model['body'](torch.randn(1, 8, 4, 4)).shape == (1, 8, 4, 4)
+
+
+class RoundedConv2d(QuantConv2d):
+    """A compressed layer of a user's own."""
+
+
+def test_a_compressed_layer_of_ones_own_is_one_everywhere():
+    model = Net()
+    report = compress(model, other=dict(type=RoundedConv2d))
+    assert type(model.block[2]) is RoundedConv2d and model.block[2] in compressed_layers(model).values()
+    assert {layer.name: layer.after for layer in report}['block.2'] == 'RoundedConv2d'
+    assert compress(model)[2].reason == 'compressed already'
+    assert type(dense_twin(model).block[2]) is nn.Conv2d
+    # What has a form for inference is narrower: a subclass may compute something else.
+    assert integer_obstacle(RoundedConv2d(4, 4, 1)) == 'not a quantized convolution'

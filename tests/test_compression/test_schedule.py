@@ -11,9 +11,6 @@ from mmwcc.compression.schedule import (
     QUANTITIES,
     StepSchedule,
     build_schedule,
-    layer_state,
-    scheduled_state,
-    set_layer_state,
 )
 
 SMOOTH = ['linear', 'cosine', 'exponential']
@@ -134,36 +131,6 @@ def test_build_refusals(cfg, error, message):
 def test_unknown_quantity():
     with pytest.raises(ValueError, match="quantity must be one of keep_ratio, weight_bits, act_bits, got 'bits'"):
         build_schedule('bits', dict(type='step', steps=[(0, 8)]))
-
-
-class Quantizer:
-    def __init__(self, bits):
-        self.bits = bits
-
-
-class Layer:
-    def __init__(self):
-        self.keep_ratio, self.levels, self.wavelet, self.selection = 0.5, 3, 'haar', 'energy'
-        self.weight_quant, self.act_quant = None, Quantizer(8)
-
-
-def test_layer_state_leaves_out_what_is_not_there():
-    assert layer_state(Layer()) == dict(type='Layer', keep_ratio=0.5, levels=3, wavelet='haar', selection='energy',
-                                        act_bits=8)
-
-
-def test_a_schedule_is_a_ceiling():
-    built = layer_state(Layer())
-    assert scheduled_state(built, dict(keep_ratio=1.0, act_bits=32, weight_bits=2)) == {
-        **built, 'keep_ratio': 1.0, 'act_bits': 32}
-    assert scheduled_state(built, dict(keep_ratio=0.1, act_bits=4)) == built
-
-
-def test_set_layer_state_tells_whether_it_changed():
-    layer = Layer()
-    assert set_layer_state(layer, dict(keep_ratio=1.0, act_bits=16))
-    assert (layer.keep_ratio, layer.act_quant.bits) == (1.0, 16)
-    assert not set_layer_state(layer, dict(keep_ratio=1.0, act_bits=16))
 
 
 @pytest.mark.parametrize('kind', ['step', 'StepSchedule', StepSchedule, 'mmwcc.compression.schedule.StepSchedule'])

@@ -40,6 +40,12 @@ def test_other_states(report):
         report.at(dict(pint=dict(keep_ratio=1.0)))
 
 
+def test_what_compression_leaves_of_the_1x1_convolutions(report):
+    # 10x13 is padded to 16x16 for three levels, of which half is kept; the other layers do not count.
+    assert report.kept_share == 128 / 130 and report.at(dict(point=dict(keep_ratio=1.0))).kept_share == 256 / 130
+    assert CostReport([LayerCost.of('stem', SPATIAL)], 'exact', (1, 3, 8, 8)).kept_share == 1.0
+
+
 def test_plain_data(report):
     data = json.loads(json.dumps(report.to_dict()))
     assert data['total']['macs'] == report.total.macs and data['total']['total_bops'] == report.total.total_bops

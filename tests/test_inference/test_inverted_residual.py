@@ -142,8 +142,8 @@ def test_does_not_depend_on_the_number_of_threads():
 
 _PEAK = """
 import re, sys, torch
-from mmwcc.layers import FoldedConv, FusedInvertedResidual
-from test_layers.test_inverted_residual import _stages, _unfused
+from mmwcc.inference import FoldedConv, FusedInvertedResidual
+from test_inference.test_inverted_residual import _stages, _unfused
 stages = [tuple(None if part is None else part.float() for part in stage) for stage in _stages()]
 block = FusedInvertedResidual(*(FoldedConv(*stage) for stage in stages), True).eval()
 run = block if sys.argv[1] == 'fused' else lambda x: _unfused(stages, x, True)

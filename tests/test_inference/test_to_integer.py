@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from mmwcc.compression import compress_model
-from mmwcc.compression.schedule import layer_state
-from mmwcc.inference import INTEGER_LAYERS, IntegerConv2d, IntegerWaveletCompressedConv2d, to_integer
+from mmwcc.inference import IntegerConv2d, IntegerLayer, IntegerWaveletCompressedConv2d, to_integer
 from mmwcc.layers import QuantConv2d
-from mmwcc.model_tree.compressed import compressed_layers
+from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.post_training import calibrate
 
 QUANTIZED = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
@@ -109,9 +108,9 @@ def test_again_with_copies_pickle_and_a_second_conversion(trained):
 def test_integer_layers_are_compressed_layers(trained):
     to_integer(trained, verbose=False)
     layers = compressed_layers(trained)
-    assert isinstance(layers['expand'], INTEGER_LAYERS) and isinstance(layers['depthwise'], QuantConv2d)
-    assert layer_state(layers['project']) == dict(type='IntegerWaveletCompressedConv2d', keep_ratio=0.5, levels=3,
-                                                  wavelet='haar', selection='energy')
+    assert isinstance(layers['expand'], IntegerLayer) and isinstance(layers['depthwise'], QuantConv2d)
+    assert LayerState.of(layers['project']).to_dict() == dict(
+        type='IntegerWaveletCompressedConv2d', keep_ratio=0.5, levels=3, wavelet='haar', selection='energy')
 
 
 def test_a_checkpoint_fills_a_model_built_for_it(trained):
@@ -165,7 +164,7 @@ def test_nothing_is_converted_if_something_was_not_learned():
     model.project.weight.data[0] = float('nan')
     with pytest.raises(ValueError, match='IntegerWaveletCompressedConv2d: the weights must be numbers'):
         to_integer(model)
-    assert not any(isinstance(module, INTEGER_LAYERS) for module in model.modules())
+    assert not any(isinstance(module, IntegerLayer) for module in model.modules())
 
 
 def test_models_without_anything_to_convert():
@@ -266,7 +265,7 @@ def test_deeplab_on_mobilenet():
         expected = model(x)
         report = to_integer(model, verbose=False)
         assert sum(layer.after.startswith('Integer') for layer in report) == 41
-        layers = {name: layer for name, layer in compressed_layers(model).items() if isinstance(layer, INTEGER_LAYERS)}
+        layers = {name: layer for name, layer in compressed_layers(model).items() if isinstance(layer, IntegerLayer)}
         assert len(layers) == 41
         for name, layer in layers.items():
             values, y = seen[name]

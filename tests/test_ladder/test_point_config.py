@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmwcc.checkpoint import final_checkpoint
 from mmwcc.ladder import Point, Step, read_ladder
 from mmwcc.ladder.point_config import (
     build_config,
     differences,
     file_fingerprint,
-    final_checkpoint,
     fingerprint,
     settings_of,
 )

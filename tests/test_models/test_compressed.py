@@ -5,9 +5,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmwcc.compression.schedule import layer_state
 from mmwcc.layers import WaveletCompressedConv2d
-from mmwcc.model_tree.compressed import compressed_layers
+from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.models import CompressedModel
 from mmwcc.presets import compress, preset, quantizer_optim
 from mmwcc.registry import MODELS
@@ -127,4 +126,4 @@ def test_a_pure_python_config_of_classes_is_built_dumped_and_built_again(tmp_pat
              for name in ('compressed.py', 'dumped.py')]
     assert [len(layers) for layers in built] == [7, 7]
     for name, layer in built[0].items():
-        assert layer_state(layer) == layer_state(built[1][name])
+        assert LayerState.of(layer) == LayerState.of(built[1][name])

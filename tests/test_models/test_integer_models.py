@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_inference_apis import train
 
-from mmwcc.inference import INTEGER_LAYERS
+from mmwcc.inference import IntegerLayer
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def test_mmseg_loads_what_the_tool_writes(converted, segmentor_config):
     trained = init_model(copy.deepcopy(segmentor_config), checkpoint, device='cpu')
     assert type(integer) is type(trained)
     assert integer.dataset_meta == trained.dataset_meta
-    assert sum(isinstance(module, INTEGER_LAYERS) for module in integer.modules()) == 33
+    assert sum(isinstance(module, IntegerLayer) for module in integer.modules()) == 33
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     got, expected = (inference_model(model, image).seg_logits.data for model in (integer, trained))
     assert (got - expected).abs().mean() < 0.02 * expected.std()

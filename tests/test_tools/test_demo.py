@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from mmwcc.compression import compress_model
+from mmwcc.cost import count_cost
 
 pytest.importorskip('mmengine', reason='the demo trains with it')
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -44,16 +45,13 @@ def model():
     return model
 
 
-def test_kept_share_weighs_layers_by_their_multiplications(demo, model):
-    assert demo.kept_share(Net(), (8, 8)) == 1.0
+def test_the_share_that_is_kept_and_the_megabytes_are_those_of_the_package(model):
+    dense, compressed = (count_cost(network, (8, 8), convention='paper') for network in (Net(), model))
+    assert dense.kept_share == 1.0
     # 4 * 8 multiplications a pixel at a quarter, 8 * 2 at all of them, both on the 4x4 map.
-    assert demo.kept_share(model, (8, 8)) == (0.25 * 32 + 16) / 48
-
-
-def test_megabytes_count_quantized_weights_at_their_bits(demo, model):
-    dense = sum(parameter.numel() for parameter in Net().parameters()) * 4
+    assert compressed.kept_share == (0.25 * 32 + 16) / 48
     clips = 2 * 4  # one of the weights, one of the activations, 4 bytes each
-    assert demo.model_megabytes(model) == pytest.approx((dense + clips - 32 * 3.5) / 1e6)
+    assert compressed.total.weight_bytes == dense.total.weight_bytes + clips - 32 * 3.5
 
 
 def test_points_are_named_and_lined_up(demo, model):

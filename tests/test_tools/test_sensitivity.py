@@ -14,6 +14,7 @@ from toy_training import COMPRESSION, ToySegmentor, toy_config  # noqa: E402
 
 from mmwcc.cost import count_cost
 from mmwcc.model_tree.compressed import compressed_layers
+from mmwcc.post_training import compressed_cost
 from mmwcc.utils import build_model, load_config  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -82,8 +83,8 @@ def test_a_preset_as_budget_and_as_base(tool, toy, tmp_path, capsys):
     assert "_base_ = 'mmwcc::_base_/compression/wcc_w8a8_k50.py'" in text
     config = load_config(str(tmp_path / 'out' / 'allocated_wcc_w8a8_k50.py'))
     assert config.quantizer_paramwise and config.compression.pointwise.levels == 3
-    cost = tool.cost_of(ImagesOnly(), tool.preset('wcc_w8a8_k50'), lambda model: count_cost(model, (8, 10)))
-    allocated = tool.cost_of(ImagesOnly(), config.compression.to_dict(), lambda model: count_cost(model, (8, 10)))
+    cost = compressed_cost(ImagesOnly(), tool.preset('wcc_w8a8_k50'), lambda model: count_cost(model, (8, 10)))
+    allocated = compressed_cost(ImagesOnly(), config.compression.to_dict(), lambda model: count_cost(model, (8, 10)))
     assert allocated.total.total_bops <= cost.total.total_bops
 
 

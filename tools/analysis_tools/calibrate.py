@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from types import SimpleNamespace
 
-import torch
 from mmengine.config import Config, DictAction
 
+from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compression import compress_model
-from mmwcc.engine.hooks import CompressionCheckHook
 from mmwcc.post_training import calibrate, reestimate_batch_norm
 from mmwcc.presets import compress, preset_names
 from mmwcc.quantizers import CALIBRATIONS
@@ -76,12 +74,8 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
     print(calibrate(model, batches, method=args.method, percentile=args.percentile))
     if not args.keep_batch_norm:
         print(f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated again')
-    checkpoint = dict(meta=loaded.get('meta') or {}, state_dict=model.cpu().state_dict())
-    CompressionCheckHook().before_save_checkpoint(SimpleNamespace(cfg=config, model=model), checkpoint)
     out = Path(args.out or Path(config.work_dir) / 'calibrated.pth')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, out)
-    config.dump(out.with_suffix('.py'))
+    save_checkpoint(model.cpu(), config, out, loaded.get('meta'))
     print(f'wrote {out} and {out.with_suffix(".py")}')
     return out
 

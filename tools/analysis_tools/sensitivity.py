@@ -9,33 +9,27 @@ written. Measuring takes minutes; what was measured is kept in sensitivity.json,
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from torch import nn
 
-from mmwcc.compression import compress_model
-from mmwcc.cost import CostReport, count_cost
+from mmwcc.cost import count_cost
 from mmwcc.post_training import (
     Allocation,
-    Candidate,
-    Choice,
     Grid,
-    LayerSensitivity,
+    MeasuredLayers,
     allocate,
     allocated_compression,
-    find_candidates,
-    measure_sensitivity,
+    budget_bops,
+    budget_number,
+    choosable,
+    compressed_cost,
 )
 from mmwcc.presets import compress, preset, preset_names
 from mmwcc.reports import plot_allocation
 from mmwcc.utils import (
-    LaunchError,
     calibration_batches,
     dense_config,
     load_config,
@@ -74,88 +68,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, option) < 1:
             parser.error(f"--{option.replace('_', '-')} must be at least 1, got {getattr(args, option)}")
     for budget in args.budget:
-        if budget not in preset_names() and not _number(budget) > 0:
+        if budget not in preset_names() and not budget_number(budget) > 0:
             parser.error(f'--budget must be the name of a preset or a positive number, got {budget}')
     args.out_dir = args.out_dir or Path('work_dirs') / Path(args.config).stem / 'sensitivity'
     return args
-
-
-def _number(text: str) -> float:
-    """Return what a budget says in numbers, or nan."""
-    try:
-        return float(text[:-1]) / 100 if text.endswith('%') else float(text)
-    except ValueError:
-        return float('nan')
-
-
-def find_budget(text: str, model: nn.Module, count: Callable[[nn.Module], CostReport]) -> float:
-    """Return the bit operations that a budget allows the network.
-
-    Args:
-        text: Name of a preset, a fraction of the dense network up to 1 or in percent, or a number of operations.
-        model: The dense model.
-        count: Counts a model.
-    """
-    if text in preset_names():
-        return cost_of(model, preset(text), count).total.total_bops
-    fraction = _number(text)
-    return fraction * count(model).total.total_bops if text.endswith('%') or fraction <= 1 else fraction
-
-
-def cost_of(model: nn.Module, compression: dict, count: Callable[[nn.Module], CostReport]) -> CostReport:
-    """Count what a dense model would cost compressed."""
-    model = deepcopy(model)
-    compress_model(model, compression, verbose=False)
-    return count(model)
-
-
-def load_measured(path: Path, settings: dict) -> list[LayerSensitivity]:
-    """Read what an earlier call measured.
-
-    Raises:
-        LaunchError: If it was measured in another way.
-    """
-    if not path.is_file():
-        return []
-    content = json.loads(path.read_text(encoding='utf-8'))
-    different = [key for key in settings if content['settings'].get(key) != settings[key]]
-    if different:
-        raise LaunchError(f'{path} was measured with {different[0]} {content["settings"].get(different[0])}, not '
-                          f'{settings[different[0]]}. Choose another --out-dir, or delete the file.')
-    return [LayerSensitivity(layer.pop('name'), **{
-        key: {float(value) if key == 'keep_ratio' else int(value): item for value, item in values.items()}
-        for key, values in layer.items()}) for layer in content['layers']]
-
-
-def measure(model: nn.Module, compression: dict, batches: list, args: argparse.Namespace) -> list[LayerSensitivity]:
-    """Measure all layers that are not in OUT_DIR/sensitivity.json yet, and keep each there as soon as it is known."""
-    path = args.out_dir / 'sensitivity.json'
-    settings = dict(checkpoint=args.checkpoint, images=args.images, batch_size=args.batch_size,
-                    keep_batch_norm=args.keep_batch_norm)
-    layers = load_measured(path, settings)
-
-    def keep(layer: LayerSensitivity) -> None:
-        layers.append(layer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(settings=settings, layers=[asdict(layer) for layer in layers]), indent=1))
-        print(f'{len(layers):4d}  {layer.name}', flush=True)
-
-    measure_sensitivity(model, compression, batches, batch_norm=not args.keep_batch_norm, on_layer=keep,
-                        grid=Grid(args.weight_bits, args.act_bits, args.keep_ratios),
-                        skip=[layer.name for layer in layers])
-    return layers
-
-
-def choices(layers: list[LayerSensitivity], cost: CostReport, args: argparse.Namespace) -> dict[str, list[Candidate]]:
-    """Return what may be chosen for each layer under the options of the command line."""
-    candidates = find_candidates(layers, cost, Grid(args.weight_bits, args.act_bits, args.keep_ratios))
-    if args.pointwise_only:
-        built = {layer.name: Choice(layer.weight_bits, layer.act_bits) for layer in cost.layers}
-        wavelets = {layer.name for layer in layers if layer.keep_ratio}
-        candidates = {name: options if name in wavelets else
-                      [option for option in options if option.choice == built[name]]
-                      for name, options in candidates.items()}
-    return candidates
 
 
 def write(allocation: Allocation, budget: str, compression: dict, args: argparse.Namespace) -> None:
@@ -187,9 +103,16 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     batches = list(calibration_batches(config, args.images, args.batch_size))
     model = load_trained(dense, args.checkpoint)[0].to(args.device)
     shape = tuple(args.shape or batches[0]['inputs'][0].shape[-2:])
-    cost = cost_of(model, compression, count := lambda model: count_cost(model, shape))
-    budgets = {text: find_budget(text, model, count) for text in args.budget}
-    candidates = choices(measure(model, compression, batches, args), cost, args)
+    cost = compressed_cost(model, compression, count := lambda model: count_cost(model, shape))
+    presets = {name: preset(name) for name in args.budget if name in preset_names()}
+    budgets = {text: budget_bops(text, model, count, presets) for text in args.budget}
+    grid = Grid(args.weight_bits, args.act_bits, args.keep_ratios)
+    measured = MeasuredLayers(args.out_dir / 'sensitivity.json', dict(
+        checkpoint=args.checkpoint, images=args.images, batch_size=args.batch_size,
+        keep_batch_norm=args.keep_batch_norm))
+    layers = measured.measure(model, compression, batches, grid=grid, batch_norm=not args.keep_batch_norm,
+                              say=partial(print, flush=True))
+    candidates = choosable(layers, cost, grid, pointwise_only=args.pointwise_only)
     fixed = sum(layer.total_bops for layer in cost.layers if layer.name not in candidates)
     print(f'dense: {count(model).summary()}\nlayers without a choice: {fixed / 1e9:,.3f} G BOPs')
     allocations = {text: allocate(candidates, budget, fixed) for text, budget in budgets.items()}

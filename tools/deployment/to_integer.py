@@ -10,15 +10,13 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
-import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compressed_config import find_compression, is_compressed, with_compression
-from mmwcc.engine.hooks import CompressionCheckHook
 from mmwcc.inference import UNLEARNED, to_integer
 from mmwcc.model_tree import CompressionReport
 from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
@@ -69,11 +67,7 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
     model, loaded = load_trained(config, checkpoint)
     report = to_integer(model, verbose=False)
     config = integer_config(config, [re.escape(layer.name) for layer in report if layer.reason == UNLEARNED])
-    converted = dict(meta=loaded.get('meta') or {}, state_dict=model.state_dict())
-    CompressionCheckHook().before_save_checkpoint(SimpleNamespace(cfg=config, model=model), converted)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(converted, out)
-    config.dump(out.with_suffix('.py'))
+    save_checkpoint(model, config, out, loaded.get('meta'))
     return model, report
 
 

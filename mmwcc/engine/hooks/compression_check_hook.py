@@ -1,29 +1,24 @@
 """Checkpoints that say how they are compressed, and loading that compares."""
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
-from torch import nn
 
-from mmwcc.compressed_config import find_compression
-from mmwcc.compression import advice_for, layer_state
-from mmwcc.inference import INTEGER_LAYERS
-from mmwcc.model_tree import compressed_layers, unwrapped
+from mmwcc.checkpoint import Comparison, compare, read_stamp, write_stamp
+from mmwcc.compression import advice_for
+from mmwcc.model_tree import LayerState, compressed_layers, unwrapped
 from mmwcc.quantizers import settle_after_forward
-from mmwcc.registry import HOOKS, type_name
+from mmwcc.registry import HOOKS
 from mmwcc.utils import refuse_new_start
-from mmwcc.version import __version__
 
 from .compression_schedule_hook import CompressionScheduleHook
 
 __all__ = ['CompressionCheckHook']
 
-_QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.(clip_alpha|initialized|signed)$')
 _LISTED = 5
 
 
@@ -103,38 +98,24 @@ class CompressionCheckHook(Hook):
         self._trained = True
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Write ``checkpoint['meta']['mmwcc']``, made of plain data only."""
-        meta = checkpoint.setdefault('meta', {})
-        stamp = meta.setdefault('mmwcc', {})
-        stamp.update(
-            version=__version__,
-            compression=_compression_config(runner),
-            layers={name: layer_state(layer) for name, layer in compressed_layers(runner.model).items()})
-        # CompressionScheduleHook says which iteration and epoch the state belongs to, before or after this.
-        stamp.setdefault('iter', meta.get('iter'))
-        stamp.setdefault('epoch', meta.get('epoch'))
+        """Write ``checkpoint['meta']['mmwcc']``, see :mod:`mmwcc.checkpoint`."""
+        write_stamp(checkpoint, runner.model, runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Compare the checkpoint with the model that is about to load it."""
         refuse_new_start('CompressionCheckHook', runner, checkpoint)
-        layers = compressed_layers(runner.model)
-        weights = {re.sub(r'^module\.', '', key): value
-                   for key, value in checkpoint.get('state_dict', checkpoint).items()}
-        stamp = (checkpoint.get('meta') or {}).get('mmwcc') or {}
-        recorded = stamp.get('layers')
-        integers = _integers_of_weights(weights)
-        theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
         purpose = self._purpose(runner)
-        advice = advice_for(runner.model, theirs)
+        found = compare(checkpoint, runner.model, self._expected(runner, purpose, checkpoint))
+        advice = advice_for(runner.model, found.in_checkpoint)
         if advice and purpose != 'train':
             raise RuntimeError(f'CompressionCheckHook: {advice}')
-        if not layers:
-            self._refuse_dense_model(theirs, stamp)
+        if not found.layers:
+            self._refuse_dense_model(found)
             return
-        self._compare_integers(layers, integers)
-        self._compare_parts(runner, purpose, layers, theirs, recorded is not None, advice)
-        self._compare_shapes(layers, weights)
-        self._compare_states(runner, purpose, layers, recorded or {}, checkpoint)
+        self._judge_integers(found)
+        self._judge_parts(runner, purpose, found, advice)
+        self._judge_shapes(found)
+        self._judge_states(runner, purpose, found)
 
     def _trains(self, runner) -> bool:
         return isinstance(runner._train_loop, BaseLoop) and not self._trained
@@ -145,40 +126,44 @@ class CompressionCheckHook(Hook):
         return 'resume' if runner._resume else 'train'
 
     @staticmethod
-    def _refuse_dense_model(theirs: set[str], stamp: Mapping[str, Any]) -> None:
-        if not theirs:
-            return
-        config = ' The config is in checkpoint["meta"]["mmwcc"]["compression"].' if stamp.get('compression') else ''
-        raise RuntimeError(f'CompressionCheckHook: a compressed checkpoint needs a compressed model, got a dense model '
-                           f'and a checkpoint with {_listed(theirs)} compressed. Loading would drop the quantizers and '
-                           "the selection. Build the model with type='mmwcc.CompressedModel' and the compression the "
-                           f'checkpoint was trained with.{config}')
+    def _expected(runner, purpose: str, checkpoint: Mapping[str, Any]) -> dict[str, LayerState] | None:
+        """Return what a schedule makes of the layers at the moment of the checkpoint, None without one."""
+        schedule = next((hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None)
+        if schedule is None or not read_stamp(checkpoint).get('layers'):
+            return None
+        # A run that is resumed under a schedule it did not have so far is compared with that schedule too.
+        moment = schedule.recorded_moment(checkpoint, scheduled_only=purpose != 'resume')
+        return None if moment is None else schedule.states_at(runner, moment)
 
     @staticmethod
-    def _compare_integers(layers: Mapping[str, nn.Module], theirs: set[str]) -> None:
-        ours = {name for name, layer in layers.items() if isinstance(layer, INTEGER_LAYERS)}
-        if ours - theirs:
-            raise RuntimeError('CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
-                               f'integers in {_listed(ours - theirs)}. Convert it with '
-                               'tools/deployment/to_integer.py, or leave `integer` out of the compression config.')
-        if theirs - ours:
-            raise RuntimeError('CompressionCheckHook: an integer checkpoint needs an integer model, got one without '
-                               f'integers in {_listed(theirs - ours)}. Set integer=True in the compression config, or '
-                               'use the config that was written beside the checkpoint.')
-
-    def _compare_parts(self, runner, purpose: str, layers: Mapping[str, nn.Module],
-                       theirs: set[str], stamped: bool, advice: str) -> None:
-        """Compare which layers are compressed and which of them have which quantizer."""
-        # A checkpoint without a stamp still shows its quantizers, but not which unquantized layers were compressed.
-        ours = _quantizers_of_layers(layers) | (set(layers) if stamped or not theirs else set())
-        if not theirs:
-            self._report_absent(runner, purpose, ours & set(layers), 'is dense')
+    def _refuse_dense_model(found: Comparison) -> None:
+        if not found.in_checkpoint:
             return
-        self._report_absent(runner, purpose, ours - theirs, 'has them dense or not quantized')
-        lost = theirs - ours
-        if lost:
+        recorded = bool(found.stamp.get('compression'))
+        config = ' The config is in checkpoint["meta"]["mmwcc"]["compression"].' if recorded else ''
+        raise RuntimeError(f'CompressionCheckHook: a compressed checkpoint needs a compressed model, got a dense model '
+                           f'and a checkpoint with {_listed(found.in_checkpoint)} compressed. Loading would drop the '
+                           "quantizers and the selection. Build the model with type='mmwcc.CompressedModel' and the "
+                           f'compression the checkpoint was trained with.{config}')
+
+    @staticmethod
+    def _judge_integers(found: Comparison) -> None:
+        if found.integers_only_in_model:
+            raise RuntimeError('CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
+                               f'integers in {_listed(found.integers_only_in_model)}. Convert it with '
+                               'tools/deployment/to_integer.py, or leave `integer` out of the compression config.')
+        if found.integers_only_in_checkpoint:
+            raise RuntimeError('CompressionCheckHook: an integer checkpoint needs an integer model, got one without '
+                               f'integers in {_listed(found.integers_only_in_checkpoint)}. Set integer=True in the '
+                               'compression config, or use the config that was written beside the checkpoint.')
+
+    def _judge_parts(self, runner, purpose: str, found: Comparison, advice: str) -> None:
+        """Judge which layers are compressed and which of them have which quantizer."""
+        what = 'has them dense or not quantized' if found.in_checkpoint else 'is dense'
+        self._report_absent(runner, purpose, found.only_in_model, what)
+        if found.only_in_checkpoint:
             text = (f'CompressionCheckHook: the model must compress what the checkpoint compresses, got '
-                    f'{_listed(lost)} in the checkpoint only. '
+                    f'{_listed(found.only_in_checkpoint)} in the checkpoint only. '
                     + (advice or 'Use the compression config it was trained with.'))
             if purpose != 'train':
                 raise RuntimeError(text)
@@ -198,39 +183,21 @@ class CompressionCheckHook(Hook):
                                'allow_dense=True to go on without.')
         runner.logger.warning(text)
 
-    def _compare_shapes(self, layers: Mapping[str, nn.Module], weights: Mapping[str, Any]) -> None:
-        wrong = []
-        for name, layer in layers.items():
-            for key, ours in layer.state_dict(prefix=f'{name}.').items():
-                theirs = tuple(getattr(weights.get(key), 'shape', ours.shape))
-                if key == f'{name}.weight' and len(theirs) == 3:
-                    theirs += (1,)  # kernels of nn.Conv1d, which the layers load
-                if key.endswith('.clip_alpha') and theirs in ((), (1,)):
-                    theirs = tuple(ours.shape)  # clips of 0.1, or one for all channels: both load
-                if theirs != tuple(ours.shape) and not any(re.fullmatch(p, key) for p in self.allow_mismatch):
-                    wrong.append(f'{key}: {theirs} in the checkpoint, {tuple(ours.shape)} in the model')
+    def _judge_shapes(self, found: Comparison) -> None:
+        wrong = [f'{key}: {theirs} in the checkpoint, {ours} in the model'
+                 for key, (theirs, ours) in found.shapes.items()
+                 if not any(re.fullmatch(pattern, key) for pattern in self.allow_mismatch)]
         if wrong:
             raise RuntimeError(f'CompressionCheckHook: the shapes of compressed layers must agree with the checkpoint, '
                                f'got {_listed(wrong, separator="; ")}. Loading would skip them. Use the config of the '
                                'checkpoint, or name them in allow_mismatch to start them anew.')
 
     @staticmethod
-    def _compare_states(runner, purpose: str, layers: Mapping[str, nn.Module],
-                        recorded: Mapping[str, Mapping[str, Any]], checkpoint: dict) -> None:
-        expected = {name: layer_state(layer) for name, layer in layers.items()}
-        schedule = next((hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None)
-        if schedule is not None and recorded:
-            # A run that is resumed under a schedule it did not have so far is compared with that schedule too.
-            moment = schedule.recorded_moment(checkpoint, scheduled_only=purpose != 'resume')
-            if moment is not None:
-                expected = schedule.states_at(runner, moment)
-        differences = [
-            f'{name}: {key} {_shown(recorded[name].get(key))} in the checkpoint, {_shown(ours.get(key))} in the model'
-            for name, ours in expected.items() if name in recorded
-            for key in [*ours, *(key for key in recorded[name] if key not in ours)]
-            if not _same(recorded[name].get(key), ours.get(key))]
-        if not differences:
+    def _judge_states(runner, purpose: str, found: Comparison) -> None:
+        if not found.states:
             return
+        differences = [f'{name}: {key} {_shown(theirs)} in the checkpoint, {_shown(ours)} in the model'
+                       for name, key, theirs, ours in found.states]
         text = ('CompressionCheckHook: the model must compress as the checkpoint records, got '
                 f'{_listed(differences, separator="; ")}.')
         if purpose == 'resume':
@@ -240,43 +207,6 @@ class CompressionCheckHook(Hook):
             runner.logger.warning(f'{text} The result is not that of the trained model.')
         else:
             runner.logger.info(f'{text} Training goes on as the model is configured.')
-
-
-def _quantizers_of_weights(weights: Iterable[str]) -> set[str]:
-    """Return the names of quantizers that have weights, and of their layers."""
-    matches = [match for match in map(_QUANTIZER_KEY.match, weights) if match]
-    return {name for match in matches for name in (match['layer'], f'{match["layer"]}.{match["role"]}')}
-
-
-def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
-    """Return the names of the integer layers that have weights."""
-    names = {key.removesuffix('.grid') for key in weights if key.endswith('.grid')}
-    return {name for name in names if f'{name}.scale' in weights and f'{name}.step' in weights}
-
-
-def _quantizers_of_layers(layers: Mapping[str, nn.Module]) -> set[str]:
-    weights = {key: value for name, layer in layers.items() for key, value in
-               layer.state_dict(prefix=f'{name}.').items()}
-    return _quantizers_of_weights(weights) | _integers_of_weights(weights)
-
-
-def _compression_config(runner) -> Any:
-    model = runner.cfg.get('model')
-    return _plain(find_compression(model)) if isinstance(model, Mapping) else None
-
-
-def _plain(value: Any) -> Any:
-    """Return config data as what ``torch.load(weights_only=True)`` reads."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    return value if value is None or type(value) in (bool, int, float, str) else type_name(value)
-
-
-def _same(one: Any, other: Any) -> bool:
-    # Smooth schedules call cos and pow, whose last bit differs between machines.
-    return math.isclose(one, other, rel_tol=1e-9) if {type(one), type(other)} <= {int, float} else one == other
 
 
 def _shown(value: Any) -> str:

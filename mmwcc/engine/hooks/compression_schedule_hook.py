@@ -1,14 +1,13 @@
 """Lowering bits and keep_ratio while a model trains."""
 from __future__ import annotations
 
-from typing import Any
-
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
-from mmwcc.compression import Schedule, build_schedule, layer_state, scheduled_state, set_layer_state
-from mmwcc.model_tree import compressed_layers
+from mmwcc.checkpoint import extend_stamp, read_stamp
+from mmwcc.compression import Schedule, build_schedule
+from mmwcc.model_tree import FULL_PRECISION, LayerState, compressed_layers, set_layer_state
 from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionScheduleHook']
@@ -68,7 +67,7 @@ class CompressionScheduleHook(Hook):
         if not self.schedules:
             raise ValueError('CompressionScheduleHook: at least one of keep_ratio, weight_bits and act_bits must be '
                              "given, got none. Did you mean keep_ratio=dict(type='step', steps=[(0, 1.0), ...])?")
-        self._built: dict[str, dict[str, Any]] | None = None
+        self._built: dict[str, LayerState] | None = None
         self._values: dict[str, float] = {}
         self._logged: dict[str, float] = {}
         self._position: dict[str, int] | None = None
@@ -84,10 +83,10 @@ class CompressionScheduleHook(Hook):
         """Return the scheduled values during iteration or epoch ``t``, counted from 0."""
         return {quantity: schedule.value_at(t) for quantity, schedule in self.schedules.items()}
 
-    def states_at(self, runner, t: int) -> dict[str, dict[str, Any]]:
+    def states_at(self, runner, t: int) -> dict[str, LayerState]:
         """Return the states of all compressed layers during iteration or epoch ``t``, by layer name."""
         values = self.values_at(t)
-        return {name: scheduled_state(built, values) for name, built in self._remember(runner).items()}
+        return {name: built.under(values) for name, built in self._remember(runner).items()}
 
     def recorded_moment(self, checkpoint: dict, scheduled_only: bool = True) -> int | None:
         """Return the iteration or epoch that the state of a checkpoint belongs to, None if it does not say.
@@ -96,7 +95,7 @@ class CompressionScheduleHook(Hook):
             checkpoint (dict): The checkpoint.
             scheduled_only (bool): Ask only checkpoints of runs that had a schedule. Defaults to True.
         """
-        stamp = (checkpoint.get('meta') or {}).get('mmwcc') or {}
+        stamp = read_stamp(checkpoint)
         return stamp.get(self.unit) if stamp.get('scheduled') or not scheduled_only else None
 
     def before_run(self, runner) -> None:
@@ -140,12 +139,12 @@ class CompressionScheduleHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Record the last iteration and epoch that were trained in the present state."""
         if self._position is not None:
-            checkpoint.setdefault('meta', {}).setdefault('mmwcc', {}).update(self._position, scheduled=True)
+            extend_stamp(checkpoint, dict(self._position, scheduled=True))
 
-    def _remember(self, runner) -> dict[str, dict[str, Any]]:
+    def _remember(self, runner) -> dict[str, LayerState]:
         """Return the states the layers were built with, taken before the first change."""
         if self._built is None:
-            self._built = {name: layer_state(layer) for name, layer in compressed_layers(runner.model).items()}
+            self._built = {name: LayerState.of(layer) for name, layer in compressed_layers(runner.model).items()}
         return self._built
 
     def _follow(self, runner) -> None:
@@ -164,16 +163,17 @@ class CompressionScheduleHook(Hook):
         for quantity, value in values.items():
             if value == self._values.get(quantity):
                 continue
-            states = {name: scheduled_state(built[name], {quantity: value})[quantity]
-                      for name in layers if quantity in built[name]}
-            changed = sum(set_layer_state(layers[name], {quantity: state}) for name, state in states.items())
-            self._log(runner, t, quantity, value, changed if quantity in self._values else len(states))
+            targets = {name: getattr(built[name].under({quantity: value}), quantity)
+                       for name in layers if built[name].has(quantity)}
+            changed = sum(set_layer_state(layers[name], {quantity: target})
+                          for name, target in targets.items())
+            self._log(runner, t, quantity, value, changed if quantity in self._values else len(targets))
             runner.message_hub.update_scalar(f'train/compression/{quantity}', value)
         # Reading the buffers waits for the device: only where a change of bits may have switched quantizers on.
         if not self._values or any(values[key] != self._values[key] for key in values if key != 'keep_ratio'):
             self._uncalibrated = [
                 (name, role) for name, layer in layers.items() for role in ('weight_quant', 'act_quant')
-                if getattr(layer, role) is not None and getattr(layer, role).bits != 32
+                if getattr(layer, role) is not None and getattr(layer, role).bits != FULL_PRECISION
                 and not getattr(layer, role).is_settled]
         self._values = values
 
@@ -203,7 +203,7 @@ class CompressionScheduleHook(Hook):
         built = self._remember(runner)
         length = runner.max_epochs if self.by_epoch else runner.max_iters
         for quantity, schedule in self.schedules.items():
-            layers = {name: state[quantity] for name, state in built.items() if quantity in state}
+            layers = {name: getattr(state, quantity) for name, state in built.items() if state.has(quantity)}
             if not layers:
                 raise RuntimeError(f'CompressionScheduleHook: a schedule of {quantity} needs layers that have it, got '
                                    f'none among {len(built)} compressed layers. Add them to the compression config of '

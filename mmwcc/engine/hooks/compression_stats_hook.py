@@ -9,7 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from mmwcc.diagnostics import MEASURED_LAYERS, LayerStats
+from mmwcc.diagnostics import LayerStats
+from mmwcc.layers import CompressedConvMixin
 from mmwcc.model_tree import compressed_layers
 from mmwcc.registry import HOOKS
 
@@ -108,7 +109,7 @@ class CompressionStatsHook(Hook):
         if self._layers:
             return
         layers = {name: layer for name, layer in compressed_layers(runner.model).items()
-                  if isinstance(layer, MEASURED_LAYERS)}
+                  if isinstance(layer, CompressedConvMixin)}
         if not layers:
             raise ValueError('CompressionStatsHook: the model must have compressed layers, got none that compute in '
                              "floating point. Build it with type='mmwcc.CompressedModel', or leave the hook out.")

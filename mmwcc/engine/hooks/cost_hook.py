@@ -7,9 +7,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 
-from mmwcc.compression import QUANTITIES, layer_state
+from mmwcc.checkpoint import extend_stamp
 from mmwcc.cost import CostReport, check_convention, count_cost
-from mmwcc.model_tree import compressed_layers
+from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.registry import HOOKS
 
 from .compression_schedule_hook import CompressionScheduleHook
@@ -88,8 +88,8 @@ class CostHook(Hook):
         """Write the totals beside the stamp of :class:`CompressionCheckHook`, as plain data."""
         if self.report is not None:
             everything = self.report.to_dict()
-            checkpoint.setdefault('meta', {}).setdefault('mmwcc', {})['cost'] = {
-                key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')}
+            cost = {key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')}
+            extend_stamp(checkpoint, dict(cost=cost))
 
     def _scheduled(self, runner) -> dict[str, float] | None:
         if self._schedule is None:
@@ -121,9 +121,8 @@ class CostHook(Hook):
     def _states(self, runner) -> dict[str, dict[str, Any]]:
         """Return bits and keep ratios of the compressed layers that were counted, for :meth:`CostReport.at`."""
         counted = {layer.name for layer in self.report.layers}
-        states = {name: layer_state(layer) for name, layer in compressed_layers(runner.model).items()
-                  if name in counted}
-        return {name: {key: state[key] for key in QUANTITIES if key in state} for name, state in states.items()}
+        return {name: LayerState.of(layer).quantities
+                for name, layer in compressed_layers(runner.model).items() if name in counted}
 
     @property
     def _image(self) -> str:

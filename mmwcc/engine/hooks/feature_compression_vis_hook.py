@@ -12,7 +12,7 @@ from mmwcc.diagnostics import eligible_layers, observe_inputs
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
 from mmwcc.functional import check_keep_ratio
 from mmwcc.layers import WaveletCompressedConv2d
-from mmwcc.model_tree import matches, no_match
+from mmwcc.model_tree import LayerState, matches, no_match
 from mmwcc.registry import HOOKS
 
 __all__ = ['FeatureCompressionVisHook']
@@ -146,9 +146,9 @@ class FeatureCompressionVisHook(Hook):
         layer = self._layers[name]
         if not isinstance(layer, WaveletCompressedConv2d):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
-        bits = 32 if layer.act_quant is None else layer.act_quant.bits
-        return FeatureMap(name, values, self.keep_ratio or layer.keep_ratio, bits, layer.levels, layer.wavelet,
-                          layer.selection)
+        state = LayerState.of(layer)
+        return FeatureMap(name, values, self.keep_ratio or state.keep_ratio, state.act_bits, state.levels,
+                          state.wavelet, state.selection)
 
 
 def _innermost(model: nn.Module) -> nn.Module:

@@ -1,0 +1,213 @@
+"""The stamp that mmwcc leaves in checkpoints: what writes it, reads it and compares it with a model.
+
+``checkpoint['meta']['mmwcc']`` is plain data, which ``torch.load(weights_only=True)`` reads:
+
+===============  =================================================================================
+``version``      version of mmwcc
+``compression``  the ``compression`` dictionary of the config, None for a dense model
+``layers``       how each compressed layer compresses, by name, see ``LayerState.to_dict``
+``iter``         the iteration and
+``epoch``        the epoch that this state belongs to
+``scheduled``    True where ``mmwcc.CompressionScheduleHook`` set the state
+``cost``         what ``mmwcc.CostHook`` counted
+===============  =================================================================================
+"""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from torch import nn
+
+from mmwcc.compressed_config import find_compression
+from mmwcc.inference import IntegerLayer
+from mmwcc.model_tree import LayerState, compressed_layers
+from mmwcc.registry import type_name
+from mmwcc.version import __version__
+
+__all__ = ['Comparison', 'compare', 'extend_stamp', 'final_checkpoint', 'latest_checkpoint', 'read_stamp',
+           'save_checkpoint', 'write_stamp']
+
+_QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.(clip_alpha|initialized|signed)$')
+
+
+def read_stamp(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stamp of a checkpoint, empty without one."""
+    return (checkpoint.get('meta') or {}).get('mmwcc') or {}
+
+
+def extend_stamp(checkpoint: dict, entries: Mapping[str, Any]) -> None:
+    """Write entries into the stamp of a checkpoint, which keeps its others."""
+    checkpoint.setdefault('meta', {}).setdefault('mmwcc', {}).update(entries)
+
+
+def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write into a checkpoint how the model compresses.
+
+    Args:
+        checkpoint: What is about to be saved.
+        model: The model whose weights it holds.
+        config: The config of the run, of which only ``model`` is read.
+    """
+    settings = config.get('model')
+    compression = _plain(find_compression(settings)) if isinstance(settings, Mapping) else None
+    layers = {name: LayerState.of(layer).to_dict() for name, layer in compressed_layers(model).items()}
+    extend_stamp(checkpoint, dict(version=__version__, compression=compression, layers=layers))
+    # CompressionScheduleHook says which iteration and epoch the state belongs to, before or after this.
+    meta = checkpoint['meta']
+    extend_stamp(checkpoint, {key: read_stamp(checkpoint).get(key, meta.get(key)) for key in ('iter', 'epoch')})
+
+
+def save_checkpoint(model: nn.Module, config: Config, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
+    """Save the weights of a model with its stamp, and beside it the config that builds the model.
+
+    Args:
+        model: The model.
+        config: Its config.
+        path: File to write, ending in .pth; the config goes to the same name ending in .py. Folders
+            are made.
+        meta: ``meta`` of the checkpoint that the weights come from. Defaults to None.
+    """
+    path = Path(path)
+    checkpoint = dict(meta={**(meta or {})}, state_dict=model.state_dict())
+    write_stamp(checkpoint, model, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, path)
+    config.dump(path.with_suffix('.py'))
+
+
+def final_checkpoint(config: Config) -> Path:
+    """Return where a training of a config leaves its last checkpoint, under mmengine's names.
+
+    Args:
+        config: A config with ``train_cfg`` and ``work_dir``.
+    """
+    length = config.train_cfg.get('max_iters')
+    name = f'epoch_{config.train_cfg.max_epochs}.pth' if length is None else f'iter_{length}.pth'
+    return Path(config.work_dir) / name
+
+
+def latest_checkpoint(work_dir: str | Path) -> str | None:
+    """Return what mmengine would resume in a work folder, None if there is nothing or no such folder."""
+    return find_latest_checkpoint(str(work_dir)) if Path(work_dir).is_dir() else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a checkpoint and a model compress differently.
+
+    Attributes:
+        stamp: The stamp of the checkpoint.
+        layers: The compressed layers of the model.
+        in_checkpoint: Names of all layers and quantizers that the checkpoint compresses.
+        only_in_checkpoint: Those of them that the model does not compress.
+        only_in_model: What the model compresses and the checkpoint does not.
+        integers_only_in_checkpoint: Layers in integers of which the model has none.
+        integers_only_in_model: The opposite.
+        shapes: Parameters of compressed layers of other shapes: that of the checkpoint and that of
+            the model, by key.
+        states: What differs in how a layer compresses: its name, the key, and the values of the
+            checkpoint and of the model, None where one has none.
+    """
+    stamp: Mapping[str, Any]
+    layers: Mapping[str, nn.Module]
+    in_checkpoint: set[str] = field(default_factory=set)
+    only_in_checkpoint: set[str] = field(default_factory=set)
+    only_in_model: set[str] = field(default_factory=set)
+    integers_only_in_checkpoint: set[str] = field(default_factory=set)
+    integers_only_in_model: set[str] = field(default_factory=set)
+    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    states: list[tuple[str, str, Any, Any]] = field(default_factory=list)
+
+
+def compare(checkpoint: Mapping[str, Any], model: nn.Module,
+            expected: Mapping[str, LayerState] | None = None) -> Comparison:
+    """Compare how a checkpoint and a model compress.
+
+    Args:
+        checkpoint: A checkpoint, with or without a stamp, or a state_dict.
+        model: The model that is to load it.
+        expected: The states that the layers of the model should have at the moment of the
+            checkpoint. Defaults to None, those that they have.
+    """
+    layers, record = compressed_layers(model), read_stamp(checkpoint)
+    weights = {re.sub(r'^module\.', '', key): value
+               for key, value in checkpoint.get('state_dict', checkpoint).items()}
+    recorded = record.get('layers')
+    integers = _integers_of_weights(weights)
+    theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
+    ours = _compressed_names(layers)
+    # A checkpoint without a stamp still shows its quantizers, but not which unquantized layers were compressed.
+    askable = ours | set(layers) if recorded is not None or not theirs else ours
+    integer_layers = {name for name, layer in layers.items() if isinstance(layer, IntegerLayer)}
+    expected = expected or {name: LayerState.of(layer) for name, layer in layers.items()}
+    return Comparison(record, layers, theirs, theirs - askable,
+                      askable - theirs if theirs else askable & set(layers),
+                      integers - integer_layers, integer_layers - integers,
+                      _different_shapes(layers, weights), _different_states(expected, recorded or {}))
+
+
+def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any]
+                      ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    different = {}
+    for name, layer in layers.items():
+        for key, value in layer.state_dict(prefix=f'{name}.').items():
+            ours, theirs = tuple(value.shape), tuple(getattr(weights.get(key), 'shape', value.shape))
+            if key == f'{name}.weight' and len(theirs) == 3:
+                theirs += (1, )  # kernels of nn.Conv1d, which the layers load
+            if key.endswith('.clip_alpha') and theirs in ((), (1, )):
+                theirs = ours  # clips of 0.1, or one for all channels: the quantizers load both
+            if theirs != ours:
+                different[key] = theirs, ours
+    return different
+
+
+def _different_states(expected: Mapping[str, LayerState], recorded: Mapping[str, Mapping[str, Any]]
+                      ) -> list[tuple[str, str, Any, Any]]:
+    found = []
+    for name, state in expected.items():
+        if name in recorded:
+            ours, theirs = state.to_dict(), recorded[name]
+            found += [(name, key, theirs.get(key), ours.get(key)) for key in dict.fromkeys([*ours, *theirs])
+                      if not _same(theirs.get(key), ours.get(key))]
+    return found
+
+
+def _quantizers_of_weights(weights: Iterable[str]) -> set[str]:
+    """Return the names of quantizers that have weights, and of their layers."""
+    matches = [match for match in map(_QUANTIZER_KEY.match, weights) if match]
+    return {name for match in matches for name in (match['layer'], f'{match["layer"]}.{match["role"]}')}
+
+
+def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
+    """Return the names of the integer layers that have weights."""
+    names = {key.removesuffix('.grid') for key in weights if key.endswith('.grid')}
+    return {name for name in names if f'{name}.scale' in weights and f'{name}.step' in weights}
+
+
+def _compressed_names(layers: Mapping[str, nn.Module]) -> set[str]:
+    """Return the names of quantizers and integer layers among layers, as weights show them."""
+    weights = {key: value for name, layer in layers.items()
+               for key, value in layer.state_dict(prefix=f'{name}.').items()}
+    return _quantizers_of_weights(weights) | _integers_of_weights(weights)
+
+
+def _plain(value: Any) -> Any:
+    """Return config data as what ``torch.load(weights_only=True)`` reads."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return value if value is None or type(value) in (bool, int, float, str) else type_name(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    # Smooth schedules call cos and pow, whose last bit differs between machines.
+    return math.isclose(one, other, rel_tol=1e-9) if {type(one), type(other)} <= {int, float} else one == other

@@ -1,0 +1,113 @@
+"""How one layer compresses, as data."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+__all__ = ['FULL_PRECISION', 'LayerState', 'set_layer_state']
+
+FULL_PRECISION = 32
+"""The bits of what is not quantized."""
+
+_BITS = ('weight_bits', 'act_bits')
+_PLAIN = dict(keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int, act_bits=int)
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """How one layer compresses at this moment; :meth:`of` reads it.
+
+    Attributes:
+        kind: Name of the class.
+        keep_ratio: Fraction of wavelet positions kept, None where there is no transform.
+        selection: How these are chosen, None likewise.
+        wavelet: Name of the wavelet, None likewise.
+        levels: Depth of the transform, None likewise.
+        weight_bits: Bits of the weights, 32 if they are not quantized.
+        act_bits: Bits of what the product reads, 32 if it is not quantized.
+        quantizers: Which of 'weight_bits' and 'act_bits' a quantizer decides. Integer layers have
+            bits without quantizers: the bits are in the weights and cannot change.
+
+    Example:
+        >>> from mmwcc.layers import WaveletCompressedConv2d
+        >>> state = LayerState.of(WaveletCompressedConv2d(8, 8, keep_ratio=0.25))
+        >>> state.keep_ratio, state.act_bits
+        (0.25, 32)
+    """
+    kind: str
+    keep_ratio: float | None = None
+    selection: str | None = None
+    wavelet: str | None = None
+    levels: int | None = None
+    weight_bits: int = FULL_PRECISION
+    act_bits: int = FULL_PRECISION
+    quantizers: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, layer: nn.Module) -> LayerState:
+        """Read the state of a layer, which may be dense, trainable, folded or in integers."""
+        transform = {key: getattr(layer, key, None)
+                     for key in ('keep_ratio', 'selection', 'wavelet', 'levels')}
+        bits = {key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
+                for key in _BITS}
+        quantizers = tuple(key for key in _BITS if hasattr(_quantizer(layer, key), 'bits'))
+        return cls(type(layer).__name__, **transform, **bits, quantizers=quantizers)
+
+    @property
+    def quantities(self) -> dict[str, Any]:
+        """Bits and keep ratio: what the cost of a layer depends on besides its geometry."""
+        return dict(weight_bits=self.weight_bits, act_bits=self.act_bits,
+                    keep_ratio=self.keep_ratio)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as checkpoints record it: ``type``, and what the layer has of the rest."""
+        own = {key: getattr(self, key) for key in _PLAIN if key not in _BITS or key in self.quantizers}
+        return {'type': self.kind,
+                **{key: _PLAIN[key](value) for key, value in own.items() if value is not None}}
+
+    def has(self, quantity: str) -> bool:
+        """Tell whether the layer has a quantity that can be changed, for example 'keep_ratio'."""
+        return quantity in self.to_dict()
+
+    def under(self, ceilings: Mapping[str, float]) -> LayerState:
+        """Return the state under a schedule: the larger of the scheduled value and this one.
+
+        Args:
+            ceilings: Scheduled values by quantity; those that the layer does not have are ignored.
+
+        Example:
+            >>> built = LayerState('QuantConv2d', act_bits=8, quantizers=('act_bits', ))
+            >>> built.under(dict(act_bits=16, keep_ratio=0.5)).act_bits
+            16
+        """
+        return replace(self, **{quantity: max(getattr(self, quantity), value)
+                                for quantity, value in ceilings.items() if self.has(quantity)})
+
+
+def _quantizer(layer: nn.Module, bits: str) -> nn.Module | None:
+    """Return the quantizer that decides 'weight_bits' or 'act_bits' of a layer, if there is one."""
+    return getattr(layer, bits.replace('_bits', '_quant'), None)
+
+
+def set_layer_state(layer: nn.Module, values: Mapping[str, float]) -> bool:
+    """Set keep_ratio and bits of a layer, where they differ.
+
+    Args:
+        layer: A compressed layer.
+        values: New values by quantity, of quantities that the layer has.
+
+    Returns:
+        Whether anything differed.
+    """
+    state = LayerState.of(layer)
+    changed = {quantity: value for quantity, value in values.items()
+               if getattr(state, quantity) != value}
+    for quantity, value in changed.items():
+        if quantity == 'keep_ratio':
+            layer.keep_ratio = value
+        else:
+            _quantizer(layer, quantity).bits = value
+    return bool(changed)

@@ -1,0 +1,157 @@
+"""Budgets of bit operations: what a text says of one, and measurements that a later call goes on from."""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mmwcc.compression import compress_model
+from mmwcc.cost import CostReport
+
+from .allocation import Candidate, find_candidates
+from .sensitivity import Choice, Grid, LayerSensitivity, measure_sensitivity
+
+__all__ = ['MeasuredLayers', 'budget_bops', 'budget_number', 'choosable', 'compressed_cost']
+
+Count = Callable[[nn.Module], CostReport]
+"""Counts a model."""
+
+
+def budget_number(text: str) -> float:
+    """Return what a budget says in numbers, percents as a fraction, or nan if it is no number.
+
+    Example:
+        >>> budget_number('5%'), budget_number('2e11')
+        (0.05, 200000000000.0)
+    """
+    try:
+        return float(text[:-1]) / 100 if text.endswith('%') else float(text)
+    except ValueError:
+        return math.nan
+
+
+def compressed_cost(model: nn.Module, compression: Mapping, count: Count) -> CostReport:
+    """Count what a dense model would cost compressed; the model stays as it is.
+
+    Args:
+        model: The dense model.
+        compression: The ``compression`` dictionary.
+        count: Counts a model.
+    """
+    model = deepcopy(model)
+    compress_model(model, compression, verbose=False)
+    return count(model)
+
+
+def budget_bops(text: str, model: nn.Module, count: Count, presets: Mapping[str, Mapping] | None = None) -> float:
+    """Return the bit operations that a budget allows a network.
+
+    Args:
+        text: Name of a preset, a fraction of the dense network up to 1 or in percent, or a number of
+            operations.
+        model: The dense model.
+        count: Counts a model.
+        presets: The ``compression`` dictionaries that text may name. Defaults to none.
+
+    Raises:
+        ValueError: If text is neither a name nor a positive number.
+    """
+    if text in (presets or {}):
+        return compressed_cost(model, presets[text], count).total.total_bops
+    number = budget_number(text)
+    if not number > 0:
+        raise ValueError(f'budget_bops: text must be the name of a preset or a positive number, got {text!r}. Use '
+                         "'5%' for a twentieth of the dense network.")
+    return number * count(model).total.total_bops if text.endswith('%') or number <= 1 else number
+
+
+def choosable(layers: Sequence[LayerSensitivity], cost: CostReport, grid: Grid, *,
+              pointwise_only: bool = False) -> dict[str, list[Candidate]]:
+    """Return what may be chosen for each layer.
+
+    Args:
+        layers: What was measured.
+        cost: Cost of the compressed model.
+        grid: Values to choose from.
+        pointwise_only: Whether layers without wavelets keep the bits that they have in ``cost``.
+            Defaults to False.
+    """
+    candidates = find_candidates(layers, cost, grid)
+    if not pointwise_only:
+        return candidates
+    built = {layer.name: Choice(layer.weight_bits, layer.act_bits) for layer in cost.layers}
+    wavelets = {layer.name for layer in layers if layer.keep_ratio}
+    return {name: options if name in wavelets else
+            [option for option in options if option.choice == built[name]]
+            for name, options in candidates.items()}
+
+
+class MeasuredLayers:
+    """The sensitivity of layers, kept in a file as soon as it is known, where a later call finds it.
+
+    Args:
+        path: JSON file; folders are made when it is written.
+        settings: What the measurement depends on, plain data. A file of other settings is refused.
+
+    Attributes:
+        layers: What has been measured so far.
+
+    Raises:
+        ValueError: If the file was measured in another way.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path, self.settings = path, dict(settings)
+        self.layers = self._load() if path.is_file() else []
+
+    def _load(self) -> list[LayerSensitivity]:
+        content = json.loads(self.path.read_text(encoding='utf-8'))
+        for key, value in self.settings.items():
+            if content['settings'].get(key) != value:
+                raise ValueError(f'{self.path} was measured with {key} {content["settings"].get(key)}, not {value}. '
+                                 'Choose another folder, or delete the file.')
+        return [_sensitivity(layer) for layer in content['layers']]
+
+    def keep(self, layer: LayerSensitivity) -> None:
+        """Add a layer, and write the file."""
+        self.layers.append(layer)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = dict(settings=self.settings, layers=[asdict(layer) for layer in self.layers])
+        self.path.write_text(json.dumps(content, indent=1), encoding='utf-8')
+
+    def measure(self, model: nn.Module, compression: Mapping, batches: list, *, grid: Grid, batch_norm: bool = True,
+                say: Callable[[str], None] = print) -> list[LayerSensitivity]:
+        """Measure the layers that are not in the file yet, see :func:`measure_sensitivity`.
+
+        Args:
+            model: The dense model.
+            compression: The ``compression`` dictionary.
+            batches: Images.
+            grid: Values to try.
+            batch_norm: Whether BatchNorm will be estimated again. Defaults to True.
+            say: Takes a line for each layer. Defaults to printing it.
+
+        Returns:
+            All layers, those of earlier calls first.
+        """
+        def keep(layer: LayerSensitivity) -> None:
+            self.keep(layer)
+            say(f'{len(self.layers):4d}  {layer.name}')
+
+        measure_sensitivity(model, compression, batches, batch_norm=batch_norm, on_layer=keep, grid=grid,
+                            skip=[layer.name for layer in self.layers])
+        return self.layers
+
+
+def _sensitivity(entry: Mapping[str, Any]) -> LayerSensitivity:
+    """Read a layer from JSON, whose keys are text."""
+    parts = {key: {float(value) if key == 'keep_ratio' else int(value): divergence
+                   for value, divergence in values.items()}
+             for key, values in entry.items() if key != 'name'}
+    return LayerSensitivity(entry['name'], **parts)
