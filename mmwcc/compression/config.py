@@ -114,7 +114,8 @@ class CompressionConfig:
     """A checked ``compression`` dictionary.
 
     Args:
-        pointwise: Config of the layer that eligible 1x1 convolutions become, without quantizers; None keeps them.
+        pointwise: Config of the layer that eligible 1x1 convolutions become; None keeps them. Quantizers in it take
+            the place of the general ones.
         other: Config of the layer that every other convolution becomes; None keeps them.
         weight_quant: Quantizer config of weights. Defaults to None, not quantized.
         act_quant: Quantizer config of inputs. Defaults to None, not quantized.
@@ -188,7 +189,7 @@ class CompressionConfig:
             ``type`` and keyword-only arguments of the layer to build, or None where it stays dense.
         """
         base = self.pointwise if eligible else self.other
-        config = {**(base or {}), 'weight_quant': self.weight_quant, 'act_quant': self.act_quant}
+        config = {'weight_quant': self.weight_quant, 'act_quant': self.act_quant, **(base or {})}
         for rule in self.rules:
             if rule.matches(name):
                 config = _merged(config, rule.changes)

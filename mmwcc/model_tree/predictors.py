@@ -82,6 +82,8 @@ _PREDICTORS = {
     'PoseNetwork': r'layers',
 }
 
+_LIBRARIES = ('mmseg', 'mmdet', 'mmwcc')
+
 # What other heads call it by custom.
 _BY_CUSTOM = re.compile(
     r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
@@ -117,15 +119,20 @@ def prediction_layers(model: nn.Module) -> set[str]:
     layers = dict(_layers('', model))
     found, settled = set(), []
     for name, head in model.named_modules(remove_duplicate=False):
-        lineage = [kind.__name__ for kind in type(head).__mro__ if kind.__name__ in _PREDICTORS]
+        lineage = [kind for kind in type(head).__mro__ if _is_known(kind)]
         if lineage:
-            pattern = re.compile('|'.join(_PREDICTORS[kind] for kind in lineage))
+            pattern = re.compile('|'.join(_PREDICTORS[kind.__name__] for kind in lineage))
             found.update(_last_layers(head, pattern))
-        if type(head).__name__ in lineage:
+        if _is_known(type(head)):
             settled.append(f'{name}.' if name else '')
     found.update(layer for name, layer in layers.items()
                  if named_like_a_predictor(name) and not name.startswith(tuple(settled)))
     return {name for name, layer in layers.items() if layer in found}
+
+
+def _is_known(kind: type) -> bool:
+    """Tell whether a class is one of the table, and not another library's of the same name."""
+    return kind.__name__ in _PREDICTORS and kind.__module__.partition('.')[0] in _LIBRARIES
 
 
 def _layers(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

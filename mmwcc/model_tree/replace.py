@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mmwcc.layers import COMPUTED, computed_tensor
+from mmwcc.quantizers import is_settling
 
 __all__ = ['all_or_nothing', 'has_hooks', 'obstacle', 'replace_layers', 'swap_layers']
 
@@ -19,8 +20,10 @@ _PARTS = ('weight_quant', 'act_quant')
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Tell whether a hook of any kind is registered on a module."""
-    return any(isinstance(hooks := vars(module).get(name), dict) and hooks for name in _HOOKS)
+    """Tell whether a hook of any kind is registered on a module, but for the one that settles clips."""
+    own = dict(_forward_hooks=int(is_settling(module)))
+    return any(isinstance(hooks := vars(module).get(name), dict) and len(hooks) > own.get(name, 0)
+               for name in _HOOKS)
 
 
 def obstacle(conv: nn.Module) -> str:

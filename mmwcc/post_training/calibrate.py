@@ -1,6 +1,7 @@
 """Post-training calibration: starting clips, and statistics of BatchNorm, from a few batches."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ class CalibrationReport:
     Attributes:
         batches: Number of batches that were run.
         calibrated: Names of the quantizers whose clip was set.
-        missed: Names of those that got no values other than zero, as in a head that only training uses. They learn from
-            the first training batch.
+        missed: Names of those that got no values other than zero, as in a head that only training uses. They keep the
+            clip that they had, or learn from the first training batch.
     """
     batches: int
     calibrated: tuple[str, ...]
@@ -58,6 +59,20 @@ def learning(quantizer: UniformQuantizer) -> Iterator[None]:
         yield
     finally:
         quantizer.end_calibration()
+
+
+@contextmanager
+def _kept_unless_learned(quantizers: Iterable[UniformQuantizer]) -> Iterator[None]:
+    """Give quantizers back what they had learned before, all if something fails, else those that learned nothing."""
+    before = {quantizer: copy.deepcopy(quantizer.state_dict()) for quantizer in quantizers}
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for quantizer, state in before.items():
+            if failed or not quantizer.is_settled:
+                quantizer.load_state_dict(state)
 
 
 @contextmanager
@@ -113,6 +128,7 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = 
         return CalibrationReport(0, (), ())
     count = 0
     with ExitStack() as stack:
+        stack.enter_context(_kept_unless_learned(quantizers.values()))
         stack.enter_context(undisturbed(model))
         for quantizer in quantizers.values():
             stack.enter_context(_choosing(quantizer, method, percentile))
@@ -121,10 +137,10 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = 
             forward(model, batch)
             count += 1
         settle(model)
-    if not count:
-        raise ValueError('calibrate: batches must hold at least one batch, got none. Give a data loader that is not '
-                         'used up.')
-    done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
+        done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
+        if not count:
+            raise ValueError('calibrate: batches must hold at least one batch, got none. Give a data loader that is '
+                             'not used up.')
     return CalibrationReport(count, tuple(name for name, learned in done.items() if learned),
                              tuple(name for name, learned in done.items() if not learned))
 

@@ -5,11 +5,11 @@ from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
-from .settling import settle, settle_after_forward
+from .settling import is_settling, settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
     'CALIBRATIONS', 'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer',
     'LearnedClipActQuantizer', 'LearnedClipWeightQuantizer', 'PACTActQuantizer', 'UniformQuantizer',
-    'choose_clip', 'measure', 'settle', 'settle_after_forward', 'upgrade_optimizer_state',
+    'choose_clip', 'is_settling', 'measure', 'settle', 'settle_after_forward', 'upgrade_optimizer_state',
 ]

@@ -101,6 +101,7 @@ class UniformQuantizer(ClipLearner, ABC):
             self.register_buffer('granularity', torch.empty((), dtype=torch.uint8))
         self._seen = None  # of all values since calibration began; None while none goes on
         self._learned = None  # what this rank learned from, until it is settled
+        self._learned_at = None
         self._known = None  # signedness once settled: spares reading buffers from the device
         self.reset_parameters()
 

@@ -36,6 +36,7 @@ class ClipLearner(nn.Module):
     _seen: Magnitudes | Clips | None
     _learned: Magnitudes | Clips | None
     _known: bool | None
+    _learned_at: int | None  # version of the clip when this rank learned
 
     @property
     def extra_clips(self) -> int:
@@ -70,12 +71,22 @@ class ClipLearner(nn.Module):
         if self.is_settled and self._seen is None:
             return self.clip_alpha, self.signed
         if self._learned is None and not (trains or x.is_meta or self._seen is not None):
-            _warn_uninitialized(type(self).__name__)
-            return self._choose(self._measure(x))
+            present = self._measure(x)
+            if present.largest > 0:  # zeros need no clip
+                _warn_uninitialized(type(self).__name__)
+            return self._choose(present)
+        if self._learned is not None and self._seen is None and trains:
+            self._complain_if_alone()
         clip, signed = (self.clip_alpha, self.signed) if self._learned is None else self._choose(self._learned)
         # The parameter will be written when the clip is settled, maybe before the backward pass of this call, so
         # autograd gets a copy that leads to it. The difference is zero, exactly.
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
+
+    def _complain_if_alone(self) -> None:
+        """Warn once where an optimizer has stepped and no rank has agreed on what this one learned."""
+        if self._learned_at is not None and self.clip_alpha._version != self._learned_at:
+            self._learned_at = None
+            warn_alone(self)
 
     @property
     def is_settled(self) -> bool:
@@ -142,6 +153,7 @@ class ClipLearner(nn.Module):
             learned = self._seen = join(self._seen, learned)
         if learned.largest > 0:
             self._learned, self._known = learned, None
+            self._learned_at = self.clip_alpha._version
             if self.alone or not several_ranks():
                 self._settle(learned)
             elif self._seen is None and not self.settles_with_model:
@@ -151,7 +163,15 @@ class ClipLearner(nn.Module):
 
     @torch.no_grad()
     def _settle(self, learned: Magnitudes | Clips) -> None:
-        """Store the clip and the signedness for these values."""
+        """Store the clip and the signedness for these values.
+
+        Raises:
+            RuntimeError: If the clip is a view of what FSDP flattened, into which nothing can be written.
+        """
+        if not isinstance(self.clip_alpha, nn.Parameter):
+            raise RuntimeError(f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel flattens '
+                               'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
+                               'load a compressed checkpoint before it is wrapped, or use fully_shard.')
         clip, signed = self._choose(learned)
         self.state_dict()  # FSDP2 answers by putting the shards in place, without which what is written is lost
         if clip is not self.clip_alpha:
@@ -174,6 +194,9 @@ class ClipLearner(nn.Module):
     def end_calibration(self) -> None:
         """Keep clip and signedness as they are now."""
         self._seen = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_seen': None}  # a copy does not take part in a calibration
 
 
 def _write(parameter: nn.Parameter, value: Tensor) -> None:

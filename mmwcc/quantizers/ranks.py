@@ -79,4 +79,5 @@ def warn_alone(quantizer: UniformQuantizer) -> None:
     warnings.warn(
         f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may '
         'have learned another one. Call mmwcc.quantizers.settle_after_forward(model) on every rank '
-        'before training, as compress_model does.', stacklevel=2)
+        'before training, for the module whose forward pass every rank runs in every step.',
+        stacklevel=2)

@@ -7,7 +7,7 @@ from torch import nn
 from .base import UniformQuantizer
 from .ranks import agree, several_ranks
 
-__all__ = ['settle', 'settle_after_forward']
+__all__ = ['is_settling', 'settle', 'settle_after_forward']
 
 
 def _quantizers(model: nn.Module) -> list[UniformQuantizer]:
@@ -39,13 +39,28 @@ def settle_after_forward(model: nn.Module) -> None:
         model: The module whose forward pass every rank runs in every step of training.
     """
     quantizers = _quantizers(model)
-    if quantizers and _settle not in model._forward_hooks.values():
-        model.register_forward_hook(_settle)
+    inside = [module for module in model.modules() if module is not model and is_settling(module)]
+    if is_settling(model) or not quantizers:
+        return
+    if not inside and all(quantizer.settles_with_model for quantizer in quantizers):
+        return  # a part of a model that settles as a whole
+    for module in inside:  # the forward pass of a part may be skipped by some ranks
+        for key in [key for key, hook in module._forward_hooks.items() if hook is _settle]:
+            del module._forward_hooks[key]
+    model.register_forward_hook(_settle)
     for quantizer in quantizers:
         quantizer.settles_with_model = True
 
 
+def is_settling(module: nn.Module) -> bool:
+    """Tell whether a module settles clips at the end of its forward pass."""
+    return _settle in module._forward_hooks.values()
+
+
 def _settle(model: nn.Module, inputs, output) -> None:
     # A function of this module, so that models can be copied and pickled.
-    if several_ranks() and model.training and torch.is_grad_enabled():
+    if not (several_ranks() and model.training and torch.is_grad_enabled()):
+        return
+    # Asked here, so that a compiler need not leave the graph where everything is settled.
+    if any(quantizer._known is None and quantizer.bits != 32 for quantizer in _quantizers(model)):
         settle(model)

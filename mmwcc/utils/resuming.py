@@ -60,6 +60,8 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     if missing:
         raise RuntimeError(f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
                            f'start anew. {_REMEDY}')
+    if runner.param_schedulers is None:  # mmengine says that it skips those of the checkpoint
+        return
     theirs, ours = map(_units, (checkpoint.get('param_schedulers'), runner.param_schedulers))
     if theirs != ours:
         raise RuntimeError(f'{hook}: to resume, a run must have the parameter schedules of the checkpoint, '

@@ -102,3 +102,11 @@ def test_a_class_of_another_project_stays_a_class():
         pass
 
     assert layer(act_quant=dict(type=Quantizer))['act_quant'] == dict(type=Quantizer)
+
+
+def test_quantizers_of_a_layer_take_the_place_of_the_general_ones():
+    config = CompressionConfig.parse(dict(
+        pointwise=dict(type='mmwcc.QuantConv2d', act_quant=dict(type='mmwcc.LSQActQuantizer', bits=4)),
+        other=dict(type='mmwcc.QuantConv2d'), act_quant=dict(type='mmwcc.LSQActQuantizer', bits=8)))
+    assert config.layer_config('a', eligible=True)['act_quant']['bits'] == 4
+    assert config.layer_config('a', eligible=False)['act_quant']['bits'] == 8

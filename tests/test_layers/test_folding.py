@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmwcc.inference import IntegerConv2d, IntegerWaveletCompressedConv2d
+from mmwcc.inference import IntegerConv2d, IntegerWaveletCompressedConv2d, to_integer
 from mmwcc.inference.inverted_residual import FoldedConv
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
@@ -155,10 +155,104 @@ def test_another_weight_is_refused_once_the_clip_is_learned(kind):
     assert layer.weight is not before
 
 
-def test_the_same_values_in_another_parameter_change_nothing():
+def test_the_same_values_in_another_parameter_are_that_parameter():
     layer, _ = trained('one by one')
-    layer.weight = nn.Parameter(layer.weight.detach().clone())
+    layer.weight = twin = nn.Parameter(layer.weight.detach().clone())
+    assert layer.weight is twin and layer.weight_scale is None
+    layer(image()).sum().backward()
+    assert twin.grad is not None  # an optimizer that holds it trains the layer
+
+
+def test_weights_of_zeros_are_taken_as_they_are():
+    layer, _ = trained('one by one')
+    layer.weight = zeros = nn.Parameter(torch.zeros_like(layer.weight))
+    assert layer.weight is zeros and layer.weight_scale is None
+
+
+@every_layer
+@pytest.mark.parametrize('factor', [4.0, -1.0, 'another'])
+def test_a_checkpoint_is_assigned_and_not_folded(kind, factor):
+    layer, _ = trained(kind)
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        other.weight.copy_(torch.randn_like(other.weight) if factor == 'another' else factor * other.weight)
+    other.weight_quant.reset_parameters()
+    other.train()(image())
+    layer.load_state_dict(other.eval().state_dict(), assign=True)
     assert layer.weight_scale is None
+    assert_same(layer, other)
+
+
+def register(layer, weight):
+    layer.register_parameter('weight', weight)
+
+
+def delete_and_set(layer, weight):
+    del layer.weight
+    layer.weight = weight
+
+
+@pytest.mark.parametrize('replace', [register, delete_and_set])
+def test_other_ways_to_replace_a_weight(replace):
+    layer, norm = trained('wavelets')
+    expected = nn.Sequential(copy.deepcopy(layer), norm)
+    weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
+        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    folded = copy.deepcopy(layer)
+    replace(folded, weight)
+    folded.bias = bias
+    assert_same(folded, expected)
+    with pytest.raises(RuntimeError, match='weight must be the present one times one factor'):
+        replace(layer, nn.Parameter(torch.randn_like(weight)))
+
+
+def test_reset_parameters_resets_what_was_learned():
+    layer = fuse_conv_bn_eval(*trained('wavelets'))
+    layer.reset_parameters()
+    assert layer.weight_scale is None
+    assert not layer.weight_quant.is_settled and not layer.act_quant.is_settled
+
+
+@every_layer
+@pytest.mark.parametrize('quantizer', ['learned clip', 'channels'])  # at 2 bits every clip loses much
+def test_a_weight_that_was_overwritten_is_noticed(kind, quantizer):
+    layer, _ = trained(kind, quantizer)
+    layer.eval()  # no warning so far
+    layer.weight.data = layer.weight.data * torch.logspace(-2, 2, len(layer.weight)).reshape(-1, 1, 1, 1)
+    with pytest.warns(UserWarning, match='the clip of weight_quant must have been learned on the weight'):
+        layer.eval()
+    if kind != 'depthwise':
+        with pytest.raises(RuntimeError, match='The weight was overwritten in place'):
+            {'wavelets': IntegerWaveletCompressedConv2d, 'one by one': IntegerConv2d}[kind].from_layer(layer)
+    layer.weight_quant.reset_parameters()
+    layer.train()(image())
+    assert layer.clip_fits()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_folding_in_half_precision(dtype):
+    layer, norm = trained('one by one')
+    with torch.no_grad():
+        norm.weight[3:5] = torch.tensor([1e-5, -1e-6])
+    layer, norm = layer.to(dtype), norm.to(dtype)
+    folded = fuse_conv_bn_eval(layer, norm)
+    with torch.no_grad():
+        expected = norm(layer(image().to(dtype))).float()
+        error = (folded(image().to(dtype)).float() - expected).abs()
+    assert (error <= 16 * torch.finfo(dtype).eps * expected.abs().amax((0, 2, 3), keepdim=True)).all()
+
+
+def test_layers_are_called_by_keyword_as_nn_conv2d_is():
+    layer, _ = trained('one by one')
+    assert torch.equal(layer(input=image()), layer(image()))
+
+
+def test_integers_hold_no_trace_of_the_folding():
+    layer, norm = trained('wavelets')
+    model, plain = nn.Sequential(fuse_conv_bn_eval(layer, norm)), nn.Sequential(layer)
+    for each in (model, plain):
+        to_integer(each, verbose=False)
+    assert model.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_a_weight_may_change_before_the_clip_is_learned():

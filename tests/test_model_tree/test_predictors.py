@@ -150,3 +150,14 @@ def test_shared_predictors_have_all_their_names():
 
 def test_a_model_without_heads_has_none():
     assert prediction_layers(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 4))) == set()
+
+
+def test_a_class_of_another_library_is_known_by_its_layers_not_by_its_name():
+    class RTMDetHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head_module = nn.ModuleDict(dict(tower=nn.Conv2d(4, 4, 3), rtm_cls=nn.Conv2d(4, 2, 1),
+                                                  rtm_reg=nn.Conv2d(4, 4, 1)))
+
+    model = nn.ModuleDict(dict(bbox_head=RTMDetHead()))
+    assert prediction_layers(model) == {'bbox_head.head_module.rtm_cls', 'bbox_head.head_module.rtm_reg'}

@@ -9,6 +9,7 @@ from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d
 from mmwcc.post_training import calibrate, reestimate_batch_norm
 from mmwcc.post_training.calibrate import batch_statistics, run_model
+from mmwcc.quantizers import LearnedClipActQuantizer
 
 QUANTIZED = dict(other=dict(type='mmwcc.QuantConv2d'), pointwise=dict(type='mmwcc.QuantConv2d'), keep_dense=[],
                  weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
@@ -164,3 +165,42 @@ def test_models_of_mmengine_are_preprocessed():
     model = Model(Preprocessor())
     assert run_model(model, dict(inputs=1)) == ('tensor', 2)
     assert run_model(model, dict(inputs=1), training=True) == ('tensor', 11)
+
+
+def broken_loader():
+    yield torch.full((1, 1, 2, 2), 5.0)
+    raise OSError('a broken image')
+
+
+@pytest.mark.parametrize('batches, error', [(lambda: [], ValueError), (broken_loader, OSError)])
+def test_what_was_learned_survives_a_failure(batches, error):
+    quantizers = dict(act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+                      weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'))
+    model = nn.Sequential(QuantConv2d(1, 1, 1, **quantizers)).eval()
+    calibrate(model, [torch.rand(1, 1, 4, 4)])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error):
+        calibrate(model, batches())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model[0].act_quant.is_settled and model[0].act_quant._seen is None
+
+
+def test_a_layer_that_no_batch_reaches_keeps_its_clip():
+    quantizers = dict(act_quant=dict(type='mmwcc.LearnedClipActQuantizer'))
+    model = nn.ModuleDict(dict(used=QuantConv2d(1, 1, 1, **quantizers), unused=QuantConv2d(1, 1, 1, **quantizers)))
+    for layer in model.values():
+        layer(torch.rand(1, 1, 4, 4))
+    clip = model['unused'].act_quant.clip_alpha.item()
+    report = calibrate(model.eval(), [torch.rand(1, 1, 4, 4)], forward=lambda model, batch: model['used'](batch))
+    assert report.missed == ('unused.act_quant', )
+    assert model['unused'].act_quant.is_settled and model['unused'].act_quant.clip_alpha.item() == clip
+
+
+def test_a_copy_made_during_a_calibration_does_not_take_part():
+    quantizer = LearnedClipActQuantizer()
+    quantizer.begin_calibration()
+    quantizer(torch.rand(100))
+    twin = copy.deepcopy(quantizer)
+    clip = twin.clip_alpha.item()
+    twin(100 * torch.rand(100))
+    assert twin.clip_alpha.item() == clip

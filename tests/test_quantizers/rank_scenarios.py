@@ -139,7 +139,35 @@ def sharded(rank, per_channel=False):
     return results
 
 
+def compressed_twice(rank):
+    """A part is compressed before the whole; only rank 0 enters it in the first step."""
+    from mmwcc.compression import compress_model
+    torch.manual_seed(0)
+    model = Branches()
+    model.branch = nn.Sequential(model.branch, nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1))
+    for part in (model.branch, model):
+        compress_model(part, copy.deepcopy(CONFIG), verbose=False)
+    model = DistributedDataParallel(model, find_unused_parameters=True)
+    model(images(rank), rank == 0).square().mean().backward()
+    return clips(model.module)
+
+
+def parts_wrapped_one_by_one(rank):
+    """Nobody calls the model that was converted, so nothing settles, and a warning says so."""
+    model = compressed()
+    trunk = DistributedDataParallel(nn.Sequential(model.stem, model.trunk))
+    optimizer = torch.optim.SGD(trunk.parameters(), 0.01)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        for step in range(3):
+            optimizer.zero_grad()
+            trunk(images(rank, step)).square().mean().backward()
+            optimizer.step()
+    return [str(warning.message) for warning in caught]
+
+
 SCENARIOS = (evaluation_of_one_rank, branch_of_one_rank, joint_clips, layers_without_a_model, sharded,
+             compressed_twice, parts_wrapped_one_by_one,
              branch_of_one_rank_with_clips_of_channels, sharded_with_clips_of_channels)
 
 

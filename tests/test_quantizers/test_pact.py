@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from mmwcc.layers import FoldedConv, IntegerConv2d, QuantConv2d, WaveletCompressedConv2d
+from mmwcc.inference import FoldedConv, IntegerConv2d
+from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.quantizers import LearnedClipActQuantizer, PACTActQuantizer
 from mmwcc.registry import MODELS
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.compression import calibrate
 from mmwcc.functional import quantize
 from mmwcc.functional.quantization import normalization
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.post_training import calibrate
 from mmwcc.quantizers import (
     CHANNEL,
     LearnedClipWeightQuantizer,

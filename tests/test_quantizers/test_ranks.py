@@ -94,6 +94,18 @@ def test_fsdp_splits_the_clips_of_channels(outcome):
     assert outcome[0][0]['trunk.weight_quant.clip_alpha'].shape == (8, )
 
 
+@of('compressed_twice')
+def test_a_model_settles_as_a_whole_whatever_was_compressed_before(outcome):
+    assert_equal(*outcome)
+    assert outcome[0]['branch.1.act_quant.initialized'] == 2
+
+
+@of('parts_wrapped_one_by_one')
+def test_a_model_whose_forward_nobody_calls_says_so(outcome):
+    for messages in outcome:
+        assert sum('its clip was learned on this rank alone' in text for text in messages) == 2  # of two quantizers
+
+
 @of('sharded')
 def test_fsdp_trains_as_ddp(outcome):
     assert_sharded(outcome)
