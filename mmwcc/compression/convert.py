@@ -141,7 +141,8 @@ def _decision(names: list[str], module: nn.Conv2d, config: CompressionConfig,
         return _Decision(names[0], reason='compressed already')
     kept = [dense[name] for name in names if name in dense]
     if kept:
-        return _Decision(names[0], reason=f'keep_dense {kept[0]!r}', chosen=not set(kept) <= set(_PLACES))
+        return _Decision(names[0], reason=f'keep_dense {kept[0]!r}',
+                         chosen=not set(kept) <= set(_PLACES))
     if not is_plain(module):
         return _Decision(names[0], reason=f'{type(module).__name__} has a forward of its own')
     if obstacle(module):
@@ -161,14 +162,15 @@ def _is_eligible(conv: nn.Conv2d) -> bool:
 
 def _judge_speed(model: nn.Module, config: CompressionConfig,
                  decisions: dict[nn.Conv2d, _Decision]) -> dict[nn.Conv2d, _Decision]:
-    """Take back the wavelets that would not make a layer faster, if the dictionary asks for that."""
+    """Take back wavelets that would not make a layer faster, if the dictionary asks for that."""
     if config.only_if_faster is None:
         return decisions
     judge, judged = SpeedJudge(model, config.only_if_faster), dict(decisions)
     for conv, decision in decisions.items():
-        if decision.config is not None and decision.config['type'] == WAVELET_TYPE and _is_eligible(conv):
+        kind = decision.config and decision.config['type']
+        if kind == WAVELET_TYPE and _is_eligible(conv):
             layer_config, reason = judge.settle(conv, decision.config, config.other)
-            judged[conv] = _Decision(decision.name, layer_config, reason, chosen=layer_config is None)
+            judged[conv] = _Decision(decision.name, layer_config, reason, layer_config is None)
     return judged
 
 
@@ -188,18 +190,19 @@ def _build(conv: nn.Conv2d, decision: _Decision) -> nn.Module:
     kind, name = decision.config['type'], decision.name
     layer_type = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(layer_type, type) and issubclass(layer_type, CompressedConvMixin)):
-        raise ValueError(f'compress_model: {name} cannot become {kind!r}, which is not a compressed convolution. Use '
-                         "'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'.")
+        raise ValueError(f'compress_model: {name} cannot become {kind!r}, which is not a compressed '
+                         "convolution. Use 'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'.")
     arguments = {key: value for key, value in decision.config.items() if key != 'type'}
     try:
         return layer_type.from_conv2d(conv, **arguments)
     except (TypeError, ValueError) as error:
-        raise type(error)(f'compress_model: {name} ({geometry(conv)}) cannot become {kind}: {error}') from error
+        raise type(error)(f'compress_model: {name} ({geometry(conv)}) cannot become {kind}: '
+                          f'{error}') from error
 
 
-def _check_changed(model: nn.Module, report: CompressionReport, decisions: dict[nn.Conv2d, _Decision],
-                   separated: bool) -> str:
-    """Return a warning where nothing was compressed because the user chose so, '' where something was.
+def _check_changed(model: nn.Module, report: CompressionReport,
+                   decisions: dict[nn.Conv2d, _Decision], separated: bool) -> str:
+    """Return a warning where the user chose to compress nothing, '' where something was.
 
     Raises:
         ValueError: If nothing was compressed, and nobody chose that.
@@ -212,7 +215,8 @@ def _check_changed(model: nn.Module, report: CompressionReport, decisions: dict[
     return warning
 
 
-def _put_integers(model: nn.Module, config: CompressionConfig, report: CompressionReport) -> CompressionReport:
+def _put_integers(model: nn.Module, config: CompressionConfig,
+                  report: CompressionReport) -> CompressionReport:
     """Put integer layers where the dictionary asks for them; return the report that names them."""
     if config.integer is False:
         return report
@@ -222,7 +226,9 @@ def _put_integers(model: nn.Module, config: CompressionConfig, report: Compressi
 
 def _make_lean(model: nn.Module, config: CompressionConfig) -> list[str]:
     """Let activations keep masks if the dictionary asks for that; return their names."""
-    return [] if config.lean_activations is None else lean_activations(model, **config.lean_activations)
+    if config.lean_activations is None:
+        return []
+    return lean_activations(model, **config.lean_activations)
 
 
 def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
