@@ -1,4 +1,4 @@
-"""The stamp that mmwcc leaves in checkpoints: what writes it, reads it and compares it with a model.
+"""The stamp that mmwcc leaves in checkpoints: writing, reading and comparing it, and saving.
 
 ``checkpoint['meta']['mmwcc']`` is plain data, which ``torch.load(weights_only=True)`` reads:
 
@@ -32,10 +32,13 @@ from mmwcc.model_tree import LayerState, compressed_layers
 from mmwcc.registry import type_name
 from mmwcc.version import __version__
 
-__all__ = ['Comparison', 'compare', 'extend_stamp', 'final_checkpoint', 'latest_checkpoint', 'read_stamp',
-           'save_checkpoint', 'write_stamp']
+__all__ = [
+    'Comparison', 'compare', 'extend_stamp', 'final_checkpoint', 'latest_checkpoint', 'read_stamp',
+    'save_checkpoint', 'write_stamp',
+]
 
-_QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.(clip_alpha|initialized|signed)$')
+_QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.'
+                            r'(clip_alpha|initialized|signed)$')
 
 
 def read_stamp(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,14 +61,16 @@ def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -
     """
     settings = config.get('model')
     compression = _plain(find_compression(settings)) if isinstance(settings, Mapping) else None
-    layers = {name: LayerState.of(layer).to_dict() for name, layer in compressed_layers(model).items()}
+    layers = {name: LayerState.of(layer).to_dict()
+              for name, layer in compressed_layers(model).items()}
     extend_stamp(checkpoint, dict(version=__version__, compression=compression, layers=layers))
-    # CompressionScheduleHook says which iteration and epoch the state belongs to, before or after this.
-    meta = checkpoint['meta']
-    extend_stamp(checkpoint, {key: read_stamp(checkpoint).get(key, meta.get(key)) for key in ('iter', 'epoch')})
+    # CompressionScheduleHook says which iteration and epoch the state belongs to, before or after.
+    written, meta = read_stamp(checkpoint), checkpoint['meta']
+    extend_stamp(checkpoint, {key: written.get(key, meta.get(key)) for key in ('iter', 'epoch')})
 
 
-def save_checkpoint(model: nn.Module, config: Config, path: str | Path, meta: Mapping[str, Any] | None = None) -> None:
+def save_checkpoint(model: nn.Module, config: Config, path: str | Path,
+                    meta: Mapping[str, Any] | None = None) -> None:
     """Save the weights of a model with its stamp, and beside it the config that builds the model.
 
     Args:
@@ -95,7 +100,7 @@ def final_checkpoint(config: Config) -> Path:
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """Return what mmengine would resume in a work folder, None if there is nothing or no such folder."""
+    """Return what mmengine would resume in a work folder, None if there is nothing."""
     return find_latest_checkpoint(str(work_dir)) if Path(work_dir).is_dir() else None
 
 
@@ -144,14 +149,16 @@ def compare(checkpoint: Mapping[str, Any], model: nn.Module,
     integers = _integers_of_weights(weights)
     theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
     ours = _compressed_names(layers)
-    # A checkpoint without a stamp still shows its quantizers, but not which unquantized layers were compressed.
+    # Without a stamp a checkpoint still shows its quantizers, but not which layers without any were
+    # compressed.
     askable = ours | set(layers) if recorded is not None or not theirs else ours
     integer_layers = {name for name, layer in layers.items() if isinstance(layer, IntegerLayer)}
     expected = expected or {name: LayerState.of(layer) for name, layer in layers.items()}
     return Comparison(record, layers, theirs, theirs - askable,
                       askable - theirs if theirs else askable & set(layers),
                       integers - integer_layers, integer_layers - integers,
-                      _different_shapes(layers, weights), _different_states(expected, recorded or {}))
+                      _different_shapes(layers, weights),
+                      _different_states(expected, recorded or {}))
 
 
 def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any]
@@ -159,7 +166,8 @@ def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any
     different = {}
     for name, layer in layers.items():
         for key, value in layer.state_dict(prefix=f'{name}.').items():
-            ours, theirs = tuple(value.shape), tuple(getattr(weights.get(key), 'shape', value.shape))
+            ours = tuple(value.shape)
+            theirs = tuple(getattr(weights.get(key), 'shape', ours))
             if key == f'{name}.weight' and len(theirs) == 3:
                 theirs += (1, )  # kernels of nn.Conv1d, which the layers load
             if key.endswith('.clip_alpha') and theirs in ((), (1, )):
@@ -175,7 +183,8 @@ def _different_states(expected: Mapping[str, LayerState], recorded: Mapping[str,
     for name, state in expected.items():
         if name in recorded:
             ours, theirs = state.to_dict(), recorded[name]
-            found += [(name, key, theirs.get(key), ours.get(key)) for key in dict.fromkeys([*ours, *theirs])
+            found += [(name, key, theirs.get(key), ours.get(key))
+                      for key in dict.fromkeys([*ours, *theirs])
                       if not _same(theirs.get(key), ours.get(key))]
     return found
 
@@ -183,7 +192,8 @@ def _different_states(expected: Mapping[str, LayerState], recorded: Mapping[str,
 def _quantizers_of_weights(weights: Iterable[str]) -> set[str]:
     """Return the names of quantizers that have weights, and of their layers."""
     matches = [match for match in map(_QUANTIZER_KEY.match, weights) if match]
-    return {name for match in matches for name in (match['layer'], f'{match["layer"]}.{match["role"]}')}
+    return {name for match in matches
+            for name in (match['layer'], f'{match["layer"]}.{match["role"]}')}
 
 
 def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
@@ -210,4 +220,6 @@ def _plain(value: Any) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     # Smooth schedules call cos and pow, whose last bit differs between machines.
-    return math.isclose(one, other, rel_tol=1e-9) if {type(one), type(other)} <= {int, float} else one == other
+    if {type(one), type(other)} <= {int, float}:
+        return math.isclose(one, other, rel_tol=1e-9)
+    return one == other

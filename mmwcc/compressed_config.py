@@ -14,8 +14,10 @@ from torch import nn
 
 from mmwcc.registry import type_name
 
-__all__ = ['build_within', 'compression_path', 'find_compression', 'is_compressed', 'with_compression',
-           'without_compression']
+__all__ = [
+    'build_within', 'compression_path', 'find_compression', 'is_compressed', 'with_compression',
+    'without_compression',
+]
 
 _COMPRESSED = 'mmwcc.CompressedModel'
 _FACTORIES = (_COMPRESSED, 'mmwcc.WAEModel')
@@ -64,14 +66,16 @@ def find_compression(model: Mapping) -> dict | None:
 
 
 def compression_path(model: Mapping) -> str:
-    """Return where the ``compression`` of a compressed model's config stands, as keys joined by dots.
+    """Return where the config of a compressed model holds its ``compression``: keys joined by dots.
 
     Example:
         >>> inner = dict(type='mmwcc.CompressedModel', task_type='Segmentor', compression=dict())
         >>> compression_path(inner), compression_path(dict(type='mmwcc.WAEModel', task_type=inner))
         ('compression', 'task_type.compression')
     """
-    return 'compression' if 'compression' in model else f'task_type.{compression_path(model["task_type"])}'
+    if 'compression' in model:
+        return 'compression'
+    return f'task_type.{compression_path(model["task_type"])}'
 
 
 def with_compression(model: Mapping, compression: dict) -> dict:

@@ -26,6 +26,7 @@ FLOORS = [
     ['reports', 'deployment', 'models', 'datasets', 'evaluation', 'engine'],
     ['presets'],
     ['ladder'],
+    ['testing'],
     ['tools'],
 ]
 LEAVES = {'', 'registry', 'version', 'compat'}  # '' is the package itself
@@ -171,3 +172,11 @@ def test_torch_alone_is_enough():
     result = subprocess.run([sys.executable, '-c', textwrap.dedent(BARE_IMPORT)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout == '(1, 4, 8, 8)\n'
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'mmwcc' / 'testing').glob('*.py')), ids=lambda path: path.name)
+def test_references_are_independent(path):
+    """What layers are compared with must not come from what is compared."""
+    name = module_name(path)
+    assert {room(found) for found in imports(path.read_text(), name, path.name == '__init__.py')
+            if found.startswith('mmwcc')} <= {'testing'}

@@ -69,8 +69,8 @@ class Collector(Hook):
                 predictions.append(model.test_step(batch)[0].pred_sem_seg.data[0].cpu().numpy())
             width, height = dataset.img_scale
         cost = count_cost(model, (height, width), convention='paper')
-        self.points.append(Point(point_name(model), metrics['mIoU'], cost.kept_share, cost.total.weight_bytes / 1e6,
-                                 time.time() - self.start, predictions))
+        self.points.append(Point(point_name(model), metrics['mIoU'], cost.kept_share,
+                                 cost.total.weight_bytes / 1e6, time.time() - self.start, predictions))
         self.start = time.time()
 
 

@@ -1,4 +1,4 @@
-"""Compare randomly configured WCC layers with the float64 reference of the tests, forward and gradients.
+"""Compare randomly configured WCC layers with the float64 reference of mmwcc.testing, forward and gradients.
 
 Each case is a layer (channels, size, stride, keep_ratio, levels, wavelet, selection, bias, quantizers), a memory
 layout, a dtype and some data. A failing case is shrunk to a small one and printed; the exit status is then 1.
@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,12 +18,9 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / folder) for folder in ('', 'tests')]
-
-from reference import WAVELETS, Grid, Reference, reference_wcc, to_numpy  # noqa: E402
-
-from mmwcc.functional import SELECTIONS, pack  # noqa: E402
-from mmwcc.layers import WaveletCompressedConv2d  # noqa: E402
+from mmwcc.functional import SELECTIONS, pack
+from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.testing import WAVELETS, Grid, Reference, reference_wcc, to_numpy
 
 # Errors are relative to the sums of magnitudes that the results are made of.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}

@@ -72,7 +72,7 @@ class CostReport:
 
     @property
     def kept_share(self) -> float:
-        """Share of the multiplications of all 1x1 convolutions that wavelet compression leaves; 1.0 without any.
+        """Share of the multiplications of 1x1 convolutions that wavelets leave; 1.0 without any.
 
         Convention 'exact' counts padded maps, so that a keep ratio near 1 can give more than 1.
         """

@@ -53,7 +53,8 @@ def dense_twin(model: nn.Module) -> nn.Module:
             check_parameters('dense_twin', layer)
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
-    made = {layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedConvMixin)}
+    made = {layer: _dense(layer) for layer in twin.modules()
+            if isinstance(layer, CompressedConvMixin)}
     replace_layers(twin, made)
     return made.get(twin, twin)
 

@@ -1,4 +1,4 @@
-"""Folding of batch normalization into the convolution before it: the one place that does the arithmetic."""
+"""Folding of batch normalization into the convolution before it, the one place that does it."""
 from __future__ import annotations
 
 import copy
@@ -18,7 +18,7 @@ def scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None,
                    dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
     """Return what stands for a batch normalization behind a convolution, by output channel.
 
-    With the running statistics, the normalization of ``conv(x)`` is ``scale * conv_without_bias(x) + bias``.
+    With its running statistics, it makes ``scale * conv_without_bias(x) + bias`` of ``conv(x)``.
 
     Args:
         conv: The convolution.
@@ -29,7 +29,8 @@ def scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None,
         The scale, shape (out_channels,), and the bias, None where nothing is added.
     """
     if norm is None:
-        scale = torch.ones(conv.out_channels, dtype=dtype or conv.weight.dtype, device=conv.weight.device)
+        scale = torch.ones(conv.out_channels, dtype=dtype or conv.weight.dtype,
+                           device=conv.weight.device)
         return scale, None if conv.bias is None else conv.bias.detach().clone()
     cast = _unchanged if dtype is None else lambda tensor: tensor.to(dtype)
     scale = torch.rsqrt(cast(norm.running_var) + norm.eps)
@@ -46,7 +47,7 @@ def scale_channels(weight: Tensor, scale: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """Return a copy of a dense convolution that computes what the convolution and the normalization do.
+    """Return a copy of a dense convolution that computes what it and the normalization compute.
 
     Args:
         conv: The convolution. For a compressed one use :class:`mmwcc.inference.FoldedConv`, whose

@@ -68,7 +68,7 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 class IntegerLayer(CompressedLayer, nn.Module):
-    """A layer that computes in integers: weights, scales and grid of a 1x1 convolution; see the subclasses."""
+    """A layer in integers: weights, scales and grid of a 1x1 convolution; see the subclasses."""
 
     _stands_for: type[nn.Module]
 
@@ -291,4 +291,4 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
 
 INTEGER_FORMS: dict[type[nn.Module], type[IntegerLayer]] = {
     form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)}
-"""The integer form of each class of trainable layers that has one. A subclass may compute something else."""
+"""The integer form of each trainable class that has one; a subclass may compute something else."""

@@ -171,7 +171,8 @@ class FusedInvertedResidual(nn.Module):
         """Return the output of the block for a map (B, C, H, W)."""
         residual = x if self.residual else None
         if self.project.compressed:
-            return self.project.from_coefficients(*self._kept(x), kernels.is_channels_last(x), residual)
+            channels_last = kernels.is_channels_last(x)
+            return self.project.from_coefficients(*self._kept(x), channels_last, residual)
         y = self.project(self.depthwise(x if self.expand is None else self.expand(x)))
         return y if residual is None else y + residual
 

@@ -13,7 +13,8 @@ FULL_PRECISION = 32
 """The bits of what is not quantized."""
 
 _BITS = ('weight_bits', 'act_bits')
-_PLAIN = dict(keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int, act_bits=int)
+_PLAIN = dict(keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int,
+              act_bits=int)
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class LayerState:
                     keep_ratio=self.keep_ratio)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as checkpoints record it: ``type``, and what the layer has of the rest."""
-        own = {key: getattr(self, key) for key in _PLAIN if key not in _BITS or key in self.quantizers}
+        """Return plain data as checkpoints record it: ``type``, and what the layer has of the rest."""
+        own = {key: getattr(self, key) for key in _PLAIN
+               if key not in _BITS or key in self.quantizers}
         return {'type': self.kind,
                 **{key: _PLAIN[key](value) for key, value in own.items() if value is not None}}
 

@@ -127,7 +127,8 @@ class CompressionReport(list):
         header = ('layer', 'from', 'to', 'w bits', 'a bits', 'keep', 'weights', 'note')
         cells = [header]
         for layer in self:
-            bits = [str(b) if b != FULL_PRECISION else '-' for b in (layer.weight_bits, layer.act_bits)]
+            bits = [str(b) if b != FULL_PRECISION else '-'
+                    for b in (layer.weight_bits, layer.act_bits)]
             keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
             cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
         remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []

@@ -1,4 +1,4 @@
-"""Budgets of bit operations: what a text says of one, and measurements that a later call goes on from."""
+"""Budgets of bit operations in words and numbers, and measurements that are gone on with later."""
 from __future__ import annotations
 
 import json
@@ -49,12 +49,13 @@ def compressed_cost(model: nn.Module, compression: Mapping, count: Count) -> Cos
     return count(model)
 
 
-def budget_bops(text: str, model: nn.Module, count: Count, presets: Mapping[str, Mapping] | None = None) -> float:
+def budget_bops(text: str, model: nn.Module, count: Count,
+                presets: Mapping[str, Mapping] | None = None) -> float:
     """Return the bit operations that a budget allows a network.
 
     Args:
-        text: Name of a preset, a fraction of the dense network up to 1 or in percent, or a number of
-            operations.
+        text: Name of a preset, a fraction of the dense network up to 1 or in percent, or a number
+            of operations.
         model: The dense model.
         count: Counts a model.
         presets: The ``compression`` dictionaries that text may name. Defaults to none.
@@ -66,8 +67,8 @@ def budget_bops(text: str, model: nn.Module, count: Count, presets: Mapping[str,
         return compressed_cost(model, presets[text], count).total.total_bops
     number = budget_number(text)
     if not number > 0:
-        raise ValueError(f'budget_bops: text must be the name of a preset or a positive number, got {text!r}. Use '
-                         "'5%' for a twentieth of the dense network.")
+        raise ValueError('budget_bops: text must be the name of a preset or a positive number, got '
+                         f"{text!r}. Use '5%' for a twentieth of the dense network.")
     return number * count(model).total.total_bops if text.endswith('%') or number <= 1 else number
 
 
@@ -93,7 +94,7 @@ def choosable(layers: Sequence[LayerSensitivity], cost: CostReport, grid: Grid, 
 
 
 class MeasuredLayers:
-    """The sensitivity of layers, kept in a file as soon as it is known, where a later call finds it.
+    """The sensitivity of layers, written to a file as soon as it is known, for a later call to find.
 
     Args:
         path: JSON file; folders are made when it is written.
@@ -114,7 +115,8 @@ class MeasuredLayers:
         content = json.loads(self.path.read_text(encoding='utf-8'))
         for key, value in self.settings.items():
             if content['settings'].get(key) != value:
-                raise ValueError(f'{self.path} was measured with {key} {content["settings"].get(key)}, not {value}. '
+                measured = content['settings'].get(key)
+                raise ValueError(f'{self.path} was measured with {key} {measured}, not {value}. '
                                  'Choose another folder, or delete the file.')
         return [_sensitivity(layer) for layer in content['layers']]
 
@@ -125,8 +127,8 @@ class MeasuredLayers:
         content = dict(settings=self.settings, layers=[asdict(layer) for layer in self.layers])
         self.path.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
-    def measure(self, model: nn.Module, compression: Mapping, batches: list, *, grid: Grid, batch_norm: bool = True,
-                say: Callable[[str], None] = print) -> list[LayerSensitivity]:
+    def measure(self, model: nn.Module, compression: Mapping, batches: list, *, grid: Grid,
+                batch_norm: bool = True, say: Callable[[str], None] = print) -> list[LayerSensitivity]:
         """Measure the layers that are not in the file yet, see :func:`measure_sensitivity`.
 
         Args:
@@ -144,8 +146,8 @@ class MeasuredLayers:
             self.keep(layer)
             say(f'{len(self.layers):4d}  {layer.name}')
 
-        measure_sensitivity(model, compression, batches, batch_norm=batch_norm, on_layer=keep, grid=grid,
-                            skip=[layer.name for layer in self.layers])
+        measure_sensitivity(model, compression, batches, batch_norm=batch_norm, on_layer=keep,
+                            grid=grid, skip=[layer.name for layer in self.layers])
         return self.layers
 
 

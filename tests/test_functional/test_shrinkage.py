@@ -1,10 +1,10 @@
 """Joint shrinkage: how many positions are kept, which ones, and the way there and back for every wavelet."""
 import pytest
 import torch
-from reference import WAVELETS, Transform, check_selection, kept_count, mallat_index, relative_error, to_numpy
 
 from mmwcc.functional import SELECTIONS, kept_positions, pack, unpack
 from mmwcc.functional import WAVELETS as OUR_WAVELETS
+from mmwcc.testing import WAVELETS, Transform, check_selection, kept_count, mallat_index, relative_error, to_numpy
 
 
 def test_the_wavelets_of_the_paper():

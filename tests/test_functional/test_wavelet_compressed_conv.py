@@ -2,9 +2,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import WAVELETS, reference_wcc, relative_error, to_numpy
 
 from mmwcc.functional import SELECTIONS, pack, wavelet_compressed_conv2d
+from mmwcc.testing import WAVELETS, reference_wcc, relative_error, to_numpy
 
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 

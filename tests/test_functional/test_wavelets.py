@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import pywt
 import torch
-from reference import WAVELETS
 
 from mmwcc.functional import wavedec2, waverec2
 from mmwcc.functional.wavelets import filter_bank
+from mmwcc.testing import WAVELETS
 
 
 def pywt_bands(x, wavelet, levels):

@@ -1,10 +1,10 @@
 """The Haar operators: golden values, PyWavelets, adjointness, layouts, dtypes, and what torch.library asks of an op."""
 import pytest
 import torch
-from reference import Transform, relative_error, to_numpy
 from torch.library import opcheck
 
 from mmwcc.kernels import haar_norms, haar_pack, haar_shrink, haar_unpack, position_count, select
+from mmwcc.testing import Transform, relative_error, to_numpy
 
 SIZES = [(1, 1), (1, 9), (10, 1), (8, 8), (7, 5), (16, 24), (17, 15)]
 LEVELS = [1, 2, 3, 4]

@@ -1,9 +1,9 @@
 """Position order: by hand on a 4 x 4 map, and against an independent loop."""
 import pytest
 import torch
-from reference import mallat_index
 
 from mmwcc.kernels import coarse_rank, fold, is_channels_last, padded_size, unfold
+from mmwcc.testing import mallat_index
 
 SIZES = [(1, 2, 2), (1, 4, 6), (2, 4, 4), (2, 8, 12), (3, 8, 8), (3, 16, 24), (4, 16, 32)]
 

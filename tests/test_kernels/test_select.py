@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from reference import select as reference_select
 from torch.library import opcheck
 
 from mmwcc.kernels import select, slot_of
+from mmwcc.testing import select as reference_select
 
 NAN, INF = float('nan'), float('inf')
 

@@ -3,12 +3,11 @@ import copy
 
 import pytest
 import torch
-from reference import to_numpy
-from reference_grid import Grid
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmwcc.layers import QuantConv2d
+from mmwcc.testing import Grid, to_numpy
 
 QUANTIZERS = {
     'learned clip': dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4, normalize='rescale'),

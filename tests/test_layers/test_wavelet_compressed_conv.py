@@ -3,13 +3,12 @@ import copy
 
 import pytest
 import torch
-from reference import reference_wcc, relative_error, to_numpy
-from reference_grid import Grid
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from mmwcc.functional import pack
 from mmwcc.layers import WaveletCompressedConv2d, is_eligible
+from mmwcc.testing import Grid, reference_wcc, relative_error, to_numpy
 
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 LEARNED_CLIP = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8, normalize='rescale'),

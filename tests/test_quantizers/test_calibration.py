@@ -2,11 +2,10 @@
 import numpy as np
 import pytest
 import torch
-from reference import to_numpy
-from reference_grid import Grid
 
 from mmwcc.quantizers import LearnedClipActQuantizer, LSQActQuantizer
 from mmwcc.quantizers.calibration import choose_clip, join, measure
+from mmwcc.testing import Grid, to_numpy
 
 BINS = 8192
 

@@ -1,10 +1,9 @@
 """The paper's quantizers, equations (1) and (2), in the words of the paper: clip, q_b, straight-through."""
 import pytest
 import torch
-from reference import relative_error, to_numpy
-from reference_grid import Grid
 
 from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer
+from mmwcc.testing import Grid, relative_error, to_numpy
 
 ALL_BITS = range(2, 17)
 

@@ -110,8 +110,8 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     measured = MeasuredLayers(args.out_dir / 'sensitivity.json', dict(
         checkpoint=args.checkpoint, images=args.images, batch_size=args.batch_size,
         keep_batch_norm=args.keep_batch_norm))
-    layers = measured.measure(model, compression, batches, grid=grid, batch_norm=not args.keep_batch_norm,
-                              say=partial(print, flush=True))
+    layers = measured.measure(model, compression, batches, grid=grid,
+                              batch_norm=not args.keep_batch_norm, say=partial(print, flush=True))
     candidates = choosable(layers, cost, grid, pointwise_only=args.pointwise_only)
     fixed = sum(layer.total_bops for layer in cost.layers if layer.name not in candidates)
     print(f'dense: {count(model).summary()}\nlayers without a choice: {fixed / 1e9:,.3f} G BOPs')

@@ -126,12 +126,15 @@ class CompressionCheckHook(Hook):
         return 'resume' if runner._resume else 'train'
 
     @staticmethod
-    def _expected(runner, purpose: str, checkpoint: Mapping[str, Any]) -> dict[str, LayerState] | None:
-        """Return what a schedule makes of the layers at the moment of the checkpoint, None without one."""
-        schedule = next((hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None)
+    def _expected(runner, purpose: str, checkpoint: Mapping[str, Any]
+                  ) -> dict[str, LayerState] | None:
+        """Return what a schedule makes of the layers at the checkpoint's moment, None without one."""
+        schedule = next((hook for hook in runner.hooks
+                         if isinstance(hook, CompressionScheduleHook)), None)
         if schedule is None or not read_stamp(checkpoint).get('layers'):
             return None
-        # A run that is resumed under a schedule it did not have so far is compared with that schedule too.
+        # A run that is resumed under a schedule which it did not have so far is compared with that
+        # schedule too.
         moment = schedule.recorded_moment(checkpoint, scheduled_only=purpose != 'resume')
         return None if moment is None else schedule.states_at(runner, moment)
 
@@ -141,21 +144,24 @@ class CompressionCheckHook(Hook):
             return
         recorded = bool(found.stamp.get('compression'))
         config = ' The config is in checkpoint["meta"]["mmwcc"]["compression"].' if recorded else ''
-        raise RuntimeError(f'CompressionCheckHook: a compressed checkpoint needs a compressed model, got a dense model '
-                           f'and a checkpoint with {_listed(found.in_checkpoint)} compressed. Loading would drop the '
-                           "quantizers and the selection. Build the model with type='mmwcc.CompressedModel' and the "
-                           f'compression the checkpoint was trained with.{config}')
+        raise RuntimeError(
+            'CompressionCheckHook: a compressed checkpoint needs a compressed model, got a dense model '
+            f'and a checkpoint with {_listed(found.in_checkpoint)} compressed. Loading would drop the '
+            "quantizers and the selection. Build the model with type='mmwcc.CompressedModel' and the "
+            f'compression the checkpoint was trained with.{config}')
 
     @staticmethod
     def _judge_integers(found: Comparison) -> None:
         if found.integers_only_in_model:
-            raise RuntimeError('CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
-                               f'integers in {_listed(found.integers_only_in_model)}. Convert it with '
-                               'tools/deployment/to_integer.py, or leave `integer` out of the compression config.')
+            raise RuntimeError(
+                'CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
+                f'integers in {_listed(found.integers_only_in_model)}. Convert it with '
+                'tools/deployment/to_integer.py, or leave `integer` out of the compression config.')
         if found.integers_only_in_checkpoint:
-            raise RuntimeError('CompressionCheckHook: an integer checkpoint needs an integer model, got one without '
-                               f'integers in {_listed(found.integers_only_in_checkpoint)}. Set integer=True in the '
-                               'compression config, or use the config that was written beside the checkpoint.')
+            raise RuntimeError(
+                'CompressionCheckHook: an integer checkpoint needs an integer model, got one without '
+                f'integers in {_listed(found.integers_only_in_checkpoint)}. Set integer=True in the '
+                'compression config, or use the config that was written beside the checkpoint.')
 
     def _judge_parts(self, runner, purpose: str, found: Comparison, advice: str) -> None:
         """Judge which layers are compressed and which of them have which quantizer."""
@@ -196,7 +202,8 @@ class CompressionCheckHook(Hook):
     def _judge_states(runner, purpose: str, found: Comparison) -> None:
         if not found.states:
             return
-        differences = [f'{name}: {key} {_shown(theirs)} in the checkpoint, {_shown(ours)} in the model'
+        differences = [f'{name}: {key} {_shown(theirs)} in the checkpoint, '
+                       f'{_shown(ours)} in the model'
                        for name, key, theirs, ours in found.states]
         text = ('CompressionCheckHook: the model must compress as the checkpoint records, got '
                 f'{_listed(differences, separator="; ")}.')

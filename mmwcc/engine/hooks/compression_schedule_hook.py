@@ -144,7 +144,8 @@ class CompressionScheduleHook(Hook):
     def _remember(self, runner) -> dict[str, LayerState]:
         """Return the states the layers were built with, taken before the first change."""
         if self._built is None:
-            self._built = {name: LayerState.of(layer) for name, layer in compressed_layers(runner.model).items()}
+            self._built = {name: LayerState.of(layer)
+                           for name, layer in compressed_layers(runner.model).items()}
         return self._built
 
     def _follow(self, runner) -> None:
@@ -167,7 +168,8 @@ class CompressionScheduleHook(Hook):
                        for name in layers if built[name].has(quantity)}
             changed = sum(set_layer_state(layers[name], {quantity: target})
                           for name, target in targets.items())
-            self._log(runner, t, quantity, value, changed if quantity in self._values else len(targets))
+            self._log(runner, t, quantity, value,
+                      changed if quantity in self._values else len(targets))
             runner.message_hub.update_scalar(f'train/compression/{quantity}', value)
         # Reading the buffers waits for the device: only where a change of bits may have switched quantizers on.
         if not self._values or any(values[key] != self._values[key] for key in values if key != 'keep_ratio'):
@@ -203,7 +205,8 @@ class CompressionScheduleHook(Hook):
         built = self._remember(runner)
         length = runner.max_epochs if self.by_epoch else runner.max_iters
         for quantity, schedule in self.schedules.items():
-            layers = {name: getattr(state, quantity) for name, state in built.items() if state.has(quantity)}
+            layers = {name: getattr(state, quantity) for name, state in built.items()
+                      if state.has(quantity)}
             if not layers:
                 raise RuntimeError(f'CompressionScheduleHook: a schedule of {quantity} needs layers that have it, got '
                                    f'none among {len(built)} compressed layers. Add them to the compression config of '

@@ -88,7 +88,8 @@ class CostHook(Hook):
         """Write the totals beside the stamp of :class:`CompressionCheckHook`, as plain data."""
         if self.report is not None:
             everything = self.report.to_dict()
-            cost = {key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')}
+            cost = {key: everything[key]
+                    for key in ('convention', 'input_shape', 'total', 'by_kind')}
             extend_stamp(checkpoint, dict(cost=cost))
 
     def _scheduled(self, runner) -> dict[str, float] | None:

@@ -147,8 +147,8 @@ class FeatureCompressionVisHook(Hook):
         if not isinstance(layer, WaveletCompressedConv2d):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
         state = LayerState.of(layer)
-        return FeatureMap(name, values, self.keep_ratio or state.keep_ratio, state.act_bits, state.levels,
-                          state.wavelet, state.selection)
+        return FeatureMap(name, values, self.keep_ratio or state.keep_ratio, state.act_bits,
+                          state.levels, state.wavelet, state.selection)
 
 
 def _innermost(model: nn.Module) -> nn.Module:

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import torch
-from reference import WAVELETS, Transform, check_selection, kept_count, matrices, reference_wcc, select
-from reference_grid import Grid
+
+from mmwcc.testing import WAVELETS, Grid, Transform, check_selection, kept_count, matrices, reference_wcc, select
 
 
 @pytest.mark.parametrize('wavelet', WAVELETS)

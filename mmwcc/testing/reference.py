@@ -14,8 +14,9 @@ from math import ceil
 
 import numpy as np
 import pywt
-from reference_grid import Grid, Quantized
 from torch import Tensor
+
+from .grid import Grid, Quantized
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
 LARGEST_MATRIX = 256  # positions up to which A and S are built as matrices
