@@ -108,7 +108,7 @@ EXTRAS = {
     'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],
     'onnx': ONNX,
     'tests': TESTS,
-    'dev': [*TESTS, 'ruff'],
+    'dev': [*TESTS, 'codespell>=2.4', 'mypy>=1.18', 'pre-commit', 'ruff>=0.14', 'types-PyYAML'],
 }  # yapf: disable
 
 if 'develop' in sys.argv[1:]:

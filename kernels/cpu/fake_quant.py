@@ -75,7 +75,7 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
                         clip_gradient: bool, alpha_scale: float) -> tuple[Tensor, Tensor]:
     """Compute :func:`mmwcc.kernels.fake_quant_backward` of float32 values."""
     x, grad = _dense(x), grad.detach()
-    passed = None if clip_gradient else grad.clone()
+    passed = grad if clip_gradient else grad.clone()
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = empty_like(x).copy_(grad)
     step, low, high = _grid(clip_alpha, signed, bits, symmetric)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class LayerStats:
     def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
         """Add the energy of the kept coefficients and of all, and return the kept ones."""
         x = x[:, :, ::layer.stride[0], ::layer.stride[1]]
-        transform = dict(levels=layer.levels, wavelet=layer.wavelet)
+        transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
         everything, _ = pack(x, keep_ratio=1.0, **transform)
         kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
         self._add('energy_kept', _energy(kept), _energy(everything))

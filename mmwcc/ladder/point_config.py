@@ -67,9 +67,10 @@ def _read(path: Path) -> Config:
 def _compression(ladder: Ladder, point: Point) -> dict:
     if isinstance(point.compression, dict):
         return point.compression
-    if not point.compression.endswith('.py'):
-        return preset(point.compression, **point.changes)
-    file = ladder.path.parent / point.compression
+    name = str(point.compression)
+    if not name.endswith('.py'):
+        return preset(name, **point.changes)
+    file = ladder.path.parent / name
     if not file.is_file():
         raise LaunchError(f'the compression of point {point.name} is to be in {file}, which does not exist. '
                           'tools/analysis_tools/sensitivity.py writes such files.')

@@ -115,7 +115,8 @@ def prediction_layers(model: nn.Module) -> set[str]:
         {'head.conv_cls'}
     """
     layers = dict(_layers('', model))
-    found, settled = set(), []
+    found: set[nn.Module] = set()
+    settled: list[str] = []
     for name, head in model.named_modules(remove_duplicate=False):
         lineage = [kind.__name__ for kind in type(head).__mro__ if kind.__name__ in _PREDICTORS]
         if lineage:

@@ -51,6 +51,10 @@ class UniformQuantizer(nn.Module, ABC):
             initial_clip is not positive.
     """
 
+    clip_alpha: nn.Parameter
+    initialized: Tensor
+    signed: Tensor
+
     def __init__(self, bits: int = 8, *, signed: bool | None = None, calibration: str | None = 'mse',
                  percentile: float = 99.9, initial_clip: float = 1.0) -> None:
         super().__init__()

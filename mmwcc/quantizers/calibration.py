@@ -68,8 +68,8 @@ def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
 def join(one: Magnitudes, other: Magnitudes) -> Magnitudes:
     """Return the histogram of the values of both."""
     largest = torch.maximum(one.largest, other.largest)
-    counts = sum(widened(part, _exponent(largest.item())).counts for part in (one, other))
-    return Magnitudes(counts, largest, one.negative | other.negative)
+    first, second = (widened(part, _exponent(largest.item())).counts for part in (one, other))
+    return Magnitudes(first + second, largest, one.negative | other.negative)
 
 
 def widened(magnitudes: Magnitudes, exponent: int) -> Magnitudes:
