@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmwcc.compression import CompressionConfig
 from mmwcc.presets import compress, preset, quantizer_optim
-from mmwcc.utils import LaunchError, is_address
+from mmwcc.utils import CONFIG_SUFFIXES, LaunchError, is_address
 
 from .plan import Ladder, Point, Step
 
@@ -68,7 +68,7 @@ def _compression(ladder: Ladder, point: Point) -> dict:
     if isinstance(point.compression, dict):
         return point.compression
     name = str(point.compression)
-    if not name.endswith('.py'):
+    if Path(name).suffix not in CONFIG_SUFFIXES:
         return preset(name, **point.changes)
     file = ladder.path.parent / name
     if not file.is_file():

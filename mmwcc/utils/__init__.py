@@ -2,6 +2,7 @@
 from mmwcc.compressed_config import build_within, find_compression, is_compressed, with_compression, without_compression
 
 from .command_line import one_line_errors, quiet
+from .compression_file import CONFIG_SUFFIXES, write_compression
 from .launch import (
     LaunchError,
     build_model,
@@ -18,8 +19,9 @@ from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 
 __all__ = [
-    'LaunchError', 'build_model', 'build_runner', 'build_within', 'calibration_batches', 'check_checkpoint',
-    'check_resumable', 'dense_config', 'find_compression', 'is_address', 'is_compressed', 'load_config',
-    'load_trained', 'model_config', 'one_line_errors', 'quiet', 'refuse_new_start', 'register_all_modules',
-    'set_work_dir', 'spread_batches', 'with_compression', 'without_compression'
+    'CONFIG_SUFFIXES', 'LaunchError', 'build_model', 'build_runner', 'build_within', 'calibration_batches',
+    'check_checkpoint', 'check_resumable', 'dense_config', 'find_compression', 'is_address', 'is_compressed',
+    'load_config', 'load_trained', 'model_config', 'one_line_errors', 'quiet', 'refuse_new_start',
+    'register_all_modules', 'set_work_dir', 'spread_batches', 'with_compression', 'without_compression',
+    'write_compression'
 ]
