@@ -84,6 +84,34 @@ def test_types_are_registered():
         assert any(found.get(f'mmwcc.{name}') for found in registries), f'{page} names mmwcc.{name}'
 
 
+def listed(index: Path) -> set[Path]:
+    """Return the pages that an index lists, from which the site has its side bar."""
+    entries = re.findall(r'^- \[.+\]\((.+)\)$', index.read_text(encoding='utf-8'), re.MULTILINE)
+    return {(index.parent / entry).resolve() for entry in entries}
+
+
+def test_the_index_lists_every_page():
+    pages = {page for page in PAGES if page.parent.name != 'api'} | {ROOT / 'CHANGELOG.md', ROOT / 'docs/api/README.md'}
+    assert listed(ROOT / 'docs' / 'README.md') == pages - {ROOT / 'docs' / 'README.md'}
+
+
+def test_the_reference_has_a_page_for_every_public_module():
+    api = ROOT / 'docs' / 'api'
+    pages = {page: re.search(r'automodule:: (\S+)', page.read_text(encoding='utf-8')).group(1)
+             for page in api.glob('*.rst')}
+    assert listed(api / 'README.md') == pages.keys()
+    rooms = {f'mmwcc.{path.parent.name}' for path in (ROOT / 'mmwcc').glob('*/__init__.py')}
+    internal = {'mmwcc.model_tree', 'mmwcc.engine'}
+    assert set(pages.values()) == rooms - internal | {'mmwcc.engine.hooks', 'mmwcc.kernels', 'mmwcc.presets'}
+
+
+def test_the_site_fails_on_any_warning_and_is_built_in_ci():
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    build = re.search(r'^docs: setup.*\n\t(.*)$', makefile, re.MULTILINE).group(1)
+    assert {'--fail-on-warning', '--fresh-env'} <= set(build.split()), 'pages that did not change must be read again'
+    assert 'make docs' in (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
+
+
 def test_what_is_wrong_is_seen(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('# A b: c\n\n[x](#nowhere)\n\n```shell\npython tools/train.py configs/none.py --nope\n```\n')

@@ -21,18 +21,18 @@ MEASURED_LAYERS = (QuantConv2d, WaveletCompressedConv2d)
 class LayerStats:
     """Statistics of one compressed layer, over all inputs it is shown.
 
-    ====================  ==========================================================================================
-    ``energy_kept``       Share of the sum of squares of all wavelet coefficients of the input, over all channels and
-                          images, that the kept positions hold. Only where a layer selects.
-    ``act_clip_alpha``    Clip of the activations.
-    ``act_clipped``       Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
-                          lies outside the grid: beyond the clip, or below zero on an unsigned grid.
-    ``act_sqnr``          Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
-                          q(v))**2)``, in dB.
+    =====================  =========================================================================================
+    ``energy_kept``        Share of the sum of squares of all wavelet coefficients of the input, over all channels and
+                           images, that the kept positions hold. Only where a layer selects.
+    ``act_clip_alpha``     Clip of the activations.
+    ``act_clipped``        Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
+                           lies outside the grid: beyond the clip, or below zero on an unsigned grid.
+    ``act_sqnr``           Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
+                           q(v))**2)``, in dB.
     ``weight_clip_alpha``  The same three for the weights, normalized where the quantizer normalizes them.
     ``weight_clipped``
     ``weight_sqnr``
-    ====================  ==========================================================================================
+    =====================  =========================================================================================
 
     Measuring changes nothing: quantizers that are off (32 bits) or have not learned their clip are left out instead
     of being calibrated, and nothing is recorded by autograd. Sums are kept in float64 on the device of the layer.

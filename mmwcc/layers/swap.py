@@ -73,7 +73,7 @@ class CompressedConvMixin(CompressedLayer, _Conv2d):
     weight_quant: UniformQuantizer | None
     act_quant: UniformQuantizer | None
     weight_scale: Tensor | None
-    """Factor on each output channel of the rounded weight, shape (out_channels,): what was folded into the layer after
+    """Factor on each output channel of the rounded weight, shape (out_channels,), that was folded into the layer after
     its clip was learned. None for 1."""
 
     def _build_quantizers(self, weight_quant, act_quant) -> None:
