@@ -3,6 +3,7 @@
 VENV ?= .venv
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
+FORMAT_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 export PYTHON TORCH TORCH_ARGS EXTRAS MAX_JOBS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench fuzz clean
+.PHONY: help setup demo test lint format docs bench fuzz clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -24,8 +25,18 @@ demo: setup  ## compress a small model and show what that does
 test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' leaves out the long ones
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-lint: setup  ## check the style
+lint: setup  ## check style, types and spelling
 	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: setup  ## lay the sources out by rule; FORMAT_ARGS=--check changes nothing and says what would be
+	$(BIN)/ruff format $(FORMAT_ARGS) .
+
+docs: export MORE_EXTRAS := docs
+docs: setup  ## build the site into docs/_build; a broken link or a faulty docstring fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env -q -b html -c docs . docs/_build
+	@echo 'The site begins at docs/_build/index.html.'
 
 bench: setup  ## time compressed against dense convolutions, blocks and networks on this machine
 	for name in haar wcc_layer wcc_block training_step end_to_end; do \
@@ -35,5 +46,5 @@ fuzz: setup  ## try 10,000 random layers, inputs and settings
 	$(BIN)/python tools/fuzz.py --cases 10000 $(FUZZ_ARGS)
 
 clean:  ## remove what builds and tests leave behind, but not .venv
-	rm -rf build dist mmwcc.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build mmwcc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

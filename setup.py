@@ -107,8 +107,9 @@ EXTRAS = {
     # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.
     'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],
     'onnx': ONNX,
+    'docs': ['sphinx>=7.2', 'sphinx-rtd-theme>=2', 'myst-parser>=3'],
     'tests': TESTS,
-    'dev': [*TESTS, 'ruff'],
+    'dev': [*TESTS, 'codespell>=2.4', 'mypy>=1.18', 'pre-commit', 'ruff>=0.14', 'types-PyYAML'],
 }  # yapf: disable
 
 if 'develop' in sys.argv[1:]:

@@ -52,7 +52,8 @@ def _save_depthwise(ctx, inputs, output):
 def _depthwise_backward(ctx, grad, _):
     x, weight, bias = ctx.saved_tensors
     everything = torch.ones(grad.shape[:2], dtype=torch.bool, device=grad.device)
-    grad = haar_unpack(grad, slot_of(everything), None, *x.shape[2:], ctx.levels, x.stride(1) == 1)
+    height, width = x.shape[2:]
+    grad = haar_unpack(grad, slot_of(everything), None, height, width, ctx.levels, x.stride(1) == 1)
     if ctx.low is not None or ctx.high is not None:
         low, high = ctx.low, ctx.high
         y = _filtered(x, weight, bias, ctx.dilation).clamp(low, high)

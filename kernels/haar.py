@@ -96,7 +96,7 @@ def _empty_map(rows, height, width, channels_last):
 
 def _positions(x: Tensor, levels: int):
     torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
-    return position_count(*x.shape[2:], levels)
+    return position_count(x.shape[2], x.shape[3], levels)
 
 
 def _fake_norms(x, levels):

@@ -144,7 +144,7 @@ def _allow_checkpoint_classes(_) -> None:
     try:
         from numpy._core import multiarray
     except ImportError:  # NumPy 1
-        from numpy.core import multiarray
+        from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
     allowed = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
     allowed += [type(np.dtype(name)) for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')]
     # NumPy 1 and 2 write different paths for the same two functions; a checkpoint may come from either.
@@ -273,5 +273,5 @@ class _ChangeAfterImport(importlib.abc.MetaPathFinder):
             execute(module)
             _CHANGES[fullname](module)
 
-        spec.loader.exec_module = execute_and_change
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]  # of this one loader
         return spec

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').rglob('*.md')),
@@ -82,6 +83,74 @@ def test_types_are_registered():
     registries = [value for value in vars(registry).values() if hasattr(value, 'module_dict')]
     for name, page in named.items():
         assert any(found.get(f'mmwcc.{name}') for found in registries), f'{page} names mmwcc.{name}'
+
+
+def decimals(text: str) -> list[str]:
+    return re.findall(r'(?<![\d.,])\d+\.\d+(?![\d.])', text)
+
+
+def is_reported(figure: str, reported: set[str]) -> bool:
+    """Tell whether a figure is one of those reported, or one of them rounded."""
+    digits = len(figure.partition('.')[2])
+    return any(f'{float(number):.{digits}f}' == figure for number in reported)
+
+
+@pytest.mark.parametrize('name', ['README.md', 'docs/choosing.md', 'docs/compression.md', 'configs/wcc/README.md'])
+def test_accuracies_are_those_of_the_results(name):
+    sources = [ROOT / 'docs' / 'results' / page for page in ('allocation.md', 'camvid.md')]
+    published = (ROOT / 'configs' / 'wcc' / 'metafile.yml').read_text(encoding='utf-8')
+    reported = {figure for page in sources for figure in decimals(page.read_text(encoding='utf-8'))}
+    reported |= set(re.findall(r'mIoU \(paper\): (\S+)', published))
+    text = FENCE.sub('', (ROOT / name).read_text(encoding='utf-8'))
+    claims = [paragraph for paragraph in text.split('\n\n') if 'mIoU' in paragraph]
+    assert claims
+    for figure in decimals('\n'.join(claims)):
+        assert float(figure) < 10 or is_reported(figure, reported), f'{name} says {figure}, no page of results does'
+
+
+@pytest.mark.parametrize('name', ['README.md', 'docs/choosing.md', 'docs/compression.md', 'configs/wcc/README.md'])
+def test_accuracies_on_camvid_name_their_split(name):
+    text = FENCE.sub('', (ROOT / name).read_text(encoding='utf-8'))
+    assert re.search(r'whole\s+test\s+split|every\s+\w+\s+test\s+image|233 test images', text)
+
+
+@pytest.mark.parametrize('task', ['depth', 'super_resolution'])
+def test_metafiles_repeat_the_results(task):
+    reported = set(decimals((ROOT / 'docs' / 'results' / f'{task}.md').read_text(encoding='utf-8')))
+    models = yaml.safe_load((ROOT / 'configs' / task / 'metafile.yml').read_text(encoding='utf-8'))['Models']
+    figures = [value for model in models for result in model.get('Results') or ()
+               for name, value in result['Metrics'].items() if '(paper)' not in name]
+    assert figures
+    for figure in figures:
+        assert is_reported(str(figure), reported), f'{figure} is not in docs/results/{task}.md'
+
+
+def listed(index: Path) -> set[Path]:
+    """Return the pages that an index lists, from which the site has its side bar."""
+    entries = re.findall(r'^- \[.+\]\((.+)\)$', index.read_text(encoding='utf-8'), re.MULTILINE)
+    return {(index.parent / entry).resolve() for entry in entries}
+
+
+def test_the_index_lists_every_page():
+    pages = {page for page in PAGES if page.parent.name != 'api'} | {ROOT / 'CHANGELOG.md', ROOT / 'docs/api/README.md'}
+    assert listed(ROOT / 'docs' / 'README.md') == pages - {ROOT / 'docs' / 'README.md'}
+
+
+def test_the_reference_has_a_page_for_every_public_module():
+    api = ROOT / 'docs' / 'api'
+    pages = {page: re.search(r'automodule:: (\S+)', page.read_text(encoding='utf-8')).group(1)
+             for page in api.glob('*.rst')}
+    assert listed(api / 'README.md') == pages.keys()
+    rooms = {f'mmwcc.{path.parent.name}' for path in (ROOT / 'mmwcc').glob('*/__init__.py')}
+    internal = {'mmwcc.model_tree', 'mmwcc.engine'}
+    assert set(pages.values()) == rooms - internal | {'mmwcc.engine.hooks', 'mmwcc.kernels', 'mmwcc.presets'}
+
+
+def test_the_site_fails_on_any_warning_and_is_built_in_ci():
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    build = re.search(r'^docs: setup.*\n\t(.*)$', makefile, re.MULTILINE).group(1)
+    assert {'--fail-on-warning', '--fresh-env'} <= set(build.split()), 'pages that did not change must be read again'
+    assert 'make docs' in (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
 
 
 def test_what_is_wrong_is_seen(tmp_path):

@@ -52,7 +52,9 @@ def test_wheel_has_every_module(wheel):
 
 
 def test_wheel_has_what_openmim_looks_for(wheel):
-    assert {f'mmwcc/.mim/{name}' for name in _sources('tools') | _sources('configs')} <= set(wheel)
+    allocations = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('_base_/*.yml')}
+    assert len(allocations) == 4, 'data that configs inherit'
+    assert {f'mmwcc/.mim/{name}' for name in _sources('tools') | _sources('configs') | allocations} <= set(wheel)
     assert {'mmwcc/.mim/tools/dist_train.sh', 'mmwcc/.mim/model-index.yml'} <= set(wheel)
 
 

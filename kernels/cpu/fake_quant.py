@@ -98,7 +98,7 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     per_step = values_per_clip(x, clip_alpha)
     if per_step is None:
         return NotImplemented
-    passed = None if clip_gradient else grad.clone()
+    passed = grad if clip_gradient else grad.clone()
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = empty_like(x).copy_(grad)
     steps, low, high = _grid(clip_alpha, signed, bits, symmetric)

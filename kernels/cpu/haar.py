@@ -164,7 +164,7 @@ def _grid(step: Tensor, low: int, high: int) -> tuple:
 
 def haar_norms(x: Tensor, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_norms` of a float32 map."""
-    norms = empty((x.shape[0], position_count(*x.shape[2:], levels)))
+    norms = empty((x.shape[0], position_count(x.shape[2], x.shape[3], levels)))
     x, channels_last = as_map(x)
     if channels_last:
         _norms_kernel(*_strips(x, levels), array_of(norms))
@@ -195,7 +195,7 @@ def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, l
 
 
 def _shrink(x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    shape = x.shape[0], position_count(*x.shape[2:], levels)
+    shape = x.shape[0], position_count(x.shape[2], x.shape[3], levels)
     packed, slot = empty((x.shape[0], k, x.shape[1]), dtype), empty(shape, torch.int32)
     arrays = np.empty(shape, np.float32), k, array_of(slot), grid, array_of(packed)
     x, channels_last = as_map(x)

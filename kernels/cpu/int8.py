@@ -114,6 +114,7 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
             block = slice(first, first + _EXACT)
             part = (rows[:, block].float() @ weight[:, block].t().float()).int()
             sums = part if sums is None else sums.add_(part)
+    assert sums is not None, 'a layer has channels'
     return sums
 
 
@@ -126,14 +127,14 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
         sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)
         y = sums.unflatten(0, rows.shape[:-1]).to(scale.dtype) * scale
         return y if bias is None else y + bias
-    scale = array_of(scale.contiguous())
+    factor = array_of(scale.contiguous())
     shift = np.zeros(outputs, np.float32) if bias is None else array_of(bias.float().contiguous())
     y = empty((*rows.shape[:-1], outputs))
     target, step = y.view(-1, outputs), max(1, _SUMS // outputs)
-    space = empty((min(step, len(source)), outputs), torch.int32) if exact else None
+    space = empty((min(step, len(source)) if exact else 0, outputs), torch.int32)
     for first in range(0, len(source), step):
         block = source[first:first + step]
         sums = torch._int_mm(block, weight.t(), out=space[:len(block)]) if exact else _product(block, weight)
-        _scale_kernel(len(block), thread_count(len(block)), array_of(sums), scale, shift,
+        _scale_kernel(len(block), thread_count(len(block)), array_of(sums), factor, shift,
                       array_of(target[first:first + step]))
     return y

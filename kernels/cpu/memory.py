@@ -41,7 +41,8 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
 def _take(size: int) -> np.ndarray:
     """Return memory of a size, that of a freed tensor if there is any."""
     for place, memory in reversed(list(_freed.items())):
-        if memory.nbytes == size and _freed.pop(place, None) is memory:
+        mine = memory.nbytes == size and _freed.pop(place, None) is memory
+        if mine:
             return memory
     return np.empty(size, np.uint8)
 

@@ -29,7 +29,7 @@ def _chosen(lanes: list[int]):
     def choose(typingctx, a, b):
 
         def generate(context, builder, signature, arguments):
-            return _shuffle(builder, *arguments, lanes)
+            return _shuffle(builder, arguments[0], arguments[1], lanes)
 
         return vector(vector, vector), generate
 
@@ -48,7 +48,8 @@ def _prefetch(to_write: int):
     def ask(typingctx, array, index):
 
         def generate(context, builder, signature, arguments):
-            pointer = pointer_to(context, builder, signature.args[0], *arguments, ir.IntType(8))
+            array, index = arguments
+            pointer = pointer_to(context, builder, signature.args[0], array, index, ir.IntType(8))
             flags = [ir.Constant(ir.IntType(32), flag) for flag in (to_write, 3, 1)]  # into all levels, data
             function = cgutils.get_or_insert_function(
                 builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)]),
@@ -140,7 +141,8 @@ def turn_tile(typingctx, tile, start):
     """Transpose the 16x16 values from ``tile[start]`` on, an address, in place."""
 
     def generate(context, builder, signature, arguments):
-        lines = [_line(builder, *arguments, n) for n in range(LANES)]
+        tile, start = arguments
+        lines = [_line(builder, tile, start, n) for n in range(LANES)]
         for line, column in zip(lines, _transposed(builder, [builder.load(line, align=4) for line in lines]),
                                 strict=True):
             builder.store(column, line, align=4)

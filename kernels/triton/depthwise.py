@@ -104,7 +104,7 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
            matrix(first.levels, False, torch.float32 if x.dtype == torch.float32 else torch.bfloat16, x.device),
            coefficients, norms, top, first.order, weight.shape[-1], *sizes, height * width, *layout.strides, **options,
            TAPS=weight.shape[-1], DILATION=dilation, **blocks, PRECISION=precision(x.device, x.dtype))
-    if deeper:
+    if top is not None:
         everything = torch.arange(height * width, dtype=torch.int32, device=x.device).expand(batch, -1)
         pack_into(coefficients, top, everything, tuple(deeper), (None, None, None))
         norms_into(norms, top, tuple(deeper))

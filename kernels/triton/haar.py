@@ -208,7 +208,8 @@ def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
         launch(_norms_kernel, (x.shape[0] * tiling.tiles, ), x, x,
                matrix(tiling.levels, False, x.dtype, x.device), norms, top, tiling.order, *sizes,
                total, *layout.strides, **options, **blocks, PRECISION=precision(x.device))
-        x = top
+        if top is not None:
+            x = top
 
 
 def pack_into(rows: Tensor, x: Tensor, slot: Tensor, passes: tuple[Tiling, ...], grid: tuple) -> None:
@@ -222,7 +223,8 @@ def pack_into(rows: Tensor, x: Tensor, slot: Tensor, passes: tuple[Tiling, ...],
                matrix(tiling.levels, False, x.dtype, x.device), slot, rows, *grid, top, tiling.order, *sizes,
                slot.shape[1], rows.shape[1], *layout.strides, slot.stride(0), **options, **blocks,
                PRECISION=precision(x.device))
-        x = top
+        if top is not None:
+            x = top
 
 
 def haar_norms(x: Tensor, levels: int) -> Tensor:

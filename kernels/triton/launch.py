@@ -47,7 +47,8 @@ def layout_of(x: Tensor) -> MapLayout:
     unit, axis = (UNIT_CHANNEL, 1) if strides[1] == 1 else (UNIT_COLUMN, 3) if strides[3] == 1 else (UNIT_NONE, None)
     others = [stride for n, stride in enumerate(strides) if n != axis]
     align = math.gcd(16, *others)
-    return MapLayout(tuple(1 if n == axis else stride // align for n, stride in enumerate(strides)), unit, align)
+    b, c, h, w = (1 if n == axis else stride // align for n, stride in enumerate(strides))
+    return MapLayout((b, c, h, w), unit, align)
 
 
 @lru_cache

@@ -111,13 +111,14 @@ def measure_errors(model: nn.Module, batches: Iterable, bits: Sequence[int], kee
     settings = [Setting(QUANTIZED, width) for width in bits]
     settings += [Setting(WAVELET, coefficient_bits, keep_ratio) for keep_ratio in keep_ratios]
     found: dict[str, dict[Setting, MapError]] = {}
-    sizes, small = {}, set()
+    sizes: dict[str, tuple[int, int]] = {}
+    small: set[str] = set()
 
     def add(name: str, x: Tensor) -> None:
         if min(x.shape[2:]) < 2**levels:
             small.add(name)
             return
-        sizes.setdefault(name, tuple(x.shape[2:]))
+        sizes.setdefault(name, (x.shape[2], x.shape[3]))
         sums = found.setdefault(name, dict.fromkeys(settings, MapError()))
         for setting in settings:
             changed = (quantize_map(x, setting.bits) if setting.method == QUANTIZED else
@@ -127,7 +128,7 @@ def measure_errors(model: nn.Module, batches: Iterable, bits: Sequence[int], kee
     images = 0
     with observe_inputs(candidates, add):
         for batch in batches:
-            model.test_step(batch)
+            model.test_step(batch)  # type: ignore[operator]  # mmengine's models have it, nn.Module has not
             images += 1
     if not found:
         raise ValueError(f'measure_errors: maps must have at least {2**levels} pixels a side for {levels} levels, got '

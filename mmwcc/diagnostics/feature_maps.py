@@ -1,7 +1,7 @@
 """What compression costs a feature map in accuracy: joint wavelet shrinkage against quantization at equal cost."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -165,7 +165,7 @@ def compress_map(x: Tensor, keep_ratio: float, bits: int = 8, *, levels: int = 3
     return CompressedMap(unpack(rows, slot, size=x.shape[2:], levels=levels, wavelet=wavelet), kept)
 
 
-def mosaic(coefficients: Tensor, size: tuple[int, int], levels: int = 3) -> Tensor:
+def mosaic(coefficients: Tensor, size: Sequence[int], levels: int = 3) -> Tensor:
     """Lay coefficients out as ``pywt.coeffs_to_array`` does: cA in the corner, cH below, cV beside, cD across.
 
     Args:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +13,23 @@ from mmwcc.layers import CompressedConvMixin, WaveletCompressedConv2d
 from mmwcc.quantizers import UniformQuantizer
 
 __all__ = ['LayerStats']
-"""Layers that :class:`LayerStats` can measure."""
 
 
 class LayerStats:
     """Statistics of one compressed layer, over all inputs it is shown.
 
-    ====================  ==========================================================================================
-    ``energy_kept``       Share of the sum of squares of all wavelet coefficients of the input, over all channels and
-                          images, that the kept positions hold. Only where a layer selects.
-    ``act_clip_alpha``    Clip of the activations; of weights with a clip for each output channel, the mean.
-    ``act_clipped``       Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
-                          lies outside the grid: beyond the clip, or below zero on an unsigned grid.
-    ``act_sqnr``          Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
-                          q(v))**2)``, in dB.
+    =====================  =========================================================================================
+    ``energy_kept``        Share of the sum of squares of all wavelet coefficients of the input, over all channels and
+                           images, that the kept positions hold. Only where a layer selects.
+    ``act_clip_alpha``     Clip of the activations; of weights with a clip for each output channel, the mean.
+    ``act_clipped``        Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
+                           lies outside the grid: beyond the clip, or below zero on an unsigned grid.
+    ``act_sqnr``           Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
+                           q(v))**2)``, in dB.
     ``weight_clip_alpha``  The same three for the weights, normalized where the quantizer normalizes them.
     ``weight_clipped``
     ``weight_sqnr``
-    ====================  ==========================================================================================
+    =====================  =========================================================================================
 
     Measuring changes nothing: quantizers that are off (32 bits) or have not learned their clip are left out instead
     of being calibrated, and nothing is recorded by autograd. Sums are kept in float64 on the device of the layer.
@@ -86,7 +86,7 @@ class LayerStats:
     def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
         """Add the energy of the kept coefficients and of all, and return the kept ones."""
         x = x[:, :, ::layer.stride[0], ::layer.stride[1]]
-        transform = dict(levels=layer.levels, wavelet=layer.wavelet)
+        transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
         everything, _ = pack(x, keep_ratio=1.0, **transform)
         kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
         self._add('energy_kept', _energy(kept), _energy(everything))

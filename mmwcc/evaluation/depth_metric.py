@@ -107,8 +107,8 @@ class DepthMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict | None]) -> dict[str, float]:
         """Return the means over pictures."""
-        results = [errors for errors in results if errors is not None]
-        if not results:
+        measured = [errors for errors in results if errors is not None]
+        if not measured:
             raise ValueError('DepthMetric: gt_depth must hold measured depths, got none within min_depth, max_depth '
                              'and crop in any picture. Check the unit, metres, and the range.')
-        return {name: float(np.mean([errors[name] for errors in results])) for name in results[0]}
+        return {name: float(np.mean([errors[name] for errors in measured])) for name in measured[0]}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,7 +102,7 @@ class SuperResolutionMetric(BaseMetric):
                              'for both.')
         self.crop_border, self.bicubic = crop_border, bicubic
 
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict]) -> None:
         """Compare every ``pred_img`` with its ``gt_img``."""
         for index, sample in enumerate(data_samples):
             for field in ('pred_img', 'gt_img'):

@@ -5,7 +5,7 @@ the product. The functions here keep ``x`` and ``weight`` only and quantize agai
 """
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +103,8 @@ class _Quantize(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # straight-through estimates have no second derivative worth the name
     def backward(ctx, grad):
-        return *_backward(grad, *ctx.saved_tensors, ctx.spec), None, None
+        x, clip_alpha, signed = ctx.saved_tensors
+        return *_backward(grad, x, clip_alpha, signed, ctx.spec), None, None
 
 
 def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSpec) -> Tensor:
@@ -154,7 +155,10 @@ class _QuantizedProduct(torch.autograd.Function):
         need_weight = need_weight or ctx.needs_input_grad[5]
         left = _forward(x, act_alpha, act_signed, act).to(dtype)
         right = _scaled(_forward(weight, weight_alpha, weight_signed, wgt), scale).to(dtype)
-        grad_x = grad_weight = grad_bias = grad_act_alpha = grad_weight_alpha = None
+        grad_x: Any = None
+        grad_weight: Any = None
+        grad_bias: Any = None
+        grad_act_alpha = grad_weight_alpha = None
         if conv is None:
             if need_x:
                 grad_x = grad @ right.flatten(1)

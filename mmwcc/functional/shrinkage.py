@@ -1,6 +1,7 @@
 """Joint shrinkage: transform a map, keep the same k wavelet positions in every channel, and back."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -113,7 +114,7 @@ def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = '
     return kernels.haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 
-def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: tuple[int, int], levels: int = 3,
+def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: Sequence[int], levels: int = 3,
            wavelet: str = 'haar', channels_last: bool = False) -> Tensor:
     """Put ``rows`` back at their positions, zeros elsewhere, invert the transform, crop and add the bias.
 

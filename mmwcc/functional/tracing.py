@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 from torch import nn
 from torch.fx import Proxy
@@ -40,7 +41,7 @@ def one_call(forward: Callable) -> Callable:
 
 
 def _call(module: nn.Module, x: Proxy) -> Proxy:
-    tracer = x.tracer
+    tracer: Any = x.tracer  # a Tracer, which has a root; the annotation of Proxy names its base
     if tracer.root is module:
         name = type(module).__name__
         raise TypeError(f'{name}: torch.fx can trace a model that contains this layer, got the layer '

@@ -5,7 +5,9 @@ Written as sums of strided slices, so that autograd keeps no activation and diff
 """
 from __future__ import annotations
 
-from functools import lru_cache
+import operator
+from collections.abc import Iterable
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -51,13 +53,17 @@ def _slice(x: Tensor, dim: int, start: int, length: int, step: int) -> Tensor:
     return x[(slice(None), ) * dim + (slice(start, start + step * (length - 1) + 1, step), )]
 
 
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return reduce(operator.add, terms)
+
+
 def _decompose(x: Tensor, dim: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Filter and halve ``x`` along ``dim``: ``c[k] = sum_t h[t] x[2k + F/2 - t]``, indices modulo the size."""
     taps, half = len(low), x.shape[dim] // 2
     extended = _wrapped(x, dim, taps // 2 - 1, taps // 2)
     slices = [_slice(extended, dim, taps - 1 - tap, half, 2) for tap in range(taps)]
-    return (sum(tap * part for tap, part in zip(low, slices, strict=True)),
-            sum(tap * part for tap, part in zip(high, slices, strict=True)))
+    return (_sum(tap * part for tap, part in zip(low, slices, strict=True)),
+            _sum(tap * part for tap, part in zip(high, slices, strict=True)))
 
 
 def _recompose(approximation: Tensor, detail: Tensor, dim: int, low: tuple[float, ...],
@@ -75,7 +81,7 @@ def _recompose(approximation: Tensor, detail: Tensor, dim: int, low: tuple[float
             if not odd:
                 terms.append(low[tap] * _slice(low_wrapped, dim, offset + reach, half, 1))
                 terms.append(high[tap] * _slice(high_wrapped, dim, offset + reach, half, 1))
-        phases.append(sum(terms))
+        phases.append(_sum(terms))
     return torch.stack(phases, dim=dim + 1).flatten(dim, dim + 1)
 
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmwcc.compression import CompressionConfig
 from mmwcc.presets import compress, preset, quantizer_optim
-from mmwcc.utils import LaunchError, is_address
+from mmwcc.utils import CONFIG_SUFFIXES, LaunchError, is_address
 
 from .plan import Ladder, Point, Step
 
@@ -67,9 +67,10 @@ def _read(path: Path) -> Config:
 def _compression(ladder: Ladder, point: Point) -> dict:
     if isinstance(point.compression, dict):
         return point.compression
-    if not point.compression.endswith('.py'):
-        return preset(point.compression, **point.changes)
-    file = ladder.path.parent / point.compression
+    name = str(point.compression)
+    if Path(name).suffix not in CONFIG_SUFFIXES:
+        return preset(name, **point.changes)
+    file = ladder.path.parent / name
     if not file.is_file():
         raise LaunchError(f'the compression of point {point.name} is to be in {file}, which does not exist. '
                           'tools/analysis_tools/sensitivity.py writes such files.')

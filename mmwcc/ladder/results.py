@@ -43,6 +43,8 @@ def draw_ladder(ladder: Ladder, folder: Path, records: Mapping[str, Mapping[str,
         raise ValueError(f'ladder: {folder} must hold a finished point, got none. Run the ladder first.')
     work_dirs = [read_work_dir(folder / name) for name in records]
     metric = common_metric(work_dirs, metric)
+    if metric is None:
+        raise ValueError(f'ladder: the finished points in {folder} must have a metric, got none. Test them first.')
     points = gather_points(work_dirs, [examine(work_dir, shape) for work_dir in work_dirs], metric)
     points = [replace(point, family=ladder.points[point.config].series or point.family) for point in points]
     write_tradeoff(points, metric, folder / 'tradeoff.csv')

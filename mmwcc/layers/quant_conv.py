@@ -1,6 +1,8 @@
 """Quantized convolution."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,7 +40,7 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, padding_mode: str = 'zeros', device=None, dtype=None, *,
+                 groups: int = 1, bias: bool = True, padding_mode: Any = 'zeros', device=None, dtype=None, *,
                  weight_quant: dict | None = None, act_quant: dict | None = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
                          device, dtype)

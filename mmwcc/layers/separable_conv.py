@@ -1,6 +1,8 @@
 """A k x k convolution split into a depthwise and a 1x1 convolution."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
@@ -80,8 +82,10 @@ class SeparableConv2d(nn.Sequential):
         Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, appendix A.
     """
 
+    kernel_size: tuple[int, int]
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, padding_mode: str = 'zeros', device=None, dtype=None) -> None:
+                 groups: int = 1, bias: bool = True, padding_mode: Any = 'zeros', device=None, dtype=None) -> None:
         if _pair(kernel_size) == (1, 1) or groups != 1:
             raise ValueError(f'SeparableConv2d: kernel_size must be larger than 1 and groups must be 1, got '
                              f'{kernel_size} and {groups}. Use torch.nn.Conv2d for it.')

@@ -1,6 +1,8 @@
 """What every layer that replaces ``nn.Conv2d`` shares: its quantizers, its weight, how it takes over, how it loads."""
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
@@ -65,7 +67,13 @@ class CompressedLayer:
     """What a layer of ours is that takes the place of a convolution, trainable or in integers."""
 
 
-class CompressedConvMixin(CompressedLayer, ClippedWeight):
+if TYPE_CHECKING:  # every layer with the mixin is a convolution
+    _Conv2d = nn.Conv2d
+else:
+    _Conv2d = object
+
+
+class CompressedConvMixin(CompressedLayer, ClippedWeight, _Conv2d):
     """Give a subclass of ``nn.Conv2d`` a weight and an activation quantizer and a way to take a convolution over."""
 
     def _build_quantizers(self, weight_quant, act_quant) -> None:
@@ -97,14 +105,15 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
             ValueError: If the weight or bias of ``conv`` is no parameter.
         """
         check_parameters(cls.__name__, conv)
-        geometry = dict(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
-                        bias=conv.bias is not None)
+        geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding,
+                                        dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None)
         if conv.padding_mode != 'zeros' and any(conv._reversed_padding_repeated_twice):
             geometry['padding_mode'] = conv.padding_mode
-        quantizers = {role: build_quantizer(cls.__name__, role, config)
-                      for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))}
+        quantizers: dict[str, Any] = {
+            role: build_quantizer(cls.__name__, role, config)
+            for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))}
         with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
-            layer = cls(conv.in_channels, conv.out_channels, conv.kernel_size, **geometry, **quantizers, **compression)
+            layer = cls(conv.in_channels, conv.out_channels, **geometry, **quantizers, **compression)
         layer.weight, layer.bias = conv.weight, conv.bias
         if not conv.weight.requires_grad:
             layer._freeze_quantizers()
@@ -135,7 +144,7 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         anything else.
         """
         needed = dict(weight_quant=lambda: bool(self.weight.any()),
-                      act_quant=lambda: not self.act_quant.met_zeros_alone)
+                      act_quant=lambda: self.act_quant is None or not self.act_quant.met_zeros_alone)
         return [role for role, is_needed in needed.items()
                 if (quantizer := getattr(self, role)) is not None and quantizer.bits != 32
                 and not quantizer.is_settled and is_needed()]

@@ -1,6 +1,8 @@
 """Wavelet convolution (WConv), and the function that stands for it in ``conv_cfg``."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -74,7 +76,7 @@ class WaveletConv2d(nn.Module):
     transposed, output_padding, groups = False, (0, 0), 1
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, padding_mode: str = 'zeros', device=None, dtype=None, *,
+                 groups: int = 1, bias: bool = True, padding_mode: Any = 'zeros', device=None, dtype=None, *,
                  kappa: int = 3, dfwt: int = 0, orthonormal: bool = False) -> None:
         super().__init__()
         self._check(in_channels, out_channels, groups, kappa, dfwt)
@@ -112,8 +114,8 @@ class WaveletConv2d(nn.Module):
                              f'({self.in_channels}, H, W), got {tuple(x.shape)}. Give the layer the channel count of '
                              'its input.')
         parts = (batch, ) if self.dfwt is None else self.dfwt.pieces(batch)
-        y = [piece(part) for piece, part in zip(self.pieces, self._aligned(parts), strict=True)]
-        y = y[0] if len(y) == 1 else torch.cat(y, dim=1)
+        outputs = [piece(part) for piece, part in zip(self.pieces, self._aligned(parts), strict=True)]
+        y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return y if x.dim() == 4 else y.squeeze(0)
 
     def _aligned(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,6 +1,8 @@
 """The compressed layers of a model."""
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from mmwcc.layers import CompressedLayer
@@ -10,11 +12,11 @@ __all__ = ['compressed_layers', 'unwrapped']
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return what is inside of DDP and mmengine's wrappers."""
-    while isinstance(getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
-        model = model.module
+    while isinstance(inner := getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
+        model = inner
     return model
 
 
-def compressed_layers(model: nn.Module) -> dict[str, nn.Module]:
+def compressed_layers(model: nn.Module) -> dict[str, Any]:
     """Return the compressed layers of a model by qualified name, looking through DDP and mmengine's wrappers."""
     return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, CompressedLayer)}

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
 
 from torch import nn
 
@@ -14,6 +15,8 @@ from .unhandled import listed, unhandled_layers
 
 __all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'kept_by_name', 'matches',
            'no_match']
+
+Layer = TypeVar('Layer', bound=nn.Module)
 
 
 def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
@@ -29,16 +32,16 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
                          'none inside. Put a single layer into nn.Sequential, or use its class directly.')
     if not found:
         others = listed(unhandled_layers(model))
-        found = f'none but {others}' if others else 'none inside'
+        instead = f'none but {others}' if others else 'none inside'
         raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got '
-                         f'{type(model).__name__} with {found}. '
+                         f'{type(model).__name__} with {instead}. '
                          'Other layers are not compressed; leave this model as it is.')
     return found
 
 
-def names_by_layer(modules: dict[str, nn.Module]) -> dict[nn.Module, list[str]]:
+def names_by_layer(modules: Mapping[str, Layer]) -> dict[Layer, list[str]]:
     """Return all names of each layer, in order."""
-    names: dict[nn.Module, list[str]] = {}
+    names: dict[Layer, list[str]] = {}
     for name, module in modules.items():
         names.setdefault(module, []).append(name)
     return names
@@ -46,8 +49,10 @@ def names_by_layer(modules: dict[str, nn.Module]) -> dict[nn.Module, list[str]]:
 
 def is_plain(module: nn.Module) -> bool:
     """Tell whether a module computes exactly what ``nn.Conv2d`` does (mmcv's wrapper only adds empty batches)."""
+    if not isinstance(module, nn.Conv2d):
+        return False
     kind = type(module)
-    if not isinstance(module, nn.Conv2d) or kind._conv_forward is not nn.Conv2d._conv_forward:
+    if kind._conv_forward is not nn.Conv2d._conv_forward:
         return False
     return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == ('mmcv.cnn.bricks.wrappers',
                                                                                     'Conv2d')

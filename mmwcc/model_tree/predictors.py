@@ -117,7 +117,8 @@ def prediction_layers(model: nn.Module) -> set[str]:
         {'head.conv_cls'}
     """
     layers = dict(_layers('', model))
-    found, settled = set(), []
+    found: set[nn.Module] = set()
+    settled: list[str] = []
     for name, head in model.named_modules(remove_duplicate=False):
         lineage = [kind for kind in type(head).__mro__ if _is_known(kind)]
         if lineage:

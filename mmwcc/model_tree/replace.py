@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -33,13 +34,14 @@ def obstacle(conv: nn.Module) -> str:
     computed = computed_tensor(conv)
     if computed:
         return f'its {computed} is computed ({COMPUTED})'
-    if is_lazy(conv._parameters.get('weight')):
+    weight = conv._parameters.get('weight')
+    if weight is not None and is_lazy(weight):
         return 'lazy: it has no weight before the first run'
     parts = sorted(conv._modules.keys() - set(_PARTS))
     return f'it holds a module, {parts[0]}' if parts else ''
 
 
-def _places(model: nn.Module) -> Iterator[tuple[dict | list, str | int, nn.Module]]:
+def _places(model: nn.Module) -> Iterator[tuple[Any, Any, nn.Module]]:
     """Yield every place of a model that holds a module: container, key and module.
 
     Plain attributes, lists and dictionaries count as well, for a forward may go through them.
@@ -52,7 +54,7 @@ def _places(model: nn.Module) -> Iterator[tuple[dict | list, str | int, nn.Modul
                             if isinstance(module, nn.Module))
 
 
-def swap_layers(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> None:
+def swap_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
     """Put layers in the place of others, wherever the model holds those, and change nothing else.
 
     Args:
@@ -64,7 +66,7 @@ def swap_layers(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> None
             holder[key] = layers[module]
 
 
-def replace_layers(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> None:
+def replace_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
     """Put layers in the place of others, wherever the model holds those, with what hung on those.
 
     Carried over are hooks of all kinds, which their handles still remove, attributes that the new
@@ -98,7 +100,8 @@ def _adopt(layer: nn.Module, old: nn.Module) -> None:
 
 def _bind_hooks(module: nn.Module) -> None:
     """Let the hooks that torch hands the module of their registration get ``module``."""
-    for hook in module._load_state_dict_pre_hooks.values():
+    hooks: Iterable[Any] = module._load_state_dict_pre_hooks.values()
+    for hook in hooks:
         if getattr(hook, 'with_module', False):
             hook.module = weakref.ref(module)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -43,7 +44,7 @@ def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> li
     return lines
 
 
-def weight_count(conv: nn.Module) -> int:
+def weight_count(conv: Any) -> int:
     """Count the weights of a convolution; a weight that is computed is not computed for that."""
     own = conv._parameters.get('weight', conv._buffers.get('weight'))
     if own is not None and not is_lazy(own):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -42,7 +43,7 @@ def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
         [UnhandledLayers(kind='Linear', count=2, weights=40)]
     """
     inside = {part for module in model.modules() if is_parametrized(module)
-              for part in module.parametrizations.modules()}
+              for part in module.get_submodule('parametrizations').modules()}
     weights: dict[str, list[int]] = {}
     for module in model.modules():
         if module not in inside and not isinstance(module, (nn.Conv2d, *_NORMS, *_TABLES)):
@@ -52,7 +53,7 @@ def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
     return [UnhandledLayers(kind, len(counts), sum(counts)) for kind, counts in weights.items()]
 
 
-def _weight_count(module: nn.Module) -> int:
+def _weight_count(module: Any) -> int:
     own = list(module._parameters.items())
     if is_parametrized(module):
         own += module.parametrizations.named_parameters()

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from mmwcc.compression import QUANT_TYPE
 from mmwcc.cost import CostReport, LayerCost
@@ -60,7 +61,7 @@ class Allocation:
                 f'{self.divergence:.5f} (no choice below {self.bound:.5f})')
 
     def __str__(self) -> str:
-        cells = [('layer', 'w bits', 'a bits', 'keep', 'M BOPs', 'divergence')]
+        cells: list[tuple[str, ...]] = [('layer', 'w bits', 'a bits', 'keep', 'M BOPs', 'divergence')]
         for name, candidate in self.layers.items():
             choice = candidate.choice
             bits = ('-' if bits == 32 else str(bits) for bits in (choice.weight_bits, choice.act_bits))
@@ -190,7 +191,7 @@ def allocated_compression(compression: Mapping, allocation: Allocation) -> dict:
     rules = []
     for name, candidate in allocation.layers.items():
         choice = candidate.choice
-        rule = dict(pattern=re.escape(name))
+        rule: dict[str, Any] = dict(pattern=re.escape(name))
         if choice.keep_ratio is None:
             rule['type'] = QUANT_TYPE
         else:

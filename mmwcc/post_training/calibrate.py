@@ -47,7 +47,8 @@ def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
         training: Whether to preprocess as in training, which pads crops of different sizes. Defaults to False.
     """
     if hasattr(model, '_run_forward'):  # mmengine's BaseModel, which unpacks dicts, lists and tuples
-        return model._run_forward(model.data_preprocessor(batch, training), mode='tensor')
+        prepared = model.data_preprocessor(batch, training)  # type: ignore[operator]  # a module
+        return model._run_forward(prepared, mode='tensor')  # type: ignore[operator]  # a method
     return model(batch)
 
 

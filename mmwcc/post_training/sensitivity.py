@@ -238,7 +238,7 @@ def _pixel_quantizer(quantizer: UniformQuantizer | None) -> UniformQuantizer | N
                                          percentile=quantizer.percentile)
 
 
-def _measure_layer(name: str, layer: nn.Module, grid: Grid, measure: Callable) -> LayerSensitivity:
+def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> LayerSensitivity:
     """Try the values of a grid on one layer, one quantity at a time."""
     def by_bits(layer: nn.Module, role: str, widths: Sequence[int]) -> dict[int, float]:
         quantizer, result = getattr(layer, role), {}

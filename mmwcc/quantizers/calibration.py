@@ -93,8 +93,8 @@ def join(one: Magnitudes | Clips, other: Magnitudes | Clips) -> Magnitudes | Cli
     if isinstance(one, Clips):
         return Clips(torch.maximum(one.clips, other.clips))
     largest = torch.maximum(one.largest, other.largest)
-    counts = sum(widened(part, _exponent(largest.item())).counts for part in (one, other))
-    return Magnitudes(counts, largest, one.negative | other.negative)
+    first, second = (widened(part, _exponent(largest.item())).counts for part in (one, other))
+    return Magnitudes(first + second, largest, one.negative | other.negative)
 
 
 def widened(magnitudes: Magnitudes, exponent: int) -> Magnitudes:

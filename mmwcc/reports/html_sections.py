@@ -179,8 +179,9 @@ def layers_part(entries: Sequence[Entry]) -> str:
                 Cell(code(layer.name)), Cell(entry.label), Cell.text(layer.before),
                 Cell(escape(layer.after) + (f'<small>{escape(layer.reason)}</small>' if layer.reason else '')), *bits,
                 number(None if layer.keep_ratio is None else 100 * layer.keep_ratio, 1),
-                number(layer.weights, 0), number(cost and cost.macs / 1e6, 2),
-                number(cost and cost.total_bops / 1e6, 1, share=cost.total_bops / total if cost and total else None)]))
+                number(layer.weights, 0), number(cost.macs / 1e6 if cost else None, 2),
+                number(cost.total_bops / 1e6 if cost else None, 1,
+                       share=cost.total_bops / total if cost and total else None)]))
     chosen = next((entry.index for entry in models if any(layer.after != 'dense' for layer in entry.facts.layers)),
                   models[0].index)
     options = ''.join(f'<option value="{entry.index}"{" selected" * (entry.index == chosen)}>{escape(entry.name)}'

@@ -45,7 +45,7 @@ class ModelFacts:
     def basis(self) -> tuple[str, tuple[int, ...]] | None:
         """The convention and the shape of the input that :attr:`total` holds for, None if it is not known."""
         if self.cost:
-            return self.cost.convention, tuple(self.cost.input_shape)
+            return self.cost.convention, tuple(self.cost.input_shape or ())
         return (self.recorded['convention'], tuple(self.recorded['input_shape'] or ())) if self.recorded else None
 
     @property
@@ -135,7 +135,7 @@ def input_size(config: Config) -> tuple[int, int] | None:
         if _is_pair(scale):
             return scale[1], scale[0]
     size = ((config.get('model') or {}).get('data_preprocessor') or {}).get('size')
-    return tuple(size) if _is_pair(size) else None
+    return (size[0], size[1]) if size and _is_pair(size) else None
 
 
 def _is_pair(value) -> bool:

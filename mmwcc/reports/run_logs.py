@@ -83,7 +83,9 @@ def _count_validations(entries: list[dict], config: Mapping[str, Any]) -> list[d
 
 def sort_entries(entries: Sequence[dict]) -> tuple[dict[str, Curve], dict[str, Curve], dict[str, Curve]]:
     """Return the curves of what training logged, of what validation measured, and of what other hooks wrote."""
-    losses, metrics, scalars = {}, {}, {}
+    losses: dict[str, Curve] = {}
+    metrics: dict[str, Curve] = {}
+    scalars: dict[str, Curve] = {}
     for entry in entries:
         target = losses if 'iter' in entry else metrics if _is_validation(entry) else scalars
         for name, value in entry.items():

@@ -1,5 +1,6 @@
 """What programs around a model need: registering everything, reading configs, checking checkpoints, making runners."""
 from .command_line import one_line_errors, quiet
+from .compression_file import CONFIG_SUFFIXES, write_compression
 from .launch import (
     LaunchError,
     build_model,
@@ -16,8 +17,8 @@ from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 
 __all__ = [
-    'LaunchError', 'build_model', 'build_runner', 'calibration_batches', 'check_checkpoint',
-    'check_resumable', 'dense_config', 'is_address', 'load_config', 'load_trained', 'model_config',
-    'one_line_errors', 'quiet', 'refuse_new_start', 'register_all_modules', 'set_work_dir',
-    'spread_batches',
+    'CONFIG_SUFFIXES', 'LaunchError', 'build_model', 'build_runner', 'calibration_batches',
+    'check_checkpoint', 'check_resumable', 'dense_config', 'is_address', 'load_config',
+    'load_trained', 'model_config', 'one_line_errors', 'quiet', 'refuse_new_start',
+    'register_all_modules', 'set_work_dir', 'spread_batches', 'write_compression',
 ]

@@ -22,9 +22,10 @@ def one_line_errors(tool: str, *kinds: type[Exception]) -> Iterator[None]:
     Raises:
         SystemExit: Instead of such an error.
     """
+    expected: tuple[type[Exception], ...] = (LaunchError, *kinds)
     try:
         yield
-    except (LaunchError, *kinds) as error:
+    except expected as error:
         sys.exit(f'{tool}: {error}')
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.config import Config
 
@@ -29,9 +30,9 @@ def dense_config(config: Config) -> tuple[Config, dict]:
         raise LaunchError(f'{config.filename} has no compressed model. Give a compressed config, or say how to '
                           'compress with --compression PRESET.')
     config = Config(config.to_dict(), filename=config.filename)
-    compression = find_compression(config.model).to_dict()
+    compression: Any = find_compression(config.model)  # a ConfigDict
     config.model = without_compression(config.model)
-    return config, compression
+    return config, compression.to_dict()
 
 
 def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Iterator[dict]:

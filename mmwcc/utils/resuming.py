@@ -88,7 +88,7 @@ def _is_over(checkpoint: Mapping[str, Any], length: Mapping[str, Any]) -> bool:
                for unit, key in (('iter', 'max_iters'), ('epoch', 'max_epochs')))
 
 
-def _units(schedulers) -> list[str] | dict[str, list[str]]:
+def _units(schedulers) -> list[str] | dict[str, Any]:
     """Return what schedules count, of schedulers or their states, for one optimizer or several by name."""
     if isinstance(schedulers, Mapping):
         return {name: _units(of_one) for name, of_one in schedulers.items()}

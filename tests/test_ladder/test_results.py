@@ -29,6 +29,15 @@ def test_of_a_run(start, tmp_path):
     assert (tmp_path / 'work' / 'tradeoff.png').stat().st_size > 5000
 
 
+def test_nothing_measured(tmp_path):
+    logs = tmp_path / 'quant' / '20260101_000000' / 'vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'config.py').write_text('model = None\n')
+    (logs / 'scalars.json').write_text('{"loss": 1.0, "iter": 1, "step": 1}\n')
+    with pytest.raises(ValueError, match='must have a metric, got none. Test them first'):
+        draw_ladder(None, tmp_path, dict(quant={}))
+
+
 def test_nothing_finished(tmp_path):
     with pytest.raises(ValueError, match='must hold a finished point, got none'):
         draw_ladder(None, tmp_path, {})

@@ -67,7 +67,7 @@ def test_configs_cost_what_the_budget_says(tool, toy, tmp_path, capsys):
     for name in names:
         assert (tmp_path / 'out' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
         inherited = tmp_path / f'{name}_model.py'
-        inherited.write_text(f"_base_ = './out/{name}.py'\nmodel = dict(type='mmwcc.CompressedModel', "
+        inherited.write_text(f"_base_ = './out/{name}.yml'\nmodel = dict(type='mmwcc.CompressedModel', "
                              "task_type='ImagesOnly', compression=_base_.compression)\n")
         model = build_model(load_config(str(inherited)))
         costs.append(count_cost(model, (8, 10)).total.total_bops)
@@ -79,9 +79,9 @@ def test_configs_cost_what_the_budget_says(tool, toy, tmp_path, capsys):
 
 def test_a_preset_as_budget_and_as_base(tool, toy, tmp_path, capsys):
     tool.main([*toy(compression=None), '--compression', 'wcc_w8a8_k50', '--budget', 'wcc_w8a8_k50'])
-    text = (tmp_path / 'out' / 'allocated_wcc_w8a8_k50.py').read_text()
-    assert "_base_ = 'mmwcc::_base_/compression/wcc_w8a8_k50.py'" in text
-    config = load_config(str(tmp_path / 'out' / 'allocated_wcc_w8a8_k50.py'))
+    text = (tmp_path / 'out' / 'allocated_wcc_w8a8_k50.yml').read_text()
+    assert '_base_: mmwcc::_base_/compression/wcc_w8a8_k50.py\n' in text
+    config = load_config(str(tmp_path / 'out' / 'allocated_wcc_w8a8_k50.yml'))
     assert config.quantizer_paramwise and config.compression.pointwise.levels == 3
     cost = compressed_cost(ImagesOnly(), tool.preset('wcc_w8a8_k50'), lambda model: count_cost(model, (8, 10)))
     allocated = compressed_cost(ImagesOnly(), config.compression.to_dict(), lambda model: count_cost(model, (8, 10)))
@@ -106,7 +106,7 @@ def test_what_was_measured_is_used_again(tool, toy, tmp_path, capsys):
 def test_pointwise_only(tool, toy, tmp_path, capsys):
     tool.main([*toy(compression={**COMPRESSION, 'weight_quant': {**COMPRESSION['weight_quant'], 'bits': 8}}),
                '--budget', '0.3', '--pointwise-only'])
-    spatial, = (rule for rule in load_config(str(tmp_path / 'out' / 'allocated_0_3.py')).compression.rules
+    spatial, = (rule for rule in load_config(str(tmp_path / 'out' / 'allocated_0_3.yml')).compression.rules
                 if rule.pattern == 'spatial')
     assert (spatial.weight_quant.bits, spatial.act_quant.bits) == (8, 4)  # as COMPRESSION has it
 

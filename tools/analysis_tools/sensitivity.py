@@ -3,8 +3,8 @@
     python tools/analysis_tools/sensitivity.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25 --budget wcc_w8a8_k25
 
 A budget is the total of the network: that of a preset, a part of the dense network's (0.05 or 5%), or a number of bit
-operations (2e11). Several can be given. For each, a config with the `compression` dictionary, a table and a picture are
-written. Measuring takes minutes; what was measured is kept in sensitivity.json, where a second call finds it.
+operations (2e11). Several can be given. For each, a YAML file with the `compression` dictionary, a table and an image
+are written. Measuring takes minutes; what was measured is kept in sensitivity.json, where a second call finds it.
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 from mmwcc.cost import count_cost
 from mmwcc.post_training import (
@@ -37,6 +37,7 @@ from mmwcc.utils import (
     model_config,
     one_line_errors,
     quiet,
+    write_compression,
 )
 
 
@@ -75,15 +76,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def write(allocation: Allocation, budget: str, compression: dict, args: argparse.Namespace) -> None:
-    """Write the config and the picture of an allocation, and print the table."""
+    """Write the compression and the image of an allocation, and print the table."""
     stem = args.out_dir / f'allocated_{re.sub(r"[^0-9a-zA-Z_]+", "_", budget).strip("_")}'
-    content = dict(compression=allocated_compression(compression, allocation))
+    file, image = stem.with_suffix('.yml'), stem.with_suffix('.png')
+    content, base = allocated_compression(compression, allocation), None
     if args.compression:  # what the preset says besides, as for the optimizer, is inherited
-        content = dict(_base_=f'mmwcc::_base_/compression/{args.compression}.py',
-                       compression=dict(rules=content['compression']['rules']))
-    Config(content).dump(stem.with_suffix('.py'))
-    plot_allocation(allocation, stem.with_suffix('.png'), f'{budget}: {allocation.summary()}')
-    print(f'\n{allocation}\nwrote {stem.with_suffix(".py")} and {stem.with_suffix(".png")}')
+        content, base = dict(rules=content['rules']), f'mmwcc::_base_/compression/{args.compression}.py'
+    title = f'{budget}: {allocation.summary()}'
+    write_compression(file, content, base, f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.')
+    plot_allocation(allocation, image, title)
+    print(f'\n{allocation}\nwrote {file} and {image}')
 
 
 def run(args: argparse.Namespace) -> dict[str, Allocation]:

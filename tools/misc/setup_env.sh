@@ -10,13 +10,14 @@
 #   TORCH_ARGS   more arguments of pip for it, for example an --index-url with builds for one CUDA version or for CPU
 #   EXTRAS       extras of mmwcc to install                default: openmmlab,cpu,triton,mim,dev; leave out triton
 #                with torch older than 2.11, which pins an older one
+#   MORE_EXTRAS  extras besides those: `make docs` asks for docs
 #   MAX_JOBS     compilers running at a time               default: the number of cores
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 VENV=${1:-$ROOT/.venv}
 TORCH=${TORCH:-torch==2.13.0}
-EXTRAS=${EXTRAS:-openmmlab,cpu,triton,mim,dev}
+EXTRAS=${EXTRAS:-openmmlab,cpu,triton,mim,dev}${MORE_EXTRAS:+,$MORE_EXTRAS}
 MMCV=mmcv==2.1.0
 
 say() { printf '\n== %s\n' "$*"; }
@@ -36,7 +37,15 @@ find_python() {
 
 fingerprint() {
     cd "$ROOT"
-    { cat setup.py pyproject.toml tools/misc/setup_env.sh; echo "$ROOT $TORCH ${TORCH_ARGS:-} $EXTRAS"; } | cksum
+    { cat setup.py pyproject.toml tools/misc/setup_env.sh; echo "$ROOT $TORCH ${TORCH_ARGS:-}"; } | cksum
+}
+
+# The stamp of a finished set-up: the fingerprint, and below it every list of extras that was installed under it.
+is_set_up() { [ "$(head -n 1 "$1" 2>/dev/null)" = "$(fingerprint)" ] && grep -qxF -- "$EXTRAS" "$1"; }
+
+write_stamp() {
+    [ "$(head -n 1 "$1" 2>/dev/null)" = "$(fingerprint)" ] || fingerprint > "$1"
+    echo "$EXTRAS" >> "$1"
 }
 
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
@@ -83,7 +92,7 @@ install_headless_opencv_if_needed() {
 
 main() {
     local stamp="$VENV/.mmwcc_setup"
-    if [ -e "$ROOT/mmwcc/.mim/model-index.yml" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ]; then
+    if [ -e "$ROOT/mmwcc/.mim/model-index.yml" ] && is_set_up "$stamp"; then
         return
     fi
     local python
@@ -110,7 +119,7 @@ main() {
         "$VENV/bin/python" -c 'import mmcv.ops, mmdet, mmengine, mmseg'
     esac
     (cd "$VENV" && "$VENV/bin/python" -c 'import mmwcc.kernels; print("mmwcc", mmwcc.__version__, "is ready.")')
-    fingerprint > "$stamp"
+    write_stamp "$stamp"
 }
 
 main

@@ -79,7 +79,7 @@ points = [
                            ('wcc-w8a8-k12_5', 'wcc_w8a8_k12_5'))],
 
     # Bits and coefficients shared out at the cost of 25 and 12.5 %: among the 1x1 layers, or among all.
-    *[dict(name=f'{kind}-{keep}', compression=f'../_base_/deeplabv3plus_mobilenetv2-os16_w8a8-{keep}-{file}_camvid.py',
+    *[dict(name=f'{kind}-{keep}', compression=f'../_base_/deeplabv3plus_mobilenetv2-os16_w8a8-{keep}-{file}_camvid.yml',
            series=series, tags=['required'] if keep == 'k25' else [])
       for kind, file, series in (('allocated', 'alloc', 'allocated, 1x1 layers'),
                                  ('allocated-all', 'allocall', 'allocated, all layers'))
@@ -90,7 +90,7 @@ points = [
            series='WCC 8/8, distilled')
       for keep in ('k50', 'k25', 'k12_5')],
     *[dict(name=f'allocated-all-{keep}-distilled', distillation=dict(weight=1.0), series='allocated, distilled',
-           compression=f'../_base_/deeplabv3plus_mobilenetv2-os16_w8a8-{keep}-allocall_camvid.py')
+           compression=f'../_base_/deeplabv3plus_mobilenetv2-os16_w8a8-{keep}-allocall_camvid.yml')
       for keep in ('k25', 'k12_5')],
 
     # Other wavelets, table 7 of the paper.

@@ -144,7 +144,7 @@ class WAE(BaseModel):
         self.decoder_low, self.decoder_high = WAEDecoder(channels), WAEDecoder(channels)
 
     def decode(self, low: Tensor, high: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return I' (B, 3, *size) of I_L and I_H."""
+        """Return I' of I_L and I_H, shape (B, 3, H, W) with H and W from ``size``."""
         decoded = self.decoder_low(low) + self.decoder_high(high)
         return decoded[:, :, :size[0], :size[1]]
 

@@ -1,0 +1,50 @@
+"""Compression dictionaries as files of data that configs inherit."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ['CONFIG_SUFFIXES', 'write_compression']
+
+CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
+"""What mmengine reads as a config, and therefore as the ``_base_`` of one."""
+
+
+class _Line(dict):
+    """A rule, written on one line."""
+
+
+def write_compression(path: str | Path, compression: Mapping, base: str | None = None, note: str = '') -> None:
+    """Write a ``compression`` dictionary as YAML, one rule a line.
+
+    The file is a config of mmengine like any other: it can stand in the ``_base_`` of others, wherever those lie.
+
+    Args:
+        path: Where to write, a name that ends in .yml.
+        compression: The dictionary, or what of it differs from ``base``. Tuples become lists.
+        base: Config that the file inherits, such as 'mmwcc::_base_/compression/wcc_w8a8_k50.py'. Defaults to None: the
+            file needs no other.
+        note: What to say about it in comments at the top. Defaults to nothing.
+    """
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_representer(_Line, lambda dumper, line: dumper.represent_mapping(
+        yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, line.items(), flow_style=True))
+    plain = _plain(compression)
+    if 'rules' in plain:
+        plain['rules'] = [_Line(rule) for rule in plain['rules']]
+    content = {**({} if base is None else {'_base_': base}), 'compression': plain}
+    comments = ''.join(f'# {line}\n' for line in note.splitlines())
+    text = yaml.dump(content, Dumper=Dumper, sort_keys=False, width=float('inf'), allow_unicode=True)
+    Path(path).write_text(comments + text, encoding='utf-8')
+
+
+def _plain(value: Any) -> Any:
+    """Return dictionaries and sequences of any kind as those that YAML knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
