@@ -96,7 +96,7 @@ def _gather_backward(ctx, grad):
 
 
 def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
-    positions = x[0] * position_count(*x[2:], levels)
+    positions = x[0] * position_count(x[2], x[3], levels)
     return Cost(prod(x) * prod(weight[1:]), 'conv', (x[1], positions, levels))
 
 

@@ -182,7 +182,7 @@ def _map_cost(x, slot, k, levels, *grid) -> Cost:
 
 
 def _shrink_cost(x, k, levels, *grid) -> Cost:
-    return Cost(transform=(x[1], x[0] * position_count(*x[2:], levels), levels))
+    return Cost(transform=(x[1], x[0] * position_count(x[2], x[3], levels), levels))
 
 
 def _unpack_cost(rows, slot, bias, height, width, levels, *rest) -> Cost:

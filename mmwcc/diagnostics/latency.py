@@ -53,13 +53,14 @@ def dense_twin(model: nn.Module) -> nn.Module:
             check_parameters('dense_twin', layer)
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
-    made = {layer: _dense(layer) for layer in twin.modules()
-            if isinstance(layer, CompressedConvMixin)}
+    made: dict[nn.Module, nn.Module] = {
+        layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedConvMixin)}
     replace_layers(twin, made)
     return made.get(twin, twin)
 
 
-def _dense(layer: CompressedConvMixin) -> nn.Conv2d:
+def _dense(layer: Any) -> nn.Conv2d:
+    """Return the convolution that a compressed layer stands for."""
     with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
         conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
                          layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)

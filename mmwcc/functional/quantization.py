@@ -69,6 +69,7 @@ def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec) -> Tensor:
     if spec.bits == 32:
         return x
+    assert clip_alpha is not None, 'only 32 bits go without a clip'
     clip_alpha = spec.spread(clip_alpha, x)
     if not spec.normalize:
         return kernels.fake_quant(x, clip_alpha, signed, *spec.grid)
@@ -82,6 +83,7 @@ def _backward(grad: Tensor, x: Tensor, clip_alpha: Tensor | None, signed: Tensor
     if spec.bits == 32:
         # A zero, not None: with DistributedDataParallel every parameter needs a gradient in every step.
         return grad, None if clip_alpha is None else torch.zeros_like(clip_alpha)
+    assert clip_alpha is not None, 'only 32 bits go without a clip'
     clips, values = spec.spread(clip_alpha, x), x
     if spec.normalize:
         mean, std = normalization(x)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,13 @@ __all__ = ['ClippedWeight']
 _LOST, _AVOIDABLE = 0.25, 16
 
 
-class ClippedWeight:
+if TYPE_CHECKING:  # every layer with this is a convolution
+    _Conv2d = nn.Conv2d
+else:
+    _Conv2d = object
+
+
+class ClippedWeight(_Conv2d):
     """Let the weight of a convolution and the clip of its quantizer change together or not at all.
 
     Attributes:
@@ -36,10 +43,10 @@ class ClippedWeight:
 
     def _reset_quantizers(self, *roles: str) -> None:
         # The constructor of nn.Conv2d resets too, before there are any quantizers.
-        parts = self._modules
         for role in roles or ('weight_quant', 'act_quant'):
-            if parts.get(role) is not None:
-                parts[role].reset_parameters()
+            quantizer = self._modules.get(role)
+            if isinstance(quantizer, UniformQuantizer):
+                quantizer.reset_parameters()
         if 'weight_scale' in self._buffers:
             self.weight_scale = None
 
@@ -137,9 +144,11 @@ class ClippedWeight:
     def clip_fits(self) -> bool:
         """Tell whether the clip can have been learned on the weight, by what rounding loses."""
         weight, quantizer = self._parameters.get('weight'), self._modules.get('weight_quant')
-        if quantizer is None or quantizer.bits == 32 or type(weight) is not nn.Parameter:
+        if not isinstance(quantizer, UniformQuantizer) or type(weight) is not nn.Parameter:
             return True
-        if weight.is_meta or not quantizer.is_settled or not weight.isfinite().all() or not weight.any():
+        if quantizer.bits == 32 or weight.is_meta or not quantizer.is_settled:
+            return True
+        if not weight.isfinite().all() or not weight.any():
             return True
         lost = _lost(quantizer, weight)
         if lost < _LOST:

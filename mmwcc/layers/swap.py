@@ -1,7 +1,7 @@
 """What every layer that replaces ``nn.Conv2d`` shares: its quantizers, its weight, how it takes over, how it loads."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,7 @@ class CompressedLayer:
     """What a layer of ours is that takes the place of a convolution, trainable or in integers."""
 
 
-if TYPE_CHECKING:  # every layer with the mixin is a convolution
-    _Conv2d = nn.Conv2d
-else:
-    _Conv2d = object
-
-
-class CompressedConvMixin(CompressedLayer, ClippedWeight, _Conv2d):
+class CompressedConvMixin(CompressedLayer, ClippedWeight):
     """Give a subclass of ``nn.Conv2d`` a weight and an activation quantizer and a way to take a convolution over."""
 
     def _build_quantizers(self, weight_quant, act_quant) -> None:

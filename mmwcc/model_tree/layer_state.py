@@ -50,9 +50,9 @@ class LayerState:
     @classmethod
     def of(cls, layer: nn.Module) -> LayerState:
         """Read the state of a layer, which may be dense, trainable, folded or in integers."""
-        transform = {key: getattr(layer, key, None)
+        transform: dict[str, Any] = {key: getattr(layer, key, None)
                      for key in ('keep_ratio', 'selection', 'wavelet', 'levels')}
-        bits = {key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
+        bits: dict[str, Any] = {key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
                 for key in _BITS}
         quantizers = tuple(key for key in _BITS if hasattr(_quantizer(layer, key), 'bits'))
         return cls(type(layer).__name__, **transform, **bits, quantizers=quantizers)
@@ -89,12 +89,12 @@ class LayerState:
                                 for quantity, value in ceilings.items() if self.has(quantity)})
 
 
-def _quantizer(layer: nn.Module, bits: str) -> nn.Module | None:
+def _quantizer(layer: nn.Module, bits: str) -> Any:
     """Return the quantizer that decides 'weight_bits' or 'act_bits' of a layer, if there is one."""
     return getattr(layer, bits.replace('_bits', '_quant'), None)
 
 
-def set_layer_state(layer: nn.Module, values: Mapping[str, float]) -> bool:
+def set_layer_state(layer: Any, values: Mapping[str, float]) -> bool:
     """Set keep_ratio and bits of a layer, where they differ.
 
     Args:

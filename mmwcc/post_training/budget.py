@@ -36,7 +36,7 @@ def budget_number(text: str) -> float:
         return math.nan
 
 
-def compressed_cost(model: nn.Module, compression: Mapping, count: Count) -> CostReport:
+def compressed_cost(model: nn.Module, compression: dict, count: Count) -> CostReport:
     """Count what a dense model would cost compressed; the model stays as it is.
 
     Args:
@@ -50,7 +50,7 @@ def compressed_cost(model: nn.Module, compression: Mapping, count: Count) -> Cos
 
 
 def budget_bops(text: str, model: nn.Module, count: Count,
-                presets: Mapping[str, Mapping] | None = None) -> float:
+                presets: Mapping[str, dict] | None = None) -> float:
     """Return the bit operations that a budget allows a network.
 
     Args:
@@ -63,7 +63,7 @@ def budget_bops(text: str, model: nn.Module, count: Count,
     Raises:
         ValueError: If text is neither a name nor a positive number.
     """
-    if text in (presets or {}):
+    if presets and text in presets:
         return compressed_cost(model, presets[text], count).total.total_bops
     number = budget_number(text)
     if not number > 0:
@@ -127,7 +127,7 @@ class MeasuredLayers:
         content = dict(settings=self.settings, layers=[asdict(layer) for layer in self.layers])
         self.path.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
-    def measure(self, model: nn.Module, compression: Mapping, batches: list, *, grid: Grid,
+    def measure(self, model: nn.Module, compression: dict, batches: list, *, grid: Grid,
                 batch_norm: bool = True, say: Callable[[str], None] = print) -> list[LayerSensitivity]:
         """Measure the layers that are not in the file yet, see :func:`measure_sensitivity`.
 
@@ -153,7 +153,7 @@ class MeasuredLayers:
 
 def _sensitivity(entry: Mapping[str, Any]) -> LayerSensitivity:
     """Read a layer from JSON, whose keys are text."""
-    parts = {key: {float(value) if key == 'keep_ratio' else int(value): divergence
+    parts: dict[str, dict] = {key: {float(value) if key == 'keep_ratio' else int(value): divergence
                    for value, divergence in values.items()}
              for key, values in entry.items() if key != 'name'}
     return LayerSensitivity(entry['name'], **parts)

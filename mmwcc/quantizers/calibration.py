@@ -90,8 +90,9 @@ def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
 
 def join(one: Magnitudes | Clips, other: Magnitudes | Clips) -> Magnitudes | Clips:
     """Return the histogram of the values of both, or the larger clip of each part."""
-    if isinstance(one, Clips):
+    if isinstance(one, Clips) and isinstance(other, Clips):
         return Clips(torch.maximum(one.clips, other.clips))
+    assert isinstance(one, Magnitudes) and isinstance(other, Magnitudes), 'of the same quantizer'
     largest = torch.maximum(one.largest, other.largest)
     first, second = (widened(part, _exponent(largest.item())).counts for part in (one, other))
     return Magnitudes(first + second, largest, one.negative | other.negative)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,7 @@ class ClipLearner(nn.Module):
     clip_alpha: nn.Parameter
     initialized: Tensor
     signed: Tensor
+    granularity: Tensor
     settles_with_model: bool
     alone: bool
 
@@ -37,6 +40,10 @@ class ClipLearner(nn.Module):
     _learned: Magnitudes | Clips | None
     _known: bool | None
     _learned_at: int | None  # version of the clip when this rank learned
+
+    @abstractmethod
+    def prepare(self, x: Tensor) -> Tensor:
+        """Return what the grid is laid on."""
 
     @property
     def extra_clips(self) -> int:
@@ -122,11 +129,12 @@ class ClipLearner(nn.Module):
     @torch.no_grad()
     def _choose(self, learned: Magnitudes | Clips) -> tuple[Tensor, Tensor]:
         """Return clip and signedness that suit what was learned."""
-        several = isinstance(learned, Clips)
-        signed = self.signed if several or self._sign is not None else learned.negative.to(self.signed)
+        signed = self.signed
+        if isinstance(learned, Magnitudes) and self._sign is None:
+            signed = learned.negative.to(signed)
         if self.calibration is None or not learned.largest > 0:
             return self.clip_alpha, signed
-        if several:
+        if isinstance(learned, Clips):
             return learned.filled().to(self.clip_alpha.dtype), signed
         clip = choose_clip(learned, self.calibration, self._steps(signed), self.percentile)
         return self.clip_alpha.new_tensor([clip]), signed
@@ -199,7 +207,7 @@ class ClipLearner(nn.Module):
         return {**self.__dict__, '_seen': None}  # a copy does not take part in a calibration
 
 
-def _write(parameter: nn.Parameter, value: Tensor) -> None:
+def _write(parameter: Any, value: Tensor) -> None:
     """Write a value into a parameter, into the part that this rank holds where it is sharded."""
     if hasattr(parameter, 'to_local'):
         from torch.distributed.tensor import DTensor, Replicate

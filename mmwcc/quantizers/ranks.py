@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from .calibration import Clips, nothing, widened
+from .calibration import Clips, Magnitudes, nothing, widened
 
 if TYPE_CHECKING:
     from .base import UniformQuantizer
@@ -41,8 +42,8 @@ def _agree_on_clips(quantizers: Sequence[UniformQuantizer]) -> None:
     if not quantizers:
         return
     sizes = [quantizer.clip_alpha.numel() for quantizer in quantizers]
-    clips = torch.cat([torch.zeros(size, device=quantizer.clip_alpha.device)
-                       if quantizer._learned is None else quantizer._learned.clips.float()
+    clips = torch.cat([quantizer._learned.clips.float() if isinstance(quantizer._learned, Clips)
+                       else torch.zeros(size, device=quantizer.clip_alpha.device)
                        for quantizer, size in zip(quantizers, sizes, strict=True)])
     if several_ranks():
         dist.all_reduce(clips, op=dist.ReduceOp.MAX)
@@ -55,7 +56,8 @@ def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
     """Settle quantizers with one clip, by the histogram of what all ranks have seen."""
     if not quantizers:
         return
-    own = [quantizer._learned or nothing(quantizer.clip_alpha.device) for quantizer in quantizers]
+    own = [quantizer._learned if isinstance(quantizer._learned, Magnitudes)
+           else nothing(quantizer.clip_alpha.device) for quantizer in quantizers]
     if not several_ranks():
         joint = own
     else:
@@ -74,7 +76,7 @@ def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
         quantizers[index]._settle(joint[index])
 
 
-def warn_alone(quantizer: UniformQuantizer) -> None:
+def warn_alone(quantizer: nn.Module) -> None:
     """Warn that nothing will settle what a quantizer learns on this rank."""
     warnings.warn(
         f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may '
