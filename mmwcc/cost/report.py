@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmwcc.model_tree import aligned
+from mmwcc.model_tree import aligned, setting_cells
 
 from .layer_cost import KINDS, LayerCost
 
@@ -131,9 +131,8 @@ class CostReport:
         cells = [('layer', 'kind', 'calls', 'w bits', 'a bits', 'keep', 'M MACs', 'M BOPs', 'transform', 'params',
                   'w kB', 'a kB')]
         for layer in self.layers:
-            bits = ('-' if bits == 32 else str(bits) for bits in (layer.weight_bits, layer.act_bits))
-            keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
-            cells.append((layer.name, layer.kind, str(layer.calls), *bits, keep, *_amounts(layer)))
+            setting = setting_cells(layer.weight_bits, layer.act_bits, layer.keep_ratio)
+            cells.append((layer.name, layer.kind, str(layer.calls), *setting, *_amounts(layer)))
         for kind, costs in (*self.by_kind().items(), ('total', self.total)):
             if costs.layers or costs.total_bops or costs.params:
                 cells.append((kind, '', *[''] * 4, *_amounts(costs)))

@@ -14,7 +14,15 @@ from .names import (
 from .predictors import prediction_layers
 from .probe import example_input, quantizers_off, run_on_zeros, tensor_mode, undisturbed
 from .replace import all_or_nothing, has_hooks, obstacle, replace_layers, swap_layers
-from .report import CompressionReport, LayerReport, aligned, announce, describe_layer, weight_count
+from .report import (
+    CompressionReport,
+    LayerReport,
+    aligned,
+    announce,
+    describe_layer,
+    setting_cells,
+    weight_count,
+)
 from .unhandled import UnhandledLayers, listed, unhandled_layers
 
 __all__ = [
@@ -22,6 +30,6 @@ __all__ = [
     'aligned', 'all_or_nothing', 'announce', 'compressed_layers', 'convolutions', 'dense_names',
     'describe_layer', 'example_input', 'geometry', 'has_hooks', 'is_plain', 'kept_by_name',
     'listed', 'matches', 'names_by_layer', 'no_match', 'obstacle', 'prediction_layers',
-    'quantizers_off', 'replace_layers', 'run_on_zeros', 'set_layer_state', 'swap_layers',
-    'tensor_mode', 'undisturbed', 'unhandled_layers', 'unwrapped', 'weight_count',
+    'quantizers_off', 'replace_layers', 'run_on_zeros', 'set_layer_state', 'setting_cells',
+    'swap_layers', 'tensor_mode', 'undisturbed', 'unhandled_layers', 'unwrapped', 'weight_count',
 ]

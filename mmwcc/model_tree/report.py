@@ -17,7 +17,10 @@ from .layer_state import FULL_PRECISION, LayerState
 from .names import geometry
 from .unhandled import UnhandledLayers, listed
 
-__all__ = ['CompressionReport', 'LayerReport', 'aligned', 'announce', 'describe_layer', 'weight_count']
+__all__ = [
+    'CompressionReport', 'LayerReport', 'aligned', 'announce', 'describe_layer', 'setting_cells',
+    'weight_count',
+]
 
 
 def announce(text: str) -> None:
@@ -42,6 +45,17 @@ def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> li
              for row in cells]
     lines.insert(1, '-' * max(map(len, lines)))
     return lines
+
+
+def setting_cells(weight_bits: int, act_bits: int, keep_ratio: float | None) -> tuple[str, str, str]:
+    """Return bits and keep ratio as cells of a table, '-' for full precision and for no transform.
+
+    Example:
+        >>> setting_cells(8, 32, 0.125)
+        ('8', '-', '0.125')
+    """
+    weight, act = ('-' if bits == FULL_PRECISION else str(bits) for bits in (weight_bits, act_bits))
+    return weight, act, '-' if keep_ratio is None else f'{keep_ratio:g}'
 
 
 def weight_count(conv: Any) -> int:
@@ -128,10 +142,8 @@ class CompressionReport(list):
         header = ('layer', 'from', 'to', 'w bits', 'a bits', 'keep', 'weights', 'note')
         cells = [header]
         for layer in self:
-            bits = [str(b) if b != FULL_PRECISION else '-'
-                    for b in (layer.weight_bits, layer.act_bits)]
-            keep = '-' if layer.keep_ratio is None else f'{layer.keep_ratio:g}'
-            cells.append((layer.name, layer.before, layer.after, *bits, keep, f'{layer.weights:,}', layer.reason))
+            setting = setting_cells(layer.weight_bits, layer.act_bits, layer.keep_ratio)
+            cells.append((layer.name, layer.before, layer.after, *setting, f'{layer.weights:,}', layer.reason))
         remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []
         remarks += [self.warning] if self.warning else []
         return '\n'.join([*aligned(cells, numeric=range(3, 7)), *remarks, self.summary()])

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmwcc.compression import QUANT_TYPE
 from mmwcc.cost import CostReport, LayerCost
-from mmwcc.model_tree import aligned
+from mmwcc.model_tree import aligned, setting_cells
 
 from .sensitivity import Choice, Grid, LayerSensitivity
 
@@ -64,9 +64,8 @@ class Allocation:
         cells: list[tuple[str, ...]] = [('layer', 'w bits', 'a bits', 'keep', 'M BOPs', 'divergence')]
         for name, candidate in self.layers.items():
             choice = candidate.choice
-            bits = ('-' if bits == 32 else str(bits) for bits in (choice.weight_bits, choice.act_bits))
-            keep = '-' if choice.keep_ratio is None else f'{choice.keep_ratio:g}'
-            cells.append((name, *bits, keep, f'{candidate.bops / 1e6:,.3f}', f'{candidate.divergence:.6f}'))
+            setting = setting_cells(choice.weight_bits, choice.act_bits, choice.keep_ratio)
+            cells.append((name, *setting, f'{candidate.bops / 1e6:,.3f}', f'{candidate.divergence:.6f}'))
         return '\n'.join([*aligned(cells, numeric=range(1, 6)), self.summary()])
 
 
