@@ -232,6 +232,13 @@ def test_schedules_that_do_not_fit_are_refused(tmp_path, two_iterations):
                        param_scheduler=schedulers).train()
 
 
+def test_a_run_may_go_on_without_schedules(tmp_path, two_iterations):
+    """mmengine skips those of the checkpoint then, and says so."""
+    runner = toy_runner(tmp_path / 'run', length=3, load_from=two_iterations, resume=True, param_scheduler=None)
+    runner.train()
+    assert runner.iter == 3
+
+
 def test_a_finished_training_needs_no_optimizer(tmp_path, two_iterations):
     path = edited(tmp_path, two_iterations, without('optimizer', 'param_schedulers'))
     runner = toy_runner(tmp_path / 'run', length=2, load_from=path, resume=True)

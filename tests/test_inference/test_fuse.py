@@ -150,3 +150,16 @@ def test_a_whole_network_agrees_with_the_unfused_one():
             torch.testing.assert_close(got, wanted, rtol=1e-7, atol=1e-7)
     assert len(report) == 17 and all(block.fused for block in report)
     assert sum(block.depthwise for block in report) == 15
+
+
+def test_a_block_that_was_compressed_by_itself_is_fused():
+    """Where several ranks train, the compressed module settles its clips in a forward hook."""
+    block = nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU6(),
+                          nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU6(),
+                          nn.Conv2d(16, 8, 1))
+    pointwise = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
+    compress_model(block, dict(pointwise=pointwise, keep_dense=[], act_quant=dict(type='mmwcc.LSQActQuantizer')),
+                   verbose=False)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), block)
+    model(torch.randn(2, 3, 18, 18))
+    assert fuse_inverted_residuals(model.eval(), verbose=False)[0].fused
