@@ -45,6 +45,8 @@ class CamVidDataset(BaseSegDataset):
         palette=[[128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0],
                  [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]])
 
+    img_suffix: str | None
+
     def __init__(self, img_suffix: str | None = None, seg_map_suffix: str = '.png', **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 

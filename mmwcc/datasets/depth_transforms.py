@@ -7,6 +7,7 @@ float32, 0 where nothing was measured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ class LoadDepthFrames:
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with ``frames``, ``img_path``, ``ori_shape`` and ``img_shape``."""
-        frames = [cv2.imread(path, cv2.IMREAD_COLOR) for path in results['frame_paths']]
+        frames: list[Any] = [cv2.imread(path, cv2.IMREAD_COLOR) for path in results['frame_paths']]
         for path, frame in zip(results['frame_paths'], frames, strict=True):
             if frame is None:
                 raise FileNotFoundError(f'LoadDepthFrames: frame_paths must be pictures that can be read, got {path}. '
@@ -60,7 +61,7 @@ class ResizeDepthFrames:
         if len(scale) != 2 or min(scale) < 1:
             raise ValueError(f'ResizeDepthFrames: scale must be (width, height), got {scale}. Use (640, 192) for '
                              'KITTI.')
-        self.scale = tuple(scale)
+        self.scale = (scale[0], scale[1])
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with smaller or larger frames."""

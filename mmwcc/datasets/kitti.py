@@ -61,7 +61,7 @@ class KITTIRawDataset(BaseDataset):
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'KITTIRawDataset: ann_file must be a list of frames, got {self.ann_file}, which '
                                     'does not exist. Copy the folder splits of Monodepth2 into data_root.')
-        pictures = defaultdict(dict)
+        pictures: dict[tuple[str, str], dict] = defaultdict(dict)
         entries = []
         for drive, number, side in _read_list(Path(self.ann_file)):
             for view in (side, _OTHER[side]) if 's' in self.frame_ids else (side, ):
@@ -70,7 +70,7 @@ class KITTIRawDataset(BaseDataset):
             date = drive.split('/')[0]
             if (date, side) not in self._calibrations:
                 self._calibrations[date, side] = read_calibration(root / date, _CAMERAS[side])
-            wanted = [(side, number)] + [(_OTHER[side], number) if i == 's' else (side, number + i)
+            wanted = [(side, number)] + [(_OTHER[side], number) if isinstance(i, str) else (side, number + i)
                                          for i in self.frame_ids]
             paths = []
             for view, frame in wanted:

@@ -37,7 +37,7 @@ class XMLBoxDataset(XMLDataset):
             raise ValueError("XMLBoxDataset: metainfo must have classes, got none. Use metainfo=dict(classes=('RBC', "
                              "'WBC', 'Platelets')) with the names in the annotations.")
         self._require(self.ann_file, 'ann_file must be a list of names')
-        self._passed_over = set()
+        self._passed_over: set[str] = set()
         entries = super().load_data_list()
         if not entries:
             raise ValueError(f'XMLBoxDataset: ann_file must have a name in each line, got {self.ann_file} with none.')

@@ -6,11 +6,11 @@ import numpy as np
 from .objects import PAVEMENT, ROAD
 from .world import Layout
 
-_CONCRETE = np.float32([0.26, 0.28, 0.29])
-_KERB = np.float32([0.36, 0.38, 0.38])
-_ASPHALT = np.float32([0.105, 0.10, 0.098])
-_WHITE = np.float32([0.58, 0.60, 0.60])
-_YELLOW = np.float32([0.07, 0.42, 0.55])
+_CONCRETE = np.array([0.26, 0.28, 0.29], np.float32)
+_KERB = np.array([0.36, 0.38, 0.38], np.float32)
+_ASPHALT = np.array([0.105, 0.10, 0.098], np.float32)
+_WHITE = np.array([0.58, 0.60, 0.60], np.float32)
+_YELLOW = np.array([0.07, 0.42, 0.55], np.float32)
 
 
 def ground_labels(layout: Layout, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ import numpy as np
 
 from .texture import SIZE, white_noise
 
-_GLASS = np.float32([0.045, 0.04, 0.035])
-_FRAME = np.float32([0.55, 0.56, 0.56])
-_CURTAIN = np.float32([0.30, 0.34, 0.36])
+_GLASS = np.array([0.045, 0.04, 0.035], np.float32)
+_FRAME = np.array([0.55, 0.56, 0.56], np.float32)
+_CURTAIN = np.array([0.30, 0.34, 0.36], np.float32)
 
 
 def _box(position: np.ndarray, half: np.ndarray, footprint: np.ndarray) -> np.ndarray:
@@ -95,9 +95,9 @@ def sign_albedo(params: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     edge = np.select([kind == 1, kind == 3, kind == 5], [triangle, square, diamond], circle)
     mark = (np.abs(u) < 0.12 + 0.1 * (number % 3)) & (np.abs(v + 0.1 * (kind == 1)) < 0.36)
     text = (np.floor(v * 4.5) % 2 == 0) & (np.abs(u) < 0.5) & (np.abs(v) < 0.55)
-    white, red = np.float32([0.68, 0.68, 0.68]), np.float32([0.04, 0.03, 0.55])
-    black, blue = np.float32([0.02, 0.02, 0.02]), np.float32([0.50, 0.14, 0.02])
-    green, yellow = np.float32([0.10, 0.24, 0.01]), np.float32([0.02, 0.48, 0.72])
+    white, red = np.array([0.68, 0.68, 0.68], np.float32), np.array([0.04, 0.03, 0.55], np.float32)
+    black, blue = np.array([0.02, 0.02, 0.02], np.float32), np.array([0.50, 0.14, 0.02], np.float32)
+    green, yellow = np.array([0.10, 0.24, 0.01], np.float32), np.array([0.02, 0.48, 0.72], np.float32)
     bar = (np.abs(v) < 0.22) & (np.abs(u) < 0.7)
     field = np.select([(kind == k)[:, None] for k in (2, 3, 4, 5)],
                       [blue, np.where((number % 2)[:, None] > 0, green, blue), red, yellow], white)

@@ -149,7 +149,7 @@ def _draw_ellipsoids(surfaces: Surfaces, camera: Camera, size, xs, ys, buffer: G
     rest = ((to_centre * to_centre).sum(1) - 1).astype(np.float32)
     owners = surfaces.owner.tolist()
     for i in seen.tolist():
-        x0, y0, x1, y1 = (*low[i].tolist(), *high[i].tolist())
+        (x0, y0), (x1, y1) = low[i].tolist(), high[i].tolist()
         outline = buffer.silhouettes.get(owners[first + i])
         window = np.s_[y0:y1, x0:x1]
         if outline is None and buffer.inverse_depth[window].min() * (centres[i, 2] - reach[i]) >= 1:

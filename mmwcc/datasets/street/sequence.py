@@ -95,7 +95,7 @@ class SyntheticStreetSequence(BaseDataset):
         focal = FOCAL * width
         info.update(
             frames=[image.copy() for image, _ in frames], gt_depth=frames[0][1].copy(),
-            intrinsics=np.float32([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]))
+            intrinsics=np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float32))
         if self.frame_ids:
             info['source_poses'] = np.stack([relative_pose(cameras[0], camera) for camera in cameras[1:]])
         return info

@@ -17,7 +17,7 @@ from .world import StreetWorld, Weather
 _GROUND_MATERIAL, _SKY_MATERIAL = 14, 15
 
 # How strongly fine and coarse noise change the tone of each material.
-_GAINS = np.repeat(np.float32([[0.25], [0.2]]), 16, 1)
+_GAINS = np.repeat(np.array([[0.25], [0.2]], np.float32), 16, 1)
 _GAINS[:, [FOLIAGE, CLOTH, ROOF, CAR_PAINT]] = [[3.4, 0.9, 0.8, 0.05], [1.5, 0.5, 0.4, 0.05]]
 
 
@@ -38,7 +38,7 @@ def shade(world: StreetWorld, camera: Camera, buffer: GBuffer, labels: np.ndarra
     """Return the (H, W, 3) uint8 BGR picture of a rasterized world; ``rng`` drives the noise of the sensor."""
     view = _make_view(world, camera, buffer)
     surfaces = world.surfaces
-    zero, up = np.zeros((2, 3), np.float32), np.float32([[0, 0, 1]] * 2)
+    zero, up = np.zeros((2, 3), np.float32), np.array([[0, 0, 1]] * 2, np.float32)
     normal = np.concatenate([up, surfaces.normal.astype(np.float32)])[buffer.surface]
     albedo = np.concatenate([zero, surfaces.color])[buffer.surface]
     lit = np.concatenate([np.ones(2, np.float32), surfaces.lit])[buffer.surface]
@@ -64,7 +64,8 @@ def _make_view(world: StreetWorld, camera: Camera, buffer: GBuffer) -> _View:
                  for k in range(3))
     depth = 1 / np.maximum(buffer.inverse_depth, np.float32(1e-4))
     points = tuple(np.float32(p) + ray * depth for p, ray in zip(camera.position, rays, strict=True))
-    material = np.concatenate([np.uint8([_SKY_MATERIAL, _GROUND_MATERIAL]), world.surfaces.material])[buffer.surface]
+    beyond = np.array([_SKY_MATERIAL, _GROUND_MATERIAL], np.uint8)
+    material = np.concatenate([beyond, world.surfaces.material])[buffer.surface]
     pixel = depth / np.float32(camera.focal * size[1])
     return _View(depth, rays, points, pixel, material, buffer.surface - FIRST_ID)
 
@@ -146,7 +147,7 @@ def _ground_light(world: StreetWorld, camera: Camera, material: np.ndarray) -> n
 
 
 def _light(weather: Weather, view: _View, albedo, normal, lit) -> np.ndarray:
-    sun = np.float32(weather.sun)
+    sun = np.array(weather.sun, np.float32)
     facing = normal @ sun
     leaves = view.material == FOLIAGE
     facing = np.where(leaves, 0.35 + 0.65 * facing, facing)
@@ -192,7 +193,7 @@ def _add_air(weather: Weather, view: _View, color: np.ndarray, coarse: np.ndarra
     cloud = np.clip((coarse[sky][:, None] + weather.cloud_cover - 0.45) * 3.0, 0, 1) * np.clip(0.3 + rise * 3, 0, 1)
     white = (weather.ambient + 0.55 * weather.sun_color) * (0.85 - 0.5 * coarse[sky][:, None])
     rays = np.stack([r[sky] for r in view.rays], 1)
-    towards = np.maximum(rays @ np.float32(weather.sun) / np.sqrt((rays * rays).sum(1)), 0)[:, None]
+    towards = np.maximum(rays @ np.array(weather.sun, np.float32) / np.sqrt((rays * rays).sum(1)), 0)[:, None]
     glow = (towards**8 * 0.35 + towards**64 * 0.6) * weather.sun_color
     color[sky] = blue + cloud * (np.minimum(white, 1.1) - blue) + glow
     return color

@@ -164,10 +164,10 @@ def _sample_weather(rng: np.random.Generator) -> Weather:
         ((0.03, 0.03, 0.03), (0.50, 0.46, 0.43), (0.52, 0.50, 0.48), (0.62, 0.61, 0.60), (0.8, 1.0), (50, 110)),
     )[kind]
     return Weather(
-        sun=sun, sun_color=np.float32(sun_color) * float(rng.uniform(0.85, 1.2)),
-        ambient=np.float32(ambient) * float(rng.uniform(0.85, 1.15)),
-        zenith=np.float32(zenith) * float(rng.uniform(0.85, 1.15)),
-        horizon=np.float32(horizon) * float(rng.uniform(0.9, 1.1)), cloud_cover=float(rng.uniform(*cover)),
+        sun=sun, sun_color=np.array(sun_color, np.float32) * float(rng.uniform(0.85, 1.2)),
+        ambient=np.array(ambient, np.float32) * float(rng.uniform(0.85, 1.15)),
+        zenith=np.array(zenith, np.float32) * float(rng.uniform(0.85, 1.15)),
+        horizon=np.array(horizon, np.float32) * float(rng.uniform(0.9, 1.1)), cloud_cover=float(rng.uniform(*cover)),
         cloud_shift=tuple(rng.uniform(0, 256, 2).tolist()), visibility=float(rng.uniform(*visibility)),
         exposure=float(rng.uniform(0.8, 1.25)), tint=np.float32(rng.uniform(0.94, 1.06, 3)),
         wetness=float(rng.uniform(0.5, 1.0)) if kind == 3 else 0.0, noise=float(rng.uniform(0.008, 0.022)))
@@ -288,8 +288,8 @@ def _add_people(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) -
 def _cast_shadows(builder: SurfaceBuilder, sun: tuple) -> tuple[list[np.ndarray], np.ndarray]:
     """Project what casts a shadow on the ground; objects that stand in the shadow of a building lose the sun."""
     shadows, dark = [], []
-    for owner, points in builder.casters:
-        points = np.asarray(points, np.float64)
+    for owner, corners in builder.casters:
+        points = np.asarray(corners, np.float64)
         flat = points[:, :2] - points[:, 2:] * (sun[0] / sun[2], sun[1] / sun[2])
         hull = cv2.convexHull(flat.astype(np.float32)).reshape(-1, 2)
         shadows.append(hull)

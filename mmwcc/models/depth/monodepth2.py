@@ -1,6 +1,8 @@
 """Depth from single pictures, learned from video, stereo pairs or measured depth."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -73,7 +75,7 @@ class Monodepth2(BaseModel):
         self.photometric_weight, self.depth_weight = photometric_weight, depth_weight
         self.smoothness_weight, self.ssim_weight, self.auto_mask = smoothness_weight, ssim_weight, auto_mask
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor'):
         """Run one of the three modes: 'tensor' for disparities, 'loss' for a dict of losses, 'predict' for samples."""
         if mode == 'tensor':
             return self._forward(inputs)
@@ -103,7 +105,7 @@ class Monodepth2(BaseModel):
         size = frames.shape[-2:]
         depths = [disp_to_depth(F.interpolate(disp.float(), size, mode='bilinear', align_corners=False),
                                 *self.depth_range) for disp in disps]
-        losses = {}
+        losses: dict[str, Any] = {}
         if self.photometric_weight:
             poses = self.source_poses(inputs, data_samples)
             intrinsics = self._stacked(data_samples, 'intrinsics')
@@ -146,7 +148,8 @@ class Monodepth2(BaseModel):
                 continue
             # The network sees pictures in the order of time.
             earlier, later = (inputs[:, 1 + i], target) if frame_id < 0 else (target, inputs[:, 1 + i])
-            poses.append(pose_matrix(*(part.float() for part in self.pose_net(earlier, later)), invert=frame_id < 0))
+            turn, shift = (part.float() for part in self.pose_net(earlier, later))
+            poses.append(pose_matrix(turn, shift, invert=frame_id < 0))
         return poses
 
     def _known_poses(self, data_samples: list, index: int, frame_id) -> Tensor:

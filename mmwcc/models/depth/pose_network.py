@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +71,9 @@ class PoseNetwork(BaseModule):
 def _widen_first_conv(backbone: nn.Module) -> None:
     for conv in backbone.modules():
         if isinstance(conv, nn.Conv2d):
-            pair = _PairConv2d(2 * conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-                               conv.dilation, bias=conv.bias is not None)
+            geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding,
+                                            dilation=conv.dilation, bias=conv.bias is not None)
+            pair = _PairConv2d(2 * conv.in_channels, conv.out_channels, **geometry)
             replace_layers(backbone, {conv: pair})
             return
     raise ValueError(f'PoseNetwork: backbone must have a convolution, got {type(backbone).__name__} with none. Use for '

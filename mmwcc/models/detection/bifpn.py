@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ def fuse(maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     return sum(weight.to(x.dtype) * x for weight, x in zip(weights, maps, strict=True))
 
 
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bring a map to the size of a neighbouring level: repeat its pixels, or take the maximum over 3x3 of them."""
     if x.shape[-1] < size[-1] or x.shape[-2] < size[-2]:
         return F.interpolate(x, size)
@@ -60,7 +61,7 @@ def pyramid_nodes(levels: int) -> list[tuple[int, ...]]:
         [(1, 2), (0, 3), (1, 3, 4), (2, 5)]
     """
     maps = [[level] for level in range(levels)]
-    nodes = []
+    nodes: list[tuple[int, ...]] = []
     for level in (*range(levels - 2, -1, -1), *range(1, levels)):
         going_up = len(nodes) >= levels - 1
         sources = (*maps[level], maps[level - 1][-1]) if going_up else (level, maps[level + 1][-1])
@@ -153,7 +154,7 @@ class BiFPN(BaseModule):
         norm_cfg = norm_cfg or dict(type='BN', eps=1e-3, momentum=0.01)
         act_cfg = act_cfg or dict(type='SiLU')
         self.in_channels, self.num_outs = tuple(in_channels), num_outs
-        self.extra = None
+        self.extra: Any = None
         if num_outs > len(in_channels):
             self.extra = ConvModule(in_channels[-1], out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
         first = [*in_channels, *[out_channels] * (num_outs - len(in_channels))]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from mmdet.models.dense_heads import AnchorHead
@@ -60,8 +61,9 @@ class EfficientDetHead(AnchorHead):
         self.num_ins, self.stacked_convs = num_ins, stacked_convs
         self.norm_cfg = norm_cfg or dict(type='BN', eps=1e-3, momentum=0.01)
         self.act_cfg = act_cfg or dict(type='SiLU', inplace=True)
-        anchors = dict(type='AnchorGenerator', strides=[8 << level for level in range(num_ins)], octave_base_scale=4,
-                       scales_per_octave=3, ratios=[1.0, 0.5, 2.0], scale_major=False, center_offset=0.5)
+        anchors: dict[str, Any] = dict(
+            type='AnchorGenerator', strides=[8 << level for level in range(num_ins)], octave_base_scale=4,
+            scales_per_octave=3, ratios=[1.0, 0.5, 2.0], scale_major=False, center_offset=0.5)
         anchors.update(anchor_generator or {})
         if len(anchors['strides']) != num_ins:
             raise ValueError(f"EfficientDetHead: anchor_generator must have {num_ins} strides, one for each level, got "
@@ -96,7 +98,7 @@ class EfficientDetHead(AnchorHead):
                 [self._predict(x, level, self.reg_convs, self.reg_norms, self.reg_predictor)
                  for level, x in enumerate(feats)])
 
-    def _predict(self, x: Tensor, level: int, convs: nn.ModuleList, norms: nn.ModuleList,
+    def _predict(self, x: Tensor, level: int, convs: nn.ModuleList, norms: Any,
                  predictor: nn.Module) -> Tensor:
         for conv, levels in zip(convs, norms, strict=True):
             x = self.activate(levels[level](conv(x)))

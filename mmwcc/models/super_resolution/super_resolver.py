@@ -1,6 +1,8 @@
 """The model around a super-resolution network."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -43,7 +45,7 @@ class SuperResolver(BaseModel):
         self.pixel_loss = nn.L1Loss() if pixel_loss is None else ROOT_MODELS.build(pixel_loss)
         self.self_ensemble = self_ensemble
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+    def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor'):
         """Run one of the three modes.
 
         Args:
@@ -86,7 +88,7 @@ class SuperResolver(BaseModel):
 
     def _ensemble(self, inputs: Tensor) -> Tensor:
         """Average over the eight symmetries of a square, each undone after the network."""
-        total = 0
+        total: Any = 0
         for turns in range(4):
             for mirrored in (inputs, inputs.flip(3)):
                 enlarged = self.generator(mirrored.rot90(turns, (2, 3))).rot90(-turns, (2, 3))

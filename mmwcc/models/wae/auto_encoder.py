@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel, BaseModule
@@ -143,7 +145,7 @@ class WAE(BaseModel):
         self.encoder = WAEEncoder(channels)
         self.decoder_low, self.decoder_high = WAEDecoder(channels), WAEDecoder(channels)
 
-    def decode(self, low: Tensor, high: Tensor, size: tuple[int, int]) -> Tensor:
+    def decode(self, low: Tensor, high: Tensor, size: Sequence[int]) -> Tensor:
         """Return I' of I_L and I_H, shape (B, 3, H, W) with H and W from ``size``."""
         decoded = self.decoder_low(low) + self.decoder_high(high)
         return decoded[:, :, :size[0], :size[1]]
@@ -212,7 +214,7 @@ def is_pretrained(init_cfg) -> bool:
     return kind.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
-def to_pixels(pictures: Tensor, data_preprocessor: nn.Module) -> Tensor:
+def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
     """Undo what a preprocessor did: (B, 3, H, W) in units of the network to 0 to 255 in the loader's channel order."""
     if getattr(data_preprocessor, '_enable_normalize', False) or getattr(data_preprocessor, 'mean', None) is not None:
         pictures = pictures * data_preprocessor.std + data_preprocessor.mean

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -83,7 +84,8 @@ class WAEBackbone(BaseModule):
         self.strides = tuple(2 * _PROBE // size[0] for _, size in low)
         self.fusions = nn.ModuleList(_Fusion(ours, theirs) for (ours, _), (theirs, _) in zip(low, high, strict=True))
         self.attached = False
-        self._collecting, self._losses = False, []
+        self._collecting = False
+        self._losses: list[dict[str, Tensor]] = []
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Return the fused features."""
@@ -113,7 +115,7 @@ class WAEBackbone(BaseModule):
         """Collect the transform loss of every picture from now on."""
         self._collecting, self._losses = True, []
 
-    def end_losses(self) -> dict[str, Tensor]:
+    def end_losses(self) -> dict[str, Any]:
         """Return the transform loss since :meth:`begin_losses`, weighted by gamma, and forget it."""
         collected, self._collecting, self._losses = self._losses, False, []
         names = collected[0] if collected else ()
@@ -141,6 +143,7 @@ class _Fusion(BaseModule):
 
     def init_weights(self) -> None:
         nn.init.dirac_(self.conv.weight)
+        assert self.conv.bias is not None, 'built with one'
         nn.init.zeros_(self.conv.bias)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -164,4 +167,4 @@ def _probe(backbone: nn.Module, in_channels: int) -> list[tuple[int, tuple[int, 
         raise TypeError('WAEBackbone: backbone must return a feature map (B, C, H, W) or a sequence of them, got '
                         f'{type(outputs).__name__} from {type(backbone).__name__}. Wrap a backbone without its '
                         'classifier, as with out_indices.')
-    return [(output.shape[1], tuple(output.shape[2:])) for output in outputs]
+    return [(output.shape[1], (output.shape[2], output.shape[3])) for output in outputs]

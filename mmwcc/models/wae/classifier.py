@@ -1,6 +1,8 @@
 """Classification on the two parts of a decomposition."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ class WAEClassifier(BaseClassifier):
         self.backbone = ROOT_MODELS.build(backbone)
         self.neck = ROOT_MODELS.build(neck) if neck is not None else nn.Identity()
         self.head = ROOT_MODELS.build(head)
-        self.fused_head = None
+        self.fused_head: Any = None
         if fused_head is not None:
             channels = self.decomposition.high_channels
             self.norm_high = nn.BatchNorm2d(channels, affine=False)

@@ -1,6 +1,8 @@
 """The factory that brings the transform loss of a WAE front-end into any model's losses."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +71,7 @@ def _begin(model: nn.Module, args: tuple, kwargs: dict) -> None:
             front_end.begin_losses()
 
 
-def _end(model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor]) -> dict[str, Tensor] | None:
+def _end(model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor]) -> dict[str, Any] | None:
     if not _is_loss(args, kwargs):
         return None
     collected = [front_end.end_losses() for front_end in _front_ends(model)]
@@ -77,7 +79,7 @@ def _end(model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor])
                          for name in {name: None for part in collected for name in part}}}
 
 
-def _check_strides(model: nn.Module) -> None:
+def _check_strides(model: Any) -> None:
     """Compare the strides that heads and RoI extractors were given with those of the features they get."""
     given = _given_strides(model)
     if not given or not hasattr(model, 'extract_feat'):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ class WaveletNetBase(BaseModule):
                    dilation: int = 1) -> None:
         """Add the next stage; its first unit has the stride and the dilation."""
         kappa = self.kappa[len(self.layers)]
-        shared = dict(expand_ratio=expand_ratio, kappa=kappa, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg,
-                      with_cp=self.with_cp)
+        shared: dict[str, Any] = dict(expand_ratio=expand_ratio, kappa=kappa, norm_cfg=self.norm_cfg,
+                                      act_cfg=self.act_cfg, with_cp=self.with_cp)
         stage = [WaveletUnit(in_channels, out_channels, stride, dilation=dilation, **shared)]
         stage += [WaveletUnit(out_channels, out_channels, 1, **shared) for _ in range(units - 1)]
         self.layers.append(f'layer{len(self.layers) + 1}')
