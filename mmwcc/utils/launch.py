@@ -1,4 +1,7 @@
-"""Steps that tools/train.py and tools/test.py share. Each rejects bad input before it builds."""
+"""Steps that tools/train.py and tools/test.py share.
+
+Each step rejects bad input before anything has been built.
+"""
 from __future__ import annotations
 
 import copy

@@ -28,7 +28,7 @@ def check_resumable(path: str, cfg: Config) -> None:
         LaunchError: If the checkpoint is not usable (see :func:`check_checkpoint`) or lacks a part.
     """
     check_checkpoint(path)
-    # other runners, e.g. for sharded models, may store the parts elsewhere
+    # Other runners, e.g. for sharded models, may store the parts elsewhere.
     if 'runner_type' in cfg:
         return
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
@@ -52,7 +52,7 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     Raises:
         RuntimeError: If the checkpoint lacks a part, or its schedules are not those of the run.
     """
-    # other runners, e.g. for sharded models, may store the parts elsewhere
+    # Other runners, e.g. for sharded models, may store the parts elsewhere.
     if not isinstance(runner, Runner):
         return
     resumes = runner._resume and not runner._has_loaded and isinstance(runner._train_loop, BaseLoop)
@@ -62,7 +62,7 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     if missing:
         raise RuntimeError(f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
                            f'start anew. {_REMEDY}')
-    # mmengine itself logs that it skips the schedules of the checkpoint
+    # mmengine itself logs that it skips the schedules of the checkpoint.
     if runner.param_schedulers is None:
         return
     theirs, ours = map(_units, (checkpoint.get('param_schedulers'), runner.param_schedulers))
