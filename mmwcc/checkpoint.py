@@ -174,7 +174,7 @@ def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any
             if key == f'{name}.weight' and len(theirs) == 3:
                 theirs += (1, )  # kernels of nn.Conv1d, which the layers also load
             if key.endswith('.clip_alpha') and theirs in ((), (1, )):
-                # scalar clips of mmwcc 0.1, or one clip for all channels: quantizers load both
+                # Scalar clips of mmwcc 0.1, or one clip for all channels: quantizers load both.
                 theirs = ours
             if theirs != ours:
                 different[key] = theirs, ours

@@ -195,7 +195,10 @@ _PRODUCTS = (_QUANTIZED_PRODUCT, 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
 
 
 def _upgrade_optimizer_state(optimizer_wrapper) -> None:
-    """Change ``OptimWrapper`` of mmengine: let optimizers load what mmwcc 0.1 saved."""
+    """Let optimizers load what mmwcc 0.1 saved.
+
+    This changes ``mmengine.optim.optimizer.optimizer_wrapper``.
+    """
     wrapper = optimizer_wrapper.OptimWrapper
     construct = wrapper.__init__
     if hasattr(construct, '__wrapped__'):

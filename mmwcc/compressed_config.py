@@ -38,7 +38,7 @@ def _unfold(model: Mapping) -> tuple[list, dict]:
     if _factory(kind) is None or 'task_type' not in keys:
         return [kind], keys
     inner = keys.pop('task_type')
-    # the config of another factory, which holds the keys of the model
+    # The config of another factory, which holds the keys of the model.
     if isinstance(inner, Mapping):
         types, own = _unfold(inner)
         return [kind, *types], {**keys, **own}

@@ -16,8 +16,8 @@ from .runtime import ExportError, open_session
 __all__ = ['Parity', 'compare']
 
 _TOLERANCE = 1e-3
-# As a fraction of the standard deviation of the image: enough to move values on the edge between
-# two levels.
+# As a fraction of the standard deviation of the image: enough to move values at the boundary
+# between two levels.
 _NUDGE = 1e-5
 _ROOM = 3
 
@@ -67,11 +67,12 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
             values.
 
     Note:
-        Quantizers and selections are step functions. A value between two levels, or a position that
-        is only just kept, may fall to either side depending on the last bit of a sum, and each
-        layer amplifies the difference. So the tolerance depends on the model's own sensitivity: the
-        mean difference may be at most a thousandth of the mean magnitude (or of the pixels, for
-        classes) plus three times the change that torch shows if the image changes by 1e-5.
+        Quantizers and selections are step functions. A value at the boundary between two levels, or
+        a position that is only just kept, may fall to either side depending on the last bit of a
+        sum, and each layer amplifies the difference. So the tolerance depends on the model's own
+        sensitivity: the mean difference may be at most a thousandth of the mean magnitude (or of
+        the pixels, for classes) plus three times the change that torch shows if the image changes
+        by 1e-5.
     """
     session, feeds = open_session(graph), {graph.graph.input[0].name: x.numpy()}
     size = tuple(x.shape[2:])

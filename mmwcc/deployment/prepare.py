@@ -206,7 +206,7 @@ def exportable(network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool
 
     Raises:
         ValueError: If the network has fused or integer layers, or a compressed layer whose weight
-            is computed.
+            is computed rather than a parameter.
         RuntimeError: If a quantizer has not learned its clip.
     """
     _check_form(network)
