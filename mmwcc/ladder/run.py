@@ -200,7 +200,7 @@ class LadderRun:
                              'Choose another --work-dir, or train what has changed again with --force.')
 
     def set_aside_changes(self) -> None:
-        """Move the work folders of points with changed settings, so that they are trained again."""
+        """Move the work folders of changed points aside, so that these points are trained again."""
         for name, outcome in self.outcomes.items():
             if outcome.state == 'changed':
                 folder, number = self._jobs[name].folder, 1

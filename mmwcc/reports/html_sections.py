@@ -141,7 +141,7 @@ def curve_charts(entries: Sequence[Entry], metric: str | None) -> list[Chart]:
 
 
 def curve_figures(curves: Sequence[Chart], figures: dict[int, str]) -> str:
-    """Return the figures of the curves, looked up in ``figures`` by the identity of their charts."""
+    """Return the figures of the curves. ``figures`` holds them by the id of their charts."""
     drawn = [figures[id(chart)] for chart in curves if id(chart) in figures]
     return f'<div class="charts">{"".join(drawn)}</div>' if drawn else said('No training is on record.')
 

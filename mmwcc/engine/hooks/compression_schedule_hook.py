@@ -159,7 +159,7 @@ class CompressionScheduleHook(Hook):
         return self._built
 
     def _follow(self, runner) -> None:
-        # Do not use the counters of the runner when a checkpoint is saved. Both may have advanced
+        # Record the counters now, not when a checkpoint is saved: both may have advanced by then
         # while the state has not, for example when the best checkpoint is written during
         # validation.
         self._position = dict(iter=int(runner.iter), epoch=int(runner.epoch))

@@ -126,7 +126,7 @@ class RandomStateHook(Hook):
         checkpoint[_KEY] = dict(state, sampler_seed=_sampler_seed(runner))
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the states for ``before_train``; reject a checkpoint that resuming would restart."""
+        """Keep the states for ``before_train``; reject a checkpoint that would restart training."""
         refuse_new_start('RandomStateHook', runner, checkpoint)
         self._loaded = checkpoint.get(_KEY)
 
