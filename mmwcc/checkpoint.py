@@ -1,14 +1,14 @@
-"""The stamp that mmwcc leaves in checkpoints: writing, reading and comparing it, and saving.
+"""Write, read and compare the stamp that mmwcc leaves in checkpoints, and save checkpoints.
 
 ``checkpoint['meta']['mmwcc']`` is plain data, which ``torch.load(weights_only=True)`` reads:
 
 ===============  =================================================================================
 ``version``      version of mmwcc
 ``compression``  the ``compression`` dictionary of the config, None for a dense model
-``layers``       how each compressed layer compresses, by name, see ``LayerState.to_dict``
-``iter``         the iteration and
+``layers``       how each compressed layer compresses, by layer name; see ``LayerState.to_dict``
+``iter``         the iteration that this state belongs to
 ``epoch``        the epoch that this state belongs to
-``scheduled``    True where ``mmwcc.CompressionScheduleHook`` set the state
+``scheduled``    True if ``mmwcc.CompressionScheduleHook`` set the state
 ``cost``         what ``mmwcc.CostHook`` counted
 ===============  =================================================================================
 """
@@ -42,42 +42,43 @@ _QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.
 
 
 def read_stamp(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stamp of a checkpoint, empty without one."""
+    """Return the stamp of a checkpoint, or an empty dict if it has none."""
     return (checkpoint.get('meta') or {}).get('mmwcc') or {}
 
 
 def extend_stamp(checkpoint: dict, entries: Mapping[str, Any]) -> None:
-    """Write entries into the stamp of a checkpoint, which keeps its others."""
+    """Add entries to the stamp of a checkpoint. Its other entries stay."""
     checkpoint.setdefault('meta', {}).setdefault('mmwcc', {}).update(entries)
 
 
 def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write into a checkpoint how the model compresses.
+    """Record in a checkpoint how the model compresses.
 
     Args:
-        checkpoint: What is about to be saved.
+        checkpoint: The checkpoint that is about to be saved.
         model: The model whose weights it holds.
-        config: The config of the run, of which only ``model`` is read.
+        config: The config of the run. Only ``model`` is read.
     """
     settings = config.get('model')
     compression = _plain(find_compression(settings)) if isinstance(settings, Mapping) else None
     layers = {name: LayerState.of(layer).to_dict()
               for name, layer in compressed_layers(model).items()}
     extend_stamp(checkpoint, dict(version=__version__, compression=compression, layers=layers))
-    # CompressionScheduleHook says which iteration and epoch the state belongs to, before or after.
+    # CompressionScheduleHook, which may run before or after this, knows the iteration and epoch
+    # that the state belongs to. Keep what it has written.
     written, meta = read_stamp(checkpoint), checkpoint['meta']
     extend_stamp(checkpoint, {key: written.get(key, meta.get(key)) for key in ('iter', 'epoch')})
 
 
 def save_checkpoint(model: nn.Module, config: Config, path: str | Path,
                     meta: Mapping[str, Any] | None = None) -> None:
-    """Save the weights of a model with its stamp, and beside it the config that builds the model.
+    """Save the weights of a model with its stamp, and its config in a file next to it.
 
     Args:
         model: The model.
         config: Its config.
-        path: File to write, ending in .pth; the config goes to the same name ending in .py. Folders
-            are made.
+        path: File to write, ending in .pth. The config gets the same name, ending in .py. Missing
+            folders are created.
         meta: ``meta`` of the checkpoint that the weights come from. Defaults to None.
     """
     path = Path(path)
@@ -89,7 +90,7 @@ def save_checkpoint(model: nn.Module, config: Config, path: str | Path,
 
 
 def final_checkpoint(config: Config) -> Path:
-    """Return where a training of a config leaves its last checkpoint, under mmengine's names.
+    """Return the path where mmengine writes the last checkpoint of a training run.
 
     Args:
         config: A config with ``train_cfg`` and ``work_dir``.
@@ -100,13 +101,13 @@ def final_checkpoint(config: Config) -> Path:
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """Return what mmengine would resume in a work folder, None if there is nothing."""
+    """Return the checkpoint that mmengine would resume in a work folder, or None without one."""
     return find_latest_checkpoint(str(work_dir)) if Path(work_dir).is_dir() else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a checkpoint and a model compress differently.
+    """The differences between how a checkpoint and a model compress.
 
     Attributes:
         stamp: The stamp of the checkpoint.
@@ -114,12 +115,14 @@ class Comparison:
         in_checkpoint: Names of all layers and quantizers that the checkpoint compresses.
         only_in_checkpoint: Those of them that the model does not compress.
         only_in_model: What the model compresses and the checkpoint does not.
-        integers_only_in_checkpoint: Layers in integers of which the model has none.
-        integers_only_in_model: The opposite.
-        shapes: Parameters of compressed layers of other shapes: that of the checkpoint and that of
-            the model, by key.
-        states: What differs in how a layer compresses: its name, the key, and the values of the
-            checkpoint and of the model, None where one has none.
+        integers_only_in_checkpoint: Layers that are integer layers in the checkpoint but not in the
+            model.
+        integers_only_in_model: Layers that are integer layers in the model but not in the
+            checkpoint.
+        shapes: Parameters of compressed layers whose shapes differ: the shape in the checkpoint and
+            the shape in the model, by key.
+        states: Differences in how a layer compresses: the name of the layer, the key, the value in
+            the checkpoint and the value in the model. A value is None where that side has none.
     """
     stamp: Mapping[str, Any]
     layers: Mapping[str, nn.Module]
@@ -138,9 +141,9 @@ def compare(checkpoint: Mapping[str, Any], model: nn.Module,
 
     Args:
         checkpoint: A checkpoint, with or without a stamp, or a state_dict.
-        model: The model that is to load it.
-        expected: The states that the layers of the model should have at the moment of the
-            checkpoint. Defaults to None, those that they have.
+        model: The model that is about to load it.
+        expected: The states that the layers of the model should have at the moment the checkpoint
+            was saved. Defaults to None: the states that they have now.
     """
     layers, record = compressed_layers(model), read_stamp(checkpoint)
     weights = {re.sub(r'^module\.', '', key): value
@@ -149,8 +152,8 @@ def compare(checkpoint: Mapping[str, Any], model: nn.Module,
     integers = _integers_of_weights(weights)
     theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
     ours = _compressed_names(layers)
-    # Without a stamp a checkpoint still shows its quantizers, but not which layers without any were
-    # compressed.
+    # The weights of a checkpoint without a stamp still show which quantizers it has. They do not
+    # show which layers without a quantizer were compressed.
     askable = ours | set(layers) if recorded is not None or not theirs else ours
     integer_layers = {name for name, layer in layers.items() if isinstance(layer, IntegerLayer)}
     expected = expected or {name: LayerState.of(layer) for name, layer in layers.items()}
@@ -169,9 +172,10 @@ def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any
             ours = tuple(value.shape)
             theirs = tuple(getattr(weights.get(key), 'shape', ours))
             if key == f'{name}.weight' and len(theirs) == 3:
-                theirs += (1, )  # kernels of nn.Conv1d, which the layers load
+                theirs += (1, )  # kernels of nn.Conv1d, which the layers also load
             if key.endswith('.clip_alpha') and theirs in ((), (1, )):
-                theirs = ours  # clips of 0.1, or one for all channels: the quantizers load both
+                # Scalar clips of mmwcc 0.1, or one clip for all channels: quantizers load both.
+                theirs = ours
             if theirs != ours:
                 different[key] = theirs, ours
     return different
@@ -203,14 +207,14 @@ def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
 
 
 def _compressed_names(layers: Mapping[str, nn.Module]) -> set[str]:
-    """Return the names of quantizers and integer layers among layers, as weights show them."""
+    """Return the names of the quantizers and integer layers among ``layers``, as in the weights."""
     weights = {key: value for name, layer in layers.items()
                for key, value in layer.state_dict(prefix=f'{name}.').items()}
     return _quantizers_of_weights(weights) | _integers_of_weights(weights)
 
 
 def _plain(value: Any) -> Any:
-    """Return config data as what ``torch.load(weights_only=True)`` reads."""
+    """Return config data in plain types that ``torch.load(weights_only=True)`` can read."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -219,7 +223,7 @@ def _plain(value: Any) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    # Smooth schedules call cos and pow, whose last bit differs between machines.
+    # Smooth schedules call cos and pow, and the last bit of those differs between machines.
     if {type(one), type(other)} <= {int, float}:
         return math.isclose(one, other, rel_tol=1e-9)
     return one == other

@@ -1,23 +1,27 @@
-"""What mmwcc changes in an installed mmengine so that stock OpenMMLab programs work with it.
+"""Changes that mmwcc makes to an installed mmengine so that stock OpenMMLab programs work with it.
 
-:func:`apply` runs at ``import mmwcc``. It imports neither mmengine nor torch: a change is made at once to what is
-loaded already, and otherwise right after the module it concerns has been loaded. The changes, all of them additions or
-repairs:
+:func:`apply` runs at ``import mmwcc``. It imports neither mmengine nor torch. A module that is
+already loaded is changed at once; any other is changed right after it has been loaded. All changes
+are additions or repairs:
 
-1. ``mmwcc::path/to/config.py`` may stand in ``_base_`` and be asked of ``mmengine.hub``, which know a fixed list of
-   packages (``MODULE2PACKAGE``).
-2. ``mmseg::`` bases work where mmsegmentation's modules come from a distribution of another name, as in the maintained
-   forks: the same list then names the module.
-3. ``is_installed`` and ``get_installed_path`` of mmengine look for the module itself. The originals need
-   ``pkg_resources``, which setuptools 82 removed, and answer a folder that does not exist for editable installs.
-4. From 2.6 on, ``torch.load`` refuses classes it does not know, among them those in the checkpoints that mmengine
-   itself writes, so that they can be neither resumed nor tested. Exactly those classes are allowed: mmengine's
-   ``HistoryBuffer`` with its four statistics, and NumPy arrays and scalars of numbers.
-5. ``from mmwcc.presets import compress`` works in pure-Python configs, where mmengine does not carry
-   out imports, so that nothing imported can be called.
-6. ``mmengine.analysis``, and with it ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the
-   OpenMMLab projects, count mmwcc's operators, which they would take for nothing.
-6. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
+1. ``mmwcc::path/to/config.py`` works in ``_base_`` and in ``mmengine.hub``, which otherwise know a
+   fixed list of packages (``MODULE2PACKAGE``).
+2. ``mmseg::`` bases work where the modules of mmsegmentation come from a distribution with another
+   name, as in the maintained forks. The same list then holds the name of the module.
+3. ``is_installed`` and ``get_installed_path`` of mmengine look for the module itself. The originals
+   need ``pkg_resources``, which setuptools 82 removed, and they return a folder that does not exist
+   for editable installs.
+4. From version 2.6 on, ``torch.load`` refuses classes it does not know. Among them are classes in
+   the checkpoints that mmengine itself writes, so these could be neither resumed nor tested.
+   Exactly those classes are allowed: mmengine's ``HistoryBuffer`` with its four statistics, and
+   NumPy arrays and scalars of numbers.
+5. ``from mmwcc.presets import compress`` works in pure-Python configs. mmengine does not execute
+   the imports of such a config, so otherwise nothing imported could be called.
+6. ``mmengine.analysis`` counts mmwcc's operators, which it would otherwise count as zero. So do
+   ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the OpenMMLab
+   projects, which use it.
+7. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
+8. Checkpoints ending in .safetensors are read as safetensors.
 """
 from __future__ import annotations
 
@@ -37,7 +41,7 @@ __all__ = ['apply']
 
 
 def apply() -> None:
-    """Make the changes listed above, now or as soon as mmengine and torch are imported. Idempotent."""
+    """Make the changes listed above, now or once mmengine and torch are imported. Idempotent."""
     for name, change in _CHANGES.items():
         if name in sys.modules:
             change(sys.modules[name])
@@ -46,7 +50,7 @@ def apply() -> None:
 
 
 def _register_packages(config_utils) -> None:
-    """Change ``mmengine.config.utils``: name mmwcc, and mmseg under the name it is installed as."""
+    """Change ``mmengine.config.utils``: add mmwcc, and mmseg under the name it is installed as."""
     packages = config_utils.MODULE2PACKAGE
     packages.setdefault('mmwcc', 'mmwcc')
     if _module_origin('mmseg') and not _has_distribution('mmsegmentation'):
@@ -54,13 +58,13 @@ def _register_packages(config_utils) -> None:
 
 
 def _prepare_configs(config_utils) -> None:
-    """Change ``mmengine.config.utils``, from which the reader of configs takes what it needs."""
+    """Change ``mmengine.config.utils``, which the config reader takes its functions from."""
     _register_packages(config_utils)
     _import_presets(config_utils)
 
 
 def _import_presets(config_utils) -> None:
-    """Let pure-Python configs import ``mmwcc.presets``; other imports are only noted there."""
+    """Execute imports of ``mmwcc.presets`` in pure-Python configs; other imports stay lazy."""
     original = getattr(config_utils, '_is_builtin_module', None)
     if original is None or hasattr(original, '__wrapped__'):
         return
@@ -74,7 +78,7 @@ def _import_presets(config_utils) -> None:
 
 
 def _repair_lookups(package_utils) -> None:
-    """Change ``mmengine.utils.package_utils``, and the modules that have imported its functions by name already."""
+    """Change ``mmengine.utils.package_utils`` and every module that has imported its functions."""
     importers = ('mmengine.utils', 'mmengine.config.config', 'mmengine.hub.hub')
     for module in (package_utils, *(sys.modules[name] for name in importers if name in sys.modules)):
         for function in (is_installed, get_installed_path):
@@ -86,7 +90,7 @@ def is_installed(package: str) -> bool:
     """Return whether a package can be imported or is an installed distribution.
 
     Args:
-        package: Name of a module (``mmseg``) or of the distribution it comes from (``mmsegmentation``).
+        package: Name of a module (``mmseg``) or of its distribution (``mmsegmentation``).
     """
     return any(map(_module_origin, _module_names(package))) or _has_distribution(package)
 
@@ -95,7 +99,7 @@ def get_installed_path(package: str) -> str:
     """Return the folder of an installed package, editable or not.
 
     Args:
-        package: Name of a module (``mmseg``) or of the distribution it comes from (``mmsegmentation``).
+        package: Name of a module (``mmseg``) or of its distribution (``mmsegmentation``).
 
     Raises:
         importlib.metadata.PackageNotFoundError: If there is no such package.
@@ -108,7 +112,7 @@ def get_installed_path(package: str) -> str:
 
 
 def _module_names(package: str) -> list[str]:
-    """Return the names under which a package may be imported, likeliest first."""
+    """Return the names under which a package may be imported, most likely first."""
     config_utils = sys.modules.get('mmengine.config.utils')
     packages = config_utils.MODULE2PACKAGE if config_utils else {}
     names = [module for module, distribution in packages.items() if distribution == package]
@@ -118,10 +122,10 @@ def _module_names(package: str) -> list[str]:
 
 
 def _module_origin(name: str) -> str | None:
-    """Return the file of an importable top-level package without importing it; None for anything else."""
+    """Find the file of a top-level package without importing it; None if it cannot be imported."""
     try:
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    except ValueError:  # a module that was put into sys.modules by hand has no spec
+    except ValueError:  # a module put into sys.modules by hand has no spec
         return None
     return spec.origin if spec is not None and spec.has_location else None
 
@@ -147,18 +151,19 @@ def _allow_checkpoint_classes(_) -> None:
         from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
     allowed = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
     allowed += [type(np.dtype(name)) for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')]
-    # NumPy 1 and 2 write different paths for the same two functions; a checkpoint may come from either.
+    # NumPy 1 and NumPy 2 write different paths for the same two functions, and a checkpoint may
+    # come from either.
     allowed += [(getattr(multiarray, function), f'numpy.{core}.multiarray.{function}')
                 for function in ('_reconstruct', 'scalar') for core in ('core', '_core')]
     known = serialization.get_safe_globals()
     if getattr not in known:
-        # HistoryBuffer.min and its like are pickled as getattr(HistoryBuffer, 'min').
+        # The pickle stores HistoryBuffer.min and the like as getattr(HistoryBuffer, 'min').
         allowed.append((_get_statistic, 'builtins.getattr'))
     serialization.add_safe_globals([entry for entry in allowed if entry not in known])
 
 
 def _get_statistic(owner: type, name: str):
-    """Stand in for ``getattr`` while a checkpoint is loaded: hand out the statistics of ``HistoryBuffer`` only."""
+    """Replace ``getattr`` while a checkpoint loads; allow only statistics of ``HistoryBuffer``."""
     if owner is sys.modules['mmengine.logging.history_buffer'].HistoryBuffer and name in _STATISTICS:
         return getattr(owner, name)
     raise pickle.UnpicklingError(f'torch.load: attribute {name!r} of {owner!r} is not among what mmengine writes to '
@@ -170,7 +175,7 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
 def _count_operators(complexity_analysis) -> None:
-    """Change ``mmengine.analysis.complexity_analysis``: enter mmwcc's operators into its tables."""
+    """Change ``mmengine.analysis.complexity_analysis``: add mmwcc's operators to its tables."""
     operators = (f'mmwcc::{name}' for name in importlib.import_module('mmwcc.kernels').COSTS)
     for operator in (_QUANTIZED_PRODUCT, *operators):
         complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, functools.partial(_count, operator))
@@ -180,7 +185,8 @@ def _count_operators(complexity_analysis) -> None:
 
 
 def _count(operator: str, inputs: list, outputs: list):
-    # Imported when the first one is counted: mmengine may be loaded while mmwcc's own rooms are.
+    # Imported when the first operator is counted, because mmengine may be loaded while the packages
+    # of mmwcc are still being loaded.
     return importlib.import_module('mmwcc.cost.counters').HANDLERS[operator](inputs, outputs)
 
 
@@ -189,7 +195,10 @@ _PRODUCTS = (_QUANTIZED_PRODUCT, 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
 
 
 def _upgrade_optimizer_state(optimizer_wrapper) -> None:
-    """Change ``mmengine.optim.optimizer.optimizer_wrapper``: let optimizers load what 0.1 saved."""
+    """Let optimizers load what mmwcc 0.1 saved.
+
+    This changes ``mmengine.optim.optimizer.optimizer_wrapper``.
+    """
     wrapper = optimizer_wrapper.OptimWrapper
     construct = wrapper.__init__
     if hasattr(construct, '__wrapped__'):
@@ -214,14 +223,15 @@ def _version(module) -> tuple[int, int]:
 
 
 def _register_safetensors(checkpoint) -> None:
-    """Change ``mmengine.runner.checkpoint``: read as safetensors what would be read as a local checkpoint."""
-    # mmengine tries its patterns in reverse alphabetical order. This one comes after those of all
-    # addresses and before that of local files: the colons of Windows and of time stamps are parts of a path.
+    """Change ``mmengine.runner.checkpoint``: read local .safetensors files as safetensors."""
+    # mmengine tries its patterns in reverse alphabetical order. This one comes after the patterns
+    # of all addresses and before that of local files. It matches any prefix because a local path
+    # may contain colons, in a Windows drive or a time stamp.
     checkpoint.CheckpointLoader.register_scheme(r'(?s:.*)\.safetensors$', loader=load_from_safetensors, force=True)
 
 
 def load_from_safetensors(filename: str, map_location=None) -> dict:
-    """Return the weights of a .safetensors file as ``state_dict``, and as ``meta`` what the JSON beside it holds.
+    """Load a .safetensors file as ``state_dict``, and the JSON file next to it as ``meta``.
 
     Args:
         filename: Path of the file.
@@ -259,7 +269,7 @@ _CHANGES = {
 
 
 class _ChangeAfterImport(importlib.abc.MetaPathFinder):
-    """Let the modules of ``_CHANGES`` be found as always, and apply their change when they have been executed."""
+    """An import finder that applies the change of a module in ``_CHANGES`` once it has executed."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in _CHANGES:
@@ -273,5 +283,5 @@ class _ChangeAfterImport(importlib.abc.MetaPathFinder):
             execute(module)
             _CHANGES[fullname](module)
 
-        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]  # of this one loader
+        spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]  # only of this loader
         return spec

@@ -1,8 +1,8 @@
-"""Configs of models that factories build: ``CompressedModel`` and ``WAEModel``, in either order.
+"""Read and change the configs of models that ``CompressedModel`` and ``WAEModel`` build.
 
-The config of such a model has the factory as its ``type``, and the keys of the factory beside those of
-the model. ``task_type`` names what is built: one type, or several where other factories come between,
-outermost first.
+The config of such a model names the factory as its ``type``. The keys of the factory stand next to
+those of the model. ``task_type`` names the type to build. If another factory comes in between, it
+lists several types, outermost first. The two factories can be nested in either order.
 """
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ _FACTORIES = (_COMPRESSED, 'mmwcc.WAEModel')
 
 
 def _factory(kind) -> str | None:
-    """Return the name of a factory, None for anything else."""
+    """Return the name of a factory, or None for anything else."""
     name = type_name(kind)
-    # Called in Python, or in the scope of mmwcc, factories go without it.
+    # The prefix is missing when the factory is called in Python, or in the scope of mmwcc.
     name = name if '.' in name else f'mmwcc.{name}'
     return name if name in _FACTORIES else None
 
 
 def _unfold(model: Mapping) -> tuple[list, dict]:
-    """Return the types of a config, outermost first, and all its other keys."""
+    """Return all types named in a config, outermost first, and all its other keys."""
     keys = {key: value for key, value in model.items() if key != 'type'}
     kind = model.get('type')
     if _factory(kind) is None or 'task_type' not in keys:
         return [kind], keys
     inner = keys.pop('task_type')
-    if isinstance(inner, Mapping):  # the config of a factory, whose keys are not beside those of the model
+    # The config of another factory, which holds the keys of the model.
+    if isinstance(inner, Mapping):
         types, own = _unfold(inner)
         return [kind, *types], {**keys, **own}
     return [kind, *(inner if isinstance(inner, (list, tuple)) else [inner])], keys
 
 
 def _fold(types: Sequence, keys: Mapping) -> dict:
-    """Return the config that :func:`_unfold` takes apart."""
+    """Build the config that :func:`_unfold` takes apart."""
     outer, *inner = types
     if inner and 'task_type' in keys:
         raise ValueError(f'{type_name(outer)}: a model may not have a key task_type of its own, which is where '
@@ -56,17 +57,17 @@ def _fold(types: Sequence, keys: Mapping) -> dict:
 
 
 def is_compressed(model: Mapping) -> bool:
-    """Tell whether a model's config compresses it."""
+    """Tell whether the config of a model compresses it."""
     return any(_factory(kind) == _COMPRESSED for kind in _unfold(model)[0])
 
 
 def find_compression(model: Mapping) -> dict | None:
-    """Return the ``compression`` of a model's config, the very object, or None for a dense model."""
+    """Return the ``compression`` in a model's config (not a copy), or None for a dense model."""
     return _unfold(model)[1].get('compression') if is_compressed(model) else None
 
 
 def compression_path(model: Mapping) -> str:
-    """Return where the config of a compressed model holds its ``compression``: keys joined by dots.
+    """Return where ``compression`` is in the config of a compressed model, as keys joined by dots.
 
     Example:
         >>> inner = dict(type='mmwcc.CompressedModel', task_type='Segmentor', compression=dict())
@@ -79,21 +80,22 @@ def compression_path(model: Mapping) -> str:
 
 
 def with_compression(model: Mapping, compression: dict) -> dict:
-    """Return the config of a dense model, compressed: ``mmwcc.CompressedModel`` around all it has.
+    """Wrap the config of a dense model in ``mmwcc.CompressedModel``.
 
     Args:
         model: A model's config, with or without a factory.
         compression: The ``compression`` dictionary.
 
     Raises:
-        ValueError: If the model has an argument that is called as what names it in a factory.
+        ValueError: If the model has an argument called ``task_type``, the key in which a factory
+            names its model.
     """
     types, keys = _unfold(model)
     return _fold([_COMPRESSED, *types], {**keys, 'compression': compression})
 
 
 def without_compression(model: Mapping) -> dict:
-    """Return the config of the dense model, built by whatever other factories there are."""
+    """Return the config of the dense model, still built by any other factory it has."""
     if not is_compressed(model):
         return dict(model)
     types, keys = _unfold(model)
@@ -102,18 +104,19 @@ def without_compression(model: Mapping) -> dict:
 
 
 def build_within(owner: str, task_type, model: Mapping) -> nn.Module:
-    """Build what a factory is to change.
+    """Build the model that a factory is about to change.
 
     Args:
         owner: Name of the factory.
-        task_type: What it was given: a type, several of them, or the config of another factory.
-        model: All keys but those of the factory.
+        task_type: The ``task_type`` that the factory received: a type, several of them, or the
+            config of another factory.
+        model: All keys except those of the factory.
 
     Raises:
-        ValueError: If task_type names no model, or the factory again.
+        ValueError: If task_type does not name a model, or names the factory itself.
     """
     (_, *types), keys = _unfold({**model, 'type': owner, 'task_type': task_type})
-    # In lists mmengine leaves the classes of pure-Python configs as it noted them.
+    # In a list, mmengine does not resolve the lazily imported classes of pure-Python configs.
     types = [kind.build() if isinstance(kind, (LazyObject, LazyAttr)) else kind for kind in types]
     names = [_factory(kind) for kind in types]
     if names[-1] is not None:

@@ -1,6 +1,6 @@
-"""The one-line entry for Python configs: ``model = compress(_base_.model, 'wcc_w8a8_k50')``.
+"""Compress a model in one line of a Python config: ``compress(_base_.model, 'wcc_w8a8_k50')``.
 
-The presets themselves are the files of ``configs/_base_/compression``.
+The presets themselves are the files in ``configs/_base_/compression``.
 """
 from __future__ import annotations
 
@@ -37,11 +37,13 @@ def preset(name: str, **changes) -> dict:
 
     Args:
         name: File name in ``configs/_base_/compression`` without ``.py``.
-        **changes: Keys to change; dicts are merged into the preset's, other values replace them.
+        **changes: Keys to change. Dicts are merged into those of the preset; other values replace
+            them.
 
     Raises:
         FileNotFoundError: If mmwcc was not installed, so that its configs are not in place.
-        ValueError: If there is no such preset; the message lists the known ones and the nearest.
+        ValueError: If there is no such preset. The message lists the known presets and the closest
+            match.
     """
     config = _load(name)
     config.merge_from_dict({f'compression.{key}': value for key, value in changes.items()})
@@ -57,8 +59,9 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
         **changes: Keys of the preset to change, for example ``rules=[...]``.
 
     Returns:
-        A new config of type ``mmwcc.CompressedModel``; everything else as in ``model``. Where another
-        factory builds it, as ``mmwcc.WAEModel``, both types stand in ``task_type``.
+        A new config of type ``mmwcc.CompressedModel``; everything else is as in ``model``. If
+        another factory builds the model, such as ``mmwcc.WAEModel``, ``task_type`` lists both
+        types.
 
     Raises:
         ValueError: If there is no such preset, or the model is compressed already.
@@ -79,18 +82,18 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
 
 
 def quantizer_optim(optim_wrapper: dict) -> dict:
-    """Return ``optim_wrapper`` with the presets' learning-rate factor and no weight decay for learned clips.
+    """Add the presets' learning-rate factor for learned clips, and exempt clips from weight decay.
 
     Args:
         optim_wrapper: An optimizer wrapper's config, for example ``_base_.optim_wrapper``.
 
     Returns:
-        A new config; other entries of ``paramwise_cfg`` are kept, and a weight decay of 0 is stated where the
-        optimizer states none.
+        A new config. Other entries of ``paramwise_cfg`` are kept. If the optimizer does not set a
+        weight decay, it is set to 0.
     """
     ours = _load('wcc_w8a8_k50').quantizer_paramwise.to_dict()
     theirs = dict(optim_wrapper.get('paramwise_cfg') or {})
     keys = {**ours['custom_keys'], **theirs.get('custom_keys', {})}
-    # mmengine refuses factors on a weight decay that the optimizer does not state.
+    # mmengine refuses a factor for a weight decay that the optimizer does not set.
     optimizer = {'weight_decay': 0.0, **optim_wrapper.get('optimizer', {})}
     return {**optim_wrapper, 'optimizer': optimizer, 'paramwise_cfg': {**theirs, 'custom_keys': keys}}

@@ -1,4 +1,4 @@
-"""From a trained model to what others run: ONNX, checked, and published weights."""
+"""Export trained models for use elsewhere: as verified ONNX files, and as published weights."""
 from .onnx import EXPORTERS, SELECTIONS, export_onnx
 from .parity import Parity
 from .prepare import RawOutputs, exportable

@@ -1,4 +1,4 @@
-"""Compressed layers as an exporter needs them: folded constants, and operators that ONNX has."""
+"""Compressed layers in a form that exporters support: constants folded, ONNX operators only."""
 from __future__ import annotations
 
 import torch
@@ -20,15 +20,17 @@ _WIDEST = 8
 
 
 def is_integer(quantizer: UniformQuantizer | None) -> bool:
-    """Tell whether a quantizer can be written as QuantizeLinear and DequantizeLinear: 8 bits or fewer."""
+    """Tell whether a quantizer, with 8 bits or fewer, fits QuantizeLinear and DequantizeLinear."""
     return quantizer is not None and quantizer.bits <= _WIDEST
 
 
 class _Quantize(nn.Module):
-    """Round to the grid of an activation quantizer: as Clip, QuantizeLinear and DequantizeLinear, or as Clip and Round.
+    """Round to the grid of an activation quantizer.
+
+    The operators are Clip, QuantizeLinear and DequantizeLinear, or Clip and Round.
 
     Args:
-        quantizer: One that has learned its clip.
+        quantizer: A quantizer that has learned its clip.
         integer: Whether to use QuantizeLinear.
     """
 
@@ -38,7 +40,8 @@ class _Quantize(nn.Module):
         self.register_buffer('step', step)
         self.integer, self.signed = integer, self.low < 0
         limits = torch.iinfo(torch.int8 if self.signed else torch.uint8)
-        # The grid of int8 has a level more than a symmetric one, and many more than one of fewer bits.
+        # The int8 range has one value more than a symmetric 8-bit grid, and many more than a grid
+        # with fewer bits.
         self.clips = (self.low, self.high) != (limits.min, limits.max)
         self.bounds = (self.low * step).item(), (self.high * step).item()
 
@@ -50,12 +53,14 @@ class _Quantize(nn.Module):
 
 
 class _Folded(nn.Module):
-    """The constants of a convolution: its rounded weight, times the scale of the normalization behind it, and a bias.
+    """The constants of a convolution, with the batch normalization after it folded in.
+
+    These are the rounded weight, the scale by which it is multiplied, and a bias.
 
     Args:
         conv: A compressed convolution.
-        norm: The batch normalization behind it, or None.
-        qdq: Whether to keep weights of 8 bits or fewer in int8, for DequantizeLinear.
+        norm: The batch normalization after it, or None.
+        qdq: Whether to store weights of 8 bits or fewer as int8, for DequantizeLinear.
     """
 
     def __init__(self, conv: QuantConv2d | WaveletCompressedConv2d, norm: nn.Module | None, qdq: bool) -> None:
@@ -79,7 +84,7 @@ class _Folded(nn.Module):
     _axis = 0
 
     def _arrange(self, weight: Tensor) -> Tensor:
-        """Return the weight as the product wants it, output channels along ``_axis``."""
+        """Return the weight as the product expects it, with output channels along ``_axis``."""
         return weight
 
     def _float_weight(self) -> Tensor:
@@ -87,19 +92,21 @@ class _Folded(nn.Module):
 
 
 def _positive(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the signs of scales into the levels, for runtimes that want positive scales."""
-    lowest = levels.min(dim=1).values == torch.iinfo(torch.int8).min  # has no positive counterpart
+    """Move the signs of scales into the integer weights, for runtimes that need positive scales."""
+    # The lowest int8 value has no positive counterpart.
+    lowest = levels.min(dim=1).values == torch.iinfo(torch.int8).min
     sign = torch.where(lowest, 1, scale.sign()).to(torch.int8)
     return levels * sign.unsqueeze(1), torch.where(scale == 0, 1, scale * sign)
 
 
 class ExportableConv2d(_Folded):
-    """A :class:`~mmwcc.layers.QuantConv2d` with the batch normalization behind it, for export.
+    """A :class:`~mmwcc.layers.QuantConv2d` and the batch normalization after it, for export.
 
     Args:
         conv: The trained layer.
-        norm: The batch normalization behind it. Defaults to None.
-        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
+        norm: The batch normalization after it. Defaults to None.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
+            Defaults to True.
     """
 
     def __init__(self, conv: QuantConv2d, norm: nn.Module | None = None, qdq: bool = True) -> None:
@@ -111,24 +118,26 @@ class ExportableConv2d(_Folded):
             self.pad, self.padding = (conv._reversed_padding_repeated_twice, mode), (0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the layer and the normalization return, for a map (B, C, H, W)."""
+        """Return the output of the layer and the normalization for a map (B, C, H, W)."""
         x = x if self.pad is None else F.pad(x, self.pad[0], mode=self.pad[1])
         x = x if self.act_quant is None else self.act_quant(x)
         return F.conv2d(x, self._float_weight(), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ExportableWaveletConv2d(_Folded):
-    """A :class:`~mmwcc.layers.WaveletCompressedConv2d` with the batch normalization behind it, for export.
+    """A :class:`~mmwcc.layers.WaveletCompressedConv2d` with its batch normalization, for export.
 
-    The kept positions are those of largest energy, found by TopK with a k that follows the size of the map, or, where
-    a threshold is set, all whose energy reaches it. Kept rows are gathered, multiplied and scattered; with a threshold,
-    or with ``selection='coarse'``, the others are multiplied with zero instead.
+    By default, TopK finds the positions with the largest energy, with a k that depends on the size
+    of the map. If a threshold is set, all positions whose energy reaches it are kept instead. Kept
+    rows are gathered, multiplied and scattered. With a threshold, or with ``selection='coarse'``,
+    the other rows are multiplied by zero instead.
 
     Args:
         conv: The trained layer.
-        norm: The batch normalization behind it. Defaults to None.
-        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
-        dynamic: Whether height and width are to stay open. Defaults to True.
+        norm: The batch normalization after it. Defaults to None.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
+            Defaults to True.
+        dynamic: Whether height and width stay open. Defaults to True.
 
     Attributes:
         threshold: Squared norm from which a position is kept, or None for the k largest.
@@ -148,7 +157,7 @@ class ExportableWaveletConv2d(_Folded):
         return weight.flatten(1).t()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the layer and the normalization return, for a map (B, C, H, W)."""
+        """Return the output of the layer and the normalization for a map (B, C, H, W)."""
         batch, height, width, tall, wide = self._sizes(x)
         rows = self.coefficients(x)
         if self.keep_ratio == 1:
@@ -176,7 +185,7 @@ class ExportableWaveletConv2d(_Folded):
         return rows.square().sum(2)
 
     def _sizes(self, x: Tensor):
-        """Return batch size, height and width of the subsampled map, and both padded."""
+        """Return the batch size, the size of the subsampled map, and its padded size."""
         (height, width), (down, across) = x.shape[2:], self.stride
         if not self.dynamic:
             height, width = int(height), int(width)
@@ -192,11 +201,13 @@ class ExportableWaveletConv2d(_Folded):
     def _multiply_largest(self, rows: Tensor, batch: int, positions) -> Tensor:
         energies = self.transform.by_position(self.energies(rows))
         k = kept_positions(positions, self.keep_ratio)
-        # Of equal values TopK takes the lower index, as the layer does, so the order of positions matters.
+        # Among equal values TopK takes the lower index, as the layer does. This is why the order of
+        # positions matters.
         index = self.transform.row_of(energies.topk(k, dim=1, sorted=False).indices, positions)
         index = (index + torch.arange(batch, device=rows.device).unsqueeze(1) * positions).flatten()
         kept = self._multiply(rows.reshape(-1, self.in_channels).index_select(0, index))
-        # One column: exporters store zeros of a known shape, 68 of 73 MB of a DeepLabV3+ at 256x512.
+        # Use one column, because exporters store zeros of a known shape: 68 of the 73 MB of a
+        # DeepLabV3+ at 256x512.
         y = kept.new_zeros(batch * positions, 1).expand(-1, self.out_channels).index_put((index, ), kept)
         return y.reshape(batch, positions, self.out_channels)
 

@@ -1,4 +1,4 @@
-"""Export to ONNX with either of torch's exporters, never trusted before it has been checked."""
+"""Export to ONNX with either exporter of torch, and verify the result."""
 from __future__ import annotations
 
 import logging
@@ -34,14 +34,15 @@ def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int] = (51
                 dynamic: bool = False, exporter: str = 'auto', opset: int = 18, selection: str = 'topk',
                 calibration: Sequence[Tensor] = (), qdq: bool = True, argmax: bool = False,
                 repeats: int = 5) -> ExportReport:
-    """Write a dense, quantized or wavelet compressed model as ONNX, and check what was written.
+    """Write a dense, quantized or wavelet compressed model as ONNX, and verify the file.
 
-    The file is kept only if it selects, thresholds and quantizes in every layer that does, with a k that follows the
-    size of the input, and if ONNX Runtime returns what the model returns: at ``shape``, and with ``dynamic`` at a
-    second size that is divisible by little.
+    The file is kept only if it passes two checks. First, it must select, apply thresholds and
+    quantize in every layer that does so, with a k that follows the size of the input. Second, ONNX
+    Runtime must return what the model returns: at ``shape`` and, with ``dynamic``, also at a second
+    size with odd height and width.
 
     Args:
-        model: A trained model, in any mode; it is not changed.
+        model: A trained model in any mode. It is not changed.
         path: File to write.
         shape: Height and width of the images in pixels. Defaults to (512, 1024).
         channels: Channels of the images. Defaults to 3.
@@ -49,18 +50,21 @@ def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int] = (51
         exporter: One of :data:`EXPORTERS`. Defaults to 'auto'.
         opset: Version of ONNX's operators, at least 18, or 13 for 'torchscript'. Defaults to 18.
         selection: One of :data:`SELECTIONS`. Defaults to 'topk'.
-        calibration: Normalized images (B, channels, H, W) for ``selection='threshold'``. Defaults to none.
-        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
+        calibration: Normalized images (B, channels, H, W) for ``selection='threshold'``. Defaults
+            to none.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
+            Defaults to True.
         argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
-        repeats: Runs of which the median is the latency. Defaults to 5.
+        repeats: Number of runs. Their median is the latency. Defaults to 5.
 
     Returns:
-        What was written, and how it compares.
+        A report of what was written and how it compares with the model.
 
     Raises:
-        ValueError: If an argument is outside its range, the model has no raw outputs, or has fused or integer layers.
+        ValueError: If an argument is outside its range, the model has no raw outputs, or has fused
+            or integer layers.
         RuntimeError: If a quantizer has not learned its clip.
-        ExportError: If no exporter can write the model, or what was written is not the model.
+        ExportError: If no exporter can write the model, or the file does not match the model.
     """
     _check(shape, exporter, opset, selection, calibration)
     path = Path(path)
@@ -116,20 +120,23 @@ def _export(network: RawOutputs, path: Path, x: Tensor, *, dynamic, exporter, op
 
 
 def _second_size(height: int, width: int) -> tuple[int, int]:
-    """Return another size, of odd numbers, so that no depth of the transform divides it."""
+    """Return another size with odd sides, so that no transform depth divides it."""
     return (height * 3 // 4) | 1, (width * 5 // 8) | 1
 
 
 def _write(network: nn.Module, path: Path, x: Tensor, names: list[str], dynamic: bool, exporter: str,
            opset: int) -> tuple[str, str]:
-    """Write the file with the first exporter that can; return its name and what came before."""
+    """Write the file with the first exporter that succeeds.
+
+    Return its name, and why earlier exporters failed.
+    """
     note = ''
     for name in ('dynamo', 'torchscript') if exporter == 'auto' else (exporter, ):
         try:
             with _quiet():
                 _WRITERS[name](network, path, x, names, dynamic, opset)
             return name, note
-        except Exception as error:  # whatever an exporter trips over
+        except Exception as error:  # an exporter may raise anything
             reason = next((line for line in str(error).splitlines()[::-1] if 'Error' in line), str(error)[:200])
             note = f'{note}{name}: {type(error).__name__}: {reason.strip()} '
             last = error
@@ -142,7 +149,7 @@ def _write_dynamo(network, path, x, names, dynamic, opset) -> None:
                                 output_names=names, dynamic_shapes=(open_size, ) if dynamic else None,
                                 custom_translation_table=translations(), verbose=False)
     for node in program.model.graph:
-        node.metadata_props.clear()  # where in the sources it came from
+        node.metadata_props.clear()  # remove source locations
     program.save(path)
 
 
@@ -158,7 +165,7 @@ _WRITERS = dict(dynamo=_write_dynamo, torchscript=_write_torchscript)
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what exporters say of themselves: deprecation, tracing of sizes, packages they could use."""
+    """Hide messages of exporters: deprecations, traced sizes, packages that they could use."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,8 @@
-"""ONNX's QuantizeLinear and DequantizeLinear as torch operators, and how both exporters write them.
+"""ONNX's QuantizeLinear and DequantizeLinear as torch operators, for both exporters.
 
-torch's own fake quantization exports for two grids only, divides by multiplying with the reciprocal, and leaves weights
-in float32. These two compute in torch exactly what the ONNX operators are specified to.
+The fake quantization of torch can be exported for two grids only, divides by multiplying with the
+reciprocal, and leaves weights in float32. These two operators compute in torch exactly what the
+ONNX specification defines.
 """
 from __future__ import annotations
 
@@ -43,8 +44,9 @@ def quantize_linear(x: Tensor, scale: Tensor, signed: bool) -> Tensor:
 
     Args:
         x: Values, float32.
-        scale: Distance of two levels, one element, float32.
-        signed: Whether the result is int8, with levels -128 ... 127, or uint8, with 0 ... 255.
+        scale: Distance between two levels, one element, float32.
+        signed: Whether the result is int8, with levels -128 ... 127, or uint8, with levels 0 ...
+            255.
     """
     return torch.ops.mmwcc_onnx.quantize_linear(x, scale, signed)
 
@@ -54,14 +56,14 @@ def dequantize_linear(x: Tensor, scale: Tensor, axis: int = 0) -> Tensor:
 
     Args:
         x: Levels, int8 or uint8.
-        scale: One element, or one an index of ``axis``, shape (n,).
-        axis: The dimension of ``x`` that such a scale belongs to. Defaults to 0.
+        scale: One element, or one element for each index of ``axis``, shape (n,).
+        axis: The dimension of ``x`` that a scale of shape (n,) belongs to. Defaults to 0.
     """
     return torch.ops.mmwcc_onnx.dequantize_linear(x, scale, axis)
 
 
 def translations() -> dict:
-    """Return how the dynamo exporter writes the two operators: its ``custom_translation_table``."""
+    """Return how the dynamo exporter writes the two operators, as ``custom_translation_table``."""
     from onnxscript import ir
     from onnxscript import opset18 as op
 
@@ -78,7 +80,7 @@ def translations() -> dict:
 
 @contextmanager
 def torchscript_symbols(opset: int) -> Iterator[None]:
-    """Let the TorchScript exporter write the two operators for a while."""
+    """Enable the TorchScript exporter to write the two operators, within a context."""
     from torch.onnx import symbolic_helper
 
     @symbolic_helper.parse_args('v', 'v', 'b')

@@ -1,4 +1,4 @@
-"""How close ONNX Runtime comes to the model, in values and in time."""
+"""Compare ONNX Runtime with torch in values and in time."""
 from __future__ import annotations
 
 import statistics
@@ -16,20 +16,25 @@ from .runtime import ExportError, open_session
 __all__ = ['Parity', 'compare']
 
 _TOLERANCE = 1e-3
-_NUDGE = 1e-5  # of the deviation of the image: enough to move values at the edge of two levels
+# As a fraction of the standard deviation of the image: enough to move values at the boundary
+# between two levels.
+_NUDGE = 1e-5
 _ROOM = 3
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How ONNX Runtime compares with torch at one size.
+    """Comparison of ONNX Runtime with torch at one size.
 
     Attributes:
         size: Height and width of the image.
-        largest: Largest difference of an output, or the share of pixels with another class.
-        mean: Mean difference relative to the mean magnitude, or the share of pixels with another class.
-        sensitivity: As mean, of the model from itself when noise of 1e-5 of its deviation is added to the image.
-        from_model: Largest difference from the model that keeps the k largest, where thresholds take their place.
+        largest: Largest difference of an output, or the fraction of pixels with another class.
+        mean: Mean difference relative to the mean magnitude, or the fraction of pixels with another
+            class.
+        sensitivity: Like ``mean``, for the model against itself after noise of 1e-5 of the image's
+            standard deviation was added to the image.
+        from_model: Largest difference from the model that keeps the k largest, if thresholds
+            replace them.
         torch_ms: Median latency of the model in ms.
         onnx_ms: Median latency of the graph in ONNX Runtime in ms.
     """
@@ -48,29 +53,32 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
 
     Args:
         graph: What :func:`load_graph` returns.
-        reference: The module that computes what the graph is to compute.
+        reference: The module that computes what the graph should compute.
         x: An image, shape (B, C, H, W).
-        model: The trained network, whose latency is measured; where it is not the reference, the difference from it is
-            reported too.
-        repeats: Runs of which the median is the latency. Defaults to 5.
+        model: The trained network, whose latency is measured. If it is not the reference, the
+            difference from it is reported too.
+        repeats: Number of runs. Their median is the latency. Defaults to 5.
 
     Returns:
         The differences and latencies.
 
     Raises:
-        ExportError: If the graph cannot run at this size, or its outputs have other shapes or other values.
+        ExportError: If the graph cannot run at this size, or its outputs have other shapes or other
+            values.
 
     Note:
-        Quantizers and selections make steps: a value at the edge of two levels, or a position at the edge of being
-        kept, falls to either side with the last bit of a sum, and layer after layer multiplies that. So a model is
-        compared with its own sensitivity: the mean difference may be a thousandth of the mean magnitude (or of the
-        pixels, for classes) and three times what a change of the image by 1e-5 makes in torch.
+        Quantizers and selections are step functions. A value at the boundary between two levels, or
+        a position that is only just kept, may fall to either side depending on the last bit of a
+        sum, and each layer amplifies the difference. So the tolerance depends on the model's own
+        sensitivity: the mean difference may be at most a thousandth of the mean magnitude (or of
+        the pixels, for classes) plus three times the change that torch shows if the image changes
+        by 1e-5.
     """
     session, feeds = open_session(graph), {graph.graph.input[0].name: x.numpy()}
     size = tuple(x.shape[2:])
     try:
         got = session.run(None, feeds)
-    except Exception as error:  # onnxruntime raises classes of its own
+    except Exception as error:  # onnxruntime raises its own classes
         raise ExportError(f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was frozen at '
                           'the one that was traced.') from error
     expected = _tensors(reference(x))
@@ -92,7 +100,7 @@ def _tensors(outputs: Any) -> list[np.ndarray]:
 
 def _difference(got: Sequence[np.ndarray], expected: Sequence[np.ndarray],
                 size: tuple[int, int]) -> tuple[float, float]:
-    """Return the largest and the relative mean difference of outputs, each the worst of all outputs."""
+    """Return the largest and the relative mean difference, each for the worst of all outputs."""
     if [one.shape for one in got] != [other.shape for other in expected]:
         raise ExportError(f'export_onnx: the outputs must have the shapes {[one.shape for one in expected]} at '
                           f'{size[0]}x{size[1]}, got {[one.shape for one in got]}. A size was frozen at the one that '

@@ -1,4 +1,7 @@
-"""A copy of a model that exporters can read: compressed layers in plain operators, BatchNorm folded, raw outputs."""
+"""Copy a model into a form that exporters support.
+
+Compressed layers become plain operators, BatchNorm is folded, and outputs are raw.
+"""
 from __future__ import annotations
 
 import copy
@@ -26,16 +29,18 @@ _WITH_EXPORTABLE_FORM = (QuantConv2d, WaveletCompressedConv2d)
 class RawOutputs(nn.Module):
     """A network from the normalized image to the tensors that post-processing starts from.
 
-    A segmentor returns its logits at the size of the image, or the classes. A detector returns what its head returns
-    for each level of the pyramid; boxes and non-maximum suppression stay outside. Other models return what they return
-    in mode 'tensor', modules that are not mmengine's what they return when called.
+    A segmentor returns its logits at the size of the image, or the classes. A detector returns the
+    outputs of its head for each level of the pyramid, without boxes and non-maximum suppression.
+    Other models return what they return in mode 'tensor'. Modules that are not mmengine models
+    return what they return when called.
 
     Args:
         model: The model. Two-stage detectors have no raw outputs.
         argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
 
     Raises:
-        ValueError: If model is a two-stage detector, or argmax is set for a model that is no segmentor.
+        ValueError: If model is a two-stage detector, or argmax is set for a model that is not a
+            segmentor.
     """
 
     def __init__(self, model: nn.Module, argmax: bool = False) -> None:
@@ -51,14 +56,14 @@ class RawOutputs(nn.Module):
         self.model, self.argmax = model, argmax
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return one tensor, or the tensors of all outputs and levels one after the other, for images (B, 3, H, W)."""
+        """Return one tensor, or all outputs of all levels in order, for images (B, 3, H, W)."""
         outputs = self.raw(x)
         if self.argmax:
             return outputs.argmax(1)
         return outputs if isinstance(outputs, Tensor) else tuple(tensor for _, tensor in _leaves(outputs))
 
     def raw(self, x: Tensor):
-        """Return what the model returns, a segmentor's logits at the size of the image."""
+        """Return the output of the model; for a segmentor, its logits at the size of the image."""
         outputs = self.model(x, None, mode='tensor') if hasattr(self.model, 'data_preprocessor') else self.model(x)
         if self.is_segmentor:
             outputs = F.interpolate(outputs, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
@@ -73,7 +78,7 @@ class RawOutputs(nn.Module):
 
 
 def _leaves(outputs, path: str = '') -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in nested lists and tuples, with the indices that lead there."""
+    """Yield the tensors in nested lists and tuples, each with the indices that lead to it."""
     if isinstance(outputs, Tensor):
         yield path, outputs
     elif outputs is not None:
@@ -82,9 +87,10 @@ def _leaves(outputs, path: str = '') -> Iterator[tuple[str, Tensor]]:
 
 
 def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
-    """Run a network; return the calls of compressed layers that its outputs depend on: name, layer and input.
+    """Run a network and return the calls of compressed layers that its outputs depend on.
 
-    Backbones may run a stage that no head uses, and exporters leave it out.
+    Each call is a name, a layer and an input. Backbones may run a stage that no head uses;
+    exporters leave it out.
     """
     calls: list[tuple[str, nn.Module, Tensor]] = []
     outputs: list[Tensor] = []
@@ -139,13 +145,16 @@ def _is_replaceable(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
-    """Run the network; return the convolutions it calls, each with the BatchNorm that gets all its outputs, or None.
+    """Run the network and return the convolutions it calls, each with its BatchNorm or None.
 
-    Order of registration says nothing about order of execution, and shared layers (heads with one BatchNorm a level)
-    must not be folded, nor may those with hooks between the two, which would see other maps.
+    A BatchNorm belongs to a convolution if it receives all outputs of the convolution. The order of
+    registration does not show this, because it may differ from the order of execution. Two cases
+    must not be folded: shared layers (heads with one BatchNorm per level), and layers with hooks
+    between the two, because these hooks would see other maps.
     """
     hooked = {module for module in network.modules() if has_hooks(module)}
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # holds the tensors, so that no id is used twice
+    # Keeps the tensors alive, so that no id is used twice.
+    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}
     calls: Counter = Counter()
     fed: Counter = Counter()
 
@@ -182,27 +191,29 @@ def _replacement(conv: nn.Conv2d, norm: nn.Module | None, qdq: bool, dynamic: bo
 
 @torch.no_grad()
 def exportable(network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool = True) -> nn.Module:
-    """Return a copy of a network in operators that ONNX has: compressed layers replaced, BatchNorm folded.
+    """Return a copy of a network in ONNX operators: compressed layers replaced, BatchNorm folded.
 
     Args:
-        network: A trained network, whose call takes ``x`` alone.
-        x: An input, by which the BatchNorm behind each convolution is found.
-        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear. Defaults to True.
-        dynamic: Whether height and width are to stay open. Defaults to True.
+        network: A trained network that can be called with ``x`` alone.
+        x: An input, used to find the BatchNorm after each convolution.
+        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
+            Defaults to True.
+        dynamic: Whether height and width stay open. Defaults to True.
 
     Returns:
-        The copy, in evaluation mode. Layers keep their names; folded BatchNorm layers are ``nn.Identity``.
+        The copy in evaluation mode. Layers keep their names; folded BatchNorm layers become
+        ``nn.Identity``.
 
     Raises:
-        ValueError: If the network has fused or integer layers, or the weight of a compressed layer
-            is computed.
+        ValueError: If the network has fused or integer layers, or a compressed layer whose weight
+            is computed rather than a parameter.
         RuntimeError: If a quantizer has not learned its clip.
     """
     _check_form(network)
     network = copy.deepcopy(network).eval()
     pairs = _pairs(network, x)
     _check_clips(network, pairs)
-    # Heads that only training uses are in no pair and stay.
+    # Heads that only training uses are not in any pair, so they are not replaced.
     made = {conv: _replacement(conv, norm, qdq, dynamic) for conv, norm in pairs.items()}
     made |= {norm: nn.Identity() for norm in pairs.values() if norm is not None}
     replace_layers(network, made)

@@ -1,4 +1,4 @@
-"""Published weights: safetensors, and JSON beside it that says what they are. Nothing in either can run code."""
+"""Publish weights as safetensors with a JSON description. Neither file can run code."""
 from __future__ import annotations
 
 import hashlib
@@ -20,22 +20,24 @@ DROPPED = ('optimizer', 'param_schedulers', 'message_hub', 'ema_state_dict')
 
 
 def publish(checkpoint: Mapping[str, Any], out: str | Path, *, ema: bool = True) -> tuple[Path, Path]:
-    """Write the weights of a checkpoint as safetensors, and its meta as JSON beside it.
+    """Write the weights of a checkpoint as safetensors, and its meta as JSON in a file next to it.
 
-    mmengine's ``load_checkpoint``, and with it ``init_model`` and ``init_detector``, read the pair by the name of the
-    first once mmwcc is imported (see :mod:`mmwcc.compat`).
+    Once mmwcc is imported, ``load_checkpoint`` of mmengine reads both files, given the name of the
+    first (see :mod:`mmwcc.compat`). So do ``init_model`` and ``init_detector``, which use it.
 
     Args:
-        checkpoint: What mmengine wrote, loaded.
-        out: File to write, ending in .safetensors; the meta goes to the same name ending in .json.
-        ema: Whether to take the averaged weights where an EMAHook kept some; False takes those that were trained.
-            Defaults to True.
+        checkpoint: A loaded checkpoint that mmengine wrote.
+        out: File to write, ending in .safetensors. The meta is written to a file with the same
+            name, ending in .json.
+        ema: Whether to use the averaged weights, if an EMAHook saved them. If False, the trained
+            weights are used. Defaults to True.
 
     Returns:
         The two files.
 
     Raises:
-        ValueError: If out has another ending, the checkpoint holds no weights, or ema is False without averages.
+        ValueError: If out has another ending, the checkpoint holds no weights, or ema is False
+            without averages.
         TypeError: If a weight is not a tensor.
     """
     out = Path(out)
@@ -56,7 +58,7 @@ def publish(checkpoint: Mapping[str, Any], out: str | Path, *, ema: bool = True)
 def _weights(checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
     weights = checkpoint.get('state_dict')
     if not ema:
-        # EMAHook saves the averages as state_dict, and what was trained under its own key.
+        # EMAHook saves the averages as state_dict, and the trained weights under its own key.
         if 'ema_state_dict' not in checkpoint:
             raise ValueError('publish: ema must be True for a checkpoint without averaged weights. Leave it out.')
         trained = {key.removeprefix('module.'): value for key, value in checkpoint['ema_state_dict'].items()
@@ -69,19 +71,19 @@ def _weights(checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
     if wrong:
         raise TypeError(f'publish: every weight must be a tensor, got {type(weights[wrong[0]]).__name__} for '
                         f'{wrong[0]}. Remove it from the state_dict.')
-    # safetensors refuses tensors that share memory, as those of shared layers do.
+    # safetensors refuses tensors that share memory, as in shared layers.
     return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
 
 
 def _metrics(checkpoint: Mapping[str, Any]) -> dict[str, float]:
-    """Return the last value of every metric of validation or testing that the run recorded."""
+    """Return the last value of every validation or test metric that the run recorded."""
     scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
     return {name: float(history.current()) for name, history in scalars.items()
             if name.partition('/')[0] in ('val', 'test') and not name.endswith(('/time', '/data_time'))}
 
 
 def _plain(value: Any) -> Any:
-    """Return data as JSON knows it; what it does not know, as text."""
+    """Convert data to JSON types; anything else becomes text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):

@@ -1,4 +1,4 @@
-"""What an export says of itself."""
+"""The report of an export."""
 from __future__ import annotations
 
 import statistics
@@ -14,7 +14,7 @@ __all__ = ['ExportReport']
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written.
+    """The report of an export: the file, and how it compares with the model.
 
     Attributes:
         path: The file.
@@ -24,7 +24,7 @@ class ExportReport:
         dynamic: Whether height and width are open.
         bytes: Size of the file.
         expected: What the graph holds at the first size.
-        parities: One entry a size.
+        parities: One entry per size.
         kept: Fraction of positions that thresholds keep, by layer; empty without thresholds.
     """
     path: Path

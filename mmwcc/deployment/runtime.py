@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime."""
+"""Run ONNX files in ONNX Runtime."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ['ExportError', 'load_graph', 'open_session', 'run_graph']
 
 
 class ExportError(RuntimeError):
-    """What was exported is not the model, or could not be exported."""
+    """A model could not be exported, or the exported file does not match it."""
 
 
 def load_graph(path: str | Path):
@@ -28,16 +28,17 @@ def load_graph(path: str | Path):
 
 
 def open_session(model):
-    """Return an ONNX Runtime session of a graph on the CPU, with as many threads as torch has."""
+    """Return an ONNX Runtime session on the CPU, with as many threads as torch has."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    # Otherwise its threads take the cores of whoever comes next for a while, as of torch in a comparison.
+    # Otherwise its threads spin after a run and take the cores from the next program, such as torch
+    # in a comparison.
     options.add_session_config_entry('session.force_spinning_stop', '1')
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
 
 
 def run_graph(model, x: Tensor) -> list[np.ndarray]:
-    """Return the outputs of a graph for an image, on ONNX Runtime."""
+    """Return the outputs of a graph for an image, computed by ONNX Runtime."""
     return open_session(model).run(None, {model.graph.input[0].name: x.numpy()})

@@ -1,4 +1,4 @@
-"""What an exported graph must hold to compress as the network does."""
+"""Determine what an exported graph must contain to compress as the network does, and check it."""
 from __future__ import annotations
 
 from collections import Counter
@@ -21,10 +21,10 @@ __all__ = ['Expected', 'check_graph', 'expected_operators']
 
 @dataclass(frozen=True)
 class Expected:
-    """What a graph must hold for inputs of one size.
+    """What a graph must contain for inputs of one size.
 
     Attributes:
-        kept: The k of every TopK, in order of calls.
+        kept: The k of every TopK, in the order of calls.
         thresholds: The thresholds.
         quantized: Number of maps that are quantized by QuantizeLinear.
         rounded: Number of maps that are quantized by Clip and Round.
@@ -40,16 +40,18 @@ class Expected:
 
 
 def expected_operators(network: RawOutputs, x: Tensor, qdq: bool, thresholds: Mapping[str, float]) -> Expected:
-    """Say what a graph must hold, from the calls of compressed layers while the network itself runs on ``x``.
+    """Run the network on ``x``, and derive from its compressed layers what a graph must contain.
 
     Args:
-        network: The network that was trained, not the copy that was exported.
+        network: The trained network, not the copy that was exported.
         x: An input.
-        qdq: Whether quantizers of 8 bits or fewer are written as QuantizeLinear and DequantizeLinear.
-        thresholds: Thresholds by name of the layer, empty for TopK.
+        qdq: Whether quantizers of 8 bits or fewer are written as QuantizeLinear and
+            DequantizeLinear.
+        thresholds: Thresholds by layer name, empty for TopK.
     """
     calls = live_calls(network, x)
-    # Exporters join what is computed twice from one map: branches that share their input, with equal clips.
+    # Exporters merge equal computations on one map, as in branches that share their input and have
+    # equal clips.
     acts = {(image.data_ptr(), image.shape, layer.stride if isinstance(layer, WaveletCompressedConv2d) else None,
              layer.act_quant.clip_alpha.item(), layer.act_quant.bits): layer.act_quant for _, layer, image in calls
             if layer.act_quant is not None and layer.act_quant.bits != 32}
@@ -70,15 +72,15 @@ def _kept(layer: WaveletCompressedConv2d, x: Tensor) -> int:
 
 
 def check_graph(model, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
-    """Refuse a graph that does not compress as the network does, or that follows the size of another input.
+    """Reject a graph that does not compress as the network does, or is fixed to one input size.
 
     Args:
         model: What :func:`load_graph` returns.
         inputs: Images of one or more sizes.
-        expected: What the network does for each.
+        expected: What the graph must contain for each of them.
 
     Raises:
-        ExportError: If something is missing, or a k is not the one of the size.
+        ExportError: If something is missing, or a k does not follow the size.
     """
     constants = _constants(model)
     found = Counter(node.op_type for node in model.graph.node)
@@ -100,7 +102,8 @@ def _constants(model) -> dict[str, np.ndarray]:
     for node in model.graph.node:
         if node.op_type == 'Constant' and node.attribute[0].name == 'value':
             constants[node.output[0]] = _array(node.attribute[0].t)
-        elif node.op_type == 'Identity' and node.input[0] in constants:  # weights that are equal are stored once
+        elif node.op_type == 'Identity' and node.input[0] in constants:
+            # Equal weights are stored once.
             constants[node.output[0]] = constants[node.input[0]]
     return constants
 
@@ -132,7 +135,7 @@ def _check_thresholds(model, constants: Mapping[str, np.ndarray], found: Mapping
 
 
 def _check_kept(model, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
-    """Run the graph with the k of every TopK as an output, and compare."""
+    """Run the graph with the k of every TopK as an output, and compare it with the network."""
     import onnx
     probe = onnx.ModelProto()
     probe.CopyFrom(model)

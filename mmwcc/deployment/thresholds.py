@@ -1,4 +1,4 @@
-"""Static thresholds in place of TopK: which energy a wavelet position must have, found on calibration images."""
+"""Replace TopK by static energy thresholds for wavelet positions, found on calibration images."""
 from __future__ import annotations
 
 import math
@@ -20,7 +20,7 @@ def _selecting(network: nn.Module) -> dict[str, ExportableWaveletConv2d]:
 
 @torch.no_grad()
 def _energies(network: nn.Module, images: Iterable[Tensor], record) -> None:
-    """Call ``record(name, layer, energies)`` at every call of a layer that chooses positions by energy."""
+    """Call ``record(name, layer, energies)`` whenever a layer that selects by energy runs."""
     handles = [layer.register_forward_pre_hook(
         lambda layer, inputs, name=name: record(name, layer, layer.energies(layer.coefficients(inputs[0]))))
         for name, layer in _selecting(network).items()]
@@ -35,16 +35,16 @@ def _energies(network: nn.Module, images: Iterable[Tensor], record) -> None:
 def calibrate_thresholds(network: nn.Module, images: Iterable[Tensor]) -> dict[str, float]:
     """Give every layer that keeps the k largest positions a threshold, in place.
 
-    A layer's threshold is the energy that ``keep_ratio`` of all positions of all images reach. Single images keep more
-    or less than that: the more there is in them to see, the more. While the thresholds are looked for, the layers keep
-    the k largest.
+    The threshold of a layer is the energy that a fraction ``keep_ratio`` of all positions in all
+    images reach. A single image may keep more or less than that: the more detail it contains, the
+    more positions it keeps. During calibration, the layers still keep the k largest positions.
 
     Args:
         network: What :func:`mmwcc.deployment.exportable` returns.
         images: Inputs of the network, of any sizes.
 
     Returns:
-        The thresholds by name of the layer.
+        The thresholds by layer name.
 
     Raises:
         ValueError: If images is empty while a layer needs a threshold.
@@ -58,20 +58,20 @@ def calibrate_thresholds(network: nn.Module, images: Iterable[Tensor]) -> dict[s
     for name, layer in layers.items():
         energies = torch.cat(seen[name])
         k = math.ceil(layer.keep_ratio * len(energies))
-        # Positions without energy contribute nothing, kept or not.
+        # Positions without energy contribute nothing, whether kept or not.
         layer.threshold = energies.topk(k).values[-1].clamp_min(torch.finfo(torch.float32).tiny).item()
     return {name: layer.threshold for name, layer in layers.items()}
 
 
 def kept_ratios(network: nn.Module, images: Iterable[Tensor]) -> dict[str, float]:
-    """Measure which fraction of positions the thresholds keep.
+    """Measure the fraction of positions that the thresholds keep.
 
     Args:
         network: A network with thresholds.
         images: Inputs of the network.
 
     Returns:
-        The fractions by name of the layer, over all images together.
+        The fractions by layer name, over all images together.
     """
     counts = {name: [0, 0] for name in _selecting(network)}
 

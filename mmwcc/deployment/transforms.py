@@ -1,4 +1,4 @@
-"""Wavelet transforms of feature maps in operators that every ONNX runtime has."""
+"""Wavelet transforms of feature maps, built from operators that every ONNX runtime has."""
 from __future__ import annotations
 
 import torch
@@ -10,19 +10,22 @@ from mmwcc.kernels import fold, unfold
 
 __all__ = ['HaarTransform', 'PeriodizedTransform', 'build_transform']
 
-_DEEPEST = 4  # 256 filters of 16x16; each further level costs four times as many multiplications a pixel
+# 256 filters of 16x16; each further level costs four times as many multiplications per pixel
+_DEEPEST = 4
 
 
 class HaarTransform(nn.Module):
-    """The Haar transform as one convolution with all basis images of a patch, and back as one matrix product.
+    """The Haar transform as one convolution, and its inverse as one matrix product.
 
-    On two cores of an AMD EPYC (AVX-512), ONNX Runtime 1.31, 576x32x64: 0.7 ms as this convolution, 1.1 ms as sums and
-    differences level by level, 1.5 ms as a convolution a level, 5.7 ms as a matrix product. The way back at
-    576x64x64, in a layer from 96 channels with half of the coefficients: 4.1 ms this layer, 4.8 ms with DepthToSpace
-    behind the product, 5.3 ms with a transposed convolution.
+    The filters of the convolution are all basis images of a patch. Times on two cores of an AMD
+    EPYC (AVX-512) with ONNX Runtime 1.31, for 576x32x64: 0.7 ms as this convolution, 1.1 ms as sums
+    and differences level by level, 1.5 ms as one convolution per level, 5.7 ms as a matrix product.
+    Times of the inverse at 576x64x64, in a layer from 96 channels with half of the coefficients:
+    4.1 ms as in this layer, 4.8 ms with DepthToSpace after the product, 5.3 ms with a transposed
+    convolution.
 
-    Rows are in band order: all patches of position 0, all of position 1, and so on. Positions are those of
-    :mod:`mmwcc.kernels.layout`.
+    Rows are in band order: all patches of position 0, then all patches of position 1, and so on.
+    Positions are those of :mod:`mmwcc.kernels.layout`.
 
     Args:
         levels: Depth of the transform.
@@ -41,14 +44,14 @@ class HaarTransform(nn.Module):
         return cells.reshape(batch, channels, -1).transpose(1, 2)
 
     def synthesis(self, rows: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:
-        """Return the padded map of coefficients, shape (B, height, width, O)."""
+        """Return the padded map for rows of coefficients, shape (B, height, width, O)."""
         side, tall, wide = self.side, height // self.side, width // self.side
         pixels = self.filters.reshape(self.area, self.area).t() @ rows.reshape(batch, self.area, -1)
         pixels = pixels.reshape(batch, side, side, tall, wide, channels).permute(0, 3, 1, 4, 2, 5)
         return pixels.reshape(batch, height, width, channels)
 
     def by_position(self, values: Tensor) -> Tensor:
-        """Return one value a row, shape (B, N), in the order of positions."""
+        """Reorder one value per row, shape (B, N), into the order of positions."""
         return values.reshape(values.shape[0], self.area, -1).transpose(1, 2).flatten(1)
 
     def by_row(self, values: Tensor) -> Tensor:
@@ -56,12 +59,12 @@ class HaarTransform(nn.Module):
         return values.reshape(values.shape[0], -1, self.area).transpose(1, 2).flatten(1)
 
     def row_of(self, position: Tensor, positions: int) -> Tensor:
-        """Return the rows where positions are."""
+        """Return the rows in which positions are stored."""
         return position % self.area * (positions // self.area) + position // self.area
 
 
 class PeriodizedTransform(nn.Module):
-    """The transform of any wavelet and depth, as sums of slices. Rows are in the order of positions.
+    """The transform for any wavelet and depth, as sums of slices. Rows follow the positions.
 
     Args:
         wavelet: Name of the wavelet.
@@ -79,13 +82,13 @@ class PeriodizedTransform(nn.Module):
                     [torch.stack([band.permute(0, 2, 3, 1) for band in bands], dim=3) for bands in details])
 
     def synthesis(self, rows: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:
-        """Return the padded map of coefficients, shape (B, height, width, O)."""
+        """Return the padded map for rows of coefficients, shape (B, height, width, O)."""
         approximation, details = unfold(rows, height, width, self.levels)
         bands = [tuple(band.permute(0, 3, 1, 2) for band in level.unbind(3)) for level in details]
         return waverec2([approximation.permute(0, 3, 1, 2), *bands], self.wavelet).permute(0, 2, 3, 1)
 
     def by_position(self, values: Tensor) -> Tensor:
-        """Return one value a row, shape (B, N), in the order of positions."""
+        """Reorder one value per row, shape (B, N), into the order of positions."""
         return values
 
     def by_row(self, values: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ class PeriodizedTransform(nn.Module):
         return values
 
     def row_of(self, position: Tensor, positions: int) -> Tensor:
-        """Return the rows where positions are."""
+        """Return the rows in which positions are stored."""
         return position
 
 

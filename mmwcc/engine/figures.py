@@ -1,4 +1,4 @@
-"""Pictures for the visualizer: the images a network was given, and what compression makes of its feature maps."""
+"""Figures for the visualizer: the input image, and what compression does to feature maps."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ in the corner, cV beside them, cH below, cD across; the finest level is outermos
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A map that goes into a layer, and how it is to be compressed.
+    """The feature map that a layer receives, and how to compress it.
 
     Attributes:
         name: Qualified name of the layer.
         values: The map of one image, shape (C, H, W).
-        keep_ratio: As in :func:`mmwcc.diagnostics.feature_maps.compress_map`, as the others.
-        bits: Likewise.
-        levels: Likewise.
-        wavelet: Likewise.
-        selection: Likewise.
+        keep_ratio: See :func:`mmwcc.diagnostics.feature_maps.compress_map`.
+        bits: See the same function.
+        levels: See the same function.
+        wavelet: See the same function.
+        selection: See the same function.
     """
     name: str
     values: Tensor
@@ -47,20 +47,30 @@ class FeatureMap:
 
 
 def undo_normalization(inputs: Tensor, data_preprocessor: nn.Module | None = None) -> Tensor:
-    """Return pictures (..., C, H, W) in units of pixels, before ``data_preprocessor`` took its mean and deviation."""
+    """Undo the normalization of images.
+
+    Args:
+        inputs: Images (..., C, H, W).
+        data_preprocessor: The module that subtracted a mean and divided by a standard deviation.
+            Defaults to None: nothing to undo.
+
+    Returns:
+        The images in units of pixels.
+    """
     mean, std = (getattr(data_preprocessor, name, None) for name in ('mean', 'std'))
     return inputs if mean is None else inputs * std + mean
 
 
 @torch.no_grad()
 def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
-    """Draw an image and, a row a map, one channel dense, quantized at equal cost and wavelet compressed.
+    """Draw an image, and a row per feature map: dense, quantized at equal cost, wavelet compressed.
 
-    The channel is the one that varies most. Beside them stands which wavelet positions were kept.
+    Each row shows the channel with the largest variance, and next to it the wavelet positions that
+    were kept.
 
     Args:
         picture: Pixels from 0 to 255, shape (C, H, W); drawn in grey unless C is 3.
-        maps: What to draw.
+        maps: The feature maps to draw.
 
     Returns:
         The figure, see :func:`to_pixels`.
@@ -82,7 +92,7 @@ def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
 
 
 def to_pixels(figure: Figure) -> np.ndarray:
-    """Return a figure as pixels, (rows, columns, 3) uint8, RGB, without a display."""
+    """Render a figure, without a display, as RGB pixels (rows, columns, 3) of type uint8."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -104,7 +114,7 @@ def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
     compressed = compress_map(dense, keep_ratio, bits, levels=feature_map.levels, wavelet=feature_map.wavelet,
                               selection=feature_map.selection)
     channel = int(dense.flatten(2).var(2).argmax())
-    # A few extreme values must not take all of the colours.
+    # Limit the colour range, so that a few extreme values do not use it up.
     low, high = np.percentile(dense[0, channel].cpu().numpy(), (0.5, 99.5))
     for axes, values, title in (
             (panels[0], dense, f'dense, channel {channel} of {channels}\n{width} x {height}'),
@@ -135,7 +145,7 @@ def _clear(axes: Axes) -> None:
 
 
 def _broken(name: str, longest: int = 32) -> str:
-    """Break a qualified name at its dots into lines that fit beside a panel."""
+    """Break a qualified name at its dots into lines that fit next to a panel."""
     lines = ['']
     for part in name.split('.'):
         if lines[-1] and len(lines[-1]) + len(part) >= longest:

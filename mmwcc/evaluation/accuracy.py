@@ -13,16 +13,17 @@ __all__ = ['Accuracy']
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
-    """Percentage of pictures whose label is among the k classes of highest score.
+    """Percentage of images whose label is among the k classes with the highest scores.
 
-    The results are called ``accuracy/top1``, ``accuracy/top5`` and so on. Samples are those of mmwcc's and mmpretrain's
-    classifiers, with ``gt_label`` (1, ) and ``pred_score`` (classes, ).
+    The results are called ``accuracy/top1``, ``accuracy/top5`` and so on. Samples are those of the
+    classifiers in mmwcc and mmpretrain, with ``gt_label`` (1, ) and ``pred_score`` (classes, ).
 
     Args:
         topk: The values of k. Defaults to (1, 5).
-        score: Field of the samples that holds the scores; :class:`mmwcc.models.WAEClassifier` also writes
-            ``pred_score_low``. Defaults to 'pred_score'.
-        collect_device: Where the ranks exchange results, 'cpu' or 'gpu'. Defaults to 'cpu'.
+        score: Field of the samples that holds the scores. :class:`mmwcc.models.WAEClassifier` also
+            writes ``pred_score_low``. Defaults to 'pred_score'.
+        collect_device: Device on which the ranks exchange results, 'cpu' or 'gpu'. Defaults to
+            'cpu'.
         prefix: Prefix of the names of the results. Defaults to None, 'accuracy'.
 
     Raises:
@@ -48,7 +49,7 @@ class Accuracy(BaseMetric):
         self.score = score
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Note at which rank the label of every picture stands."""
+        """Record the rank of each image's label among the scores."""
         for sample in data_samples:
             for field in ('gt_label', self.score):
                 if field not in sample:
@@ -58,12 +59,13 @@ class Accuracy(BaseMetric):
             if max(self.topk) > len(score):
                 raise ValueError(f'Accuracy: topk must not exceed the number of classes, got {max(self.topk)} of '
                                  f'{len(score)} classes. Use topk=(1, ).')
-            # Ties count against the prediction, so that a network that scores all classes alike is not right; a score
-            # that is not a number is not right either.
+            # Ties count against the prediction, so that a network that gives all classes the same
+            # score is not counted as right. A score that is not a number is not counted as right
+            # either.
             better = ~(score < score[label])
             self.results.append(int(better.sum()) - 1 if not torch.isnan(score[label]) else len(score))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
-        """Return the percentages, by the names top1, top5, …"""
+        """Return the percentages under the names top1, top5, …"""
         ranks = torch.tensor(results)
         return {f'top{k}': 100 * float((ranks < k).double().mean()) for k in self.topk}

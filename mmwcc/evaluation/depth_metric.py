@@ -11,7 +11,8 @@ from mmwcc.registry import METRICS
 
 __all__ = ['DepthMetric', 'depth_errors']
 
-# Parts of height and width that KITTI results are compared on: top, bottom, left, right.
+# KITTI results are compared on this part of the image, as fractions of height and width: top,
+# bottom, left, right.
 _CROPS = {'garg': (0.40810811, 0.99189189, 0.03594771, 0.96405229),
           'eigen': (0.3324324, 0.91351351, 0.0359477, 0.96405229)}
 
@@ -20,8 +21,8 @@ def depth_errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float
     """Compare positive depths of the same pixels.
 
     Returns:
-        AbsRel, SqRel, RMSE, RMSElog, and the shares a1, a2 and a3 of pixels whose ratio is within 1.25, 1.25^2 and
-        1.25^3. SqRel and RMSE are in the unit of the depths.
+        AbsRel, SqRel, RMSE, RMSElog, and the fractions a1, a2 and a3 of pixels whose ratio is
+        within 1.25, 1.25^2 and 1.25^3. SqRel and RMSE depend on the unit of the depths.
 
     Example:
         >>> errors = depth_errors(np.array([2., 4.]), np.array([1., 4.]))
@@ -29,7 +30,8 @@ def depth_errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float
         (0.5, 0.5, 0.5)
 
     Reference:
-        Eigen et al., "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network", NeurIPS 2014.
+        Eigen et al., "Depth Map Prediction from a Single Image using a Multi-Scale Deep Network",
+        NeurIPS 2014.
     """
     difference = predicted - measured
     ratio = np.maximum(predicted / measured, measured / predicted)
@@ -42,25 +44,31 @@ def depth_errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float
 
 @METRICS.register_module()
 class DepthMetric(BaseMetric):
-    """Errors of depth, averaged over pictures, as KITTI results are reported.
+    """Errors of depth, averaged over images, as KITTI results are reported.
 
-    The results are ``depth/AbsRel``, ``SqRel``, ``RMSE``, ``RMSElog`` (less is better), ``a1``, ``a2`` and ``a3`` (more
-    is better). Samples have ``pred_depth`` (H, W) and ``gt_depth`` (h, w), 0 where nothing was measured; predictions
-    are enlarged to the measured size in 1 / depth.
+    The results are ``depth/AbsRel``, ``SqRel``, ``RMSE``, ``RMSElog`` (less is better), ``a1``,
+    ``a2`` and ``a3`` (more is better). Samples have ``pred_depth`` (H, W) and ``gt_depth`` (h, w),
+    which is 0 where nothing was measured. Predictions are enlarged to the measured size by
+    interpolating 1 / depth.
 
     Args:
-        scaling: 'median' multiplies every prediction by the ratio of the medians, since depth from a single moving
-            camera has no scale; a number multiplies all alike: 5.4 for networks trained on KITTI's stereo pairs, 1 for
-            depth in metres. Defaults to 'median'.
-        crop: Part of the picture to compare: 'garg', 'eigen' or None, all of it. Defaults to None.
-        min_depth: Measured depths at or below this are left out; predictions are clipped to it. Defaults to 1e-3.
-        max_depth: The same from above. Defaults to 80.
-        collect_device: Where the ranks exchange results, 'cpu' or 'gpu'. Defaults to 'cpu'.
+        scaling: 'median' multiplies every prediction by the ratio of the medians, because depth
+            from a single moving camera has no scale. A number multiplies all predictions by the
+            same factor: 5.4 for networks trained on KITTI's stereo pairs, 1 for depth in metres.
+            Defaults to 'median'.
+        crop: Part of the image to compare: 'garg', 'eigen', or None for all of it. Defaults to
+            None.
+        min_depth: Measured depths at or below this are ignored, and predictions are clipped to it.
+            Defaults to 1e-3.
+        max_depth: Measured depths at or above this are ignored, and predictions are clipped to it.
+            Defaults to 80.
+        collect_device: Device on which the ranks exchange results, 'cpu' or 'gpu'. Defaults to
+            'cpu'.
         prefix: Prefix of the names of the results. Defaults to None, 'depth'.
 
     Raises:
-        ValueError: If scaling, crop or the range of depths is none of these.
-        ValueError: In use, if a sample lacks a field, or if nothing was measured in any picture.
+        ValueError: If scaling, crop or the range of depths is not as described above.
+        ValueError: In use, if a sample lacks a field, or if nothing was measured in any image.
 
     Reference:
         Garg et al., "Unsupervised CNN for Single View Depth Estimation", ECCV 2016 (crop).
@@ -82,7 +90,7 @@ class DepthMetric(BaseMetric):
         self.scaling, self.crop, self.min_depth, self.max_depth = scaling, crop, min_depth, max_depth
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Note the errors of every picture in which something was measured."""
+        """Record the errors of every image in which something was measured."""
         for sample in data_samples:
             for field in ('pred_depth', 'gt_depth'):
                 if field not in sample:
@@ -106,7 +114,7 @@ class DepthMetric(BaseMetric):
             self.results.append(depth_errors(np.clip(scale * predicted, self.min_depth, self.max_depth), measured))
 
     def compute_metrics(self, results: list[dict | None]) -> dict[str, float]:
-        """Return the means over pictures."""
+        """Return the means over images."""
         measured = [errors for errors in results if errors is not None]
         if not measured:
             raise ValueError('DepthMetric: gt_depth must hold measured depths, got none within min_depth, max_depth '

@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio and structural similarity of enlarged pictures."""
+"""Peak signal-to-noise ratio and structural similarity of upscaled images."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,13 +16,20 @@ __all__ = ['SuperResolutionMetric', 'luma', 'psnr', 'ssim']
 
 
 def luma(image: Tensor) -> Tensor:
-    """Return the Y of ITU-R BT.601, 16 to 235, of RGB pixels: (3, H, W) to (1, H, W), as MATLAB's rgb2ycbcr."""
+    """Return the luma Y of ITU-R BT.601, from 16 to 235, like rgb2ycbcr of MATLAB.
+
+    Args:
+        image: RGB pixels from 0 to 255, shape (3, H, W).
+
+    Returns:
+        The luma, shape (1, H, W).
+    """
     weights = image.new_tensor([65.481, 128.553, 24.966])
     return 16 + torch.tensordot(weights, image, dims=([0], [0]))[None] / 255
 
 
 def psnr(image: Tensor, original: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of pixels from 0 to 255, infinite where they are equal.
+    """Return the peak signal-to-noise ratio in dB of pixels from 0 to 255, infinite for equal ones.
 
     Example:
         >>> round(psnr(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 25.5)), 6)
@@ -35,14 +42,16 @@ def psnr(image: Tensor, original: Tensor) -> float:
 def ssim(image: Tensor, original: Tensor) -> float:
     """Return the mean structural similarity of pixels from 0 to 255, averaged over channels.
 
-    Windows are Gaussians of 11 x 11 pixels with a standard deviation of 1.5 that lie wholly inside the picture.
+    Windows are Gaussians of 11 x 11 pixels with a standard deviation of 1.5. Only windows that lie
+    completely inside the image count.
 
     Args:
         image: Pixels (C, H, W), at least 11 x 11.
         original: Pixels of the same shape.
 
     Reference:
-        Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
+        Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity",
+        2004.
     """
     x, y = image.double()[:, None], original.double()[:, None]
     taps = torch.exp(-torch.arange(-5., 6., dtype=torch.float64, device=x.device).square() / (2 * 1.5**2))
@@ -62,22 +71,25 @@ def ssim(image: Tensor, original: Tensor) -> float:
 
 @METRICS.register_module()
 class SuperResolutionMetric(BaseMetric):
-    """PSNR in dB and SSIM of enlarged pictures against their originals, averaged over pictures.
+    """PSNR in dB and SSIM of upscaled images against their originals, averaged over images.
 
-    The results are called ``sr/psnr_rgb``, ``sr/ssim_rgb``, ``sr/psnr_y`` and so on. Benchmarks on Set5, Set14, B100
-    and Urban100 take Y and a border of ``scale`` pixels; those on DIV2K take RGB and ``scale + 6``.
+    The results are called ``sr/psnr_rgb``, ``sr/ssim_rgb``, ``sr/psnr_y`` and so on. Benchmarks on
+    Set5, Set14, B100 and Urban100 use Y and a border of ``scale`` pixels. Benchmarks on DIV2K use
+    RGB and a border of ``scale + 6``.
 
     Args:
-        crop_border: Pixels left out on every side.
+        crop_border: Number of pixels to ignore on every side.
         color: 'rgb' and 'y', one or both. Defaults to both.
-        bicubic: Whether to report bicubic interpolation of the inputs as well, as ``sr/bicubic_psnr_rgb`` and so on.
-            Defaults to False.
-        collect_device: Where the ranks exchange results, 'cpu' or 'gpu'. Defaults to 'cpu'.
+        bicubic: Whether to report bicubic interpolation of the inputs as well, as
+            ``sr/bicubic_psnr_rgb`` and so on. Defaults to False.
+        collect_device: Device on which the ranks exchange results, 'cpu' or 'gpu'. Defaults to
+            'cpu'.
         prefix: Prefix of the names of the results. Defaults to None, 'sr'.
 
     Raises:
-        ValueError: If crop_border is negative, or color is empty or names anything else.
-        ValueError: In use, if a prediction and its original differ in size, or less than 11 x 11 pixels remain.
+        ValueError: If crop_border is negative, or color is empty or contains anything else.
+        ValueError: In use, if a prediction and its original differ in size, or less than 11 x 11
+            pixels remain.
         KeyError: In use, if samples lack a field.
 
     Example:
@@ -131,5 +143,5 @@ class SuperResolutionMetric(BaseMetric):
         return result
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
-        """Return the means."""
+        """Return the means over images."""
         return {key: sum(result[key] for result in results) / len(results) for key in results[0]}

@@ -1,4 +1,4 @@
-"""How well an auto-encoder gives pictures back."""
+"""Measure how well an auto-encoder reconstructs images."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,39 +13,43 @@ __all__ = ['ReconstructionPSNR']
 
 @METRICS.register_module()
 class ReconstructionPSNR(BaseMetric):
-    """Peak signal-to-noise ratio of decoded pictures, and how much of them the high part carries.
+    """Peak signal-to-noise ratio of decoded images, and the share of energy in their high part.
 
-    The results are ``reconstruction/psnr`` in dB, of pixels from 0 to 255, averaged over pictures, and
-    ``reconstruction/high_share``, the energy of I_H relative to that of I_L and I_H together, both without their means.
+    ``reconstruction/psnr`` is in dB, of pixels from 0 to 255, averaged over images.
+    ``reconstruction/high_share`` is the energy of I_H relative to that of I_L and I_H together,
+    both without their means.
 
     Args:
-        collect_device: Where the ranks exchange results, 'cpu' or 'gpu'. Defaults to 'cpu'.
+        collect_device: Device on which the ranks exchange results, 'cpu' or 'gpu'. Defaults to
+            'cpu'.
         prefix: Prefix of the names of the results. Defaults to None, 'reconstruction'.
 
     Raises:
         KeyError: In use, if samples do not come from mmwcc.WAE.
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     default_prefix = 'reconstruction'
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Compare ``decoded_pixels`` of every sample with the picture as it was loaded."""
+        """Compare ``decoded_pixels`` of every sample with the image as it was loaded."""
         for picture, sample in zip(data_batch['inputs'], data_samples, strict=True):
             if 'decoded_pixels' not in sample:
                 raise KeyError(f'ReconstructionPSNR: every sample must have decoded_pixels, got {sorted(sample)}. '
                                'Evaluate mmwcc.WAE with it, not a classifier.')
             picture = picture.double().cpu()
             decoded = sample['decoded_pixels'].double().cpu()[:, :picture.shape[1], :picture.shape[2]]
-            error = (picture - decoded).square().mean().clamp_min(1e-10)  # a perfect picture counts as 148 dB
+            # A perfect reconstruction counts as 148 dB.
+            error = (picture - decoded).square().mean().clamp_min(1e-10)
             low, high = (part.double().cpu() - part.double().cpu().mean((1, 2), keepdim=True)
                          for part in (sample['low'], sample['high']))
             share = high.square().sum() / (low.square().sum() + high.square().sum()).clamp_min(1e-12)
             self.results.append((float(10 * torch.log10(255**2 / error)), float(share)))
 
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:
-        """Return the means."""
+        """Return the means over images."""
         psnr, share = torch.tensor(results, dtype=torch.float64).mean(0).tolist()
         return dict(psnr=psnr, high_share=share)

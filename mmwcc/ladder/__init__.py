@@ -1,4 +1,4 @@
-"""Ladders: many trainings of one network under one recipe, by one command that goes on where it stopped."""
+"""Ladders: train many variants of one network by one recipe, with one command that can resume."""
 from .plan import Ladder, Point, Step, read_ladder
 from .results import draw_ladder, ladder_table
 from .run import LadderRun, Outcome

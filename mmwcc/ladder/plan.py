@@ -1,4 +1,4 @@
-"""What a ladder file says: its points, where each starts from, and in which order they can be trained."""
+"""Read a ladder file: its points, what each starts from, and the order to train them in."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,24 +18,29 @@ _CHECKPOINTS = ('.pth', '.safetensors')
 
 @dataclass(frozen=True)
 class Point:
-    """One network of a ladder, an entry of its ``points``.
+    """One network of a ladder, which is one entry of ``points``.
 
     Attributes:
-        name: What it is called, also in file names.
-        compression: Name of a preset, path of a config with a ``compression`` (relative to the ladder), or the
-            dictionary itself. Defaults to None, dense.
-        changes: Keys of the preset to change, as for :func:`mmwcc.presets.preset`. Defaults to none.
-        start: Name of the point, or path of the checkpoint, that its weights come from. Defaults to None, the
-            checkpoint of the ladder.
-        train: False calibrates a compressed network without training, and only tests a dense one. Defaults to True.
-        calibration: Options of tools/analysis_tools/calibrate.py for ``train=False``, as ``dict(images=8)``.
-        schedule: Quantities and their schedules for mmwcc.CompressionScheduleHook, with ``begin`` and ``end`` as
-            fractions of the training. Defaults to None, compressed from the first iteration on.
-        distillation: Arguments of mmwcc.DistillationHook; its ``checkpoint`` may name a point, and is that of the
-            ladder by default. Defaults to None, none.
-        overrides: What to change in the config, after the recipe. Defaults to nothing.
-        series: What it is drawn as a part of. Defaults to None: 'dense', 'quantized', or 'WCC' with its bits.
-        tags: Words to select it by. Defaults to none.
+        name: Name of the point, also used in file names.
+        compression: Name of a preset, path of a config with a ``compression`` (relative to the
+            ladder), or the dictionary itself. Defaults to None, dense.
+        changes: Keys of the preset to change, as for :func:`mmwcc.presets.preset`. Defaults to
+            none.
+        start: Name of the point, or path of the checkpoint, that its weights come from. Defaults to
+            None, the checkpoint of the ladder.
+        train: Whether to train. If False, a compressed network is only calibrated and tested, and a
+            dense one is only tested. Defaults to True.
+        calibration: Options of tools/analysis_tools/calibrate.py for ``train=False``, such as
+            ``dict(images=8)``.
+        schedule: Quantities and their schedules for mmwcc.CompressionScheduleHook, with ``begin``
+            and ``end`` as fractions of the training. Defaults to None: compressed from the first
+            iteration on.
+        distillation: Arguments of mmwcc.DistillationHook. Its ``checkpoint`` may name a point, and
+            defaults to that of the ladder. Defaults to None: no distillation.
+        overrides: Changes to the config, made after the recipe. Defaults to nothing.
+        series: Series of the plot that the point belongs to. Defaults to None: 'dense',
+            'quantized', or 'WCC' with its bits.
+        tags: Words to select the point by. Defaults to none.
     """
     name: str
     compression: str | dict | None = None
@@ -55,7 +60,8 @@ class Point:
 
         Raises:
             TypeError: If it is not a dict.
-            ValueError: If it has no name, a name that cannot be a file's, an unknown key, or keys that exclude another.
+            ValueError: If it has no name, a name that cannot be used for a file, an unknown key, or
+                keys that exclude each other.
         """
         if not isinstance(settings, Mapping):
             raise TypeError(f"ladder: a point must be a dict, got {settings!r}. Use dict(name='quant-w8a8', "
@@ -85,14 +91,14 @@ class Step:
 
     Attributes:
         point: The point.
-        seed: The seed; None where neither the point nor what it starts from is trained.
+        seed: The seed, or None if neither the point nor what it starts from is trained.
     """
     point: Point
     seed: int | None = None
 
     @property
     def name(self) -> str:
-        """Name of its work folder."""
+        """Name of the work folder."""
         return self.point.name if self.seed is None else f'{self.point.name}_seed{self.seed}'
 
 
@@ -104,7 +110,7 @@ class Ladder:
         path: The file.
         config: Path of the dense config.
         checkpoint: The dense checkpoint.
-        recipe: What all points change in the dense config.
+        recipe: The changes that all points make to the dense config.
         points: The points by name, in the order of the file.
     """
     path: Path
@@ -114,7 +120,7 @@ class Ladder:
     points: dict[str, Point]
 
     def origins(self, point: Point) -> list[str]:
-        """Return what must be there before a point can begin: names of points, or checkpoints."""
+        """Return what a point needs before it can begin: names of points, or checkpoints."""
         teacher = [] if point.distillation is None else [point.distillation.get('checkpoint') or self.checkpoint]
         return [point.start or self.checkpoint, *teacher]
 
@@ -124,16 +130,16 @@ class Ladder:
                                   if origin in self.points)
 
     def step(self, point: Point, seed: int) -> Step:
-        """Return a point with a seed, or without one if it depends on none."""
+        """Return a point with a seed, or without one if it does not depend on it."""
         return Step(point, seed if self.is_trained(point) else None)
 
     def steps(self, seeds: Sequence[int] = (0, ), only: Sequence[str] = ()) -> list[Step]:
-        """Return what there is to do, each after what it starts from.
+        """Return all steps, each after the steps that it starts from.
 
         Args:
             seeds: Seeds to train with. Defaults to (0, ).
-            only: Names of points with the wildcards of file names, or tags. What these points start from comes with
-                them. Defaults to (), all.
+            only: Names of points, with the wildcards of file names, or tags. The points that these
+                start from are included. Defaults to (), all.
 
         Raises:
             ValueError: If a pattern matches nothing.
@@ -149,7 +155,7 @@ class Ladder:
         return list({step.name: step for step in steps}.values())
 
     def _with_origins(self, point: Point, waiting: tuple[str, ...] = ()) -> Iterator[Point]:
-        """Yield what a point needs, and then the point."""
+        """Yield the points that a point needs, and then the point."""
         if point.name in waiting:
             raise ValueError(f"ladder: points must not start from each other, got {' <- '.join((*waiting, point.name))}"
                              '. Let one of them start from a checkpoint.')
@@ -170,17 +176,19 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
 
     Args:
         path: The file.
-        options: Keys and values of ``--cfg-options``, as ``{'recipe.train_cfg.max_iters': 800}``. Defaults to None.
+        options: Keys and values of ``--cfg-options``, such as ``{'recipe.train_cfg.max_iters':
+            800}``. Defaults to None.
 
     Raises:
         LaunchError: If the file or the dense config does not exist.
         TypeError: If a point is not a dict.
-        ValueError: If a key is missing or unknown, two points have one name, points start from each other, or one
-            starts from nothing that there is.
+        ValueError: If a key is missing or unknown, two points have the same name, points start from
+            each other, or a point starts from something that does not exist.
     """
     content = load_config(str(path), options)
     for key in content:
-        if key != 'launcher' and not key.startswith('_'):  # which is what a ladder calls its own helpers
+        # Names with an underscore are helpers of the ladder file.
+        if key != 'launcher' and not key.startswith('_'):
             _check_key(str(path), key, _KEYS)
     for key in _KEYS:
         if not content.get(key):
@@ -195,7 +203,7 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
         raise LaunchError(f'{path} names the config {content.config}, but there is no {config}. Write the path as seen '
                           'from the folder of the ladder.')
     ladder = Ladder(Path(path), config, content.checkpoint, content.recipe.to_dict(), points)
-    ladder.steps()  # which refuses wrong origins
+    ladder.steps()  # rejects origins that do not exist or form a cycle
     return ladder
 
 

@@ -1,4 +1,4 @@
-"""The config of one point of a ladder, and what is compared to know whether it has changed."""
+"""Build the config of one point of a ladder, and compare settings to detect changes."""
 from __future__ import annotations
 
 import copy
@@ -19,7 +19,8 @@ from .plan import Ladder, Point, Step
 
 __all__ = ['build_config', 'differences', 'file_fingerprint', 'fingerprint', 'settings_of']
 
-# Where a point is trained and from which file does not make it another one; what that file holds is compared.
+# A point stays the same if it is trained in another place or from a file with another name. The
+# contents of that file are compared.
 _PLACES = ('work_dir', 'load_from', 'resume', 'launcher')
 
 
@@ -59,7 +60,8 @@ def build_config(ladder: Ladder, step: Step, folder: Path, start: str, teacher: 
 
 @cache
 def _read(path: Path) -> Config:
-    # As plain data, since it will be written: classes of a pure-Python config become their import paths.
+    # Convert it to plain data, because it will be written to a file: the classes of a pure-Python
+    # config become their import paths.
     config = Config.fromfile(path)
     return Config(config.to_dict(), filename=config.filename)
 
@@ -80,7 +82,7 @@ def _compression(ladder: Ladder, point: Point) -> dict:
 
 
 def _schedule(schedules: Mapping[str, Mapping], train_cfg: Mapping) -> dict:
-    """Turn fractions of a training into iterations or epochs."""
+    """Convert fractions of a training into iterations or epochs."""
     by_epoch = 'max_epochs' in train_cfg
     length = train_cfg['max_epochs' if by_epoch else 'max_iters']
     hook = dict(type='mmwcc.CompressionScheduleHook', by_epoch=by_epoch)
@@ -90,12 +92,12 @@ def _schedule(schedules: Mapping[str, Mapping], train_cfg: Mapping) -> dict:
 
 
 def settings_of(config: Config, point: Point, origins: Mapping[str, str]) -> dict[str, Any]:
-    """Return what makes a point what it is, as plain data.
+    """Return, as plain data, all settings that determine the result of a point.
 
     Args:
         config: What :func:`build_config` returned.
         point: The point.
-        origins: Fingerprints of what it starts and is distilled from, by role.
+        origins: Fingerprints of what it starts from and is distilled from, by role.
     """
     settings = {key: value for key, value in config.to_dict().items() if key not in _PLACES}
     if 'distillation' in settings.get('default_hooks', {}):
@@ -105,19 +107,19 @@ def settings_of(config: Config, point: Point, origins: Mapping[str, str]) -> dic
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Return a short name for settings, which others do not have."""
+    """Return a short identifier that differs for different settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def file_fingerprint(path: str) -> str:
-    """Return a short name for the content of a file, or the address of what is not a local file."""
+    """Return a short identifier for the content of a file, or the address if it is not local."""
     if is_address(path):
         return path
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()[:16]
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say what differs between settings, a line a key."""
+    """Describe the differences between two settings, one key per line."""
     old, new = dict(_leaves(old)), dict(_leaves(new))
     return [f'{key} was {old.get(key, "absent")}, is {new.get(key, "absent")}'
             for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]

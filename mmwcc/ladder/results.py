@@ -1,4 +1,4 @@
-"""What a ladder has found: a table and the picture of accuracy against bit operations."""
+"""Present the results of a ladder: a table, and a plot of accuracy against bit operations."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ def draw_ladder(ladder: Ladder, folder: Path, records: Mapping[str, Mapping[str,
 
     Args:
         ladder: The ladder.
-        folder: Folder of the work folders, where both are written.
+        folder: Folder of the work folders. Both files are written there.
         records: What :meth:`LadderRun.records` returned.
         metric: Name of the metric. Defaults to None: the one that papers print first.
-        shape: (height, width) of the image that bit operations are counted for. Defaults to None: that of the test
-            data of each config.
+        shape: (height, width) of the image for which bit operations are counted. Defaults to None:
+            the size of the test data of each config.
 
     Returns:
         The table of :func:`ladder_table`.
@@ -53,12 +53,13 @@ def draw_ladder(ladder: Ladder, folder: Path, records: Mapping[str, Mapping[str,
 
 
 def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str, float]) -> str:
-    """Return a Markdown table, cheapest first.
+    """Return a Markdown table, cheapest point first.
 
     Args:
         points: What :func:`mmwcc.reports.tradeoff.gather_points` returned.
         metric: Name of the metric.
-        minutes: Time that each work folder took, without what an interrupted process had spent.
+        minutes: Time that each work folder took, without the time that an interrupted process had
+            spent.
     """
     lines = [f'| point | network | | G BOPs | {metric} | runs | minutes | Pareto front |', '|---' * 8 + '|']
     for point in points:

@@ -1,4 +1,4 @@
-"""Training and testing the points of a ladder one after the other, in processes of their own."""
+"""Train and test the points of a ladder one after the other, in separate processes."""
 from __future__ import annotations
 
 import subprocess
@@ -37,7 +37,7 @@ Execute = Callable[[Sequence[str], Path, int], int]
 
 
 def run_command(command: Sequence[str], log: Path, lock: int) -> int:
-    """Run a command in a process that holds the lock, so that a training outlives its ladder unharmed."""
+    """Run a command in a process that holds the lock, even if the ladder ends before it."""
     with log.open('a', encoding='utf-8') as output:
         output.write(f"\n$ {' '.join(command)}\n")
         output.flush()
@@ -47,12 +47,13 @@ def run_command(command: Sequence[str], log: Path, lock: int) -> int:
 
 @dataclass
 class Outcome:
-    """How a point stands.
+    """The status of a point.
 
     Attributes:
-        state: 'new', 'begun', 'finished', 'changed' (begun or finished under other settings), or why nothing came of
-            it: 'failed', 'waiting' (for a point that is not finished), 'busy' (another process works on it).
-        message: What there is to say about it.
+        state: 'new', 'begun', 'finished' or 'changed' (begun or finished under other settings), or
+            the reason why it did not finish: 'failed', 'waiting' (for a point that is not finished)
+            or 'busy' (another process works on it).
+        message: Details of the state.
     """
     state: str
     message: str = ''
@@ -60,13 +61,13 @@ class Outcome:
 
 @dataclass
 class _Job:
-    """A step with everything that follows from the ladder."""
+    """A step with everything that the ladder file determines for it."""
     step: Step
     folder: Path
     config: Config
     settings: dict[str, Any]
     origins: dict[str, str]  # checkpoints by role, 'start' and 'teacher'
-    needs: list[str]  # names of the steps that leave them
+    needs: list[str]  # names of the steps that produce those checkpoints
 
     @property
     def fingerprint(self) -> str:
@@ -74,18 +75,22 @@ class _Job:
 
     @property
     def checkpoint(self) -> str:
-        """What the step leaves for those that start from it."""
+        """The checkpoint that other steps can start from."""
         if self.step.point.train:
             return str(final_checkpoint(self.config))
         return str(self.folder / 'calibrated.pth') if self.step.point.compression else self.origins['start']
 
     @property
     def config_file(self) -> Path:
-        """The config that the tools are given; its name is that of the point, by which seeds belong together."""
+        """The config for the tools.
+
+        It is named after the point, so that trainings with different seeds are recognized as one
+        point.
+        """
         return self.folder / 'point' / f'{self.step.point.name}.py'
 
     def commands(self) -> list[list[str]]:
-        """Return what is left to be run."""
+        """Return the commands that still have to run."""
         point, config = self.step.point, str(self.config_file)
         commands = [['test.py', config, self.checkpoint]]
         if point.train and not _is_usable(self.checkpoint):
@@ -109,26 +114,29 @@ def _is_usable(checkpoint: str) -> bool:
 
 @dataclass
 class LadderRun:
-    """Run a ladder in a folder, as far as it has not been run there.
+    """Run a ladder in a folder, continuing what has been run there before.
 
-    A point is finished when its work folder holds a result of the config that the ladder gives for it. The folder has
-    the point's config, logs, checkpoints and tests as tools/train.py and tools/test.py leave them, and ``ladder.json``:
-    fingerprint, settings, minutes and metrics. A training that was interrupted is resumed. Several processes can
-    work on one ladder: each point is locked by the one that works on it.
+    A point is finished when its work folder holds a result for the config that the ladder defines.
+    The folder contains the point's config, logs, checkpoints and tests as tools/train.py and
+    tools/test.py write them. It also contains ``ladder.json`` with the fingerprint, settings,
+    minutes and metrics. An interrupted training is resumed. Several processes can work on one
+    ladder, because a process locks the point it is working on.
 
     Args:
         ladder: The ladder.
-        folder: Where the work folders of its points are.
-        steps: What to run, from :meth:`Ladder.steps`.
-        execute: Runs a command, see :data:`Execute`. Defaults to a process.
-        say: Takes lines of progress. Defaults to printing them.
+        folder: Folder that contains the work folders of the points.
+        steps: Steps to run, from :meth:`Ladder.steps`.
+        execute: Runs a command, see :data:`Execute`. Defaults to running it in a process.
+        say: Receives lines of progress. Defaults to printing them.
 
     Raises:
-        LaunchError: If a checkpoint that is no point of the ladder is missing or damaged.
+        LaunchError: If a checkpoint that does not come from a point of the ladder is missing or
+            damaged.
         ValueError: If the compression of a point is not valid.
 
     Note:
-        The fingerprint is of the config and of the checkpoints that the ladder begins with, not of code or data.
+        The fingerprint covers the config and the checkpoints that the ladder begins with, but
+        neither code nor data.
     """
     ladder: Ladder
     folder: Path
@@ -174,7 +182,7 @@ class LadderRun:
         return Outcome('finished' if record.get('metrics') else 'begun')
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """Return what finished steps left in ``ladder.json``, by name."""
+        """Return the contents of ``ladder.json`` of all finished steps, by name."""
         return {name: read_record(self._jobs[name].folder) for name, outcome in self.outcomes.items()
                 if outcome.state == 'finished'}
 
@@ -192,7 +200,7 @@ class LadderRun:
                              'Choose another --work-dir, or train what has changed again with --force.')
 
     def set_aside_changes(self) -> None:
-        """Move away the work folders of points whose settings have changed, so that they are trained again."""
+        """Move the work folders of changed points aside, so that these points are trained again."""
         for name, outcome in self.outcomes.items():
             if outcome.state == 'changed':
                 folder, number = self._jobs[name].folder, 1
@@ -207,13 +215,13 @@ class LadderRun:
                 self.outcomes[name] = Outcome('new')
 
     def commands(self, name: str) -> list[list[str]]:
-        """Return what is left to be run for a step, nothing if it is finished or cannot be run."""
+        """Return the commands left to run for a step; none if it is finished or cannot run."""
         if name not in self._jobs or self.outcomes[name].state == 'finished':
             return []
         return self._jobs[name].commands()
 
     def run(self) -> bool:
-        """Run what is not finished; what fails stops only what starts from it.
+        """Run all unfinished steps. A failure only stops the steps that start from it.
 
         Returns:
             Whether everything is finished.
@@ -240,7 +248,7 @@ class LadderRun:
             if lock is None:
                 return Outcome('busy', 'another process works on it')
             state = self._state(job)
-            if state.state in ('finished', 'changed'):  # by another process, meanwhile
+            if state.state in ('finished', 'changed'):  # another process has run it in the meantime
                 return state
             return self._train_and_test(job, lock)
 
@@ -269,7 +277,7 @@ class LadderRun:
         return Outcome('finished', ', '.join(f'{name} {value:g}' for name, value in record['metrics'].items()))
 
     def _remaining(self) -> str:
-        """Estimate the time that is left from the points that are finished."""
+        """Estimate the remaining time from the points that are finished."""
         known = {kind: [record['minutes'] for name, record in self.records().items()
                         if self._jobs[name].step.point.train == kind] for kind in (True, False)}
         left = [job.step.point.train for name, job in self._jobs.items()
@@ -281,4 +289,4 @@ class LadderRun:
 
 
 class _NotYet(Exception):
-    """A point cannot be run now; others can."""
+    """Raised for a point that cannot run now while others can."""

@@ -1,4 +1,4 @@
-"""Reading of work folders, and what is made of it: plots and an HTML page."""
+"""Read work folders and turn them into plots, tables and an HTML page."""
 from .allocation_plot import plot_allocation
 from .enlarged_crops import check_crop, plot_enlarged_crops
 from .html_report import write_report

@@ -1,4 +1,4 @@
-"""A picture of what every layer got of a budget."""
+"""Plot how a budget is allocated to the layers."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -12,9 +12,9 @@ def plot_allocation(allocation: Allocation, path: str | Path, title: str = '') -
     """Draw keep_ratio, bits, bit operations and predicted divergence of every layer.
 
     Args:
-        allocation: What to draw.
+        allocation: The allocation to draw.
         path: PNG to write.
-        title: What the budget is. Defaults to ''.
+        title: Description of the budget. Defaults to ''.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

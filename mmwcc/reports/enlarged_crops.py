@@ -1,4 +1,4 @@
-"""A picture of what super-resolution networks make of a detail."""
+"""Show how super-resolution networks render a detail of an image."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ __all__ = ['check_crop', 'plot_enlarged_crops']
 
 
 def check_crop(crop: Sequence[int], size: Sequence[int]) -> None:
-    """Refuse a crop that is empty or not wholly inside a picture.
+    """Reject a crop that is empty or not completely inside an image.
 
     Args:
         crop: Left, top, width and height in pixels.
-        size: Height and width of the picture.
+        size: Height and width of the image.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the crop is empty or not inside the image.
     """
     left, top, width, height = crop
     if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
@@ -25,18 +25,18 @@ def check_crop(crop: Sequence[int], size: Sequence[int]) -> None:
 
 
 def plot_enlarged_crops(original: np.ndarray, panels: Mapping[str, np.ndarray], crop: Sequence[int]):
-    """Draw a picture with a frame around a detail, and beside it the detail of several pictures of the same size.
+    """Draw an image with a frame around a detail, and next to it that detail of several images.
 
     Args:
         original: Pixels (H, W, 3) uint8.
-        panels: Pictures of the same size by caption; they are drawn in this order.
+        panels: Images of the same size by caption, drawn in this order.
         crop: Left, top, width and height of the detail in pixels.
 
     Returns:
         The matplotlib figure.
 
     Raises:
-        ValueError: If the crop is not inside the picture.
+        ValueError: If the crop is not inside the image.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle

@@ -1,4 +1,4 @@
-"""The pieces an HTML page of results is made of: cells, sortable tables, sections, charts, embedded pictures."""
+"""Parts of an HTML page of results: cells, sortable tables, sections, charts, embedded images."""
 from __future__ import annotations
 
 import base64
@@ -21,9 +21,9 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        html: Its content, escaped already.
-        value: What it sorts by, if that is a number; NaN where a number is missing.
-        share: Length of the bar behind it, 0 to 1.
+        html: Its content, already escaped.
+        value: The number to sort by, if there is one; NaN if the number is missing.
+        share: Length of the bar in its background, 0 to 1.
     """
     html: str
     value: float | None = None
@@ -61,11 +61,12 @@ def table(caption: str, headers: Sequence[str], rows: Sequence[tuple[str, Sequen
     """Return a table that can be sorted by every column, within a frame that scrolls on its own.
 
     Args:
-        caption: What it shows, above it and for screen readers.
+        caption: What the table shows; placed above it and read by screen readers.
         headers: Titles of the columns.
-        rows: Attributes of the row, escaped already, and its cells; the first cell names the row.
-        tall: Whether it scrolls vertically, too. Defaults to False.
-        numeric: Indices of the columns that are aligned right. Defaults to none.
+        rows: For each row its attributes, already escaped, and its cells. The first cell names the
+            row.
+        tall: Whether the frame also scrolls vertically. Defaults to False.
+        numeric: Indices of the right-aligned columns. Defaults to none.
     """
     def kind(column: int) -> str:
         return ' class="num"' if column in numeric else ''
@@ -103,28 +104,31 @@ def section(name: str, title: str, *content: str) -> str:
 
 @dataclass(frozen=True)
 class Series:
-    """The points of one model in a chart; ``index`` is its place among the models, which chooses colour and mark."""
+    """The points of one model in a chart.
+
+    ``index`` is the place of the model among all models, which determines its colour and marker.
+    """
     name: str
     index: int
     points: list[tuple[float, float]]
 
     @classmethod
     def of(cls, name: str, index: int, curve: Curve) -> Series:
-        """Return a curve, without what is not finite."""
+        """Return a curve as a series, without values that are not finite."""
         return cls(name, index, [(step, value) for step, value in zip(curve.steps, curve.values, strict=True)
                                  if math.isfinite(value)])
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, drawn in the browser.
+    """A chart that the browser draws.
 
     Attributes:
         title: Its title.
-        x: What the horizontal axis counts.
-        y: What the vertical axis counts.
-        series: One a model.
-        scatter: Whether it shows points, not curves. Defaults to False.
+        x: Quantity of the horizontal axis.
+        y: Quantity of the vertical axis.
+        series: One series per model.
+        scatter: Whether the chart shows points rather than curves. Defaults to False.
     """
     title: str
     x: str
@@ -134,11 +138,11 @@ class Chart:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be drawn."""
+        """Whether there is nothing to draw."""
         return not any(series.points for series in self.series)
 
     def html(self, place: int) -> str:
-        """Return the figure that the chart number ``place`` of the page is drawn into."""
+        """Return the figure element for the chart, which is number ``place`` on the page."""
         said = '; '.join(f'{series.name}: {series.points[-1][1]:g} at {series.points[-1][0]:g}'
                          for series in self.series if series.points)
         label = f'{self.y} against {self.x}. {"" if self.scatter else "Last values: "}{said}'
@@ -146,7 +150,7 @@ class Chart:
                 f'</h3><svg role="img" aria-label="{escape(label)}"></svg></figure>')
 
     def data(self) -> dict:
-        """Return what the script draws from."""
+        """Return the data that the script draws from."""
         abscissas = [x for series in self.series for x, _ in series.points]
         # Beyond a factor of eight, small models would lie on top of each other.
         log = self.scatter and min(abscissas) > 0 and max(abscissas) > 8 * min(abscissas)
@@ -156,16 +160,18 @@ class Chart:
 
 
 def charts_json(charts: Sequence[Chart]) -> str:
-    """Return the data of all charts, safe within a script element."""
+    """Return the data of all charts, escaped for use in a script element."""
     text = json.dumps([chart.data() for chart in charts], allow_nan=False)
     return text.replace('<', '\\u003c').replace('>', '\\u003e').replace('&', '\\u0026')
 
 
 def data_uri(file: Path, width: int = 480) -> str | None:
-    """Return a picture, at most ``width`` pixels wide, as a data URI: PNG or JPEG, whichever is shorter.
+    """Return an image as a data URI, at most ``width`` pixels wide.
+
+    The format is PNG or JPEG, whichever is shorter.
 
     Returns:
-        The address, or None if the file cannot be read as a picture.
+        The data URI, or None if the file cannot be read as an image.
     """
     import cv2
     import numpy as np

@@ -1,4 +1,7 @@
-"""One HTML page on trained models: what they reach, what they cost, how they differ. Needs no network to be read."""
+"""Compare trained models on one HTML page: accuracy, cost and differences.
+
+The page can be read without a network connection.
+"""
 from __future__ import annotations
 
 import datetime
@@ -36,13 +39,14 @@ def write_report(work_dirs: Sequence[WorkDir], out: str | Path, *, title: str = 
     """Write a page that compares work folders.
 
     Args:
-        work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned; the first is what others are compared
-            with.
+        work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned. The others are
+            compared with the first.
         out: The HTML file.
         title: Title of the page. Defaults to 'Models compared'.
         metric: The accuracy. Defaults to None, see :func:`mmwcc.reports.work_dirs.common_metric`.
-        shape: (height, width) that the cost is counted for. Defaults to None, the test images of each config.
-        pictures: How many example pictures to embed of each model, at most. Defaults to 6.
+        shape: (height, width) for which the cost is counted. Defaults to None: the size of the test
+            images of each config.
+        pictures: Largest number of example images to embed for each model. Defaults to 6.
 
     Raises:
         ValueError: If there are no work folders, no folder has the metric, or pictures is negative.
@@ -59,14 +63,14 @@ def write_report(work_dirs: Sequence[WorkDir], out: str | Path, *, title: str = 
 
 
 def make_entries(work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None) -> list[Entry]:
-    """Name and examine the models of work folders."""
+    """Name and examine the models in work folders."""
     names = short_names([work_dir.path for work_dir in work_dirs])
     return [Entry(name, index, work_dir, examine(work_dir, shape))
             for index, (name, work_dir) in enumerate(zip(names, work_dirs, strict=True))]
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return the names of folders without the parts that all have in common, and unlike each other.
+    """Return distinct names for folders, without the parts that all of them have in common.
 
     Example:
         >>> short_names([Path('deeplab_dense_400i_camvid'), Path('deeplab_quant-w8a8_400i_camvid')])

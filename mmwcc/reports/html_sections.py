@@ -1,4 +1,4 @@
-"""What the page of :mod:`mmwcc.reports.html_report` says, part by part."""
+"""The content of the page of :mod:`mmwcc.reports.html_report`, part by part."""
 from __future__ import annotations
 
 import math
@@ -28,13 +28,13 @@ _LONGEST_SETTING = 300
 
 @dataclass
 class Entry:
-    """One model of the page.
+    """One model on the page.
 
     Attributes:
-        name: Its name on the page, unlike all others.
-        index: Its place, which chooses its colour.
-        work_dir: What its work folder says.
-        facts: What its config says.
+        name: Its unique name on the page.
+        index: Its place, which determines its colour.
+        work_dir: The contents of its work folder.
+        facts: The facts that its config determines.
     """
     name: str
     index: int
@@ -43,17 +43,17 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """The name with the colour in front, escaped."""
+        """The name, escaped, with the colour in front."""
         return f'<span class="swatch" style="--series:var(--s{self.index % 8})"></span>{escape(self.name)}'
 
 
 def said(text: str) -> str:
-    """Say that something is missing."""
+    """Return a note that something is missing."""
     return f'<p class="missing">{escape(text)}</p>'
 
 
 def overview_part(entries: Sequence[Entry], metric: str | None) -> str:
-    """Return the table of what every model reaches and costs."""
+    """Return the table of the accuracy and cost of every model."""
     first = entries[0].facts.total
     headers = ['Model', metric or 'Accuracy', f'Best {metric}' if metric else 'Best', 'G BOPs', 'G MACs', 'Weights, MB',
                'Latency, ms', 'Bits w/a', 'Kept, %', 'Seed']
@@ -87,7 +87,7 @@ def _accuracy(work_dir: WorkDir, metric: str | None) -> list[Cell]:
 
 
 def _latency(work_dir: WorkDir) -> Cell:
-    """Return what was measured on the first shape; :func:`notes_part` says on which machine."""
+    """Return the measurements for the first shape; :func:`notes_part` names the machine."""
     if not work_dir.latencies:
         return MISSING
     first = work_dir.latencies[0]
@@ -96,7 +96,7 @@ def _latency(work_dir: WorkDir) -> Cell:
 
 
 def _compression(entry: Entry) -> list[Cell]:
-    """Return the bits of weights and activations, and the fraction kept, of the layers that are compressed."""
+    """Return the bits of weights and activations and the fraction kept, of compressed layers."""
     if not entry.facts.layers:
         return [MISSING, MISSING]
     layers = [layer for layer in entry.facts.layers if layer.after != 'dense'] or entry.facts.layers
@@ -107,13 +107,13 @@ def _compression(entry: Entry) -> list[Cell]:
 
 
 def _span(values: Sequence[float]) -> str:
-    """Return the range of some values in short."""
+    """Format the range of some values in short form."""
     low, high = min(values), max(values)
     return f'{low:g}' if low == high else f'{low:g}–{high:g}'
 
 
 def trade_off_chart(entries: Sequence[Entry], metric: str | None) -> Chart:
-    """Return the chart of accuracy against bit operations, with the models that have both."""
+    """Return the chart of accuracy against bit operations, for the models that have both."""
     points = [(entry, entry.facts.total['total_bops'] / 1e9, entry.work_dir.result(metric)) for entry in entries
               if entry.facts.total and metric is not None]
     return Chart(f'{metric} against bit operations', 'G BOPs', metric or '',
@@ -122,7 +122,10 @@ def trade_off_chart(entries: Sequence[Entry], metric: str | None) -> Chart:
 
 
 def curve_charts(entries: Sequence[Entry], metric: str | None) -> list[Chart]:
-    """Return a chart of every quantity worth one; models that count in epochs and in iterations have their own."""
+    """Return a chart for every quantity worth plotting.
+
+    Models that count in epochs and models that count in iterations get separate charts.
+    """
     wanted = [(f'Validation: {metric}', metric, 'metrics')] if metric else []
     wanted += [('Training loss', 'loss', 'losses'), ('Learning rate', 'lr', 'losses')]
     scheduled = sorted({name for entry in entries for name in entry.work_dir.losses if name.startswith('compression/')})
@@ -138,13 +141,13 @@ def curve_charts(entries: Sequence[Entry], metric: str | None) -> list[Chart]:
 
 
 def curve_figures(curves: Sequence[Chart], figures: dict[int, str]) -> str:
-    """Return the figures of the curves, given by the identity of their charts."""
+    """Return the figures of the curves. ``figures`` holds them by the id of their charts."""
     drawn = [figures[id(chart)] for chart in curves if id(chart) in figures]
     return f'<div class="charts">{"".join(drawn)}</div>' if drawn else said('No training is on record.')
 
 
 def predictions_part(entries: Sequence[Entry], pictures: int) -> str:
-    """Return pictures side by side, first those that most models have."""
+    """Return images side by side, starting with those that most models have."""
     counts = Counter(name for entry in entries for name in entry.work_dir.pictures)
     chosen = sorted(counts, key=lambda name: (-counts[name], name))[:pictures]
     if not chosen:
@@ -165,7 +168,7 @@ def _figure(entry: Entry, name: str) -> str:
 
 
 def layers_part(entries: Sequence[Entry]) -> str:
-    """Return the table of all convolutions, with what it can be filtered by."""
+    """Return the table of all convolutions, with controls to filter it."""
     rows, models = [], [entry for entry in entries if entry.facts.layers]
     if not models:
         return said('No model could be built from its config; the notes say why.')
@@ -196,7 +199,7 @@ def layers_part(entries: Sequence[Entry]) -> str:
 
 
 def settings_part(entries: Sequence[Entry]) -> str:
-    """Return what differs between the configs, what concerns the model first, and all of each config."""
+    """Return the differences between configs, those of the model first, and each full config."""
     flat = [_flatten(_comparable(entry.work_dir.config)) for entry in entries]
     names = dict.fromkeys(name for settings in flat for name in settings)
     differing = [name for name in names if len({settings.get(name) for settings in flat}) > 1]
@@ -220,17 +223,18 @@ def _config_text(entry: Entry) -> str:
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    """Return what of a config makes a model what it is."""
+    """Return the part of a config that determines the model."""
     settings = {key: value for key, value in config.to_dict().items() if key not in _IGNORED_SETTINGS}
     if config.get('resume'):
-        settings.pop('load_from', None)  # where training was continued, not where it began
+        # This names where training was resumed, not where it began.
+        settings.pop('load_from', None)
     if is_compressed(settings.get('model') or {}):
-        settings.pop('compression', None)  # the model took its own copy
+        settings.pop('compression', None)  # the model has its own copy
     return settings
 
 
 def _flatten(value: Any, prefix: str = '') -> dict[str, str]:
-    """Return the leaves of nested dictionaries and of lists of them by dotted names, as Python would write them."""
+    """Flatten nested dictionaries, and lists of them, to dotted names with values as in Python."""
     if isinstance(value, dict) and value:
         items = [(f'{prefix}.{key}' if prefix else str(key), part) for key, part in value.items()]
     elif isinstance(value, (list, tuple)) and any(isinstance(part, dict) for part in value):
@@ -245,7 +249,7 @@ def _shortened(text: str) -> str:
 
 
 def notes_part(entries: Sequence[Entry], metric: str | None) -> str:
-    """Say what is missing, what could not be read, and how the figures came about."""
+    """Say what is missing, what could not be read, and how the numbers were obtained."""
     models: dict[str, list[Entry]] = {}
     for entry in entries:
         notes = [*_missing(entry, metric), *entry.work_dir.notes, *entry.facts.notes]

@@ -1,4 +1,4 @@
-"""What the config of a model tells without data: its layers, how they are compressed, and what they cost."""
+"""Find out what a config says about a model without data: its layers, compression and cost."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,8 +26,9 @@ class ModelFacts:
     """What :func:`examine` found.
 
     Attributes:
-        layers: How every convolution is compressed, as the checkpoint says, else as it is built.
-        cost: What the model costs, None if that could not be counted.
+        layers: How every convolution is compressed, according to the checkpoint or, without one, to
+            the built model.
+        cost: The cost of the model, or None if it could not be counted.
         recorded: What mmwcc.CostHook wrote into the latest checkpoint, empty without it.
         notes: What could not be found out, in full sentences.
     """
@@ -38,19 +39,23 @@ class ModelFacts:
 
     @property
     def total(self) -> dict[str, float]:
-        """The cost of the whole model, counted or else as recorded, by the names of CostSum; empty if not known."""
+        """The cost of the whole model, under the names of CostSum.
+
+        It is the counted cost if there is one, otherwise the recorded one, and empty if neither is
+        known.
+        """
         return self.cost.total.to_dict() if self.cost else self.recorded.get('total', {})
 
     @property
     def basis(self) -> tuple[str, tuple[int, ...]] | None:
-        """The convention and the shape of the input that :attr:`total` holds for, None if it is not known."""
+        """The convention and the input shape of :attr:`total`, or None if they are not known."""
         if self.cost:
             return self.cost.convention, tuple(self.cost.input_shape or ())
         return (self.recorded['convention'], tuple(self.recorded['input_shape'] or ())) if self.recorded else None
 
     @property
     def layer_costs(self) -> dict[str, LayerCost]:
-        """The cost of the layers by name."""
+        """The cost of each layer by name."""
         return {layer.name: layer for layer in self.cost.layers} if self.cost else {}
 
 
@@ -61,7 +66,7 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
         config: A config with a ``model``, dense or compressed.
 
     Returns:
-        The model, and the report with the reason why layers stay dense.
+        The model, and the report, which says why layers stay dense.
 
     Raises:
         LaunchError: If the config has no ``model``.
@@ -69,7 +74,8 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
         ValueError: If the compression does not fit the model.
     """
     with DefaultScope.overwrite_default_scope(config.get('default_scope', 'mmengine')):
-        if is_compressed(config.get('model', {})):  # built as it is there, keeping the report
+        # Build it as the factory does, but keep the report.
+        if is_compressed(config.get('model', {})):
             dense, compression = dense_config(config)
             model = build_model(dense)
             return model, compress_model(model, compression, verbose=False)
@@ -80,23 +86,24 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
 
 
 def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts:
-    """Build the model of a work folder and say what its layers are and cost.
+    """Build the model of a work folder and determine its layers and their cost.
 
-    A schedule changes bits and keep ratios while a model is trained: what the latest checkpoint records counts.
+    A schedule changes bits and keep ratios during training, so the values recorded in the latest
+    checkpoint are used.
 
     Args:
         work_dir: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned.
-        shape: (height, width) of the input that is counted. Defaults to None: what mmwcc.CostHook recorded, else
-            :func:`input_size`.
+        shape: (height, width) of the input for which the cost is counted. Defaults to None: the
+            shape that mmwcc.CostHook recorded, otherwise :func:`input_size`.
 
     Returns:
-        The facts. What fails is a note, for a report on several models should not end with one of them.
+        The facts. A failure becomes a note, because one model should not end a report on several.
     """
     facts = ModelFacts(recorded=work_dir.stamp.get('cost') or {})
     try:
         with quiet():
             model, report = build_with_report(work_dir.config)
-    except Exception as error:  # whatever building a model of any project says
+    except Exception as error:  # building a model of any project may raise anything
         facts.notes.append(f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
                            f'layers{"" if facts.recorded else " and its cost"} are not known.')
         return facts
@@ -118,10 +125,10 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
 
 
 def input_size(config: Config) -> tuple[int, int] | None:
-    """Return the (height, width) of the images that a config tests with, None if it names none.
+    """Return the (height, width) of the images that a config tests with, or None if unknown.
 
-    That is ``img_scale`` of the test data set, the last ``Resize`` of its pipeline, or the size of the data
-    preprocessor, in this order.
+    This is ``img_scale`` of the test dataset, the last ``Resize`` of its pipeline, or the size of
+    the data preprocessor, in this order.
 
     Example:
         >>> input_size(Config(dict(test_dataloader=dict(dataset=dict(img_scale=(192, 128))))))

@@ -1,4 +1,4 @@
-"""The logs of runs of mmengine: one JSON object a line, as its LocalVisBackend writes them."""
+"""Read the logs of mmengine runs: one JSON object per line, as written by LocalVisBackend."""
 from __future__ import annotations
 
 import json
@@ -15,12 +15,12 @@ _BOOKKEEPING = {'step', 'iter', 'epoch', 'memory', *_CLOCKS}
 
 @dataclass
 class Curve:
-    """One scalar over a training.
+    """One scalar over a training run.
 
     Attributes:
-        steps: Where it was recorded, ascending.
+        steps: Steps at which it was recorded, ascending.
         values: The values.
-        unit: What ``steps`` count: 'iteration' or 'epoch'.
+        unit: Unit of ``steps``: 'iteration' or 'epoch'.
     """
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -28,7 +28,10 @@ class Curve:
 
 
 def read_log(file: Path, notes: list[str]) -> list[dict]:
-    """Return the entries of a log, none if there is no such file; add to ``notes`` how many could not be read."""
+    """Return the entries of a log, or none if the file does not exist.
+
+    If some entries cannot be read, their number is added to ``notes``.
+    """
     if not file.is_file():
         return []
     entries, unreadable = [], 0
@@ -48,11 +51,11 @@ def read_log(file: Path, notes: list[str]) -> list[dict]:
 
 
 def join_logs(runs: Sequence[tuple[Mapping[str, Any], list[dict]]]) -> list[dict]:
-    """Return the entries of several trainings as of one, each with the ``unit`` that its step counts.
+    """Merge the entries of several trainings into one, each with the ``unit`` that its step counts.
 
     Args:
-        runs: Config (empty if not on record, which is taken for a resumed run) and entries of each, oldest first; each
-            with at least one entry of training.
+        runs: Config and entries of each training, oldest first. An empty config means that it is
+            not on record; such a run is treated as resumed. Each training has at least one entry.
     """
     joined: list[dict] = []
     for config, run_entries in runs:
@@ -66,7 +69,10 @@ def join_logs(runs: Sequence[tuple[Mapping[str, Any], list[dict]]]) -> list[dict
 
 
 def _count_validations(entries: list[dict], config: Mapping[str, Any]) -> list[dict]:
-    """Say what the step of every entry counts, as LoggerHook decides it: validations may be counted in epochs."""
+    """Determine what the step of every entry counts, by the rules of LoggerHook.
+
+    Validations may be counted in epochs.
+    """
     logger = (config.get('default_hooks') or {}).get('logger') or {}
     in_epochs = logger.get('log_metric_by_epoch', True)
     has_epochs = any('epoch' in entry for entry in entries)
@@ -75,14 +81,15 @@ def _count_validations(entries: list[dict], config: Mapping[str, Any]) -> list[d
         iteration = entry.get('iter', iteration)
         unit, step = 'iteration', entry.get('iter', entry.get('step'))
         if in_epochs and _is_validation(entry):
-            # A training by iterations is forever in epoch 0; what was logged before says where the validation was.
+            # An iteration-based training stays in epoch 0, so the iteration logged before shows
+            # when the validation ran.
             unit, step = ('epoch', step) if has_epochs else ('iteration', max(iteration, step))
         counted.append(dict(entry, step=step, unit=unit))
     return counted
 
 
 def sort_entries(entries: Sequence[dict]) -> tuple[dict[str, Curve], dict[str, Curve], dict[str, Curve]]:
-    """Return the curves of what training logged, of what validation measured, and of what other hooks wrote."""
+    """Return the curves logged by training, by validation and by other hooks."""
     losses: dict[str, Curve] = {}
     metrics: dict[str, Curve] = {}
     scalars: dict[str, Curve] = {}
@@ -97,10 +104,10 @@ def sort_entries(entries: Sequence[dict]) -> tuple[dict[str, Curve], dict[str, C
 
 
 def _is_validation(entry: dict) -> bool:
-    """Return whether an entry is of a validation: timed like training, but without an iteration of its own."""
+    """Tell whether an entry comes from a validation: it has times but no iteration of its own."""
     return 'iter' not in entry and any(clock in entry for clock in _CLOCKS)
 
 
 def is_result(name: str, value: Any) -> bool:
-    """Return whether an item of an entry is a figure of the model, not of time, memory or place."""
+    """Tell whether an item of an entry is a result of the model, not a time, memory or place."""
     return name not in _BOOKKEEPING and isinstance(value, (int, float)) and not isinstance(value, bool)

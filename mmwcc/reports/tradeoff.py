@@ -1,4 +1,4 @@
-"""Accuracy against the cost of computing, over many trainings."""
+"""Compare accuracy with computational cost over many trainings."""
 from __future__ import annotations
 
 import csv
@@ -25,16 +25,18 @@ WHICH = ('result', 'last', 'best')
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """The trainings of one config, with several seeds or one.
+    """All trainings of one config, with one seed or several.
 
     Attributes:
         config: Name of the config.
-        family: How the network is compressed: :data:`DENSE`, :data:`QUANTIZED` or 'WCC' with its bits.
-        label: What tells the point from others of its family: bits, or the fraction of coefficients kept.
-        bops: Bit operations for one image, with those of transforms.
-        transform_bops: Those of transforms alone.
-        values: The metric, a value a training.
-        work_dirs: The folders.
+        family: How the network is compressed: :data:`DENSE`, :data:`QUANTIZED` or 'WCC' with its
+            bits.
+        label: What distinguishes the point within its family: bits, or the fraction of coefficients
+            kept.
+        bops: Bit operations for one image, including those of transforms.
+        transform_bops: Bit operations of the transforms alone.
+        values: The metric, one value per training.
+        work_dirs: The work folders.
         pareto: Whether no other point is as cheap and better, or as good and cheaper.
     """
     config: str
@@ -59,7 +61,7 @@ class TradeoffPoint:
 
 
 def describe(layers: CompressionReport) -> tuple[str, str]:
-    """Return the family of a network and a label within it, by the settings most of its layers have.
+    """Return the family of a network and its label, from the settings that most layers have.
 
     Args:
         layers: The convolutions of the network.
@@ -85,20 +87,22 @@ def describe(layers: CompressionReport) -> tuple[str, str]:
 
 def gather_points(work_dirs: Sequence[WorkDir], facts: Sequence[ModelFacts], metric: str, which: str = 'result',
                   larger: bool | None = None) -> list[TradeoffPoint]:
-    """Join the trainings of equal configs to points, and say which are on the Pareto front.
+    """Combine trainings with equal configs into points, and mark those on the Pareto front.
 
     Args:
         work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned.
         facts: What :func:`mmwcc.reports.model_facts.examine` returned for each, at one input size.
         metric: Name of the metric.
         which: One of :data:`WHICH`. Defaults to 'result'.
-        larger: Whether larger values are better. Defaults to None, by the name of the metric.
+        larger: Whether larger values are better. Defaults to None: decided by the name of the
+            metric.
 
     Returns:
         The points, cheapest first. Folders without the metric or the cost are left out.
 
     Raises:
-        ValueError: If which is unknown, it is not known which values are better, or no folder has metric and cost.
+        ValueError: If which is unknown, it is not known which values are better, or no folder has
+            metric and cost.
     """
     if which not in WHICH:
         raise ValueError(f"gather_points: which must be one of {', '.join(WHICH)}, got {which!r}. Use 'result' for the "
@@ -128,11 +132,11 @@ def _dominates(one: TradeoffPoint, other: TradeoffPoint, larger: bool) -> bool:
 
 
 def write_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path) -> None:
-    """Write a CSV, a line a point.
+    """Write a CSV file with one line per point.
 
     Args:
         points: What :func:`gather_points` returned.
-        metric: Name of the metric, which becomes that of a column.
+        metric: Name of the metric, which becomes the name of a column.
         path: File to write.
     """
     with Path(path).open('w', newline='', encoding='utf-8') as file:
@@ -148,19 +152,22 @@ def write_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Pat
 
 _MARKERS = 'oDv^P*<>'
 _COLORS = ('tab:blue', 'tab:purple', 'tab:green', 'tab:red', 'tab:brown', 'tab:cyan', 'tab:pink', 'tab:olive')
-_APART = 2  # how many times the cost of the others a dense network has from which it is a line, not a point
+# A dense network that costs more than this many times what the others do is drawn as a line, not a
+# point.
+_APART = 2
 
 
 def plot_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path, title: str = '') -> None:
-    """Draw the metric against bit operations, a colour and marker a family, with error bars and the Pareto front.
+    """Plot the metric against bit operations, with error bars and the Pareto front.
 
-    A dense network that costs more than twice what any other does is a horizontal line, so that the others can be seen.
+    Each family has its own colour and marker. A dense network that costs more than twice as much as
+    any other is drawn as a horizontal line, so that the others remain visible.
 
     Args:
         points: What :func:`gather_points` returned.
         metric: Name of the metric.
         path: PNG to write.
-        title: What was trained on what. Defaults to ''.
+        title: The network and the dataset. Defaults to ''.
 
     Reference:
         Finder et al., NeurIPS 2022, figure 4.
@@ -201,5 +208,5 @@ def plot_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Path
 
 
 def _axis(points: Sequence[TradeoffPoint], metric: str) -> str:
-    """Say what the error bars are, where there are any."""
+    """Return the label of the metric's axis, which explains the error bars if there are any."""
     return f'{metric}, mean and standard error' if any(point.error is not None for point in points) else metric

@@ -1,4 +1,4 @@
-"""What a work folder of OpenMMLab says of its training: config, curves, results, checkpoint, pictures."""
+"""Read the work folder of an OpenMMLab training: config, curves, results, checkpoint, images."""
 from __future__ import annotations
 
 import json
@@ -22,7 +22,7 @@ from .run_logs import Curve, is_result, join_logs, read_log, sort_entries
 __all__ = ['Evaluation', 'Latency', 'WorkDir', 'common_metric', 'larger_is_better', 'read_work_dir']
 
 _STAMP = re.compile(r'\d{8}_\d{6}')
-# What the papers of the field print first, in this order.
+# The metrics that papers of the field report first, in this order.
 _HEADLINES = ('mIoU', 'bbox_mAP', 'mAP', 'AP', 'top1', 'PSNR')
 _LESS = (*CheckpointHook._default_less_keys, 'error', 'rmse', 'mae', 'mse', 'abs_rel')
 _GREATER = (*CheckpointHook._default_greater_keys, 'psnr', 'ssim')
@@ -31,10 +31,10 @@ _PICTURES = ('.png', '.jpg', '.jpeg')
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one run of tools/test.py measured.
+    """The results of one run of tools/test.py.
 
     Attributes:
-        run: Name of its folder, the time it started.
+        run: Name of its folder, which is the time it started.
         metrics: Value of every metric.
     """
     run: str
@@ -43,15 +43,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Latency:
-    """The newest measurement of mmwcc.BenchmarkHook on one input.
+    """The latest measurement of mmwcc.BenchmarkHook for one input.
 
     Attributes:
-        shape: Shape of the input, with its batch.
-        median: Median of the times of a batch, in ms.
-        p95: Their 95th percentile.
+        shape: Shape of the input, including its batch.
+        median: Median time of a batch, in ms.
+        p95: 95th percentile of these times, in ms.
         memory: Peak memory of the activations, in MiB.
-        dense: Median of the model without compression, None if that was not measured.
-        machine: What it ran on.
+        dense: Median time of the model without compression, None if it was not measured.
+        machine: Description of the machine.
     """
     shape: tuple[int, ...]
     median: float
@@ -67,14 +67,15 @@ class WorkDir:
 
     Attributes:
         path: The folder.
-        config: The config of the newest training, or of the newest test where nothing was trained.
+        config: The config of the latest training, or of the latest test if nothing was trained.
         config_name: Name of the config file, without its suffix.
-        losses: What training logged, by name: losses, learning rate, accuracies on the training data.
+        losses: What training logged, by name: losses, learning rate, accuracies on the training
+            data.
         metrics: What validation measured, by name.
-        scalars: What hooks recorded besides, by name.
+        scalars: What other hooks recorded, by name.
         tests: The runs of tools/test.py, oldest first.
         runs: The folders of all runs, oldest first.
-        seed: The seed of the newest training, None if it is not on record.
+        seed: The seed of the latest training, None if it is not on record.
         notes: What could not be read, in full sentences.
     """
     path: Path
@@ -94,16 +95,20 @@ class WorkDir:
         return self.path.resolve().name
 
     def metric_names(self) -> list[str]:
-        """Return the names of all metrics of validation and tests, in the order they were met."""
+        """Return the names of all metrics of validation and tests, in order of first appearance."""
         return list(dict.fromkeys([*self.metrics, *(name for test in self.tests for name in test.metrics)]))
 
     def last(self, metric: str) -> float | None:
-        """Return the last value that validation gave for a metric, None without one."""
+        """Return the last validation value of a metric, or None without one."""
         curve = self.metrics.get(metric)
         return curve.values[-1] if curve else None
 
     def best(self, metric: str) -> float | None:
-        """Return the best value that validation gave for a metric, None without one or if better is not known."""
+        """Return the best validation value of a metric.
+
+        Returns:
+            The value, or None if there is none or it is not known which values are better.
+        """
         larger = larger_is_better(metric)
         values = [value for value in self.metrics.get(metric, Curve()).values if not math.isnan(value)]
         if larger is None or not values:
@@ -111,17 +116,17 @@ class WorkDir:
         return max(values) if larger else min(values)
 
     def tested(self, metric: str) -> float | None:
-        """Return the value of a metric in the newest test that has it, None without one."""
+        """Return the value of a metric in the latest test that has it, or None without one."""
         return next((test.metrics[metric] for test in reversed(self.tests) if metric in test.metrics), None)
 
     def result(self, metric: str) -> float | None:
-        """Return the tested value of a metric, else the last of validation, else None."""
+        """Return the test value of a metric, else the last validation value, else None."""
         tested = self.tested(metric)
         return self.last(metric) if tested is None else tested
 
     @cached_property
     def latencies(self) -> list[Latency]:
-        """What mmwcc.BenchmarkHook measured last, one a shape."""
+        """The latest measurements of mmwcc.BenchmarkHook, one per shape."""
         hooks = (self.config.get('default_hooks') or {}).values()
         names = [hook.get('out_file') for hook in hooks
                  if hook and type_name(hook.get('type')) == 'mmwcc.BenchmarkHook']
@@ -143,7 +148,7 @@ class WorkDir:
 
     @cached_property
     def checkpoint(self) -> Path | None:
-        """The latest checkpoint that is in the folder, also after the folder has been moved; None without one."""
+        """The latest checkpoint in the folder, even if the folder was moved; None without one."""
         pointer = self.path / 'last_checkpoint'
         if pointer.is_file():
             latest = self.path / Path(pointer.read_text().strip()).name
@@ -154,7 +159,10 @@ class WorkDir:
 
     @cached_property
     def stamp(self) -> dict[str, Any]:
-        """What mmwcc's hooks wrote into the latest checkpoint: ``meta['mmwcc']``, empty without one."""
+        """The stamp ``meta['mmwcc']`` that mmwcc's hooks wrote into the latest checkpoint.
+
+        It is empty without a checkpoint, or if the checkpoint has none.
+        """
         if self.checkpoint is None:
             return {}
         import torch
@@ -168,27 +176,29 @@ class WorkDir:
 
     @cached_property
     def pictures(self) -> dict[str, Path]:
-        """Pictures that visualizers drew, by name without the step; of each the newest."""
+        """Images drawn by visualizers, by name without the step, and only the newest of each."""
         found: dict[str, Path] = {}
         for file in sorted(self.path.rglob('*'), key=lambda file: (file.stat().st_mtime, _digits(file.stem))):
             if file.suffix.lower() in _PICTURES and file.is_file():
-                # LocalVisBackend appends the step; other names may end in a number of their own.
+                # LocalVisBackend appends the step. Other names may end in a number that belongs to
+                # them.
                 found[re.sub(r'_\d+$', '', file.stem) if file.parent.name == 'vis_image' else file.stem] = file
         return found
 
 
 def read_work_dir(path: str | Path) -> WorkDir:
-    """Read a work folder: all its time-stamped runs, with resumed ones joined to what they continue.
+    """Read all time-stamped runs of a work folder, and join resumed runs to those they continue.
 
-    Where two runs logged the same iterations, the later one counts, from its first iteration on. A later training
-    that did not resume replaces the earlier one. Lines of a log that are not JSON, as a killed process leaves them,
-    are skipped with a note.
+    If two runs logged the same iterations, the later run counts from its first iteration on. A
+    later training that did not resume replaces the earlier one. Log lines that are not valid JSON,
+    such as those of a killed process, are skipped with a note.
 
     Args:
-        path: The folder, ``work_dirs/<config name>`` by default of tools/train.py.
+        path: The folder; tools/train.py writes ``work_dirs/<config name>`` by default.
 
     Raises:
-        FileNotFoundError: If there is no such folder, it has no config, or neither logs nor tests.
+        FileNotFoundError: If the folder does not exist, has no config, or has neither logs nor
+            tests.
         ValueError: If the config cannot be read.
 
     Example:
@@ -219,7 +229,10 @@ def read_work_dir(path: str | Path) -> WorkDir:
 
 
 def larger_is_better(metric: str) -> bool | None:
-    """Return whether larger values of a metric are better, by the rule of mmengine's CheckpointHook; None if unknown.
+    """Tell whether larger values of a metric are better, by the rules of mmengine's CheckpointHook.
+
+    Returns:
+        True or False, or None if it is not known.
 
     Example:
         >>> larger_is_better('coco/bbox_mAP'), larger_is_better('val_loss'), larger_is_better('energy')
@@ -232,18 +245,18 @@ def larger_is_better(metric: str) -> bool | None:
 
 
 def common_metric(work_dirs: list[WorkDir], wanted: str | None = None) -> str | None:
-    """Return the metric to compare work folders by: one that as many as possible have.
+    """Return the metric by which to compare work folders: one that as many as possible have.
 
     Args:
         work_dirs: What :func:`read_work_dir` returned.
-        wanted: Name of the metric. Defaults to None: what mmengine would save the best checkpoint by, mIoU, mAP, top1
-            and the like first.
+        wanted: Name of the metric. Defaults to None: the metric by which mmengine would choose the
+            best checkpoint, with mIoU, mAP, top1 and the like first.
 
     Returns:
         Its name, or None if no folder has a metric.
 
     Raises:
-        ValueError: If no folder has the metric that is wanted.
+        ValueError: If no folder has the wanted metric.
     """
     names = [name for work_dir in work_dirs for name in work_dir.metric_names()]
     if wanted is not None:
@@ -259,13 +272,13 @@ def common_metric(work_dirs: list[WorkDir], wanted: str | None = None) -> str | 
 
 
 def _digits(text: str) -> int:
-    """Return the number at the end of a name, -1 without one."""
+    """Return the number at the end of a name, or -1 without one."""
     match = re.search(r'(\d+)$', text)
     return int(match.group(1)) if match else -1
 
 
 def _find_config(folder: Path, runs: list[Path]) -> Path:
-    """Return the config of the newest run, else the one in the folder itself."""
+    """Return the config of the latest run, otherwise the one in the folder itself."""
     candidates = [run / 'vis_data' / 'config.py' for run in reversed(runs)]
     candidates += sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime, reverse=True)
     found = next((file for file in candidates if file.is_file()), None)
@@ -278,19 +291,19 @@ def _find_config(folder: Path, runs: list[Path]) -> Path:
 def _read_config(file: Path) -> Config:
     try:
         return Config.fromfile(file)
-    except Exception as error:  # whatever the Python of a config raises
+    except Exception as error:  # the Python code of a config may raise anything
         raise ValueError(f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: {error}. '
                          'Restore it from a copy.') from error
 
 
 def _config_of_run(run: Path) -> Mapping[str, Any]:
-    """Return the config that a run recorded, empty without one."""
+    """Return the config that a run recorded, or an empty one if there is none."""
     file = run / 'vis_data' / 'config.py'
     return _read_config(file) if file.is_file() else {}
 
 
 def _config_name(folder: Path, file: Path) -> str:
-    """Return the name the config had: visualizers always call their copy config.py."""
+    """Return the original name of the config; visualizers always call their copy config.py."""
     if file.parent == folder:
         return file.stem
     dumped = sorted(folder.glob('*.py'), key=lambda path: (path.read_text() != file.read_text(), path.stat().st_mtime))
@@ -316,7 +329,7 @@ def _read_tests(runs: list[Path], notes: list[str]) -> list[Evaluation]:
 
 
 def _find_seed(config: Config, run: Path) -> int | None:
-    """Return the seed of the config, else the one that mmengine drew and logged."""
+    """Return the seed in the config, otherwise the one that mmengine drew and logged."""
     seed = (config.get('randomness') or {}).get('seed')
     if seed is None:
         for log in run.glob('*.log'):

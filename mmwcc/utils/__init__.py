@@ -1,4 +1,4 @@
-"""What programs around a model need: registering everything, reading configs, checking checkpoints, making runners."""
+"""Tools that programs need around a model: registration, configs, checkpoints and runners."""
 from .command_line import one_line_errors, quiet
 from .compression_file import CONFIG_SUFFIXES, write_compression
 from .launch import (

@@ -1,4 +1,4 @@
-"""How tools speak: one line for what cannot be done, and nothing of what the user cannot change."""
+"""Error messages and warnings of the command-line tools."""
 from __future__ import annotations
 
 import sys
@@ -13,14 +13,15 @@ __all__ = ['one_line_errors', 'quiet']
 
 @contextmanager
 def one_line_errors(tool: str, *kinds: type[Exception]) -> Iterator[None]:
-    """End the program with one line, and exit code 1, when what was asked for cannot be done.
+    """End the program with a one-line message and exit code 1 if a request cannot be carried out.
 
     Args:
-        tool: Name of the program, with which the line begins.
-        *kinds: What counts besides :class:`LaunchError`. Anything else keeps its traceback.
+        tool: Name of the program. The line begins with it.
+        *kinds: Errors to report this way besides :class:`LaunchError`. All others keep their
+            traceback.
 
     Raises:
-        SystemExit: Instead of such an error.
+        SystemExit: In place of such an error.
     """
     expected: tuple[type[Exception], ...] = (LaunchError, *kinds)
     try:
@@ -31,7 +32,7 @@ def one_line_errors(tool: str, *kinds: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out warnings: while models are built they are what OpenMMLab says of its own deprecated keys."""
+    """Hide warnings. While a model is built, OpenMMLab warns about its own deprecated keys."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield

@@ -1,4 +1,4 @@
-"""Compression dictionaries as files of data that configs inherit."""
+"""Write compression dictionaries to data files that configs can inherit."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,20 +12,22 @@ CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
 
 
 class _Line(dict):
-    """A rule, written on one line."""
+    """A rule that is written on one line."""
 
 
 def write_compression(path: str | Path, compression: Mapping, base: str | None = None, note: str = '') -> None:
-    """Write a ``compression`` dictionary as YAML, one rule a line.
+    """Write a ``compression`` dictionary as YAML, one rule per line.
 
-    The file is a config of mmengine like any other: it can stand in the ``_base_`` of others, wherever those lie.
+    The file is an ordinary mmengine config: others can list it in ``_base_``, wherever they are
+    stored.
 
     Args:
-        path: Where to write, a name that ends in .yml.
-        compression: The dictionary, or what of it differs from ``base``. Tuples become lists.
-        base: Config that the file inherits, such as 'mmwcc::_base_/compression/wcc_w8a8_k50.py'. Defaults to None: the
-            file needs no other.
-        note: What to say about it in comments at the top. Defaults to nothing.
+        path: File to write, ending in .yml.
+        compression: The dictionary, or the part of it that differs from ``base``. Tuples become
+            lists.
+        base: Config that the file inherits, such as 'mmwcc::_base_/compression/wcc_w8a8_k50.py'.
+            Defaults to None: the file needs no other.
+        note: Text for a comment at the top of the file. Defaults to nothing.
     """
     import yaml
 
@@ -44,7 +46,7 @@ def write_compression(path: str | Path, compression: Mapping, base: str | None =
 
 
 def _plain(value: Any) -> Any:
-    """Return dictionaries and sequences of any kind as those that YAML knows."""
+    """Convert dictionaries and sequences of any kind to those that YAML knows."""
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value

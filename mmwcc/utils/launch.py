@@ -1,4 +1,7 @@
-"""The steps that tools/train.py and tools/test.py share. Each refuses bad input before anything has been built."""
+"""Steps that tools/train.py and tools/test.py share.
+
+Each step rejects bad input before anything has been built.
+"""
 from __future__ import annotations
 
 import copy
@@ -23,7 +26,7 @@ __all__ = [
 
 
 class LaunchError(RuntimeError):
-    """What was asked for on the command line cannot be done. The message is for the user; a traceback adds nothing."""
+    """A request on the command line that cannot be carried out. The user needs no traceback."""
 
 
 def load_config(path: str, options: dict | None = None, launcher: str = 'none') -> Config:
@@ -35,8 +38,9 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to ``'none'``.
 
     Raises:
-        LaunchError: If there is no such file, or an option changes the top-level ``compression`` of a compressed
-            config, of which the model has a copy of its own.
+        LaunchError: If there is no such file, or an option changes the top-level ``compression`` of
+            a compressed config. The model has its own copy of that, so the option would have no
+            effect.
     """
     if not Path(path).is_file():
         raise LaunchError(f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
@@ -66,7 +70,7 @@ def model_config(cfg: Config) -> ConfigDict:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config as a runner does, on the CPU and without weights.
+    """Build the model of a config the way a runner does, on the CPU and without weights.
 
     Raises:
         LaunchError: If the config has no ``model``.
@@ -79,7 +83,10 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Set ``cfg.work_dir``: from the command line, else from the config, else ``./work_dirs/<name of the config>``."""
+    """Set ``cfg.work_dir``.
+
+    The command line comes first, then the config, then ``./work_dirs/<name of the config>``.
+    """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -87,10 +94,10 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner a config asks for: the one named by ``runner_type``, otherwise mmengine's.
+    """Build the runner that ``runner_type`` of a config names, or mmengine's if it names none.
 
     Raises:
-        LaunchError: If mmengine's runner is to be built and the config has no ``model``.
+        LaunchError: If mmengine's runner is needed and the config has no ``model``.
     """
     if 'runner_type' not in cfg:
         model_config(cfg)
@@ -100,27 +107,27 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def is_address(path: str) -> bool:
-    """Tell whether a checkpoint is fetched from elsewhere, as ``https://...`` is.
+    """Tell whether a checkpoint has to be fetched from elsewhere, as ``https://...`` does.
 
-    That is for the loaders to say that mmengine knows. A colon says nothing: paths have it too, after the
-    letters of drives and in time stamps.
+    The loaders that mmengine knows decide. A colon proves nothing, because local paths contain
+    colons too, in Windows drives and in time stamps.
     """
     loader = CheckpointLoader._get_checkpoint_loader(path)
     return loader not in (load_from_local, load_from_safetensors)
 
 
 def check_checkpoint(path: str) -> None:
-    """Refuse a checkpoint file that is missing, truncated, damaged or not loadable, before a run is set up.
+    """Reject a missing, truncated, damaged or unloadable checkpoint before a run is set up.
 
-    The file is read once, without keeping its tensors. Addresses (see :func:`is_address`) are left to
-    mmengine.
+    The file is read once, without keeping its tensors. Addresses (see :func:`is_address`) are left
+    to mmengine.
 
     Args:
         path: A checkpoint.
 
     Raises:
         LaunchError: If the file does not exist.
-        LaunchError: If the file is empty, or ends or was damaged before its content is complete.
+        LaunchError: If the file is empty, truncated or damaged.
         LaunchError: If the file holds objects that ``torch.load`` refuses.
     """
     if is_address(path):
@@ -144,7 +151,7 @@ def _damage(file: Path) -> str:
     with file.open('rb') as stream:
         is_zip = stream.read(4) == b'PK\x03\x04'
     try:
-        if is_zip:  # what torch.save writes since 1.6; torch itself does not look at the checksums
+        if is_zip:  # the format of torch.save since 1.6; torch does not verify its checksums
             with zipfile.ZipFile(file) as archive:
                 member = archive.testzip()
             if member:

@@ -1,4 +1,4 @@
-"""What compressing a trained network without training starts from: its dense config, and calibration images."""
+"""Prepare to compress a trained network without training: dense config, calibration images."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -15,13 +15,14 @@ __all__ = ['calibration_batches', 'dense_config']
 
 
 def dense_config(config: Config) -> tuple[Config, dict]:
-    """Take the compression out of a config.
+    """Remove the compression from a config.
 
     Args:
-        config: A config whose model ``mmwcc.CompressedModel`` builds, alone or with another factory.
+        config: A config whose model is built by ``mmwcc.CompressedModel``, alone or with another
+            factory.
 
     Returns:
-        The config of the dense model, and its ``compression``.
+        The config of the dense model, and the ``compression`` that was removed.
 
     Raises:
         LaunchError: If the config has no compressed model.
@@ -36,15 +37,16 @@ def dense_config(config: Config) -> tuple[Config, dict]:
 
 
 def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Iterator[dict]:
-    """Yield training images as they are preprocessed in testing, evenly spread over the data set.
+    """Yield training images, preprocessed as for testing and evenly spread over the dataset.
 
     Args:
         config: A config with data loaders for training and testing.
-        number: How many images.
-        batch_size: Images in a batch, at most; those of another size start a new one. Defaults to 8.
+        number: Number of images.
+        batch_size: Largest number of images in a batch. An image of another size starts a new
+            batch. Defaults to 8.
 
     Raises:
-        LaunchError: If the config has no such data loader, or its data set is missing or empty.
+        LaunchError: If the config lacks one of the data loaders, or a dataset is missing or empty.
     """
     for split in ('train', 'test'):
         if config.get(f'{split}_dataloader') is None:
@@ -65,7 +67,7 @@ def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Ite
 
 
 def _inner(dataset: dict) -> dict:
-    """Look through wrappers that repeat, balance or mix a data set."""
+    """Unwrap a dataset that is repeated, balanced or mixed."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset

@@ -1,4 +1,4 @@
-"""Whether a training can go on from a checkpoint as if it had never stopped."""
+"""Check whether training can resume from a checkpoint as if it had never stopped."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,17 +18,18 @@ _REMEDY = ('Start a new run from its weights (load_from with resume=False), or r
 
 
 def check_resumable(path: str, cfg: Config) -> None:
-    """Refuse to resume a training from a checkpoint that lacks what it needs, before a run is set up.
+    """Reject a checkpoint that lacks what resuming needs, before a run is set up.
 
     Args:
         path: A checkpoint.
-        cfg: Config of the training.
+        cfg: Config of the training run.
 
     Raises:
-        LaunchError: If the checkpoint is not usable, see :func:`check_checkpoint`, or lacks a part.
+        LaunchError: If the checkpoint is not usable (see :func:`check_checkpoint`) or lacks a part.
     """
     check_checkpoint(path)
-    if 'runner_type' in cfg:  # other runners, as for sharded models, may keep parts elsewhere
+    # Other runners, e.g. for sharded models, may store the parts elsewhere.
+    if 'runner_type' in cfg:
         return
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     missing = _missing(checkpoint, cfg.get('param_scheduler') is not None)
@@ -38,20 +39,21 @@ def check_resumable(path: str, cfg: Config) -> None:
 
 
 def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse to resume where mmengine would silently let the optimizer or the schedules start anew.
+    """Refuse to resume where mmengine would silently restart the optimizer or the schedules.
 
-    To be called while a checkpoint is loaded. Nothing is refused where only weights are loaded, or where
-    the training is over.
+    Call this while a checkpoint is loaded. It accepts any checkpoint if only weights are loaded or
+    if the training is over.
 
     Args:
-        hook: Name of the hook that the error speaks for.
-        runner: What loads the checkpoint.
+        hook: Name of the hook that the error message begins with.
+        runner: The runner that loads the checkpoint.
         checkpoint: The checkpoint.
 
     Raises:
         RuntimeError: If the checkpoint lacks a part, or its schedules are not those of the run.
     """
-    if not isinstance(runner, Runner):  # others, as for sharded models, may keep parts elsewhere
+    # Other runners, e.g. for sharded models, may store the parts elsewhere.
+    if not isinstance(runner, Runner):
         return
     resumes = runner._resume and not runner._has_loaded and isinstance(runner._train_loop, BaseLoop)
     if not resumes or _is_over(checkpoint, dict(max_iters=runner.max_iters)):
@@ -60,7 +62,8 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     if missing:
         raise RuntimeError(f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
                            f'start anew. {_REMEDY}')
-    if runner.param_schedulers is None:  # mmengine says that it skips those of the checkpoint
+    # mmengine itself logs that it skips the schedules of the checkpoint.
+    if runner.param_schedulers is None:
         return
     theirs, ours = map(_units, (checkpoint.get('param_schedulers'), runner.param_schedulers))
     if theirs != ours:
@@ -71,7 +74,7 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
 
 
 def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:
-    """Say in words what a checkpoint lacks for resuming, or return an empty string."""
+    """Name what a checkpoint lacks for resuming, or return an empty string."""
     meta = checkpoint.get('meta') or {}
     parts = {'the iteration and epoch': 'iter' in meta and 'epoch' in meta,
              'the log history (message_hub)': 'message_hub' in checkpoint,
@@ -82,14 +85,17 @@ def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:
 
 
 def _is_over(checkpoint: Mapping[str, Any], length: Mapping[str, Any]) -> bool:
-    """Tell whether a checkpoint is from the end of a training of max_iters or max_epochs."""
+    """Tell whether a checkpoint marks the end of a training of max_iters or max_epochs."""
     meta = checkpoint.get('meta') or {}
     return any(length.get(key) and meta.get(unit, 0) >= length[key]
                for unit, key in (('iter', 'max_iters'), ('epoch', 'max_epochs')))
 
 
 def _units(schedulers) -> list[str] | dict[str, Any]:
-    """Return what schedules count, of schedulers or their states, for one optimizer or several by name."""
+    """Return the units that schedules count in.
+
+    The schedules may be objects or their states, for one optimizer or for several by name.
+    """
     if isinstance(schedulers, Mapping):
         return {name: _units(of_one) for name, of_one in schedulers.items()}
     flags = [state['by_epoch'] if isinstance(state, Mapping) else state.by_epoch for state in schedulers or ()]

@@ -1,4 +1,4 @@
-"""Registering every component of mmwcc at once."""
+"""Register all components of mmwcc at once."""
 from __future__ import annotations
 
 from mmwcc.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
@@ -9,11 +9,13 @@ __all__ = ['register_all_modules']
 def register_all_modules(init_default_scope: bool = True) -> None:
     """Import every module of mmwcc that registers components.
 
-    Configs do not need it: a type written ``mmwcc.X`` imports its module by itself. ``mmengine.hub`` calls it.
+    Configs do not need it, because a type written as ``mmwcc.X`` imports its module by itself.
+    ``mmengine.hub`` calls it.
 
     Args:
-        init_default_scope: Accepted because OpenMMLab's packages all have it, and without effect: configs with mmwcc
-            keep the default scope of the library whose models they compress, mmseg's or mmdet's. Defaults to True.
+        init_default_scope: Has no effect; it is accepted because all OpenMMLab packages have it.
+            Configs with mmwcc keep the default scope of the library whose models they compress,
+            mmseg's or mmdet's. Defaults to True.
     """
     for registry in (MODELS, HOOKS, DATASETS, TRANSFORMS, METRICS):
         registry.import_from_location()

@@ -1,4 +1,4 @@
-"""What tools that look into a trained network start from: the network, and some of its images."""
+"""Load a trained network, and some of its images, for tools that inspect it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -16,17 +16,18 @@ __all__ = ['load_trained', 'spread_batches']
 
 
 def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
-    """Build the model of a config with the weights of a checkpoint, which must fit exactly, for one process on the CPU.
+    """Build the model of a config on the CPU, for one process, and load a checkpoint strictly.
 
     Args:
         config: A config with a ``model``.
         checkpoint: Path or address of the checkpoint.
 
     Returns:
-        The model, in evaluation mode, and what the checkpoint holds.
+        The model in evaluation mode, and the contents of the checkpoint.
 
     Raises:
-        LaunchError: If the config has no ``model``, or the checkpoint is not usable or does not fit it.
+        LaunchError: If the config has no ``model``, or the checkpoint is not usable or does not fit
+            it.
     """
     check_checkpoint(checkpoint)
     model = revert_sync_batchnorm(build_model(config)).eval()
@@ -38,15 +39,15 @@ def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
 
 
 def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator[dict]:
-    """Yield batches of one image each, evenly spread over a data set, for ``model.test_step``.
+    """Yield batches of one image each, evenly spread over a dataset, for ``model.test_step``.
 
     Args:
         config: A config with a data loader for the split.
-        number: How many; all images if there are not more.
+        number: Number of images. If the dataset has fewer, all of them are yielded.
         split: 'test', 'val' or 'train', with the pipeline of that split. Defaults to 'test'.
 
     Raises:
-        LaunchError: If the config has no such data loader, or its data set is missing or empty.
+        LaunchError: If the config has no such data loader, or its dataset is missing or empty.
     """
     loader = config.get(f'{split}_dataloader')
     if loader is None:

@@ -1,4 +1,4 @@
-"""Hooks for mmengine runners: compression over time, checked checkpoints, exact resuming, training in stages."""
+"""Hooks for mmengine runners: compression schedules, checkpoint checks, exact resuming, stages."""
 from .benchmark_hook import BenchmarkHook
 from .calibration_hook import CalibrationHook
 from .compression_check_hook import CompressionCheckHook

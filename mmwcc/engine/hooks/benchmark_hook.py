@@ -1,4 +1,4 @@
-"""Latency, throughput and memory of the model that trains, beside its dense twin."""
+"""Measure latency, throughput and memory of a model in training, and of its dense twin."""
 from __future__ import annotations
 
 import copy
@@ -34,50 +34,61 @@ _COLUMNS = dict(latency_ms='latency ms', p95_ms='p95 ms', throughput='images/s',
 
 @HOOKS.register_module()
 class BenchmarkHook(Hook):
-    """Measure inference of the model as it stands, and of the same model without compression.
+    """Measure inference of the current model, and of the same model without compression.
 
-    Measured are the median and the 95th percentile of latency, the throughput in images a second, and the peak memory
-    of all tensors beyond the weights and the input (:func:`mmwcc.diagnostics.latency.peak_memory`). The network alone
-    runs (``mode='tensor'``), on random input, without pre- and postprocessing, in eager mode and without autograd.
+    The hook measures the median and the 95th percentile of latency, the throughput in images per
+    second, and the peak memory of all tensors except the weights and the input
+    (:func:`mmwcc.diagnostics.latency.peak_memory`). Only the network runs (``mode='tensor'``), on
+    random input, without pre- and postprocessing, in eager mode and without autograd.
 
-    It runs in a copy in evaluation mode, whose layers become ``nn.Conv2d`` again for the dense twin (convolutions that
-    were made separable stay so). Modes, buffers, quantizers and gradients of the model in training are not touched, and
-    the states of random generators are put back. In the copy, quantizers that have not learned their clip take one from
-    the random input, for otherwise their calibration would be timed.
+    The measurement uses a copy of the model in evaluation mode. For the dense twin, the compressed
+    layers of the copy become ``nn.Conv2d`` again; convolutions that were made separable stay
+    separable. Modes, buffers, quantizers and gradients of the model in training are not touched,
+    and the states of the random generators are restored afterwards. Quantizers of the copy that
+    have not learned a clip take one from the random input; otherwise the measured time would
+    include their calibration.
 
-    The results go to the log as a table, to the visualizer as ``benchmark/<quantity>/<shape>`` and
-    ``benchmark/dense_<quantity>/<shape>``, and to a JSON file in the work directory, which a resumed run continues.
+    The results go to three places: to the log as a table, to the visualizer as
+    ``benchmark/<quantity>/<shape>`` and ``benchmark/dense_<quantity>/<shape>``, and to a JSON file
+    in the work directory. A resumed run appends to that file.
 
     Args:
-        shapes (Sequence): Shapes of the input, each (H, W) for one image of three channels, (C, H, W) or (B, C, H, W).
-        start (bool): Measure before the first iteration. Defaults to True.
-        interval (int, optional): Iterations or epochs between two measurements. Defaults to None, none in between.
-        end (bool): Measure after the last iteration. Defaults to True.
-        by_epoch (bool): Count epochs in ``interval``; needs an epoch-based loop. Defaults to False.
-        dense (bool): Whether to measure the dense twin beside it. Defaults to True.
-        repeats (int): Timed calls, of the model and the twin in turns, each after an untimed one. Defaults to 20.
-        warmup (int): Untimed calls before. Defaults to 3.
-        amp_dtype (str, optional): 'float16' or 'bfloat16' to run under autocast. Defaults to None, float32.
-        channels_last (bool): Whether the input is in that memory format. Defaults to False.
-        out_file (str): File in the work directory. Defaults to 'benchmark.json'.
+        shapes: Shapes of the input, each (H, W) for one image of three channels, (C, H, W) or (B,
+            C, H, W).
+        start: Whether to measure before the first iteration. Defaults to True.
+        interval: Iterations or epochs between two measurements. Defaults to None: no measurements
+            during training.
+        end: Whether to measure after the last iteration. Defaults to True.
+        by_epoch: Whether ``interval`` counts epochs, which needs an epoch-based loop. Defaults to
+            False.
+        dense: Whether to measure the dense twin as well. Defaults to True.
+        repeats: Number of timed calls, alternating between the model and the twin. An untimed call
+            precedes each. Defaults to 20.
+        warmup: Number of untimed calls at the beginning. Defaults to 3.
+        amp_dtype: 'float16' or 'bfloat16' to run under autocast. Defaults to None, float32.
+        channels_last: Whether the input is in that memory format. Defaults to False.
+        out_file: Name of the file in the work directory. Defaults to 'benchmark.json'.
 
     Raises:
         TypeError: If ``by_epoch`` is not a bool.
-        ValueError: If a shape, ``interval``, ``repeats``, ``warmup`` or ``amp_dtype`` is not as above, or nothing is to
-            be measured.
-        RuntimeError: At the start of training, if ``by_epoch=True`` meets an iteration-based loop or the model runs on
-            a device that is neither a CPU nor a CUDA device. The model runs each shape once there in any case, so that
-            a shape that does not fit fails before any work is lost.
+        ValueError: If a shape, ``interval``, ``repeats``, ``warmup`` or ``amp_dtype`` is not as
+            described above, or there is nothing to measure.
+        RuntimeError: At the start of training, if ``by_epoch=True`` is used with an iteration-based
+            loop, or the model is on a device that is neither a CPU nor a CUDA device. The model
+            always runs each shape once at that point, so that a shape that does not fit fails
+            before any work is lost.
 
     Note:
-        Rank 0 measures while the others wait. Memory that mmengine logs for CUDA includes these runs where they take
-        more than training; its statistics are not reset. Whatever else the machine does is part of the times.
+        Rank 0 measures while the others wait. The CUDA memory that mmengine logs includes these
+        runs where they take more than training, because its statistics are not reset. Other load on
+        the machine affects the times.
 
     Example:
         >>> default_hooks = dict(benchmark=dict(type='mmwcc.BenchmarkHook', shapes=[(512, 1024)], interval=8000))
     """
 
-    # Behind hooks that calibrate, schedule or take their forward hooks away again (CompressionStatsHook).
+    # After hooks that calibrate, schedule, or remove their own forward hooks
+    # (CompressionStatsHook).
     priority = 'LOW'
 
     def __init__(self, shapes: Sequence[Sequence[int]], start: bool = True, interval: int | None = None,
@@ -105,7 +116,7 @@ class BenchmarkHook(Hook):
         self._measured_at: int | None = None
 
     def before_train(self, runner) -> None:
-        """Check that every shape runs, and measure if asked to."""
+        """Check that every shape runs, and measure if ``start`` is set."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError('BenchmarkHook: by_epoch must be False with an iteration-based training loop, got True. '
                                'Such a loop stays in epoch 0; give interval in iterations.')
@@ -132,12 +143,12 @@ class BenchmarkHook(Hook):
             self._benchmark(runner, runner.iter)
 
     def after_train(self, runner) -> None:
-        """Measure what training has led to."""
+        """Measure the final model."""
         if self.end and self._measured_at != runner.iter:
             self._benchmark(runner, runner.iter)
 
     def _benchmark(self, runner, iteration: int) -> None:
-        """Measure on rank 0, while the others wait, and say what came out."""
+        """Measure on rank 0 while the others wait, and report the results."""
         if is_main_process():
             device = _device(runner.model)
             with _private_copy(runner.model) as model:
@@ -159,7 +170,7 @@ class BenchmarkHook(Hook):
         if self.dense and compressed_layers(model):
             contenders['dense'] = dense_twin(model)
         calls = {name: self._call(contender, x) for name, contender in contenders.items()}
-        calls['model']()  # calibrates what is not
+        calls['model']()  # calibrates quantizers without a clip, before anything is timed
         memory = {name: peak_memory(call) for name, call in calls.items()}
         latency = measure_latency(calls, device, repeats=self.repeats, warmup=self.warmup)
         return [dict(contender=name, shape=list(shape), latency_ms=latency[name].median, p95_ms=latency[name].p95,
@@ -181,7 +192,7 @@ class BenchmarkHook(Hook):
         return run
 
     def _environment(self, device: torch.device) -> dict[str, Any]:
-        """Describe what the numbers depend on."""
+        """Describe the environment that the numbers depend on."""
         return dict(device=device_name(device), type=device.type, threads=torch.get_num_threads(),
                     dtype=self.amp_dtype or 'float32', channels_last=self.channels_last, repeats=self.repeats,
                     kernels=os.environ.get('MMWCC_KERNELS', 'default'), mmwcc=__version__,
@@ -189,7 +200,7 @@ class BenchmarkHook(Hook):
                     python=platform.python_version())
 
     def _earlier_rows(self, runner) -> list[dict[str, Any]]:
-        """Return what a run that is now resumed had measured until then."""
+        """Return what an interrupted run measured before the point from which it is now resumed."""
         path = Path(runner.work_dir, self.out_file)
         if runner.iter == 0 or not path.exists():
             return []
@@ -197,7 +208,7 @@ class BenchmarkHook(Hook):
 
 
 def _checked_shapes(shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Return shapes with all four sizes."""
+    """Check the shapes and extend each to four sizes."""
     if not isinstance(shapes, (list, tuple)) or not shapes:
         raise ValueError(f'BenchmarkHook: shapes must be a list of shapes, got {shapes!r}. Did you mean '
                          'shapes=[(512, 1024)]?')
@@ -215,13 +226,13 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _private_copy(model: nn.Module) -> Iterator[nn.Module]:
-    """Give a copy of a model, ready for inference on one rank, and put random states back in the end."""
+    """Yield a copy of a model for inference on one rank, and restore random states afterwards."""
     state = get_random_state()
     model = copy.deepcopy(model.module if is_model_wrapper(model) else model).eval()
     for module in model.modules():
         if isinstance(module, UniformQuantizer) and not module.is_settled:
-            module.train()  # in which quantizers calibrate,
-            module.alone = True  # and not together with ranks that do not run now
+            module.train()  # quantizers calibrate in training mode only
+            module.alone = True  # do not wait for other ranks, which do not run the copy
     try:
         yield model
     finally:
@@ -229,7 +240,7 @@ def _private_copy(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _data_samples(x: Tensor) -> list[BaseDataElement]:
-    """Return what detectors of two stages want to know of each image between them."""
+    """Return the image sizes that two-stage detectors need between their stages."""
     size = tuple(x.shape[2:])
     about = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
     return [BaseDataElement(metainfo=about) for _ in x]

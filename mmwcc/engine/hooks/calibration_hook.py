@@ -1,4 +1,4 @@
-"""Starting clips from several batches, before training."""
+"""Calibrate starting clips on several batches before training."""
 from __future__ import annotations
 
 from functools import partial
@@ -23,35 +23,42 @@ __all__ = ['CalibrationHook']
 class CalibrationHook(Hook):
     """Set the clips of all quantizers from several batches before training starts.
 
-    Without this hook each quantizer takes its clip from the first training batch alone. The batches come from the
-    training data with its augmentation, in an order of their own, and the random generators are put back, so that
-    training itself sees the same batches with and without the hook. A resumed run does nothing. Quantizers
-    that a checkpoint has brought along calibrated are calibrated again only with ``again=True``: then all of them are.
+    Without this hook, each quantizer takes its clip from the first training batch alone. The
+    batches come from the augmented training data, in an order of their own. The random generators
+    are restored afterwards, so that training sees the same batches with and without the hook. In a
+    resumed run, the hook does nothing. If a checkpoint contains calibrated quantizers, they keep
+    their clips unless ``again=True``; in that case all quantizers are calibrated again.
 
-    With several ranks each draws from its own share of the data, all equally large: where it does not divide, the first
-    images are repeated. All ranks get the same clips, from the values that all of them have seen.
+    With several ranks, each draws from its own share of the data. All shares have the same size: if
+    the images cannot be divided evenly, the first ones are repeated. All ranks get the same clips,
+    computed from the values that all of them have seen.
 
-    Quantizers that are still switched off (a schedule starts them at 32 bits) and those that no batch reaches (in heads
-    that only training uses) learn from their first training batch, as always.
+    Two kinds of quantizer still learn from their first training batch: those that are switched off
+    (because a schedule starts them at 32 bits), and those that no batch reaches (in heads that only
+    training uses).
 
     Args:
-        num_batches (int): How many batches on each rank, of the size of the training batches. Defaults to 8.
-        method (str, optional): 'mse', 'percentile' or 'lsq'. Defaults to None, as each quantizer was built.
-        percentile (float, optional): Percentile of magnitudes for 'percentile', in percent. Defaults to None, as each
-            quantizer was built.
-        again (bool): Whether to calibrate also where the checkpoint that training starts from has clips.
+        num_batches: Number of batches on each rank, as large as the training batches. Defaults to
+            8.
+        method: 'mse', 'percentile' or 'lsq'. Defaults to None: the method that each quantizer was
+            built with.
+        percentile: Percentile of magnitudes for 'percentile', in percent. Defaults to None: the
+            value that each quantizer was built with.
+        again: Whether to replace clips that come from the checkpoint that training starts from.
             Defaults to False.
 
     Raises:
         TypeError: If num_batches is not an integer or again is not a bool.
-        ValueError: If num_batches is below 1, method unknown, or percentile not in (0, 100].
-        ValueError: At the start of training, if the model has no quantizer that is on.
+        ValueError: If num_batches is below 1, method is unknown, or percentile is not in (0, 100].
+        ValueError: At the start of training, if all quantizers of the model are switched off or it
+            has none.
 
     Example:
         >>> default_hooks = dict(calibration=dict(type='mmwcc.CalibrationHook', num_batches=8, method='mse'))
     """
 
-    # Behind a schedule, which sets keep_ratio and bits; before whatever measures or records what the layers do.
+    # After a schedule, which sets keep_ratio and bits, and before hooks that measure or record
+    # layers.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, num_batches: int = 8, method: str | None = None, percentile: float | None = None,
@@ -88,8 +95,9 @@ class CalibrationHook(Hook):
 
     @staticmethod
     def _batches(loader: DataLoader) -> DataLoader:
-        """Return a loader of the same data that leaves the one of training alone."""
-        # Iterating over that one would move its sampler, and with persistent workers the training's own iterator.
+        """Return a second loader of the same data, so that the training loader stays as it is."""
+        # Iterating over the training loader would advance its sampler, and with persistent workers
+        # also its iterator.
         (rank, ranks), images = get_dist_info(), len(loader.dataset)
         share = Subset(loader.dataset, [i % images for i in range(rank, -(-images // ranks) * ranks, ranks)])
         order = torch.Generator().manual_seed(rank)

@@ -1,4 +1,4 @@
-"""Checkpoints that say how they are compressed, and loading that compares."""
+"""Record in each checkpoint how it is compressed, and compare before loading one."""
 from __future__ import annotations
 
 import re
@@ -24,11 +24,12 @@ _LISTED = 5
 
 @HOOKS.register_module()
 class CompressionCheckHook(Hook):
-    """Stamp checkpoints with the compression of the model, and refuse those that do not fit.
+    """Stamp checkpoints with the compression of the model, and reject those that do not fit.
 
-    mmengine loads checkpoints with ``strict=False``: what does not fit is skipped with a line in the log, and a model
-    without its quantizers, or with uncalibrated ones, is trained or evaluated in silence. This hook compares before
-    the weights are loaded. What it says depends on what the checkpoint is loaded for:
+    mmengine loads checkpoints with ``strict=False``: parameters that do not fit are skipped with a
+    line in the log. A model that lacks its quantizers, or has uncalibrated ones, is then trained or
+    evaluated without an error. This hook compares checkpoint and model before the weights are
+    loaded. Its reaction depends on what the checkpoint is loaded for:
 
     ====================================================  =======================  ===============  ================
     checkpoint and model                                  training from it         resuming         val, test
@@ -43,29 +44,32 @@ class CompressionCheckHook(Hook):
     optimizer or schedules not saved, or other schedules  -                        error            -
     ====================================================  =======================  ===============  ================
 
-    Where a checkpoint compresses prediction layers that ``keep_dense='last'`` keeps dense, as those
-    of version 0.1 may, the error or warning gives the ``keep_dense`` that restores its network.
+    A checkpoint may compress prediction layers that ``keep_dense='last'`` keeps dense; checkpoints
+    of version 0.1 may do so. The error or warning then gives the ``keep_dense`` that restores its
+    network.
 
-    Where the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with what the schedule
-    gives for the recorded moment, whichever of the two hooks runs first.
+    If the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with the
+    state that the schedule gives for the recorded moment, whichever of the two hooks runs first.
 
     Args:
-        allow_dense (bool): Accept layers and quantizers that the checkpoint does not have where that is an error.
-            Defaults to False.
-        allow_mismatch (Sequence[str]): Regular expressions; a parameter whose full name matches one may differ in
-            shape, and is then skipped by mmengine, as a classifier for another number of classes.
+        allow_dense: Whether to accept a checkpoint that lacks some of the model's layers and
+            quantizers where that is an error. Defaults to False.
+        allow_mismatch: Regular expressions. A parameter whose full name matches one may differ in
+            shape, such as a classifier for another number of classes; mmengine then skips it.
             Defaults to ().
 
     Raises:
-        TypeError: If ``allow_dense`` is not a bool, or ``allow_mismatch`` not a sequence of strings.
-        RuntimeError: While training starts, if ``efficient_conv_bn_eval`` is set for a model with compressed layers;
-            while a checkpoint is loaded, as in the table.
+        TypeError: If ``allow_dense`` is not a bool, or ``allow_mismatch`` is not a sequence of
+            strings.
+        RuntimeError: When training starts, if ``efficient_conv_bn_eval`` is set for a model with
+            compressed layers.
+        RuntimeError: When a checkpoint is loaded, in the cases that the table lists.
 
     Example:
         >>> default_hooks = dict(compression_check=dict(type='mmwcc.CompressionCheckHook'))
     """
 
-    # Before EMAHook (NORMAL), which on resuming already takes weights out of the checkpoint.
+    # Before EMAHook (NORMAL), which removes weights from the checkpoint when a run is resumed.
     priority = 'HIGH'
 
     def __init__(self, allow_dense: bool = False, allow_mismatch: Sequence[str] = ()) -> None:
@@ -80,10 +84,11 @@ class CompressionCheckHook(Hook):
         self._trained = False
 
     def before_run(self, runner) -> None:
-        """Refuse ``efficient_conv_bn_eval``, before the runner rewrites the model for it.
+        """Reject ``efficient_conv_bn_eval`` before the runner rewrites the model for it.
 
-        And let the whole model settle its clips over ranks: what was compressed may be a part of it
-        whose own forward is never called, as the detectors inside mmdet's semi-supervised ones.
+        Also make the whole model agree on its clips across ranks. The compressed model may be a
+        part whose own forward is never called, like the detectors inside mmdet's semi-supervised
+        detectors.
         """
         layers = compressed_layers(runner.model)
         settle_after_forward(unwrapped(runner.model))
@@ -94,7 +99,7 @@ class CompressionCheckHook(Hook):
                                'remove the key from the config.')
 
     def after_train(self, runner) -> None:
-        """Note that a checkpoint loaded from now on is loaded for evaluation."""
+        """Remember that any checkpoint loaded from now on is loaded for evaluation."""
         self._trained = True
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -128,13 +133,13 @@ class CompressionCheckHook(Hook):
     @staticmethod
     def _expected(runner, purpose: str, checkpoint: Mapping[str, Any]
                   ) -> dict[str, LayerState] | None:
-        """Return what a schedule makes of the layers at the checkpoint's moment, None without one."""
+        """Return the layer states that a schedule gives for the checkpoint's moment, or None."""
         schedule = next((hook for hook in runner.hooks
                          if isinstance(hook, CompressionScheduleHook)), None)
         if schedule is None or not read_stamp(checkpoint).get('layers'):
             return None
-        # A run that is resumed under a schedule which it did not have so far is compared with that
-        # schedule too.
+        # When a run is resumed, a checkpoint from a run without a schedule is also compared with
+        # the new schedule.
         moment = schedule.recorded_moment(checkpoint, scheduled_only=purpose != 'resume')
         return None if moment is None else schedule.states_at(runner, moment)
 
@@ -164,7 +169,7 @@ class CompressionCheckHook(Hook):
                 'compression config, or use the config that was written beside the checkpoint.')
 
     def _judge_parts(self, runner, purpose: str, found: Comparison, advice: str) -> None:
-        """Judge which layers are compressed and which of them have which quantizer."""
+        """Judge differences in which layers are compressed and which quantizers they have."""
         what = 'has them dense or not quantized' if found.in_checkpoint else 'is dense'
         self._report_absent(runner, purpose, found.only_in_model, what)
         if found.only_in_checkpoint:

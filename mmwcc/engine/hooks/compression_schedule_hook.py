@@ -1,4 +1,4 @@
-"""Lowering bits and keep_ratio while a model trains."""
+"""Lower bits and keep_ratio while a model trains."""
 from __future__ import annotations
 
 from mmengine.hooks import EMAHook, Hook
@@ -12,7 +12,8 @@ from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionScheduleHook']
 
-# A smooth schedule may change keep_ratio at every iteration; it is logged this often on its way.
+# A smooth schedule may change keep_ratio at every iteration. Only about this many changes are
+# logged.
 _LINES_PER_RAMP = 20
 
 
@@ -20,31 +21,35 @@ _LINES_PER_RAMP = 20
 class CompressionScheduleHook(Hook):
     """Lower the bits and the keep_ratio of all compressed layers over iterations or epochs.
 
-    The value of a schedule is a pure function of the iteration or epoch, so that a resumed run stands where the
-    interrupted one stood. It is a ceiling on how far compression may have gone: each layer gets the larger of the
-    scheduled value and the value it was built with. Layers which a rule compresses less keep their exception, and
-    the model ends as its config says if the schedule ends at or below that.
+    The value of a schedule depends only on the iteration or epoch, so a resumed run continues
+    exactly where the interrupted one stopped. A schedule limits how far compression may have gone:
+    each layer gets the larger of the scheduled value and the value it was built with. Layers that a
+    rule compresses less therefore keep their exception. The model ends as its config says, provided
+    the schedule ends at or below that.
 
-    A checkpoint records the last iteration and epoch trained in its state. Where a checkpoint is loaded for
-    validation or testing, the schedule is applied for that moment, so that the model is evaluated as it was trained.
+    A checkpoint records the last iteration and epoch that were trained in its state. When a
+    checkpoint is loaded for validation or testing, the hook applies the schedule for that moment,
+    so that the model is evaluated as it was trained.
 
-    ``EMAHook`` exchanges values with the trained model, whose layers are the only ones that run, so bits and keep_ratio
-    of its copy need no treatment. The clip of a quantizer that is switched on in the middle of training does: it is
-    copied into the averaged model when it was calibrated, or the average would come from the value before for
-    thousands of iterations.
+    ``EMAHook`` exchanges values with the trained model, and only the layers of that model run. The
+    bits and keep_ratio of its copy therefore need no treatment. The clip of a quantizer that is
+    switched on during training does need it: once it is calibrated, it is copied into the averaged
+    model. Otherwise the average would still contain the value from before for thousands of
+    iterations.
 
     Args:
-        by_epoch (bool): Count epochs instead of iterations; needs an epoch-based loop. Defaults to False.
-        keep_ratio (dict, optional): Schedule of the fraction of wavelet coefficients kept, for
-            :func:`mmwcc.compression.schedule.build_schedule`. Defaults to None, leaving it as built.
-        weight_bits (dict, optional): Schedule of the width of weights. Defaults to None, leaving it as built.
-        act_bits (dict, optional): Schedule of the width of activations. Defaults to None, leaving it as built.
+        by_epoch: Whether to count epochs instead of iterations, which needs an epoch-based loop.
+            Defaults to False.
+        keep_ratio: Schedule of the fraction of wavelet coefficients kept, for
+            :func:`mmwcc.compression.schedule.build_schedule`. Defaults to None: as built.
+        weight_bits: Schedule of the bits of weights. Defaults to None: as built.
+        act_bits: Schedule of the bits of activations. Defaults to None: as built.
 
     Raises:
         TypeError: If ``by_epoch`` is not a bool or a schedule is not a dict.
-        ValueError: If no schedule is given, or if one is not valid.
-        RuntimeError: At the start of training, if no layer has a scheduled quantity, or if ``by_epoch=True`` meets an
-            iteration-based loop.
+        ValueError: If no schedule is given, or one is not valid.
+        RuntimeError: At the start of training, if no layer has a scheduled quantity, or
+            ``by_epoch=True`` is used with an iteration-based loop.
 
     Example:
         >>> hook = CompressionScheduleHook(keep_ratio=dict(type='step', steps=[(0, 1.0), (2000, 0.5), (4000, 0.25)]))
@@ -52,7 +57,8 @@ class CompressionScheduleHook(Hook):
         {'keep_ratio': 0.5}
     """
 
-    # After RuntimeInfoHook, which has the same priority and is registered first; before whatever looks at the layers.
+    # After RuntimeInfoHook, which has the same priority but is registered first. Before all hooks
+    # that look at the layers.
     priority = 'VERY_HIGH'
 
     def __init__(self, by_epoch: bool = False, keep_ratio: dict | None = None, weight_bits: dict | None = None,
@@ -76,7 +82,7 @@ class CompressionScheduleHook(Hook):
 
     @property
     def unit(self) -> str:
-        """What is counted: 'epoch' or 'iter'."""
+        """The unit that schedules count in: 'epoch' or 'iter'."""
         return 'epoch' if self.by_epoch else 'iter'
 
     def values_at(self, t: int) -> dict[str, float]:
@@ -89,11 +95,12 @@ class CompressionScheduleHook(Hook):
         return {name: built.under(values) for name, built in self._remember(runner).items()}
 
     def recorded_moment(self, checkpoint: dict, scheduled_only: bool = True) -> int | None:
-        """Return the iteration or epoch that the state of a checkpoint belongs to, None if it does not say.
+        """Return the iteration or epoch that the state of a checkpoint belongs to, or None.
 
         Args:
-            checkpoint (dict): The checkpoint.
-            scheduled_only (bool): Ask only checkpoints of runs that had a schedule. Defaults to True.
+            checkpoint: The checkpoint.
+            scheduled_only: Whether to ignore checkpoints of runs without a schedule. Defaults to
+                True.
         """
         stamp = read_stamp(checkpoint)
         return stamp.get(self.unit) if stamp.get('scheduled') or not scheduled_only else None
@@ -103,7 +110,7 @@ class CompressionScheduleHook(Hook):
         self._remember(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Set the layers as they were when the checkpoint was written, unless training is about to set them."""
+        """Restore the scheduled state that a checkpoint was written in, unless training sets it."""
         training = isinstance(runner._train_loop, BaseLoop) and not self._trained
         if training or not self._remember(runner):
             return
@@ -115,42 +122,46 @@ class CompressionScheduleHook(Hook):
         self._apply(runner, moment)
 
     def before_train(self, runner) -> None:
-        """Check that the schedule fits the training, and apply it, for a validation may come before training."""
+        """Check that the schedule fits the training run.
+
+        Apply it as well, because a validation may run before the first training iteration.
+        """
         self._check(runner)
         self._follow(runner)
 
     def before_train_epoch(self, runner) -> None:
-        """Apply the schedule where its values changed."""
+        """Apply the schedule if its values have changed."""
         self._follow(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Apply the schedule where its values changed."""
+        """Apply the schedule if its values have changed."""
         self._follow(runner)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Copy what the iteration calibrated into averaged models, before ``EMAHook`` (NORMAL) averages."""
+        """Copy new clips into averaged models, before ``EMAHook`` (NORMAL) averages."""
         if self._uncalibrated:
             self._hand_over(runner)
 
     def after_train(self, runner) -> None:
-        """Note that a checkpoint loaded from now on is loaded for evaluation."""
+        """Remember that any checkpoint loaded from now on is loaded for evaluation."""
         self._trained = True
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Record the last iteration and epoch that were trained in the present state."""
+        """Record the last iteration and epoch that were trained in the current state."""
         if self._position is not None:
             extend_stamp(checkpoint, dict(self._position, scheduled=True))
 
     def _remember(self, runner) -> dict[str, LayerState]:
-        """Return the states the layers were built with, taken before the first change."""
+        """Return the states the layers were built with, recorded before the first change."""
         if self._built is None:
             self._built = {name: LayerState.of(layer)
                            for name, layer in compressed_layers(runner.model).items()}
         return self._built
 
     def _follow(self, runner) -> None:
-        # Not the runner's counters at the time of saving: both may have moved on while the state has not, as when
-        # the best checkpoint is written during validation.
+        # Record the counters now, not when a checkpoint is saved: both may have advanced by then
+        # while the state has not, for example when the best checkpoint is written during
+        # validation.
         self._position = dict(iter=int(runner.iter), epoch=int(runner.epoch))
         self._apply(runner, self._position[self.unit])
 
@@ -171,7 +182,8 @@ class CompressionScheduleHook(Hook):
             self._log(runner, t, quantity, value,
                       changed if quantity in self._values else len(targets))
             runner.message_hub.update_scalar(f'train/compression/{quantity}', value)
-        # Reading the buffers waits for the device: only where a change of bits may have switched quantizers on.
+        # Reading the buffers waits for the device, so do it only if a change of bits may have
+        # switched quantizers on.
         if not self._values or any(values[key] != self._values[key] for key in values if key != 'keep_ratio'):
             self._uncalibrated = [
                 (name, role) for name, layer in layers.items() for role in ('weight_quant', 'act_quant')
@@ -198,7 +210,7 @@ class CompressionScheduleHook(Hook):
         self._logged[quantity] = value
 
     def _check(self, runner) -> None:
-        """Refuse a schedule that cannot act, and warn of one that does not arrive."""
+        """Reject a schedule that can have no effect, and warn of one that is not completed."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError('CompressionScheduleHook: by_epoch must be False with an iteration-based training loop, '
                                'got True. Such a loop stays in epoch 0; give the moments in iterations.')

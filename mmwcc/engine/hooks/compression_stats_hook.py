@@ -1,4 +1,4 @@
-"""What compression takes away from each layer, while a model trains and is validated."""
+"""Record what compression removes in each layer, during training and validation."""
 from __future__ import annotations
 
 import re
@@ -23,37 +23,43 @@ _WORST: dict[str, tuple[str, Callable]] = dict(
 
 @HOOKS.register_module()
 class CompressionStatsHook(Hook):
-    """Record for each compressed layer how much of its input the selection keeps and what quantization costs.
+    """Record how much of its input each compressed layer keeps, and the error of quantization.
 
-    The statistics are those of :class:`mmwcc.diagnostics.layer_stats.LayerStats`: ``energy_kept``, ``act_clip_alpha``,
-    ``act_clipped``, ``act_sqnr``, ``weight_clip_alpha``, ``weight_clipped`` and ``weight_sqnr``, as far as a layer has
-    them. They go straight to the visualizer and all its backends as the scalars ``compression/<statistic>/<layer>``
-    while training and ``compression_val/<statistic>/<layer>`` for validation. The log gets one line, with the mean of
-    each statistic over the layers and the layer where it is worst.
+    The statistics are those of :class:`mmwcc.diagnostics.layer_stats.LayerStats`: ``energy_kept``,
+    ``act_clip_alpha``, ``act_clipped``, ``act_sqnr``, ``weight_clip_alpha``, ``weight_clipped`` and
+    ``weight_sqnr``, as far as a layer has them. They go straight to the visualizer and all its
+    backends, as the scalars ``compression/<statistic>/<layer>`` during training and
+    ``compression_val/<statistic>/<layer>`` during validation. The log gets one line with the mean
+    of each statistic over the layers, and the layer where it is worst.
 
-    Layers are watched through forward hooks that exist during the measured iterations only; all others run as without
-    this hook. Statistics are of the batches of rank 0, and no rank waits for another.
+    The hook observes layers through forward hooks, which exist only during the measured iterations.
+    All other iterations run as they would without it. Statistics cover the batches of rank 0, and
+    no rank waits for another.
 
     Args:
-        interval (int): Training iterations between two measurements. Defaults to 100.
-        layers (Sequence[str], optional): Regular expressions; only layers whose qualified name matches one whole are
+        interval: Number of training iterations between two measurements. Defaults to 100.
+        layers: Regular expressions. Only layers whose whole qualified name matches one are
             measured. Defaults to None, all compressed layers.
-        val_batches (int): Batches of each validation that are measured together; 0 for none. Defaults to 4.
+        val_batches: Number of batches of each validation that are measured together; 0 for none.
+            Defaults to 4.
 
     Raises:
         TypeError: If ``layers`` is not a sequence of strings.
-        ValueError: If ``interval`` is not a positive integer or ``val_batches`` a negative one; when training or
-            validation starts, if no layer can be measured or a pattern matches none.
+        ValueError: If ``interval`` is not a positive integer, or ``val_batches`` is negative or not
+            an integer.
+        ValueError: When training or validation starts, if no layer can be measured or a pattern
+            matches none.
 
     Note:
-        A quantizer that has not learned its clip is left out. Layers that do not run as modules, as in a graph of
-        ``torch.compile``, are not seen. Where nothing was measured at all, the hook warns once.
+        Quantizers that have not learned their clip are left out. The hook does not see layers that
+        do not run as modules, as in a graph of ``torch.compile``. It warns once if nothing was
+        measured at all.
 
     Example:
         >>> default_hooks = dict(compression_stats=dict(type='mmwcc.CompressionStatsHook', interval=200))
     """
 
-    # Before BenchmarkHook, which copies the model with the forward hooks that are on it.
+    # Before BenchmarkHook, which copies the model including its forward hooks.
     priority = 'NORMAL'
 
     def __init__(self, interval: int = 100, layers: Sequence[str] | None = None, val_batches: int = 4) -> None:
@@ -72,37 +78,38 @@ class CompressionStatsHook(Hook):
         self._warned = False
 
     def before_train(self, runner) -> None:
-        """Choose the layers."""
+        """Choose the layers to measure."""
         self._choose(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Begin to watch, in the iterations to be measured."""
+        """Start observing, if this iteration is measured."""
         if is_main_process() and self.every_n_train_iters(runner, self.interval):
             self._watch()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Report what was measured."""
+        """Report the measurements."""
         if self._handles:
             self._unwatch()
             self._report(runner, 'compression', runner.iter + 1)
 
     def before_val(self, runner) -> None:
-        """Choose the layers, for a validation without training."""
+        """Choose the layers to measure, for a validation without training."""
         self._choose(runner)
 
     def before_val_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Begin to watch, in the first batches."""
+        """Start observing, in the first batches."""
         if is_main_process() and batch_idx < self.val_batches:
             self._watch()
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """End watching."""
+        """Stop observing."""
         self._unwatch()
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
-        """Report what was measured in the batches together."""
+        """Report the measurements over all observed batches."""
         if is_main_process() and self.val_batches:
-            # runner.iter would build the training loop, with its data, where there is none.
+            # Without a training loop, reading runner.iter would build one, together with its
+            # dataset.
             self._report(runner, 'compression_val', runner.iter if isinstance(runner._train_loop, BaseLoop) else 0)
 
     def _choose(self, runner) -> None:
@@ -122,7 +129,7 @@ class CompressionStatsHook(Hook):
 
     def _watch(self) -> None:
         for name, layer in self._layers.items():
-            # After the forward pass: the first batch calibrates the quantizers in it.
+            # Observe after the forward pass, in which the first batch calibrates the quantizers.
             self._handles.append(layer.register_forward_hook(self._observer(name)))
 
     def _observer(self, name: str) -> Callable:
@@ -139,7 +146,7 @@ class CompressionStatsHook(Hook):
         self._handles.clear()
 
     def _report(self, runner, prefix: str, step: int) -> None:
-        """Hand the statistics to the visualizer and the log, and forget them."""
+        """Send the statistics to the visualizer and the log, and reset them."""
         measured = {name: stats.compute() for name, stats in self._stats.items()}
         self._stats.clear()
         scalars = {f'{prefix}/{statistic}/{name}': value

@@ -1,4 +1,4 @@
-"""The cost of the model that trains: in the log, on the visualizer, in checkpoints."""
+"""Report the cost of a model in training: in the log, in the visualizer and in checkpoints."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,34 +17,39 @@ from .compression_schedule_hook import CompressionScheduleHook
 __all__ = ['CostHook']
 
 _SCALARS = ('macs', 'total_bops', 'transform_bops', 'weight_bytes', 'act_bytes')
-# A smooth schedule may change the cost at every iteration; it is logged where it has changed by this much.
+# A smooth schedule may change the cost at every iteration. Only changes of this relative size are
+# logged.
 _LOGGED_CHANGE = 0.05
 
 
 @HOOKS.register_module()
 class CostHook(Hook):
-    """Log what the model costs, at the start and whenever a compression schedule changes it.
+    """Log the cost of the model, at the start and whenever a compression schedule changes it.
 
-    The model runs once on zeros at the start of training, of a test, or of a validation outside of training
-    (:func:`mmwcc.cost.count_cost`); later costs are computed from bits and keep ratios alone. The start logs the
-    table of all layers, a change one line. MACs, BOPs and bytes go to the visualizer as ``cost/macs``,
-    ``cost/total_bops``, ``cost/transform_bops``, ``cost/weight_bytes`` and ``cost/act_bytes``, and the totals into
-    checkpoints as ``checkpoint['meta']['mmwcc']['cost']``.
+    The model runs once on zeros at the start of training, of a test, or of a validation outside of
+    training (:func:`mmwcc.cost.count_cost`). Later costs are computed from bits and keep ratios
+    alone. At the start, the log gets the table of all layers; each change adds one line. MACs, BOPs
+    and bytes go to the visualizer as ``cost/macs``, ``cost/total_bops``, ``cost/transform_bops``,
+    ``cost/weight_bytes`` and ``cost/act_bytes``. The totals go into checkpoints as
+    ``checkpoint['meta']['mmwcc']['cost']``.
 
     Args:
-        input_shape (Sequence[int]): (height, width) of an image as the network sees it, or (channels, height, width).
-        convention (str): 'exact' or 'paper', see :func:`mmwcc.cost.count_cost`. Defaults to 'exact'.
-        table (bool): Whether to log the table of all layers at the start, or the totals only. Defaults to True.
+        input_shape: (height, width) of an image as the network sees it, or (channels, height,
+            width).
+        convention: 'exact' or 'paper', see :func:`mmwcc.cost.count_cost`. Defaults to 'exact'.
+        table: Whether to log the table of all layers at the start, rather than just the totals.
+            Defaults to True.
 
     Raises:
-        TypeError: If input_shape is not made of integers, or table not a bool.
-        ValueError: If convention is unknown; at the start, if the model cannot run on such an input.
+        TypeError: If input_shape does not consist of integers, or table is not a bool.
+        ValueError: If convention is unknown.
+        ValueError: At the start, if the model cannot run on such an input.
 
     Example:
         >>> default_hooks = dict(cost=dict(type='mmwcc.CostHook', input_shape=(512, 1024)))
     """
 
-    # After CompressionScheduleHook, which decides what there is to count.
+    # After CompressionScheduleHook, which sets the bits and keep ratios to count.
     priority = 'NORMAL'
 
     def __init__(self, input_shape: Sequence[int], convention: str = 'exact', table: bool = True) -> None:
@@ -77,15 +82,15 @@ class CostHook(Hook):
         self._start(runner)
 
     def before_train_epoch(self, runner) -> None:
-        """Follow the schedule."""
+        """Update the cost if a schedule has changed it."""
         self._follow(runner)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Follow the schedule."""
+        """Update the cost if a schedule has changed it."""
         self._follow(runner)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Write the totals beside the stamp of :class:`CompressionCheckHook`, as plain data."""
+        """Add the totals, as plain data, to the stamp of :class:`CompressionCheckHook`."""
         if self.report is not None:
             everything = self.report.to_dict()
             cost = {key: everything[key]
@@ -120,7 +125,7 @@ class CostHook(Hook):
         self._show(runner)
 
     def _states(self, runner) -> dict[str, dict[str, Any]]:
-        """Return bits and keep ratios of the compressed layers that were counted, for :meth:`CostReport.at`."""
+        """Return bits and keep ratios of the counted layers, for :meth:`CostReport.at`."""
         counted = {layer.name for layer in self.report.layers}
         return {name: LayerState.of(layer).quantities
                 for name, layer in compressed_layers(runner.model).items() if name in counted}

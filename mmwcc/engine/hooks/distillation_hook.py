@@ -1,4 +1,4 @@
-"""Distillation: the output of a dense network as a second target while its compressed copy trains."""
+"""Distillation: train a compressed network towards the output of a dense one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -25,13 +25,13 @@ def pixelwise_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     """Return the Kullback-Leibler divergence of the student's class probabilities from the teacher's.
 
     Args:
-        student: Logits, classes in dimension 1, in any floating dtype.
+        student: Logits with classes in dimension 1, in any floating-point dtype.
         teacher: Logits of the same shape.
-        temperature: Divides both; the result is multiplied by its square, which keeps the size of gradients.
-            Defaults to 1.0.
+        temperature: Divides both logits. The result is multiplied by the square of the temperature,
+            so that gradients keep their size. Defaults to 1.0.
 
     Shape:
-        (B, C, ...) both.
+        (B, C, ...) for both.
 
     Returns:
         The mean over images and pixels, a float32 scalar.
@@ -48,43 +48,49 @@ def pixelwise_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
 
 
 def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the squared error of feature maps as a fraction of the energy of the teacher's, a float32 scalar."""
+    """Return the squared error of feature maps relative to the energy of the teacher's maps.
+
+    The result is a float32 scalar.
+    """
     energy = teacher.float().square().mean().clamp_min(torch.finfo(torch.float32).tiny)
     return (student.float() - teacher.float()).square().mean() / energy
 
 
 @HOOKS.register_module()
 class DistillationHook(Hook):
-    """Add to the losses of a model how far its output is from that of a dense network.
+    """Add to the losses of a model the distance of its output from that of a dense network.
 
-    The teacher sees the same batches, in evaluation mode and without gradients. It is no part of the model: parameters,
-    checkpoints, EMA and DDP know nothing of it, and a resumed run loads it anew. Forward hooks on the model add
-    ``distillation.loss_kl`` and ``distillation.loss_features`` to what it returns in mode 'loss'; they are there from
-    the start of training to its end.
+    The teacher sees the same batches, in evaluation mode and without gradients. It is not part of
+    the model: parameters, checkpoints, EMA and DDP do not include it, and a resumed run loads it
+    again. Forward hooks on the model add ``distillation.loss_kl`` and
+    ``distillation.loss_features`` to the losses that it returns in mode 'loss'. These hooks stay
+    from the start of training to its end.
 
-    What is compared is the output of layers with the same name in both networks, whatever resizing or loss comes after.
+    The hook compares the outputs of layers that have the same name in both networks, before any
+    resizing or loss.
 
     Args:
-        checkpoint (str): Checkpoint of the teacher, which must fit it exactly.
-        model (dict, optional): Config of the teacher. Defaults to None: the model that trains, without its compression.
-        logits (str, optional): Name of the layer that returns the logits, classes in dimension 1. Defaults to None: the
-            prediction layer of the model, auxiliary heads aside.
-        weight (float): Factor of :func:`pixelwise_kl`. Defaults to 1.0.
-        temperature (float): Its temperature. Defaults to 1.0.
-        features (dict, optional): Names of further layers, each with the factor of its :func:`relative_error`.
-            Defaults to None, none.
+        checkpoint: Checkpoint of the teacher, which must fit it exactly.
+        model: Config of the teacher. Defaults to None: the model in training, without its
+            compression.
+        logits: Name of the layer that returns the logits, with classes in dimension 1. Defaults to
+            None: the prediction layer of the model, ignoring auxiliary heads.
+        weight: Factor of :func:`pixelwise_kl`. Defaults to 1.0.
+        temperature: Temperature of :func:`pixelwise_kl`. Defaults to 1.0.
+        features: Names of further layers, each with the factor of its :func:`relative_error`.
+            Defaults to None: no further layers.
 
     Raises:
-        TypeError: If checkpoint is not a string or features not a dict.
+        TypeError: If checkpoint is not a string or features is not a dict.
         ValueError: If weight, temperature or a factor of features is not positive.
-        ValueError: At the start of training, if the teacher is compressed, or a layer is not in both networks or cannot
-            be found.
-        RuntimeError: At the start of training, if the checkpoint does not fit; while training, if a layer is not run
-            equally often in both networks.
+        ValueError: At the start of training, if the teacher is compressed, or a layer cannot be
+            found or is missing in one of the networks.
+        RuntimeError: At the start of training, if the checkpoint does not fit.
+        RuntimeError: During training, if a layer does not run equally often in both networks.
 
     Note:
-        Every iteration costs a forward of the teacher. mmengine's ``model.loss(...)``, called by a program instead of
-        the model, has no hooks.
+        Every iteration costs one forward pass of the teacher. A program that calls mmengine's
+        ``model.loss(...)`` instead of the model bypasses the hooks.
 
     Example:
         >>> default_hooks = dict(distillation=dict(type='mmwcc.DistillationHook', checkpoint='dense.pth'))
@@ -111,9 +117,9 @@ class DistillationHook(Hook):
         self._handles: list = []
 
     def before_train(self, runner) -> None:
-        """Build and load the teacher, and attach to the model."""
+        """Build and load the teacher, and attach it to the model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        state = get_random_state()  # which building a network changes
+        state = get_random_state()  # building a network changes it
         try:
             self.teacher = self._build(runner.cfg.model).to(next(model.parameters()).device)
         finally:
@@ -124,7 +130,7 @@ class DistillationHook(Hook):
         runner.logger.info(f"DistillationHook: {', '.join(names)} learn from {self.checkpoint}")
 
     def after_train(self, runner) -> None:
-        """Detach from the model."""
+        """Detach the teacher from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles, self.teacher = [], None
@@ -143,7 +149,7 @@ class DistillationHook(Hook):
         return teacher.eval().requires_grad_(False)
 
     def _attach(self, model: nn.Module, ours: dict[str, nn.Module], theirs: dict[str, nn.Module]) -> None:
-        """Hook on to a model. Copies of it share the functions, and so never copy the teacher."""
+        """Add forward hooks to a model. Copies of it share these functions, not the teacher."""
         seen: dict[str, list[Tensor]] = {}
         answers: dict[str, list[Tensor]] = {}
 
@@ -184,14 +190,14 @@ class DistillationHook(Hook):
 
 
 def _listen(layers: dict[str, nn.Module], seen: dict[str, list[Tensor]]) -> list:
-    """Let layers note their outputs whenever ``seen`` has a place for them."""
+    """Let layers record their outputs while ``seen`` has an entry for them."""
     def note(name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
         return lambda layer, args, output: seen[name].append(output) if name in seen else None
     return [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
 
 
 def _mode(args: tuple, kwargs: dict) -> str | None:
-    """Return the mode that a model of mmengine is called in, its third argument."""
+    """Return the mode in which a model of mmengine is called, its third argument."""
     return kwargs.get('mode', args[2] if len(args) > 2 else None)
 
 

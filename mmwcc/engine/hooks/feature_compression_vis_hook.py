@@ -1,4 +1,4 @@
-"""Pictures of what compression makes of feature maps, while a network is trained and tested."""
+"""Show what compression does to feature maps, while a network is trained and tested."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,29 +22,32 @@ _SPREAD = 4
 
 @HOOKS.register_module()
 class FeatureCompressionVisHook(Hook):
-    """Draw feature maps dense, quantized at equal cost and wavelet compressed, with the positions that were kept.
+    """Draw feature maps dense, quantized at equal cost and wavelet compressed, with kept positions.
 
-    The maps are those that go into chosen 1x1 convolutions, dense or compressed, for the first image of a validation
-    or test. A :class:`mmwcc.layers.WaveletCompressedConv2d` is drawn with its own keep_ratio, bits, levels, wavelet
-    and selection as they stand, other layers with 8 bits and the Haar wavelet in 3 levels. Clips are those of least
-    squared error for the map drawn, not the learned ones. The figure goes to the visualizer as
-    ``feature_compression``, and from there to all its backends.
+    The maps are the inputs of chosen 1x1 convolutions, dense or compressed, for the first image of
+    a validation or test. A :class:`mmwcc.layers.WaveletCompressedConv2d` is drawn with its current
+    keep_ratio, bits, levels, wavelet and selection. Other layers are drawn with 8 bits and the Haar
+    wavelet in 3 levels. Clips are not the learned ones but those with the least squared error for
+    the map that is drawn. The figure goes to the visualizer as ``feature_compression``, and from
+    there to all its backends.
 
     Args:
-        layers: Regular expressions for whole qualified names, a row of the figure each match. Defaults to None, four
-            layers spread through the network without its auxiliary heads, which run in training only.
-        keep_ratio: Fraction of the positions to keep, in (0, 1]. Defaults to None, that of the layer, or 0.25 where
-            it has none.
-        interval: Validations between two figures. Defaults to 1.
+        layers: Regular expressions for whole qualified names. Each match is one row of the figure.
+            Defaults to None: four layers spread through the network, without auxiliary heads, which
+            run in training only.
+        keep_ratio: Fraction of the positions to keep, in (0, 1]. Defaults to None: the value of the
+            layer, or 0.25 if it has none.
+        interval: Number of validations between two figures. Defaults to 1.
 
     Raises:
-        TypeError: If layers is a string, or keep_ratio not a number.
-        ValueError: If interval is less than 1 or keep_ratio not in (0, 1]; before a run, if the model has no 1x1
-            convolution, or a pattern matches none.
+        TypeError: If layers is a string, or keep_ratio is not a number.
+        ValueError: If interval is less than 1 or keep_ratio is not in (0, 1].
+        ValueError: Before a run, if the model has no 1x1 convolution, or a pattern matches none.
 
     Note:
-        Colours are right for networks that take RGB. Where an image is processed in several pieces or sizes (sliding
-        windows, test-time augmentation), the first one is drawn. Maps smaller than ``2**levels`` are left out.
+        Colours are right for networks that take RGB. If an image is processed in several pieces or
+        sizes (sliding windows, test-time augmentation), the first one is drawn. Maps smaller than
+        ``2**levels`` are left out.
 
     Example:
         >>> default_hooks = dict(feature_compression=dict(
@@ -70,7 +73,7 @@ class FeatureCompressionVisHook(Hook):
         self._picture: Tensor | None = None
 
     def before_run(self, runner) -> None:
-        """Choose the layers, so that a pattern without a match stops nothing but the start."""
+        """Choose the layers now, so that a pattern without a match fails before the run starts."""
         self._names = self._choose(list(eligible_layers(_innermost(runner.model))))
 
     def before_val_epoch(self, runner) -> None:
@@ -78,21 +81,21 @@ class FeatureCompressionVisHook(Hook):
         self._validations += 1
 
     def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Begin to observe, in the first batch."""
+        """Start observing, in the first batch."""
         if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
             self._observe(runner)
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
-        """Draw what was observed."""
+        """Draw the observed maps."""
         self._draw(runner)
 
     def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Begin to observe, in the first batch."""
+        """Start observing, in the first batch."""
         if batch_idx == 0:
             self._observe(runner)
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
-        """Draw what was observed."""
+        """Draw the observed maps."""
         self._draw(runner)
 
     def _choose(self, names: list[str]) -> list[str]:
@@ -111,7 +114,8 @@ class FeatureCompressionVisHook(Hook):
     @master_only
     def _observe(self, runner) -> None:
         model = _innermost(runner.model)
-        # Looked up again, for hooks that replace layers, as FuseHook does, come after before_run.
+        # Look them up again, because hooks that replace layers, such as FuseHook, run after
+        # before_run.
         layers = eligible_layers(model)
         self._layers = {name: layers[name] for name in self._names if name in layers}
         self._inputs, self._picture = {}, None
@@ -152,7 +156,7 @@ class FeatureCompressionVisHook(Hook):
 
 
 def _innermost(model: nn.Module) -> nn.Module:
-    """Return what data-parallel and test-time augmentation wrappers hold."""
+    """Unwrap a model from data-parallel and test-time augmentation wrappers."""
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
     return model

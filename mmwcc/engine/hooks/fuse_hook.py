@@ -1,4 +1,4 @@
-"""Fused blocks in test runs."""
+"""Fuse blocks in test runs."""
 from __future__ import annotations
 
 from mmengine.hooks import Hook
@@ -12,17 +12,18 @@ __all__ = ['FuseHook']
 
 @HOOKS.register_module()
 class FuseHook(Hook):
-    """Fuse inverted residual blocks when a test begins, after the checkpoint was loaded.
+    """Fuse inverted residual blocks when a test begins, after the checkpoint has been loaded.
 
-    Training and its validations are untouched: fusion replaces modules and folds weights, which an optimizer, an EMA
-    and a checkpoint would not survive. Hence there is no switch for it in ``compression``, which also builds models for
-    training. A runner that has tested with this hook cannot train any more.
+    Training and its validations are not affected. Fusion replaces modules and folds weights, which
+    would break an optimizer, an EMA and checkpoints. This is why ``compression``, which also builds
+    models for training, has no switch for it. A runner that has tested with this hook can no longer
+    train.
 
     Example:
         >>> default_hooks = dict(fuse=dict(type='mmwcc.FuseHook'))
     """
 
     def before_test(self, runner) -> None:
-        """Fuse the runner's model and put it into evaluation mode."""
+        """Fuse the model of the runner and put it into evaluation mode."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         fuse_inverted_residuals(model.eval())

@@ -1,4 +1,4 @@
-"""The end of a quantized training: clips and BatchNorm statistics that stay where they are."""
+"""Freeze clips and BatchNorm statistics towards the end of quantization-aware training."""
 from __future__ import annotations
 
 import torch
@@ -17,44 +17,50 @@ __all__ = ['QuantizerFreezeHook']
 
 @HOOKS.register_module()
 class QuantizerFreezeHook(Hook):
-    """Freeze the clips of quantizers and the statistics of BatchNorm from a moment of training on.
+    """Freeze quantizer clips and BatchNorm statistics from a given moment of training on.
 
-    Clips and running statistics that move until the end move the grid under the weights that adapt to it. Whether
-    something is frozen depends on the iteration (or epoch) alone, so that a resumed run goes on as it was.
+    If clips and running statistics move until the end, they move the grid under the weights that
+    adapt to it. Whether something is frozen depends only on the iteration (or epoch), so that a
+    resumed run continues as before.
 
-    **Clips** keep ``requires_grad``, for DistributedDataParallel waits for the gradient of each parameter it knew when
-    it was built. Their gradients are set to zero as they arrive, so that they take no part in gradient clipping, and
-    are taken away before the optimizer steps, which then applies neither momentum nor weight decay: a frozen clip
-    does not change by a single bit. **BatchNorm** layers are put into evaluation mode before each iteration, whatever
-    called ``train()`` in between; their scale and shift are trained on.
+    **Clips** keep ``requires_grad``, because DistributedDataParallel waits for the gradient of
+    every parameter it knew when it was built. Their gradients are set to zero as they arrive, so
+    that they do not contribute to gradient clipping. Before the optimizer steps, the gradients are
+    removed, so that it applies neither momentum nor weight decay: a frozen clip does not change by
+    a single bit. **BatchNorm** layers are put into evaluation mode before each iteration, even if
+    something called ``train()`` in between. Their scale and shift continue to train.
 
-    The averaged model of ``EMAHook`` takes over both when they are frozen, since its weights are going to be evaluated
-    on the same grid.
+    When clips and statistics are frozen, they are also copied into the averaged model of
+    ``EMAHook``, because its weights will be evaluated on the same grid.
 
     Args:
-        clip_alpha (int, optional): First iteration or epoch with frozen clips, from 0. Defaults to None, never.
-        batch_norm (int, optional): First one with frozen BatchNorm statistics. Defaults to None, never.
-        by_epoch (bool): Count epochs instead of iterations; needs an epoch-based loop. Defaults to False.
+        clip_alpha: First iteration or epoch with frozen clips, counted from 0. Defaults to None,
+            never.
+        batch_norm: First iteration or epoch with frozen BatchNorm statistics. Defaults to None,
+            never.
+        by_epoch: Whether to count epochs instead of iterations, which needs an epoch-based loop.
+            Defaults to False.
 
     Raises:
         TypeError: If ``by_epoch`` is not a bool, or a moment is not an integer.
         ValueError: If no moment is given, or one is negative.
-        RuntimeError: At the start of training, if the model has nothing to freeze, or if ``by_epoch=True`` meets an
-            iteration-based loop.
+        RuntimeError: At the start of training, if the model has nothing to freeze, or
+            ``by_epoch=True`` is used with an iteration-based loop.
 
     Note:
-        A quantizer that has not learned its clip when clips are frozen, as one that a schedule switches on later, still
-        learns it from its first batch and keeps it then. Optimizers must be torch's, inside mmengine's OptimWrapper.
+        A quantizer may not have learned its clip when clips are frozen, for example if a schedule
+        switches it on later. It still learns the clip from its first batch, and then keeps it.
+        Optimizers must be those of torch, inside mmengine's OptimWrapper.
 
     Example:
         >>> hook = QuantizerFreezeHook(clip_alpha=16000, batch_norm=18000)
 
     Reference:
-        Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, 2018, on freezing BatchNorm
-        statistics towards the end of quantization-aware training.
+        Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, 2018, on
+        freezing BatchNorm statistics towards the end of quantization-aware training.
     """
 
-    # EMAHook (NORMAL, after an iteration) averages what this hook (before an iteration) has frozen.
+    # EMAHook (NORMAL) averages after an iteration what this hook has frozen before it.
     priority = 'NORMAL'
 
     def __init__(self, clip_alpha: int | None = None, batch_norm: int | None = None, by_epoch: bool = False) -> None:
@@ -79,7 +85,7 @@ class QuantizerFreezeHook(Hook):
         self._handles: list = []
 
     def before_train(self, runner) -> None:
-        """Check that there is something to freeze and a moment to do it."""
+        """Check that there is something to freeze, and warn if training ends before that."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError('QuantizerFreezeHook: by_epoch must be False with an iteration-based training loop, got '
                                'True. Such a loop stays in epoch 0; give the moments in iterations.')
@@ -94,7 +100,7 @@ class QuantizerFreezeHook(Hook):
                                       f'training ends at {length}.')
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Freeze what is due, and put frozen BatchNorm back into evaluation mode."""
+        """Freeze what is due, and put frozen BatchNorm layers back into evaluation mode."""
         for what, moment in self.moments.items():
             if what not in self._frozen and (runner.epoch if self.by_epoch else runner.iter) >= moment:
                 self._freeze(runner, what)
@@ -102,7 +108,7 @@ class QuantizerFreezeHook(Hook):
             norm.eval()
 
     def after_train(self, runner) -> None:
-        """Leave the model and the optimizer as they were."""
+        """Remove the hooks from the clips and the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -149,7 +155,7 @@ def _optimizers(wrapper: OptimWrapper | OptimWrapperDict) -> list[torch.optim.Op
 
 @torch.no_grad()
 def _copy(parts: dict[str, nn.Module], averaged: dict[str, nn.Module], what: str) -> None:
-    """Copy what is frozen into the averaged model: the clips, or the buffers of BatchNorm."""
+    """Copy frozen parts into the averaged model: clips, or the buffers of BatchNorm."""
     for name, part in parts.items():
         tensors: dict[str, Tensor] = dict(part.named_parameters() if what == 'clip_alpha' else part.named_buffers())
         for key, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Random states that travel in checkpoints, so that a resumed run is the interrupted one."""
+"""Save random states in checkpoints, so that a resumed run repeats the interrupted one exactly."""
 from __future__ import annotations
 
 import hashlib
@@ -19,10 +19,12 @@ _KEY = 'mmwcc_random_state'
 
 
 def get_random_state() -> dict[str, Any]:
-    """Return the states of the global generators of Python, NumPy and torch (CPU, and CUDA where it is in use).
+    """Return the states of the global generators of Python, NumPy and torch.
+
+    The generators of torch are those of the CPU, and of CUDA if it is in use.
 
     Returns:
-        dict: Tensors and plain data, which ``torch.load(weights_only=True)`` reads.
+        Tensors and plain data, which ``torch.load(weights_only=True)`` reads.
     """
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
@@ -35,12 +37,14 @@ def get_random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the global generators into the states that :func:`get_random_state` returned.
+    """Set the global generators to the states that :func:`get_random_state` returned.
 
-    Tensors may have been moved to a device, as by ``torch.load(map_location=...)``.
+    The tensors may have been moved to a device since then, for example by
+    ``torch.load(map_location=...)``.
 
     Args:
-        state (dict): What :func:`get_random_state` returned. States of CUDA devices that are not here are ignored.
+        state: What :func:`get_random_state` returned. States of CUDA devices that this machine
+            lacks are ignored.
     """
     version, words, gauss = state['python']
     random.setstate((version, tuple(words.tolist()), gauss))
@@ -53,10 +57,11 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class _RestoringIterator:
-    """A data iterator that sets the random states before each batch, for as long as the hook leaves it in place.
+    """A data iterator that sets the random states before each batch, until the hook removes it.
 
-    An iteration-based loop first fetches the batches that were already trained on, and then the first new one,
-    without a hook between them. Setting the states before each is right for the only one that counts, the last.
+    An iteration-based loop first fetches the batches that were already trained on, and then the
+    first new one, without calling a hook in between. Only the state before the last of them
+    matters, so it is safe to set the states before each.
     """
 
     def __init__(self, iterator, state: dict[str, Any]) -> None:
@@ -67,8 +72,8 @@ class _RestoringIterator:
         return self
 
     def __next__(self):
-        # Some mmengine versions create the iterator of the data loader only here, which draws a random number that
-        # the interrupted run drew long before.
+        # Some mmengine versions create the iterator of the data loader only here. That draws a
+        # random number, which the interrupted run drew long before.
         getattr(self.iterator, '_ensure_iterator', lambda: None)()
         set_random_state(self._state)
         return next(self.iterator)
@@ -79,31 +84,35 @@ class _RestoringIterator:
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Save the random states in checkpoints, restore them on resuming, and keep validation out of them.
+    """Save random states in checkpoints, restore them on resuming, and keep validation out of them.
 
-    With it, a run that was killed and resumed has, bit for bit, the weights of a run that was not: data augmentation,
-    dropout and everything else that draws from the generators of Python, NumPy and torch goes on where it was, and
-    validation, which draws from them too, leaves no trace in training. States are restored only when training is
-    resumed, never when weights are merely loaded.
+    With this hook, a run that was killed and resumed has the same weights as an uninterrupted run,
+    bit for bit. Data augmentation, dropout and everything else that draws from the generators of
+    Python, NumPy and torch continue where they stopped. Validation draws from the generators too,
+    but leaves no trace in training. States are restored only when training is resumed, never when
+    only weights are loaded.
 
-    What it takes: a fixed ``randomness=dict(seed=...)``, deterministic operations (on GPUs ``deterministic=True``),
-    and checkpoints at the end of an epoch in epoch-based loops. Worker processes of data loaders are seeded by
-    mmengine and go through the skipped batches again in iteration-based loops; in epoch-based loops they agree unless
-    ``persistent_workers=True``.
+    This requires a fixed ``randomness=dict(seed=...)``, deterministic operations (on GPUs
+    ``deterministic=True``) and, in epoch-based loops, checkpoints at the end of an epoch. mmengine
+    seeds the worker processes of data loaders. In iteration-based loops they go through the skipped
+    batches again. In epoch-based loops their states agree unless ``persistent_workers=True``.
 
-    Checkpoints are written by rank 0 and hold its states. Other ranks take over the same states, since mmengine
-    starts all ranks from one seed; with ``randomness=dict(diff_rank_seed=True)`` they are seeded anew from these
-    states and the rank, which is reproducible but not the sequence they had.
+    Rank 0 writes the checkpoints, which hold its states. Other ranks restore the same states,
+    because mmengine starts all ranks from one seed. With ``randomness=dict(diff_rank_seed=True)``,
+    they are seeded again from these states and the rank. That is reproducible, but differs from the
+    sequence they had before.
 
     Raises:
-        RuntimeError: While training is resumed, if the checkpoint lacks the state of the optimizer or of
-            the parameter schedules (``save_optimizer=False``), or its schedules are not those of the run.
+        RuntimeError: When training is resumed, if the checkpoint lacks the state of the optimizer
+            or of the parameter schedules (``save_optimizer=False``), or its schedules are not those
+            of the run.
 
     Example:
         >>> default_hooks = dict(random_state=dict(type='mmwcc.RandomStateHook'))
     """
 
-    # First, so that what other hooks draw at the start of an epoch or of a validation counts as theirs.
+    # First, so that numbers that other hooks draw at the start of an epoch or a validation belong
+    # to it.
     priority = 'HIGHEST'
 
     def __init__(self) -> None:
@@ -112,17 +121,17 @@ class RandomStateHook(Hook):
         self._replaced: _RestoringIterator | None = None
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Write the states with which training goes on: during validation, those from before it."""
+        """Save the states that training continues with: during validation, those from before it."""
         state = get_random_state() if self._before_val is None else self._before_val
         checkpoint[_KEY] = dict(state, sampler_seed=_sampler_seed(runner))
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the states until it is known whether training is resumed; refuse to resume with parts anew."""
+        """Keep the states for ``before_train``; reject a checkpoint that would restart training."""
         refuse_new_start('RandomStateHook', runner, checkpoint)
         self._loaded = checkpoint.get(_KEY)
 
     def before_train(self, runner) -> None:
-        """Prepare to restore the states if the counters of the loop say that training is resumed."""
+        """Prepare to restore the states if the counters of the loop show that the run resumes."""
         state, self._loaded = self._loaded, None
         if runner.iter == 0 and runner.epoch == 0:
             return
@@ -146,17 +155,17 @@ class RandomStateHook(Hook):
             self._loaded = None
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Give the data iterator back once the first new batch was fetched."""
+        """Restore the original data iterator once the first new batch has been fetched."""
         if self._replaced is not None:
             runner.train_loop.dataloader_iterator = self._replaced.iterator
             self._replaced = None
 
     def before_val(self, runner) -> None:
-        """Remember the states of training."""
+        """Remember the random states of training."""
         self._before_val = get_random_state()
 
     def after_val(self, runner) -> None:
-        """Restore the states of training."""
+        """Restore the random states of training."""
         set_random_state(self._before_val)
         self._before_val = None
 
@@ -185,12 +194,12 @@ def _sampler_seed(runner) -> int | None:
 
 
 def _for_rank(runner, state: dict[str, Any]) -> dict[str, Any]:
-    """Return the states for this rank, made from those of rank 0."""
+    """Derive the states of this rank from those of rank 0."""
     rank = get_rank()
     if rank == 0:
         return state
     if not runner._randomness_cfg.get('diff_rank_seed', False):
-        # The generators of the other devices were idle in the process of rank 0; that of its own device was not.
+        # In the process of rank 0, only the generator of its own device was in use.
         used = state['cuda'][state['cuda_device']:state['cuda_device'] + 1]
         return dict(state, cuda=used * len(state['cuda']))
     digest = hashlib.sha256(state['torch'].cpu().numpy().tobytes() + rank.to_bytes(4, 'little')).digest()

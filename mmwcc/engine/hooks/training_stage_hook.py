@@ -1,4 +1,4 @@
-"""Training in stages, said in the log and checked."""
+"""Log and check the stages of a training run."""
 from __future__ import annotations
 
 from mmengine.hooks import Hook
@@ -11,20 +11,24 @@ __all__ = ['TrainingStageHook']
 
 @HOOKS.register_module()
 class TrainingStageHook(Hook):
-    """Say which stage of a training begins and ends, what it trains and what it freezes, and check where it starts.
+    """Log the beginning and end of a training stage, and check what it starts from.
+
+    The log also says what the stage trains and what it freezes.
 
     Args:
-        stage: Number of the stage, from 1.
+        stage: Number of the stage, counted from 1.
         stages: Number of stages. Defaults to 3.
-        note: What the stage does, for the log. Defaults to ''.
-        needs_checkpoint: Whether the stage must start from ``load_from``, and from a checkpoint that has all its
-            weights. mmengine starts a run without one from random weights, and keeps random weights for those that a
-            checkpoint lacks, with no more than a line in the log. Defaults to False.
+        note: Description of the stage for the log. Defaults to ''.
+        needs_checkpoint: Whether the stage must start from ``load_from``, with a checkpoint that
+            contains all its weights. Without ``load_from``, mmengine starts from random weights. If
+            a checkpoint lacks some weights, those stay random. In both cases, the only sign is a
+            line in the log. Defaults to False.
 
     Raises:
         ValueError: If stage is not in 1 to stages.
-        RuntimeError: At the start of training, if needs_checkpoint finds neither load_from nor a run to resume.
-        RuntimeError: When a checkpoint to start from lacks weights of the model.
+        RuntimeError: At the start of training, if needs_checkpoint is set and there is neither
+            load_from nor a run to resume.
+        RuntimeError: If the checkpoint to start from lacks weights of the model.
 
     Example:
         >>> TrainingStageHook(2, note='networks on the frozen auto-encoder').title
@@ -40,11 +44,11 @@ class TrainingStageHook(Hook):
 
     @property
     def title(self) -> str:
-        """What the log calls the stage."""
+        """The name of the stage in the log."""
         return f'training stage {self.stage} of {self.stages}' + (f' ({self.note})' if self.note else '')
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Refuse to start from a checkpoint that lacks weights."""
+        """Reject a starting checkpoint that lacks weights."""
         if not self.needs_checkpoint or runner._resume:
             return
         weights = {key.removeprefix('module.') for key in checkpoint.get('state_dict', checkpoint)}

@@ -1,4 +1,4 @@
-"""Pictures of what a wavelet-like auto-encoder has learned."""
+"""Show what a wavelet-like auto-encoder has learned."""
 from __future__ import annotations
 
 import numpy as np
@@ -18,15 +18,16 @@ _CAPTION = 22
 
 @HOOKS.register_module()
 class WAEFigureHook(Hook):
-    """Draw I, I_L, I_H and I' of some pictures side by side, at every so many validations and in every test.
+    """Draw I, I_L, I_H and I' of some images side by side, during validation and in every test.
 
-    The auto-encoder is the first one in the model: mmwcc.WAE itself, or the one in a WAEClassifier or a WAEBackbone.
-    The figure goes to the visualizer as ``wae``, and from there to all its backends. I_L is stretched to the full
-    range, I_H is drawn around grey and amplified; the captions say by how much, and the PSNR of I'.
+    The auto-encoder is the first one in the model: mmwcc.WAE itself, or the one in a WAEClassifier
+    or a WAEBackbone. The figure goes to the visualizer as ``wae``, and from there to all its
+    backends. I_L is stretched to the full range. I_H is drawn around grey and amplified. The
+    captions give the range of I_L, the amplification of I_H and the PSNR of I'.
 
     Args:
-        interval: Validations between two figures. Defaults to 1.
-        num_images: Pictures a figure, from the first batch. Defaults to 4.
+        interval: Number of validations between two figures. Defaults to 1.
+        num_images: Number of images per figure, from the first batch. Defaults to 4.
 
     Raises:
         ValueError: If interval or num_images is less than 1.
@@ -72,12 +73,13 @@ class WAEFigureHook(Hook):
 
 @torch.no_grad()
 def decomposition_figure(wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None) -> np.ndarray:
-    """Return I, I_L, I_H and I' side by side, one row a picture.
+    """Return I, I_L, I_H and I' side by side, one row per image.
 
     Args:
         wae: A mmwcc.WAE.
-        inputs: Preprocessed pictures (B, 3, H, W).
-        data_preprocessor: What made them, to undo its normalization. Defaults to None, pixels from 0 to 255.
+        inputs: Preprocessed images (B, 3, H, W).
+        data_preprocessor: The module that preprocessed the images, to undo its normalization.
+            Defaults to None: pixels from 0 to 255.
 
     Returns:
         Pixels, (rows, columns, 3) uint8, RGB if the inputs are.
@@ -101,7 +103,7 @@ def decomposition_figure(wae: nn.Module, inputs: Tensor, data_preprocessor: nn.M
 
 
 def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
-    """Bring one part to a common size, at least 160 pixels wide, below its caption."""
+    """Scale one image to a common size, at least 160 pixels wide, and put its caption above it."""
     import cv2
     scale = max(1, -(-160 // size[1]))
     height, width = scale * size[0], scale * size[1]
