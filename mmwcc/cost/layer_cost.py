@@ -13,8 +13,11 @@ from .formulas import transform_operations, whole
 __all__ = ['KINDS', 'Geometry', 'LayerCost', 'Map']
 
 KINDS = ('dense', 'quantized', 'wcc', 'transform')
-"""Kinds of work: products at full precision ('dense'), of quantized operands ('quantized') and of
-wavelet coefficients ('wcc'), and the additions of transforms ('transform')."""
+"""The kinds of work that are counted.
+
+They are products at full precision ('dense'), of quantized operands ('quantized') and of wavelet
+coefficients ('wcc'), and the additions of transforms ('transform').
+"""
 
 
 class Map(NamedTuple):
