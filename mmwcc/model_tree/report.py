@@ -129,7 +129,7 @@ class CompressionReport(list):
         return CompressionReport(layers, self.unhandled, self.warning)
 
     def summary(self) -> str:
-        """Say in one line how many layers have become what."""
+        """Count layers in one line by what they have become."""
         counts = Counter(layer.after for layer in self)
         kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))
         return f'{len(self)} convolutions: {kinds}' if self else 'no convolutions'

@@ -48,7 +48,7 @@ def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
         training: Whether to preprocess as in training, which pads crops of different sizes.
             Defaults to False.
     """
-    if hasattr(model, '_run_forward'):  # as mmengine's BaseModel does, which unpacks dicts, lists, tuples
+    if hasattr(model, '_run_forward'):  # mmengine's BaseModel; it unpacks dicts, lists and tuples
         prepared = model.data_preprocessor(batch, training)  # type: ignore[operator]  # a module
         return model._run_forward(prepared, mode='tensor')  # type: ignore[operator]  # a method
     return model(batch)
@@ -200,7 +200,8 @@ def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_Ba
         norm.track_running_stats = learn or not norm.training
         if norm.training:
             reached[norm] = reached.get(norm, 0) + 1
-            norm.momentum = 1 / reached[norm]  # an equal-weight mean, which forgets the earlier value
+            # The mean weights all batches equally and forgets the value from before.
+            norm.momentum = 1 / reached[norm]
 
     handles = [norm.register_forward_pre_hook(switch) for norm in norms]
     try:

@@ -125,7 +125,8 @@ def divergence(reference: Any, output: Any) -> float:
                          f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.')
     if len(ours) == 1 and ours[0].dim() > 1:
         expected, log = log_softmax(theirs[0].float(), 1), log_softmax(ours[0].float(), 1)
-        return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)  # rounding could make it negative
+        # Rounding could make it slightly negative.
+        return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)
     errors = [(a - b).float().square().sum() / b.float().square().sum().clamp(min=1e-12)
               for a, b in zip(ours, theirs, strict=True)]
     return torch.stack(errors).mean().item()
@@ -211,7 +212,8 @@ class _Run:
     def _note(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         self._calls.append(module)
         if isinstance(output, Tensor):
-            self._outputs.setdefault(module, []).append(output.clone())  # an activation may change it in place
+            # Cloned, because an activation may change the output in place.
+            self._outputs.setdefault(module, []).append(output.clone())
 
     def reaches(self, name: str) -> bool:
         """Tell whether the run called the layer with this name."""
