@@ -47,8 +47,7 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
         layer: A layer whose weight has a quantizer.
 
     Returns:
-        The grid levels, shape (O, C), int8, and the step of each output channel, shape (O,),
-        float64.
+        The grid levels (O, C), int8, and the step of each output channel (O,), float64.
 
     Raises:
         RuntimeError: If the clip of the quantizer cannot belong to the weight.
@@ -61,8 +60,7 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
     step = spec.spread(step, weight).double()
     if spec.normalize == 'rescale':
         step = step * normalization(weight)[1].double()
-    # Normalization subtracts a mean that is never added back. Every quantizer therefore rounds to
-    # integer multiples of the step.
+    # The mean that normalization subtracts is never added back, so levels are integers * step.
     levels = (quantize(weight, clip, quantizer.signed, spec).double() / step).round()
     if levels.isnan().any():
         raise ValueError(f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of {levels.numel()} '
@@ -163,8 +161,7 @@ class IntegerLayer(CompressedLayer, nn.Module):
         return batch if self.stride == (1, 1) else batch[:, :, ::self.stride[0], ::self.stride[1]]
 
     def _apply(self, fn, recurse: bool = True):
-        # Calls such as .half() are meant for activations. They must not change the type of the
-        # buffers, because a rounded step would move values to other levels.
+        # .half() and the like must not reach the buffers: a rounded step would change the levels.
         exact = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
@@ -199,17 +196,15 @@ class IntegerConv2d(IntegerLayer):
         act_bits: Bits of the input, for reports. Defaults to 8.
 
     Shape:
-        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), in the
-        dtype of the input. The output is always channels_last, because the products lie in memory
-        that way. The batch dimension may be left out.
+        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), with or
+        without B, in the dtype of the input and always channels_last, as the products are stored.
 
     Raises:
         RuntimeError: If it is called without weights, or in training mode with gradients enabled.
 
     Note:
-        The integer levels are those of the trained layer, so outputs differ from its outputs only
-        by the rounding of its float32 sums. NaN in the input becomes level 0 and does not show in
-        the output.
+        The integer levels are those of the trained layer, so outputs differ only by the rounding of
+        its float32 sums. NaN in the input becomes level 0 and does not show in the output.
 
     Example:
         >>> layer = QuantConv2d(8, 16, 1, weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'),
@@ -259,8 +254,7 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
 
     Raises:
         TypeError: If keep_ratio is not a number or levels is not an integer.
-        ValueError: If keep_ratio is not in (0, 1], levels is below 1, or wavelet or selection is
-            unknown.
+        ValueError: If keep_ratio is not in (0, 1], levels < 1, or wavelet or selection is unknown.
         RuntimeError: If it is called without weights, or in training mode with gradients enabled.
 
     Note:
@@ -303,7 +297,4 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
 
 INTEGER_FORMS: dict[type[nn.Module], type[IntegerLayer]] = {
     form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)}
-"""The integer form of each trainable class that has one.
-
-A subclass does not inherit it, because it may compute something else.
-"""
+"""The integer form of each trainable class. Subclasses have none, as they may compute otherwise."""
