@@ -1,4 +1,4 @@
-"""What turns a model: the compression config, the conversion, and schedules."""
+"""Compression of a model: the config, the conversion, and schedules."""
 from importlib import import_module
 
 from .config import QUANT_TYPE, CompressionConfig, Rule
@@ -18,8 +18,8 @@ _NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference'
 
 
 def __getattr__(name: str):
-    # What most programs do next is found here too. Imported when asked for, because post_training
-    # stands on this room.
+    # Most programs call these functions next, so they can be imported from here too. They are
+    # imported on first use, because post_training itself imports this package.
     if name in _NEXT_STEPS:
         return getattr(import_module(_NEXT_STEPS[name]), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

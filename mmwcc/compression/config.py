@@ -1,4 +1,4 @@
-"""The ``compression`` dictionary: what it may hold, and what it says of one convolution."""
+"""The ``compression`` dictionary: what it may contain, and what it means for one convolution."""
 from __future__ import annotations
 
 import re
@@ -36,23 +36,29 @@ def _check_mapping(owner: str, key: str, value) -> None:
 
 @dataclass(frozen=True)
 class Rule:
-    """An exception for the layers whose qualified name matches ``pattern`` whole.
+    """An exception for the layers whose whole qualified name matches ``pattern``.
 
     Attributes:
         pattern: Regular expression.
-        changes: What to change: dense=True, type, keep_ratio, levels, wavelet, selection, weight_quant, act_quant.
-            Quantizer dicts are merged into the general ones; None switches a quantizer off.
+        changes: What to change: dense=True, type, keep_ratio, levels, wavelet, selection,
+            weight_quant, act_quant. Quantizer dicts are merged into the general ones; None switches
+            a quantizer off.
     """
     pattern: str
     changes: dict
 
     @classmethod
     def parse(cls, rule: dict, keys: Iterable[str] = _RULE_KEYS) -> Rule:
-        """Check one entry of ``rules``, which may have these keys.
+        """Check one entry of ``rules``.
+
+        Args:
+            rule: The entry.
+            keys: The keys that it may have.
 
         Raises:
             TypeError: If the rule is not a dict.
-            ValueError: If it has no pattern, an unknown key, or a pattern that is no regular expression.
+            ValueError: If it has no pattern or an unknown key, or if the pattern is not a regular
+                expression.
         """
         if not isinstance(rule, dict):
             raise TypeError(f"compression: a rule must be a dict, got {rule!r}. Use dict(pattern=r'decode_head\\..*', "
@@ -68,14 +74,14 @@ class Rule:
         return cls(rule['pattern'], changes)
 
     def matches(self, name: str) -> bool:
-        """Tell whether this rule speaks of the layer ``name``."""
+        """Tell whether this rule applies to the layer ``name``."""
         return re.fullmatch(self.pattern, name) is not None
 
 
 def _plain(value):
-    """Copy nested dicts and lists, with types in one form.
+    """Copy nested dicts and lists, and bring types into one form.
 
-    The ``_scope_`` that mmengine adds to what a ``package::`` base defines is left out.
+    mmengine adds a ``_scope_`` to everything that a ``package::`` base defines. It is left out.
     """
     if isinstance(value, dict):
         return {key: _component(item) if key == 'type' else _plain(item)
@@ -84,8 +90,8 @@ def _plain(value):
 
 
 def _component(kind):
-    """Return a type as ``'mmwcc.X'`` where it is a component of mmwcc; any other stays as it is."""
-    # A name without a scope is looked up where the layer will be.
+    """Return a component of mmwcc as the name ``'mmwcc.X'``, and any other type unchanged."""
+    # A name without a scope is looked up in the registry that will build the layer.
     found = (MODELS.get(kind) or kind) if isinstance(kind, str) and '.' not in kind else kind
     name = type_name(found)
     return name if name.startswith('mmwcc.') else kind
@@ -114,32 +120,37 @@ class CompressionConfig:
     """A checked ``compression`` dictionary.
 
     Args:
-        pointwise: Config of the layer that eligible 1x1 convolutions become; None keeps them. Quantizers in it take
-            the place of the general ones.
-        other: Config of the layer that every other convolution becomes; None keeps them.
-        weight_quant: Quantizer config of weights. Defaults to None, not quantized.
-        act_quant: Quantizer config of inputs. Defaults to None, not quantized.
-        keep_dense: Names or regular expressions of layers to leave alone; 'first' and 'last' stand for the first
-            convolution and the prediction layers. Defaults to ('first', 'last').
-        rules: Exceptions, dicts with a ``pattern``; later rules win. Defaults to none.
-        integer: Whether the layers that :func:`mmwcc.inference.to_integer` would convert are built as integer layers,
-            for a checkpoint of a converted model to fill, all or, by ``dict(keep_float=[names])``, all but some. Such a
-            model cannot be trained. Defaults to False.
-        only_if_faster: ``dict(input_shape=(height, width), table=None)``: compress by wavelets only where a measured
-            table says that this is faster for images of that size, see :mod:`.only_if_faster`. Defaults to
-            None, wherever the other keys say.
-        separate: ``dict(rules=[], init='svd', input_shape=None)``: split k x k convolutions into depthwise and 1x1 ones
-            before, except those that keep_dense names, see :func:`mmwcc.compression.separate_convs`. ``dict()`` takes
-            the defaults. Defaults to None, leave them.
-        lean_activations: ``dict(input_shape=(64, 64))``: let activations that only wavelet compressed layers read keep
-            masks for backward, see :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults
-            to None, leave them.
+        pointwise: Config of the layer that replaces eligible 1x1 convolutions. Its quantizers take
+            precedence over the general ones. With None, these convolutions stay.
+        other: Config of the layer that replaces every other convolution. With None, these
+            convolutions stay.
+        weight_quant: Quantizer config of weights. Defaults to None, which does not quantize.
+        act_quant: Quantizer config of inputs. Defaults to None, which does not quantize.
+        keep_dense: Names or regular expressions of layers to leave alone. 'first' stands for the
+            first convolution, 'last' for the prediction layers. Defaults to ('first', 'last').
+        rules: Exceptions, each a dict with a ``pattern``; later rules win. Defaults to none.
+        integer: Whether to build integer layers in place of those that
+            :func:`mmwcc.inference.to_integer` would convert, so that the checkpoint of a converted
+            model can be loaded. ``dict(keep_float=[names])`` does so except for the named layers.
+            Such a model cannot be trained. Defaults to False.
+        only_if_faster: ``dict(input_shape=(height, width), table=None)`` uses wavelets only where a
+            table of measurements says that they are faster for images of that size, see
+            :mod:`.only_if_faster`. Defaults to None, which uses them wherever the other keys say.
+        separate: ``dict(rules=[], init='svd', input_shape=None)`` first splits k x k convolutions
+            into depthwise and 1x1 ones, except those that keep_dense names, see
+            :func:`mmwcc.compression.separate_convs`. ``dict()`` takes the defaults. Defaults to
+            None, which splits nothing.
+        lean_activations: ``dict(input_shape=(64, 64))`` lets activations save masks for backward
+            where only wavelet compressed layers read them, see
+            :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults to
+            None, which changes no activation.
 
-    Types may be names, import paths or classes; those of mmwcc are kept as names.
+    Types may be names, import paths or classes; those of mmwcc are stored as names.
 
     Raises:
         TypeError: If a value is of the wrong kind.
-        ValueError: If a key is unknown, a rule has no pattern, or a pattern is no regular expression.
+        ValueError: If a key is unknown, a rule has no pattern, or a pattern is not a regular
+            expression.
     """
     pointwise: dict | None = None
     other: dict | None = None
@@ -179,14 +190,15 @@ class CompressionConfig:
         return cls(**values)
 
     def layer_config(self, name: str, eligible: bool) -> dict | None:
-        """Say what becomes of a convolution.
+        """Return the config of the layer that replaces a convolution.
 
         Args:
-            name: Qualified name of the layer.
+            name: Qualified name of the convolution.
             eligible: Whether it is a 1x1 convolution that can be wavelet compressed.
 
         Returns:
-            ``type`` and keyword-only arguments of the layer to build, or None where it stays dense.
+            ``type`` and keyword-only arguments of the layer to build, or None if the convolution
+            stays dense.
         """
         base = self.pointwise if eligible else self.other
         config = {'weight_quant': self.weight_quant, 'act_quant': self.act_quant, **(base or {})}

@@ -1,4 +1,4 @@
-"""Conversion of a model in place: convolutions become compressed ones, under the same names and weights."""
+"""In-place conversion of a model: compressed layers replace convolutions and keep their weights."""
 from __future__ import annotations
 
 import warnings
@@ -42,14 +42,14 @@ _PLACES = ('first', 'last')
 
 
 def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True) -> CompressionReport:
-    """Turn the convolutions of ``model`` into compressed ones, in place.
+    """Replace the convolutions of ``model`` by compressed layers, in place.
 
-    Every replaced layer keeps its qualified name, its parameter objects, device, training mode,
-    hooks and attributes, so that dense checkpoints load with only quantizer keys missing.
-    Convolutions that are shared stay shared. Layers that are compressed already, transposed
-    convolutions, subclasses of ``nn.Conv2d`` with a forward of their own and convolutions whose
-    weight is computed (weight_norm, spectral_norm, pruning, a parametrization) stay. If anything
-    fails, the model is as it was.
+    Every new layer keeps the qualified name, parameter objects, device, training mode, hooks and
+    attributes of the convolution it replaces. Dense checkpoints therefore load with only quantizer
+    keys missing. Convolutions that are shared stay shared. These layers are not replaced: layers
+    that are compressed already, transposed convolutions, subclasses of ``nn.Conv2d`` with a forward
+    of their own, and convolutions whose weight is computed (weight_norm, spectral_norm, pruning, a
+    parametrization). If anything fails, the model is left as it was.
 
     Args:
         model: Any module.
@@ -57,15 +57,16 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         verbose: Whether to print the report. Defaults to True.
 
     Returns:
-        The report: one line a convolution, the learned layers that are no convolutions, and a
-        summary. Where nothing is compressed because of rules, names in keep_dense or
-        only_if_faster, a warning says so, which is ``report.warning`` too.
+        The report: one line per convolution, the learned layers that are not convolutions, and a
+        summary. If nothing is compressed because of rules, names in keep_dense or only_if_faster, a
+        warning says so. It is also in ``report.warning``.
 
     Raises:
         TypeError: If a value of compression is of the wrong kind.
-        ValueError: If a key is unknown, a rule or a keep_dense entry matches nothing, a layer cannot become what a
-            rule says, the model has no convolution, only_if_faster or lean_activations cannot run
-            it, or nothing is compressed although neither rules nor names asked for that.
+        ValueError: If a key is unknown, a rule or a keep_dense entry matches nothing, a layer
+            cannot become what a rule says, the model has no convolution, or only_if_faster or
+            lean_activations cannot run it. Also if nothing is compressed although neither rules nor
+            names asked for that.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
@@ -95,12 +96,12 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
 
 @dataclass(frozen=True)
 class _Decision:
-    """What becomes of a convolution, and why.
+    """What happens to a convolution, and why.
 
     Attributes:
-        name: The name of the layer whose rules it follows.
-        config: Type and arguments of the layer that takes its place, None where it stays.
-        reason: Why it stays dense or loses its wavelets, or empty.
+        name: The name by which it is looked up in the rules.
+        config: Type and arguments of the layer that replaces it, or None if it stays.
+        reason: Why it stays dense or does not use wavelets, or empty.
         chosen: Whether it stays dense because the user's own rules or names say so.
     """
 
@@ -111,10 +112,11 @@ class _Decision:
 
 
 def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> bool:
-    """Split convolutions as the dictionary says, and tell whether there were any to split."""
+    """Split convolutions as the dictionary says, and return whether any was split."""
     if config.separate is None:
         return False
-    # Entries that match nothing yet may name the new layers; what matches nothing then is refused.
+    # An entry that matches nothing yet may name a layer that only the split creates. After the
+    # split, an entry that still matches nothing is an error.
     names = convolutions('compress_model', model)
     keep_dense = [entry for entry in config.keep_dense
                   if entry in _PLACES or any(matches(entry, name) for name in names)]
@@ -123,7 +125,7 @@ def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> boo
 
 
 def _decide(model: nn.Module, config: CompressionConfig) -> dict[nn.Conv2d, _Decision]:
-    """Decide what the dictionary makes of each convolution."""
+    """Decide from the dictionary what happens to each convolution."""
     modules = convolutions('compress_model', model)
     names = list(modules)
     for rule in config.rules:
@@ -136,7 +138,7 @@ def _decide(model: nn.Module, config: CompressionConfig) -> dict[nn.Conv2d, _Dec
 
 def _decision(names: list[str], module: nn.Conv2d, config: CompressionConfig,
               dense: dict[str, str]) -> _Decision:
-    """Decide what becomes of the convolution of these names."""
+    """Decide what happens to the convolution with these names."""
     if isinstance(module, CompressedLayer):
         return _Decision(names[0], reason='compressed already')
     kept = [dense[name] for name in names if name in dense]
@@ -147,7 +149,7 @@ def _decision(names: list[str], module: nn.Conv2d, config: CompressionConfig,
         return _Decision(names[0], reason=f'{type(module).__name__} has a forward of its own')
     if obstacle(module):
         return _Decision(names[0], reason=obstacle(module))
-    # A shared layer follows the rules for the first of its names that one speaks of.
+    # A shared layer has several names. The first one that a rule matches decides.
     name = next((name for rule in config.rules for name in names if rule.matches(name)), names[0])
     layer_config = config.layer_config(name, _is_eligible(module))
     if layer_config is not None:
@@ -162,7 +164,7 @@ def _is_eligible(conv: nn.Conv2d) -> bool:
 
 def _judge_speed(model: nn.Module, config: CompressionConfig,
                  decisions: dict[nn.Conv2d, _Decision]) -> dict[nn.Conv2d, _Decision]:
-    """Take back wavelets that would not make a layer faster, if the dictionary asks for that."""
+    """Drop wavelets where they would not make a layer faster, if the dictionary asks for that."""
     if config.only_if_faster is None:
         return decisions
     judge, judged = SpeedJudge(model, config.only_if_faster), dict(decisions)
@@ -175,7 +177,7 @@ def _judge_speed(model: nn.Module, config: CompressionConfig,
 
 
 def _convert(model: nn.Module, decisions: dict[nn.Conv2d, _Decision]) -> CompressionReport:
-    """Put the layers that were decided on in their places, and report on all convolutions."""
+    """Replace convolutions as decided, and report on all of them."""
     layers = {conv: conv if decision.config is None else _build(conv, decision)
               for conv, decision in decisions.items()}
     report = CompressionReport(unhandled=unhandled_layers(model))
@@ -186,7 +188,7 @@ def _convert(model: nn.Module, decisions: dict[nn.Conv2d, _Decision]) -> Compres
 
 
 def _build(conv: nn.Conv2d, decision: _Decision) -> nn.Module:
-    """Build the layer that takes the place of a convolution."""
+    """Build the layer that replaces a convolution."""
     kind, name = decision.config['type'], decision.name
     layer_type = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(layer_type, type) and issubclass(layer_type, CompressedConvMixin)):
@@ -202,10 +204,10 @@ def _build(conv: nn.Conv2d, decision: _Decision) -> nn.Module:
 
 def _check_changed(model: nn.Module, report: CompressionReport,
                    decisions: dict[nn.Conv2d, _Decision], separated: bool) -> str:
-    """Return a warning where the user chose to compress nothing, '' where something was.
+    """Return '' if anything was compressed, and a warning if the user chose to compress nothing.
 
     Raises:
-        ValueError: If nothing was compressed, and nobody chose that.
+        ValueError: If nothing was compressed and the user did not choose that.
     """
     if separated or compressed_layers(model):
         return ''
@@ -217,7 +219,7 @@ def _check_changed(model: nn.Module, report: CompressionReport,
 
 def _put_integers(model: nn.Module, config: CompressionConfig,
                   report: CompressionReport) -> CompressionReport:
-    """Put integer layers where the dictionary asks for them; return the report that names them."""
+    """Build integer layers if the dictionary asks for them; return the report that names them."""
     if config.integer is False:
         return report
     kept = config.integer.get('keep_float', ()) if isinstance(config.integer, dict) else ()
@@ -225,14 +227,14 @@ def _put_integers(model: nn.Module, config: CompressionConfig,
 
 
 def _make_lean(model: nn.Module, config: CompressionConfig) -> list[str]:
-    """Let activations keep masks if the dictionary asks for that; return their names."""
+    """Let activations save masks if the dictionary asks for that; return their names."""
     if config.lean_activations is None:
         return []
     return lean_activations(model, **config.lean_activations)
 
 
 def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
-    """Say that all layers of a model stay, and why."""
+    """Return the message that all convolutions of a model stay dense, and why."""
     reasons = Counter(layer.reason or 'no pointwise, other or rule compresses it'
                       for layer in report)
     stay = ', '.join(f'{count} x {reason}' for reason, count in reasons.items())

@@ -1,4 +1,4 @@
-"""Activations before wavelet compressed layers that keep masks for backward instead of feature maps."""
+"""Activations that save masks, not feature maps, in front of wavelet compressed layers."""
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -12,19 +12,21 @@ _LEAN = {nn.ReLU: LeanReLU, nn.ReLU6: LeanReLU6}
 
 
 def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) -> list[str]:
-    """Let ReLU and ReLU6 keep masks for backward, in place, where nothing but wavelet compressed layers reads them.
+    """Let ReLU and ReLU6 save masks for backward if only wavelet compressed layers read them.
 
-    A dense convolution and the activation before it keep one tensor for backward, the input of the one being the output
-    of the other. A wavelet compressed layer keeps a fraction of the coefficients, so that the activation's output would
-    be kept for its own sake. Which layers read an activation is seen in one run on zeros; outputs and gradients stay
-    the same wherever it is used.
+    The activations are replaced in place. A dense convolution and the activation before it save the
+    same tensor for backward, because the output of one is the input of the other. A wavelet
+    compressed layer saves only a fraction of the coefficients, so the activation's output would be
+    saved for the activation alone. One run on zeros shows which layers read which activation.
+    Outputs and gradients stay the same wherever an activation is used.
 
     Args:
         model: A compressed model.
-        input_shape: Height and width, or channels, height and width, of the zeros. Defaults to (64, 64).
+        input_shape: Height and width, or channels, height and width, of the zeros. Defaults to
+            (64, 64).
 
     Returns:
-        The qualified names of the activations that were replaced; of a shared one all names.
+        The qualified names of the replaced activations, a shared one under all its names.
 
     Raises:
         ValueError: If the model cannot run on such an input.
@@ -48,8 +50,8 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, set[nn.Module]]:
-    """Return the modules that take the output of an activation as it is, by activation."""
-    outputs: dict[int, tuple[Tensor, nn.Module]] = {}  # the tensors too, so that no id is used twice
+    """Return, for each activation, the modules that read its output unchanged."""
+    outputs: dict[int, tuple[Tensor, nn.Module]] = {}  # holds the tensors so that no id is reused
     readers: dict[nn.Module, set[nn.Module]] = {}
 
     def write(module, inputs, output) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints of networks that compress layers which now stay dense because they predict."""
+"""Advice for older checkpoints, whose networks compress prediction layers that now stay dense."""
 from __future__ import annotations
 
 import warnings
@@ -12,15 +12,15 @@ __all__ = ['advice_for', 'watch_predictions']
 
 
 class _Watch:
-    """Warn while a checkpoint is loaded that compresses layers which ``keep_dense='last'`` keeps.
+    """Warn when a loaded checkpoint compresses layers that ``keep_dense='last'`` keeps dense.
 
-    Version 0.1 knew prediction layers by their names only and compressed the others. Their
-    quantizers would be dropped, in silence where a checkpoint is loaded with ``strict=False``.
+    Version 0.1 recognized prediction layers by their names only, and compressed those it missed.
+    Loading would drop their quantizers, with ``strict=False`` even silently.
 
     Args:
         protected: Names of the convolutions that 'last' keeps dense.
-        before: Names of those that it kept in version 0.1.
-        keep_dense: All entries.
+        before: Names of the convolutions that 'last' kept dense in version 0.1.
+        keep_dense: All entries of ``keep_dense``.
     """
 
     def __init__(self, protected: Iterable[str], before: Iterable[str],
@@ -29,7 +29,11 @@ class _Watch:
         self.keep_dense = tuple(keep_dense)
 
     def advice(self, keys: Iterable[str]) -> str:
-        """Say which layers the keys of a checkpoint, or names of what it compresses, belong to."""
+        """Return how to build the network that a checkpoint belongs to, or '' if this one fits.
+
+        Args:
+            keys: Keys that only the checkpoint has, or names of layers that it compresses.
+        """
         keys = [f'.{key}.' for key in keys]
         compressed = [name for name in self.protected if any(f'.{name}.' in key for key in keys)]
         if not compressed:
@@ -48,12 +52,12 @@ class _Watch:
 
 
 def watch_predictions(model: nn.Module, protected: list[str], keep_dense: Iterable[str]) -> None:
-    """Let a model say what to do where a checkpoint compresses layers that ``'last'`` keeps dense.
+    """Let a model warn when a checkpoint compresses layers that ``'last'`` keeps dense.
 
     Args:
         model: The model.
         protected: Names of the convolutions that 'last' keeps dense.
-        keep_dense: All entries.
+        keep_dense: All entries of ``keep_dense``.
     """
     hooks = model._load_state_dict_post_hooks
     for key in [key for key, hook in hooks.items() if isinstance(hook, _Watch)]:
@@ -64,11 +68,11 @@ def watch_predictions(model: nn.Module, protected: list[str], keep_dense: Iterab
 
 
 def advice_for(model: nn.Module, names: Iterable[str]) -> str:
-    """Return how to build a network that compresses these layers, or '' where they do not predict.
+    """Return how to build a network that compresses these layers, or '' if they do not predict.
 
     Args:
         model: The model, which may be wrapped.
-        names: Names of layers and quantizers that only a checkpoint has.
+        names: Names of layers and quantizers that only the checkpoint has.
     """
     hooks = [hook for module in model.modules()
              for hook in module._load_state_dict_post_hooks.values() if isinstance(hook, _Watch)]

@@ -1,4 +1,4 @@
-"""Which layers wavelet compression makes faster, by a table that was measured on one machine."""
+"""Which layers wavelet compression makes faster, according to a table measured on one machine."""
 from __future__ import annotations
 
 import json
@@ -19,10 +19,13 @@ SHIPPED = Path(__file__).with_name('speed_cpu.json')
 
 
 class SpeedTable:
-    """Speed of ``WaveletCompressedConv2d`` over that of ``nn.Conv2d``, measured on a grid and interpolated between.
+    """Speed of ``WaveletCompressedConv2d`` divided by that of ``nn.Conv2d``.
+
+    It was measured on a grid of layer sizes and is interpolated between them.
 
     Args:
-        path: JSON that ``tools/benchmarks/layer_map.py`` wrote. Defaults to the table that comes with mmwcc.
+        path: JSON file that ``tools/benchmarks/layer_map.py`` wrote. Defaults to the table that
+            comes with mmwcc.
 
     Raises:
         ValueError: If the file cannot be read or holds no full grid of measurements.
@@ -43,15 +46,17 @@ class SpeedTable:
                              'table.') from error
 
     def speedup(self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3) -> float:
-        """Estimate the dense time over the compressed time of one layer, above 1 where compression is faster.
+        """Estimate the dense time of one layer divided by its compressed time.
 
-        Logarithms of the ratio are interpolated linearly in the logarithms of channels, pixels and keep ratio; beyond
-        the grid its border holds. The padding of a map to multiples of ``2**levels`` counts against compression.
+        The result is above 1 if compression is faster. The logarithm of the ratio is interpolated
+        linearly in the logarithms of channels, pixels and keep ratio. Outside the grid, the value
+        at its border is used. Padding a feature map to multiples of ``2**levels`` counts against
+        compression.
 
         Args:
             channels: Input channels.
             out: Output channels.
-            size: Height and width of the map that the layer computes.
+            size: Height and width of the feature map that the layer computes.
             keep_ratio: Fraction of wavelet positions kept.
             levels: Depth of the transform. Defaults to 3.
         """
@@ -89,9 +94,9 @@ class OnlyIfFaster:
         """Check the dictionary.
 
         Raises:
-            TypeError: If it is no dict, or table no path.
-            ValueError: If a key is unknown, input_shape is missing or not two or three positive integers, or table
-                holds no measurements.
+            TypeError: If it is not a dict, or table is not a path.
+            ValueError: If a key is unknown, input_shape is missing or not two or three positive
+                integers, or table holds no measurements.
         """
         use = 'Use only_if_faster=dict(input_shape=(512, 1024)).'
         if not isinstance(config, dict):
@@ -112,18 +117,19 @@ class OnlyIfFaster:
 
 
 def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d, list[tuple[int, int]]]:
-    """Run a model once on zeros and record the sizes of the maps that its convolutions compute.
+    """Run a model once on zeros and record the sizes of the feature maps its convolutions compute.
 
-    Models of mmengine run in mode 'tensor'. Nothing of the model changes: it runs in eval mode without gradients, and
-    the training flags and the random numbers are put back.
+    Models of mmengine run in mode 'tensor'. The model does not change: it runs in eval mode without
+    gradients, and training flags and random state are restored afterwards.
 
     Args:
-        model: Any module that maps one batch of images.
-        input_shape: Height and width, or channels, height and width; the channels default to those of the first
-            convolution.
+        model: Any module that takes one batch of images.
+        input_shape: Height and width, or channels, height and width. The channels default to those
+            of the first convolution.
 
     Returns:
-        Height and width of every map, one a call of the layer; layers that were not called are missing.
+        Height and width of each layer's feature maps, one entry per call. Layers that were not
+        called are missing.
 
     Raises:
         ValueError: If the model cannot run on such an input.
@@ -144,24 +150,25 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d,
 
 
 class SpeedJudge:
-    """Say of each layer of one model whether wavelet compression makes it faster.
+    """Decide for each layer of a model whether wavelet compression makes it faster.
 
     Args:
         model: The model, not compressed yet.
-        wish: What was asked.
+        wish: What the config asks for.
     """
 
     def __init__(self, model: nn.Module, wish: OnlyIfFaster) -> None:
         self._table, self._sizes = wish.table, map_sizes(model, wish.input_shape)
 
     def objection(self, conv: nn.Conv2d, layer_config: dict) -> str:
-        """Return why a convolution should not become the wavelet layer of that config, or '' if it should."""
+        """Return why this wavelet layer should not replace a convolution, or '' if it should."""
         wavelet, levels = layer_config.get('wavelet', 'haar'), layer_config.get('levels', 3)
         if wavelet != 'haar' or levels > self._table.levels:
             return f'no speed measured for {wavelet} at {levels} levels'
         if conv not in self._sizes:
             return 'not reached by the traced input, so no speed known'
-        # A layer that is called on several maps is judged by its total time; dense time goes with the pixels.
+        # A layer that is called on several feature maps is judged by its total time. Dense time is
+        # taken as proportional to the number of pixels.
         dense = compressed = 0.0
         for size in self._sizes[conv]:
             pixels = size[0] * size[1]
@@ -173,16 +180,17 @@ class SpeedJudge:
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'
 
     def settle(self, conv: nn.Conv2d, layer_config: dict, other: dict | None) -> tuple[dict | None, str]:
-        """Return what a convolution becomes instead of a wavelet layer that is not faster, and why.
+        """Return the config of what replaces a convolution, and why it is not the wavelet layer.
 
         Args:
             conv: The convolution.
-            layer_config: The wavelet layer that it would become.
-            other: Config of layers that are quantized only, or None.
+            layer_config: Config of the wavelet layer.
+            other: Config of layers that are only quantized, or None.
 
         Returns:
-            ``layer_config`` and '' if the wavelet layer is faster; else the quantized layer, or None for the dense one
-            where nothing is quantized, and the reason.
+            ``layer_config`` and '' if the wavelet layer is faster. Otherwise the config of the
+            quantized layer, or None if nothing is quantized and the layer stays dense, and the
+            reason.
         """
         reason = self.objection(conv, layer_config)
         if not reason:

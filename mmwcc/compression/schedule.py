@@ -1,8 +1,9 @@
 """Compression over time: bits and keep_ratio as pure functions of the iteration or epoch.
 
-A schedule says how far compression *may* have gone at a moment, so it is a ceiling: a layer gets the larger of the
-scheduled value and the value it was built with (``LayerState.under``). Exceptions made by per-layer rules survive, and
-training ends in the state the config describes. Nothing here imports torch.
+A schedule says how far compression *may* have gone at a given time. A layer gets the larger of the
+scheduled value and the value it was built with (``LayerState.under``). Exceptions from per-layer
+rules therefore survive, and training ends in the state that the config describes. Nothing here
+imports torch.
 """
 from __future__ import annotations
 
@@ -22,10 +23,10 @@ _MAX_BITS = 16
 
 
 class Schedule(ABC):
-    """Map an iteration or epoch to a value of one quantity; the base of all schedules.
+    """Map an iteration or epoch to a value of one quantity; the base class of all schedules.
 
     Args:
-        quantity (str): One of 'keep_ratio', 'weight_bits' and 'act_bits'.
+        quantity: One of 'keep_ratio', 'weight_bits' and 'act_bits'.
 
     Raises:
         ValueError: If ``quantity`` is none of these.
@@ -40,16 +41,16 @@ class Schedule(ABC):
     @property
     @abstractmethod
     def end(self) -> int:
-        """The first moment from which the value does not change any more."""
+        """The iteration or epoch from which the value no longer changes."""
 
     @property
     @abstractmethod
     def ramp(self) -> float:
-        """How far the value travels in small steps; 0 where every change is a step of its own."""
+        """How far the value moves gradually; 0 if it only changes in single jumps."""
 
     @abstractmethod
     def value_at(self, t: int) -> float:
-        """Return the value that holds during iteration or epoch ``t``, counted from 0."""
+        """Return the value during iteration or epoch ``t``, counted from 0."""
 
     @property
     def final(self) -> float:
@@ -61,7 +62,7 @@ class Schedule(ABC):
         return f'{type(self).__name__} of {self.quantity}'
 
     def _check_value(self, argument: str, value: Any) -> None:
-        """Refuse what the quantity cannot be."""
+        """Raise an error if the quantity cannot have this value."""
         if self.quantity == 'keep_ratio':
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
                 raise ValueError(f'{self._name}: {argument} must be in (0, 1], got {value!r}. Use 1.0 to keep every '
@@ -72,7 +73,7 @@ class Schedule(ABC):
                              f'{value!r}. Use {_BITS_OFF} to switch quantization off.')
 
     def _check_time(self, argument: str, t: Any) -> None:
-        """Refuse what is not a moment."""
+        """Raise an error if ``t`` is not an integer of at least 0."""
         if not isinstance(t, int) or isinstance(t, bool) or t < 0:
             raise ValueError(f'{self._name}: {argument} must be an integer of at least 0, got {t!r}. Iterations and '
                              'epochs are counted from 0.')
@@ -82,13 +83,13 @@ class StepSchedule(Schedule):
     """Hold a value until the next step.
 
     Args:
-        quantity (str): One of 'keep_ratio', 'weight_bits' and 'act_bits'.
-        steps (Sequence[tuple[int, float]]): Pairs of a moment and the value that holds from it on. The first moment
-            is 0, moments increase and values do not.
+        quantity: One of 'keep_ratio', 'weight_bits' and 'act_bits'.
+        steps: Pairs of a moment (an iteration or epoch) and the value that holds from then on. The
+            first moment must be 0, moments must increase and values must not increase.
 
     Raises:
-        ValueError: If ``steps`` is empty or not made of pairs, if a moment or value is impossible, if the first moment
-            is not 0, if moments do not increase, or if a value does.
+        ValueError: If ``steps`` is empty or does not consist of pairs, a moment or value is
+            impossible, the first moment is not 0, moments do not increase, or a value increases.
 
     Example:
         >>> schedule = StepSchedule('keep_ratio', [(0, 1.0), (2000, 0.5), (4000, 0.25)])
@@ -135,23 +136,24 @@ class StepSchedule(Schedule):
 
 
 class SmoothSchedule(Schedule):
-    """Move from ``start`` to ``stop`` between the moments ``begin`` and ``end``, and hold both outside.
+    """Move from ``start`` to ``stop`` between ``begin`` and ``end``; hold them before and after.
 
-    Bits are rounded to integers; what rounds to 17 .. 31 becomes 32, that is off, since no quantizer has these widths.
-    A schedule of bits that starts at 32 therefore jumps to 16; start at 16 to use the whole ramp.
+    Bits are rounded to integers. What rounds to 17 .. 31 becomes 32, which means off, because no
+    quantizer has these widths. A schedule of bits that starts at 32 therefore jumps to 16. Start at
+    16 to use the whole ramp.
 
     Args:
-        quantity (str): One of 'keep_ratio', 'weight_bits' and 'act_bits'.
-        begin (int): The moment at which the value starts to fall.
-        end (int): The moment from which the value is ``stop``.
-        start (float): The value until ``begin``.
-        stop (float): The value from ``end`` on; lower than ``start``.
-        interval (int): Change the value only every so many moments. Larger intervals spare compiled models
-            recompilations. Defaults to 1.
+        quantity: One of 'keep_ratio', 'weight_bits' and 'act_bits'.
+        begin: The iteration or epoch at which the value starts to fall.
+        end: The iteration or epoch from which the value is ``stop``.
+        start: The value until ``begin``.
+        stop: The value from ``end`` on; lower than ``start``.
+        interval: Change the value only once in so many iterations or epochs. A larger interval
+            makes compiled models recompile less often. Defaults to 1.
 
     Raises:
-        ValueError: If a moment or value is impossible, if ``begin`` is not before ``end``, if ``stop`` is not below
-            ``start``, or if ``interval`` is not a positive integer.
+        ValueError: If a moment or value is impossible, ``begin`` is not before ``end``, ``stop`` is
+            not below ``start``, or ``interval`` is not a positive integer.
     """
 
     def __init__(self, quantity: str, begin: int, end: int, start: float, stop: float, interval: int = 1) -> None:
@@ -174,7 +176,7 @@ class SmoothSchedule(Schedule):
 
     @abstractmethod
     def _interpolate(self, progress: float) -> float:
-        """Return the exact value at a progress in (0, 1)."""
+        """Return the value before rounding at a progress in (0, 1)."""
 
     @property
     def end(self) -> int:
@@ -198,7 +200,7 @@ class SmoothSchedule(Schedule):
 
 
 class LinearSchedule(SmoothSchedule):
-    """Move in a straight line from ``start`` to ``stop``. Arguments are those of :class:`SmoothSchedule`.
+    """Move linearly from ``start`` to ``stop``. Takes the arguments of :class:`SmoothSchedule`.
 
     Example:
         >>> schedule = LinearSchedule('keep_ratio', begin=0, end=2000, start=1.0, stop=0.5)
@@ -214,7 +216,9 @@ class LinearSchedule(SmoothSchedule):
 
 
 class CosineSchedule(SmoothSchedule):
-    """Move along half a cosine wave, slowly at both ends. Arguments are those of :class:`SmoothSchedule`.
+    """Move along half a cosine wave, slowly at both ends.
+
+    Takes the arguments of :class:`SmoothSchedule`.
 
     Example:
         >>> schedule = CosineSchedule('keep_ratio', begin=0, end=2000, start=1.0, stop=0.5)
@@ -227,7 +231,7 @@ class CosineSchedule(SmoothSchedule):
 
 
 class ExponentialSchedule(SmoothSchedule):
-    """Move by equal factors in equal times. Arguments are those of :class:`SmoothSchedule`.
+    """Change by equal factors in equal times. Takes the arguments of :class:`SmoothSchedule`.
 
     Example:
         >>> schedule = ExponentialSchedule('keep_ratio', begin=0, end=2000, start=1.0, stop=0.25)
@@ -249,16 +253,17 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
     """Build the schedule of one quantity from its config.
 
     Args:
-        quantity (str): One of 'keep_ratio', 'weight_bits' and 'act_bits'.
-        cfg (Mapping): ``type``, one of 'step', 'linear', 'cosine' and 'exponential' or its class, and
+        quantity: One of 'keep_ratio', 'weight_bits' and 'act_bits'.
+        cfg: ``type``, which is 'step', 'linear', 'cosine', 'exponential' or the class itself, and
             the arguments of :class:`StepSchedule` or :class:`SmoothSchedule`.
 
     Returns:
-        Schedule: The schedule.
+        The schedule.
 
     Raises:
         TypeError: If ``cfg`` is not a mapping.
-        ValueError: If ``type`` is missing or unknown, if a key is unknown or missing, or if the class refuses a value.
+        ValueError: If ``type`` is missing or unknown, a key is unknown or missing, or the class
+            rejects a value.
 
     Example:
         >>> build_schedule('act_bits', dict(type='step', steps=[(0, 32), (500, 8)])).value_at(500)
@@ -268,7 +273,7 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
         raise TypeError(f'build_schedule: the schedule of {quantity} must be a dict, got {cfg!r}. Did you mean '
                         "dict(type='step', steps=[(0, ...), ...])?")
     kind = cfg.get('type')
-    name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]  # of a class, or of its import path
+    name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]  # a class, or its import path
     name = _NAMES.get(name, name)
     if name not in _TYPES:
         raise ValueError(f'build_schedule: type of the schedule of {quantity} must be one of {", ".join(_TYPES)}, got '

@@ -1,4 +1,4 @@
-"""Separation of a model in place: k x k convolutions become depthwise k x k and 1x1 ones, which can be compressed."""
+"""In-place split of k x k convolutions into depthwise and 1x1 ones, which can be compressed."""
 from __future__ import annotations
 
 from collections import Counter
@@ -33,16 +33,17 @@ _RULE_KEYS = ('pattern', 'dense', 'init')
 
 @dataclass(frozen=True)
 class SeparatedLayer:
-    """One convolution before and after.
+    """One convolution before and after the split.
 
     Attributes:
         name: Qualified name in the model.
         before: What it was, for example 'Conv2d 3x3/2'.
-        macs_before: Multiply-accumulate operations of the convolution: for one image where the size of the images was
-            given, else for one position of its output.
-        macs_after: The same of what stands there now.
-        error: Norm of the difference between the dense kernel and the product of the new ones, relative to the norm of
-            the dense kernel; None where it stays, or starts at random.
+        macs_before: Multiply-accumulate operations of the convolution. They are for one image if
+            the size of the images was given, otherwise for one position of its output.
+        macs_after: The same for the layer that is there now.
+        error: Norm of the difference between the dense kernel and the product of the new ones,
+            relative to the norm of the dense kernel. None if the convolution stays, or if the new
+            kernels start from random values.
         reason: Why it stays dense, or empty.
     """
     name: str
@@ -54,16 +55,18 @@ class SeparatedLayer:
 
 
 class SeparationReport(list):
-    """The :class:`SeparatedLayer` of every convolution of a model, shared ones once; prints as a table.
+    """One :class:`SeparatedLayer` for each convolution of a model; prints as a table.
+
+    A shared convolution appears once.
 
     Attributes:
-        whole: Whether operations are those for one image.
+        whole: Whether operations are counted for a whole image.
     """
 
     whole = False
 
     def summary(self) -> str:
-        """Count layers, and operations where they are those for one image, in one line."""
+        """Count layers in one line, and operations too if they are counted for a whole image."""
         text = f'{sum(not layer.reason for layer in self)} of {len(self)} convolutions separated'
         if not self.whole:
             return text
@@ -71,7 +74,7 @@ class SeparationReport(list):
         return f'{text}: {before:,} to {after:,} MACs, {before / after:.2f} times less'
 
     def to_dicts(self) -> list[dict]:
-        """Return plain data, one dict a layer."""
+        """Return plain data, one dict per layer."""
         return [asdict(layer) for layer in self]
 
     def __str__(self) -> str:
@@ -87,34 +90,38 @@ class SeparationReport(list):
 def separate_convs(model: nn.Module, rules: Sequence[dict] = (), *, keep_dense: Iterable[str] = ('first', 'last'),
                    init: str = 'svd', input_shape: Sequence[int] | None = None,
                    verbose: bool = True) -> SeparationReport:
-    """Turn k x k convolutions of ``model`` into depthwise k x k and 1x1 ones, in place.
+    """Split the k x k convolutions of ``model`` into depthwise k x k and 1x1 ones, in place.
 
-    Every plain convolution with one group and a kernel larger than 1x1 becomes a :class:`mmwcc.layers.SeparableConv2d`
-    of the same geometry and bias. A layer ``conv`` is two afterwards, ``conv.depthwise_conv`` and
-    ``conv.pointwise_conv``; checkpoints of the separated model have these names. Checkpoints of the dense model load as
-    well: each kernel is replaced by the separable one that is nearest to it. Convolutions that are shared stay shared.
+    Every plain convolution with one group and a kernel larger than 1x1 becomes a
+    :class:`mmwcc.layers.SeparableConv2d` with the same geometry and bias. What was one layer
+    ``conv`` is then two, ``conv.depthwise_conv`` and ``conv.pointwise_conv``, and checkpoints of
+    the separated model use these names. Checkpoints of the dense model also load: each kernel is
+    replaced by the nearest separable one. Convolutions that are shared stay shared.
 
     Args:
         model: Any module.
-        rules: Exceptions, dicts with a ``pattern`` (a regular expression for whole names) and ``dense`` or ``init``;
-            later rules win. Defaults to none.
-        keep_dense: Names or regular expressions of layers to leave alone; 'first' and 'last' stand for the first
-            convolution and the prediction layers. Defaults to ('first', 'last').
-        init: 'svd' to start from the nearest separable kernel, 'random' for torch's initialization. Defaults to 'svd'.
-        input_shape: (height, width) or (channels, height, width) of one image, which the model is run on to count
-            operations. Defaults to None, operations for one position of each layer.
+        rules: Exceptions, each a dict with a ``pattern`` (a regular expression for whole names) and
+            ``dense`` or ``init``. Later rules win. Defaults to none.
+        keep_dense: Names or regular expressions of layers to leave alone. 'first' stands for the
+            first convolution, 'last' for the prediction layers. Defaults to ('first', 'last').
+        init: 'svd' to start from the nearest separable kernel, 'random' for torch's initialization.
+            Defaults to 'svd'.
+        input_shape: (height, width) or (channels, height, width) of one image, on which the model
+            runs to count operations. Defaults to None, which counts operations for one position of
+            each layer.
         verbose: Whether to print the report. Defaults to True.
 
     Returns:
-        The report: one line a convolution, and a summary.
+        The report: one line per convolution, and a summary.
 
     Raises:
         TypeError: If a rule is not a dict.
-        ValueError: If a key of a rule is unknown, a rule or a keep_dense entry matches nothing, init is unknown, the
-            model has no convolution, or it cannot run on input_shape.
+        ValueError: If a key of a rule is unknown, a rule or a keep_dense entry matches nothing,
+            init is unknown, the model has no convolution, or it cannot run on input_shape.
 
     Note:
-        The optimizer must be built afterwards. A network that reads ``conv.weight`` itself cannot be separated there.
+        Build the optimizer afterwards. A convolution cannot be split if the network itself reads
+        its ``weight``.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 3))
@@ -151,7 +158,7 @@ def separate_convs(model: nn.Module, rules: Sequence[dict] = (), *, keep_dense: 
 
 def _decision(names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str],
               init: str) -> tuple[str, str]:
-    """Return why the convolution of these names stays, or '', and how it starts if it does not."""
+    """Return why the convolution with these names stays, or '', and how to initialize the split."""
     settings = dict(dense=False, init=init)
     for rule in rules:
         if any(map(rule.matches, names)):
@@ -177,7 +184,10 @@ def _owners(model: nn.Module) -> Counter:
 
 
 def _tie(conv: nn.Conv2d, owners: Counter) -> str:
-    """Say what hangs on the kernel of a convolution and on no two other kernels, or return ''."""
+    """Return what ties the kernel of a convolution to something else, or ''.
+
+    Two new kernels could not take its place there.
+    """
     if owners[conv.weight] > 1:
         return 'its weight is shared with another layer'
     hooks = conv.weight._backward_hooks or getattr(conv.weight, '_post_accumulate_grad_hooks', None)
@@ -195,7 +205,7 @@ def _error(conv: nn.Conv2d, layer: SeparableConv2d) -> float:
 
 
 def _positions(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, int]:
-    """Run the model once and count the positions that its convolutions compute."""
+    """Run the model once and count the output positions of its convolutions."""
     positions: dict[nn.Module, int] = {}
 
     def count(module, inputs, output) -> None:

@@ -1,4 +1,4 @@
-"""Costs of networks: operations, bit operations, memory."""
+"""The cost of networks: operations, bit operations and memory."""
 from .count import CostReport, LayerCost, count_cost
 from .formulas import CONVENTIONS, check_convention
 

@@ -1,4 +1,4 @@
-"""Counting what a model costs."""
+"""Counting the cost of a model."""
 from __future__ import annotations
 
 from collections import Counter
@@ -28,34 +28,36 @@ _LAYERS = (*_CONVOLUTIONS, nn.Linear, FusedInvertedResidual, WaveletConv2d, Dept
 
 def count_cost(model: nn.Module, input_shape: Sequence[int] | None = None, *, inputs: Any = None,
                convention: str = 'exact') -> CostReport:
-    """Count operations, parameters and bytes of a model, layer by layer, in one run on the CPU or GPU it is on.
+    """Count operations, parameters and bytes of a model, layer by layer, in one run.
 
-    Layers with weights are counted from their geometry and bits, products without weights (attention) and what works
-    element by element by mmengine's complexity analysis. Models of mmengine run in mode 'tensor'. Nothing of the model
-    changes: it runs in eval mode, without gradients and with its quantizers switched off.
+    Layers with weights are counted from their geometry and bits. Products without weights, as in
+    attention, and elementwise operators are counted by mmengine's complexity analysis. Models of
+    mmengine run in mode 'tensor'. The model runs on the CPU or GPU that it is on. It does not
+    change: it runs in eval mode, without gradients and with its quantizers switched off.
 
     Args:
-        model: Any module; wrappers such as DistributedDataParallel are looked through.
-        input_shape: (height, width) of one image, or the shape of one input without its batch. Defaults to None.
-        inputs: What the model is called with instead: a tensor, a tuple of positional arguments or a dict of keyword
-            arguments. All figures are for this whole batch. Defaults to None.
-        convention: 'exact' counts what is computed: output sizes, maps padded to multiples of ``2**levels``, whole
-            positions. 'paper' counts by equations (13) to (15): sizes before striding, divided by the stride, without
-            padding. Defaults to 'exact'.
+        model: Any module. Wrappers such as DistributedDataParallel are ignored.
+        input_shape: (height, width) of one image, or the shape of one input without the batch
+            dimension. Defaults to None.
+        inputs: What to call the model with instead: a tensor, a tuple of positional arguments or a
+            dict of keyword arguments. All figures are for this whole batch. Defaults to None.
+        convention: 'exact' counts what is computed: output sizes, feature maps padded to multiples
+            of ``2**levels``, whole positions. 'paper' follows equations (13) to (15): sizes before
+            striding, divided by the stride, without padding. Defaults to 'exact'.
 
     Returns:
         The report.
 
     Raises:
         ModuleNotFoundError: If mmengine is missing.
-        TypeError: If model is no module.
-        ValueError: If convention is unknown, not exactly one of input_shape and inputs is given, input_shape is not
-            made of positive integers, or the model cannot run on the input.
+        TypeError: If model is not a module.
+        ValueError: If convention is unknown, not exactly one of input_shape and inputs is given,
+            input_shape does not consist of positive integers, or the model cannot run on the input.
 
     Note:
-        mmengine traces the model: what depends on values (loops over detections) is counted for this input alone, and
-        operators whose result is not returned are not seen. A fused depthwise convolution counts as the
-        convolution it replaces.
+        mmengine traces the model. What depends on values, such as loops over detections, is counted
+        for this input only. Operators whose result is not returned are not seen. A fused depthwise
+        convolution counts as the convolution it replaces.
 
     Example:
         >>> report = count_cost(nn.Conv2d(3, 8, 3, padding=1), (32, 32))
@@ -76,7 +78,7 @@ def count_cost(model: nn.Module, input_shape: Sequence[int] | None = None, *, in
             operations = analyze(model, inputs, dict.fromkeys(ledger.names, ledger.record))
     except ModuleNotFoundError:
         raise
-    except Exception as error:  # whatever the model says
+    except Exception as error:  # the model may raise anything
         what = 'these inputs' if input_shape is None else f'an input of shape {input_shape}'
         raise ValueError(f'count_cost: {type(model).__name__} must run on {what}, but {type(error).__name__}: {error}. '
                          'Give the shape that its network sees, or its `inputs`.') from error
@@ -84,7 +86,7 @@ def count_cost(model: nn.Module, input_shape: Sequence[int] | None = None, *, in
 
 
 def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...] | None]:
-    """Return what to call the model with, and its shape if it is one tensor."""
+    """Return what to call the model with, and its shape if it is a single tensor."""
     if (input_shape is None) == (inputs is None):
         raise ValueError('count_cost: exactly one of input_shape and inputs must be given, got '
                          f'{"none" if inputs is None else "both"}. Use input_shape=(height, width).')
@@ -118,26 +120,27 @@ def _geometry(layer: nn.Module, state: LayerState, convention: str) -> Geometry:
 
 
 def _scales(layer: nn.Module) -> int:
-    """Return how many scales the weights of a layer have, 0 where one serves all."""
+    """Return how many scales the weights of a layer have, or 0 if one scale serves all."""
     quantizer = getattr(layer, 'weight_quant', None)
     if quantizer is None:
-        return getattr(layer, 'weight_scales', 0)  # of folded layers
+        return getattr(layer, 'weight_scales', 0)  # folded layers have no quantizer
     return quantizer.extra_clips
 
 
 def _conv_macs(layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...], convention: str) -> float:
-    """Count a convolution of one image whose input and output sizes are ``x`` and ``y``."""
+    """Count the MACs of a convolution for one image with input size ``x`` and output size ``y``."""
     if isinstance(layer, FoldedConv):
         (stride, padding, dilation, groups), (out, _, *kernel) = layer.geometry, layer.weight.shape
         channels = layer.weight.shape[1] * groups
     else:
         stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
         kernel, channels, out = layer.kernel_size, layer.in_channels, layer.out_channels
-    if isinstance(layer, _ConvTransposeNd):  # equation (13) is not about them
+    if isinstance(layer, _ConvTransposeNd):  # equation (13) does not cover these
         return conv_macs(channels, out, kernel, x, groups=groups)
     if convention == 'exact':
         return conv_macs(channels, out, kernel, y, groups=groups)
-    # The size at stride 1: that of the input for any 'same' padding, be it of the layer or in front of it.
+    # The output size at stride 1. With 'same' padding, by the layer or in front of it, this is the
+    # size of the input.
     pads = (0 if padding == 'valid' else None, ) * len(x) if isinstance(padding, str) else padding
     size = tuple(side if pad is None else side + 2 * pad - step * (taps - 1)
                  for side, pad, step, taps in zip(x, pads, dilation, kernel, strict=True))
@@ -145,10 +148,10 @@ def _conv_macs(layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...], convent
 
 
 def _parts(layer: nn.Module) -> dict[str, nn.Module]:
-    """Return what of a layer is counted, by its name within the layer."""
+    """Return the counted parts of a layer by their names within the layer."""
     if isinstance(layer, FusedInvertedResidual):
         return {name: part for name, part in layer.named_children() if part is not None}
-    if isinstance(layer, WaveletConv2d):  # its pieces are layers of their own
+    if isinstance(layer, WaveletConv2d):  # its pieces are counted as separate layers
         return {} if layer.dfwt is None else dict(dfwt=layer.dfwt)
     return {'': layer}
 
@@ -158,7 +161,7 @@ def _joined(*names: str) -> str:
 
 
 class _Ledger:
-    """Note the calls of the layers of a model."""
+    """Record the calls of a model's layers."""
 
     def __init__(self, model: nn.Module, convention: str) -> None:
         self.convention = convention
@@ -167,10 +170,10 @@ class _Ledger:
         for name, parameter in model.named_parameters():
             self._parameters[name.rpartition('.')[0]] += parameter.numel()
         self._order = {name: place for place, (name, _) in enumerate(model.named_modules())}
-        # Read before the quantizers are switched off.
+        # Bits must be read before the quantizers are switched off.
         self._parts: dict[nn.Module, tuple[str, Geometry, LayerState]] = {}
         self._maps: dict[nn.Module, list[Map]] = {}
-        self._closed = set(self.names.values())  # whose operators are counted by formulas
+        self._closed = set(self.names.values())  # operators in these are counted by formulas
         for module, name in self.names.items():
             for inner, part in _parts(module).items():
                 where = _joined(name, inner)
@@ -180,7 +183,7 @@ class _Ledger:
                                           if isinstance(quantizer, UniformQuantizer))}
 
     def record(self, module: nn.Module, inputs, output) -> None:
-        """Note a call: the forward hook of every layer."""
+        """Record a call; this is the forward hook of every layer."""
         x, y = (tuple(int(size) for size in tensor.shape) for tensor in (inputs[0], output))
         if isinstance(module, FusedInvertedResidual):
             self._record_block(module, x, y)
@@ -210,7 +213,7 @@ class _Ledger:
         self._record_convolution(block.project, after, y)
 
     def report(self, operations: Operations, input_shape: tuple[int, ...] | None) -> CostReport:
-        """Put together what was noted and what mmengine found besides."""
+        """Combine the recorded calls with what else mmengine found."""
         layers = []
         for part, (name, geometry, state) in self._parts.items():
             if part in self._maps:
@@ -237,5 +240,5 @@ class _Ledger:
 
 
 def _dfwt_additions(transform: DepthwiseFastWaveletTransform, maps: tuple[Map, ...]) -> int:
-    """Count one sum or difference for each channel that a step reads: C, C/2, C/4, ... channels."""
+    """Count one addition for each channel that a step reads: C, C/2, C/4, ... channels."""
     return sum(2 * image.inputs - (2 * image.inputs >> transform.kappa) for image in maps)

@@ -1,7 +1,8 @@
-"""Counting by mmengine: what its complexity analysis needs to know of mmwcc's operators, and what it found in a model.
+"""Counting with mmengine's complexity analysis: handlers for mmwcc's operators, and running it.
 
-:mod:`mmwcc.compat` hands ``HANDLERS`` to mmengine, so that ``get_model_complexity_info`` and the tools built on it
-count compressed layers too. A handler gets the inputs and outputs of an operator as values of the traced graph.
+:mod:`mmwcc.compat` passes ``HANDLERS`` to mmengine, so that ``get_model_complexity_info`` and the
+tools built on it also count compressed layers. A handler gets the inputs and outputs of an operator
+as values of the traced graph.
 """
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ __all__ = ['HANDLERS', 'PRODUCTS', 'Operations', 'analyze']
 
 PRODUCTS = ('addmm', 'bmm', 'conv', 'einsum', 'linear', 'matmul', 'mm', 'quantized_product', 'int8_linear',
             'scaled_dot_product_attention')
-"""What mmengine's counters call operators that multiply and accumulate; the others work element by element."""
+"""mmengine's names for operators that multiply and accumulate; the others work elementwise."""
 
 
 def _shape(value) -> list[int]:
@@ -33,12 +34,12 @@ def _shape(value) -> list[int]:
 
 
 def _value(value):
-    """Return what a cost rule sees of an argument: the shape of a tensor, or a constant."""
+    """Return an argument as a cost rule gets it: the shape of a tensor, or a constant."""
     return _shape(value) if isinstance(value.type(), torch._C.TensorType) else value.toIValue()
 
 
 def _by_rule(rule: Callable[..., Cost], inputs: list, outputs: list) -> Counter:
-    """Count a call of an operator by the rule that was registered with it."""
+    """Count a call of an operator by the cost rule registered with the operator."""
     cost, counts = rule(*map(_value, inputs)), Counter()
     if cost.product:
         counts[cost.product] = cost.macs
@@ -65,12 +66,12 @@ def _attention(inputs, outputs) -> Counter:
 
 @dataclass(frozen=True)
 class Operations:
-    """What a run of a model did.
+    """The operations in one run of a model.
 
     Attributes:
-        counts: Operations by module name and operator, each at the module that called it.
-        uncounted: Calls by module name and operator without a rule, likewise.
-        uncalled: Names of containers that were not called, nor anything in them.
+        counts: Operations by module name and operator, for the module that called the operator.
+        uncounted: Calls of operators without a rule, arranged in the same way.
+        uncalled: Names of containers that were not called and in which nothing was called.
     """
     counts: dict[str, Counter]
     uncounted: dict[str, Counter]
@@ -78,7 +79,7 @@ class Operations:
 
 
 class _Traced(nn.Module):
-    """Call a model with whatever it takes and return the tensors it returns: a trace can hold nothing else."""
+    """Call a model with any inputs and return its output tensors; a trace can hold only tensors."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ def _tensors(output: Any) -> Iterable[Tensor]:
 
 
 def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable]) -> Operations:
-    """Run a model once under mmengine's complexity analysis; nothing of the model changes.
+    """Run a model once under mmengine's complexity analysis. The model does not change.
 
     Args:
         model: Any module.
@@ -136,7 +137,7 @@ def _analyzer(model: nn.Module, inputs: tuple):
     class Analyzer(FlopAnalyzer):
 
         def _should_ignore_node(self, node) -> bool:
-            # Shapes are computed in the graph too; only operators on tensors are worth a line.
+            # The graph also computes shapes. Only operators on tensors are worth a line.
             return super()._should_ignore_node(node) or all(map(_is_scalar, node.outputs()))
 
     analyzer = Analyzer(model, inputs).set_op_handle('aten::scaled_dot_product_attention', _attention)
@@ -151,7 +152,7 @@ def _is_scalar(value) -> bool:
 
 @contextmanager
 def _without_fused_attention():
-    """Let nn.MultiheadAttention run operators that are known, not the one that fuses them in evaluation."""
+    """Let nn.MultiheadAttention run known operators, not the one that fuses them in eval mode."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -161,12 +162,12 @@ def _without_fused_attention():
 
 
 def _inner(name: str) -> str:
-    """Return the name of a module within the model that :class:`_Traced` holds."""
+    """Return the name of a module within the model that :class:`_Traced` wraps."""
     return name.removeprefix('model').removeprefix('.')
 
 
 def _own(counts: Mapping[str, Counter]) -> dict[str, Counter]:
-    """Take from each module what its children did."""
+    """Subtract from each module's counts those of its children."""
     own = {name: Counter(count) for name, count in counts.items()}
     for name, count in counts.items():
         if name:
@@ -175,7 +176,7 @@ def _own(counts: Mapping[str, Counter]) -> dict[str, Counter]:
 
 
 def _untouched(model: nn.Module, uncalled: set[str]) -> tuple[str, ...]:
-    """Return the outermost containers with parameters that were not called, nor anything in them."""
+    """Return the outermost containers with parameters in which nothing was called."""
     names = {name: module for name, module in model.named_modules() if name in uncalled and name}
     found: list[str] = []
     for name, module in names.items():

@@ -1,4 +1,4 @@
-"""How many operations a convolution and a wavelet transform take: the formulas, without any model."""
+"""Formulas for the number of operations in a convolution and in a wavelet transform."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,14 +9,17 @@ from mmwcc.functional import filter_bank
 __all__ = ['CONVENTIONS', 'check_convention', 'conv_macs', 'transform_bops', 'transform_operations']
 
 CONVENTIONS = ('exact', 'paper')
-"""What is computed, or what equations (13) to (15) of the paper give; they differ in strides, padding and rounding."""
+"""'exact' counts what is computed, 'paper' what equations (13) to (15) of the paper give.
+
+They differ in strides, padding and rounding.
+"""
 
 
 def check_convention(owner: str, convention: str) -> None:
-    """Refuse an unknown convention.
+    """Raise an error if the convention is unknown.
 
     Raises:
-        ValueError: If convention is none of :data:`CONVENTIONS`.
+        ValueError: If convention is not one of :data:`CONVENTIONS`.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"{owner}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}. Use "
@@ -24,21 +27,21 @@ def check_convention(owner: str, convention: str) -> None:
 
 
 def whole(value: float) -> int | float:
-    """Return ``value`` as an integer where it is one."""
+    """Return ``value`` as an int if it is an integer."""
     return int(value) if value == int(value) else value
 
 
 def conv_macs(in_channels: int, out_channels: int, kernel_size: int | Sequence[int], size: Sequence[int], *,
               stride: int | Sequence[int] = 1, groups: int = 1, convention: str = 'exact') -> int | float:
-    """Count the multiply-accumulate operations of a convolution of one image.
+    """Count the multiply-accumulate operations of a convolution for one image.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Size of the kernel, one number for all dimensions or one for each.
         size: For 'exact' the size of the output; for 'paper' the size of the input.
-        stride: Stride, by which 'paper' divides the size of the input without rounding; without effect on 'exact'.
-            Defaults to 1.
+        stride: 'paper' divides the size of the input by it, without rounding. It has no effect on
+            'exact'. Defaults to 1.
         groups: Number of groups. Defaults to 1.
         convention: 'exact' or 'paper'. Defaults to 'exact'.
 
@@ -64,14 +67,15 @@ def _volume(extent: int | Sequence[int], size: Sequence[int]) -> int:
 
 def transform_operations(channels: int, positions: float, *, levels: int = 3, wavelet: str = 'haar',
                          weight_bits: int = 32) -> int | float:
-    """Count the additions of a wavelet analysis or synthesis, each on one value.
+    """Count the additions of single values in a wavelet analysis or synthesis.
 
     Args:
-        channels: Channels of the map: input channels for the analysis, output channels for the synthesis.
-        positions: Pixels of the map, those of all images together.
+        channels: Channels of the feature map: input channels for the analysis, output channels for
+            the synthesis.
+        positions: Pixels of the feature map, for all images together.
         levels: Depth of the transform. Defaults to 3.
-        wavelet: 'haar', or a wavelet of PyWavelets; one with 2k taps takes ``k**2 * weight_bits`` times the additions
-            of haar, which has no multiplications. Defaults to 'haar'.
+        wavelet: 'haar', or a wavelet of PyWavelets. Haar has no multiplications. A wavelet with 2k
+            taps takes ``k**2 * weight_bits`` times the additions of Haar. Defaults to 'haar'.
         weight_bits: Bits of the taps of other wavelets. Defaults to 32.
 
     Example:
@@ -89,11 +93,12 @@ def transform_operations(channels: int, positions: float, *, levels: int = 3, wa
 
 def transform_bops(channels: int, size: Sequence[int], act_bits: int, *, levels: int = 3, wavelet: str = 'haar',
                    weight_bits: int = 32) -> int | float:
-    """Count the bit operations of a wavelet analysis or synthesis of one image.
+    """Count the bit operations of a wavelet analysis or synthesis for one image.
 
     Args:
-        channels: As in :func:`transform_operations`, as levels, wavelet and weight_bits.
-        size: Height and width of the map; the paper does not round them up to multiples of ``2**levels``.
+        channels: As in :func:`transform_operations`, like levels, wavelet and weight_bits.
+        size: Height and width of the feature map. The paper does not round them up to multiples of
+            ``2**levels``.
         act_bits: Bits of the values.
 
     Example:

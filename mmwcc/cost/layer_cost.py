@@ -1,4 +1,4 @@
-"""The cost of one layer as data: what it is made of, and at other bits or keep ratios."""
+"""The cost of one layer as data, which can be recomputed for other bits or keep ratios."""
 from __future__ import annotations
 
 import math
@@ -13,17 +13,21 @@ from .formulas import transform_operations, whole
 __all__ = ['KINDS', 'Geometry', 'LayerCost', 'Map']
 
 KINDS = ('dense', 'quantized', 'wcc', 'transform')
-"""Products at full precision, of quantized operands and of wavelet coefficients, and the additions of transforms."""
+"""The kinds of work that are counted.
+
+They are products at full precision ('dense'), of quantized operands ('quantized') and of wavelet
+coefficients ('wcc'), and the additions of transforms ('transform').
+"""
 
 
 class Map(NamedTuple):
     """One call of a layer.
 
     Attributes:
-        macs: Multiply-accumulate operations of all images, without wavelet compression.
+        macs: Multiply-accumulate operations for all images, without wavelet compression.
         inputs: Number of values that the product reads.
         batch: Number of images.
-        size: Height and width of the map that comes out.
+        size: Height and width of the output feature map.
     """
     macs: float
     inputs: int
@@ -33,17 +37,17 @@ class Map(NamedTuple):
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the cost of a layer depends on besides its bits and its keep ratio.
+    """What determines the cost of a layer, apart from its bits and its keep ratio.
 
     Attributes:
         maps: The calls of the layer.
         convention: 'exact' or 'paper'.
         weights: Number of weights.
         biases: Number of biases.
-        scales: Number of scales of quantized weights that are stored besides the one of a layer.
-        pointwise: Input and output channels of a layer that can be wavelet compressed, else None.
-        levels: Depth of its wavelet transform, present or to be.
-        wavelet: Its wavelet.
+        scales: Number of scales stored for quantized weights, in addition to the layer's one.
+        pointwise: Input and output channels if the layer can be wavelet compressed, otherwise None.
+        levels: Depth of the wavelet transform that the layer has or could have.
+        wavelet: The wavelet of that transform.
         additions: Operations of a transform without a product.
     """
     maps: tuple[Map, ...]
@@ -57,7 +61,7 @@ class Geometry:
     additions: float = 0
 
     def positions(self, image: Map, keep_ratio: float) -> tuple[float, float]:
-        """Return how many wavelet positions of a map are kept, and of how many, for all images."""
+        """Return the number of kept wavelet positions and of all positions, over all images."""
         if self.convention == 'paper':
             everything = image.macs / math.prod(self.pointwise)
             return keep_ratio * everything, everything
@@ -67,7 +71,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs in one run of the model, all its calls together; :meth:`of` computes it.
+    """The cost of one layer in one run of the model, over all its calls; :meth:`of` computes it.
 
     Attributes:
         name: Qualified name in the model.
@@ -76,15 +80,16 @@ class LayerCost:
         bops: Bit operations of the product.
         transform_bops: Bit operations of wavelet analysis and synthesis.
         params: Weights and biases.
-        weight_bytes: Bytes of the weights at their bits, and at 32 of the biases and, where
-            quantized weights have one for each output channel, of the scales.
-        act_bytes: Bytes of what the product reads at its bits; for kind 'wcc' the kept coefficients and one bit for
-            each position.
+        weight_bytes: Bytes of the weights at their bits, plus those of the biases at 32 bits. If
+            quantized weights have one scale per output channel, also those of the scales at 32
+            bits.
+        act_bytes: Bytes of the values that the product reads, at their bits. For kind 'wcc' these
+            are the kept coefficients and one bit for each position.
         weight_bits: Bits of the weights, 32 for full precision.
-        act_bits: Bits of what the product reads, 32 for full precision.
-        keep_ratio: Fraction of wavelet positions kept, None where nothing is transformed.
+        act_bits: Bits of the values that the product reads, 32 for full precision.
+        keep_ratio: Fraction of wavelet positions kept, or None if nothing is transformed.
         calls: How often the layer was called.
-        geometry: What :meth:`at` needs.
+        geometry: The geometry, which :meth:`at` needs.
     """
     name: str
     kind: str
@@ -111,8 +116,9 @@ class LayerCost:
         """Compute the cost of a layer.
 
         Raises:
-            TypeError: If keep_ratio is no number.
-            ValueError: If bits are not 2 ... 16 or 32, keep_ratio is not in (0, 1], or the layer can have none.
+            TypeError: If keep_ratio is not a number.
+            ValueError: If bits are not 2 ... 16 or 32, keep_ratio is not in (0, 1], or the layer
+                cannot be wavelet compressed.
 
         Reference:
             Finder et al., NeurIPS 2022, equations (13) to (15).
@@ -148,14 +154,17 @@ class LayerCost:
         """Return the cost of this layer at other bits or another keep ratio.
 
         Args:
-            weight_bits: Bits of the weights. Defaults to None, as they are.
-            act_bits: Bits of what the product reads. Defaults to None, as they are.
-            keep_ratio: Fraction of wavelet positions kept; a 1x1 convolution that is not wavelet compressed becomes so,
-                by Haar at three levels. Defaults to None, as it is.
+            weight_bits: Bits of the weights. Defaults to None, which leaves them as they are.
+            act_bits: Bits of the values that the product reads. Defaults to None, which leaves them
+                as they are.
+            keep_ratio: Fraction of wavelet positions kept. A 1x1 convolution that is not wavelet
+                compressed then becomes so, with Haar at three levels. Defaults to None, which
+                leaves it as it is.
 
         Raises:
-            TypeError: If keep_ratio is no number.
-            ValueError: If a value is outside its range, or keep_ratio is given for a layer that can have none.
+            TypeError: If keep_ratio is not a number.
+            ValueError: If a value is outside its range, or if keep_ratio is given for a layer that
+                cannot be wavelet compressed.
         """
         return self.of(self.name, self.geometry, self.weight_bits if weight_bits is None else weight_bits,
                        self.act_bits if act_bits is None else act_bits,

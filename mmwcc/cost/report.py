@@ -1,4 +1,4 @@
-"""The cost of a model as data: its layers, at other bits or keep ratios, summed, and as a table."""
+"""The cost of a model as data: by layer, in total, at other bits or keep ratios, and as a table."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ __all__ = ['CostReport', 'CostSum']
 
 @dataclass(frozen=True)
 class CostSum:
-    """The amounts of several layers together; attributes as in :class:`LayerCost`."""
+    """The summed costs of several layers; attributes as in :class:`LayerCost`."""
     layers: int = 0
     macs: float = 0
     bops: float = 0
@@ -25,7 +25,7 @@ class CostSum:
 
     @classmethod
     def of(cls, costs: Iterable[LayerCost]) -> CostSum:
-        """Add up."""
+        """Add up the costs of layers."""
         costs = list(costs)
         return cls(len(costs), *(sum(getattr(cost, amount) for cost in costs) for amount in _AMOUNTS))
 
@@ -45,17 +45,18 @@ _FULL_PRECISION_BYTES = 4
 
 @dataclass(frozen=True)
 class CostReport:
-    """What a model costs in one run on one input; prints as a table.
+    """The cost of a model in one run on one input; prints as a table.
 
     Attributes:
         layers: The layers that were called, in the order of the model.
         convention: 'exact' or 'paper'.
-        input_shape: Shape of the input, with its batch; None if there were several.
-        elementwise: Operations of normalization, interpolation and pooling by operator, as mmengine counts them; they
-            are part of no other figure.
+        input_shape: Shape of the input with the batch dimension, or None if there were several.
+        elementwise: Operations of normalization, interpolation and pooling by operator, as mmengine
+            counts them. No other figure includes them.
         uncounted: Operators without a rule, and how often each was called.
-        uncalled: Parts of the model that the input does not reach, whose parameters are not counted.
-        other_params: Parameters outside of ``layers``: normalization, clips of quantizers.
+        uncalled: Parts of the model that the input does not reach. Their parameters are not
+            counted.
+        other_params: Parameters outside ``layers``: normalization and clips of quantizers.
     """
     layers: list[LayerCost]
     convention: str
@@ -67,24 +68,25 @@ class CostReport:
 
     @property
     def total(self) -> CostSum:
-        """All layers together, with the parameters outside of them."""
+        """The sum over all layers, including the parameters outside them."""
         return self._with_others(CostSum.of(self.layers))
 
     @property
     def kept_share(self) -> float:
-        """Share of the multiplications of 1x1 convolutions that wavelets leave; 1.0 without any.
+        """Fraction of the multiplications of 1x1 convolutions that remains with wavelets.
 
-        Convention 'exact' counts padded maps, so that a keep ratio near 1 can give more than 1.
+        Without 1x1 convolutions it is 1.0. Convention 'exact' counts padded feature maps, so a keep
+        ratio near 1 can give more than 1.
         """
         pointwise = [layer for layer in self.layers if layer.geometry.pointwise]
         dense = sum(image.macs for layer in pointwise for image in layer.geometry.maps)
         return sum(layer.macs for layer in pointwise) / dense if dense else 1.0
 
     def by_kind(self) -> dict[str, CostSum]:
-        """Return the sum of each of :data:`KINDS`; together they are :attr:`total`.
+        """Return the sum for each of :data:`KINDS`; together they make up :attr:`total`.
 
-        Wavelet transforms are 'transform', wherever they stand; 'wcc' is left with the products. Parameters outside of
-        the layers are 'dense'.
+        All wavelet transforms count as 'transform', including those of compressed layers, so 'wcc'
+        only has the products. Parameters outside the layers count as 'dense'.
         """
         sums = {kind: CostSum.of(layer for layer in self.layers if layer.kind == kind) for kind in KINDS}
         moved = sums['wcc'].transform_bops
@@ -98,13 +100,15 @@ class CostReport:
                        weight_bytes=costs.weight_bytes + _FULL_PRECISION_BYTES * self.other_params)
 
     def at(self, states: Mapping[str, Mapping[str, Any]]) -> CostReport:
-        """Return the cost with some layers at other bits or keep ratios, without running the model again.
+        """Return the cost if some layers had other bits or keep ratios.
+
+        The model is not run again.
 
         Args:
             states: Arguments of :meth:`LayerCost.at` by layer name.
 
         Raises:
-            ValueError: If there is no layer of a name, or a layer refuses its values.
+            ValueError: If a name is not that of a layer, or if a layer rejects its values.
         """
         unknown = sorted(set(states) - {layer.name for layer in self.layers})
         if unknown:
@@ -113,7 +117,7 @@ class CostReport:
         return replace(self, layers=[layer.at(**states.get(layer.name, {})) for layer in self.layers])
 
     def summary(self) -> str:
-        """Say the totals in one line."""
+        """State the totals in one line."""
         total = self.total
         return (f'{total.macs / 1e9:,.3f} G MACs, {total.total_bops / 1e9:,.3f} G BOPs '
                 f'({total.transform_bops / 1e9:,.3f} of transforms), {total.params / 1e6:,.3f} M parameters in '

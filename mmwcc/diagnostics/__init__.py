@@ -1,4 +1,4 @@
-"""What can be said of a network: its layers and feature maps under compression, its latency, its channels."""
+"""Diagnostics of a network: its layers and feature maps under compression, latency, channels."""
 from .compression_error import WAVELET, CompressionErrors, measure_errors, plot_errors, write_errors
 from .connectivity import adjacency, path_counts
 from .feature_maps import (

@@ -1,4 +1,4 @@
-"""Error of feature maps against effective bits: wavelet compression and uniform quantization, layer by layer."""
+"""Error of feature maps over effective bits, for wavelet compression and uniform quantization."""
 from __future__ import annotations
 
 import csv
@@ -28,11 +28,11 @@ QUANTIZED, WAVELET = 'quantization', 'wcc'
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to compress.
+    """One way to compress a feature map.
 
     Attributes:
         method: :data:`QUANTIZED` or :data:`WAVELET`.
-        bits: Width of the values, or of the kept coefficients.
+        bits: Bits of the values, or of the kept coefficients.
         keep_ratio: Fraction of the coefficients kept; 1 for quantization.
     """
     method: str
@@ -41,18 +41,18 @@ class Setting:
 
     @property
     def effective_bits(self) -> float:
-        """Bits a value of the map."""
+        """Bits per value of the feature map."""
         return self.bits * self.keep_ratio
 
 
 @dataclass
 class CompressionErrors:
-    """Errors of the maps that go into each layer, for each setting.
+    """Errors of the feature maps that each layer reads, for each setting.
 
     Attributes:
-        layers: For each layer in the order of the network, the error of each setting.
-        sizes: Height and width of the first map of each layer.
-        left_out: Layers whose maps are too small to be divided by the transform.
+        layers: The error of each setting, for each layer in the order of the network.
+        sizes: Height and width of the first feature map of each layer.
+        left_out: Layers whose feature maps are too small for the transform.
         images: Number of batches that went through the network.
     """
     layers: dict[str, dict[Setting, MapError]] = field(default_factory=dict)
@@ -67,11 +67,14 @@ class CompressionErrors:
         return sorted(settings, key=lambda setting: (setting.method, setting.effective_bits))
 
     def relative(self, setting: Setting, size: tuple[int, int] | None = None) -> list[float]:
-        """Return the error of each layer as a fraction of the energy of its maps; layers of zeros are left out.
+        """Return the error of each layer as a fraction of the energy of its feature maps.
+
+        Layers whose feature maps are all zero are left out.
 
         Args:
-            setting: How the maps were compressed.
-            size: Height and width, to take the layers with maps of this size only. Defaults to None.
+            setting: How the feature maps were compressed.
+            size: Height and width. If given, only layers with feature maps of this size count.
+                Defaults to None.
         """
         values = [errors[setting].relative for name, errors in self.layers.items()
                   if errors[setting].energy and size in (None, self.sizes[name])]
@@ -85,16 +88,17 @@ class CompressionErrors:
 @torch.no_grad()
 def measure_errors(model: nn.Module, batches: Iterable, bits: Sequence[int], keep_ratios: Sequence[float], *,
                    coefficient_bits: int = 8, levels: int = 3, wavelet: str = 'haar') -> CompressionErrors:
-    """Run a network and compress the maps that go into its 1x1 convolutions, without changing what it computes.
+    """Measure the error of compressing the feature maps that a network's 1x1 convolutions read.
 
-    Every map is compressed with the clip of least squared error for it alone.
+    What the network computes does not change. Each feature map is compressed with the clip that
+    gives the least squared error for this feature map.
 
     Args:
         model: A model of OpenMMLab, with ``test_step``.
         batches: What ``test_step`` takes, one image each.
-        bits: Widths of uniform quantization, in 1 ... 16.
+        bits: Bits of uniform quantization, in 1 ... 16.
         keep_ratios: Fractions of the wavelet coefficients to keep, in (0, 1].
-        coefficient_bits: Width of the kept coefficients, in 2 ... 16 or 32. Defaults to 8.
+        coefficient_bits: Bits of the kept coefficients, in 2 ... 16 or 32. Defaults to 8.
         levels: Depth of the transform. Defaults to 3.
         wavelet: Wavelet of the transform. Defaults to 'haar'.
 
@@ -102,7 +106,8 @@ def measure_errors(model: nn.Module, batches: Iterable, bits: Sequence[int], kee
         The errors, summed over images.
 
     Raises:
-        ValueError: If the model has no 1x1 convolution with one group, or the maps of all are too small.
+        ValueError: If the model has no 1x1 convolution with one group, or the feature maps of all
+            of them are too small.
     """
     candidates = eligible_layers(model)
     if not candidates:
@@ -139,7 +144,7 @@ def measure_errors(model: nn.Module, batches: Iterable, bits: Sequence[int], kee
 
 
 def write_errors(errors: CompressionErrors, path: str | Path) -> None:
-    """Write a CSV: a line a layer and setting, and the mean over layers under the name ``mean``.
+    """Write a CSV file with one line per layer and setting, and the means over layers as ``mean``.
 
     Args:
         errors: What :func:`measure_errors` returns.
@@ -162,12 +167,12 @@ def _write(writer, layer: tuple, setting: Setting, mse: float, relative: float) 
 
 
 def plot_errors(errors: CompressionErrors, path: str | Path, title: str = '') -> None:
-    """Draw the mean over layers against effective bits, and every layer at one cost.
+    """Plot the mean error over effective bits, and the error of every layer at one cost.
 
     Args:
         errors: What :func:`measure_errors` returns.
         path: PNG to write.
-        title: What was measured. Defaults to ''.
+        title: Title of the figure. Defaults to ''.
 
     Reference:
         Finder et al., NeurIPS 2022, figure 1.
@@ -224,7 +229,7 @@ def _draw_layers(axes, errors: CompressionErrors) -> None:
 
 
 def _shade_sizes(axes, sizes: Sequence[tuple[int, int]]) -> None:
-    """Tell groups of one size apart, and write the size at the top, upright where there is no room."""
+    """Shade every other group of one size and write the size at the top, vertically if needed."""
     start = 0
     for number, (size, group) in enumerate(groupby(sizes)):
         stop = start + len(list(group))
@@ -237,7 +242,7 @@ def _shade_sizes(axes, sizes: Sequence[tuple[int, int]]) -> None:
 
 
 def _comparable(settings: Sequence[Setting]) -> tuple[Setting, Setting] | None:
-    """Return quantization and wavelet compression of one cost, that nearest to 2 bits, if there is any."""
+    """Return the pair of settings of equal cost that is nearest to 2 bits, if there is any."""
     pairs = [(quantized, wavelet) for quantized in settings if quantized.method == QUANTIZED for wavelet in settings
              if wavelet.method == WAVELET and equal_cost_bits(wavelet.keep_ratio, wavelet.bits) == quantized.bits]
     return min(pairs, key=lambda pair: abs(pair[1].effective_bits - 2), default=None)

@@ -13,11 +13,13 @@ __all__ = ['adjacency', 'path_counts']
 def adjacency(module: nn.Module, in_channels: int, size: Sequence[int] = (5, 5)) -> Tensor:
     """Return which output channels of ``module`` depend on which input channels.
 
-    A copy with random parameters is differentiated in float64 at a few random inputs, so the result tells of the
-    structure, not of the weights: it is exact zero where no path leads, and sums of random numbers elsewhere.
+    A copy with random parameters is differentiated in float64 at a few random inputs, so the result
+    depends on the structure and not on the weights. A derivative is exactly zero if there is no
+    path, and a sum of random numbers otherwise.
 
     Args:
-        module: Anything that maps (B, in_channels, H, W) to (B, channels, ...), or to a tuple whose last entry does.
+        module: Any module that maps (B, in_channels, H, W) to (B, channels, ...), or to a tuple
+            whose last entry has such a shape.
         in_channels: Channels of the input.
         size: Height and width of the input. Defaults to (5, 5).
 
@@ -32,7 +34,7 @@ def adjacency(module: nn.Module, in_channels: int, size: Sequence[int] = (5, 5))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
-            # Positive scales of normalization keep activations alive.
+            # Scales of normalization are made positive, so that activations do not die.
             parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5
                             if parameter.dim() == 1 else
                             torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
@@ -44,16 +46,18 @@ def adjacency(module: nn.Module, in_channels: int, size: Sequence[int] = (5, 5))
 
 
 def path_counts(*adjacencies: Tensor) -> Tensor:
-    """Count the paths from every input channel through layers, given their adjacencies from first to last.
+    """Count the paths from every input channel to every output channel through several layers.
 
     Args:
-        *adjacencies: Matrices of :func:`adjacency`, the first layer's first.
+        *adjacencies: Matrices from :func:`adjacency`, in the order of the layers.
 
     Returns:
-        Number of paths, shape (channels of the last layer, channels of the first layer's input), int64.
+        Number of paths, shape (output channels of the last layer, input channels of the first),
+        int64.
 
     Raises:
-        ValueError: If none is given, or a layer has another number of inputs than the one before has outputs.
+        ValueError: If none is given, or if a layer does not have as many inputs as the one before
+            has outputs.
 
     Example:
         >>> two = adjacency(nn.Conv2d(2, 2, 1), in_channels=2)

@@ -1,4 +1,4 @@
-"""What compression costs a feature map in accuracy: joint wavelet shrinkage against quantization at equal cost."""
+"""The error of compressed feature maps: joint wavelet shrinkage and quantization at equal cost."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,11 +20,12 @@ __all__ = ['CompressedMap', 'MapError', 'compress_map', 'eligible_layers', 'equa
 
 
 class CompressedMap(NamedTuple):
-    """A map that went through shrinkage and back.
+    """A feature map after shrinkage.
 
     Attributes:
-        values: The map, shape (B, C, H, W), float32.
-        kept: Which wavelet positions were kept, laid out as :func:`mosaic` does, shape (B, Hp, Wp), bool.
+        values: The feature map, shape (B, C, H, W), float32.
+        kept: Which wavelet positions were kept, in the layout of :func:`mosaic`, shape
+            (B, Hp, Wp), bool.
     """
     values: Tensor
     kept: Tensor
@@ -32,7 +33,7 @@ class CompressedMap(NamedTuple):
 
 @dataclass(frozen=True)
 class MapError:
-    """How far maps are from what they were; errors of several maps add up.
+    """The error of changed feature maps; errors of several feature maps can be added.
 
     Attributes:
         squared: Sum of squared differences.
@@ -45,12 +46,12 @@ class MapError:
 
     @property
     def mse(self) -> float:
-        """Mean squared error; nan without values."""
+        """Mean squared error, or nan if there are no values."""
         return self.squared / self.size if self.size else float('nan')
 
     @property
     def relative(self) -> float:
-        """Squared error as a fraction of the energy; nan where there is none."""
+        """Squared error as a fraction of the energy, or nan if there is no energy."""
         return self.squared / self.energy if self.energy else float('nan')
 
     def __add__(self, other: MapError) -> MapError:
@@ -58,7 +59,7 @@ class MapError:
 
 
 def map_error(original: Tensor, changed: Tensor) -> MapError:
-    """Compare two maps of one shape, summing in float64.
+    """Compare two feature maps of the same shape, with sums in float64.
 
     Example:
         >>> map_error(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.0])).relative
@@ -69,9 +70,10 @@ def map_error(original: Tensor, changed: Tensor) -> MapError:
 
 
 def equal_cost_bits(keep_ratio: float, bits: int = 8) -> int:
-    """Return the bits of plain quantization that cost as much as a fraction of coefficients of ``bits`` bits.
+    """Return the bits of plain quantization that cost as much as wavelet compression.
 
-    ``bits * keep_ratio``, rounded up to a whole number, so that in doubt quantization gets more.
+    This is ``bits * keep_ratio`` for kept coefficients of ``bits`` bits. It is rounded up to an
+    integer, in favor of quantization.
 
     Example:
         >>> equal_cost_bits(0.25), equal_cost_bits(0.3)
@@ -84,7 +86,7 @@ def equal_cost_bits(keep_ratio: float, bits: int = 8) -> int:
 
 
 def _rounded(x: Tensor, bits: int, signed: bool) -> Tensor:
-    """Round ``x`` to the uniform grid of least squared error."""
+    """Round ``x`` to the uniform grid that gives the least squared error."""
     magnitudes = measure(x)
     levels = 2**(bits - 1) - 1 if signed else 2**bits - 1
     clip = x.new_tensor(choose_clip(magnitudes, 'mse', levels, percentile=100.0))
@@ -92,14 +94,15 @@ def _rounded(x: Tensor, bits: int, signed: bool) -> Tensor:
 
 
 def quantize_map(x: Tensor, bits: int) -> Tensor:
-    """Quantize a map uniformly, with the clip of least squared error for this map.
+    """Quantize a feature map uniformly, with the clip that gives it the least squared error.
 
-    The grid is that of the quantizers: signed where any value is negative. With 1 bit, for which a signed symmetric
-    grid has no level but zero, it is {0, a} without negative values and {-a, a} with them.
+    The grid is that of the quantizers, signed if any value is negative. With 1 bit, a signed
+    symmetric grid would have no level but zero. The grid is then {0, a} if no value is negative,
+    and {-a, a} otherwise.
 
     Args:
         x: Values, any shape.
-        bits: Width in 1 ... 16, or 32 for no quantization.
+        bits: Number of bits, in 1 ... 16, or 32 for no quantization.
 
     Returns:
         Rounded values, float32.
@@ -128,21 +131,21 @@ def quantize_map(x: Tensor, bits: int) -> Tensor:
 
 def compress_map(x: Tensor, keep_ratio: float, bits: int = 8, *, levels: int = 3, wavelet: str = 'haar',
                  selection: str = 'energy') -> CompressedMap:
-    """Transform a map, keep and quantize the jointly largest coefficients, and transform back.
+    """Transform a feature map, keep and quantize its jointly largest coefficients, transform back.
 
-    This is what a :class:`mmwcc.layers.WaveletCompressedConv2d` with the kernel of an identity computes, its clip
-    being that of least squared error for this map.
+    A :class:`mmwcc.layers.WaveletCompressedConv2d` computes the same if its kernel is the identity
+    and its clip gives the least squared error for this feature map.
 
     Args:
         x: Feature map, shape (B, C, H, W).
         keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1].
-        bits: Width of the kept coefficients in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        bits: Bits of the kept coefficients, in 2 ... 16, or 32 for no quantization. Defaults to 8.
         levels: Depth of the transform. Defaults to 3.
         wavelet: 'haar', or a wavelet of PyWavelets. Defaults to 'haar'.
         selection: 'energy' or 'coarse'. Defaults to 'energy'.
 
     Returns:
-        The map and the positions that were kept.
+        The feature map and the positions that were kept.
 
     Raises:
         ValueError: If bits is anything else.
@@ -166,15 +169,20 @@ def compress_map(x: Tensor, keep_ratio: float, bits: int = 8, *, levels: int = 3
 
 
 def mosaic(coefficients: Tensor, size: Sequence[int], levels: int = 3) -> Tensor:
-    """Lay coefficients out as ``pywt.coeffs_to_array`` does: cA in the corner, cH below, cV beside, cD across.
+    """Arrange coefficients in the layout of ``pywt.coeffs_to_array``.
+
+    The approximation cA is in the top left corner, the horizontal detail cH below it, the vertical
+    detail cV to the right of it and the diagonal detail cD diagonally opposite.
 
     Args:
-        coefficients: One row a position, in the order of :mod:`mmwcc.kernels.layout`, shape (B, N, C).
-        size: Height and width of the map.
+        coefficients: One row per position, in the order of :mod:`mmwcc.kernels.layout`, shape
+            (B, N, C).
+        size: Height and width of the feature map.
         levels: Depth of the transform. Defaults to 3.
 
     Returns:
-        Shape (B, C, Hp, Wp), the size of the map rounded up to multiples of ``2**levels``.
+        Shape (B, C, Hp, Wp), where Hp and Wp are height and width rounded up to multiples of
+        ``2**levels``.
     """
     height, width = (padded_size(side, levels) for side in size)
     corner, details = unfold(coefficients, height, width, levels)
@@ -185,20 +193,20 @@ def mosaic(coefficients: Tensor, size: Sequence[int], levels: int = 3) -> Tensor
 
 
 def eligible_layers(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the convolutions that are wavelet compressed or could be, by qualified name."""
+    """Return the convolutions that are or could be wavelet compressed, by qualified name."""
     return {name: module for name, module in model.named_modules()
             if isinstance(module, nn.Conv2d) and is_eligible(module.kernel_size, module.padding, module.groups)}
 
 
 @contextmanager
 def observe_inputs(layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Hand every map that goes into one of ``layers`` to ``observer(name, x)``, as it is multiplied.
+    """Call ``observer(name, x)`` with every feature map that one of ``layers`` multiplies.
 
-    Of a layer with a stride, that is every stride-th pixel. ``x`` is detached.
+    For a layer with a stride, this is every stride-th pixel of its input. ``x`` is detached.
 
     Args:
-        layers: Point-wise convolutions by name.
-        observer: What is called, in each forward pass, once a layer and use.
+        layers: Pointwise convolutions by name.
+        observer: Called in each forward pass, once for each use of a layer.
     """
     handles = [layer.register_forward_pre_hook(partial(_observe, name, observer)) for name, layer in layers.items()]
     try:

@@ -1,4 +1,4 @@
-"""What a model costs on this machine: latency and memory, measured, beside its dense twin."""
+"""Measured latency and memory of a model on this machine, and its dense twin for comparison."""
 from __future__ import annotations
 
 import copy
@@ -35,18 +35,19 @@ class Latency:
 
 
 def dense_twin(model: nn.Module) -> nn.Module:
-    """Return a copy of a model with ``nn.Conv2d`` in the place of compressed layers, with the same parameters.
+    """Return a copy of a model that has ``nn.Conv2d`` in place of compressed layers.
 
-    It starts from the layers, not from a config, so that it does not matter how they came to be compressed.
+    The copy is built from the layers and not from a config, so it does not matter how they were
+    compressed.
 
     Args:
         model: Any module.
 
     Returns:
-        The twin. Parameters are those of ``model``, not copies; buffers are copies.
+        The twin. Its parameters are those of ``model``, not copies. Its buffers are copies.
 
     Raises:
-        ValueError: If the weight or bias of a compressed layer is computed.
+        ValueError: If a compressed layer computes its weight or bias from other tensors.
     """
     for layer in model.modules():
         if isinstance(layer, CompressedConvMixin):
@@ -61,7 +62,8 @@ def dense_twin(model: nn.Module) -> nn.Module:
 
 def _dense(layer: Any) -> nn.Conv2d:
     """Return the convolution that a compressed layer stands for."""
-    with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
+    # The weights are replaced at once, so spend no memory and no random numbers on them.
+    with torch.device('meta'):
         conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
                          layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
     conv.weight, conv.bias = layer.weight, layer.bias
@@ -70,16 +72,17 @@ def _dense(layer: Any) -> nn.Conv2d:
 
 def measure_latency(calls: Mapping[str, Callable[[], Any]], device: torch.device, *, repeats: int = 20,
                     warmup: int = 3) -> dict[str, Latency]:
-    """Time calls in turns, so that a change of the machine's speed meets all of them alike.
+    """Time several calls in turns, so that changes of the machine's speed affect them all alike.
 
-    Each timed call follows an untimed one of the same contender: what the caches hold must not be what another
-    contender left there. On CUDA devices the time is that between two events on the current stream.
+    An untimed call of the same function precedes each timed one, so that the caches do not hold
+    what another function left there. On CUDA devices, the time is measured between two events on
+    the current stream.
 
     Args:
-        calls: What to time, by name.
-        device: Where it runs.
-        repeats: Timed calls of each. Defaults to 20.
-        warmup: Untimed calls of each before. Defaults to 3.
+        calls: The functions to time, by name.
+        device: Where they run.
+        repeats: Number of timed calls of each. Defaults to 20.
+        warmup: Number of untimed calls of each at the start. Defaults to 3.
     """
     for call in calls.values():
         for _ in range(warmup):
@@ -115,11 +118,12 @@ def _p95(values: list[float]) -> float:
 
 
 def peak_memory(call: Callable[[], Any]) -> int:
-    """Return how many bytes of tensors were alive at once during a call, beyond those from before it.
+    """Return the peak number of bytes in tensors during a call, apart from tensors made before it.
 
-    The operators that torch dispatches are followed one by one, which is exact, is the same on every device and leaves
-    alone the statistics of CUDA's allocator, which cannot be put back once they are reset. What an operator takes and
-    frees within itself (workspaces of cuDNN and oneDNN, tiles of the kernels here) does not count.
+    The function follows the operators that torch dispatches one by one. This is exact and works the
+    same way on every device. It also leaves the statistics of CUDA's allocator alone, which cannot
+    be restored once they are reset. Memory that an operator allocates and frees internally does not
+    count, such as workspaces of cuDNN and oneDNN or tiles of the kernels here.
 
     Example:
         >>> x = torch.zeros(1000)
@@ -132,12 +136,12 @@ def peak_memory(call: Callable[[], Any]) -> int:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Sum the storages that operators return, for as long as they are alive."""
+    """Track the total size of the storages that operators return, as long as they are alive."""
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0
-        # A weak reference keeps the address of its storage from being used again.
+        # Holding a weak reference prevents the address of its storage from being reused.
         self._before: dict[int, StorageWeakRef] = {}
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
@@ -160,7 +164,7 @@ def _storages(values: Any) -> list[torch.UntypedStorage]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a GPU or of this machine's processor."""
+    """Return the name of the GPU, or of this machine's processor for other devices."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')

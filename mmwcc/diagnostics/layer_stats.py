@@ -1,4 +1,4 @@
-"""What compression takes away from the data at hand: energy outside the selection, clipped values, rounding noise."""
+"""What compression loses on given data: energy not selected, clipped values, rounding noise."""
 from __future__ import annotations
 
 import math
@@ -16,23 +16,28 @@ __all__ = ['LayerStats']
 
 
 class LayerStats:
-    """Statistics of one compressed layer, over all inputs it is shown.
+    """Statistics of one compressed layer, over all inputs that it is given.
 
     =====================  =========================================================================================
-    ``energy_kept``        Share of the sum of squares of all wavelet coefficients of the input, over all channels and
-                           images, that the kept positions hold. Only where a layer selects.
-    ``act_clip_alpha``     Clip of the activations; of weights with a clip for each output channel, the mean.
-    ``act_clipped``        Share of what is quantized (kept coefficients, or the input of a :class:`QuantConv2d`) that
-                           lies outside the grid: beyond the clip, or below zero on an unsigned grid.
-    ``act_sqnr``           Signal-to-quantization-noise ratio of the same values, ``10 log10(sum v**2 / sum (v -
-                           q(v))**2)``, in dB.
-    ``weight_clip_alpha``  The same three for the weights, normalized where the quantizer normalizes them.
+    ``energy_kept``        Fraction of the input's energy that the kept positions hold. Energy is
+                           the sum of squares of the wavelet coefficients, over all channels and
+                           images. Only for layers that select coefficients.
+    ``act_clip_alpha``     Clip of the activations.
+    ``act_clipped``        Fraction of the quantized values (the kept coefficients, or the input of
+                           a :class:`QuantConv2d`) that lies outside the grid: beyond the clip, or
+                           below zero on an unsigned grid.
+    ``act_sqnr``           Signal-to-quantization-noise ratio of the same values,
+                           ``10 log10(sum v**2 / sum (v - q(v))**2)``, in dB.
+    ``weight_clip_alpha``  The same three for the weights, after normalization if the quantizer
+                           normalizes them. With one clip per output channel,
+                           ``weight_clip_alpha`` is the mean clip.
     ``weight_clipped``
     ``weight_sqnr``
     =====================  =========================================================================================
 
-    Measuring changes nothing: quantizers that are off (32 bits) or have not learned their clip are left out instead
-    of being calibrated, and nothing is recorded by autograd. Sums are kept in float64 on the device of the layer.
+    Measuring changes nothing. Quantizers that are off (32 bits) or have not learned their clip are
+    left out and not calibrated, and autograd records nothing. Sums are kept in float64 on the
+    device of the layer.
 
     Example:
         >>> layer, stats = WaveletCompressedConv2d(8, 8, keep_ratio=0.25), LayerStats()
@@ -42,18 +47,18 @@ class LayerStats:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}  # part and whole of each ratio, shape (2,)
+        self._sums: dict[str, Tensor] = {}  # numerator and denominator of each ratio, shape (2,)
 
     @torch.no_grad()
     def update(self, layer: nn.Module, x: Tensor) -> None:
-        """Add what the layer does to ``x``.
+        """Add the statistics of the layer for one input.
 
         Args:
             layer: A compressed layer that computes in floating point, the same one in every call.
             x: Its input, shape (B, C, H, W) or (C, H, W).
 
         Raises:
-            TypeError: If the layer is not a compressed one.
+            TypeError: If the layer is not a compressed one that computes in floating point.
         """
         if not isinstance(layer, CompressedConvMixin):
             raise TypeError('LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
@@ -66,7 +71,10 @@ class LayerStats:
             self._add_quantizer('weight', layer.weight_quant, layer.weight)
 
     def compute(self) -> dict[str, float]:
-        """Return the statistics by name, without those that have no finite value (a map of zeros has no SQNR)."""
+        """Return the statistics by name.
+
+        Those without a finite value are left out; a feature map of zeros, for example, has no SQNR.
+        """
         if not self._sums:
             return {}
         values = {}
@@ -84,7 +92,7 @@ class LayerStats:
         self._sums[name] = self._sums[name] + ratio if name in self._sums else ratio
 
     def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
-        """Add the energy of the kept coefficients and of all, and return the kept ones."""
+        """Add the energy of the kept and of all coefficients, and return the kept ones."""
         x = x[:, :, ::layer.stride[0], ::layer.stride[1]]
         transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
         everything, _ = pack(x, keep_ratio=1.0, **transform)
@@ -96,7 +104,7 @@ class LayerStats:
         if quantizer is None or quantizer.bits == 32 or not quantizer.is_settled:
             return
         values = quantizer.prepare(values.detach()).float()
-        spec = quantizer.spec(values)._replace(normalize='')  # what prepare has done already
+        spec = quantizer.spec(values)._replace(normalize='')  # prepare has already normalized
         clip_alpha = quantizer.clip_alpha.detach().float()
         clip = spec.spread(clip_alpha, values)
         _, low, high = grid(values.dtype, clip, quantizer.signed, spec.bits, spec.symmetric)

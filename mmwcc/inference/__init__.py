@@ -1,4 +1,4 @@
-"""Layers for inference, in integers or fused, and what turns a trained model into them."""
+"""Integer and fused layers for inference, and the functions that convert a trained model."""
 from .fold import fold_batch_norm, scale_and_bias, scale_channels
 from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
 from .integer_conv import (

@@ -1,4 +1,4 @@
-"""Folding of batch normalization into the convolution before it, the one place that does it."""
+"""Folding of batch normalization into the convolution before it. Only this module does it."""
 from __future__ import annotations
 
 import copy
@@ -16,17 +16,17 @@ def _unchanged(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None,
                    dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
-    """Return what stands for a batch normalization behind a convolution, by output channel.
+    """Return the scale and bias that replace a batch normalization after a convolution.
 
-    With its running statistics, it makes ``scale * conv_without_bias(x) + bias`` of ``conv(x)``.
+    With the running statistics, ``norm(conv(x))`` equals ``scale * conv_without_bias(x) + bias``.
 
     Args:
         conv: The convolution.
         norm: The normalization, with running statistics, or None for none.
-        dtype: Type to compute in. Defaults to None, that of the tensors.
+        dtype: Type to compute in. Defaults to None, which takes the type of the tensors.
 
     Returns:
-        The scale, shape (out_channels,), and the bias, None where nothing is added.
+        The scale, shape (out_channels,), and the bias, or None if nothing is added.
     """
     if norm is None:
         scale = torch.ones(conv.out_channels, dtype=dtype or conv.weight.dtype,
@@ -41,21 +41,21 @@ def scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None,
 
 
 def scale_channels(weight: Tensor, scale: Tensor) -> Tensor:
-    """Multiply each output channel of a kernel (O, C, ...) with its scale (O,)."""
+    """Multiply each output channel of a kernel (O, C, ...) by its scale (O,)."""
     return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 @torch.no_grad()
 def fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """Return a copy of a dense convolution that computes what it and the normalization compute.
+    """Return one dense convolution that computes what a convolution and a normalization compute.
 
     Args:
-        conv: The convolution. For a compressed one use :class:`mmwcc.inference.FoldedConv`, whose
-            weight is rounded before it is scaled.
-        norm: The normalization behind it, with running statistics.
+        conv: The dense convolution. For a compressed one use :class:`mmwcc.inference.FoldedConv`,
+            which rounds the weight before it scales it.
+        norm: The normalization after it, with running statistics.
 
     Returns:
-        The copy, computed in float64 and rounded once.
+        A copy of ``conv`` with new weight and bias, computed in float64 and rounded once.
     """
     scale, bias = scale_and_bias(conv, norm, torch.float64)
     folded = copy.deepcopy(conv)

@@ -1,4 +1,4 @@
-"""Fusion for inference: inverted residual blocks with compressed 1x1 convolutions become fused ones, in place."""
+"""In-place fusion of inverted residual blocks with compressed 1x1 convolutions, for inference."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from .inverted_residual import FoldedConv, FusedInvertedResidual
 
 __all__ = ['BlockReport', 'FusionReport', 'fuse_inverted_residuals']
 
-# Exactly these: a subclass may compute something else.
+# Exactly these classes. A subclass may compute something else.
 _FOLDABLE = (QuantConv2d, WaveletCompressedConv2d)
 
 
 class _NotFusible(Exception):
-    """Why a block stays as it is."""
+    """A block cannot be fused; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,10 @@ class BlockReport:
 
     Attributes:
         name: Qualified name in the model.
-        kind: Class of the block before.
+        kind: Class of the block before fusion.
         fused: Whether it was replaced.
-        depthwise: Whether its depthwise convolution and the transform behind it are one operator now.
+        depthwise: Whether its depthwise convolution and the transform after it are now one
+            operator.
         reason: Why it was not replaced, or why its depthwise convolution runs on its own, or empty.
     """
     name: str
@@ -41,7 +42,7 @@ class BlockReport:
 
 
 class FusionReport(list):
-    """The :class:`BlockReport` of every inverted residual block of a model; prints as a table."""
+    """One :class:`BlockReport` for each inverted residual block; prints as a table."""
 
     def summary(self) -> str:
         """Count the blocks in one line."""
@@ -50,7 +51,7 @@ class FusionReport(list):
                 f'{sum(block.depthwise for block in fused)} of them with the depthwise convolution')
 
     def to_dicts(self) -> list[dict]:
-        """Return plain data, one dict a block."""
+        """Return plain data, one dict per block."""
         return [asdict(block) for block in self]
 
     def __str__(self) -> str:
@@ -65,7 +66,7 @@ class FusionReport(list):
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers that ``module`` applies one after the other."""
+    """Yield the layers that ``module`` applies in turn."""
     if type(module) is nn.Sequential or (isinstance(module, nn.Sequential)
                                          and type(module).forward is nn.Sequential.forward):
         for child in module:
@@ -76,7 +77,7 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
         layers = dict(conv=module.conv, norm=module.norm if module.with_norm else None,
                       act=module.activate if module.with_activation else None)
         yield from (layers[step] for step in module.order if layers[step] is not None)
-    elif not isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):  # all of them without effect in eval mode
+    elif not isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):  # no effect in eval mode
         yield module
 
 
@@ -118,10 +119,10 @@ def _looks_like_a_block(stages: list) -> bool:
 
 
 def _fused(chain: nn.Module, residual: bool) -> FusedInvertedResidual:
-    """Build the fused block of a chain of layers.
+    """Build the fused block for a chain of layers.
 
     Raises:
-        _NotFusible: If there is none.
+        _NotFusible: If the chain cannot be fused.
     """
     if any(part.training for part in chain.modules()):
         raise _NotFusible('in training mode: call model.eval() first')
@@ -151,22 +152,25 @@ def _why_apart(block: FusedInvertedResidual) -> str:
 
 
 def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
-    """Return what a block applies in turn and whether it adds its input; None if it is no inverted residual block.
+    """Return the layers that a block applies in turn, and whether it adds its input.
+
+    Returns None if the block is not an inverted residual block.
 
     Raises:
-        _NotFusible: If it is one of another form.
+        _NotFusible: If it is an inverted residual block of another form.
     """
-    # Classes of this name in mmseg, mmpretrain and torchvision: x + conv(x), or conv(x).
+    # Classes of this name in mmseg, mmpretrain and torchvision compute x + conv(x) or conv(x).
     named = 'InvertedResidual' in type(block).__name__
     if named and isinstance(getattr(block, 'conv', None), nn.Sequential) and hasattr(block, 'use_res_connect'):
         return block.conv, bool(block.use_res_connect)
-    # In mmdet, and mmseg's and mmpretrain's for MobileNetV3: three named convolutions.
+    # Those in mmdet, and those of MobileNetV3 in mmseg and mmpretrain, have three named
+    # convolutions.
     if named and hasattr(block, 'depthwise_conv') and hasattr(block, 'linear_conv'):
         if getattr(block, 'with_se', False):
             raise _NotFusible('squeeze and excitation between the convolutions')
         expand = [block.expand_conv] if getattr(block, 'with_expand_conv', False) else []
         chain = nn.Sequential(*expand, block.depthwise_conv, block.linear_conv)
-        chain.training = block.training  # not train(), which would reach the layers
+        chain.training = block.training  # not chain.train(), which would change the layers too
         return chain, bool(block.with_res_shortcut)
     if isinstance(block, nn.Sequential):
         try:
@@ -177,9 +181,9 @@ def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
 
 
 def _try(name: str, block: nn.Module) -> tuple[nn.Module, BlockReport] | None:
-    """Return what takes the place of a block (itself where it stays) and its line.
+    """Return the block that replaces this one (itself if it stays), and its entry in the report.
 
-    None if it is no inverted residual block.
+    Returns None if the block is not an inverted residual block.
     """
     try:
         chain = _chain(block)
@@ -197,23 +201,24 @@ def _try(name: str, block: nn.Module) -> tuple[nn.Module, BlockReport] | None:
 
 
 def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> FusionReport:
-    """Replace inverted residual blocks by :class:`mmwcc.inference.FusedInvertedResidual`, in place, for inference.
+    """Replace inverted residual blocks by :class:`mmwcc.inference.FusedInvertedResidual`, in place.
 
-    Recognized are the blocks of mmseg, mmdet, mmpretrain and torchvision by their class, and in any model an
-    ``nn.Sequential`` that applies 1x1 (optional), depthwise and 1x1 convolution with batch normalization and
-    activations in between. At least one 1x1 convolution must be wavelet compressed. Blocks with squeeze and
-    excitation, other wavelets, integer or other layers, or with hooks on the layers inside stay, and
-    the report says why. Hooks on the block itself are carried over.
+    The function recognizes the blocks of mmseg, mmdet, mmpretrain and torchvision by their class.
+    In any model, it also recognizes an ``nn.Sequential`` that applies an optional 1x1, a depthwise
+    and a 1x1 convolution, with batch normalization and activations in between. At least one 1x1
+    convolution must be wavelet compressed. A block stays as it is if it has squeeze and excitation,
+    another wavelet, integer or other layers, or hooks on the layers inside. The report says why.
+    Hooks on the block itself are carried over.
 
-    The weights are folded, so load the checkpoint before; afterwards the model can neither be trained nor load or save
-    a checkpoint of the unfused form.
+    Fusion is for inference. It folds the weights, so load the checkpoint first. Afterwards the
+    model cannot be trained, and it can neither load nor save a checkpoint of the unfused form.
 
     Args:
         model: Any module in evaluation mode.
         verbose: Whether to print the report. Defaults to True.
 
     Returns:
-        The report: one line a block, and a summary.
+        The report: one line per block, and a summary.
 
     Raises:
         RuntimeError: If the model is in training mode.

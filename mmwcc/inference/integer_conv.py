@@ -1,4 +1,4 @@
-"""Trained quantized 1x1 convolutions in integers: int8 coefficients times int8 weights, for inference."""
+"""Integer forms of trained quantized 1x1 convolutions: int8 inputs times int8 weights."""
 from __future__ import annotations
 
 import torch
@@ -20,7 +20,7 @@ _WIDEST = 8
 
 
 def integer_obstacle(layer: nn.Module) -> str:
-    """Say why ``layer`` has no integer form, or return '' if it has one."""
+    """Return why ``layer`` has no integer form, or '' if it has one."""
     if type(layer) not in INTEGER_FORMS:
         return 'not a quantized convolution'
     if not is_eligible(layer.kernel_size, layer.padding, layer.groups):
@@ -33,20 +33,24 @@ def integer_obstacle(layer: nn.Module) -> str:
 
 
 def act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
-    """Return step, lowest and highest level of an activation quantizer."""
+    """Return the step and the lowest and highest grid level of an activation quantizer."""
     spec = quantizer.spec(torch.zeros(1))
     step, low, high = grid(torch.float32, quantizer.clip_alpha.detach(), quantizer.signed, spec.bits, spec.symmetric)
     return step.reshape(()), int(low), int(high)
 
 
 def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return int8 levels (O, C) of the weight of a quantized layer, and the step of each output channel (O,), float64.
+    """Return the weight of a quantized layer as int8 levels and the steps between levels.
 
     Args:
-        owner: Name of the class that the error speaks for.
+        owner: Name of the class that raises the error.
         layer: A layer whose weight has a quantizer.
 
+    Returns:
+        The grid levels (O, C), int8, and the step of each output channel (O,), float64.
+
     Raises:
+        RuntimeError: If the clip of the quantizer cannot belong to the weight.
         ValueError: If a weight is NaN.
     """
     layer.require_fitting_clip()
@@ -56,7 +60,7 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
     step = spec.spread(step, weight).double()
     if spec.normalize == 'rescale':
         step = step * normalization(weight)[1].double()
-    # The mean that normalization takes away is never added again, so that every quantizer rounds to integers * step.
+    # The mean that normalization subtracts is never added back, so levels are integers * step.
     levels = (quantize(weight, clip, quantizer.signed, spec).double() / step).round()
     if levels.isnan().any():
         raise ValueError(f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of {levels.numel()} '
@@ -68,7 +72,7 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 class IntegerLayer(CompressedLayer, nn.Module):
-    """A layer in integers: weights, scales and grid of a 1x1 convolution; see the subclasses."""
+    """Base class of integer 1x1 convolutions, with their weights, scales and grid."""
 
     _stands_for: type[nn.Module]
 
@@ -83,14 +87,14 @@ class IntegerLayer(CompressedLayer, nn.Module):
         self.register_buffer('step', torch.ones(()))
         self.register_buffer('grid', torch.zeros(2, dtype=torch.int16))
         self.register_buffer('bias', torch.zeros(out_channels) if bias else None)
-        self._low = self._high = 0  # the values of `grid`, read once
+        self._low = self._high = 0  # the values of `grid`, kept to read them only once
 
     @classmethod
     def like(cls, layer: nn.Module):
-        """Build the integer form of ``layer`` without weights, for a checkpoint to fill.
+        """Build the integer form of ``layer`` without weights, which a checkpoint can then fill.
 
         Raises:
-            TypeError: If the layer is of another kind than this class stands for.
+            TypeError: If the layer is not of the class that this one replaces.
             ValueError: If the layer has no integer form.
         """
         name, kind = cls.__name__, cls._stands_for
@@ -107,10 +111,10 @@ class IntegerLayer(CompressedLayer, nn.Module):
 
     @classmethod
     def from_layer(cls, layer: nn.Module):
-        """Convert a trained layer, on its device and in its mode.
+        """Convert a trained layer. The result has its device and mode.
 
         Raises:
-            TypeError: If the layer is of another kind than this class stands for.
+            TypeError: If the layer is not of the class that this one replaces.
             ValueError: If the layer has no integer form, or one of its weights is NaN.
             RuntimeError: If one of its quantizers has not learned its clip.
         """
@@ -120,12 +124,12 @@ class IntegerLayer(CompressedLayer, nn.Module):
 
     @staticmethod
     def _settings(layer: nn.Module) -> dict:
-        """Return what the constructor of this class alone wants to know of ``layer``."""
+        """Return the constructor arguments for ``layer`` that only this class has."""
         return {}
 
     @torch.no_grad()
     def _take(self, layer: nn.Module) -> None:
-        """Copy weights, scales, grid and bias of a trained layer."""
+        """Take over weights, scales, grid and bias of a trained layer."""
         for role in layer.unlearned():
             raise RuntimeError(f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
                                'initialized. Load a compressed checkpoint, or train or calibrate the model first.')
@@ -139,13 +143,13 @@ class IntegerLayer(CompressedLayer, nn.Module):
         self.grid.copy_(torch.tensor([low, high]))
         if self.bias is not None:
             shift = 0 if layer.bias is None else layer.bias.double()
-            if high > 127:  # levels are stored 128 lower
+            if high > 127:  # unsigned levels are stored 128 lower, which the bias makes up for
                 shift = shift + 128 * scale * levels.double().sum(1)
             self.bias.copy_(shift + torch.zeros_like(scale))
         self._low, self._high = low, high
 
     def _integer_input(self, x: Tensor) -> Tensor:
-        """Check the state and the shape, and return the batch that the product sees."""
+        """Check state and shape, and return the input as a batch, subsampled by the stride."""
         name = type(self).__name__
         if self.training and torch.is_grad_enabled():
             raise RuntimeError(f'{name}: integers have no gradient, got a call in training mode. Call model.eval(), or '
@@ -157,7 +161,7 @@ class IntegerLayer(CompressedLayer, nn.Module):
         return batch if self.stride == (1, 1) else batch[:, :, ::self.stride[0], ::self.stride[1]]
 
     def _apply(self, fn, recurse: bool = True):
-        # .half() and the like are meant for activations: a rounded step would move values to other levels.
+        # .half() and the like must not reach the buffers: a rounded step would change the levels.
         exact = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
@@ -178,9 +182,10 @@ class IntegerLayer(CompressedLayer, nn.Module):
 
 @MODELS.register_module()
 class IntegerConv2d(IntegerLayer):
-    """A quantized 1x1 convolution in integers, for inference: ``y = (q(x) @ weight.T) * scale + bias``.
+    """A quantized 1x1 convolution in integers, for inference.
 
-    The input is rounded to int8 levels (unsigned ones 128 lower, which ``bias`` makes up for), the products are summed
+    It computes ``y = (q(x) @ weight.T) * scale + bias``. The input is rounded to int8 levels.
+    Unsigned levels are stored 128 lower, which ``bias`` makes up for. The products are summed
     exactly in int32, then scaled and shifted in float32.
 
     Args:
@@ -188,18 +193,18 @@ class IntegerConv2d(IntegerLayer):
         out_channels: Channels of the output.
         stride: Stride of the convolution. Defaults to 1.
         weight_bits: Bits of the weights, for reports. Defaults to 8.
-        act_bits: Bits of the input, likewise. Defaults to 8.
+        act_bits: Bits of the input, for reports. Defaults to 8.
 
     Shape:
-        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), in the dtype of the input, and
-        channels_last whatever the input is, as the products lie in memory; (C, H, W) likewise.
+        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), with or
+        without B, in the dtype of the input and always channels_last, as the products are stored.
 
     Raises:
-        RuntimeError: When called without weights, or in training mode with gradients enabled.
+        RuntimeError: If it is called without weights, or in training mode with gradients enabled.
 
     Note:
-        Integer levels are those of the trained layer, so that outputs differ from its own only by the rounding of its
-        float32 sums. NaN in the input becomes level 0 and does not show in the output.
+        The integer levels are those of the trained layer, so outputs differ only by the rounding of
+        its float32 sums. NaN in the input becomes level 0 and does not show in the output.
 
     Example:
         >>> layer = QuantConv2d(8, 16, 1, weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'),
@@ -228,8 +233,9 @@ class IntegerConv2d(IntegerLayer):
 class IntegerWaveletCompressedConv2d(IntegerLayer):
     """A quantized wavelet compressed convolution in integers, for inference.
 
-    The input is transformed, the k positions of largest energy are rounded to int8 levels, multiplied by the int8
-    kernel exactly, scaled in float32, put back and transformed back.
+    The input is transformed. The coefficients at the k positions of largest energy are rounded to
+    the int8 grid, multiplied exactly by the int8 kernel and scaled in float32. Then they are put
+    back in their positions and transformed back.
 
     Args:
         in_channels: Channels of the input.
@@ -241,18 +247,18 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
         wavelet: 'haar', or a wavelet of PyWavelets. Defaults to 'haar'.
         selection: 'energy' or 'coarse'. Defaults to 'energy'.
         weight_bits: Bits of the weights, for reports. Defaults to 8.
-        act_bits: Bits of the coefficients, likewise. Defaults to 8.
+        act_bits: Bits of the coefficients, for reports. Defaults to 8.
 
     Shape:
         As :class:`WaveletCompressedConv2d`, in the dtype and memory format of the input.
 
     Raises:
-        TypeError: If keep_ratio is not a number or levels not an integer.
-        ValueError: If keep_ratio is not in (0, 1], levels below 1, or wavelet or selection unknown.
-        RuntimeError: When called without weights, or in training mode with gradients enabled.
+        TypeError: If keep_ratio is not a number or levels is not an integer.
+        ValueError: If keep_ratio is not in (0, 1], levels < 1, or wavelet or selection is unknown.
+        RuntimeError: If it is called without weights, or in training mode with gradients enabled.
 
     Note:
-        As for :class:`IntegerConv2d`. Positions and levels are those of the trained layer.
+        As for :class:`IntegerConv2d`. Kept positions and integers are those of the trained layer.
 
     Reference:
         Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, equation (9).
@@ -291,4 +297,4 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
 
 INTEGER_FORMS: dict[type[nn.Module], type[IntegerLayer]] = {
     form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)}
-"""The integer form of each trainable class that has one; a subclass may compute something else."""
+"""The integer form of each trainable class. Subclasses have none, as they may compute otherwise."""

@@ -1,4 +1,4 @@
-"""The inverted residual block for inference: two compressed 1x1 convolutions around a depthwise one, fused."""
+"""A fused inverted residual block for inference: a depthwise between two compressed 1x1 layers."""
 from __future__ import annotations
 
 import torch
@@ -19,7 +19,9 @@ _BOUNDS = {nn.Identity: (None, None), nn.ReLU: (0.0, None), LeanReLU: (0.0, None
 
 
 def clamp_bounds(activation: nn.Module | None) -> tuple[float | None, float | None] | None:
-    """Return the bounds ``activation`` clamps to, each None where there is none; None if it is no clamp.
+    """Return the lower and upper bound that ``activation`` clamps to, or None if it is no clamp.
+
+    A bound is None if there is no limit on that side.
 
     Example:
         >>> clamp_bounds(nn.ReLU6()), clamp_bounds(nn.SiLU())
@@ -31,18 +33,19 @@ def clamp_bounds(activation: nn.Module | None) -> tuple[float | None, float | No
 
 
 class FoldedConv(nn.Module):
-    """A convolution with the batch normalization behind it folded in, and its activation.
+    """A convolution with the following batch normalization folded in, and with its activation.
 
-    The weight is fake-quantized first and scaled by the normalization then, so that the function is the one of the
-    unfolded layers up to rounding. A quantizer of the input stays.
+    The weight is first fake-quantized and then scaled by the normalization, so the layer computes
+    the same function as the unfolded layers up to rounding. A quantizer of the input is kept.
 
     Args:
-        conv: A convolution, dense or compressed. A compressed one is point-wise.
-        norm: The batch normalization behind it, with running statistics. Defaults to None.
-        activation: The activation behind that. Defaults to None.
+        conv: A convolution, dense or compressed. A compressed one is pointwise.
+        norm: The batch normalization after it, with running statistics. Defaults to None.
+        activation: The activation after that. Defaults to None.
 
     Attributes:
-        bounds: What the activation clamps to, see :func:`clamp_bounds`; None if it is no clamp.
+        bounds: The bounds that the activation clamps to, see :func:`clamp_bounds`. None if it is no
+            clamp.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None) -> None:
@@ -53,7 +56,7 @@ class FoldedConv(nn.Module):
             self.keep_ratio, self.selection = conv.keep_ratio, conv.selection
             self.levels, self.wavelet = conv.levels, conv.wavelet
         self.act_quant = getattr(conv, 'act_quant', None)
-        self.weight_bits = LayerState.of(conv).weight_bits  # of the weight before folding
+        self.weight_bits = LayerState.of(conv).weight_bits  # those of the weight before folding
         self.weight_scales = getattr(getattr(conv, 'weight_quant', None), 'extra_clips', 0)
         self.activation, self.bounds = activation, clamp_bounds(activation)
         weight = conv.rounded_weight() if isinstance(conv, CompressedConvMixin) else conv.weight
@@ -66,7 +69,7 @@ class FoldedConv(nn.Module):
         return x if self.act_quant is None else self.act_quant(x)
 
     def dense(self, x: Tensor) -> Tensor:
-        """Convolve a map and apply the activation."""
+        """Convolve a feature map and apply the activation."""
         y = F.conv2d(self.quantized(x), self.weight, self.bias, *self.geometry)
         if self.bounds is None:
             return self.activation(y)
@@ -74,7 +77,7 @@ class FoldedConv(nn.Module):
 
     def from_coefficients(self, rows: Tensor, slot: Tensor, size, channels_last: bool,
                           residual: Tensor | None = None) -> Tensor:
-        """Convolve kept coefficients, go back to pixels, add the residual and apply the activation."""
+        """Convolve kept coefficients, transform back, add the residual and apply the activation."""
         rows = multiply_rows(self.quantized(rows), self.weight)
         bounds = self.bounds or (None, None)
         y = kernels.haar_unpack(rows, slot, self.bias, *size, self.levels, channels_last, residual, *bounds)
@@ -82,7 +85,7 @@ class FoldedConv(nn.Module):
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
-        """Return what convolution, normalization and activation return, for a map (B, C, H, W)."""
+        """Apply convolution, normalization and activation to a feature map (B, C, H, W)."""
         if not self.compressed:
             return self.dense(x)
         rows, slot = pack(x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection)
@@ -95,12 +98,14 @@ class FoldedConv(nn.Module):
 
 
 class FusedInvertedResidual(nn.Module):
-    """1x1, depthwise, 1x1 in few passes over memory, for inference.
+    """A 1x1, a depthwise and a 1x1 convolution in few passes over memory, for inference.
 
-    Where the last convolution is compressed by energy, the depthwise one has stride 1 and a clamp behind it (ReLU,
-    ReLU6, Hardtanh or nothing), the widest map is read once and its filtered form never stored: it leaves the filter
-    as wavelet coefficients with their norms. Otherwise the depthwise convolution runs on its own. Normalization is
-    folded into the weights; bias, clamp and residual are applied where a map is written.
+    The depthwise convolution can be fused with the wavelet transform after it. This needs a last
+    convolution that selects by energy, and a depthwise one with stride 1 and followed by a clamp
+    (ReLU, ReLU6, Hardtanh or nothing). The widest feature map is then read only once and its
+    filtered form is never stored: the fused operator outputs wavelet coefficients with their norms.
+    Otherwise the depthwise convolution runs on its own. Normalization is folded into the weights.
+    Bias, clamp and residual are applied while a feature map is written.
 
     Args:
         expand: The first 1x1 convolution, or None if the block begins with the depthwise one.
@@ -112,11 +117,12 @@ class FusedInvertedResidual(nn.Module):
         (B, C, H, W) to (B, O, H / stride, W / stride), any H and W, in the memory format of the input.
 
     Raises:
-        ValueError: If depthwise is not depthwise or a 1x1 convolution is not one.
+        ValueError: If depthwise is not a depthwise convolution, or if expand or project is not 1x1
+            with one group.
 
     Note:
-        The weights are buffers: this block is not for training. :func:`mmwcc.inference.fuse_inverted_residuals`
-        builds it.
+        The weights are buffers, so the block cannot be trained.
+        :func:`mmwcc.inference.fuse_inverted_residuals` builds it.
 
     Example:
         >>> expand, project = (WaveletCompressedConv2d(8, 16, keep_ratio=0.5), WaveletCompressedConv2d(16, 8,
@@ -152,7 +158,10 @@ class FusedInvertedResidual(nn.Module):
                 and stride == (1, 1) and dilation[0] == dilation[1] and height == width and height % 2 == 1 and same)
 
     def _kept(self, x: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Filter the expanded map; return kept rows, their slots and the size. No map outlives the step it is for."""
+        """Filter the expanded feature map; return the kept rows, their slots and the size.
+
+        Rebinding ``x`` frees each feature map as soon as the next step has read it.
+        """
         if self.expand is not None:
             x = self.expand(x)
         conv = self.project
@@ -168,7 +177,7 @@ class FusedInvertedResidual(nn.Module):
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output of the block for a map (B, C, H, W)."""
+        """Apply the block to a feature map (B, C, H, W)."""
         residual = x if self.residual else None
         if self.project.compressed:
             channels_last = kernels.is_channels_last(x)

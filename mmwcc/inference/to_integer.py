@@ -1,4 +1,4 @@
-"""Trained quantized layers in integers: conversion of a model, and the model that a converted checkpoint fills."""
+"""Conversion of trained quantized layers to integer layers, and the model that loads the result."""
 from __future__ import annotations
 
 import warnings
@@ -23,24 +23,25 @@ from .integer_conv import INTEGER_FORMS, IntegerLayer, integer_obstacle
 __all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 
 UNLEARNED = 'never ran: its clips are not learned'
-"""Why a layer that has an integer form keeps its own."""
+"""Why a layer is not converted although it has an integer form."""
 
 _NAMED = 5
 
 
 def _candidates(model: nn.Module) -> dict[str, nn.Module]:
-    """Return convolutions and integer layers by qualified name; a shared one under each of its names."""
+    """Return convolutions and integer layers by qualified name, shared ones under all their names.
+    """
     return {name: module for name, module in model.named_modules(remove_duplicate=False)
             if isinstance(module, (nn.Conv2d, IntegerLayer))}
 
 
 def _obstacle(layer: nn.Module) -> str:
-    """Say why a layer has no integer form, or return ''."""
+    """Return why a layer has no integer form, or ''."""
     return integer_obstacle(layer) or obstacle(layer)
 
 
 def _convert(model: nn.Module, layers: dict[str, nn.Module], build) -> dict[str, nn.Module]:
-    """Put ``build(layer)`` in the place of every one of these layers; return what was put, by name."""
+    """Replace each of these layers by ``build(layer)``; return the new layers by name."""
     made = {layer: build(layer) for layer in dict.fromkeys(layers.values())}
     replace_layers(model, made)
     return {name: made[layer] for name, layer in layers.items()}
@@ -56,31 +57,34 @@ def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerRe
 
 
 def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
-    """Turn the trained quantized 1x1 convolutions of ``model`` into integer ones, in place, for inference.
+    """Replace the trained quantized 1x1 convolutions of ``model`` by integer ones, in place.
 
-    Converted are :class:`~mmwcc.layers.WaveletCompressedConv2d` and 1x1 :class:`~mmwcc.layers.QuantConv2d` (any stride,
-    one group) whose weights and inputs are quantized to 8 bits or fewer. All other layers stay as they are; the report
-    says why. Either all layers are converted or, if one cannot be, none.
+    The result is for inference. The function converts each
+    :class:`~mmwcc.layers.WaveletCompressedConv2d` and each 1x1 :class:`~mmwcc.layers.QuantConv2d`
+    (any stride, one group) whose weights and inputs are quantized to 8 bits or fewer. All other
+    layers stay as they are, and the report says why. If converting one layer fails, none is
+    converted.
 
-    A layer that never ran, as in a head that only training uses, has no clips to convert. Where others have, it stays
-    as it is, which a warning says; ``integer=dict(keep_float=[names])`` in the compression dictionary then builds the
-    same model for a checkpoint to fill.
+    A layer that never ran, such as one in a head that only training uses, has no clips to convert.
+    If other layers have theirs, it stays as it is, and a warning says so. To load the checkpoint of
+    such a model, build it with ``integer=dict(keep_float=[names])`` in the compression dictionary.
 
     Args:
         model: A trained model with compressed layers.
         verbose: Whether to print the report. Defaults to True.
 
     Returns:
-        The report: one line a convolution, ``before`` and ``after`` being names of classes.
+        The report: one line per convolution. ``before`` and ``after`` are names of classes.
 
     Raises:
-        ValueError: If the model has no layer to convert, or a weight of one is NaN.
+        ValueError: If the model has no layer to convert, or if a layer to convert has a weight that
+            is NaN.
         RuntimeError: If no layer to convert has learned its clips.
 
     Note:
-        The integers are those that fake quantization rounds to, so the outputs of each layer differ from those of the
-        trained layer only in the rounding of float32 sums, by at most ``(C + 6) * 2**-24`` times the sum of the
-        magnitudes of the products (see docs/integer.md).
+        The integers are those that fake quantization rounds to. The outputs of each layer therefore
+        differ from those of the trained layer only in the rounding of float32 sums, by at most
+        ``(C + 6) * 2**-24`` times the sum of the magnitudes of the products (see docs/integer.md).
 
     Example:
         >>> layer = WaveletCompressedConv2d(8, 8, keep_ratio=0.5, act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
@@ -115,16 +119,20 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
 
 
 def integer_skeleton(model: nn.Module, report: CompressionReport, keep_float: Iterable[str] = ()) -> CompressionReport:
-    """Put integer layers without weights where :func:`to_integer` would put its own, and name them in the report.
+    """Put integer layers without weights where :func:`to_integer` would put integer layers.
 
     Args:
         model: A compressed model, whose quantizers need not be initialized.
-        report: What compression made of it, one entry a convolution by name.
-        keep_float: Names, or regular expressions of whole names, of layers that :func:`to_integer` left. Defaults to
-            none.
+        report: The report of its compression, with one entry per convolution.
+        keep_float: Names, or regular expressions for whole names, of layers that
+            :func:`to_integer` left as they were. Defaults to none.
+
+    Returns:
+        The report, updated with the integer layers.
 
     Raises:
-        ValueError: If the model has no layer that has an integer form, or an entry of keep_float names none.
+        ValueError: If no layer of the model has an integer form, or an entry of keep_float matches
+            none that has one.
     """
     ready = {name: layer for name, layer in _candidates(model).items() if not _obstacle(layer)}
     for entry in keep_float:

@@ -1,4 +1,4 @@
-"""A weight, and the clip that was learned on it, kept together."""
+"""A convolution weight that stays together with the clip learned on it."""
 from __future__ import annotations
 
 import copy
@@ -13,23 +13,25 @@ from mmwcc.quantizers import UniformQuantizer
 
 __all__ = ['ClippedWeight']
 
-# A clip that loses a quarter of the energy of a weight, where another clip would lose a sixteenth of
-# that, was not learned on this weight. Learned clips of 2 bits stay far below.
+# A clip was not learned on this weight if rounding with it loses a quarter of the weight's energy
+# and a freshly calibrated clip would lose at most a sixteenth of that. Clips learned at 2 bits stay
+# far below both limits.
 _LOST, _AVOIDABLE = 0.25, 16
 
 
-if TYPE_CHECKING:  # every layer with this is a convolution
+if TYPE_CHECKING:  # every class that uses this mixin is a convolution
     _Conv2d = nn.Conv2d
 else:
     _Conv2d = object
 
 
 class ClippedWeight(_Conv2d):
-    """Let the weight of a convolution and the clip of its quantizer change together or not at all.
+    """Make sure that a convolution's weight and the clip of its quantizer only change together.
 
     Attributes:
-        weight_scale: Factor on each output channel of the rounded weight, shape (out_channels,): what
-            was folded into the layer after its clip was learned. None for 1.
+        weight_scale: One factor for each output channel of the rounded weight, shape
+            (out_channels,). It holds what was folded into the layer after its clip was learned.
+            None means 1.
     """
 
     weight_quant: UniformQuantizer | None
@@ -37,12 +39,12 @@ class ClippedWeight(_Conv2d):
     weight_scale: Tensor | None
 
     def reset_parameters(self) -> None:
-        """Start anew: random weights, and quantizers that have learned nothing."""
+        """Start over, with random weights and with quantizers that have learned nothing."""
         super().reset_parameters()
         self._reset_quantizers()
 
     def _reset_quantizers(self, *roles: str) -> None:
-        # The constructor of nn.Conv2d resets too, before there are any quantizers.
+        # The constructor of nn.Conv2d also resets, and does so before any quantizer exists.
         for role in roles or ('weight_quant', 'act_quant'):
             quantizer = self._modules.get(role)
             if isinstance(quantizer, UniformQuantizer):
@@ -51,7 +53,7 @@ class ClippedWeight(_Conv2d):
             self.weight_scale = None
 
     def rounded_weight(self) -> Tensor:
-        """Return the weight as the products see it: quantized, times ``weight_scale``."""
+        """Return the weight that the layer multiplies by: quantized, times ``weight_scale``."""
         weight = self.weight
         if self.weight_quant is not None:
             weight = quantize(weight, *self.weight_quant.arguments(weight))
@@ -60,25 +62,26 @@ class ClippedWeight(_Conv2d):
         return weight
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Register a parameter, as every assignment of one does; see :meth:`_replacement`."""
+        """Register a parameter. Assigning one ends up here too; see :meth:`_replacement`."""
         if name == 'weight' and param is not None:
             param = self._replacement(param)
         super().register_parameter(name, param)
 
     def __delattr__(self, name: str) -> None:
         if name == 'weight' and name in self._parameters:
-            self.__dict__['_deleted_weight'] = self._parameters[name]  # another may follow
+            self.__dict__['_deleted_weight'] = self._parameters[name]  # a replacement may follow
         super().__delattr__(name)
 
     def _replacement(self, weight: nn.Parameter) -> nn.Parameter:
-        """Return what becomes the weight where ``weight`` is assigned.
+        """Return the parameter to register when ``weight`` is assigned.
 
-        That is ``weight`` itself as long as no clip was learned, and where it has the same values, or
-        none but zeros. The present weight stays where ``weight`` is that one times a factor for each
-        output channel, which is what folding of BatchNorm assigns.
+        This is ``weight`` itself if no clip has been learned, if its values equal the present ones,
+        or if they are all zero. Folding BatchNorm assigns the present weight times one factor for
+        each output channel. In that case the present weight stays, and ``weight_scale`` takes up
+        the factors.
 
         Raises:
-            RuntimeError: If a clip was learned, and ``weight`` is anything else.
+            RuntimeError: If a clip was learned and ``weight`` is none of these.
         """
         present = self._parameters.get('weight')
         if present is None:
@@ -87,7 +90,7 @@ class ClippedWeight(_Conv2d):
         settled = quantizer is not None and quantizer.is_settled
         if present is None or not settled or self.__dict__.get('_loads', False):
             return weight
-        # Where a trainer shards, flattens or moves parameters, their values stay the same.
+        # Trainers that shard, flatten or move parameters do not change their values.
         plain = type(present) is type(weight) is nn.Parameter and not weight.is_meta
         if not plain or present.shape != weight.shape or present.device != weight.device:
             return weight
@@ -95,10 +98,10 @@ class ClippedWeight(_Conv2d):
 
     @torch.no_grad()
     def _folded(self, present: nn.Parameter, weight: nn.Parameter) -> nn.Parameter:
-        """Keep the present weight, and the factors between the two behind the rounding.
+        """Keep the present weight and apply the factors between the two after rounding.
 
-        One clip cannot serve output channels that were multiplied by different factors. Behind the
-        rounding they are exact, whatever the quantizer.
+        One clip cannot serve output channels that were multiplied by different factors. Applied
+        after rounding, the factors are exact for every quantizer.
         """
         old, new = (tensor.detach().double().flatten(1) for tensor in (present, weight))
         if torch.equal(old, new) or not new.any():
@@ -117,9 +120,10 @@ class ClippedWeight(_Conv2d):
         return present
 
     def train(self, mode: bool = True):
-        """Switch to training or evaluation, and warn where the clip cannot belong to the weight.
+        """Switch to training or evaluation mode, and warn if the clip cannot belong to the weight.
 
-        A weight may be overwritten in place, as through ``weight.data``, which nothing notices then.
+        A weight can be overwritten in place, for example through ``weight.data``. Nothing notices
+        that when it happens, so it is checked here.
         """
         super().train(mode)
         if not mode and not self.clip_fits():
@@ -127,7 +131,7 @@ class ClippedWeight(_Conv2d):
         return self
 
     def require_fitting_clip(self) -> None:
-        """Refuse to go on with a clip that cannot belong to the weight.
+        """Raise if the clip cannot belong to the weight.
 
         Raises:
             RuntimeError: If :meth:`clip_fits` is False.
@@ -142,7 +146,7 @@ class ClippedWeight(_Conv2d):
 
     @torch.no_grad()
     def clip_fits(self) -> bool:
-        """Tell whether the clip can have been learned on the weight, by what rounding loses."""
+        """Tell from the rounding error whether the clip can have been learned on this weight."""
         weight, quantizer = self._parameters.get('weight'), self._modules.get('weight_quant')
         if not isinstance(quantizer, UniformQuantizer) or type(weight) is not nn.Parameter:
             return True
@@ -162,19 +166,19 @@ class ClippedWeight(_Conv2d):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         key = f'{prefix}weight'
         if key in state_dict:
-            # The WCC authors' checkpoints hold point-wise kernels of nn.Conv1d, shape (O, C, 1).
+            # In the WCC authors' checkpoints, 1x1 kernels are those of nn.Conv1d, shape (O, C, 1).
             if state_dict[key].dim() == 3:
                 state_dict[key] = state_dict[key].unsqueeze(-1)
             if state_dict[key].shape == self.weight.shape:
                 self._expect(state_dict, prefix)
-        self.__dict__['_loads'] = True  # assign=True assigns the weight before the clip
+        self.__dict__['_loads'] = True  # with assign=True, the weight is assigned before the clip
         try:
             super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         finally:
             del self.__dict__['_loads']
 
     def _expect(self, state_dict, prefix: str) -> None:
-        """Forget what belongs to the present weight and does not come with the new one."""
+        """Forget the clips and factors of the present weight that the new one does not replace."""
         missing = [role for role in ('weight_quant', 'act_quant')
                    if f'{prefix}{role}.clip_alpha' not in state_dict]
         if missing:
@@ -184,7 +188,7 @@ class ClippedWeight(_Conv2d):
 
 
 def _lost(quantizer: UniformQuantizer, weight: Tensor) -> float:
-    """Return the share of the energy of a weight that rounding loses."""
+    """Return the fraction of a weight's energy that rounding loses."""
     values = quantizer.prepare(weight.detach()).float()
     clip, signed, spec = quantizer.arguments(values)
     rounded = quantize(values, clip.float(), signed, spec._replace(normalize=''))

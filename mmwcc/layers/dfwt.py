@@ -1,4 +1,4 @@
-"""The depthwise fast wavelet transform (DFWT) as a layer without parameters."""
+"""The depthwise fast wavelet transform (DFWT), a layer without parameters."""
 from __future__ import annotations
 
 import torch
@@ -11,10 +11,10 @@ __all__ = ['DepthwiseFastWaveletTransform', 'check_kappa', 'deepest_kappa']
 
 
 def check_kappa(owner: str, name: str, kappa: int) -> None:
-    """Raise unless ``kappa`` is a whole number of at least 0.
+    """Raise an error unless ``kappa`` is an integer of at least 0.
 
     Raises:
-        TypeError: If it is not a whole number.
+        TypeError: If it is not an integer.
         ValueError: If it is negative.
     """
     if not isinstance(kappa, int) or isinstance(kappa, bool):
@@ -24,7 +24,7 @@ def check_kappa(owner: str, name: str, kappa: int) -> None:
 
 
 def deepest_kappa(kappa: int, *channels: int) -> int:
-    """Return the largest depth up to ``kappa`` whose power of 2 divides all of ``channels``.
+    """Return the largest depth d up to ``kappa`` such that ``2**d`` divides all of ``channels``.
 
     Example:
         >>> deepest_kappa(5, 96, 24)
@@ -37,24 +37,28 @@ def deepest_kappa(kappa: int, *channels: int) -> int:
 
 @MODELS.register_module()
 class DepthwiseFastWaveletTransform(nn.Module):
-    """Transform the channels of a map by Haar wavelets: additions and subtractions alone, O(channels).
+    """Apply a Haar wavelet transform along the channels of a feature map.
 
-    Each of ``kappa`` steps pairs channel j with channel j + n/2 of the n channels left, emits the differences and goes
-    on with the sums. The output has the differences of step 1, of step 2, ..., then the last sums: as many channels as
-    the input, in the order in which :class:`WaveletConv2d` divides its input. That layer followed by this one's output
-    joins every input channel with every output channel.
+    The transform only adds and subtracts, and takes O(channels) operations for each pixel.
+
+    It has ``kappa`` steps. Each step pairs channel j with channel j + n/2 of the n channels left,
+    outputs the differences and continues with the sums. The output holds the differences of step 1,
+    then those of step 2 and so on, and finally the last sums. It has as many channels as the input,
+    in the order in which :class:`WaveletConv2d` divides its input. Followed by such a layer, the
+    transform connects every input channel with every output channel.
 
     Args:
-        kappa: Number of steps, at least 0; 0 is the identity.
-        orthonormal: Whether to divide each step by the square root of 2, so that norms are kept. Defaults to False,
-            as published.
+        kappa: Number of steps, at least 0. With 0 the layer is the identity.
+        orthonormal: Whether to divide by the square root of 2 in each step, which preserves norms.
+            Defaults to False, as published.
 
     Shape:
-        (B, D, H, W) to (B, D, H, W), D divisible by ``2**kappa``, any H and W; (D, H, W) likewise.
+        (B, D, H, W) to (B, D, H, W), where ``2**kappa`` divides D and H and W are arbitrary. The
+        batch dimension may be left out.
 
     Raises:
-        TypeError: If kappa is not a whole number.
-        ValueError: If kappa is negative, or, when called, ``2**kappa`` does not divide the channels.
+        TypeError: If kappa is not an integer.
+        ValueError: If kappa is negative, or if ``2**kappa`` does not divide the channels of a call.
 
     Example:
         >>> layer = DepthwiseFastWaveletTransform(kappa=2)
@@ -73,18 +77,18 @@ class DepthwiseFastWaveletTransform(nn.Module):
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
-        """Return the transformed map as one tensor."""
+        """Return the transformed feature map as one tensor."""
         pieces = self.pieces(x if x.dim() == 4 else x.unsqueeze(0))
         y = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
         return y if x.dim() == 4 else y.squeeze(0)
 
     def pieces(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return what ``forward`` would concatenate: the differences of each step, then the sums."""
+        """Return what ``forward`` concatenates: the differences of each step, then the sums."""
         self._check(x)
         return dfwt(x, self.kappa, self.orthonormal)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Return the map whose transform is ``y``, shape (B, D, H, W) or (D, H, W)."""
+        """Return the feature map whose transform is ``y``, shape (B, D, H, W) or (D, H, W)."""
         batch = y if y.dim() == 4 else y.unsqueeze(0)
         self._check(batch)
         channels = batch.shape[1]

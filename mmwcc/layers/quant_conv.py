@@ -16,21 +16,23 @@ __all__ = ['QuantConv2d']
 
 @MODELS.register_module()
 class QuantConv2d(CompressedConvMixin, nn.Conv2d):
-    """A convolution with quantized weights and input, of any kernel, stride, padding, dilation and groups.
+    """A convolution that quantizes its weight and its input.
 
-    Parameters keep their names and shapes, so checkpoints of ``nn.Conv2d`` load with only the quantizers' keys
-    missing. Backward keeps the unquantized input once and quantizes it again.
+    It supports every kernel size, stride, padding, dilation and number of groups. Parameters keep
+    their names and shapes, so a checkpoint of ``nn.Conv2d`` loads with only the quantizers' keys
+    missing. For backward, the layer saves the unquantized input once and quantizes it again.
 
     Args:
-        in_channels: As in :class:`torch.nn.Conv2d`, as all arguments up to ``dtype``.
-        weight_quant: Quantizer of the weight, or its config. Defaults to None, not quantized.
-        act_quant: Quantizer of the input, or its config. Defaults to None, not quantized.
+        in_channels: As in :class:`torch.nn.Conv2d`, like all arguments up to ``dtype``.
+        weight_quant: Quantizer of the weight, or its config. Defaults to None, which does not
+            quantize.
+        act_quant: Quantizer of the input, or its config. Defaults to None, which does not quantize.
 
     Shape:
         As :class:`torch.nn.Conv2d`.
 
     Raises:
-        TypeError: If a quantizer is neither None, a quantizer nor a dict with a type.
+        TypeError: If a quantizer argument is not None, a quantizer or a dict with a type.
         ValueError: If an argument of the convolution or of a quantizer is outside its range.
 
     Example:

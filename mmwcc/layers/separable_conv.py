@@ -1,4 +1,4 @@
-"""A k x k convolution split into a depthwise and a 1x1 convolution."""
+"""A k x k convolution that is split into a depthwise convolution and a 1x1 convolution."""
 from __future__ import annotations
 
 from typing import Any
@@ -17,7 +17,7 @@ _GEOMETRY = ('stride', 'padding', 'dilation', 'padding_mode')
 
 
 def check_init(owner: str, init: str) -> None:
-    """Refuse an unknown start of separated convolutions.
+    """Raise an error if the initialization of separated convolutions is unknown.
 
     Raises:
         ValueError: If init is neither 'svd' nor 'random'.
@@ -29,16 +29,19 @@ def check_init(owner: str, init: str) -> None:
 
 @torch.no_grad()
 def separable_kernels(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the depthwise and the 1x1 kernel whose product is nearest to a dense kernel in the least-squares sense.
+    """Return the depthwise and 1x1 kernels whose product is nearest to a dense kernel.
 
-    What output o takes from input c is ``pointwise[o, c] * depthwise[c]``: a matrix of rank one over (o, tap) for every
-    c, of which the best is given by the largest singular value. Both factors get the same norm.
+    Nearest is meant in the least-squares sense. The product connects input channel c to output
+    channel o by ``pointwise[o, c] * depthwise[c]``. For each c, this is a matrix of rank one over
+    (o, tap). The largest singular value and its vectors give the best such matrix. Both factors get
+    the same norm.
 
     Args:
         weight: A dense kernel (O, C, kh, kw).
 
     Returns:
-        The depthwise kernel (C, 1, kh, kw) and the 1x1 kernel (O, C, 1, 1), of the type of ``weight``.
+        The depthwise kernel (C, 1, kh, kw) and the 1x1 kernel (O, C, 1, 1), in the dtype of
+        ``weight``.
 
     Example:
         >>> depthwise, pointwise = separable_kernels(torch.full((2, 1, 3, 3), 4.0))
@@ -55,14 +58,15 @@ def separable_kernels(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @MODELS.register_module()
 class SeparableConv2d(nn.Sequential):
-    """A depthwise k x k convolution followed by a 1x1 convolution, in the place of a dense k x k one.
+    """A depthwise k x k convolution followed by a 1x1 convolution, replacing a dense k x k one.
 
-    The depthwise one has the stride, padding and dilation and no bias; the 1x1 one has the bias. Its layers are called
-    ``depthwise_conv`` and ``pointwise_conv``, as in mmcv. A checkpoint with a dense kernel under this layer's name
-    loads: the kernel is replaced by its nearest separable one.
+    The depthwise convolution has the stride, padding and dilation, and no bias. The 1x1 convolution
+    has the bias. They are called ``depthwise_conv`` and ``pointwise_conv``, as in mmcv. Checkpoints
+    with a dense kernel under this layer's name also load: the kernel is replaced by the nearest
+    separable one.
 
     Args:
-        in_channels: As in :class:`torch.nn.Conv2d`, as all arguments.
+        in_channels: As in :class:`torch.nn.Conv2d`, like all other arguments.
         groups: Must be 1. Defaults to 1.
 
     Shape:
@@ -72,7 +76,8 @@ class SeparableConv2d(nn.Sequential):
         ValueError: If kernel_size is 1 or groups is not 1.
 
     Note:
-        There is no ``weight``: code that reads the kernel of a convolution does not work with this layer.
+        The layer has no ``weight``, so code that reads the kernel of a convolution does not work
+        with it.
 
     Example:
         >>> SeparableConv2d(8, 16, 3, stride=2, padding=1)(torch.rand(1, 8, 5, 5)).shape
@@ -94,26 +99,27 @@ class SeparableConv2d(nn.Sequential):
         self.depthwise_conv = nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding, dilation,
                                         groups=in_channels, bias=False, padding_mode=padding_mode, **factory)
         self.pointwise_conv = nn.Conv2d(in_channels, out_channels, 1, bias=bias, **factory)
-        # What mmcv's ConvModule reads from its convolution.
+        # mmcv's ConvModule reads these attributes from its convolution.
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         for name in ('kernel_size', *_GEOMETRY, 'transposed', 'output_padding'):
             setattr(self, name, getattr(self.depthwise_conv, name))
 
     @classmethod
     def from_conv2d(cls, conv: nn.Conv2d, init: str = 'svd') -> SeparableConv2d:
-        """Build this layer in the place of ``conv``: same geometry, the same ``bias`` object.
+        """Build the layer that replaces ``conv``, with the same geometry and ``bias`` object.
 
         Args:
             conv: The convolution to replace.
-            init: 'svd' for the nearest separable kernel, 'random' for torch's initialization. Defaults to 'svd'.
+            init: 'svd' for the nearest separable kernel, 'random' for torch's initialization.
+                Defaults to 'svd'.
 
         Returns:
-            The new layer, on the device, in the type and in the training mode of ``conv``. Its
-            kernels train if that of ``conv`` does, and have the attributes that it has.
+            The new layer, with the device, dtype and training mode of ``conv``. Its kernels require
+            gradients if that of ``conv`` does, and carry the same attributes.
 
         Raises:
-            ValueError: If init is unknown, ``conv`` is 1x1 or has groups, or its weight or bias is
-                no parameter.
+            ValueError: If init is unknown, if ``conv`` is 1x1 or has groups, or if its weight or
+                bias is not a parameter.
         """
         check_init('SeparableConv2d', init)
         check_parameters('SeparableConv2d', conv)

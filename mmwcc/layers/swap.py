@@ -1,4 +1,4 @@
-"""What every layer that replaces ``nn.Conv2d`` shares: its quantizers, its weight, how it takes over, how it loads."""
+"""What all layers that replace ``nn.Conv2d`` share: quantizers, weight, construction, loading."""
 from __future__ import annotations
 
 from typing import Any
@@ -17,19 +17,21 @@ __all__ = [
 ]
 
 COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
-"""What computes the weight of a convolution from other tensors."""
+"""What can make the weight of a convolution a function of other tensors."""
 
 
 def computed_tensor(conv: nn.Module) -> str:
-    """Name the tensor of a convolution that is computed, not a parameter, or return ''."""
+    """Return which of 'weight' and 'bias' is computed and not a parameter, or '' if neither is."""
     return next((name for name in ('weight', 'bias') if name not in conv._parameters), '')
 
 
 def check_parameters(owner: str, conv: nn.Conv2d) -> None:
-    """Refuse a convolution whose weight or bias is computed: a copy would no longer follow it.
+    """Raise an error if a convolution computes its weight or bias from other tensors.
+
+    A new layer would only get the present value and no longer follow those tensors.
 
     Raises:
-        ValueError: If weight or bias is no parameter.
+        ValueError: If weight or bias is not a parameter.
     """
     computed = computed_tensor(conv)
     if computed:
@@ -43,13 +45,13 @@ def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | Non
     """Build the quantizer that ``config`` describes.
 
     Args:
-        owner: Name of the class that the error speaks for.
+        owner: Name of the class that raises the error.
         role: 'weight_quant' or 'act_quant'.
         config: None, a quantizer, or a dict with a registered ``type``.
 
     Raises:
         TypeError: If config is anything else.
-        ValueError: If act_quant has a clip for each output channel.
+        ValueError: If act_quant has one clip per output channel.
     """
     if isinstance(config, dict) and 'type' in config:
         config = MODELS.build(config)
@@ -64,11 +66,11 @@ def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | Non
 
 
 class CompressedLayer:
-    """What a layer of ours is that takes the place of a convolution, trainable or in integers."""
+    """Base class of all layers that replace a convolution, trainable or integer."""
 
 
 class CompressedConvMixin(CompressedLayer, ClippedWeight):
-    """Give a subclass of ``nn.Conv2d`` a weight and an activation quantizer and a way to take a convolution over."""
+    """Add two quantizers and the means to replace a convolution to a subclass of ``nn.Conv2d``."""
 
     def _build_quantizers(self, weight_quant, act_quant) -> None:
         self.weight_quant = build_quantizer(type(self).__name__, 'weight_quant', weight_quant)
@@ -78,25 +80,27 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         self.register_buffer('weight_scale', None)
 
     def _freeze_quantizers(self) -> None:
-        """Let clips ask for no gradient, as the weight does not: in a frozen layer they would not get any."""
+        """Freeze the clips together with the weight: in a frozen layer they get no gradient."""
         for quantizer in filter(None, (self.weight_quant, self.act_quant)):
             quantizer.requires_grad_(False)
 
     @classmethod
     def from_conv2d(cls, conv: nn.Conv2d, *, weight_quant=None, act_quant=None, **compression):
-        """Build this layer in the place of ``conv``: same geometry, the same ``weight`` and ``bias`` objects.
+        """Build the layer that replaces ``conv``.
+
+        It has the geometry of ``conv`` and uses the same ``weight`` and ``bias`` objects.
 
         Args:
             conv: The convolution to replace.
-            weight_quant: As in the constructor, as act_quant.
+            weight_quant: As in the constructor, like act_quant.
             **compression: Other keyword-only arguments of the class.
 
         Returns:
-            The new layer, on the device and in the training mode of ``conv``. Hooks stay with
-            ``conv``; :func:`mmwcc.compression.compress_model` carries them over.
+            The new layer, with the device and training mode of ``conv``. Hooks stay with ``conv``;
+            :func:`mmwcc.compression.compress_model` carries them over.
 
         Raises:
-            ValueError: If the weight or bias of ``conv`` is no parameter.
+            ValueError: If the weight or bias of ``conv`` is not a parameter.
         """
         check_parameters(cls.__name__, conv)
         geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding,
@@ -106,7 +110,8 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         quantizers: dict[str, Any] = {
             role: build_quantizer(cls.__name__, role, config)
             for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))}
-        with torch.device('meta'):  # no memory and no random numbers for weights that are replaced at once
+        # The weights are replaced at once, so spend no memory and no random numbers on them.
+        with torch.device('meta'):
             layer = cls(conv.in_channels, conv.out_channels, **geometry, **quantizers, **compression)
         layer.weight, layer.bias = conv.weight, conv.bias
         if not conv.weight.requires_grad:
@@ -132,10 +137,10 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         return x if x.dim() == 4 else x.unsqueeze(0)
 
     def unlearned(self) -> list[str]:
-        """Return the names of the quantizers that have not learned a clip which their values need.
+        """Return the names of the quantizers that need a clip but have not learned one.
 
-        Zeros accept any clip: weights of zeros need none, and neither does an input that never was
-        anything else.
+        Zeros need no clip. A quantizer therefore needs none if its weights are all zero, or if its
+        input has only ever been zero.
         """
         needed = dict(weight_quant=lambda: bool(self.weight.any()),
                       act_quant=lambda: self.act_quant is None or not self.act_quant.met_zeros_alone)

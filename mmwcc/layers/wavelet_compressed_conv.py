@@ -1,4 +1,4 @@
-"""Wavelet compressed convolution, and the function that stands for it in ``conv_cfg``."""
+"""Wavelet compressed convolution, and the function that builds it from ``conv_cfg``."""
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -23,17 +23,22 @@ __all__ = ['WCC', 'WaveletCompressedConv2d', 'is_eligible']
 
 
 def is_eligible(kernel_size, padding, groups: int) -> bool:
-    """Tell whether a convolution can be wavelet compressed: 1x1, no padding, one group; any stride."""
+    """Tell whether a convolution can be wavelet compressed.
+
+    It can if it is 1x1, has no padding and has one group. The stride does not matter.
+    """
     return _pair(kernel_size) == (1, 1) and padding in (0, (0, 0), [0, 0], 'valid', 'same') and groups == 1
 
 
 @MODELS.register_module()
 class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
-    """A 1x1 convolution on the jointly largest wavelet coefficients: ``y = H^T T^T K T H x + bias``.
+    """A 1x1 convolution on the jointly largest wavelet coefficients.
 
-    The input is transformed (H), the ``k = ceil(keep_ratio * N)`` positions of largest energy over all channels are
-    kept (T), quantized, multiplied by the kernel, put back and transformed back. ``keep_ratio=1`` without quantizers
-    is ``nn.Conv2d``. A stride subsamples the input first. Parameters keep their names and shapes.
+    It computes ``y = H^T T^T K T H x + bias``. The wavelet transform H is applied to the input. T
+    keeps the ``k = ceil(keep_ratio * N)`` positions that have the largest energy over all channels.
+    The kept coefficients are quantized and multiplied by the kernel K. The results are put back in
+    their positions and transformed back. With ``keep_ratio=1`` and no quantizers, the layer equals
+    ``nn.Conv2d``. A stride subsamples the input first. Parameters keep their names and shapes.
 
     Args:
         in_channels: Channels of the input.
@@ -41,29 +46,32 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         kernel_size: Must be 1. Defaults to 1.
         stride: Stride of the convolution. Defaults to 1.
         padding: Must be 0. Defaults to 0.
-        dilation: Without effect on a 1x1 kernel. Defaults to 1.
+        dilation: Has no effect on a 1x1 kernel. Defaults to 1.
         groups: Must be 1. Defaults to 1.
         bias: Whether to add a learned bias, once, in the spatial domain. Defaults to True.
-        keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1]. Can be set at any time.
+        keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1]. It can be
+            changed at any time.
         levels: Depth of the wavelet transform, at least 1. Defaults to 3.
         wavelet: 'haar', or a wavelet of PyWavelets. Defaults to 'haar'.
-        selection: 'energy' (largest joint energy) or 'coarse' (coarsest positions). Can be set at any time.
-            Defaults to 'energy'.
-        weight_quant: Quantizer of the weight, or its config. Defaults to None, not quantized.
-        act_quant: Quantizer of the kept coefficients, or its config. Defaults to None, not quantized.
+        selection: 'energy' (largest joint energy) or 'coarse' (coarsest positions). It can be
+            changed at any time. Defaults to 'energy'.
+        weight_quant: Quantizer of the weight, or its config. Defaults to None, which does not
+            quantize.
+        act_quant: Quantizer of the kept coefficients, or its config. Defaults to None, which does
+            not quantize.
 
     Shape:
-        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), any H and W, in the memory
-        format of the input; (C, H, W) likewise.
+        (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), any H and
+        W, in the memory format of the input. The batch dimension may be left out.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If kernel_size is not 1, padding not 0, groups not 1, keep_ratio not in (0, 1], levels below 1, or
-            wavelet or selection unknown, or act_quant is unsigned.
+        ValueError: If kernel_size is not 1, padding is not 0, groups is not 1, keep_ratio is not in
+            (0, 1], levels is below 1, wavelet or selection is unknown, or act_quant is unsigned.
 
     Note:
-        The selection carries no gradient. Backward keeps the kept coefficients and one byte a position, not the
-        input.
+        No gradient flows through the selection. For backward, the layer saves the kept coefficients
+        and one byte per position, not the input.
 
     Example:
         >>> layer = WaveletCompressedConv2d(64, 256, keep_ratio=0.25)
@@ -144,17 +152,19 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
 def WCC(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
         bias: bool = True, *, weight_quant: dict | None = None, act_quant: dict | None = None,
         **compression) -> nn.Conv2d:
-    """Build the compressed layer that fits a convolution: ``conv_cfg=dict(type='mmwcc.WCC', keep_ratio=0.25, ...)``.
+    """Build the layer that suits a convolution, for ``conv_cfg``.
 
-    OpenMMLab hands one ``conv_cfg`` to stems, depthwise and point-wise convolutions alike, so this function chooses:
-    an eligible 1x1 becomes :class:`WaveletCompressedConv2d`, anything else :class:`QuantConv2d`, or
-    ``torch.nn.Conv2d`` where nothing is quantized.
+    Use it as ``conv_cfg=dict(type='mmwcc.WCC', keep_ratio=0.25, ...)``. OpenMMLab passes the same
+    ``conv_cfg`` to stems, depthwise and pointwise convolutions, so this function chooses the layer.
+    An eligible 1x1 convolution becomes a :class:`WaveletCompressedConv2d`. Any other becomes a
+    :class:`QuantConv2d`, or a ``torch.nn.Conv2d`` if nothing is quantized.
 
     Args:
-        in_channels: As in :class:`torch.nn.Conv2d`, as all arguments up to ``bias``.
-        weight_quant: Quantizer config of the weight. Defaults to None, not quantized.
-        act_quant: Quantizer config of the input. Defaults to None, not quantized.
-        **compression: keep_ratio, levels, wavelet and selection of :class:`WaveletCompressedConv2d`.
+        in_channels: As in :class:`torch.nn.Conv2d`, like all arguments up to ``bias``.
+        weight_quant: Quantizer config of the weight. Defaults to None, which does not quantize.
+        act_quant: Quantizer config of the input. Defaults to None, which does not quantize.
+        **compression: keep_ratio, levels, wavelet and selection of
+            :class:`WaveletCompressedConv2d`.
 
     Returns:
         The layer.

@@ -1,4 +1,4 @@
-"""Wavelet convolution (WConv), and the function that stands for it in ``conv_cfg``."""
+"""Wavelet convolution (WConv), and the function that builds it from ``conv_cfg``."""
 from __future__ import annotations
 
 from typing import Any
@@ -28,39 +28,42 @@ def wavelet_partition(channels: int, kappa: int) -> list[int]:
 class WaveletConv2d(nn.Module):
     """An asymmetric grouped convolution: long pieces of the input feed short pieces of the output.
 
-    The input is divided into D/2, D/4, ..., D/2**kappa, D/2**kappa channels, the output into the same parts of D' in
-    reverse, and an ordinary convolution leads from each piece to its partner: ``(kappa + 3) / 2**(kappa + 2)`` of the
-    weights and multiplications of a dense convolution, 3/16 at kappa = 3.
+    The input is divided into pieces of D/2, D/4, ..., D/2**kappa, D/2**kappa channels. The output
+    is divided into the same fractions of D' in reverse order. An ordinary convolution leads from
+    each input piece to its output piece. Together these convolutions take
+    ``(kappa + 3) / 2**(kappa + 2)`` of the weights and multiplications of a dense convolution: 3/16
+    at kappa = 3.
 
-    With ``dfwt`` the input passes a :class:`DepthwiseFastWaveletTransform` of that depth first, which joins every
-    input channel with every output channel. Its pieces go to the convolutions as they are, never through one tensor.
+    With ``dfwt``, the input first passes through a :class:`DepthwiseFastWaveletTransform` of that
+    many steps. This connects every input channel with every output channel. The pieces of the
+    transform go straight to the convolutions and are never joined into one tensor.
 
     Args:
         in_channels: Channels D of the input, divisible by ``2**kappa`` and ``2**dfwt``.
         out_channels: Channels D' of the output, divisible by ``2**kappa``.
         kernel_size: Size of the kernel.
         stride: Stride. Defaults to 1.
-        padding: Padding, an integer, a pair, 'same' or 'valid'. Defaults to 0.
+        padding: An integer, a pair, 'same' or 'valid'. Defaults to 0.
         dilation: Dilation. Defaults to 1.
         groups: Must be 1.
         bias: Whether to add a learned bias. Defaults to True.
         padding_mode: As in :class:`torch.nn.Conv2d`. Defaults to 'zeros'.
         kappa: Depth of the division; 0 is an ordinary convolution. Defaults to 3, as published.
-        dfwt: Steps of the transform in front, 0 for none. Defaults to 0.
-        orthonormal: Whether that transform keeps norms. Defaults to False, as published.
+        dfwt: Number of steps of the transform in front, 0 for none. Defaults to 0.
+        orthonormal: Whether that transform preserves norms. Defaults to False, as published.
 
     Attributes:
-        pieces: The ``kappa + 1`` convolutions, plain ``nn.Conv2d``. Whatever is done to convolutions (compression,
-            quantization, counting) finds them there.
+        pieces: The ``kappa + 1`` convolutions, each a plain ``nn.Conv2d``. Code that compresses,
+            quantizes or counts convolutions finds them there.
 
     Shape:
-        (B, D, H, W) to (B, D', H', W') as :class:`torch.nn.Conv2d`, in the memory format of the input; (D, H, W)
-        likewise.
+        (B, D, H, W) to (B, D', H', W') as in :class:`torch.nn.Conv2d`, in the memory format of the
+        input. The batch dimension may be left out.
 
     Raises:
-        TypeError: If kappa or dfwt is not a whole number.
-        ValueError: If kappa or dfwt is negative, groups is not 1, a channel count is not divisible, or the input has
-            another number of channels.
+        TypeError: If kappa or dfwt is not an integer.
+        ValueError: If kappa or dfwt is negative, groups is not 1, a channel count is not divisible,
+            or the input has another number of channels.
 
     Example:
         >>> layer = WaveletConv2d(64, 32, 1, bias=False, kappa=3)
@@ -69,10 +72,11 @@ class WaveletConv2d(nn.Module):
 
     Reference:
         Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural Networks for Edge
-        Devices, 2018. Its Table 1 prints (kappa + 1) / 2**kappa for the weights, which its parameter counts contradict.
+        Devices, 2018. For the weights, its Table 1 prints (kappa + 1) / 2**kappa, but its own
+        parameter counts contradict that.
     """
 
-    # What mmcv's ConvModule reads from a convolution.
+    # mmcv's ConvModule reads these attributes from its convolution.
     transposed, output_padding, groups = False, (0, 0), 1
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
@@ -119,7 +123,11 @@ class WaveletConv2d(nn.Module):
         return y if x.dim() == 4 else y.squeeze(0)
 
     def _aligned(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Divide the last of too few parts, or join the last of too many, into one for each convolution."""
+        """Return one part for each convolution.
+
+        If there are too few parts, the last one is divided. If there are too many, the last ones
+        are joined.
+        """
         kappa, depth = len(self.pieces) - 1, len(parts) - 1
         if depth < kappa:
             return (*parts[:-1], *parts[-1].split(wavelet_partition(parts[-1].shape[1], kappa - depth), dim=1))
@@ -137,17 +145,18 @@ def WConv(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0,
           **kwargs) -> nn.Module:
     """Build the convolution for ``conv_cfg=dict(type='mmwcc.WConv', kappa=3, dfwt=3)``.
 
-    OpenMMLab hands one ``conv_cfg`` to all convolutions of a network, so this function chooses: grouped ones, and all
-    with kappa = dfwt = 0, are ``torch.nn.Conv2d``, the others :class:`WaveletConv2d`.
+    OpenMMLab passes the same ``conv_cfg`` to all convolutions of a network, so this function
+    chooses the layer. Grouped convolutions, and all convolutions with kappa = dfwt = 0, become
+    ``torch.nn.Conv2d``. The others become :class:`WaveletConv2d`.
 
     Args:
-        in_channels: As in :class:`torch.nn.Conv2d`, as all arguments up to ``bias``.
+        in_channels: As in :class:`torch.nn.Conv2d`, like all arguments up to ``bias``.
         kappa: Depth of the division. Defaults to 3.
-        dfwt: Steps of the transform in front. Defaults to 0.
-        orthonormal: Whether that transform keeps norms. Defaults to False.
-        lower: Whether to lower kappa to the largest depth that divides both channel counts instead of refusing, and
-            dfwt with it, so that their pieces coincide. A stem with three channels then is an ordinary convolution.
-            Defaults to False.
+        dfwt: Number of steps of the transform in front. Defaults to 0.
+        orthonormal: Whether that transform preserves norms. Defaults to False.
+        lower: Whether to lower kappa to the largest depth that divides both channel counts instead
+            of raising an error. dfwt is lowered with it, so that their pieces coincide. A stem with
+            three channels then becomes an ordinary convolution. Defaults to False.
         **kwargs: ``padding_mode``, ``device`` and ``dtype``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The modules of a model: how they are found, named, run, replaced and reported."""
+"""The modules of a model: finding, naming, running, replacing and reporting them."""
 from .compressed import compressed_layers, unwrapped
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state
 from .names import (

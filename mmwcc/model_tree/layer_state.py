@@ -1,4 +1,4 @@
-"""How one layer compresses, as data."""
+"""How a layer is compressed, as data."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import nn
 __all__ = ['FULL_PRECISION', 'LayerState', 'set_layer_state']
 
 FULL_PRECISION = 32
-"""The bits of what is not quantized."""
+"""The number of bits that stands for no quantization."""
 
 _BITS = ('weight_bits', 'act_bits')
 _PLAIN = dict(keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int,
@@ -19,18 +19,18 @@ _PLAIN = dict(keep_ratio=float, selection=str, wavelet=str, levels=int, weight_b
 
 @dataclass(frozen=True)
 class LayerState:
-    """How one layer compresses at this moment; :meth:`of` reads it.
+    """How a layer is compressed at this moment; :meth:`of` reads it.
 
     Attributes:
         kind: Name of the class.
-        keep_ratio: Fraction of wavelet positions kept, None where there is no transform.
-        selection: How these are chosen, None likewise.
-        wavelet: Name of the wavelet, None likewise.
-        levels: Depth of the transform, None likewise.
+        keep_ratio: Fraction of wavelet positions kept, or None if there is no transform.
+        selection: How these positions are chosen, or None if there is no transform.
+        wavelet: Name of the wavelet, or None if there is no transform.
+        levels: Depth of the transform, or None if there is no transform.
         weight_bits: Bits of the weights, 32 if they are not quantized.
-        act_bits: Bits of what the product reads, 32 if it is not quantized.
-        quantizers: Which of 'weight_bits' and 'act_bits' a quantizer decides. Integer layers have
-            bits without quantizers: the bits are in the weights and cannot change.
+        act_bits: Bits of the values that the product reads, 32 if they are not quantized.
+        quantizers: Which of 'weight_bits' and 'act_bits' a quantizer sets. Integer layers have bits
+            but no quantizers: their bits are built into the weights and cannot change.
 
     Example:
         >>> from mmwcc.layers import WaveletCompressedConv2d
@@ -49,7 +49,7 @@ class LayerState:
 
     @classmethod
     def of(cls, layer: nn.Module) -> LayerState:
-        """Read the state of a layer, which may be dense, trainable, folded or in integers."""
+        """Read the state of a layer, which may be dense, trainable, folded or integer."""
         transform: dict[str, Any] = {key: getattr(layer, key, None)
                      for key in ('keep_ratio', 'selection', 'wavelet', 'levels')}
         bits: dict[str, Any] = {key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
@@ -59,26 +59,27 @@ class LayerState:
 
     @property
     def quantities(self) -> dict[str, Any]:
-        """Bits and keep ratio: what the cost of a layer depends on besides its geometry."""
+        """Bits and keep ratio. Together with the geometry, they determine the cost of a layer."""
         return dict(weight_bits=self.weight_bits, act_bits=self.act_bits,
                     keep_ratio=self.keep_ratio)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data as checkpoints record it: ``type``, and what the layer has of the rest."""
+        """Return plain data as checkpoints record it: ``type`` and the values the layer has."""
         own = {key: getattr(self, key) for key in _PLAIN
                if key not in _BITS or key in self.quantizers}
         return {'type': self.kind,
                 **{key: _PLAIN[key](value) for key, value in own.items() if value is not None}}
 
     def has(self, quantity: str) -> bool:
-        """Tell whether the layer has a quantity that can be changed, for example 'keep_ratio'."""
+        """Tell whether the layer has a quantity, for example 'keep_ratio', that can be changed."""
         return quantity in self.to_dict()
 
     def under(self, ceilings: Mapping[str, float]) -> LayerState:
-        """Return the state under a schedule: the larger of the scheduled value and this one.
+        """Return the state under a schedule: for each quantity, the larger of scheduled and own.
 
         Args:
-            ceilings: Scheduled values by quantity; those that the layer does not have are ignored.
+            ceilings: Scheduled values by quantity. Quantities that the layer does not have are
+                ignored.
 
         Example:
             >>> built = LayerState('QuantConv2d', act_bits=8, quantizers=('act_bits', ))
@@ -90,19 +91,19 @@ class LayerState:
 
 
 def _quantizer(layer: nn.Module, bits: str) -> Any:
-    """Return the quantizer that decides 'weight_bits' or 'act_bits' of a layer, if there is one."""
+    """Return the quantizer that sets 'weight_bits' or 'act_bits' of a layer, if there is one."""
     return getattr(layer, bits.replace('_bits', '_quant'), None)
 
 
 def set_layer_state(layer: Any, values: Mapping[str, float]) -> bool:
-    """Set keep_ratio and bits of a layer, where they differ.
+    """Set keep_ratio and bits of a layer where they differ from what it has.
 
     Args:
         layer: A compressed layer.
-        values: New values by quantity, of quantities that the layer has.
+        values: New values by quantity. The layer must have these quantities.
 
     Returns:
-        Whether anything differed.
+        Whether anything changed.
     """
     state = LayerState.of(layer)
     changed = {quantity: value for quantity, value in values.items()

@@ -1,4 +1,4 @@
-"""Convolutions of a model by name: which are meant, and what they are called in reports."""
+"""Convolutions of a model by name: which ones a config means, and how reports describe them."""
 from __future__ import annotations
 
 import re
@@ -20,10 +20,14 @@ Layer = TypeVar('Layer', bound=nn.Module)
 
 
 def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the convolutions of a model by qualified name; shared ones under all their names.
+    """Return the convolutions of a model by qualified name, shared ones under all their names.
+
+    Args:
+        caller: Name of the function that raises the error.
+        model: The model.
 
     Raises:
-        ValueError: If there is none inside.
+        ValueError: If the model contains none, or is itself a convolution.
     """
     found = {name: module for name, module in model.named_modules(remove_duplicate=False)
              if isinstance(module, nn.Conv2d)}
@@ -48,7 +52,10 @@ def names_by_layer(modules: Mapping[str, Layer]) -> dict[Layer, list[str]]:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Tell whether a module computes exactly what ``nn.Conv2d`` does (mmcv's wrapper only adds empty batches)."""
+    """Tell whether a module computes exactly what ``nn.Conv2d`` does.
+
+    mmcv's wrapper counts, because all it adds is support for empty batches.
+    """
     if not isinstance(module, nn.Conv2d):
         return False
     kind = type(module)
@@ -59,7 +66,10 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def _parts(model: nn.Module) -> dict[str, str]:
-    """Map the convolutions inside a layer that stands for one convolution to its name: they are the first together."""
+    """Map convolutions inside a layer that stands for a single convolution to that layer's name.
+
+    Such convolutions are the first or last layer of a model only together.
+    """
     return {f'{name}.{part}': name for name, module in model.named_modules(remove_duplicate=False)
             if isinstance(module, (SeparableConv2d, WaveletConv2d))
             for part, inner in module.named_modules(remove_duplicate=False) if isinstance(inner, nn.Conv2d)}
@@ -69,13 +79,13 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
     """Resolve ``keep_dense`` to names of layers.
 
     Args:
-        caller: Name of the function that the error speaks for.
+        caller: Name of the function that raises the error.
         model: The model.
-        keep_dense: Names, regular expressions of whole names, 'first' and 'last'.
+        keep_dense: Names, regular expressions for whole names, 'first' and 'last'.
         names: Names of all convolutions of the model, in order.
 
     Returns:
-        The names, each with the entry that named it.
+        The names, each with the entry that matched it.
 
     Raises:
         ValueError: If an entry matches nothing.
@@ -95,12 +105,12 @@ def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names:
 
 
 def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
-    """Choose those of the layers that predict, or the one defined last where none of them does."""
+    """Return the layers that predict, or if there are none, the layer defined last."""
     return prediction_layers(model).intersection(layers) or set(layers[-1:])
 
 
 def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:
-    """Return those of the convolutions that version 0.1 took for the prediction layers."""
+    """Return the convolutions that version 0.1 took for prediction layers."""
     wholes = _parts(model)
     layers = [wholes.get(name, name) for name in names]
     chosen = {layer for layer in layers if named_like_a_predictor(layer)} or set(layers[-1:])
@@ -108,12 +118,12 @@ def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:
 
 
 def matches(entry: str, name: str) -> bool:
-    """Tell whether an entry is a name or a regular expression for the whole of it."""
+    """Tell whether an entry equals a name or is a regular expression that matches all of it."""
     return name == entry or re.fullmatch(entry, name) is not None
 
 
 def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
-    """Say that a pattern matches none of the names, and which is nearest."""
+    """Return the message that a pattern matches none of the names, and which name is nearest."""
     plain = pattern.replace('\\', '')
     nearest = get_close_matches(plain, names, n=1, cutoff=0.4)
     hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
@@ -123,7 +133,7 @@ def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
 
 
 def geometry(conv: nn.Conv2d) -> str:
-    """Return kernel, stride, dilation and groups of a convolution in short, for example 'Conv2d 3x3/2 g32'."""
+    """Describe kernel, stride, dilation and groups briefly, for example 'Conv2d 3x3/2 g32'."""
     height, width = conv.kernel_size
     stride = '' if conv.stride == (1, 1) else f'/{conv.stride[0]}'
     dilation = '' if conv.dilation == (1, 1) else f' d{conv.dilation[0]}'

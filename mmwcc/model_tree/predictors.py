@@ -1,4 +1,4 @@
-"""The layers that predict: in heads of OpenMMLab by class, in others by name."""
+"""The layers that predict: known by class in OpenMMLab's heads, and by name in other heads."""
 from __future__ import annotations
 
 import re
@@ -10,12 +10,13 @@ from mmwcc.layers import SeparableConv2d, WaveletConv2d
 
 __all__ = ['named_like_a_predictor', 'prediction_layers']
 
-# How heads of mmsegmentation 1.2.2, mmdetection 3.3.0 and mmwcc call the layers that no learned
-# layer follows before an output. A pattern is for whole names inside of the head, of a layer or
-# of a module whose last layer it is; a class adds to what its base classes name. Where an output
-# is a product, as of kernels with features, the layers that give both factors predict; features
-# that only other layers read are no output. A test runs every head and compares. GridHead,
-# MaskPointHead and PointHead predict by layers of other kinds, which are never replaced.
+# Names that the heads of mmsegmentation 1.2.2, mmdetection 3.3.0 and mmwcc give to prediction
+# layers. A prediction layer is one that no other learned layer follows before an output. A pattern
+# must match a whole name within the head: that of a layer, or of a module whose last layer
+# predicts. The patterns of a class add to those of its base classes. If an output is a product, for
+# example of kernels and features, the layers that yield both factors predict. Features that only
+# other layers read are not an output. A test runs every head and compares. GridHead, MaskPointHead
+# and PointHead predict with layers of other kinds, which are never replaced.
 _PREDICTORS = {
     # mmsegmentation
     'BaseDecodeHead': r'(\w+_)?(conv|cls)_seg',
@@ -29,7 +30,7 @@ _PREDICTORS = {
     'AnchorHead': r'conv_(cls|reg)',
     'AnchorFreeHead': r'conv_(cls|reg)',
     'ATSSHead': r'atss_(cls|reg|centerness)',
-    # The visual features of its product feed bbox_pred too, and stay features.
+    # The visual features in its product also feed bbox_pred, so they remain features.
     'ATSSVLFusionHead': r'head\.(bbox_pred|centerness|dot_product_projection_text)',
     'CenterNetHead': r'(heatmap|wh|offset)_head',
     'CentripetalHead': r'(tl|br)_(guiding|centripetal)_shift\.\d+',
@@ -84,32 +85,33 @@ _PREDICTORS = {
 
 _LIBRARIES = ('mmseg', 'mmdet', 'mmwcc')
 
-# What other heads call it by custom.
+# Names that other heads usually give to prediction layers.
 _BY_CUSTOM = re.compile(
     r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
     r'centerness|objectness|cls_out|reg_out|logits|predictor)')
 
-# SeparableConv2d and WaveletConv2d stand for one convolution each.
+# SeparableConv2d and WaveletConv2d each stand for one convolution.
 _LAYERS = (nn.Conv2d, nn.Linear, SeparableConv2d, WaveletConv2d)
 
 
 def named_like_a_predictor(name: str) -> bool:
-    """Tell whether a qualified name is that of a layer in a head which by custom predicts."""
+    """Tell whether a qualified name is usual for a prediction layer of a head."""
     return 'head' in name and any(_BY_CUSTOM.fullmatch(part) for part in name.split('.')[-2:])
 
 
 def prediction_layers(model: nn.Module) -> set[str]:
-    """Find the convolutions and linear layers of a model that predict, in all of its heads.
+    """Find the convolutions and linear layers that predict, in all heads of a model.
 
-    Heads of mmsegmentation, mmdetection and mmwcc are known by their classes. In other heads,
-    layers count that are named as predictors by custom, and what a known base class names.
+    Heads of mmsegmentation, mmdetection and mmwcc are recognized by their classes. In other heads,
+    a layer counts if it has a name that is usual for prediction layers, or if a known base class
+    of the head names it.
 
     Args:
         model: Any module. It is not run.
 
     Returns:
-        Qualified names, shared layers under all their names. A layer that stands for one
-        convolution and consists of several has one name, its own.
+        Qualified names, shared layers under all their names. A layer that consists of several
+        convolutions but stands for one appears under its own name only.
 
     Example:
         >>> head = nn.ModuleDict(dict(conv=nn.Conv2d(1, 1, 1), conv_cls=nn.Conv2d(1, 1, 1)))
@@ -132,12 +134,12 @@ def prediction_layers(model: nn.Module) -> set[str]:
 
 
 def _is_known(kind: type) -> bool:
-    """Tell whether a class is one of the table, and not another library's of the same name."""
+    """Tell whether a class is in the table, and is not one of the same name in another library."""
     return kind.__name__ in _PREDICTORS and kind.__module__.partition('.')[0] in _LIBRARIES
 
 
 def _layers(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the layers in a module in order of definition, shared ones each time."""
+    """Yield the layers in a module in order of definition, shared ones at each occurrence."""
     if isinstance(module, _LAYERS):
         yield name, module
         return
@@ -147,7 +149,7 @@ def _layers(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _last_layers(head: nn.Module, pattern: re.Pattern) -> Iterator[nn.Module]:
-    """Yield the last layer of each part of a head that the pattern names, where it has layers."""
+    """Yield the last layer of each part of a head that the pattern matches, if it has layers."""
     for name, part in head.named_modules(remove_duplicate=False):
         if pattern.fullmatch(name):
             yield from [layer for _, layer in _layers(name, part)][-1:]

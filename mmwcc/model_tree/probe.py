@@ -1,4 +1,4 @@
-"""Running a model once to look at it, without a trace left in it."""
+"""Running a model once to inspect it, without leaving a trace in it."""
 from __future__ import annotations
 
 import inspect
@@ -14,14 +14,15 @@ __all__ = ['example_input', 'quantizers_off', 'run_on_zeros', 'tensor_mode', 'un
 
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-    """Return a batch of one image of zeros, on the device and in the dtype of the model.
+    """Return a batch with one image of zeros, on the device and in the dtype of the model.
 
     Args:
-        model: The model that is to run on it.
-        input_shape: Height and width, with as many channels as the first convolution takes; or the shape of one input.
+        model: The model that will run on it.
+        input_shape: Height and width, in which case the image has as many channels as the first
+            convolution takes; or the shape of one input.
 
     Raises:
-        ValueError: If there is no convolution to tell the channels.
+        ValueError: If the number of channels is needed and there is no convolution to read it from.
     """
     if len(input_shape) == 2:
         first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
@@ -34,14 +35,17 @@ def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
 
 
 def tensor_mode(model: nn.Module) -> dict[str, str]:
-    """Return the keyword by which models of mmengine are asked for plain tensors, or none for other models."""
+    """Return the keyword that asks models of mmengine for plain tensors; empty for other models."""
     return dict(mode='tensor') if 'mode' in inspect.signature(model.forward).parameters else {}
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Let ``model`` run in eval mode without gradients; put back training flags, hooks and random numbers."""
-    # Not model.train(): OpenMMLab's networks override it.
+    """Run ``model`` in eval mode without gradients, then restore its flags, hooks and random state.
+
+    Hooks that the block inside registers are removed.
+    """
+    # The flags are set directly, because OpenMMLab's networks override model.train().
     training = {module: module.training for module in model.modules()}
     hooks = {module: [(hooks, list(hooks)) for hooks in (module._forward_pre_hooks, module._forward_hooks)]
              for module in training}
@@ -60,7 +64,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def quantizers_off(model: nn.Module) -> Iterator[None]:
-    """Run without quantization: shapes stay the same, nothing calibrates, nothing warns of what is not calibrated."""
+    """Run ``model`` without quantization.
+
+    Shapes stay the same, no quantizer calibrates, and none warns that it is not calibrated.
+    """
     bits = {module: module.bits for module in model.modules() if isinstance(module, UniformQuantizer)}
     try:
         for quantizer in bits:
@@ -73,15 +80,15 @@ def quantizers_off(model: nn.Module) -> Iterator[None]:
 
 def run_on_zeros(owner: str, model: nn.Module, input_shape: tuple[int, ...], watch: Callable[[], None], *,
                  purpose: str, remedy: str) -> None:
-    """Run ``model`` once on zeros, with the hooks that ``watch`` registers, and leave no trace.
+    """Run ``model`` once on zeros with the hooks that ``watch`` registers, and leave no trace.
 
     Args:
-        owner: Who asks, for the error.
-        model: Any module that maps one batch of images. Models of mmengine run in mode 'tensor'.
+        owner: Name that starts the error message.
+        model: Any module that takes one batch of images. Models of mmengine run in mode 'tensor'.
         input_shape: As in :func:`example_input`.
         watch: Registers hooks on modules of the model. They are removed afterwards.
-        purpose: What the run is for, after 'to', for the error.
-        remedy: What the user can do, in whole sentences, for the error.
+        purpose: What the run is for. The error message puts it after 'to'.
+        remedy: What the user can do, in whole sentences. It ends the error message.
 
     Raises:
         ValueError: If the model cannot run on such an input.
@@ -91,6 +98,6 @@ def run_on_zeros(owner: str, model: nn.Module, input_shape: tuple[int, ...], wat
         with undisturbed(model), quantizers_off(model):
             watch()
             model(image, **tensor_mode(model))
-    except Exception as error:  # whatever the model says
+    except Exception as error:  # the model may raise anything
         raise ValueError(f'{owner}: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
                          f'{purpose}, but {type(error).__name__}: {error}. {remedy}') from error

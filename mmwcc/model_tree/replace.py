@@ -1,4 +1,4 @@
-"""Layers put in the place of others, with all that hung on those, and a way back from a failure."""
+"""Replacing layers together with everything attached to them, and undoing it after a failure."""
 from __future__ import annotations
 
 import weakref
@@ -14,21 +14,21 @@ from mmwcc.quantizers import is_settling
 
 __all__ = ['all_or_nothing', 'has_hooks', 'obstacle', 'replace_layers', 'swap_layers']
 
-# A dictionary for each kind of hook, their flags, and whether backward hooks are full ones.
+# The dictionaries of each kind of hook, their flags, and whether backward hooks are full ones.
 _HOOKS = tuple(name for name in vars(nn.Module()) if 'hook' in name)
 _TAKEN_OVER = ('weight', 'bias', 'weight_scale')
 _PARTS = ('weight_quant', 'act_quant')
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Tell whether a hook of any kind is registered on a module, but for the one that settles clips."""
+    """Tell whether a module has a hook of any kind, apart from the one that settles clips."""
     own = dict(_forward_hooks=int(is_settling(module)))
     return any(isinstance(hooks := vars(module).get(name), dict) and len(hooks) > own.get(name, 0)
                for name in _HOOKS)
 
 
 def obstacle(conv: nn.Module) -> str:
-    """Say why no other layer can take the place of a convolution, or return ''."""
+    """Return why no other layer can replace a convolution, or ''."""
     if {'forward', '_conv_forward'} & vars(conv).keys():
         return 'its forward was replaced on the object'
     computed = computed_tensor(conv)
@@ -42,9 +42,9 @@ def obstacle(conv: nn.Module) -> str:
 
 
 def _places(model: nn.Module) -> Iterator[tuple[Any, Any, nn.Module]]:
-    """Yield every place of a model that holds a module: container, key and module.
+    """Yield every place in a model that holds a module, as container, key and module.
 
-    Plain attributes, lists and dictionaries count as well, for a forward may go through them.
+    Plain attributes, lists and dictionaries count as well, because a forward may use them.
     """
     for parent in list(model.modules()):
         for holder in (vars(parent), *vars(parent).values()):
@@ -55,11 +55,11 @@ def _places(model: nn.Module) -> Iterator[tuple[Any, Any, nn.Module]]:
 
 
 def swap_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
-    """Put layers in the place of others, wherever the model holds those, and change nothing else.
+    """Replace layers wherever the model holds them, and change nothing else.
 
     Args:
         model: The model.
-        layers: What to put, by the module that stands there.
+        layers: The new layers, by the module that each replaces.
     """
     for holder, key, module in list(_places(model)):
         if module in layers:
@@ -67,15 +67,15 @@ def swap_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
 
 
 def replace_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
-    """Put layers in the place of others, wherever the model holds those, with what hung on those.
+    """Replace layers wherever the model holds them, and carry over what was attached to them.
 
-    Carried over are hooks of all kinds, which their handles still remove, attributes that the new
-    layer does not have, and parameters and buffers that a user registered on a convolution. The
-    replaced modules keep theirs as well.
+    The new layer takes over hooks of all kinds, which their handles can still remove. It also takes
+    over attributes that it does not have itself, and parameters and buffers that a user registered
+    on a convolution. The replaced modules keep theirs as well.
 
     Args:
         model: The model.
-        layers: What to put, by the module that stands there; a module may stand for itself.
+        layers: The new layers, by the module that each replaces. A module may be mapped to itself.
     """
     changes = {old: layer for old, layer in layers.items() if layer is not old}
     for old, layer in changes.items():
@@ -84,9 +84,9 @@ def replace_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
 
 
 def _adopt(layer: nn.Module, old: nn.Module) -> None:
-    """Let ``layer`` take over what hung on ``old``."""
+    """Let ``layer`` take over what was attached to ``old``."""
     assert not has_hooks(layer), f'{type(layer).__name__} has hooks of its own, which would be lost'
-    # The same dictionaries: the handles that users hold refer to them.
+    # Share the dictionaries and do not copy them: handles that users hold refer to them.
     vars(layer).update({name: vars(old)[name] for name in _HOOKS if name in vars(old)})
     _bind_hooks(layer)
     vars(layer).update({name: value for name, value in vars(old).items()
@@ -99,7 +99,7 @@ def _adopt(layer: nn.Module, old: nn.Module) -> None:
 
 
 def _bind_hooks(module: nn.Module) -> None:
-    """Let the hooks that torch hands the module of their registration get ``module``."""
+    """Rebind hooks to ``module`` that torch calls with the module they were registered on."""
     hooks: Iterable[Any] = module._load_state_dict_pre_hooks.values()
     for hook in hooks:
         if getattr(hook, 'with_module', False):
@@ -108,7 +108,7 @@ def _bind_hooks(module: nn.Module) -> None:
 
 @contextmanager
 def all_or_nothing(model: nn.Module) -> Iterator[None]:
-    """Put the layers of ``model`` back where they were if the block inside raises."""
+    """Restore the layers of ``model`` if the block inside raises."""
     before = list(_places(model))
     try:
         yield

@@ -24,8 +24,8 @@ __all__ = [
 
 
 def announce(text: str) -> None:
-    """Print ``text``, into the log where OpenMMLab keeps one."""
-    # Within OpenMMLab the table belongs in the log; elsewhere nobody has configured one.
+    """Print ``text``, or write it to the log if OpenMMLab is in use."""
+    # Within OpenMMLab the table belongs in the log. Elsewhere no log is configured.
     if 'mmengine.logging' in sys.modules:
         sys.modules['mmengine.logging'].print_log(text, logger='current')
     else:
@@ -33,7 +33,7 @@ def announce(text: str) -> None:
 
 
 def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> list[str]:
-    """Return the lines of a table: the header, a rule, the rows.
+    """Return the lines of a table: the header, a horizontal rule and the rows.
 
     Args:
         cells: Rows of cells, the header first.
@@ -48,7 +48,7 @@ def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> li
 
 
 def setting_cells(weight_bits: int, act_bits: int, keep_ratio: float | None) -> tuple[str, str, str]:
-    """Return bits and keep ratio as cells of a table, '-' for full precision and for no transform.
+    """Return bits and keep ratio as table cells, with '-' for full precision and for no transform.
 
     Example:
         >>> setting_cells(8, 32, 0.125)
@@ -59,7 +59,7 @@ def setting_cells(weight_bits: int, act_bits: int, keep_ratio: float | None) -> 
 
 
 def weight_count(conv: Any) -> int:
-    """Count the weights of a convolution; a weight that is computed is not computed for that."""
+    """Count the weights of a convolution, without evaluating a weight that is computed."""
     own = conv._parameters.get('weight', conv._buffers.get('weight'))
     if own is not None and not is_lazy(own):
         return own.numel()
@@ -68,15 +68,15 @@ def weight_count(conv: Any) -> int:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One convolution before and after.
+    """One convolution before and after the conversion.
 
     Attributes:
         name: Qualified name in the model.
         before: What it was, for example 'Conv2d 3x3/2 g32'.
-        after: Class it has become, or 'dense'.
+        after: Class that it has become, or 'dense'.
         weight_bits: Bits of its weights, 32 if not quantized.
         act_bits: Bits of its input, 32 if not quantized.
-        keep_ratio: Fraction of wavelet coefficients kept, None where it is not wavelet compressed.
+        keep_ratio: Fraction of wavelet coefficients kept, or None if it is not wavelet compressed.
         weights: Number of weights.
         reason: Why it stays dense, or empty.
     """
@@ -91,13 +91,13 @@ class LayerReport:
 
 
 def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reason: str = '') -> LayerReport:
-    """Report on one convolution as it stands.
+    """Report on one convolution as it is now.
 
     Args:
         name: Qualified name.
         module: The layer.
-        before: What it was; defaults to its geometry.
-        reason: Why it stays dense.
+        before: What it was. Defaults to None, which describes its geometry.
+        reason: Why it stays dense. Defaults to ''.
     """
     state = LayerState.of(module)
     after = state.kind if isinstance(module, CompressedLayer) else 'dense'
@@ -106,12 +106,12 @@ def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reas
 
 
 class CompressionReport(list):
-    """The :class:`LayerReport` of every convolution of a model; prints as a table.
+    """One :class:`LayerReport` for each convolution of a model; prints as a table.
 
     Args:
         layers: The entries. Defaults to none.
-        unhandled: Learned layers that are no convolutions and stay. Defaults to none.
-        warning: What the user should know of the whole, a sentence. Defaults to none.
+        unhandled: Learned layers that are not convolutions and stay as they are. Defaults to none.
+        warning: A sentence that the user should know about the whole. Defaults to none.
     """
 
     def __init__(self, layers: Iterable[LayerReport] = (),
@@ -120,22 +120,22 @@ class CompressionReport(list):
         self.unhandled, self.warning = list(unhandled), warning
 
     def updated(self, changes: Mapping[str, dict]) -> CompressionReport:
-        """Return a copy with other values of some layers.
+        """Return a copy in which some layers have other values.
 
         Args:
-            changes: New values by attribute, by name of the layer.
+            changes: For each layer name, new values by attribute.
         """
         layers = (replace(layer, **changes.get(layer.name, {})) for layer in self)
         return CompressionReport(layers, self.unhandled, self.warning)
 
     def summary(self) -> str:
-        """Count layers by what they have become, in one line."""
+        """Count layers in one line by what they have become."""
         counts = Counter(layer.after for layer in self)
         kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))
         return f'{len(self)} convolutions: {kinds}' if self else 'no convolutions'
 
     def to_dicts(self) -> list[dict]:
-        """Return plain data, one dict a layer."""
+        """Return plain data, one dict per layer."""
         return [asdict(layer) for layer in self]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Learned layers that compression knows nothing of, so that a report can name them."""
+"""Learned layers that compression does not handle, so that a report can name them."""
 from __future__ import annotations
 
 import re
@@ -15,17 +15,18 @@ __all__ = ['UnhandledLayers', 'listed', 'unhandled_layers']
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
-# Parameters that are added or looked up and multiply nothing, such as positions and tokens.
+# Names of parameters that are added or looked up but multiply nothing, such as position
+# embeddings and tokens.
 _ADDED = re.compile(r'emb|token|bias')
 
 
 @dataclass(frozen=True)
 class UnhandledLayers:
-    """The layers of one class that stay as they are, whatever the compression says.
+    """The layers of one class that no compression config changes.
 
     Attributes:
         kind: Name of the class.
-        count: How many there are, shared ones once.
+        count: Number of layers, where a shared one counts once.
         weights: Number of their weights.
     """
     kind: str
@@ -34,9 +35,10 @@ class UnhandledLayers:
 
 
 def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
-    """Return the learned layers that are neither nn.Conv2d nor norms nor embeddings, by class.
+    """Return the learned layers that are not nn.Conv2d, normalization or embedding, by class.
 
-    A layer is learned if it holds a floating parameter of two dimensions or more itself.
+    A layer counts as learned if it holds a floating-point parameter of two or more dimensions
+    itself.
 
     Example:
         >>> unhandled_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(8, 4), nn.Linear(4, 2)))
@@ -63,7 +65,7 @@ def _weight_count(module: Any) -> int:
 
 
 def listed(layers: Iterable[UnhandledLayers]) -> str:
-    """Name layers in one line.
+    """List layers in one line.
 
     Example:
         >>> listed([UnhandledLayers('Linear', 36, 7077888), UnhandledLayers('Conv1d', 1, 256)])

@@ -1,4 +1,4 @@
-"""Compression without training: clips from a few batches, and budgets spent where it hurts least."""
+"""Compression without training: clips from a few batches, and budgets shared among layers."""
 from .allocation import Allocation, Candidate, allocate, allocated_compression, find_candidates
 from .budget import MeasuredLayers, budget_bops, budget_number, choosable, compressed_cost
 from .calibrate import CalibrationReport, calibrate, reestimate_batch_norm, run_model

@@ -1,4 +1,4 @@
-"""Sharing out a budget of bit operations among layers: per-layer keep_ratio and bits."""
+"""Sharing a budget of bit operations among layers by choosing keep_ratio and bits for each."""
 from __future__ import annotations
 
 import re
@@ -18,11 +18,11 @@ __all__ = ['Allocation', 'Candidate', 'allocate', 'allocated_compression', 'find
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to compress one layer, with its price and its damage.
+    """One way to compress one layer, with its cost and its effect on the output.
 
     Attributes:
         choice: Bits and keep_ratio.
-        bops: Bit operations of the layer, with its transforms.
+        bops: Bit operations of the layer, including its transforms.
         divergence: Predicted divergence of the network's output.
     """
     choice: Choice
@@ -32,13 +32,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What every layer got; prints as a table.
+    """The candidate chosen for every layer; prints as a table.
 
     Attributes:
         layers: The chosen candidate of each layer.
-        budget: Bit operations that the network may cost.
-        bound: No choice among the candidates within the budget has a lower divergence than this.
-        fixed: Bit operations of layers without a choice.
+        budget: Bit operations that the network may take.
+        bound: Lower bound: no choice of candidates within the budget has a lower divergence.
+        fixed: Bit operations of layers that have no candidates.
     """
     layers: dict[str, Candidate]
     budget: float
@@ -56,7 +56,7 @@ class Allocation:
         return sum(candidate.divergence for candidate in self.layers.values())
 
     def summary(self) -> str:
-        """Say the totals in one line."""
+        """State the totals in one line."""
         return (f'{self.bops / 1e9:,.3f} of {self.budget / 1e9:,.3f} G BOPs, predicted divergence '
                 f'{self.divergence:.5f} (no choice below {self.bound:.5f})')
 
@@ -71,18 +71,19 @@ class Allocation:
 
 def find_candidates(sensitivity: Iterable[LayerSensitivity], cost: CostReport,
                     grid: Grid | None = None) -> dict[str, list[Candidate]]:
-    """Put together what may be chosen: every measured combination of bits and keep_ratio with its price.
+    """List the candidates: every measured combination of bits and keep_ratio with its cost.
 
     Args:
-        sensitivity: What was measured.
-        cost: Cost of the compressed model; its own bits and keep ratios do not matter.
-        grid: Values to choose from, where that is less than what was measured. Defaults to None, all.
+        sensitivity: The measured sensitivity of each layer.
+        cost: Cost of the compressed model. Its bits and keep ratios do not matter.
+        grid: Values to choose from, to use only some of the measured ones. Defaults to None, which
+            uses all.
 
     Returns:
         The candidates of each layer.
 
     Raises:
-        ValueError: If a layer was not counted, or the grid leaves it nothing to choose.
+        ValueError: If a layer is missing from cost, or if the grid leaves it no candidate.
     """
     costs = {layer.name: layer for layer in cost.layers}
     found = {}
@@ -107,12 +108,15 @@ def _within(choice: Choice, grid: Grid) -> bool:
 
 
 def _gain(cheap: Candidate, dear: Candidate) -> float:
-    """Return the divergence that is saved by each additional bit operation."""
+    """Return the divergence that each additional bit operation saves."""
     return (cheap.divergence - dear.divergence) / (dear.bops - cheap.bops)
 
 
 def _hull(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the lower convex hull, cheapest first: each step saves less per bit operation than the one before."""
+    """Return the lower convex hull, cheapest first.
+
+    Along the hull, each step saves less divergence per bit operation than the one before.
+    """
     hull: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: (candidate.bops, candidate.divergence)):
         if hull and candidate.divergence >= hull[-1].divergence:
@@ -126,21 +130,22 @@ def _hull(candidates: Sequence[Candidate]) -> list[Candidate]:
 def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed: float = 0.0) -> Allocation:
     """Choose one candidate for each layer, for the least sum of divergences within a budget.
 
-    This is the multiple-choice knapsack problem. Every layer starts at its cheapest candidate; then the steps along the
-    convex hulls of all layers are taken in the order of what they save per bit operation, which is optimal for every
-    budget that is used up exactly (a Lagrangian). What is left is filled with the single changes that save most. The
-    bound says how far from optimal the result can be.
+    This is the multiple-choice knapsack problem. Every layer starts with its cheapest candidate.
+    Then the steps along the convex hulls of all layers are taken in the order of what they save per
+    bit operation. This Lagrangian solution is optimal for every budget that it uses up exactly. The
+    rest of the budget is filled with the single changes that save most. The bound tells how far
+    from optimal the result can be.
 
     Args:
-        candidates: What may be chosen, by layer.
-        budget: Bit operations of the network.
-        fixed: Bit operations of its layers without a choice. Defaults to 0.
+        candidates: The candidates of each layer.
+        budget: Bit operations that the network may take.
+        fixed: Bit operations of its layers without candidates. Defaults to 0.
 
     Returns:
-        The choice.
+        The chosen candidates.
 
     Raises:
-        ValueError: If there is no layer, or even the cheapest candidates cost more than the budget.
+        ValueError: If there is no layer, or if even the cheapest candidates exceed the budget.
 
     Example:
         >>> cheap, dear = Candidate(Choice(8, 4), 1.0, 0.9), Candidate(Choice(8, 8), 2.0, 0.1)
@@ -158,7 +163,7 @@ def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed
     steps = [(name, before, after) for name, hull in hulls.items() for before, after in pairwise(hull)]
     for name, before, after in sorted(steps, key=lambda step: -_gain(*step[1:])):
         price = after.bops - before.bops
-        if price > left and bound is None:  # a part of this step would be optimal
+        if price > left and bound is None:  # taking part of this step would be optimal
             bound = sum(candidate.divergence for candidate in chosen.values()) - _gain(before, after) * left
         if price <= left and chosen[name] is before:
             chosen[name], left = after, left - price
@@ -168,7 +173,7 @@ def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed
 
 
 def _fill(chosen: dict[str, Candidate], candidates: Mapping[str, Sequence[Candidate]], left: float) -> None:
-    """Take the single change that saves most for as long as one fits."""
+    """Make the single change that saves most, as long as one fits into what is left."""
     while True:
         changes = [(chosen[name].divergence - option.divergence, name, option)
                    for name, options in candidates.items() for option in options
@@ -181,11 +186,11 @@ def _fill(chosen: dict[str, Candidate], candidates: Mapping[str, Sequence[Candid
 
 
 def allocated_compression(compression: Mapping, allocation: Allocation) -> dict:
-    """Return a compression dictionary with one more rule for each layer of an allocation.
+    """Return a compression dictionary with an additional rule for each layer of an allocation.
 
     Args:
         compression: The dictionary that the sensitivity was measured with.
-        allocation: What every layer gets.
+        allocation: The candidates chosen for the layers.
     """
     rules = []
     for name, candidate in allocation.layers.items():

@@ -1,4 +1,4 @@
-"""Budgets of bit operations in words and numbers, and measurements that are gone on with later."""
+"""Budgets of bit operations given as text, and measurements that can be resumed later."""
 from __future__ import annotations
 
 import json
@@ -20,11 +20,11 @@ from .sensitivity import Choice, Grid, LayerSensitivity, measure_sensitivity
 __all__ = ['MeasuredLayers', 'budget_bops', 'budget_number', 'choosable', 'compressed_cost']
 
 Count = Callable[[nn.Module], CostReport]
-"""Counts a model."""
+"""A function that counts the cost of a model."""
 
 
 def budget_number(text: str) -> float:
-    """Return what a budget says in numbers, percents as a fraction, or nan if it is no number.
+    """Return a budget as a number, with percent as a fraction, or nan if it is not a number.
 
     Example:
         >>> budget_number('5%'), budget_number('2e11')
@@ -37,12 +37,12 @@ def budget_number(text: str) -> float:
 
 
 def compressed_cost(model: nn.Module, compression: dict, count: Count) -> CostReport:
-    """Count what a dense model would cost compressed; the model stays as it is.
+    """Count what a dense model would cost if it were compressed. The model stays as it is.
 
     Args:
         model: The dense model.
         compression: The ``compression`` dictionary.
-        count: Counts a model.
+        count: Counts the cost of a model.
     """
     model = deepcopy(model)
     compress_model(model, compression, verbose=False)
@@ -54,14 +54,14 @@ def budget_bops(text: str, model: nn.Module, count: Count,
     """Return the bit operations that a budget allows a network.
 
     Args:
-        text: Name of a preset, a fraction of the dense network up to 1 or in percent, or a number
-            of operations.
+        text: The name of a preset, a fraction of the dense network (up to 1, or in percent), or a
+            number of operations.
         model: The dense model.
-        count: Counts a model.
+        count: Counts the cost of a model.
         presets: The ``compression`` dictionaries that text may name. Defaults to none.
 
     Raises:
-        ValueError: If text is neither a name nor a positive number.
+        ValueError: If text is neither the name of a preset nor a positive number.
     """
     if presets and text in presets:
         return compressed_cost(model, presets[text], count).total.total_bops
@@ -74,10 +74,10 @@ def budget_bops(text: str, model: nn.Module, count: Count,
 
 def choosable(layers: Sequence[LayerSensitivity], cost: CostReport, grid: Grid, *,
               pointwise_only: bool = False) -> dict[str, list[Candidate]]:
-    """Return what may be chosen for each layer.
+    """Return the candidates of each layer.
 
     Args:
-        layers: What was measured.
+        layers: The measured sensitivity of each layer.
         cost: Cost of the compressed model.
         grid: Values to choose from.
         pointwise_only: Whether layers without wavelets keep the bits that they have in ``cost``.
@@ -94,17 +94,18 @@ def choosable(layers: Sequence[LayerSensitivity], cost: CostReport, grid: Grid, 
 
 
 class MeasuredLayers:
-    """The sensitivity of layers, written to a file as soon as it is known, for a later call to find.
+    """The sensitivity of layers, saved to a file layer by layer, so that a later call can resume.
 
     Args:
-        path: JSON file; folders are made when it is written.
-        settings: What the measurement depends on, plain data. A file of other settings is refused.
+        path: JSON file. Missing folders are created when it is written.
+        settings: What the measurement depends on, as plain data. A file with other settings is
+            rejected.
 
     Attributes:
-        layers: What has been measured so far.
+        layers: The layers measured so far.
 
     Raises:
-        ValueError: If the file was measured in another way.
+        ValueError: If the file was measured with other settings.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -134,10 +135,11 @@ class MeasuredLayers:
         Args:
             model: The dense model.
             compression: The ``compression`` dictionary.
-            batches: Images.
+            batches: Batches of images.
             grid: Values to try.
-            batch_norm: Whether BatchNorm will be estimated again. Defaults to True.
-            say: Takes a line for each layer. Defaults to printing it.
+            batch_norm: Whether the statistics of BatchNorm will be estimated again. Defaults to
+                True.
+            say: Called with one line of text for each layer. Defaults to printing it.
 
         Returns:
             All layers, those of earlier calls first.
@@ -152,7 +154,7 @@ class MeasuredLayers:
 
 
 def _sensitivity(entry: Mapping[str, Any]) -> LayerSensitivity:
-    """Read a layer from JSON, whose keys are text."""
+    """Read a layer from JSON, where all keys are text."""
     parts: dict[str, dict] = {key: {float(value) if key == 'keep_ratio' else int(value): divergence
                    for value, divergence in values.items()}
              for key, values in entry.items() if key != 'name'}

@@ -1,4 +1,4 @@
-"""Post-training calibration: starting clips, and statistics of BatchNorm, from a few batches."""
+"""Post-training calibration: initial clips and BatchNorm statistics from a few batches."""
 from __future__ import annotations
 
 import copy
@@ -20,13 +20,14 @@ Forward = Callable[[nn.Module, Any], Any]
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What a calibration did.
+    """The result of a calibration.
 
     Attributes:
         batches: Number of batches that were run.
         calibrated: Names of the quantizers whose clip was set.
-        missed: Names of those that got no values other than zero, as in a head that only training uses. They keep the
-            clip that they had, or learn from the first training batch.
+        missed: Names of the quantizers that got no values other than zero, such as those in a head
+            that only training uses. They keep the clip that they had, or learn from the first
+            training batch.
     """
     batches: int
     calibrated: tuple[str, ...]
@@ -41,12 +42,13 @@ def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
     """Run a model on one batch as it comes from a data loader, without losses or post-processing.
 
     Args:
-        model: A model of mmengine, which preprocesses the batch and runs in mode 'tensor', or any other, which is
-            called with the batch.
+        model: Any model. A model of mmengine preprocesses the batch and runs in mode 'tensor'; any
+            other model is called with the batch.
         batch: The batch.
-        training: Whether to preprocess as in training, which pads crops of different sizes. Defaults to False.
+        training: Whether to preprocess as in training, which pads crops of different sizes.
+            Defaults to False.
     """
-    if hasattr(model, '_run_forward'):  # mmengine's BaseModel, which unpacks dicts, lists and tuples
+    if hasattr(model, '_run_forward'):  # mmengine's BaseModel; it unpacks dicts, lists and tuples
         prepared = model.data_preprocessor(batch, training)  # type: ignore[operator]  # a module
         return model._run_forward(prepared, mode='tensor')  # type: ignore[operator]  # a method
     return model(batch)
@@ -54,7 +56,7 @@ def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
 
 @contextmanager
 def learning(quantizer: UniformQuantizer) -> Iterator[None]:
-    """Let a quantizer set its clip from all values that come."""
+    """Let a quantizer set its clip from all values that it gets inside the block."""
     quantizer.begin_calibration()
     try:
         yield
@@ -64,7 +66,10 @@ def learning(quantizer: UniformQuantizer) -> Iterator[None]:
 
 @contextmanager
 def _kept_unless_learned(quantizers: Iterable[UniformQuantizer]) -> Iterator[None]:
-    """Give quantizers back what they had learned before, all if something fails, else those that learned nothing."""
+    """Restore the earlier clips of quantizers that learn nothing inside the block.
+
+    If the block raises, the clips of all quantizers are restored.
+    """
     before = {quantizer: copy.deepcopy(quantizer.state_dict()) for quantizer in quantizers}
     failed = True
     try:
@@ -78,7 +83,7 @@ def _kept_unless_learned(quantizers: Iterable[UniformQuantizer]) -> Iterator[Non
 
 @contextmanager
 def _choosing(quantizer: UniformQuantizer, method: str | None, percentile: float | None) -> Iterator[None]:
-    """Let a quantizer choose clips by another method for a while."""
+    """Let a quantizer choose clips by another method inside the block."""
     own = quantizer.calibration, quantizer.percentile
     quantizer.calibration = own[0] if method is None else method
     quantizer.percentile = own[1] if percentile is None else percentile
@@ -92,27 +97,32 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = 
               again: bool = True, forward: Forward = run_model) -> CalibrationReport:
     """Set the clips of all quantizers of a model from a few batches.
 
-    Each activation quantizer keeps one histogram of the magnitudes of all values that it has seen, over batches, calls
-    and ranks, and takes the clip of least squared error (or the percentile) of the whole. An average of clips of single
-    batches would be the clip of none of them, and would give a batch with few values the weight of one with many. A
-    weight quantizer learns from its weights. The model runs in evaluation mode, so that nothing else of it changes.
+    Each activation quantizer collects the magnitudes of all values that it gets in one histogram,
+    over batches, calls and ranks. From the whole histogram, it takes the clip of least squared
+    error (or the percentile). An average of the clips of single batches would be right for none of
+    them, and a batch with few values would count as much as one with many. A weight quantizer
+    learns from its weights. The model runs in evaluation mode, so nothing else in it changes.
 
-    Quantizers with 32 bits (switched off by a schedule) are left alone: they learn when they are switched on.
+    Quantizers with 32 bits (switched off by a schedule) are left alone. They learn when they are
+    switched on.
 
     Args:
         model: A compressed model.
-        batches: Batches for ``forward``. With torch.distributed every rank must bring the same number.
-        method: 'mse', 'percentile' or 'lsq' for all quantizers. Defaults to None, as each quantizer was built.
-        percentile: Percentile of magnitudes for 'percentile'. Defaults to None, as each quantizer was built.
+        batches: Batches for ``forward``. With torch.distributed, every rank must have the same
+            number.
+        method: 'mse', 'percentile' or 'lsq' for all quantizers. Defaults to None, which uses the
+            method that each quantizer was built with.
+        percentile: Percentile of magnitudes for 'percentile'. Defaults to None, which uses the one
+            that each quantizer was built with.
         again: Whether quantizers that have a clip get a new one. Defaults to True.
         forward: Called with model and batch. Defaults to :func:`run_model`.
 
     Returns:
-        Which quantizers have learned.
+        A report of which quantizers have learned.
 
     Raises:
-        ValueError: If method is unknown, percentile is not in (0, 100], the model has no quantizer that is on, or there
-            is no batch.
+        ValueError: If method is unknown, percentile is not in (0, 100], the model has no quantizer
+            that is on, or there is no batch.
 
     Example:
         >>> act = dict(type='mmwcc.LearnedClipActQuantizer', bits=8, calibration='percentile', percentile=100)
@@ -168,16 +178,18 @@ def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
 
 @contextmanager
 def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_BatchNorm, int]]:
-    """Let the BatchNorm layers of a model in evaluation mode normalize by the statistics of each batch.
+    """Let BatchNorm layers in evaluation mode normalize by the statistics of each batch.
 
-    Layers whose input has a single value a channel, as after global pooling of one image, keep to their running ones.
+    A layer uses its running statistics if its input has a single value per channel, as after global
+    pooling of one image.
 
     Args:
-        model: Any model; put it into evaluation mode first.
-        learn: Whether the running statistics become the averages over all batches. Defaults to False, unchanged.
+        model: Any model. Put it into evaluation mode first.
+        learn: Whether the running statistics become the averages over all batches. Defaults to
+            False, which leaves them unchanged.
 
     Returns:
-        How many batches each layer has normalized by so far.
+        The number of batches by which each layer has normalized so far.
     """
     norms = {module: (module.momentum, module.training) for module in model.modules()
              if isinstance(module, _BatchNorm) and module.track_running_stats}
@@ -188,7 +200,8 @@ def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_Ba
         norm.track_running_stats = learn or not norm.training
         if norm.training:
             reached[norm] = reached.get(norm, 0) + 1
-            norm.momentum = 1 / reached[norm]  # a mean of equal parts, which forgets what was there before
+            # The mean weights all batches equally and forgets the value from before.
+            norm.momentum = 1 / reached[norm]
 
     handles = [norm.register_forward_pre_hook(switch) for norm in norms]
     try:
@@ -201,10 +214,10 @@ def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_Ba
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, forward: Forward = run_model) -> int:
-    """Replace the running statistics of BatchNorm layers by the averages over batches.
+    """Replace the running statistics of BatchNorm layers by averages over batches.
 
-    Compression changes what BatchNorm gets: coefficients that are not kept take their energy with them, and the
-    variance that was learned is then too large. Nothing is trained and no label is read.
+    Compression changes the input of BatchNorm: coefficients that are not kept take their energy
+    with them, so the learned variance is too large. Nothing is trained and no label is read.
 
     Args:
         model: Any model.
@@ -212,7 +225,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, forward: 
         forward: Called with model and batch. Defaults to :func:`run_model`.
 
     Returns:
-        The number of layers that were estimated again.
+        The number of layers whose statistics were estimated again.
 
     Example:
         >>> norm = nn.BatchNorm2d(1)

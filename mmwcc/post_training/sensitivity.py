@@ -1,4 +1,4 @@
-"""How much each layer's compression changes what a network puts out, measured one layer at a time without labels."""
+"""How much compressing a single layer changes a network's output, measured without labels."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,9 +27,9 @@ class Choice:
     """One way to compress one layer.
 
     Attributes:
-        weight_bits: Width of the weights, 32 if not quantized.
-        act_bits: Width of the input or of its kept coefficients, 32 if not quantized.
-        keep_ratio: Fraction of wavelet positions kept, None for quantization without wavelets.
+        weight_bits: Bits of the weights, 32 if not quantized.
+        act_bits: Bits of the input or of its kept coefficients, 32 if not quantized.
+        keep_ratio: Fraction of wavelet positions kept, or None for quantization without wavelets.
     """
     weight_bits: int = 32
     act_bits: int = 32
@@ -38,12 +38,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Grid:
-    """The values that are tried.
+    """The values to try.
 
     Attributes:
-        weight_bits: Widths of weights. Defaults to (8, 6, 5, 4).
-        act_bits: Widths of activations and of coefficients. Defaults to (8, 6, 5, 4, 3).
-        keep_ratios: Fractions of wavelet positions. Defaults to (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625).
+        weight_bits: Bits of weights. Defaults to (8, 6, 5, 4).
+        act_bits: Bits of activations and of coefficients. Defaults to (8, 6, 5, 4, 3).
+        keep_ratios: Fractions of wavelet positions. Defaults to (0.75, 0.5, 0.375, 0.25, 0.1875,
+            0.125, 0.0625).
     """
     weight_bits: Sequence[int] = (8, 6, 5, 4)
     act_bits: Sequence[int] = (8, 6, 5, 4, 3)
@@ -52,14 +53,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """The divergence that each part of a layer's compression causes when everything else is dense.
+    """The divergence caused by each part of a layer's compression while everything else is dense.
 
     Attributes:
         name: Qualified name of the layer.
-        weight_bits: Divergence by the width of the weights.
-        act_bits: Divergence by the width of the input, without wavelets.
-        coefficient_bits: Divergence by the width of all wavelet coefficients; empty for layers without wavelets.
-        keep_ratio: Divergence by the fraction of coefficients kept, unquantized; empty likewise.
+        weight_bits: Divergence for each number of bits of the weights.
+        act_bits: Divergence for each number of bits of the input, without wavelets.
+        coefficient_bits: Divergence for each number of bits of all wavelet coefficients. Empty for
+            layers without wavelets.
+        keep_ratio: Divergence for each fraction of coefficients kept, unquantized. Empty for layers
+            without wavelets.
     """
     name: str
     weight_bits: dict[int, float]
@@ -68,7 +71,7 @@ class LayerSensitivity:
     keep_ratio: dict[float, float] = field(default_factory=dict)
 
     def choices(self) -> Iterator[Choice]:
-        """Iterate over all combinations of what was measured."""
+        """Iterate over all combinations of the measured values."""
         for weight, act in product(self.weight_bits, self.act_bits):
             yield Choice(weight, act)
         for weight, act, keep in product(self.weight_bits, self.coefficient_bits, self.keep_ratio):
@@ -99,16 +102,18 @@ def _tensors(output: Any) -> list[Tensor]:
 def divergence(reference: Any, output: Any) -> float:
     """Return how far an output is from that of the dense network.
 
-    One tensor of logits, as of a segmentor or classifier: the Kullback-Leibler divergence of the class probabilities
-    along dimension 1 in nats, averaged over images and pixels. Several tensors, as of a detector: the squared error as
-    a fraction of the energy, averaged over tensors.
+    For one tensor of logits, as from a segmentor or classifier, this is the Kullback-Leibler
+    divergence of the class probabilities along dimension 1, in nats, averaged over images and
+    pixels. For several tensors, as from a detector, it is the squared error as a fraction of the
+    energy, averaged over tensors.
 
     Args:
         reference: Output of the dense network: a tensor, or nested lists, tuples and dicts of them.
         output: Output of the compressed network, of the same form.
 
     Raises:
-        ValueError: If there is no tensor in the output.
+        ValueError: If there is no tensor in the output, or if the outputs differ in their number of
+            tensors.
 
     Example:
         >>> round(divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]])), 4)
@@ -120,7 +125,8 @@ def divergence(reference: Any, output: Any) -> float:
                          f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.')
     if len(ours) == 1 and ours[0].dim() > 1:
         expected, log = log_softmax(theirs[0].float(), 1), log_softmax(ours[0].float(), 1)
-        return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)  # but for rounding
+        # Rounding could make it slightly negative.
+        return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)
     errors = [(a - b).float().square().sum() / b.float().square().sum().clamp(min=1e-12)
               for a, b in zip(ours, theirs, strict=True)]
     return torch.stack(errors).mean().item()
@@ -129,26 +135,32 @@ def divergence(reference: Any, output: Any) -> float:
 def measure_sensitivity(model: nn.Module, compression: dict, batches: Iterable[Any], *, grid: Grid | None = None,
                         batch_norm: bool = False, skip: Iterable[str] = (), forward: Forward = run_model,
                         on_layer: Callable[[LayerSensitivity], None] = lambda layer: None) -> list[LayerSensitivity]:
-    """Measure what compressing each layer alone does to the output, by quantity.
+    """Measure how compressing each layer alone changes the output, one quantity at a time.
 
-    Weight bits, activation bits and keep_ratio are measured one by one, and a combination counts as their sum. In eight
-    layers of DeepLabV3+ on CamVid, 128 combinations of activation bits and keep_ratio measured 0.59 to 1.42 times that
-    sum, 0.89 times in the median, for a fifth of the runs. The squared error of the layer's own output is no
-    substitute: the divergence that a unit of it causes differed 180-fold between 31 layers at keep_ratio 0.25.
+    Weight bits, activation bits and keep_ratio are measured separately, and a combination counts as
+    their sum. For 128 combinations of activation bits and keep_ratio in eight layers of DeepLabV3+
+    on CamVid, the divergence measured was 0.59 to 1.42 times that sum, with a median of 0.89. The
+    sum took a fifth of the runs. The squared error of the layer's own output cannot replace the
+    divergence: at keep_ratio 0.25, the divergence that a unit of this error caused differed
+    180-fold between 31 layers.
 
     Args:
-        model: The dense model with its trained weights. Unchanged afterwards.
-        compression: Which layers become what; its keep_ratio and bits do not matter, only that they are there.
-        batches: A few batches for ``forward``. They and all their feature maps are kept in memory.
-        grid: What to try. Defaults to ``Grid()``.
-        batch_norm: Normalize by the statistics of each batch, as if those of BatchNorm were estimated again after
-            compression. Needs batches of several images. Defaults to False.
-        skip: Names of layers to leave out.
+        model: The dense model with its trained weights. It is unchanged afterwards.
+        compression: Says which layers become what. The values of its keep_ratio and bits do not
+            matter, only that they are there.
+        batches: A few batches for ``forward``. They and all their feature maps stay in memory.
+        grid: The values to try. Defaults to ``Grid()``.
+        batch_norm: Whether to normalize by the statistics of each batch, as if the statistics of
+            BatchNorm were estimated again after compression. This needs batches of several images.
+            Defaults to False.
+        skip: Names of layers to leave out. Defaults to none.
         forward: Called with model and batch, returns logits. Defaults to :func:`run_model`.
-        on_layer: Called with each layer as soon as it was measured. Defaults to nothing.
+        on_layer: Called with the result for each layer as soon as it is measured. Defaults to a
+            function that does nothing.
 
     Returns:
-        The layers that the compression changes and a forward reaches, in the order of the model.
+        The results for the layers that the compression changes and that run, in the order of the
+        model.
 
     Raises:
         TypeError: If a value of compression is of the wrong kind.
@@ -179,9 +191,10 @@ def measure_sensitivity(model: nn.Module, compression: dict, batches: Iterable[A
 
 
 class _Run:
-    """A dense run on one batch, to be repeated with another layer at one place.
+    """A dense run on one batch that can be repeated with one layer replaced.
 
-    Whatever ran before that layer would give the same again: modules with weights return a copy of what they returned.
+    Everything that runs before that layer would give the same results again. In a repeated run,
+    modules with weights that come before it therefore return a copy of their recorded output.
     """
 
     def __init__(self, model: nn.Module, batch: Any, forward: Forward) -> None:
@@ -199,14 +212,15 @@ class _Run:
     def _note(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         self._calls.append(module)
         if isinstance(output, Tensor):
-            self._outputs.setdefault(module, []).append(output.clone())  # an activation may work in place on it
+            # Cloned, because an activation may change the output in place.
+            self._outputs.setdefault(module, []).append(output.clone())
 
     def reaches(self, name: str) -> bool:
-        """Tell whether the run called the layer of that name."""
+        """Tell whether the run called the layer with this name."""
         return self._model.get_submodule(name) in self._calls
 
     def divergence_with(self, name: str, layer: nn.Module) -> float:
-        """Return the divergence of a run in which ``layer`` stands in the place of another."""
+        """Return the divergence of a run in which ``layer`` replaces the layer ``name``."""
         start = self._calls.index(self._model.get_submodule(name))
         later = set(self._calls[start:])
         earlier = [module for module in self._outputs if module not in later]
@@ -223,7 +237,7 @@ class _Run:
 
 @contextmanager
 def _in_place(model: nn.Module, name: str, layer: nn.Module) -> Iterator[None]:
-    """Put a layer into a model for a while."""
+    """Replace a layer of a model inside the block."""
     dense = model.get_submodule(name)
     swap_layers(model, {dense: layer})
     try:
@@ -233,7 +247,7 @@ def _in_place(model: nn.Module, name: str, layer: nn.Module) -> Iterator[None]:
 
 
 def _pixel_quantizer(quantizer: UniformQuantizer | None) -> UniformQuantizer | None:
-    """Return a quantizer like that of wavelet coefficients which decides anew whether its values are signed."""
+    """Return a copy of a coefficient quantizer that decides anew whether its values are signed."""
     return quantizer and type(quantizer)(quantizer.bits, calibration=quantizer.calibration,
                                          percentile=quantizer.percentile)
 
