@@ -52,7 +52,7 @@ def _band_of(band, shape, side, length):
 
 @_inline
 def _ahead(shape, side, length):
-    """Return how far ahead of a band to prefetch, in values: one channel, or a few if they are small.
+    """Return how far ahead of a band to prefetch, in values: one channel, or several small ones.
 
     That is about ``_AHEAD`` values of the band. Channels lie ``height * width`` values apart.
     """

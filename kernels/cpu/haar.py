@@ -247,7 +247,8 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
         residual = residual.float().contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     # Only whole vectors can be streamed. In a channels_last map they are vectors of channels, and
-    # must not be read again to add a residual or to clamp. In a contiguous map they are vectors of pixels.
+    # must not be read again to add a residual or to clamp. In a contiguous map they are vectors of
+    # pixels.
     whole = channels % LANES == 0 and residual is None and not bounded if channels_last else width % LANES == 0
     finish = (residual is not None, bounded, whole and y.nbytes >= _STREAMED,
               np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))

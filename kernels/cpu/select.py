@@ -42,7 +42,7 @@ def _count_pieces(begin, end, bits, pieces, counts):
 
 @_jit
 def _digit_of(counts, wanted):
-    """Return the digit of the ``wanted``-th largest key, and how many keys of that digit are wanted.
+    """Return the digit of the ``wanted``-th largest key, and how many keys of it are wanted.
 
     ``counts`` says how many keys have each digit.
     """
