@@ -77,8 +77,8 @@ def write_strip(y, shape, image, top, left, side, length, first, count, pixels, 
 
 # The functions below take addresses or flat arrays, and where a row of `count` channels starts from
 # there: counting references to arrays would cost more than the arithmetic of a short row. `a`, `b`,
-# `c` and `d` belong to the upper left, upper right, lower left and lower right pixel of a cell. Functions
-# whose names end in `_some` process 16 channels, or the last few.
+# `c` and `d` belong to the upper left, upper right, lower left and lower right pixel of a cell.
+# Functions whose names end in `_some` process 16 channels, or the last few.
 _index = np.uintp  # unsigned: numba checks signed indices for negative values
 
 
