@@ -31,8 +31,8 @@ def type_name(kind) -> str:
 
     Example:
         >>> from mmwcc.layers import QuantConv2d
-        >>> {type_name(kind) for kind in ('mmwcc.QuantConv2d', 'mmwcc.layers.QuantConv2d',
-        QuantConv2d)} {'mmwcc.QuantConv2d'}
+        >>> {type_name(kind) for kind in ('mmwcc.QuantConv2d', 'mmwcc.layers.QuantConv2d', QuantConv2d)}
+        {'mmwcc.QuantConv2d'}
     """
     path = kind if isinstance(kind, str) else _import_path(kind)
     return f"mmwcc.{path.rpartition('.')[2]}" if path.startswith('mmwcc.') else path
