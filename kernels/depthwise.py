@@ -32,6 +32,10 @@ def _filtered(x, weight, bias, dilation):
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, levels: int, low: float | None,
                high: float | None) -> tuple[Tensor, Tensor]:
+    """Filter, clamp and transform; return all coefficients and their squared norms over channels.
+
+    The norms come from the coefficients before these are rounded to the dtype of ``x``.
+    """
     y = _filtered(x, weight, bias, dilation)
     if low is not None or high is not None:
         y = y.clamp(low, high)

@@ -52,6 +52,7 @@ def values_per_clip(x: Tensor, clip_alpha: Tensor) -> int | None:
 
 def _fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
                 alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+    """Divide by the step, clamp, round half to even and multiply again, in float32 at least."""
     _check(x, clip_alpha)
     dtype = torch.promote_types(x.dtype, torch.float32)
     step, low, high = grid(dtype, clip_alpha, signed, bits, symmetric)

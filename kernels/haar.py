@@ -78,6 +78,10 @@ def _shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: i
 
 def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
             channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
+    """Spread rows over the positions, invert the transform, then add bias and residual and clamp.
+
+    All arithmetic is in float32 at least. Only the copy into the result converts to its dtype.
+    """
     compute = torch.promote_types(rows.dtype, torch.float32)
     coefficients = rows.new_zeros(*slot.shape, rows.shape[2], dtype=compute)
     coefficients[slot >= 0] = rows.reshape(-1, rows.shape[2]).to(compute)
@@ -92,7 +96,7 @@ def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width:
 
 
 def _empty_map(rows, height, width, channels_last):
-    """Allocate the result of an unpack in the memory format that was asked for."""
+    """Allocate the result of an unpack in the requested memory format."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(rows.shape[0], rows.shape[2], height, width, dtype=rows.dtype, device=rows.device,
                        memory_format=memory_format)
@@ -123,6 +127,7 @@ def _fake_shrink(x, k, levels):
 
 
 def _fake_shrink_int8(x, k, levels, step, low, high):
+    """Return what :func:`_fake_shrink` does, with int8 rows."""
     rows, slot = _fake_shrink(x, k, levels)
     return rows.to(torch.int8), slot
 

@@ -24,6 +24,7 @@ def to_int8(values: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 
 
 def _quantize(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    """Move the channels to the last axis, one row for each pixel, and round."""
     rows = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32)).flatten(1, 2)
     return to_int8(rows, step, low, high).contiguous()
 
@@ -44,6 +45,7 @@ def _fake_linear(rows, weight, scale, bias):
 
 
 def _linear_cost(rows, weight, *rest) -> Cost:
+    """Count one product for each row, input channel and output channel."""
     return Cost(prod(rows[:-1]) * prod(weight), 'int8_linear')
 
 

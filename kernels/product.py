@@ -47,11 +47,13 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
+    """Return the gradients of rows and kernel, as those of a matrix product."""
     rows, weight = ctx.saved_tensors
     return grad @ weight.flatten(1), (grad.flatten(0, 1).t() @ rows.flatten(0, 1)).view_as(weight)
 
 
 def _cost(rows, weight) -> Cost:
+    """Count one product for each row, input channel and output channel."""
     return Cost(prod(rows[:-1]) * prod(weight), 'linear')
 
 

@@ -58,8 +58,8 @@ def _filtered(source, corner, across, down, size, dilation, kernel, channel, cha
     """Filter and transform a cell.
 
     ``inside`` is None for a cell inside the map. At the border it tells whether the right and the
-    lower pixels are in the map. Those outside are padding, so they are zero, not what the filter
-    gives. """
+    lower pixels are in the map. Those outside are padding and stay zero, whatever the filter gives.
+    """
     a, b, c, d = _filter(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, mask)
     if inside is not None:
         zero = splat(_ZERO)
@@ -187,7 +187,8 @@ def _transform(source, origin, across, down, shape, top, left, side, size, dilat
 
     ``even`` and ``odd`` are scratch for the averages. They take turns: one level reads what the
     level before wrote to the other. Cells below or right of the map hold padding only and become
-    zeros. """
+    zeros.
+    """
     _, channels, height, width = shape
     cells = side // 2
     for cell in range(cells * cells):
@@ -267,6 +268,7 @@ def _positions(slot, k):
 
 @_jit
 def _gather_lines(begin, end, coefficients, kept, channels, rows):
+    """Copy kept rows, each from its position."""
     for row in range(begin, end):
         _copy(address(coefficients), kept[row] * channels, address(rows), row * channels, channels)
 
@@ -278,6 +280,7 @@ def _gather_kernel(count, threads, *arguments):
 
 @_jit
 def _gather_int8_lines(begin, end, coefficients, kept, channels, step, low, high, shift, rows):
+    """Round kept rows to a grid, each from its position."""
     for row in range(begin, end):
         round_row(coefficients, kept[row] * channels, (step, low, high, shift), rows, row * channels, channels)
 

@@ -193,6 +193,7 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
 
 
 def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> Tensor:
+    """Allocate the rows and pack the map by the kernel of its memory format."""
     packed = empty((x.shape[0], k, x.shape[1]), dtype)
     arrays = array_of(slot.contiguous()), grid, array_of(packed)
     x, channels_last = as_map(x)

@@ -37,7 +37,8 @@ class _Files(IndexDataCacheFile):
     Numba numbers these files. When two processes compile two signatures at once, both take the
     first free number, and the index of one leads to the code of the other. Here a file is named
     after what it holds and is written before the index. So the index is right, whichever process
-    writes it last. """
+    writes it last.
+    """
 
     def save(self, key, data) -> None:
         held = hashlib.sha256(self._dump((self._source_stamp, key))).hexdigest()[:16]

@@ -113,9 +113,10 @@ def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, s
 
     The lines begin at ``tiles[start]`` and are ``step`` apart. The band begins at
     ``source[origin]``, and the map ends ``rows`` and ``cols`` from there. ``layout`` is the length,
-    patches and tiles of a band, and ``order`` that of its rows of cells. ``lows`` has room for the
+    patches and tiles of a band, and ``order`` lists its rows of cells. ``lows`` has room for the
     averages of all levels. The averages of a level may be followed by values without meaning, up to
-    a whole vector. """
+    a whole vector.
+    """
     length, patches, total = layout
     width, pieces = _index(step), length // PIECE
     cells, at = len(order) * pieces * LANES, _index(0)

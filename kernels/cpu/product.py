@@ -48,6 +48,7 @@ def _check(values, sums):
 
 @_jit
 def _check_pieces(begin, end, values, sums):
+    """Compute the checksums of pieces of a kernel."""
     for piece in range(begin, end):
         _check(values[piece * _PIECE:][:_PIECE], sums[piece])
 
@@ -78,6 +79,7 @@ def _has_layout() -> bool:
 
 
 def _multiply(rows: Tensor, prepared: Tensor) -> Tensor:
+    """Multiply rows by a kernel that was reordered to the layout of oneDNN."""
     return torch.ops.mkldnn._linear_pointwise(rows, prepared, None, 'none', [], '')
 
 

@@ -73,7 +73,8 @@ def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, threshold
     """Find the threshold of each image from the keys that share its highest digit.
 
     Also find the first row of each piece, and how many keys equal to the threshold that piece
-    keeps. """
+    keeps.
+    """
     lower = np.empty(_DIGITS, np.int64)
     for image in range(begin, end):
         highest, wanted = digits[image]

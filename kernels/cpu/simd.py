@@ -239,7 +239,7 @@ def clamp(typingctx, value, low, high):
 
 @intrinsic
 def total(typingctx, value):
-    """Return the sum of the 16 values, by adding one half to the other again and again."""
+    """Return the sum of the 16 values, by repeatedly adding one half to the other."""
 
     def generate(context, builder, signature, arguments):
         value, width = arguments[0], LANES

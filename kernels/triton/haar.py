@@ -149,7 +149,7 @@ class Tiling:
 def tilings(height: int, width: int, levels: int, device: torch.device) -> tuple[Tiling, ...]:
     """Return the passes over a map of a padded size.
 
-    Up to three levels need one pass. Deeper transforms need one for every three levels or fewer.
+    Up to three levels need one pass. Deeper transforms need one for every three levels, rounded up.
     """
     if levels <= 3:
         return Tiling(height, width, levels, None),
@@ -166,7 +166,8 @@ def _split_order(order: Tensor, height: int, width: int, levels: int) -> tuple[T
 
     The first part is in the order of a transform of three levels, with -1 for its approximations,
     which the others replace. The second part is in the order of the transform of those
-    approximations. """
+    approximations.
+    """
     total = height * width
     top, details = unfold(torch.arange(total).reshape(1, -1, 1), height, width, 3)
     deeper = unfold(torch.arange(total, total + top.numel()).reshape(1, -1, 1), height // 8, width // 8, levels - 3)
@@ -182,7 +183,8 @@ def matrix(levels: int, transposed: bool, dtype: torch.dtype, device: torch.devi
     """Return the transform of a tile (coefficients by pixels), or its transpose, shape (64, 64).
 
     Where a tile has several patches, this is the transform of one patch, repeated along the
-    diagonal. """
+    diagonal.
+    """
     area = 1 << 2 * levels
     pixel = torch.eye(area).reshape(area, 1, 1 << levels, 1 << levels)
     patch = _analysis(pixel, levels)[..., 0].t()
@@ -308,7 +310,8 @@ def _unpack(y: Tensor, rows: Tensor, slot: Tensor, top: Tensor | None, tiling: T
     """Run one pass of the inverse transform.
 
     ``top`` is the map that the deeper pass has left, or None. ``finish`` is bias, residual and
-    bounds. """
+    bounds.
+    """
     bias, residual, low, high = finish
     layout = layout_of(y)
     other = layout if residual is None else layout_of(residual)

@@ -69,7 +69,7 @@ def precision(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
 
 def launch(kernel, grid: tuple[int, ...], x: Tensor, *arguments, **options) -> None:
     """Run ``kernel`` on the device of ``x``."""
-    # Contraction into fused multiply-adds is asked for, because Triton 3.10 changes the default.
+    # Request contraction into fused multiply-adds by name: Triton 3.10 changes the default.
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         kernel[grid](*arguments, enable_fp_fusion=True, **options)
 

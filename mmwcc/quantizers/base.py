@@ -62,8 +62,8 @@ class UniformQuantizer(ClipLearner, ABC):
 
     Raises:
         TypeError: If bits is not an integer, or if a subclass overrides what is final.
-        ValueError: If bits is not 2 ... 16 or 32, calibration is unknown, percentile is not in (0,
-            100] or initial_clip is not positive, or if signed is None where there are several
+        ValueError: If bits is not 2 ... 16 or 32, calibration is unknown, percentile is not in
+            (0, 100] or initial_clip is not positive, or if signed is None where there are several
             clips.
     """
 

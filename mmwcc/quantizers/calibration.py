@@ -25,9 +25,9 @@ _CANDIDATES = 128
 class Magnitudes(NamedTuple):
     """Histogram of |x| from 0 to the next power of two above all values.
 
-    Thanks to powers of two, the bins of one histogram are those of another joined in pairs, fours
-    and so on. So the joint histogram is the same, however values are distributed over batches and
-    ranks.
+    As the bounds are powers of two, the bins of one histogram are those of another joined in pairs,
+    fours and so on. So the joint histogram is the same, however values are distributed over batches
+    and ranks.
 
     Attributes:
         counts: Number of values in each bin, shape (bins,), float64.

@@ -4,12 +4,10 @@ A quantizer has three entries, and a fourth if it has several clips:
 
 - ``clip_alpha``: the clips, shape (1,), or (out_channels,) with one clip for each output channel.
 - ``initialized``: 0 before anything was learned, 1 for a clip learned from values, 2 for one
-learned
-  from wavelet coefficients, 3 as long as all values were zero.
+  learned from wavelet coefficients, 3 as long as all values were zero.
 - ``signed``: whether negative values have levels.
 - ``granularity``: the code of :class:`~mmwcc.quantizers.granularity.Granularity`. A state without
-it
-  has one clip.
+  it has one clip.
 
 :data:`VERSION` counts the changes of this format. It is stored in the metadata of a state
 dictionary. Files without metadata, such as those of safetensors, are recognized by their shapes and
