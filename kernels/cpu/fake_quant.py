@@ -1,6 +1,6 @@
 """Fake quantization in numba, with one pass over memory forward and one backward.
 
-The rounded values and the gradient of ``x`` equal those of the reference bit for bit.
+The results for ``x`` equal those of the reference bit for bit.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .threads import fork, thread_count
 
 __all__ = ['fake_quant', 'fake_quant_backward']
 
-_CHUNK = 4096  # values summed before the sums are added: fixed, whatever the number of threads
+_CHUNK = 4096  # values summed before the sums are added; fixed, so threads change no result
 _jit = jit(fastmath={'reassoc', 'contract'})
 
 
