@@ -1,8 +1,10 @@
-"""Operators of mmwcc, registered as ``torch.ops.mmwcc.*``: joint wavelet shrinkage, quantization, integer products.
+"""Operators of mmwcc, registered as ``torch.ops.mmwcc.*``.
 
-Every operator is a contract (schema, checks, plain-torch reference, fake implementation, gradient) in one file, and
-needs torch alone; ``cpu/`` and ``triton/`` only make it fast (see :mod:`mmwcc.kernels.dispatch`). The layout, tie and
-dtype rules stand in :mod:`mmwcc.kernels.layout`.
+They compute joint wavelet shrinkage, fake quantization and integer products. One file holds the
+whole contract of an operator: its schema, checks, plain-torch reference, fake implementation and
+gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the operators fast (see
+:mod:`mmwcc.kernels.dispatch`). The layout of coefficients is described in
+:mod:`mmwcc.kernels.layout`, and how ties are broken in :func:`select`.
 """
 from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
 from .fake_quant import fake_quant, fake_quant_backward

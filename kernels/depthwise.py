@@ -1,7 +1,8 @@
-"""A depthwise convolution fused with the Haar transform of its result, and the rows of stored coefficients.
+"""A depthwise convolution fused with the Haar transform of its result, and row selection after it.
 
-Between the two point-wise convolutions of an inverted residual block the map is at its widest. This operator reads it
-once and writes the coefficients of the filtered map with their norms; the filtered map itself is never stored.
+Between the two point-wise convolutions of an inverted residual block, the feature map is at its
+widest. This operator reads that map once. It writes the coefficients of the filtered map together
+with their norms, and never stores the filtered map itself.
 """
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ __all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
 
 
 def _filtered(x, weight, bias, dilation):
+    """Apply the depthwise convolution in float32 at least, zero-padded so that the size stays."""
     compute = torch.promote_types(x.dtype, torch.float32)
     padding = dilation * (weight.shape[-1] // 2)
     return F.conv2d(x.to(compute), weight.to(compute), None if bias is None else bias.to(compute), 1, padding, dilation,
@@ -30,6 +32,10 @@ def _filtered(x, weight, bias, dilation):
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, levels: int, low: float | None,
                high: float | None) -> tuple[Tensor, Tensor]:
+    """Filter, clamp and transform; return all coefficients and their squared norms over channels.
+
+    The norms come from the coefficients before these are rounded to the dtype of ``x``.
+    """
     y = _filtered(x, weight, bias, dilation)
     if low is not None or high is not None:
         y = y.clamp(low, high)
@@ -38,6 +44,7 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, le
 
 
 def _fake_depthwise(x, weight, bias, dilation, levels, low, high):
+    """Return empty coefficients and norms of the right shapes and dtypes."""
     positions = _positions(x, levels)
     norms = x.new_empty(x.shape[0], positions, dtype=torch.promote_types(x.dtype, torch.float32))
     return x.new_empty(x.shape[0], positions, x.shape[1]), norms
@@ -50,6 +57,11 @@ def _save_depthwise(ctx, inputs, output):
 
 
 def _depthwise_backward(ctx, grad, _):
+    """Return the gradients of ``x``, ``weight`` and ``bias``.
+
+    No position is dropped here, so the transform is inverted with every position kept. The filtered
+    map was not saved: where there is a clamp, it is computed again to see which values passed.
+    """
     x, weight, bias = ctx.saved_tensors
     everything = torch.ones(grad.shape[:2], dtype=torch.bool, device=grad.device)
     height, width = x.shape[2:]
@@ -69,6 +81,7 @@ def _depthwise_backward(ctx, grad, _):
 
 
 def _gather(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
+    """Take the kept rows by a mask: ``slot`` numbers them in ascending position too."""
     return coefficients[slot >= 0].reshape(coefficients.shape[0], k, coefficients.shape[2])
 
 
@@ -86,16 +99,19 @@ def _fake_gather_int8(coefficients, slot, k, step, low, high):
 
 
 def _save_gather(ctx, inputs, output):
+    """Save only which positions were kept: one byte per position instead of four."""
     ctx.save_for_backward(inputs[1] >= 0)
 
 
 def _gather_backward(ctx, grad):
+    """Put the gradient of the rows back at their positions, with zeros elsewhere."""
     keep, = ctx.saved_tensors
     coefficients = grad.new_zeros(*keep.shape, grad.shape[2])
     return coefficients.masked_scatter(keep.unsqueeze(-1), grad), None, None
 
 
 def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
+    """Count one product for each tap of each pixel, and the transform of every position."""
     positions = x[0] * position_count(x[2], x[3], levels)
     return Cost(prod(x) * prod(weight[1:]), 'conv', (x[1], positions, levels))
 
@@ -117,20 +133,23 @@ accelerate('gather_rows_int8', 'depthwise', _gather_int8)
 
 def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, levels: int, dilation: int = 1,
                    low: float | None = None, high: float | None = None) -> tuple[Tensor, Tensor]:
-    """Filter each channel of a map and transform the result, without storing it.
+    """Filter each channel of a map and transform the result, without storing the filtered map.
 
     Args:
         x: Feature map, shape (B, C, H, W).
-        weight: Depthwise kernel, shape (C, 1, K, K), K odd. The stride is 1, zeros are padded so that the size stays.
+        weight: Depthwise kernel, shape (C, 1, K, K), K odd. The stride is 1, and zeros are padded
+            so that the size stays.
         bias: Added to every filtered pixel, shape (C,), or None.
         levels: Depth of the transform.
-        dilation: Distance of the taps in pixels. Defaults to 1.
-        low: Lower bound that the filtered map is clamped to before the transform. Defaults to None, no bound.
+        dilation: Distance between the taps in pixels. Defaults to 1.
+        low: Lower bound to which the filtered map is clamped before the transform. Defaults to
+            None, no bound.
         high: Upper bound, likewise. With ``low=0, high=6`` the map passes through ReLU6.
 
     Returns:
-        All coefficients in position order, shape (B, N, C), dtype of ``x``, which carry the gradient; and their
-        squared norms over channels, shape (B, N), float32 (float64 for float64 input), which do not.
+        Two tensors. The coefficients of all positions in position order, shape (B, N, C), dtype of
+        ``x``, carry the gradient. Their squared norms over channels, shape (B, N), float32 (float64
+        for float64 input), carry none.
 
     Raises:
         ValueError: If weight is not an odd square depthwise kernel of ``x``.
@@ -144,12 +163,12 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, levels: int, 
 
 
 def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
-    """Take the rows that ``slot`` numbers out of all coefficients.
+    """Select the kept rows, those that ``slot`` numbers, from all coefficients.
 
     Args:
         coefficients: All coefficients in position order, shape (B, N, C).
-        slot: Row of each position or -1, shape (B, N), int32, exactly ``k`` of them kept in every image.
-        k: Kept positions an image.
+        slot: Row of each position or -1, shape (B, N), int32. Every image keeps exactly ``k``.
+        k: Number of kept positions per image.
 
     Returns:
         Kept coefficients, shape (B, k, C), dtype of ``coefficients``.
@@ -158,5 +177,8 @@ def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
 
 
 def gather_rows_int8(coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int) -> Tensor:
-    """Return :func:`gather_rows` on a grid, as :func:`mmwcc.kernels.haar_pack_int8` does: (B, k, C), int8."""
+    """Return :func:`gather_rows` rounded to a grid, shape (B, k, C), int8.
+
+    The grid is that of :func:`mmwcc.kernels.haar_pack_int8`.
+    """
     return _gather_int8_op(coefficients, slot, k, step, low, high)

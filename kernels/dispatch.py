@@ -1,12 +1,13 @@
-"""Which implementation of an operator runs: numba on the CPU, Triton on the GPU, the torch reference otherwise.
+"""Choice of implementation: numba on the CPU, Triton on the GPU, otherwise the torch reference.
 
-``MMWCC_KERNELS`` forces a path for the whole process: ``reference``, ``cpu`` (numba) or ``triton``, which for tensors
-on the CPU needs Triton's interpreter (``TRITON_INTERPRET=1``). Devices that a forced path does not serve use the
-reference. The variable is read at the first call.
+``MMWCC_KERNELS`` forces a path for the whole process. Its values are ``reference``, ``cpu`` (numba)
+and ``triton``. For tensors on the CPU, ``triton`` needs Triton's interpreter
+(``TRITON_INTERPRET=1``). A device that the forced path does not serve uses the reference. The
+variable is read at the first call.
 
-Numba and Triton change speed only. Where they do not run, because they are not installed, broken,
-too old or without a compiler for the processor, the process goes on with the references and says so
-in one warning. A path that is forced raises instead.
+Numba and Triton only change speed. They may fail to run because they are not installed, broken, too
+old or without a compiler for the processor. The process then goes on with the references and says
+so in one warning. If the path was forced, it raises instead.
 """
 from __future__ import annotations
 
@@ -24,23 +25,24 @@ from .library import LIBRARY, without_autocast
 __all__ = ['accelerate']
 
 PATHS = dict(reference='torch', cpu='numba', triton='Triton')
-"""Paths by the value of ``MMWCC_KERNELS``, with what computes them."""
+"""Name of the package behind each path, by the value of ``MMWCC_KERNELS``."""
 
 NATIVE = dict(cpu='cpu', cuda='triton')
-"""The path of each device where none is forced."""
+"""The path of each device unless one is forced."""
 
 DTYPES = dict(cpu=(torch.float32, ), triton=(torch.float32, torch.bfloat16, torch.float16))
-"""Floating dtypes that each path computes; the reference takes all others."""
+"""Floating dtypes that each path can compute. The reference takes all others."""
 
-_left: set[str] = set()  # paths that do not run here
+_left: set[str] = set()  # paths that turned out not to run here
 
 
 @cache
 def chosen_path(device: str) -> str:
-    """Return the path for tensors on ``device``, 'cpu' or 'cuda', as long as it runs here.
+    """Return the path for tensors on ``device`` ('cpu' or 'cuda'), provided that it runs here.
 
     Raises:
-        ValueError: If ``MMWCC_KERNELS`` names no path, or Triton for the CPU without its interpreter.
+        ValueError: If ``MMWCC_KERNELS`` names no path, or Triton for the CPU without its
+            interpreter.
     """
     forced = os.environ.get('MMWCC_KERNELS')
     path = NATIVE[device] if forced is None else forced
@@ -54,15 +56,16 @@ def chosen_path(device: str) -> str:
     return path if path == 'triton' or path == device else 'reference'
 
 
-@dataclass(frozen=True, eq=False)  # looked up at every call: by identity, which is fastest
+@dataclass(frozen=True, eq=False)  # looked up at every call; identity is the fastest key
 class Operator:
     """An operator that has kernels.
 
     Attributes:
-        name: Its name in ``torch.ops.mmwcc``, which is that of the function that computes it.
-        module: Module of :mod:`mmwcc.kernels.cpu` and ``mmwcc.kernels.triton`` that holds it.
+        name: Its name in ``torch.ops.mmwcc``. The function that computes it has the same name.
+        module: Name of the module in ``mmwcc.kernels.cpu`` and ``mmwcc.kernels.triton`` that holds
+            that function.
         paths: The paths that have it.
-        dtype: The dtype that kernels take, if not a floating one.
+        dtype: The dtype that the kernels take, if it is not a floating one.
     """
     name: str
     module: str
@@ -72,20 +75,20 @@ class Operator:
 
 @cache
 def kernel_of(operator: Operator, device: str, dtype: torch.dtype) -> Callable | None:
-    """Return the kernel of an operator for a device and dtype; None where the reference runs."""
+    """Return the kernel of an operator for a device and dtype, or None to use the reference."""
     path = chosen_path(device)
     served = dtype == operator.dtype if operator.dtype else dtype in DTYPES.get(path, ())
     if path in _left or path not in operator.paths or not served:
         return None
     try:
         return getattr(import_module(f'.{path}.{operator.module}', __package__), operator.name)
-    except Exception as error:  # a broken package raises whatever it likes
+    except Exception as error:  # a broken package may raise anything
         leave(path, error)
     return None
 
 
 def leave(path: str, error: Exception) -> None:
-    """Use the references in place of a path that does not run here, from now on, and say so once.
+    """Stop using a path that does not run here, use the references instead, and say so once.
 
     Raises:
         RuntimeError: If ``MMWCC_KERNELS`` forces the path.
@@ -105,16 +108,17 @@ def leave(path: str, error: Exception) -> None:
 
 def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.dtype | None = None,
                paths: tuple[str, ...] = ('cpu', 'triton')) -> None:
-    """Let ``mmwcc::<name>`` run the function of that name in ``cpu.<module>`` or ``triton.<module>``, imported then.
+    """Let ``mmwcc::<name>`` run the function of that name in a kernel module.
 
-    Where the path has no kernels for the dtype or does not run here, a tensor is empty, or the kernel
-    returns NotImplemented, the reference runs.
+    This is ``cpu.<module>`` or ``triton.<module>``. The module is imported at the first call. The
+    reference runs instead if the path has no kernel for the dtype, if the path does not run here,
+    if the tensor is empty, or if the kernel returns NotImplemented.
 
     Args:
         name: Name of the operator.
         module: As in :class:`Operator`.
         reference: The torch implementation.
-        values: Index of the argument whose dtype decides.
+        values: Index of the argument whose device and dtype decide.
         dtype: As in :class:`Operator`.
         paths: As in :class:`Operator`.
     """
@@ -129,7 +133,7 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
         try:
             result = kernel(*args)
         except Exception as error:
-            result = plain(*args)  # raises itself where the arguments are at fault
+            result = plain(*args)  # raises too if the arguments are at fault, not the path
             leave(chosen_path(x.device.type), error)
             return result
         return plain(*args) if result is NotImplemented else result

@@ -1,4 +1,7 @@
-"""Fake quantization with a learned clip: a uniform grid in the forward pass, straight-through in the backward."""
+"""Fake quantization with a learned clip.
+
+The forward pass rounds to a uniform grid. The backward pass is a straight-through estimate.
+"""
 from __future__ import annotations
 
 import torch
@@ -9,14 +12,15 @@ from .library import free, register
 
 __all__ = ['fake_quant', 'fake_quant_backward']
 
-_SMALLEST_CLIP = 1e-8  # keeps the step positive if an optimizer step carries clip_alpha to zero or below
+_SMALLEST_CLIP = 1e-8  # keeps the step positive if an optimizer pushes clip_alpha to 0 or below
 
 
 def grid(dtype: torch.dtype, clip_alpha: Tensor, signed: Tensor, bits: int,
          symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the step of the grid and its lowest and highest level, as tensors of ``dtype``.
 
-    The levels are scalars, and so is the step where there is one clip; else it has their shape.
+    The levels are scalars. The step is a scalar for one clip, and has the shape of the clips for
+    several.
     """
     positive = 2**(bits - 1) - 1
     high = torch.where(signed.bool(), positive, 2**bits - 1).to(dtype)
@@ -26,12 +30,12 @@ def grid(dtype: torch.dtype, clip_alpha: Tensor, signed: Tensor, bits: int,
 
 
 def values_per_clip(x: Tensor, clip_alpha: Tensor) -> int | None:
-    """Return how many values of ``x`` in a row of its memory share a clip, if the clips follow it.
+    """Return how many values of ``x``, consecutive in memory, share a clip.
 
-    They do where there is one clip, or one for each index of the outermost axes.
+    There is such a number where there is one clip, or one for each index of the outermost axes.
 
     Returns:
-        The number, or None where the values of a clip are scattered over the memory.
+        The number, or None where the values of a clip are scattered over memory.
     """
     clips = clip_alpha.numel()
     if clips == 1:
@@ -41,13 +45,14 @@ def values_per_clip(x: Tensor, clip_alpha: Tensor) -> int | None:
     outer = next((n for n, size in enumerate(clip_alpha.shape) if size != x.shape[n]), x.dim())
     if any(size != 1 for size in clip_alpha.shape[outer:]) or not clip_alpha.is_contiguous():
         return None
-    # The values of one output channel lie together in both memory formats.
+    # Both memory formats store the values of one output channel together.
     together = x.is_contiguous() or (outer == 1 and x.stride(0) * clips == x.numel())
     return x.numel() // clips if together else None
 
 
 def _fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
                 alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+    """Divide by the step, clamp, round half to even and multiply again, in float32 at least."""
     _check(x, clip_alpha)
     dtype = torch.promote_types(x.dtype, torch.float32)
     step, low, high = grid(dtype, clip_alpha, signed, bits, symmetric)
@@ -57,6 +62,11 @@ def _fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmet
 def _fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
                          clip_gradient: bool, alpha_scale: float,
                          rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+    """Return the gradients of ``x`` and of the clip.
+
+    With the step written as ``clip / high``, the derivative of a rounded value by the clip is
+    ``(round(scaled) - scaled) / high`` inside the clips and ``level / high`` outside.
+    """
     _check(x, clip_alpha)
     dtype = torch.promote_types(x.dtype, torch.float32)
     step, low, high = grid(dtype, clip_alpha, signed, bits, symmetric)
@@ -68,8 +78,8 @@ def _fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Te
     if rounding_gradient:
         slope = torch.where(inside, clipped.round() - scaled, clipped)
     else:
-        # Compared with the clip itself: a value equal to it, as behind ReLU6, must count as
-        # clipped, and its quotient by the step may be rounded to either side.
+        # Compare with the clip itself, not with the level. A value equal to the clip, as ReLU6
+        # returns, must count as clipped, but its quotient by the step may round to either side.
         clip = clip_alpha.to(dtype).clamp_min(_SMALLEST_CLIP)
         slope = torch.where((values > clip * (low / high)) & (values < clip), 0, clipped)
     total = grad.to(slope.dtype) * slope
@@ -79,6 +89,7 @@ def _fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Te
 
 
 def _check(x: Tensor, clip_alpha: Tensor) -> None:
+    """Refuse clips that are neither one element nor shaped to broadcast against ``x``."""
     shape, clips = x.shape, clip_alpha.shape
     torch._check(clip_alpha.numel() == 1 or (len(clips) == len(shape) and all(
         one in (1, size) for one, size in zip(clips, shape, strict=True))), lambda: (
@@ -98,7 +109,8 @@ def _backward(ctx, grad):
 
 _arguments = ('Tensor x, Tensor clip_alpha, Tensor signed, int bits, bool symmetric, bool clip_gradient, '
               'float alpha_scale, bool rounding_gradient=True')
-# Element-wise arithmetic is its own fake: shapes, dtypes and strides follow from it.
+# The reference is element-wise, so it can serve as its own fake implementation: the shapes,
+# dtypes and strides of the results follow from it.
 _op = register(f'fake_quant({_arguments}) -> Tensor', _fake_quant, _fake_quant, _save, _backward,
                cost=free)
 _backward_op = register(f'fake_quant_backward(Tensor grad, {_arguments}) -> (Tensor, Tensor)', _fake_quant_backward,
@@ -113,30 +125,33 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
                alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
     """Round ``x`` to a uniform grid of ``bits`` bits between the clips.
 
-    The step is ``clip_alpha / n`` with ``n = 2**(bits - 1) - 1`` (signed) or ``2**bits - 1`` (unsigned), the levels
-    are ``-n ... n`` (signed, symmetric), ``-n - 1 ... n`` (signed, not symmetric) or ``0 ... n`` (unsigned).
+    The step is ``clip_alpha / n`` with ``n = 2**(bits - 1) - 1`` (signed) or ``2**bits - 1``
+    (unsigned). The levels are ``-n ... n`` (signed, symmetric), ``-n - 1 ... n`` (signed, not
+    symmetric) or ``0 ... n`` (unsigned).
 
     Args:
-        x: Values, any shape and floating dtype; the arithmetic is in float32 at least. NaN stays NaN.
-        clip_alpha: Upper clip: one element, or several that broadcast against ``x``: its shape, with
-            1 on every axis over which a clip is shared, as (O, 1, 1, 1) for a kernel with a clip
-            for each output channel.
-        signed: Whether negative values have levels, one boolean element (a tensor, so that reading it needs no
-            synchronization with the device).
+        x: Values, any shape and floating dtype. The arithmetic is in float32 at least. NaN stays
+            NaN.
+        clip_alpha: Upper clip: one element, or several that broadcast against ``x``. Several clips
+            have the shape of ``x`` with 1 on every axis over which a clip is shared, such as
+            (O, 1, 1, 1) for a kernel with one clip for each output channel.
+        signed: Whether negative values have levels, one boolean element. It is a tensor so that
+            passing it on needs no synchronization with the device.
         bits: Width in 2 ... 16.
         symmetric: Whether a signed grid leaves out its lowest level.
-        clip_gradient: Whether the gradient of ``x`` is zero outside the clips (straight-through everywhere if not).
+        clip_gradient: Whether the gradient of ``x`` is zero outside the clips. If not, it is
+            straight-through everywhere.
         alpha_scale: Factor on the gradient of ``clip_alpha``.
         rounding_gradient: Whether values between the clips add their rounding error to the gradient
-            of ``clip_alpha``. If not, only those at the clips or beyond have a share in it, as in
+            of ``clip_alpha``. If not, only values at the clips or beyond contribute to it, as in
             PACT. Defaults to True.
 
     Returns:
-        Rounded values, shape, dtype and strides of ``x``.
+        Rounded values, with the shape, dtype and strides of ``x``.
 
     Reference:
-        Finder et al., NeurIPS 2022, equations (1) and (2); Li et al., ICLR 2020 (APoT), uniform form;
-        Choi et al., PACT, 2018, for ``rounding_gradient=False``.
+        Finder et al., NeurIPS 2022, equations (1) and (2); Li et al., ICLR 2020 (APoT), uniform
+        form; Choi et al., PACT, 2018, for ``rounding_gradient=False``.
     """
     return _op(x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale,
                rounding_gradient)

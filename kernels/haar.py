@@ -1,4 +1,7 @@
-"""The orthonormal Haar transform of a feature map: norms, pack (map to kept rows) and unpack (kept rows to map)."""
+"""The orthonormal Haar transform of a feature map.
+
+It comes as norms, pack (feature map to kept rows) and unpack (kept rows to feature map).
+"""
 from __future__ import annotations
 
 from math import prod
@@ -75,6 +78,10 @@ def _shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: i
 
 def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
             channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
+    """Spread rows over the positions, invert the transform, then add bias and residual and clamp.
+
+    All arithmetic is in float32 at least. Only the copy into the result converts to its dtype.
+    """
     compute = torch.promote_types(rows.dtype, torch.float32)
     coefficients = rows.new_zeros(*slot.shape, rows.shape[2], dtype=compute)
     coefficients[slot >= 0] = rows.reshape(-1, rows.shape[2]).to(compute)
@@ -89,12 +96,14 @@ def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width:
 
 
 def _empty_map(rows, height, width, channels_last):
+    """Allocate the result of an unpack in the requested memory format."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(rows.shape[0], rows.shape[2], height, width, dtype=rows.dtype, device=rows.device,
                        memory_format=memory_format)
 
 
 def _positions(x: Tensor, levels: int):
+    """Check the rank of ``x`` and return its number of positions."""
     torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
     return position_count(x.shape[2], x.shape[3], levels)
 
@@ -118,6 +127,7 @@ def _fake_shrink(x, k, levels):
 
 
 def _fake_shrink_int8(x, k, levels, step, low, high):
+    """Return what :func:`_fake_shrink` does, with int8 rows."""
     rows, slot = _fake_shrink(x, k, levels)
     return rows.to(torch.int8), slot
 
@@ -126,13 +136,16 @@ def _fake_unpack(rows, slot, bias, height, width, levels, channels_last, residua
     return _empty_map(rows, height, width, channels_last)
 
 
-# Both gradients need the kept positions only, so they save one byte a position, not the four of the slot map.
+# Both gradients need to know only which positions were kept. So one byte per position is saved,
+# not the four bytes of `slot`.
 def _save_positions(ctx, x, slot, levels):
+    """Save what the gradient of a pack needs: the kept positions and the layout of ``x``."""
     ctx.save_for_backward(slot >= 0)
     ctx.shape = (*x.shape[2:], levels, is_channels_last(x))
 
 
 def _gradient_of_map(ctx, grad):
+    """Invert the transform: it is orthonormal, so its transpose is its inverse."""
     keep, = ctx.saved_tensors
     return haar_unpack(grad, slot_of(keep), None, *ctx.shape)
 
@@ -156,6 +169,7 @@ def _shrink_backward(ctx, grad, _):
 
 
 def _save_unpack(ctx, inputs, output):
+    """Save the kept positions, and the output only if it tells where the clamp cut values off."""
     rows, slot, _, _, _, levels, _, _, ctx.low, ctx.high = inputs
     clamped = ctx.low is not None or ctx.high is not None
     ctx.save_for_backward(slot >= 0, *([output] if clamped else []))
@@ -163,6 +177,7 @@ def _save_unpack(ctx, inputs, output):
 
 
 def _unpack_backward(ctx, grad):
+    """Return the gradients of rows, bias and residual. Values that were clamped pass none."""
     keep, *output = ctx.saved_tensors
     if output:
         grad = torch.where(_inside(output[0], ctx.low, ctx.high), grad, 0)
@@ -173,11 +188,12 @@ def _unpack_backward(ctx, grad):
 
 
 def _inside(y: Tensor, low: float | None, high: float | None) -> Tensor:
-    """Tell which values of a clamped tensor a gradient passes: those strictly between the bounds, as in ReLU6."""
+    """Tell where a clamped tensor passes a gradient: strictly between the bounds, as ReLU6 does."""
     return (y > (-torch.inf if low is None else low)) & (y < (torch.inf if high is None else high))
 
 
 def _map_cost(x, slot, k, levels, *grid) -> Cost:
+    """Count the transform of all positions, however many of them are kept."""
     return Cost(transform=(x[1], prod(slot), levels))
 
 
@@ -189,7 +205,7 @@ def _unpack_cost(rows, slot, bias, height, width, levels, *rest) -> Cost:
     return Cost(transform=(rows[2], prod(slot), levels))
 
 
-# The transform behind the norms is counted where its coefficients are packed.
+# The norms cost nothing here: their transform is counted where the coefficients are packed.
 _norms_op = register('haar_norms(Tensor x, int levels) -> Tensor', _norms, _fake_norms, cost=free)
 _pack_op = register('haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> Tensor', _pack, _fake_pack, _save_pack,
                     _pack_backward, cost=_map_cost)
@@ -232,8 +248,8 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
 
     Args:
         x: Feature map, shape (B, C, H, W).
-        slot: Row of each position or -1, shape (B, N), int32, exactly ``k`` of them kept in every image.
-        k: Kept positions an image.
+        slot: Row of each position or -1, shape (B, N), int32. Every image keeps exactly ``k``.
+        k: Number of kept positions per image.
         levels: Depth of the transform.
 
     Returns:
@@ -243,54 +259,56 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
 
 
 def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
-    """Return :func:`haar_pack` on the grid ``low * step ... high * step``, as the integers of the grid.
+    """Return :func:`haar_pack` rounded to the grid ``low * step ... high * step``, as its integers.
 
     Args:
         x: Feature map, shape (B, C, H, W).
-        slot: Row of each position or -1, shape (B, N), int32, exactly ``k`` of them kept in every image.
-        k: Kept positions an image.
+        slot: Row of each position or -1, shape (B, N), int32. Every image keeps exactly ``k``.
+        k: Number of kept positions per image.
         levels: Depth of the transform.
-        step: Distance of two levels of the grid, one element, float32.
-        low: Lowest level, at least -128.
-        high: Highest level, at most 127.
+        step: Distance between two neighbours on the grid, one element, float32.
+        low: Lowest integer of the grid, at least -128.
+        high: Highest integer of the grid, at most 127.
 
     Returns:
-        ``clamp(coefficient / step, low, high)``, rounded half to even, shape (B, k, C), int8. NaN becomes 0. It
-        carries no gradient.
+        ``clamp(coefficient / step, low, high)``, rounded half to even, shape (B, k, C), int8. NaN
+        becomes 0. It carries no gradient.
     """
     return _pack_int8_op(x, slot, k, levels, step, low, high)
 
 
 def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
-    """Transform ``x`` and keep the ``k`` positions of largest norm in each image: ``T H x`` of equation (9).
+    """Transform ``x`` and keep the ``k`` positions of largest norm in each image.
 
-    It is :func:`haar_norms`, :func:`mmwcc.kernels.select` and :func:`haar_pack` in one call.
+    This is ``T H x`` of equation (9): :func:`haar_norms`, :func:`mmwcc.kernels.select` and
+    :func:`haar_pack` in one call.
 
     Args:
         x: Feature map, shape (B, C, H, W), any floating dtype and layout.
-        k: Positions to keep in each image, in 1 ... N.
+        k: Number of positions to keep in each image, in 1 ... N.
         levels: Depth of the transform, at least 1.
 
     Returns:
-        ``rows``, shape (B, k, C), dtype of ``x``, the kept coefficients, whose gradient is :func:`haar_unpack`; and
-        ``slot``, shape (B, N), int32, the row of each position or -1, which carries none.
+        ``rows`` and ``slot``. ``rows``, shape (B, k, C), dtype of ``x``, are the kept coefficients;
+        their gradient is :func:`haar_unpack`. ``slot``, shape (B, N), int32, is the row of each
+        position or -1; it carries no gradient.
     """
     return _shrink_op(x, k, levels)
 
 
 def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """Return :func:`haar_shrink` with the rows on a grid, as the integers of the grid.
+    """Return :func:`haar_shrink` with the rows rounded to a grid, as the integers of that grid.
 
     Args:
         x: Feature map, shape (B, C, H, W), any floating dtype and layout.
-        k: Positions to keep in each image, in 1 ... N.
+        k: Number of positions to keep in each image, in 1 ... N.
         levels: Depth of the transform, at least 1.
-        step: Distance of two levels of the grid, one element, float32.
-        low: Lowest level, at least -128.
-        high: Highest level, at most 127.
+        step: Distance between two neighbours on the grid, one element, float32.
+        low: Lowest integer of the grid, at least -128.
+        high: Highest integer of the grid, at most 127.
 
     Returns:
-        ``rows``, int8, as of :func:`haar_pack_int8`; and ``slot``. Neither carries a gradient.
+        ``rows``, int8, as from :func:`haar_pack_int8`, and ``slot``. Neither carries a gradient.
     """
     return _shrink_int8_op(x, k, levels, step, low, high)
 
@@ -298,21 +316,25 @@ def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, hig
 def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
                 channels_last: bool, residual: Tensor | None = None, low: float | None = None,
                 high: float | None = None) -> Tensor:
-    """Put rows back at their positions, zeros elsewhere, and invert the transform: ``H^T T^T rows`` of equation (9).
+    """Put rows back at their positions, with zeros elsewhere, and invert the transform.
+
+    This is ``H^T T^T rows`` of equation (9).
 
     Args:
         rows: Kept coefficients, shape (B, k, C).
         slot: Row of each position or -1, shape (B, N), int32.
         bias: Added once to every pixel, shape (C,), or None.
-        height: Height of the map in pixels; the padding up to a multiple of ``2**levels`` is cropped.
+        height: Height of the map in pixels. Padding up to a multiple of ``2**levels`` is cropped.
         width: Width of the map in pixels.
         levels: Depth of the transform.
         channels_last: Whether the result is in torch's channels_last memory format.
-        residual: Added to the map, shape (B, C, height, width), any memory format. Defaults to None.
-        low: Lower bound that the sum is then clamped to. Defaults to None, no bound.
-        high: Upper bound, likewise. With ``low=0, high=6`` the map leaves through ReLU6.
+        residual: Added to the map, shape (B, C, height, width), any memory format. Defaults to
+            None.
+        low: Lower bound to which the sum is then clamped. Defaults to None, no bound.
+        high: Upper bound, likewise. With ``low=0, high=6`` the map passes through ReLU6.
 
     Returns:
-        Feature map, shape (B, C, height, width), dtype of ``rows``. The gradient is :func:`haar_pack`.
+        Feature map, shape (B, C, height, width), dtype of ``rows``. The gradient is
+        :func:`haar_pack`.
     """
     return _unpack_op(rows, slot, bias, height, width, levels, channels_last, residual, low, high)

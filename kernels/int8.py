@@ -1,7 +1,8 @@
-"""Integer arithmetic of 8-bit layers: values to int8 rows, and the product of int8 rows with an int8 kernel.
+"""Integer arithmetic of 8-bit layers: rounding to int8 rows, and their product with an int8 kernel.
 
-A grid of levels ``low ... high`` fits int8 as it is when it is signed. An unsigned one, ``high`` above 127, is stored
-128 lower, which costs nothing: the product changes by 128 times the sum of each kernel row, a part of its bias.
+A signed grid of levels ``low ... high`` fits int8 as it is. An unsigned grid, whose ``high`` is
+above 127, is stored 128 lower. That costs nothing: the product changes by 128 times the sum of each
+kernel row, which the bias can absorb.
 """
 from __future__ import annotations
 
@@ -17,12 +18,13 @@ __all__ = ['int8_linear', 'quantize_int8', 'to_int8']
 
 
 def to_int8(values: Tensor, step: Tensor, low: int, high: int) -> Tensor:
-    """Round floating values to the levels ``low ... high`` of a grid, 128 lower if ``high`` is above 127."""
+    """Round floating values to the levels ``low ... high``, 128 lower if ``high`` is above 127."""
     levels = (values / step.to(values.dtype)).clamp(low, high).round()
     return (levels.nan_to_num(0.0) - (128 if high > 127 else 0)).to(torch.int8)
 
 
 def _quantize(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
+    """Move the channels to the last axis, one row for each pixel, and round."""
     rows = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32)).flatten(1, 2)
     return to_int8(rows, step, low, high).contiguous()
 
@@ -43,6 +45,7 @@ def _fake_linear(rows, weight, scale, bias):
 
 
 def _linear_cost(rows, weight, *rest) -> Cost:
+    """Count one product for each row, input channel and output channel."""
     return Cost(prod(rows[:-1]) * prod(weight), 'int8_linear')
 
 
@@ -56,17 +59,17 @@ accelerate('int8_linear', 'int8', _linear, dtype=torch.int8)
 
 
 def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
-    """Round a map to a grid and lay it out as rows, one of C channels a pixel.
+    """Round a feature map to a grid and lay it out as rows: one row of C channels for each pixel.
 
     Args:
         x: Feature map, shape (B, C, H, W), any floating dtype and layout.
-        step: Distance of two levels of the grid, one element, float32.
+        step: Distance between two levels of the grid, one element, float32.
         low: Lowest level, at least -128.
-        high: Highest level, at most 127, or at most 255 where ``low`` is not negative.
+        high: Highest level, at most 127, or at most 255 if ``low`` is not negative.
 
     Returns:
-        ``clamp(x / step, low, high)``, rounded half to even, minus 128 if ``high`` is above 127; shape (B, H * W, C),
-        int8. NaN becomes level 0.
+        ``clamp(x / step, low, high)``, rounded half to even, minus 128 if ``high`` is above 127.
+        Shape (B, H * W, C), int8. NaN becomes level 0.
     """
     return _quantize_op(x, step, low, high)
 
@@ -77,10 +80,11 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
     Args:
         rows: Rows of integers, shape (B, k, C), int8, contiguous.
         weight: Kernel, shape (O, C), int8.
-        scale: Factor on each output channel, shape (O,), floating; its dtype is that of the result.
+        scale: Factor on each output channel, shape (O,), floating. The result has its dtype.
         bias: Added after scaling, shape (O,). Defaults to None.
 
     Returns:
-        ``(rows @ weight.T) * scale + bias``, shape (B, k, O), the sums in int32 (exact up to C = 2**17).
+        ``(rows @ weight.T) * scale + bias``, shape (B, k, O). The sums are in int32, exact up to
+        C = 2**17.
     """
     return _linear_op(rows, weight, scale, bias)

@@ -1,13 +1,16 @@
-"""Layout of wavelet coefficients: the order of positions, shared by every transform, selection and kernel.
+"""Layout of wavelet coefficients: the order of positions that all transforms and kernels share.
 
-A map of height H and width W is padded at the bottom and right with zeros to multiples of ``2**levels`` (Hp, Wp) and
-has ``N = Hp * Wp`` wavelet positions, each with one coefficient a channel. The order is patch-major, coarse to fine:
-the map is cut into ``2**levels`` x ``2**levels`` patches in row-major order and position ``p = patch * 4**levels + j``.
-Inside a patch ``j = 0`` is cA of the deepest level, and at level ``l = levels ... 1`` its ``4**(levels - l)`` cells,
-row-major, emit cH, cV, cD (PyWavelets' names and signs) at ``j = 4**(levels - l) + 3 * cell + {0, 1, 2}``.
+A feature map of height H and width W is padded with zeros at the bottom and right to multiples of
+``2**levels`` (Hp, Wp). It has ``N = Hp * Wp`` wavelet positions, each with one coefficient per
+channel. The order is patch by patch, and coarse to fine within a patch. The map is cut into
+``2**levels`` x ``2**levels`` patches in row-major order, and position
+``p = patch * 4**levels + j``. Inside a patch, ``j = 0`` is cA of the deepest level. Then each level
+``l = levels ... 1`` follows: its ``4**(levels - l)`` cells, row-major, hold cH, cV, cD
+(PyWavelets' names and signs) at ``j = 4**(levels - l) + 3 * cell + {0, 1, 2}``.
 
-The one in-flight form is ``rows``, shape (B, k, C): the kept coefficients of each image in ascending position, and
-``slot``, shape (B, N), int32: the row of each position, or -1 where the position was dropped.
+Between operators, coefficients travel in one form only: ``rows`` and ``slot``. ``rows``, shape
+(B, k, C), are the kept coefficients of each image in ascending position. ``slot``, shape (B, N),
+int32, is the row of each position, or -1 where the position was dropped.
 """
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def position_count(height: int, width: int, levels: int) -> int:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Tell whether the channels of ``x``, shape (B, C, H, W), are the fastest axis in memory."""
+    """Tell whether the channels of ``x``, shape (B, C, H, W), are the innermost axis in memory."""
     return x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
 
 
@@ -38,8 +41,8 @@ def fold(approximation: Tensor, details: list[Tensor]) -> Tensor:
 
     Args:
         approximation: cA of the deepest level, shape (B, Hp / 2**L, Wp / 2**L, C).
-        details: cH, cV, cD of levels L ... 1, coarsest first, each level stacked as (B, h, w, 3, C) with h and w the
-            size of the level's sub-bands.
+        details: cH, cV, cD of levels L ... 1, coarsest first. Each level is stacked as
+            (B, h, w, 3, C), where h and w are the size of its sub-bands.
 
     Returns:
         Coefficients, shape (B, N, C).
@@ -54,7 +57,17 @@ def fold(approximation: Tensor, details: list[Tensor]) -> Tensor:
 
 
 def unfold(coefficients: Tensor, height: int, width: int, levels: int) -> tuple[Tensor, list[Tensor]]:
-    """Undo :func:`fold`: split coefficients, shape (B, Hp * Wp, C), into sub-bands of a padded Hp x Wp map."""
+    """Undo :func:`fold`: split coefficients, shape (B, Hp * Wp, C), into the sub-bands of a map.
+
+    Args:
+        coefficients: All coefficients in position order.
+        height: Padded height Hp of the map.
+        width: Padded width Wp of the map.
+        levels: Depth of the transform.
+
+    Returns:
+        ``approximation`` and ``details`` as :func:`fold` takes them.
+    """
     batch, _, channels = coefficients.shape
     rows, cols = height >> levels, width >> levels
     patches = coefficients.reshape(batch, rows * cols, 1 << 2 * levels, channels)
@@ -69,10 +82,13 @@ def unfold(coefficients: Tensor, height: int, width: int, levels: int) -> tuple[
 
 
 def coarse_rank(height: int, width: int, levels: int, device: torch.device | str = 'cpu') -> Tensor:
-    """Rank the positions of a padded map from coarse to fine: cA, then cH, cV, cD of each level, each row-major.
+    """Rank the positions of a padded map from coarse to fine.
+
+    cA comes first, then cH, cV and cD of each level, each sub-band row-major.
 
     Returns:
-        Ranks in position order, shape (height * width,), int64: a permutation of ``0 ... height * width - 1``.
+        Ranks in position order, shape (height * width,), int64: a permutation of
+        ``0 ... height * width - 1``.
     """
     rows, cols = height >> levels, width >> levels
     approximation = torch.arange(rows * cols, device=device).reshape(1, rows, cols, 1)

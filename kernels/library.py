@@ -1,4 +1,4 @@
-"""The one ``torch.library`` namespace of mmwcc, and how an operator enters it."""
+"""The one ``torch.library`` namespace of mmwcc, and how operators are registered in it."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ LIBRARY = torch.library.Library('mmwcc', 'FRAGMENT')
 
 
 def without_autocast(reference):
-    """Return ``reference`` with autocast off while it runs."""
-    # Autocast stays active inside an operator's kernel: a matmul there would run in half precision and move the
-    # selection to other positions.
+    """Return ``reference`` wrapped so that autocast is off while it runs."""
+    # Autocast stays active inside the kernel of an operator. A matmul there would run in half
+    # precision and could select other positions.
     @wraps(reference)
     def run(tensor, *args):
         with torch.autocast(tensor.device.type, enabled=False):
@@ -23,11 +23,12 @@ def without_autocast(reference):
 
 
 class Cost(NamedTuple):
-    """What one call of an operator computes, as far as costs count it.
+    """What one call of an operator computes, in the units in which costs are counted.
 
     Attributes:
         macs: Multiply-accumulate operations.
-        product: What tables call them: 'conv', 'linear' or 'int8_linear'; '' without any.
+        product: The kind of product that tables list them under: 'conv', 'linear' or 'int8_linear';
+            '' if there are none.
         transform: Channels, positions of all images and depth of a Haar transform, or None.
     """
     macs: int = 0
@@ -36,28 +37,30 @@ class Cost(NamedTuple):
 
 
 def free(*arguments) -> Cost:
-    """State that an operator costs nothing: moving, selecting and rounding are not counted."""
+    """Return no cost: moving, selecting and rounding values are not counted."""
     return Cost()
 
 
 COSTS: dict[str, Callable[..., Cost]] = {}
 """The cost rule of each operator, by its name.
 
-A rule takes the arguments of the operator, with shapes in the place of tensors.
+A rule takes the arguments of the operator, with shapes in place of tensors.
 """
 
 
 def register(schema: str, reference, fake, setup_context=None, backward=None, *,
              cost: Callable[..., Cost]):
-    """Define ``mmwcc::<schema>`` with a torch reference for every device, a fake and, if given, a gradient.
+    """Define ``mmwcc::<schema>`` with a torch reference, a fake and, if given, a gradient.
+
+    The reference serves every device.
 
     Args:
         schema: Name, arguments and results, as :meth:`torch.library.Library.define` takes them.
         reference: The torch implementation.
-        fake: What tells shapes, dtypes and strides of the results.
-        setup_context: What the gradient needs to save. Defaults to None.
-        backward: The gradient. Defaults to None, none.
-        cost: The cost rule, see :data:`COSTS`; :func:`free` for an operator that costs nothing.
+        fake: Function that returns empty results of the right shapes, dtypes and strides.
+        setup_context: Function that saves what the gradient needs. Defaults to None.
+        backward: Function that computes the gradient. Defaults to None, no gradient.
+        cost: The cost rule, see :data:`COSTS`. Use :func:`free` for an operator that costs nothing.
 
     Returns:
         The callable ``torch.ops.mmwcc.<name>``.

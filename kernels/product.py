@@ -13,24 +13,26 @@ __all__ = ['is_faster_as_map', 'multiply_rows', 'plain_product', 'rows_as_map', 
 
 
 def rows_as_map(rows: Tensor) -> Tensor:
-    """View rows, shape (B, k, C), as a channels_last map of one line, shape (B, C, 1, k)."""
+    """View rows, shape (B, k, C), as a channels_last map one pixel high, shape (B, C, 1, k)."""
     return rows.transpose(1, 2).unsqueeze(2)
 
 
 def rows_of_map(x: Tensor) -> Tensor:
-    """View a map of one line, shape (B, C, 1, k), as rows, shape (B, k, C), the reverse of :func:`rows_as_map`."""
+    """Undo :func:`rows_as_map`: view a map one pixel high, shape (B, C, 1, k), as rows (B, k, C).
+    """
     return x.squeeze(2).transpose(1, 2)
 
 
 def is_faster_as_map(rows: Tensor) -> bool:
-    """Tell whether to multiply rows as a convolution of a map of one line."""
-    # On the CPU a convolution runs in oneDNN, a product in the BLAS library that torch was built with: MKL, which on
-    # processors of AMD is less than half as fast (4096x256 times 256x1024, two Zen 5 cores: 5.2 against 11.5 ms).
+    """Tell whether rows are multiplied faster as a convolution of a map one pixel high."""
+    # On the CPU a convolution runs in oneDNN. A matrix product runs in the BLAS library that torch
+    # was built with, MKL, which is less than half as fast on AMD processors (4096x256 times
+    # 256x1024 on two Zen 5 cores: 5.2 against 11.5 ms).
     return rows.device.type == 'cpu'
 
 
 def plain_product(rows: Tensor, weight: Tensor) -> Tensor:
-    """Compute :func:`multiply_rows` by what torch has, as training needs."""
+    """Compute :func:`multiply_rows` with the operators of torch, as training needs it."""
     if is_faster_as_map(rows):
         return rows_of_map(F.conv2d(rows_as_map(rows), weight))
     return F.linear(rows, weight.flatten(1))
@@ -45,11 +47,13 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
+    """Return the gradients of rows and kernel, as those of a matrix product."""
     rows, weight = ctx.saved_tensors
     return grad @ weight.flatten(1), (grad.flatten(0, 1).t() @ rows.flatten(0, 1)).view_as(weight)
 
 
 def _cost(rows, weight) -> Cost:
+    """Count one product for each row, input channel and output channel."""
     return Cost(prod(rows[:-1]) * prod(weight), 'linear')
 
 
@@ -62,7 +66,8 @@ accelerate('multiply_rows', 'product', plain_product, paths=('cpu', ))
 def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
     """Multiply rows by a kernel that stays the same from call to call, as in inference.
 
-    On the CPU what is prepared of the kernel is kept, and prepared anew when its values have changed in whatever way.
+    On the CPU the kernel is prepared once and kept. It is prepared again whenever its values have
+    changed, however that happened.
 
     Args:
         rows: Kept coefficients, shape (B, k, C).

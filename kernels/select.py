@@ -11,17 +11,23 @@ __all__ = ['select', 'slot_of']
 
 
 def slot_of(keep: Tensor) -> Tensor:
-    """Number the kept positions of each image in ascending order: bool (B, N) to int32 (B, N), -1 where dropped."""
+    """Number the kept positions of each image in ascending order.
+
+    ``keep``, bool (B, N), becomes ``slot``, int32 (B, N), which is -1 where a position was dropped.
+    """
     return keep.cumsum(1, dtype=torch.int32) * keep - 1
 
 
 def _sortable(norms: Tensor) -> Tensor:
-    # The bits of non-negative floats order like the floats, and those of a positive NaN rank above infinity.
+    """View norms as integers that sort in the same order, so that NaN has a rank of its own."""
+    # The bits of non-negative floats sort like the floats. Those of a positive NaN rank above
+    # infinity.
     bits = torch.int64 if norms.dtype == torch.float64 else torch.int32
     return torch.where(norms.isnan(), float('nan'), norms.abs()).view(bits)
 
 
 def _select(norms: Tensor, k: int) -> Tensor:
+    """Keep all norms above the k-th largest, then the first of those equal to it."""
     if norms.shape[0] == 0:
         return norms.new_empty(norms.shape, dtype=torch.int32)
     keys = _sortable(norms)
@@ -41,15 +47,18 @@ accelerate('select', 'select', _select)
 
 
 def select(norms: Tensor, k: int) -> Tensor:
-    """Keep exactly the ``k`` positions of largest norm in each image; of equal norms the lower position wins.
+    """Keep exactly the ``k`` positions of largest norm in each image.
+
+    Among equal norms, the lower position wins.
 
     Args:
-        norms: Squared norms over channels, shape (B, N), float32 or float64, non-negative. NaN ranks above
-            infinity, so that it stays visible in the output.
-        k: Positions to keep, in 1 ... N.
+        norms: Squared norms over channels, shape (B, N), float32 or float64, non-negative. NaN
+            ranks above infinity, so that it stays visible in the output.
+        k: Number of positions to keep, in 1 ... N.
 
     Returns:
-        ``slot``, shape (B, N), int32: the rank of each kept position among the kept ones, or -1.
+        ``slot``, shape (B, N), int32: the row of each kept position, numbered in ascending
+        position, or -1.
 
     Reference:
         Finder et al., NeurIPS 2022, section 4 (joint hard shrinkage).

@@ -1,4 +1,7 @@
-"""Wavelet compression of convolutional networks for OpenMMLab: WCC layers, quantizers, schedules, presets."""
+"""Wavelet compression of convolutional networks for OpenMMLab.
+
+The package has WCC layers, quantizers, schedules and presets.
+"""
 from mmwcc import compat
 
 from .version import __version__

@@ -1,8 +1,10 @@
-"""Registries of mmwcc: children of mmengine's roots, so that ``type='mmwcc.X'`` works in any OpenMMLab config.
+"""Registries of mmwcc, so that ``type='mmwcc.X'`` works in any OpenMMLab config.
 
-Each registry names the modules that fill it (``locations``); mmengine imports them when a ``mmwcc.`` name is first
-asked for, so configs need no ``custom_imports``. Where mmengine is not installed, a small stand-in lets the layers,
-quantizers and :func:`mmwcc.compression.compress_model` build from the same dictionaries with torch alone.
+They are children of mmengine's root registries. Each names the modules that fill it
+(``locations``). mmengine imports these when a name that starts with ``mmwcc.`` is first looked up,
+so configs need no ``custom_imports``. Where mmengine is not installed, a small stand-in takes its
+place. Then layers, quantizers and :func:`mmwcc.compression.compress_model` build from the same
+dictionaries with torch alone.
 """
 from __future__ import annotations
 
@@ -14,17 +16,18 @@ __all__ = ['MODELS', 'HOOKS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'type_name']
 
 
 def type_name(kind) -> str:
-    """Return the name of what a ``type`` stands for, in whichever form a config holds it.
+    """Return the name of what a ``type`` refers to, in whichever form a config holds it.
 
-    Text configs write ``'mmwcc.X'``. Pure-Python configs hold the class or function itself, a stand-in
-    of mmengine's while they are read, and the path that it is imported by once they are dumped.
+    Text configs write ``'mmwcc.X'``. Pure-Python configs hold the class or function itself. While
+    they are read, they hold a stand-in of mmengine's. Once they are dumped, they hold the import
+    path.
 
     Args:
         kind: The value of a ``type``.
 
     Returns:
         ``'mmwcc.X'`` for a component of mmwcc, the import path of another class or function, and
-        another name as it is.
+        any other name as it is.
 
     Example:
         >>> from mmwcc.layers import QuantConv2d
@@ -38,12 +41,12 @@ def type_name(kind) -> str:
 def _import_path(kind) -> str:
     if isinstance(kind, (type, FunctionType)):
         return f'{kind.__module__}.{kind.__qualname__}'
-    # mmengine's LazyObject and LazyAttr print the name alone.
+    # mmengine's LazyObject and LazyAttr print only the name, without the module.
     return f'{kind.module}.{kind}' if type(kind).__module__ == 'mmengine.config.lazy' else str(kind)
 
 
 class _TorchOnlyRegistry:
-    """The part of ``mmengine.registry.Registry`` that mmwcc's own components need, without mmengine."""
+    """The part of ``mmengine.registry.Registry`` that mmwcc needs, without mmengine."""
 
     def __init__(self, name: str, locations: list[str]) -> None:
         self.name = name
@@ -51,7 +54,7 @@ class _TorchOnlyRegistry:
         self._types: dict[str, object] = {}
 
     def register_module(self, name: str | None = None):
-        """Return a decorator that registers a class or function, under its own name by default."""
+        """Return a decorator that registers a class or function, by default under its own name."""
 
         def register(component):
             self._types[name or component.__name__] = component
@@ -79,6 +82,7 @@ class _TorchOnlyRegistry:
 
 
 def _registry(name: str, locations: list[str]):
+    """Return a child of mmengine's registry of this name, or the stand-in without mmengine."""
     if find_spec('mmengine') is None:
         return _TorchOnlyRegistry(name, locations)
     import mmengine.registry as roots

@@ -1,4 +1,7 @@
-"""CPU kernels in numba. They change speed only: without this folder, or without numba, the references run."""
+"""CPU kernels in numba.
+
+They change speed only: without this folder, or without numba, the references run.
+"""
 from numba import config
 
 if config.DISABLE_JIT:

@@ -1,8 +1,10 @@
-"""Haar norms, pack and unpack in numba for contiguous float32 maps, band by band, channel by channel.
+"""Haar norms, pack and unpack in numba for contiguous float32 maps, band by band.
 
-A band of one channel is one or a few lines of consecutive memory, which are asked for ahead of their use: the next
-channel lies a plane further, beyond what processors foresee. Rows of channels are transposed from and to tiles, and
-written 64 channels at a time: lines of 64 bytes, far apart, cost 10 to 18 % more (two Zen 5 cores).
+A band is transformed channel by channel. In one channel it is one or a few lines of consecutive
+memory. They are prefetched, because the next channel lies a plane further, beyond what the hardware
+prefetcher foresees. The rows, which hold channels, are transposed to and from tiles. They are
+written 64 channels at a time: writing them as single lines of 64 bytes, far apart, takes 10 to 18 %
+longer (two Zen 5 cores).
 """
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ from .tiles import gather_tile, prefetch, turn_tile
 
 __all__ = ['band_norms', 'band_pack', 'band_shrink', 'band_unpack']
 
-_LENGTH = 128  # pixels, at most
-_AHEAD = 2048  # values that are asked for ahead of their use: 8 kB
+_LENGTH = 128  # pixels in a line of a band, at most
+_AHEAD = 2048  # how many values ahead of their use memory is prefetched: 8 kB
 _BLOCK = 4 * LANES  # channels whose squares are summed, or whose rows are written, at a time
 _TILE = LANES * LANES
 _ZERO = np.float32(0)
@@ -35,7 +37,12 @@ _jit = jit(error_model='numpy', fastmath={'contract'})
 
 @_inline
 def _band_of(band, shape, side, length):
-    """Return image, top and left of a band, its first patch in the image, and its patches."""
+    """Return where a band lies.
+
+    Returns:
+        Its image, its top and left pixel, the number of its first patch within the image, and how
+        many patches it has.
+    """
     _, _, height, width = shape
     rows, cols, bands = (height + side - 1) // side, (width + side - 1) // side, (width + length - 1) // length
     image, place = band // (rows * bands), band % (rows * bands)
@@ -45,12 +52,19 @@ def _band_of(band, shape, side, length):
 
 @_inline
 def _ahead(shape, side, length):
-    """Return how far away from a band, in values, is what will be needed when it is done."""
+    """Return how far ahead of a band to prefetch, in values: one channel, or several small ones.
+
+    That is about ``_AHEAD`` values of the band. Channels lie ``height * width`` values apart.
+    """
     return np.uintp(max(1, _AHEAD // (side * length)) * shape[2] * shape[3])
 
 
 @_jit
 def _norms_bands(begin, end, x, shape, side, layout, order, places, norms):
+    """Sum the squared coefficients of bands over the channels.
+
+    The sums are kept in the order of the tiles. ``places`` then puts them in position order.
+    """
     _, channels, height, width = shape
     length, _, total = layout
     area, positions, flat_norms = side * side, norms.shape[1], norms.reshape(-1)
@@ -59,7 +73,7 @@ def _norms_bands(begin, end, x, shape, side, layout, order, places, norms):
     for band in range(begin, end):
         image, top, left, patch, patches = _band_of(band, shape, side, length)
         sums[:] = 0
-        for first in range(0, channels, _BLOCK):  # sums of sums are more accurate
+        for first in range(0, channels, _BLOCK):  # sums of partial sums are more accurate
             part[:] = 0
             for channel in range(first, min(first + _BLOCK, channels)):
                 origin = ((image * channels + channel) * height + top) * width + left
@@ -79,9 +93,10 @@ def _norms_kernel(count, threads, *arguments):
 
 @_inline
 def _list_rows(slot, start, count, channels, places, kept, used):
-    """List where the kept cells of a band are in the tiles and where their rows start, and note which tiles have any.
+    """List the kept cells of a band and return how many there are.
 
-    Return how many there are.
+    ``kept`` gets where each one is in the tiles and where its row starts in the output. ``used``
+    tells which tiles have any.
     """
     used[:] = False
     members = 0
@@ -96,7 +111,10 @@ def _list_rows(slot, start, count, channels, places, kept, used):
 
 @_inline
 def _emit(tiles, size, kept, grid, packed, at, count):
-    """Write ``count`` channels of the kept rows, or their levels on a grid; each 16 have ``size`` values of tiles."""
+    """Write ``count`` channels of the kept rows, or the integers that they round to on a grid.
+
+    The tiles of 16 channels take ``size`` values.
+    """
     quantized, step, low, high = grid
     for n in range(len(kept)):
         source, target = kept[n, 0], kept[n, 1] + at
@@ -113,6 +131,11 @@ def _emit(tiles, size, kept, grid, packed, at, count):
 
 @_jit
 def _pack_bands(begin, end, x, shape, side, layout, order, places, slot, grid, packed):
+    """Transform bands and write their kept rows.
+
+    The channels of a block are split into tiles first. Only tiles with a kept cell are transposed,
+    so that the 16 channels of a cell lie together.
+    """
     _, channels, height, width = shape
     length, _, total = layout
     area, positions, size = side * side, slot.shape[1], packed.shape[1] * packed.shape[2]
@@ -146,6 +169,7 @@ def _pack_kernel(count, threads, *arguments):
 
 @_jit
 def _shrink_kernel(count, threads, x, shape, side, layout, order, places, norms, k, slot, grid, packed):
+    """Compute the norms, select and pack in one call, so that Python is entered only once."""
     fork(_norms_bands, count, threads, (x, shape, side, layout, order, places, norms))
     select_kernel(threads, norms, k, slot)
     fork(_pack_bands, count, threads, (x, shape, side, layout, order, places, slot, grid, packed))
@@ -153,7 +177,10 @@ def _shrink_kernel(count, threads, x, shape, side, layout, order, places, norms,
 
 @_inline
 def _place_rows(slot, start, count, channels, places, offsets, used, tiles):
-    """Note where the row of each cell starts, -1 if it was dropped, and which tiles have any; zero those without."""
+    """Note where the row of each cell starts, or -1 if it was dropped, and which tiles have rows.
+
+    Tiles without any are set to zero here, once for all channels.
+    """
     offsets[:] = -1
     used[:] = False
     for n in range(count):
@@ -176,12 +203,15 @@ def _gather(packed, offsets, used, at, count, zeros, tiles):
             else:
                 gather_tile(packed, address(offsets), tile * LANES, at, zeros, first_lanes(np.uintp(count)), tiles,
                             tile * _TILE)
-    for offset in offsets:  # the next channels, while these are transformed; a dropped row asks for some other line
+    # Prefetch the next channels while these are transformed. Dropped rows prefetch some other line,
+    # which does no harm.
+    for offset in offsets:
         prefetch(packed, offset + at + LANES)
 
 
 @_jit
 def _unpack_bands(begin, end, y, shape, side, layout, order, places, packed, k, slot, bias, finish, residual):
+    """Gather the rows of bands into tiles, invert the transform and write the pixels."""
     _, channels, height, width = shape
     length, _, total = layout
     area, positions, size = side * side, slot.shape[1], k * channels
@@ -210,9 +240,12 @@ def _unpack_kernel(count, threads, *arguments):
 
 @lru_cache(maxsize=256)
 def _bands(shape: tuple[int, ...], levels: int, threads: int) -> tuple[int, tuple]:
-    """Cut maps of a shape into bands: return their number, and shape, side, layout, order and places.
+    """Cut maps of a shape into bands.
 
-    Wide bands are faster, but there should be one for each thread.
+    Wide bands are faster, but there should be at least one for each thread.
+
+    Returns:
+        The number of bands, and their description: shape, side, layout, order and places.
     """
     batch, _, height, width = shape
     least, lines = max(1 << levels, PIECE), batch * -(-height >> levels)
@@ -224,7 +257,10 @@ def _bands(shape: tuple[int, ...], levels: int, threads: int) -> tuple[int, tupl
 
 
 def _cut(x: Tensor, levels: int) -> tuple:
-    """Return the bands of a contiguous map and their threads; its address and how it is cut."""
+    """Return what the kernels take first.
+
+    These are the number of bands and threads, the address of the map, and how it is cut.
+    """
     count, bands = _bands(tuple(x.shape), levels, torch.get_num_threads())
     return count, thread_count(count), address_of(x), *bands
 
@@ -235,20 +271,27 @@ def band_norms(x: Tensor, levels: int, norms: np.ndarray) -> None:
 
 
 def band_pack(x: Tensor, levels: int, slot: np.ndarray, grid: tuple, packed: np.ndarray) -> None:
-    """Pack a map; ``grid``: whether to round to levels of a grid, step, lowest and highest."""
+    """Pack a map.
+
+    ``grid`` tells whether to round, and the step, the lowest and the highest integer of the grid.
+    """
     _pack_kernel(*_cut(x, levels), slot, grid, packed)
 
 
 def band_shrink(x: Tensor, levels: int, norms: np.ndarray, k: int, slot: np.ndarray, grid: tuple,
                 packed: np.ndarray) -> None:
-    """Compute norms, choose the ``k`` largest of each image and pack them; ``grid`` as in :func:`band_pack`."""
+    """Compute the norms, select the ``k`` largest of each image and pack them.
+
+    ``grid`` is as in :func:`band_pack`.
+    """
     _shrink_kernel(*_cut(x, levels), norms, k, slot, grid, packed)
 
 
 def band_unpack(y: Tensor, levels: int, packed: np.uintp, k: int, slot: np.ndarray, bias: np.ndarray, finish: tuple,
                 residual: np.uintp) -> None:
-    """Unpack rows, ``k`` an image, to a map, rows and residual given by their addresses.
+    """Unpack rows, ``k`` for each image, to a map.
 
-    ``finish``: whether there is a residual, are bounds, is streamed past the cache, and the bounds.
+    Rows and residual are given by their addresses. ``finish`` tells whether there is a residual,
+    whether there are bounds, whether the map is streamed past the cache, and the two bounds.
     """
     _unpack_kernel(*_cut(y, levels), packed, k, slot, bias, finish, residual)

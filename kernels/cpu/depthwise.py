@@ -1,10 +1,12 @@
-"""Depthwise convolution into Haar coefficients, and rows out of them, in numba for float32, patch by patch.
+"""Depthwise convolution into Haar coefficients, and row selection, in numba for float32.
 
-The four pixels of a cell of the first level are filtered for 16 channels at a time in registers and leave as
-coefficients. A patch whose taps lie inside a channels_last map reads the map itself; others (at the border, or in a
-contiguous map) a copy of the pixels that the taps reach, zeros outside. The size of the kernel and its dilation come
-as the lengths of tuples, which numba knows when it compiles, so that the loops over taps are unrolled. Patches are
-independent and their sums have one order, so results do not depend on the number of threads.
+The work goes patch by patch. For 16 channels at a time, the four pixels of a cell of the first
+level are filtered in registers and leave as coefficients. Where the taps of a patch all lie inside
+a channels_last map, they read the map itself. At the border, and in a contiguous map, they read a
+copy of the pixels that they reach, with zeros outside the map. The size of the kernel and its
+dilation come as the lengths of tuples. Numba knows those when it compiles, so it unrolls the loops
+over taps. Patches are independent and their sums have one order, so results do not depend on the
+number of threads.
 """
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ _CHANNELS_LAST, _CONTIGUOUS = 102400, 1 << 16  # values of a strip that are work
 
 @_inline
 def _filter(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, mask):
-    """Filter 2x2 pixels; their first taps read ``source[corner]`` and its neighbours, ``across`` and ``down`` apart."""
+    """Filter 2x2 pixels for 16 channels.
+
+    The first taps of the four read ``source[corner]`` and its neighbours, which lie ``across`` and
+    ``down`` apart.
+    """
     a = load(kernel, len(size) * len(size) * channels + channel, mask)  # the bias
     b, c, d = a, a, a
     for i in range(len(size)):
@@ -49,7 +55,10 @@ def _filter(source, corner, across, down, size, dilation, kernel, channel, chann
 
 @_inline
 def _filtered(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, inside, mask):
-    """Filter and transform a cell. ``inside`` is None, or tells whether its right and its lower pixels are in the map.
+    """Filter and transform a cell.
+
+    ``inside`` is None for a cell inside the map. At the border it tells whether the right and the
+    lower pixels are in the map. Those outside are padding and stay zero, whatever the filter gives.
     """
     a, b, c, d = _filter(source, corner, across, down, size, dilation, kernel, channel, channels, bounds, mask)
     if inside is not None:
@@ -63,7 +72,10 @@ def _filtered(source, corner, across, down, size, dilation, kernel, channel, cha
 
 @_inline
 def _put(values, averages, average, y, row, channels, sums, mask):
-    """Store a transformed cell, its details in three rows of ``y``, and add their squares to the sums."""
+    """Store a transformed cell and return the sums with its squares added.
+
+    The average goes to ``averages``, the three details to rows of ``y``.
+    """
     store(averages, average, values[0], None)
     store(y, row, values[1], mask)
     store(y, row + channels, values[2], mask)
@@ -74,7 +86,7 @@ def _put(values, averages, average, y, row, channels, sums, mask):
 @_inline
 def _first_cell(source, corner, across, down, size, dilation, kernel, channel, channels, count, bounds, inside,
                 averages, average, y, row, norms, place):
-    """Filter, transform and store ``count`` channels of a cell."""
+    """Filter, transform and store ``count`` channels of a cell of the finest level."""
     zero = splat(_ZERO)
     sums, whole = (zero, zero, zero), count - count % LANES
     for n in range(0, whole, LANES):
@@ -92,13 +104,17 @@ def _first_cell(source, corner, across, down, size, dilation, kernel, channel, c
 
 @_inline
 def _averages(source, corner, across, down):
+    """Transform a cell of averages that were left by the finer level."""
     return split_cell(load(source, corner, None), load(source, corner + across, None),
                       load(source, corner + down, None), load(source, corner + down + across, None))
 
 
 @_inline
 def _next_cell(source, corner, across, down, count, averages, average, y, row, channels, norms, place):
-    """Transform and store ``count`` channels of a cell of averages, whose own rows are whole vectors."""
+    """Transform and store ``count`` channels of a cell of averages.
+
+    The scratch rows of averages hold whole vectors, so reading them needs no mask.
+    """
     zero = splat(_ZERO)
     sums, whole = (zero, zero, zero), count - count % LANES
     for n in range(0, whole, LANES):
@@ -129,6 +145,7 @@ def _copy(source, start, target, to, count):
 
 @_inline
 def _clear(target, start, count):
+    """Set ``count`` values to zero."""
     zero, whole = splat(_ZERO), count - count % LANES
     for n in range(0, whole, LANES):
         store(target, start + n, zero, None)
@@ -138,7 +155,11 @@ def _clear(target, start, count):
 
 @_jit
 def _read(x, channels_last, shape, image, top, left, rows, cols, channel, count, block, pixels):
-    """Copy ``rows`` x ``cols`` pixels into ``pixels``, ``block`` values each, zeros outside the map."""
+    """Copy ``rows`` x ``cols`` pixels into ``pixels``, with zeros outside the map.
+
+    Each pixel takes ``block`` values. A contiguous map has its channels a plane apart, so it is
+    transposed in tiles of 8x8 as far as they fit.
+    """
     _, channels, height, width = shape
     if top < 0 or left < 0 or top + rows > height or left + cols > width:
         pixels[:] = 0
@@ -162,7 +183,12 @@ def _read(x, channels_last, shape, image, top, left, rows, cols, channel, count,
 @_inline
 def _transform(source, origin, across, down, shape, top, left, side, size, dilation, kernel, channel, count, bounds,
                block, even, odd, y, row, norms, place):
-    """Filter and transform a patch; ``even`` and ``odd`` take the averages of every other level."""
+    """Filter and transform a patch.
+
+    ``even`` and ``odd`` are scratch for the averages. They take turns: one level reads what the
+    level before wrote to the other. Cells below or right of the map hold padding only and become
+    zeros.
+    """
     _, channels, height, width = shape
     cells = side // 2
     for cell in range(cells * cells):
@@ -191,7 +217,7 @@ def _transform(source, origin, across, down, shape, top, left, side, size, dilat
 @_jit
 def _depthwise_strips(begin, end, x, channels_last, shape, kernel, size, dilation, levels, bounds, length, block, y,
                       norms):
-    """Work on strips of ``length`` patches, for ``block`` channels at a time."""
+    """Filter and transform strips of ``length`` patches, ``block`` channels at a time."""
     _, channels, height, width = shape
     side, area, margin = 1 << levels, 1 << 2 * levels, len(dilation) * (len(size) // 2)
     rows, cols = (height + side - 1) // side, (width + side - 1) // side
@@ -229,7 +255,8 @@ def _depthwise_kernel(count, threads, *arguments):
 
 @_jit
 def _positions(slot, k):
-    """Return the position of each row of each image, counted over the batch."""
+    """Return the position of each kept row, counted over the whole batch: the inverse of ``slot``.
+    """
     batch, positions = slot.shape
     kept = np.empty(batch * k, np.int64)
     for image in range(batch):
@@ -241,6 +268,7 @@ def _positions(slot, k):
 
 @_jit
 def _gather_lines(begin, end, coefficients, kept, channels, rows):
+    """Copy kept rows, each from its position."""
     for row in range(begin, end):
         _copy(address(coefficients), kept[row] * channels, address(rows), row * channels, channels)
 
@@ -252,6 +280,7 @@ def _gather_kernel(count, threads, *arguments):
 
 @_jit
 def _gather_int8_lines(begin, end, coefficients, kept, channels, step, low, high, shift, rows):
+    """Round kept rows to a grid, each from its position."""
     for row in range(begin, end):
         round_row(coefficients, kept[row] * channels, (step, low, high, shift), rows, row * channels, channels)
 

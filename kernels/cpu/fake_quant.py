@@ -1,4 +1,7 @@
-"""Fake quantization in numba: one pass over memory forward, one backward, bit-equal to the reference in ``x``."""
+"""Fake quantization in numba, with one pass over memory forward and one backward.
+
+The results for ``x`` equal those of the reference bit for bit.
+"""
 from __future__ import annotations
 
 import numpy as np
@@ -12,7 +15,7 @@ from .threads import fork, thread_count
 
 __all__ = ['fake_quant', 'fake_quant_backward']
 
-_CHUNK = 4096  # values summed by one thread before the sums are added: fixed, so results do not depend on threads
+_CHUNK = 4096  # values summed before the sums are added; fixed, so threads change no result
 _jit = jit(fastmath={'reassoc', 'contract'})
 
 
@@ -37,7 +40,8 @@ def _round_kernel(count, threads, *arguments):
 @_jit
 def _gradient_chunks(begin, end, grad, x, steps, clips, low, high, per_step, clip_gradient,
                      rounding_gradient, grad_x, sums):
-    """Cut gradients off outside the clips, and sum what each chunk adds to that of its clip."""
+    """Cut gradients off outside the clips, and sum what each chunk contributes to that of its clip.
+    """
     zero, chunks = np.float32(0), (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
         owner, inner = chunk // chunks, chunk % chunks * _CHUNK
@@ -46,8 +50,9 @@ def _gradient_chunks(begin, end, grad, x, steps, clips, low, high, per_step, cli
         for n in range(first, last):
             value = x[n] / step
             grad_x[n] = grad[n] if low <= value <= high or not clip_gradient else zero
-        # In a loop of its own, which writes nothing: beside a write, it depends on where arrays lie in memory whether
-        # the compiler's vectors or its scalars run, and so does the order of the sum.
+        # The sum has a loop of its own, which writes nothing. Next to a write, the compiler would
+        # choose between vectors and scalars at run time, by where the arrays lie in memory, and
+        # the order of the sum would change with it.
         total = zero
         if rounding_gradient:
             for n in range(first, last):
@@ -68,18 +73,22 @@ def _gradient_kernel(count, threads, *arguments):
 
 
 def _dense(x: Tensor) -> Tensor:
+    """Return values that fill their memory, copied only if they have gaps or overlap."""
     return x.detach() if torch.ops.aten.is_non_overlapping_and_dense(x) else empty_like(x).copy_(x)
 
 
 def _grid(clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool) -> tuple:
-    """Return the steps as an array, and the lowest and the highest level."""
+    """Return the steps as an array, and the lowest and highest level as numbers."""
     step, low, high = grid(torch.float32, clip_alpha.detach(), signed, bits, symmetric)
     return values_of(step), np.float32(low.item()), np.float32(high.item())
 
 
 def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
                alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
-    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values; clips must follow the memory."""
+    """Compute :func:`mmwcc.kernels.fake_quant` of float32 values.
+
+    The values of each clip must be consecutive in memory.
+    """
     x = _dense(x)
     per_step = values_per_clip(x, clip_alpha)
     if per_step is None:
@@ -93,7 +102,7 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
 def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
                         clip_gradient: bool, alpha_scale: float,
                         rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
-    """Compute :func:`mmwcc.kernels.fake_quant_backward`, as :func:`fake_quant` here."""
+    """Compute :func:`mmwcc.kernels.fake_quant_backward`, where :func:`fake_quant` here can run."""
     x, grad = _dense(x), grad.detach()
     per_step = values_per_clip(x, clip_alpha)
     if per_step is None:
@@ -104,7 +113,7 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     steps, low, high = _grid(clip_alpha, signed, bits, symmetric)
     grad_x, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
     sums = np.empty(count, np.float32)
-    clips = steps  # not looked at
+    clips = steps  # a placeholder of the right type, which is not read
     if not rounding_gradient:
         clips = values_of(clip_alpha.detach().to(torch.float32).clamp_min(_SMALLEST_CLIP))
     _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), steps, clips, low,

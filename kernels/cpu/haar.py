@@ -1,9 +1,12 @@
-"""Haar norms, pack and unpack in numba for float32 maps of any size, layout and depth; channels_last strip by strip.
+"""Haar norms, pack and unpack in numba for float32 maps of any size, layout and depth.
 
-No padded copy, no layout copy, no array of all coefficients. Patches are independent and their sums have one order, so
-results do not depend on the number of threads. Norms go through a map forwards, pack and unpack backwards: what was
-read or written last is still in the cache. Maps are asked for two lines ahead: processors foresee one line after
-another, not the lines of a patch, which lie a row of the map apart.
+This file works on channels_last maps, strip by strip. Contiguous maps go to :mod:`bands`.
+
+There is no padded copy, no layout copy and no array of all coefficients. Patches are independent
+and their sums have one order, so results do not depend on the number of threads. Norms go through a
+map forwards, pack and unpack go backwards: what was read or written last is still in the cache.
+Maps are prefetched two lines ahead. The hardware prefetcher foresees one line after another, not
+the lines of a patch, which lie a row of the map apart.
 """
 from __future__ import annotations
 
@@ -23,14 +26,17 @@ from .threads import fork, thread_count
 
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
 
-_UNROUNDED = False, np.float32(0), np.float32(0), np.float32(0)  # no grid of levels
-_STREAMED = 1 << 23  # bytes of a map from which it is written past the cache, which would first read what it replaces
-_index = np.uintp  # numba checks signed indices for negative values, which count from the end
+_UNROUNDED = False, np.float32(0), np.float32(0), np.float32(0)  # no grid to round to
+# Maps of at least this many bytes are written past the cache. Through the cache, each line would
+# first be read from memory and then replaced.
+_STREAMED = 1 << 23
+_index = np.uintp  # unsigned: numba checks signed indices for negative values
 _jit = jit(error_model='numpy', fastmath={'contract'})
 
 
 @_jit
 def _norms_strips(begin, end, x, shape, levels, block, norms):
+    """Sum the squared coefficients of strips over the channels."""
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, flat_norms = norms.shape[1], norms.reshape(-1)
@@ -62,6 +68,7 @@ def _norms_kernel(count, threads, *arguments):
 
 @_jit
 def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
+    """Transform strips and write their kept rows. Strips of which nothing is kept are skipped."""
     _, channels, height, width = shape
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
     positions, size = slot.shape[1], packed.shape[1] * packed.shape[2]
@@ -81,7 +88,9 @@ def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
             else:
                 read_strip(x, shape, image, top, left, side, length, first, count, pixels, block)
                 source, origin, right, down = address(pixels), 0, block, length * block
-            for member in range(members):  # strips run backwards, their members forwards
+            # Strips run backwards but their patches forwards: from the last patch of this strip,
+            # the next one to prefetch is the first of the strip before.
+            for member in range(members):
                 following = (1 if member + 1 < members else 1 - 2 * members) * side * right if inside else 0
                 patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
                            address(spare), details, block, flat_slot, start + member * area, grid, flat_packed,
@@ -96,6 +105,7 @@ def _pack_kernel(count, threads, *arguments):
 
 @_jit
 def _shrink_kernel(count, threads, x, shape, levels, block, norms, k, slot, grid, packed):
+    """Compute the norms, select and pack in one call, so that Python is entered only once."""
     fork(_norms_strips, count, threads, (x, shape, levels, block, norms))
     select_kernel(threads, norms, k, slot)
     fork(_pack_strips, count, threads, (x, shape, levels, block, slot, grid, packed))
@@ -103,7 +113,7 @@ def _shrink_kernel(count, threads, x, shape, levels, block, norms, k, slot, grid
 
 @_jit
 def _finish(y, at, count, finish, residual):
-    """Add the residual to values of the map and clamp them; NaN stays."""
+    """Add the residual to ``count`` channels of a pixel and clamp them. NaN stays."""
     at, count = _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
@@ -115,6 +125,11 @@ def _finish(y, at, count, finish, residual):
 
 @_jit
 def _unpack_strips(begin, end, y, shape, levels, block, packed, k, slot, bias, finish, residual):
+    """Invert the transform of strips and write their pixels.
+
+    Strips inside the map are written straight to it. Those at the border pass through ``pixels``,
+    from which only the part inside the map is copied.
+    """
     _, channels, height, width = shape
     has_residual, bounded, streamed, _, _ = finish
     side, area, length = 1 << levels, 1 << 2 * levels, max(1 << levels, LINE)
@@ -152,13 +167,17 @@ def _unpack_kernel(count, threads, *arguments):
 
 
 def _strips(x: Tensor, levels: int) -> tuple:
-    """Return the strips of a channels_last map and their threads; its address, shape, levels and block of channels."""
+    """Return what the kernels take first: the number of strips and threads, and how the map is cut.
+
+    The latter is its address, shape, levels and block of channels.
+    """
     batch, channels, height, width = shape = tuple(x.shape)
     count = batch * -(-height >> levels) * -(-width // max(1 << levels, LINE))
     return count, thread_count(count), address_of(x), shape, levels, channel_block(channels, levels)
 
 
 def _grid(step: Tensor, low: int, high: int) -> tuple:
+    """Return the grid as the kernels take it, with the step read from its tensor."""
     return True, np.float32(step.item()), np.float32(low), np.float32(high)
 
 
@@ -174,6 +193,7 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
 
 
 def _pack(x: Tensor, slot: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> Tensor:
+    """Allocate the rows and pack the map by the kernel of its memory format."""
     packed = empty((x.shape[0], k, x.shape[1]), dtype)
     arrays = array_of(slot.contiguous()), grid, array_of(packed)
     x, channels_last = as_map(x)
@@ -195,6 +215,7 @@ def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, l
 
 
 def _shrink(x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Allocate the results and shrink the map by the kernel of its memory format."""
     shape = x.shape[0], position_count(x.shape[2], x.shape[3], levels)
     packed, slot = empty((x.shape[0], k, x.shape[1]), dtype), empty(shape, torch.int32)
     arrays = np.empty(shape, np.float32), k, array_of(slot), grid, array_of(packed)
@@ -226,7 +247,9 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
     if residual is not None:
         residual = residual.float().contiguous(
             memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    # Streamed are whole vectors: of channels that are not read again to be finished, or of pixels.
+    # Only whole vectors can be streamed. In a channels_last map they are vectors of channels, and
+    # must not be read again to add a residual or to clamp. In a contiguous map they are vectors of
+    # pixels.
     whole = channels % LANES == 0 and residual is None and not bounded if channels_last else width % LANES == 0
     finish = (residual is not None, bounded, whole and y.nbytes >= _STREAMED,
               np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))

@@ -1,4 +1,7 @@
-"""Integer arithmetic of 8-bit layers on the CPU: quantization in numba, products in oneDNN where they are exact."""
+"""Integer arithmetic of 8-bit layers on the CPU.
+
+Quantization runs in numba, and products run in oneDNN where it computes them exactly.
+"""
 from __future__ import annotations
 
 import platform
@@ -17,14 +20,18 @@ from .tiles import transpose_tile
 __all__ = ['int8_linear', 'quantize_int8']
 
 _TILE = 64  # pixels and channels of a contiguous map that are transposed at a time: 16 kB
-_SUMS = 1 << 20  # sums scaled at a time, 4 MB: they are still in the cache when they are read again
-_EXACT = 1024  # products of int8 vectors of that many elements are at most 2**24, exact in float32
+_SUMS = 1 << 20  # sums scaled at a time: 4 MB, which are still in the cache when read again
+_EXACT = 1024  # int8 vectors this long have products of at most 2**24, exact in float32
 _jit = jit()
 
 
 @_jit
 def _gather(x, first, pixel, channel, count, block, pixels):
-    """Copy ``count`` pixels of ``block`` channels to rows of ``_TILE`` channels."""
+    """Copy ``count`` pixels of ``block`` channels to rows of ``_TILE`` channels.
+
+    Where pixels are consecutive in memory, 8x8 values at a time are transposed in registers. The
+    rest is copied one by one.
+    """
     tiled_count, tiled_block = (count // 8 * 8, block // 8 * 8) if pixel == 1 else (0, 0)
     for c in range(0, tiled_block, 8):
         for p in range(0, tiled_count, 8):
@@ -36,7 +43,12 @@ def _gather(x, first, pixel, channel, count, block, pixels):
 
 @_jit
 def _quantize_tiles(begin, end, x, strides, lines, length, channels, grid, rows):
-    """Round tiles of lines of ``length`` pixels, ``lines`` of them an image; strides: image, line, pixel, channel."""
+    """Round tiles of pixels to rows.
+
+    An image has ``lines`` lines of ``length`` pixels. ``strides`` are those from image to image,
+    line to line, pixel to pixel and channel to channel. Where channels are consecutive, rows are
+    rounded straight from the map. Elsewhere tiles of them are gathered first.
+    """
     image, following, pixel, channel = strides
     tiles = (length + _TILE - 1) // _TILE
     for n in range(begin, end):
@@ -63,6 +75,7 @@ def _quantize_kernel(count, threads, *arguments):
 
 @_jit
 def _scale_rows(begin, end, sums, scale, bias, y):
+    """Scale integer sums and add the bias: the last step of an 8-bit layer."""
     for n in range(begin, end):
         source, target = sums[n], y[n]
         for o in range(len(scale)):
@@ -92,8 +105,9 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 def _has_exact_product() -> bool:
     """Tell whether ``torch._int_mm`` is fast and exact here.
 
-    Without VNNI, oneDNN adds pairs of 8-bit products in saturating 16-bit arithmetic: with ONEDNN_MAX_CPU_ISA=AVX2, 64
-    products of 127 and -128 sum to 0. On processors other than x86 it loops over single products.
+    Without VNNI, oneDNN adds pairs of 8-bit products in saturating 16-bit arithmetic. With
+    ONEDNN_MAX_CPU_ISA=AVX2, 64 products of 127 and -128 sum to 0. On processors other than x86 it
+    loops over single products.
     """
     if platform.machine() not in ('x86_64', 'AMD64') or not torch.backends.mkldnn.is_available():
         return False
@@ -107,7 +121,10 @@ def _has_exact_product() -> bool:
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """Return ``rows @ weight.T`` in int32 by way of float32, by blocks of channels whose sums float32 holds exactly."""
+    """Return ``rows @ weight.T`` in int32, computed in float32.
+
+    The channels are cut into blocks whose sums float32 holds exactly.
+    """
     sums = None
     with torch.autocast('cpu', enabled=False):
         for first in range(0, rows.shape[1], _EXACT):
@@ -119,9 +136,9 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute :func:`mmwcc.kernels.int8_linear`: bit for bit the reference, whatever the processor."""
+    """Compute :func:`mmwcc.kernels.int8_linear`, bit for bit as the reference, on any processor."""
     source, outputs = rows.flatten(0, -2), len(weight)
-    # torch 2.13 returns what lay in memory before for the product of a single channel.
+    # For a single channel, torch 2.13 returns whatever was in memory before.
     exact = rows.shape[-1] > 1 and _has_exact_product()
     if scale.dtype != torch.float32:
         sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)

@@ -1,4 +1,4 @@
-"""How the kernels are compiled, and where what numba makes of them is kept."""
+"""How the kernels are compiled, and where the compiled code is kept."""
 from __future__ import annotations
 
 import hashlib
@@ -14,8 +14,9 @@ from .threads import HAS_OPENMP
 
 __all__ = ['jit']
 
-# Of all sources, since kernels are compiled into one another and numba looks at the file of one
-# alone. Without OpenMP they make other code, and code that calls OpenMP would end the process.
+# The cache is stamped with a hash of all sources. Kernels are compiled into one another, but numba
+# would look only at the file of the one. The stamp also tells whether there is OpenMP: where there
+# is none, cached code that calls it would end the process.
 _SOURCES = b''.join(path.read_bytes() for path in sorted(Path(__file__).parent.glob('*.py')))
 _STAMP = hashlib.sha256(_SOURCES).hexdigest(), HAS_OPENMP
 
@@ -24,17 +25,19 @@ _said: set[str] = set()
 
 
 def _say_once(kind: str, text: str) -> None:
+    """Print a notice on stderr, unless one of its kind was printed before."""
     if kind not in _said:
         _said.add(kind)
         print(f'mmwcc: {text}', file=sys.stderr, flush=True)
 
 
 class _Files(IndexDataCacheFile):
-    """The cache of one function: files of code, and an index that tells which signature is where.
+    """The cache of one function: files of code, and an index of which signature is in which file.
 
-    Numba numbers the files. Of two processes that compile two signatures at once, both take the
-    first free number, and the index of one leads to the code of the other. Here files are named
-    after what they hold and written before the index, so whoever writes it last, it is true.
+    Numba numbers these files. When two processes compile two signatures at once, both take the
+    first free number, and the index of one leads to the code of the other. Here a file is named
+    after what it holds and is written before the index. So the index is right, whichever process
+    writes it last.
     """
 
     def save(self, key, data) -> None:
@@ -46,12 +49,12 @@ class _Files(IndexDataCacheFile):
     def _load_index(self) -> dict:
         try:
             return super()._load_index()
-        except Exception:  # cut short by a full disk or a loss of power: the next one replaces it
+        except Exception:  # cut short by a full disk or power loss: to be replaced
             return {}
 
 
 class _Cache(FunctionCache):
-    """The cache of a function, which never keeps it from being computed.
+    """The cache of one function. When it fails, the function is compiled as if there were no cache.
 
     Raises:
         RuntimeError: If numba finds no place for it.
@@ -65,7 +68,7 @@ class _Cache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # damaged, as an index may be; what is compiled then replaces it
+        except Exception:  # damaged, as an index may be: compile, and replace it
             return None
 
     def save_overload(self, sig, data) -> None:
@@ -77,7 +80,9 @@ class _Cache(FunctionCache):
 
 
 class _CompilationNotice(event.Listener):
-    """Say once, on stderr, that our kernels are being compiled; kernels from the cache say nothing.
+    """Say once, on stderr, that our kernels are being compiled.
+
+    Kernels that come from the cache print nothing.
     """
 
     def on_start(self, event) -> None:
@@ -96,9 +101,9 @@ event.register('numba:compile', _CompilationNotice())
 
 
 def jit(**options):
-    """Return the decorator of a kernel.
+    """Return the decorator that compiles a kernel.
 
-    It is compiled at its first call and kept in numba's cache, if there is a place for one.
+    The kernel is compiled at its first call and kept in numba's cache, if there is a place for one.
 
     Args:
         **options: Options of ``numba.njit``.
@@ -106,7 +111,7 @@ def jit(**options):
 
     def decorate(function):
         dispatcher = numba.njit(nogil=True, **options)(function)
-        with suppress(RuntimeError, OSError):  # no place for it, as the notice says
+        with suppress(RuntimeError, OSError):  # no place for a cache, as the notice says
             dispatcher._cache = _Cache(function)  # as njit(cache=True) does with numba's class
         return dispatcher
 

@@ -1,4 +1,4 @@
-"""Tensors and NumPy arrays over the same memory, which the large ones hand on when they are freed."""
+"""Tensors and NumPy arrays over the same memory, and the reuse of large tensors' memory."""
 from __future__ import annotations
 
 import math
@@ -11,35 +11,37 @@ from torch import Tensor
 __all__ = ['address_of', 'array_of', 'as_map', 'empty', 'empty_like', 'values_of']
 
 _LINE = 64  # bytes of a cache line
-_LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is handed on
+_LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is reused
 _KEPT = 1 << 28  # bytes of freed memory that are kept, at most
 _FORMATS = {getattr(torch, name): np.dtype(name).str
             for name in ('float32', 'float64', 'int8', 'uint8', 'int32', 'int64')}
-_freed: dict[int, np.ndarray] = {}  # by address, freed last at the end; each change is one step, safe in any thread
+_freed: dict[int, np.ndarray] = {}  # by address, latest last; each change is atomic
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return an uninitialized tensor at the start of a cache line, in huge pages if large and the system has them.
+    """Return an uninitialized tensor that starts at a cache line, in huge pages if it is large.
 
-    A large new tensor costs more in page faults than in writing it: of 64 MB, 36 ms in pages of 4 kB and 2 to 8 ms in
-    huge ones, which NumPy requests and torch does not (two Zen 5 cores, Linux with huge pages on request). And glibc
-    gives each one above 32 MB back to the system when it is freed. So the memory of a freed one serves the next of its
-    size: up to 256 MB are kept, those freed last.
+    Huge pages depend on the system. Page faults of a large new tensor cost more than writing it:
+    for 64 MB, 36 ms in pages of 4 kB and 2 to 8 ms in huge ones, which NumPy requests and torch
+    does not (two Zen 5 cores, Linux with huge pages on request). Besides, glibc gives each tensor
+    above 32 MB back to the system when it is freed. So the memory of a freed tensor serves the next
+    one of the same size. Up to 256 MB are kept, the most recently freed.
     """
     size = math.prod(shape) * dtype.itemsize
     if size < _LARGE:
         return torch.empty(shape, dtype=dtype)
     memory = _take(size + _LINE)
     first = -memory.ctypes.data % _LINE
-    part = memory[first:first + size]  # the tensor holds this array, and this array the memory
+    part = memory[first:first + size]  # the tensor keeps this array alive, and the array the memory
     weakref.finalize(part, _keep, memory).atexit = False
-    # Set rather than viewed: autograd lets nobody write in place to an operator's result that is a view.
+    # Set the storage instead of taking a view: autograd forbids writing in place to a result of an
+    # operator that is a view.
     return torch.empty(0, dtype=dtype).set_(torch.from_numpy(part).untyped_storage(), 0, shape,
                                             torch.empty(shape, device='meta').stride())
 
 
 def _take(size: int) -> np.ndarray:
-    """Return memory of a size, that of a freed tensor if there is any."""
+    """Return memory of a size: that of a freed tensor if there is any, else new memory."""
     for place, memory in reversed(list(_freed.items())):
         mine = memory.nbytes == size and _freed.pop(place, None) is memory
         if mine:
@@ -48,7 +50,8 @@ def _take(size: int) -> np.ndarray:
 
 
 def _keep(memory: np.ndarray) -> None:
-    """Keep the memory of a freed tensor, and let go of what was freed longest ago if that is too much."""
+    """Keep the memory of a freed tensor. If that is too much, let go of what was freed longest ago.
+    """
     if memory.nbytes > _KEPT:
         return
     _freed[memory.ctypes.data] = memory
@@ -59,7 +62,7 @@ def _keep(memory: np.ndarray) -> None:
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """Return an uninitialized float32 tensor of the shape of ``x``, and of its strides if it is dense."""
+    """Return an uninitialized float32 tensor of the shape of ``x``, and of its strides if dense."""
     if x.numel() * x.itemsize < _LARGE:
         return torch.empty_like(x, dtype=torch.float32)
     storage = empty((x.numel(), )).untyped_storage()
@@ -77,7 +80,10 @@ def as_map(x: Tensor) -> tuple[Tensor, bool]:
 
 
 def address_of(x: Tensor) -> np.uintp:
-    """Return where the values of a tensor begin, which must outlive what it is given to."""
+    """Return the address of the first value of a tensor.
+
+    The tensor must outlive every use of the address.
+    """
     return np.uintp(_place(x))
 
 
@@ -85,7 +91,7 @@ def _place(x: Tensor) -> int:
     """Return the address of a tensor.
 
     Raises:
-        RuntimeError: If its memory was freed, as that of a parameter which FSDP has split.
+        RuntimeError: If its memory was freed, as happens to a parameter that FSDP has split.
     """
     place = x.data_ptr()
     if not place and x.numel():
@@ -96,25 +102,25 @@ def _place(x: Tensor) -> int:
 
 
 class _Memory:
-    """The memory of a tensor, as NumPy asks for it."""
+    """The memory of a tensor, described in the way that NumPy asks for."""
 
     __slots__ = ('owner', '__array_interface__')
 
     def __init__(self, x: Tensor, shape: tuple[int, ...]) -> None:
-        self.owner = x  # the array holds this object, and this object the tensor
+        self.owner = x  # the array keeps this object alive, and the object the tensor
         self.__array_interface__ = dict(version=3, data=(_place(x), False), shape=shape,
                                         typestr=_FORMATS[x.dtype])
 
 
 def array_of(x: Tensor, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """View a contiguous tensor as an array, or what lies from its first value on in a shape.
+    """View a contiguous tensor as an array, or its memory from the first value on in another shape.
 
-    ``Tensor.numpy`` does so too, but forbids for good that the storage is resized, which FSDP does
-    with those of parameters.
+    ``Tensor.numpy`` does so too. But it forbids for good that the storage is resized, which FSDP
+    does with the storages of parameters.
     """
     return np.asarray(_Memory(x, x.shape if shape is None else shape))
 
 
 def values_of(x: Tensor) -> np.ndarray:
-    """View a tensor without gaps in memory as the array of its values, in the order of memory."""
+    """View a tensor without gaps in memory as the flat array of its values, in memory order."""
     return array_of(x, (x.numel(), ))

@@ -1,8 +1,8 @@
-"""The Haar transform of one patch in numba, vectorized over channels, and how patches come out of channels_last maps.
+"""The Haar transform of one patch in numba, vectorized over channels.
 
-The unit of work is a strip: a row of patches at least 16 pixels wide, of one block of channels. Where it lies inside
-the map it is transformed straight from and to the map; at the border it passes through a block of pixels that stays in
-the cache.
+The patches come from channels_last maps. The unit of work is a strip: a row of patches at least 16
+pixels wide, in one block of channels. A strip inside the map is transformed straight from and to
+the map. At the border it passes through a block of pixels that stays in the cache.
 """
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ __all__ = [
     'strip_of', 'write_strip'
 ]
 
-LINE = 16  # pixels of a strip, at least
+LINE = 16  # width of a strip in pixels, at least
 _HALF, _ZERO = np.float32(0.5), np.float32(0)
 
-# Values must equal the reference bit for bit, so their arithmetic may be contracted (halving is exact) but not
-# reordered. NaN and infinity keep their meaning.
+# Values must equal the reference bit for bit. So their arithmetic may be contracted, since halving
+# is exact, but not reordered. NaN and infinity keep their meaning.
 _jit = jit(fastmath={'contract'}, error_model='numpy', forceinline=True)
 
 
 @_jit
 def strip_of(strip, shape, levels):
-    """Return image, top and left of a strip, its first patch in the image, its patches, and if all of it is inside."""
+    """Return where a strip lies.
+
+    Returns:
+        Its image, its top and left pixel, the number of its first patch within the image, how many
+        patches it has, and whether all of it is inside the map.
+    """
     _, _, height, width = shape
     side = 1 << levels
     length = max(side, LINE)
@@ -40,13 +45,16 @@ def strip_of(strip, shape, levels):
 
 
 def channel_block(channels: int, levels: int) -> int:
-    """Return how many channels are transformed at a time: as many as keep the scratch of a strip in the cache."""
+    """Return how many channels are transformed at a time: as many as keep a strip in the cache."""
     return min(channels, max(LANES, (1 << 16) >> 2 * levels))
 
 
 @_jit
 def read_strip(x, shape, image, top, left, side, length, first, count, pixels, block):
-    """Copy a strip, zeros outside the map, into ``pixels``: rows of ``block`` channels, ``length`` to a line."""
+    """Copy a strip into ``pixels``, with zeros outside the map.
+
+    ``pixels`` holds lines of ``length`` pixels, each a row of ``block`` channels.
+    """
     _, channels, height, width = shape
     rows, cols = min(side, height - top), min(length, width - left)
     if rows < side or cols < length:
@@ -59,7 +67,7 @@ def read_strip(x, shape, image, top, left, side, length, first, count, pixels, b
 
 @_jit
 def write_strip(y, shape, image, top, left, side, length, first, count, pixels, block):
-    """Copy the part of ``pixels`` that lies inside the map back, the reverse of :func:`read_strip`."""
+    """Undo :func:`read_strip`: copy the part of ``pixels`` inside the map back to it."""
     _, channels, height, width = shape
     for i in range(min(side, height - top)):
         for j in range(min(length, width - left)):
@@ -67,15 +75,16 @@ def write_strip(y, shape, image, top, left, side, length, first, count, pixels, 
                   ((image * height + top + i) * width + left + j) * channels + first, count)
 
 
-# The functions below take addresses, or flat arrays, and where from there a row of `count` channels starts: counting
-# references to arrays would cost more than the arithmetic of a short row. `_some` functions do 16 channels, or the last
-# few.
-_index = np.uintp  # numba checks signed indices for negative values, which count from the end
+# The functions below take addresses or flat arrays, and where a row of `count` channels starts from
+# there: counting references to arrays would cost more than the arithmetic of a short row. `a`, `b`,
+# `c` and `d` belong to the upper left, upper right, lower left and lower right pixel of a cell.
+# Functions whose names end in `_some` process 16 channels, or the last few.
+_index = np.uintp  # unsigned: numba checks signed indices for negative values
 
 
 @_jit
 def split_cell(a, b, c, d):
-    """Transform 2x2 pixels, vectors of channels, into average, cH, cV and cD."""
+    """Transform 2x2 pixels, each a vector of channels, into average, cH, cV and cD."""
     half = splat(_HALF)
     total_even, change_even, total_odd, change_odd = a + c, a - c, b + d, b - d
     return ((total_even + total_odd) * half, (change_even + change_odd) * half, (total_even - total_odd) * half,
@@ -94,7 +103,7 @@ def merge_cell(average, change, tilt, cross, offset):
 
 @_jit
 def _ask_cell(source, a, b, c, d, n, ahead):
-    """Ask for the 2x2 pixels that lie ``ahead`` values further on; for none if it is 0."""
+    """Prefetch the 2x2 pixels that lie ``ahead`` values further on, or nothing if that is 0."""
     if ahead != 0:
         n = np.intp(n) + np.intp(ahead)
         prefetch(source, np.intp(a) + n)
@@ -112,7 +121,10 @@ def _cell(source, a, b, c, d, n, mask):
 
 @_jit
 def _split_norms(source, a, b, c, d, low, at, count, ahead):
-    """Transform 2x2 pixels: write the averages, return the squared norms of cH, cV and cD over the channels."""
+    """Transform 2x2 pixels: write the averages, and return the squared norms of cH, cV and cD.
+
+    The norms are sums over the channels. The coefficients themselves are not stored.
+    """
     a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     horizontal = vertical = diagonal = splat(_ZERO)
     whole = count - count % _index(LANES)
@@ -131,6 +143,7 @@ def _split_norms(source, a, b, c, d, low, at, count, ahead):
 
 @_jit
 def _square(row, count):
+    """Return the sum of the squares of a row of ``count`` values."""
     count = _index(count)
     squares, whole = splat(_ZERO), count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
@@ -144,6 +157,7 @@ def _square(row, count):
 
 @_jit
 def _split_some(source, a, b, c, d, low, at, first, second, third, n, mask):
+    """Transform 2x2 pixels of 16 channels into averages and three rows."""
     average, change, tilt, cross = _cell(source, a, b, c, d, n, mask)
     store(low, at + n, average, mask)
     store(first, n, change, mask)
@@ -153,7 +167,7 @@ def _split_some(source, a, b, c, d, low, at, first, second, third, n, mask):
 
 @_jit
 def _split(source, a, b, c, d, low, at, first, second, third, count, ahead):
-    """Transform 2x2 pixels into averages and three rows: cH, cV, cD."""
+    """Transform 2x2 pixels into averages and three rows: cH, cV and cD."""
     a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
@@ -165,6 +179,7 @@ def _split(source, a, b, c, d, low, at, first, second, third, count, ahead):
 
 @_jit
 def _average(source, a, b, c, d, low, at, count, ahead):
+    """Write only the averages of 2x2 pixels, where none of their details is kept."""
     a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
@@ -177,6 +192,10 @@ def _average(source, a, b, c, d, low, at, count, ahead):
 
 @_jit
 def _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, mask, streamed):
+    """Invert :func:`_split_some`.
+
+    ``has`` tells which details were kept. ``zeros`` replaces the others.
+    """
     a_value, b_value, c_value, d_value = merge_cell(
         load(low, at + n, mask), load_either(has[0], packed, i + n, zeros, n, mask),
         load_either(has[1], packed, j + n, zeros, n, mask), load_either(has[2], packed, k + n, zeros, n, mask),
@@ -195,7 +214,10 @@ def _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d
 
 @_jit
 def _merge(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, count, streamed):
-    """Invert :func:`_split`, with zeros for the rows of ``packed`` that are not there, and add the bias."""
+    """Invert :func:`_split` and add the bias.
+
+    ``packed`` has only the kept details. The other rows are read from ``zeros``, without a branch.
+    """
     at, i, j, k, shift, count = _index(at), _index(i), _index(j), _index(k), _index(shift), _index(count)
     a, b, c, d = _index(a), _index(b), _index(c), _index(d)
     whole = count - count % _index(LANES)
@@ -208,6 +230,10 @@ def _merge(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, cou
 
 @_jit
 def _spread_some(low, at, bias, shift, y, a, b, c, d, n, mask, streamed):
+    """Write half of the average, plus the bias, to all four pixels.
+
+    That is what merging gives without details.
+    """
     value = load(low, at + n, mask) * splat(_HALF) + load(bias, shift + n, mask)
     if streamed:
         stream(y, a + n, value)
@@ -223,7 +249,7 @@ def _spread_some(low, at, bias, shift, y, a, b, c, d, n, mask, streamed):
 
 @_jit
 def _spread(low, at, bias, shift, y, a, b, c, d, count, streamed):
-    """Invert :func:`_split` where the details are zero, and add the bias."""
+    """Invert :func:`_split` where all details are zero, and add the bias."""
     at, shift, count = _index(at), _index(shift), _index(count)
     a, b, c, d = _index(a), _index(b), _index(c), _index(d)
     whole = count - count % _index(LANES)
@@ -235,6 +261,7 @@ def _spread(low, at, bias, shift, y, a, b, c, d, count, streamed):
 
 @_jit
 def _copy(source, start, target, at, count):
+    """Copy a row of ``count`` values."""
     start, at, count = _index(start), _index(at), _index(count)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
@@ -246,7 +273,10 @@ def _copy(source, start, target, at, count):
 
 @_jit
 def _ahead(row, cells, down, following):
-    """Return how far from a row of cells the next one lies: two lines, or in the next patch."""
+    """Return how far ahead of a row of cells to prefetch.
+
+    This is two lines on, or for the last row of cells the first lines of the next patch.
+    """
     return 0 if following == 0 else 2 * down if row < cells - 1 else following - 2 * row * down
 
 
@@ -254,9 +284,10 @@ def _ahead(row, cells, down, following):
 def patch_norms(source, origin, right, down, count, side, low, spare, block, norms, start, following):
     """Transform a patch and add the squares of its coefficients to ``norms``.
 
-    Pixel (i, j) of the patch has its channels at ``source[origin + i * down + j * right]`` and on. Each two lines are
-    asked for while those before are transformed, the first of the next patch with the last: it lies ``following``
-    values further on. 0 asks for nothing.
+    Pixel (i, j) of the patch has its channels from ``source[origin + i * down + j * right]`` on.
+    While two lines are transformed, the next two are prefetched. With the last two, those are the
+    first lines of the next patch, which lies ``following`` values further on. If ``following`` is
+    0, nothing is prefetched.
     """
     cells = side // 2
     while cells > 0:
@@ -276,16 +307,18 @@ def patch_norms(source, origin, right, down, count, side, low, spare, block, nor
 
 @_jit
 def _row(packed, start, kept, spare):
-    """Return where the row that starts at ``packed[start]`` is to be written, or ``spare`` if it is not kept."""
+    """Return the address to write a row to: its place in ``packed`` if it is kept, else ``spare``.
+    """
     return _index(packed) + _index(4) * _index(start) if kept else _index(spare)
 
 
 @_jit
 def patch_rows(source, origin, right, down, count, side, low, spare, details, block, kept, start, grid, packed, at,
                 channels, following):
-    """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients to ``packed``.
+    """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients.
 
-    Coefficients go there directly, and by ``details`` if they are rounded to levels of a grid: NaN is level 0.
+    They go straight to ``packed``. If they are rounded to a grid, they pass through ``details``
+    first, and NaN becomes 0.
     """
     quantized, step, lowest, highest = grid
     cells = side // 2
@@ -326,7 +359,11 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
 @_jit
 def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, block, zeros, bias, first, y, origin,
                  right, down, streamed):
-    """Invert the transform of a patch from its kept rows and write it, with the bias, as it is laid out in ``y``."""
+    """Invert the transform of a patch from its kept rows and write its pixels, plus bias, to ``y``.
+
+    The averages of one level are in ``source`` and those of the next finer one go to ``spare``; the
+    two take turns. Only the finest level is written to ``y``.
+    """
     first_row = kept[start] >= 0
     _copy(packed if first_row else zeros, at + kept[start] * channels if first_row else 0, source, 0, count)
     cells = 1

@@ -1,10 +1,13 @@
 """The Haar transform of a band of one channel in numba, vectorized over its width.
 
-A band is a row of patches of a contiguous map, ``length`` pixels wide. The coefficients of 16 channels of it make
-tiles: 16 cells of one level and one kind (cH, cV or cD) in 16 channels, a line each; of cA likewise. Tiles are numbered
-from coarse to fine: those of cA, then level by level 16 cells after the other, the three kinds of each. The rows of
-cells of a level come in such an order that the averages of upper lines fill one half of what the coarser level
-averages, those of lower lines the other half: only the finest level needs to know of rows.
+A band is a row of patches of a contiguous map, ``length`` pixels wide. Its coefficients in 16
+channels form tiles. A tile holds 16 cells of one level and one kind (cA, cH, cV or cD) in 16
+channels, one line for each channel. Tiles are numbered from coarse to fine: first those of cA, then
+level by level 16 cells after the other, the three kinds of each.
+
+The rows of cells of a level come in a special order. The averages of upper lines fill one half of
+what the coarser level averages, those of lower lines the other half. So only the finest level needs
+to know about rows.
 """
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ from .tiles import evens, left_zip, odds, prefetch, prefetch_to_write, right_zip
 
 __all__ = ['PIECE', 'band_layout', 'merge_plane', 'pieces_of', 'put_finished', 'split_plane']
 
-PIECE = 2 * LANES  # pixels of a line that are transformed at a time: the even and the odd ones fill a vector each
+PIECE = 2 * LANES  # pixels of a line transformed at a time: even and odd ones fill a vector each
 _ALL, _WHOLE = (None, None, None, None), (LANES, LANES, LANES, LANES)  # masks of four vectors, and values inside
 _ZERO = np.float32(0)
-_index = np.uintp  # numba checks signed indices for negative values, which count from the end
+_index = np.uintp  # unsigned: numba checks signed indices for negative values
 
 _jit = jit(fastmath={'contract'}, error_model='numpy', forceinline=True)
 
@@ -34,8 +37,9 @@ def band_layout(levels: int, length: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Lay out the coefficients of a band ``length`` pixels wide in tiles.
 
     Returns:
-        The rows of cells of the finest level in the order of the tiles; where in the tiles the positions of the band
-        are, in position order, as tile * 16 + cell; how many tiles there are.
+        Three things: the rows of cells of the finest level in the order of the tiles; where in the
+        tiles each position of the band is, in position order, as tile * 16 + cell; and the number
+        of tiles.
     """
     cols, order = length >> levels, torch.zeros(1, dtype=torch.int64)
     tiles, details = -(-cols // LANES), []
@@ -45,6 +49,7 @@ def band_layout(levels: int, length: int) -> tuple[np.ndarray, np.ndarray, int]:
         tile = tiles + 3 * (cell // LANES)
         details.append(((tile[..., None] + torch.arange(3)) * LANES + (cell % LANES)[..., None])[None, ..., None])
         tiles += 3 * -(-cell.numel() // LANES)
+        # The next finer level: first the upper line of each of these rows, then the lower lines.
         rows, order = order, torch.cat([2 * order, 2 * order + 1])
     places = fold(torch.arange(cols).reshape(1, 1, cols, 1), details).flatten()
     return rows.numpy(), places.numpy(), tiles
@@ -52,13 +57,13 @@ def band_layout(levels: int, length: int) -> tuple[np.ndarray, np.ndarray, int]:
 
 @_jit
 def pieces_of(cells):
-    """Return how many vectors hold so many cells."""
+    """Return how many vectors hold this many cells."""
     return (cells + LANES - 1) // LANES
 
 
 @_jit
 def _keep(tiles, at, value, squared):
-    """Write a vector of coefficients; if ``squared`` is not None, add their squares instead."""
+    """Write a vector of coefficients, or add their squares instead if ``squared`` is not None."""
     if squared is None:
         store(tiles, at, value, None)
     else:
@@ -67,7 +72,11 @@ def _keep(tiles, at, value, squared):
 
 @_jit
 def _split_piece(source, upper, lower, masks, low, at, tiles, tile, step, squared):
-    """Transform 2x32 pixels, or averages of a finer level."""
+    """Transform 2x32 pixels, or as many averages of a finer level, into 16 cells.
+
+    Even and odd pixels of a line go to a vector each, so that all four pixels of a cell are in the
+    same lane.
+    """
     a, b = load(source, upper, masks[0]), load(source, upper + LANES, masks[1])
     c, d = load(source, lower, masks[2]), load(source, lower + LANES, masks[3])
     average, change, tilt, cross = split_cell(evens(a, b), odds(a, b), evens(c, d), odds(c, d))
@@ -79,7 +88,10 @@ def _split_piece(source, upper, lower, masks, low, at, tiles, tile, step, square
 
 @_jit
 def _inside(cols, rows):
-    """Return how many values of four vectors, 2x32 pixels, are in a map that ends ``cols`` and ``rows`` from them."""
+    """Return how many values of four vectors, 2x32 pixels, lie inside the map.
+
+    The map ends ``cols`` pixels to the right and ``rows`` below their first one.
+    """
     left, right = min(LANES, max(0, cols)), min(LANES, max(0, cols - LANES))
     upper, lower = rows > 0, rows > 1
     return _index(left * upper), _index(right * upper), _index(left * lower), _index(right * lower)
@@ -87,7 +99,7 @@ def _inside(cols, rows):
 
 @_jit
 def _split_step(source, upper, pitch, masks, ahead, low, at, tiles, tile, step, squared):
-    """Transform 2x32 pixels of a map and ask for those that are ``ahead``."""
+    """Transform 2x32 pixels of a map and prefetch those ``ahead`` of them."""
     upper, lower = _index(upper), _index(upper + pitch)
     for place in (upper + ahead, lower + ahead):
         prefetch(source, place)
@@ -97,11 +109,13 @@ def _split_step(source, upper, pitch, masks, ahead, low, at, tiles, tile, step, 
 
 @_jit
 def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, start, step, squared, ahead):
-    """Transform a band of one channel to its lines of the tiles, from ``tiles[start]`` on, ``step`` apart.
+    """Transform a band of one channel into its lines of the tiles.
 
-    The map ends ``rows`` and ``cols`` from ``source[origin]``, where the band begins. ``layout``: length, patches and
-    tiles of a band; ``order``: that of its rows of cells. ``lows`` has room for the averages of all levels; those of a
-    level may be followed by values without meaning.
+    The lines begin at ``tiles[start]`` and are ``step`` apart. The band begins at
+    ``source[origin]``, and the map ends ``rows`` and ``cols`` from there. ``layout`` is the length,
+    patches and tiles of a band, and ``order`` lists its rows of cells. ``lows`` has room for the
+    averages of all levels. The averages of a level may be followed by values without meaning, up to
+    a whole vector.
     """
     length, patches, total = layout
     width, pieces = _index(step), length // PIECE
@@ -120,6 +134,7 @@ def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, s
             _split_step(source, upper + n * PIECE, pitch, masks, ahead, lows, at, tiles, here, width, squared)
             at, here = at + _index(LANES), here + _index(3) * width
     begin = _index(0)
+    # Coarser levels: averages of upper lines are the first half, those of lower lines the second.
     while cells > patches:
         cells //= 4
         pieces = pieces_of(cells)
@@ -136,7 +151,7 @@ def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, s
 
 @_jit
 def put_finished(y, at, value, mask, finish, residual):
-    """Add the residual to a vector of pixels, clamp it and write it."""
+    """Add the residual to a vector of pixels, clamp it, and write it."""
     has_residual, bounded, streamed, lowest, highest = finish
     if has_residual:
         value = value + load(residual, at, mask)
@@ -150,7 +165,10 @@ def put_finished(y, at, value, mask, finish, residual):
 
 @_jit
 def _put(y, at, value, inside, finish, residual):
-    """Finish the first ``inside`` pixels of a vector. Streamed maps have whole vectors only."""
+    """Finish and write the first ``inside`` pixels of a vector.
+
+    Streamed maps have whole vectors only, so a part of one is never streamed.
+    """
     if inside == LANES:
         put_finished(y, at, value, None, finish, residual)
     elif inside > 0:
@@ -160,11 +178,11 @@ def _put(y, at, value, inside, finish, residual):
 
 @_jit
 def _put_piece(y, upper, pitch, lines, inside, ahead, finish, residual):
-    """Write 2x32 pixels and ask for what will be needed of those that are ``ahead``."""
+    """Write 2x32 pixels and prefetch what will be needed for those ``ahead``."""
     upper, lower = _index(upper), _index(upper + pitch)
     for place in (upper + ahead, lower + ahead):
         _expect(y, place, finish, residual)
-        if inside[1] > 0:  # else that may be a line of another thread
+        if inside[1] > 0:  # otherwise that line may belong to another thread
             _expect(y, place + LANES, finish, residual)
     _put(y, upper, lines[0], inside[0], finish, residual)
     _put(y, upper + _index(LANES), lines[1], inside[1], finish, residual)
@@ -174,6 +192,7 @@ def _put_piece(y, upper, pitch, lines, inside, ahead, finish, residual):
 
 @_jit
 def _expect(y, place, finish, residual):
+    """Prefetch a place of the residual, and of the map unless it is streamed past the cache."""
     if finish[0]:
         prefetch(residual, place)
     if not finish[2]:
@@ -182,7 +201,7 @@ def _expect(y, place, finish, residual):
 
 @_jit
 def _merge_piece(low, at, tiles, tile, step, offset):
-    """Invert the transform of 16 cells; return the upper and the lower line in two vectors each."""
+    """Invert the transform of 16 cells. Return the upper and the lower line, two vectors each."""
     a, b, c, d = merge_cell(load(low, at, None), load(tiles, tile, None), load(tiles, tile + step, None),
                             load(tiles, tile + 2 * step, None), offset)
     return left_zip(a, b), right_zip(a, b), left_zip(c, d), right_zip(c, d)
@@ -190,7 +209,10 @@ def _merge_piece(low, at, tiles, tile, step, offset):
 
 @_jit
 def merge_plane(tiles, start, step, lows, layout, order, bias, y, origin, pitch, rows, cols, ahead, finish, residual):
-    """Invert :func:`split_plane` and write the band to ``y``, with the bias, finished as in :func:`_put`."""
+    """Invert :func:`split_plane`, add the bias and write the band to ``y``.
+
+    The pixels are finished as in :func:`_put`.
+    """
     length, patches, _ = layout
     cells, at, place, width = patches, 0, start + pieces_of(patches) * step, _index(step)
     for n in range(pieces_of(cells)):
@@ -198,7 +220,8 @@ def merge_plane(tiles, start, step, lows, layout, order, bias, y, origin, pitch,
     while cells < len(order) * length // 2:
         pieces = pieces_of(cells)
         target = at + pieces * LANES + PIECE
-        # Backwards: what the last piece of the upper lines writes too much, the first of the lower ones replaces.
+        # Go backwards: where the last piece is not full, it writes beyond the upper lines, into the
+        # beginning of the lower ones, which the first piece then replaces.
         for n in range(pieces - 1, -1, -1):
             a, b, c, d = _merge_piece(lows, _index(at + n * LANES), tiles, _index(place + 3 * n * step), width,
                                       splat(_ZERO))

@@ -1,8 +1,9 @@
-"""Products of float32 rows with a kernel in oneDNN, which has a memory layout of its own for kernels.
+"""Products of float32 rows with a kernel in oneDNN, which lays kernels out in its own way.
 
-Turning a kernel to that layout takes a tenth of the product of a usual layer, so the result is kept for the next call,
-along with checksums of the values that it was made of. They are computed at every call, in a third of that time: a
-kernel may change in ways that leave no trace in its tensor, through ``.data`` for one.
+For a usual layer, reordering the kernel to its layout takes a tenth of the time of the product. So
+the reordered kernel is kept for the next call, together with checksums of the values that it was
+made from. The checksums are computed at every call, in a third of that time. This is necessary
+because a kernel can change without leaving a trace in its tensor, for example through ``.data``.
 """
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from .threads import fork, thread_count
 __all__ = ['multiply_rows']
 
 _KEPT = 1 << 28  # bytes of kernels that are kept, at most
-_PIECE, _CHECKSUMS = 1 << 14, 128  # values that a thread looks at at a time, and their checksums
+_PIECE, _CHECKSUMS = 1 << 14, 128  # values that a thread checks at a time, and their checksums
 _FACTOR = np.uint32(0x9E3779B1)
 _prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = OrderedDict()  # by address and shape, used last at the end
 _jit = jit()
@@ -29,10 +30,11 @@ _jit = jit()
 
 @_jit
 def _check(values, sums):
-    """Compute checksums of 32-bit integers, every 128th value in one of them.
+    """Compute checksums of 32-bit integers. Every 128th value goes into the same one.
 
-    Each step is a bijection of the sum and of the value: no change of a single value goes unseen, and of more in one
-    sum, 1 in 2**32. The rotation lets high bits, like those of signs, act on low ones.
+    Each step is a bijection of the sum and of the value. So a change of a single value never goes
+    unseen, and changes of several values in one sum go unseen 1 time in 2**32. The rotation lets
+    high bits, such as signs, act on low ones.
     """
     sums[:] = 0
     whole = values.size // _CHECKSUMS * _CHECKSUMS
@@ -46,6 +48,7 @@ def _check(values, sums):
 
 @_jit
 def _check_pieces(begin, end, values, sums):
+    """Compute the checksums of pieces of a kernel."""
     for piece in range(begin, end):
         _check(values[piece * _PIECE:][:_PIECE], sums[piece])
 
@@ -56,6 +59,7 @@ def _check_kernel(count, threads, *arguments):
 
 
 def _checksums(weight: Tensor) -> bytes:
+    """Compute the checksums of all values of a kernel, piece by piece on all threads."""
     values = values_of(weight).view(np.uint32)
     count = -(-values.size // _PIECE)
     sums = np.empty((count, _CHECKSUMS), np.uint32)
@@ -65,7 +69,7 @@ def _checksums(weight: Tensor) -> bytes:
 
 @lru_cache
 def _has_layout() -> bool:
-    """Tell whether oneDNN is there and multiplies by kernels in its own layout."""
+    """Tell whether oneDNN is present and multiplies correctly by kernels in its own layout."""
     rows, weight = torch.ones(32, 16), torch.arange(256.0).reshape(16, 16)
     try:
         y = _multiply(rows, torch.ops.mkldnn._reorder_linear_weight(weight))
@@ -75,11 +79,12 @@ def _has_layout() -> bool:
 
 
 def _multiply(rows: Tensor, prepared: Tensor) -> Tensor:
+    """Multiply rows by a kernel that was reordered to the layout of oneDNN."""
     return torch.ops.mkldnn._linear_pointwise(rows, prepared, None, 'none', [], '')
 
 
 def _prepare(weight: Tensor) -> Tensor:
-    """Return the kernel in oneDNN's layout."""
+    """Return the kernel in oneDNN's layout, reordered anew only if its values have changed."""
     key, checksums = (weight.data_ptr(), *weight.shape), _checksums(weight)
     known = _prepared.pop(key, None)
     if known is None or known[0] != checksums:
@@ -90,7 +95,7 @@ def _prepare(weight: Tensor) -> Tensor:
 
 
 def _make_room(size: int) -> None:
-    """Forget the kernels that were used longest ago if ``size`` more bytes would be too many."""
+    """Forget the kernels that were used longest ago, if ``size`` more bytes would be too many."""
     excess = sum(4 * outputs * inputs for _, outputs, inputs in list(_prepared)) + size - _KEPT
     while excess > 0 and _prepared:
         (_, outputs, inputs), _ = _prepared.popitem(last=False)

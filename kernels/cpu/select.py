@@ -1,7 +1,8 @@
-"""Exact selection in numba: the threshold of each image by its digits, as a radix sort would, without sorting.
+"""Exact selection in numba: the threshold of each image, digit by digit, without sorting.
 
-Images are looked at piece by piece, so that a large one keeps all threads busy. What is counted in each piece tells
-where its rows begin. Results do not depend on the number of threads.
+The digits are found as a radix sort would. Images are processed in pieces, so that one large image
+keeps all threads busy. The counts of each piece tell where its rows begin. Results do not depend on
+the number of threads.
 """
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from .threads import fork, thread_count
 __all__ = ['select', 'select_kernel']
 
 _INFINITY, _NAN = np.int32(0x7F800000), np.int32(0x7FC00000)
-_HIGHEST, _LOWER = 20, (10, 0)  # shifts of the 11, 10 and 10 bits that a non-negative float has beside its sign
+_HIGHEST, _LOWER = 20, (10, 0)  # shifts of the digits: 11, 10 and 10 bits below the sign
 _DIGITS = 1 << 11
 _PIECE = 1 << 12  # positions
 _jit = jit()
@@ -24,7 +25,8 @@ _jit = jit()
 
 @_jit
 def _key(bits):
-    """Return an integer that orders like the magnitude of the float, all NaN alike."""
+    """Return an integer that sorts like the magnitude of the float. All NaN are alike, the largest.
+    """
     bits &= np.int32(0x7FFFFFFF)
     return _NAN if bits > _INFINITY else bits
 
@@ -40,7 +42,10 @@ def _count_pieces(begin, end, bits, pieces, counts):
 
 @_jit
 def _digit_of(counts, wanted):
-    """Return the digit of the ``wanted``-th largest key, and how many keys of that digit are wanted."""
+    """Return the digit of the ``wanted``-th largest key, and how many keys of it are wanted.
+
+    ``counts`` says how many keys have each digit.
+    """
     digit = _DIGITS - 1
     while counts[digit] < wanted:
         wanted -= counts[digit]
@@ -50,7 +55,10 @@ def _digit_of(counts, wanted):
 
 @_jit
 def _collect_pieces(begin, end, bits, pieces, digits, close, sizes):
-    """Collect the keys of each piece that have the highest digit of the threshold of their image."""
+    """Collect the keys of each piece that share the highest digit of their image's threshold.
+
+    Every key is written, but only a matching one advances ``found``. That needs no branch.
+    """
     for n in range(begin, end):
         found, digit = 0, digits[n // pieces, 0]
         for value in bits[n // pieces, n % pieces * _PIECE:][:_PIECE]:
@@ -62,7 +70,11 @@ def _collect_pieces(begin, end, bits, pieces, digits, close, sizes):
 
 @_jit
 def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, thresholds, starts):
-    """Find the threshold of each image; the first row of each of its pieces, and how many ties that may keep."""
+    """Find the threshold of each image from the keys that share its highest digit.
+
+    Also find the first row of each piece, and how many keys equal to the threshold that piece
+    keeps.
+    """
     lower = np.empty(_DIGITS, np.int64)
     for image in range(begin, end):
         highest, wanted = digits[image]
@@ -87,7 +99,7 @@ def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, threshold
 
 @_jit
 def _number(keys, rows, begin, end, least, row):
-    """Number the keys of ``begin ... end`` that are at least ``least``; return the next row."""
+    """Number the keys of ``begin ... end`` that are at least ``least``, and return the next row."""
     for p in range(np.uintp(begin), np.uintp(end)):
         keep = np.int32(_key(keys[p]) >= least)
         rows[p] = (row + np.int32(1)) * keep - np.int32(1)
@@ -97,6 +109,11 @@ def _number(keys, rows, begin, end, least, row):
 
 @_jit
 def _number_pieces(begin, end, bits, pieces, thresholds, starts, slot):
+    """Write the slots of each piece.
+
+    Up to the last tie that the piece may keep, keys equal to the threshold are kept. After it, only
+    greater ones are.
+    """
     for n in range(begin, end):
         image, first = n // pieces, n % pieces * _PIECE
         keys, threshold, (row, ties) = bits[image], np.int32(thresholds[image]), starts[n]
@@ -110,7 +127,10 @@ def _number_pieces(begin, end, bits, pieces, thresholds, starts, slot):
 
 @_jit
 def select_kernel(threads, norms, k, slot):
-    """Write the row of each of the ``k`` positions of largest norm of each image, -1 elsewhere; float32 and int32."""
+    """Write the row of each of the ``k`` positions of largest norm of each image, -1 elsewhere.
+
+    Norms are float32 and slots int32.
+    """
     bits, batch = norms.view(np.int32), len(norms)
     pieces = (norms.shape[1] + _PIECE - 1) // _PIECE
     count = batch * pieces

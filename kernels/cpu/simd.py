@@ -1,15 +1,17 @@
 """Vectors of 16 float32 for numba: loads, stores and arithmetic.
 
-Numba's own vectorizer must first prove, at run time and for every pair of rows, that a loop's reads and writes do not
-overlap. For rows of some hundred channels that costs more than the arithmetic, so the inner loops of the Haar kernels
-say themselves what a vector is::
+Numba's own vectorizer must first prove, at run time and for every pair of rows, that the reads and
+writes of a loop do not overlap. For rows of a few hundred channels, that costs more than the
+arithmetic. So the inner loops of the Haar kernels state explicitly what a vector is::
 
     a, b = load(x, i, mask), load(x, j, mask)
     store(y, i, (a + b) * splat(half), mask)
 
-``mask`` is None for 16 values, or what :func:`first_lanes` returns for the last few. LLVM cuts vectors into what the
-processor has. Nothing here checks bounds. Arrays may be given by their :func:`address`: numba counts references to
-arrays at every call, with locked instructions, which took most of the time of rows of some hundred channels.
+``mask`` is None for 16 values, or what :func:`first_lanes` returns for the last few. LLVM splits
+vectors into what the processor has. Nothing here checks bounds.
+
+Arrays may be given by their :func:`address`. Numba counts references to arrays at every call, with
+locked instructions. For rows of a few hundred channels, that took most of the time.
 """
 from __future__ import annotations
 
@@ -71,16 +73,21 @@ def pointer_to(context, builder, kind, place, index, pointee):
 
 
 def _masked(builder, action: str, arguments: list, result):
+    """Call LLVM's masked load or store of 16 float32.
+
+    It does not touch memory where the mask is false.
+    """
     kinds = [argument.type for argument in arguments]
     name = f'llvm.masked.{action}.v{LANES}f32.p0'
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, kinds), name)
     return builder.call(function, arguments)
 
 
-_ALIGNMENT = ir.Constant(ir.IntType(32), 4)
+_ALIGNMENT = ir.Constant(ir.IntType(32), 4)  # bytes: vectors may start at any float32
 
 
 def read(builder, pointer, mask):
+    """Read 16 values at a pointer; with a mask, zeros where it is false."""
     if isinstance(mask.type, ir.VectorType):
         return _masked(builder, 'load', [pointer, _ALIGNMENT, mask, ir.Constant(FLOATS, [0.0] * LANES)], FLOATS)
     return builder.load(pointer, align=4)
@@ -88,7 +95,10 @@ def read(builder, pointer, mask):
 
 @intrinsic
 def address(typingctx, array):
-    """Return where the values of an array begin: what :func:`load` and :func:`store` take, without its owner."""
+    """Return the address of the first value of an array.
+
+    :func:`load` and :func:`store` take it in place of the array. It does not keep the array alive.
+    """
 
     def generate(context, builder, signature, arguments):
         return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data,
@@ -99,7 +109,7 @@ def address(typingctx, array):
 
 @intrinsic
 def hold(typingctx, arrays):
-    """Keep a tuple of arrays alive up to here, for the sake of their addresses."""
+    """Keep a tuple of arrays alive up to here, so that their addresses stay valid."""
 
     def generate(context, builder, signature, arguments):
         return context.get_dummy_value()
@@ -109,7 +119,10 @@ def hold(typingctx, arrays):
 
 @jit(error_model='numpy', forceinline=True)
 def scratch(count):
-    """Return an uninitialized array that starts with a cache line: vectors across two lines cost twice."""
+    """Return an uninitialized array that starts at a cache line.
+
+    A vector that spans two cache lines costs twice.
+    """
     memory = np.empty(count + LANES, np.float32)
     first = -(address(memory) // np.uintp(4)) % np.uintp(LANES)
     return memory[first:first + np.uintp(count)]
@@ -157,7 +170,10 @@ def store(typingctx, array, index, value, mask):
 
 @intrinsic
 def stream(typingctx, array, index, value):
-    """Write 16 values to a cache line, ``array[index]`` on, past the cache; its address must be a multiple of 64."""
+    """Write 16 values past the cache, from ``array[index]`` on.
+
+    They fill a cache line: the address must be a multiple of 64.
+    """
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
@@ -169,13 +185,14 @@ def stream(typingctx, array, index, value):
 
 
 def _broadcast(builder, value, kind):
+    """Return a vector with the value in all 16 lanes."""
     single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, [0] * LANES))
 
 
 @intrinsic
 def splat(typingctx, value):
-    """Return a vector of 16 times the value."""
+    """Return a vector with the value in all 16 lanes."""
 
     def generate(context, builder, signature, arguments):
         return _broadcast(builder, arguments[0], FLOATS)
@@ -197,7 +214,7 @@ def first_lanes(typingctx, count):
 
 @intrinsic
 def only(typingctx, value, mask):
-    """Return the vector with zeros where the mask is false; the vector itself if the mask is None."""
+    """Return the vector with zeros where the mask is false, or as it is if the mask is None."""
 
     def generate(context, builder, signature, arguments):
         value, mask = arguments
@@ -210,7 +227,7 @@ def only(typingctx, value, mask):
 
 @intrinsic
 def clamp(typingctx, value, low, high):
-    """Return the vector within ``low ... high``; NaN stays NaN."""
+    """Return the vector clamped to ``low ... high``. NaN stays NaN."""
 
     def generate(context, builder, signature, arguments):
         value, low, high = arguments
@@ -222,7 +239,7 @@ def clamp(typingctx, value, low, high):
 
 @intrinsic
 def total(typingctx, value):
-    """Return the sum of the 16 values, halves onto halves."""
+    """Return the sum of the 16 values, by repeatedly adding one half to the other."""
 
     def generate(context, builder, signature, arguments):
         value, width = arguments[0], LANES
@@ -239,12 +256,14 @@ def total(typingctx, value):
 
 
 def _define(operation, instruction: str) -> None:
+    """Make an operation of Python on two vectors an instruction of LLVM."""
 
     @intrinsic
     def apply(typingctx, a, b):
 
         def generate(context, builder, signature, arguments):
-            # Products may be fused into sums: halving is exact, and norms only need to be accurate.
+            # Products may be fused into sums. Transforms do not change, since halving is exact, and
+            # norms only need to be accurate.
             return getattr(builder, instruction)(*arguments, flags=('contract', ))
 
         return vector(vector, vector), generate

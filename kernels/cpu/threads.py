@@ -1,8 +1,8 @@
 """Parallel loops on torch's own threads.
 
-Numba brings a pool of threads of its own. After each operator, the threads of the other pool go on spinning for about
-a millisecond, on cores that are needed. So loops are run by torch's OpenMP. Where that cannot be called (Windows),
-they run on one thread::
+Numba brings a thread pool of its own. But after each operator, the threads of the other pool would
+go on spinning for about a millisecond, on cores that are needed. So loops are run by torch's
+OpenMP. Where that cannot be called (Windows), they run on one thread::
 
     @jit()
     def _lines(begin, end, x, y):  # raises nothing, returns nothing, works on any range
@@ -47,7 +47,10 @@ _INDEX, _BYTES, _INT = ir.IntType(64), ir.IntType(8).as_pointer(), ir.IntType(32
 
 
 def _borrowed(context, builder, kind, value):
-    """Return an array without its owner, whose reference count the threads would otherwise fight over."""
+    """Return an array without its owner.
+
+    With the owner, all threads would compete to update its reference count.
+    """
     if not isinstance(kind, types.Array):
         return value
     array = context.make_array(kind)(context, builder, value)
@@ -56,11 +59,12 @@ def _borrowed(context, builder, kind, value):
 
 
 def _call_of(typingctx, body, arguments):
+    """Return the types of the call ``body(begin, end, *arguments)``."""
     return body.get_call_type(typingctx, (types.intp, types.intp, *arguments.types), {})
 
 
 def _call_body(context, builder, body, call, bounds, arguments) -> None:
-    """Call ``body(*bounds, *arguments)``, the arguments being a tuple."""
+    """Emit the call ``body(*bounds, *arguments)``, where ``arguments`` is a tuple."""
     result = body.dispatcher.get_compile_result(call)
     context.active_code_library.add_linking_library(result.library)
     function = context.declare_function(builder.module, result.fndesc)
@@ -73,10 +77,16 @@ def _call_body(context, builder, body, call, bounds, arguments) -> None:
 
 @intrinsic
 def fork(typingctx, body, count, threads, arguments):
-    """Let each of ``threads`` threads call ``body(begin, end, *arguments)`` with its part of ``range(count)``."""
+    """Call ``body(begin, end, *arguments)`` on each of ``threads`` threads.
+
+    Each thread gets its part of ``range(count)``.
+    """
     call = _call_of(typingctx, body, arguments)
 
     def generate(context, builder, signature, values):
+        # OpenMP calls a C function with one pointer. So the arguments are put in a struct on the
+        # stack, and a function is emitted here that unpacks them, works out the range of its thread
+        # and calls the body. The caller waits for all threads, so the struct lives long enough.
         _, count, threads, arguments = values
         module = builder.module
         data = cgutils.pack_struct(builder, [count, arguments])
@@ -101,7 +111,7 @@ def fork(typingctx, body, count, threads, arguments):
     return types.void(body, types.intp, types.intp, arguments), generate
 
 
-# An intrinsic too: numba keeps no code that is given a function as an argument.
+# This is an intrinsic too: numba does not cache code that takes a function as an argument.
 @intrinsic
 def _run_alone(typingctx, body, count, threads, arguments):
     """Call ``body(0, count, *arguments)`` on this thread."""
@@ -119,5 +129,8 @@ if not HAS_OPENMP:
 
 
 def thread_count(count: int) -> int:
-    """Return on how many threads to run a loop of ``count`` steps, at least 1: on as many as torch uses."""
+    """Return how many threads run a loop of ``count`` steps, at least 1.
+
+    These are as many as torch uses, but no more than there are steps.
+    """
     return max(1, min(torch.get_num_threads(), count))

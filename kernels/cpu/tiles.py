@@ -1,6 +1,6 @@
-"""Tiles of 8x8 and 16x16 float32 for numba, transposed in registers, and the shuffles of neighbours in a line.
+"""Tiles of 8x8 and 16x16 float32 for numba, transposed in registers, and shuffles of neighbours.
 
-As in :mod:`simd`, LLVM cuts vectors into what the processor has, and nothing checks bounds.
+As in :mod:`simd`, LLVM splits vectors into what the processor has, and nothing checks bounds.
 """
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _TILE = ir.VectorType(ir.FloatType(), 8)
 
 
 def _shuffle(builder, a, b, lanes: list[int]):
+    """Return the given lanes of two vectors. Those of ``b`` are numbered after those of ``a``."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _chosen(lanes: list[int]):
+    """Return a function for kernels that takes the given lanes of two vectors."""
 
     @intrinsic
     def choose(typingctx, a, b):
@@ -36,13 +38,15 @@ def _chosen(lanes: list[int]):
     return choose
 
 
-# Of two vectors: every other value, and the values of both by turns, in two vectors.
+# Of two vectors, `evens` and `odds` take every other value. `left_zip` and `right_zip` alternate
+# the values of both, for their left and their right halves.
 evens, odds = _chosen(list(range(0, 2 * LANES, 2))), _chosen(list(range(1, 2 * LANES, 2)))
 left_zip, right_zip = (_chosen([lane for n in range(first, first + LANES // 2) for lane in (n, LANES + n)])
                        for first in (0, LANES // 2))
 
 
 def _prefetch(to_write: int):
+    """Return a function for kernels that prefetches a cache line, to be read or written."""
 
     @intrinsic
     def ask(typingctx, array, index):
@@ -62,12 +66,16 @@ def _prefetch(to_write: int):
     return ask
 
 
-# Ask for the cache line of ``array[index]``, which may lie outside of the array.
+# Prefetch the cache line of ``array[index]``, which may lie outside the array.
 prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 def _transposed(builder, rows: list) -> list:
-    """Interleave values and then pairs within blocks of four, then bring blocks of the same place together."""
+    """Transpose as many vectors as each has lanes, 8 or 16, by shuffles of two vectors at a time.
+
+    Two stages interleave values and then pairs within blocks of four. The others bring blocks of
+    the same place together, and the last line puts the rows in order.
+    """
     width = len(rows)
     stages = [(step, [[block + lane + shift for block in range(0, width, 4) for lane in lanes] for shift in (0, 2)])
               for step, lanes in ((1, (0, width, 1, width + 1)), (2, (0, 1, width, width + 1)))]
@@ -98,7 +106,10 @@ def transpose_tile(typingctx, source, start, stride, target, target_start, targe
 
 
 def _pointers(builder, rows, spare, offsets, at, first) -> list:
-    """Return where 16 rows lie: at ``rows[offsets[at + n] + first]``, or at ``spare`` where that offset is negative."""
+    """Return where 16 rows lie.
+
+    Row n is at ``rows[offsets[at + n] + first]``, or at ``spare`` where that offset is negative.
+    """
     nowhere, pointers = _pointer(builder, spare), []
     table = builder.bitcast(_pointer(builder, offsets), at.type.as_pointer())
     for n in range(LANES):
@@ -109,20 +120,21 @@ def _pointers(builder, rows, spare, offsets, at, first) -> list:
 
 
 def _pointer(builder, place, index=None):
-    """Return a pointer to 16 values from ``index`` on at an address."""
+    """Return a pointer to 16 values, from ``index`` on at an address."""
     index = place.type(0) if index is None else index
     return pointer_to(None, builder, types.uintp, place, index, FLOATS)
 
 
 def _line(builder, tile, start, n):
+    """Return a pointer to line ``n`` of a 16x16 tile."""
     return _pointer(builder, tile, builder.add(start, start.type(n * LANES)))
 
 
 @intrinsic
 def gather_tile(typingctx, rows, offsets, at, first, spare, mask, tile, start):
-    """Write 16 values of each of 16 rows, chosen as in :func:`_pointers`, transposed from ``tile[start]`` on.
+    """Write 16 values of each of 16 rows, transposed, from ``tile[start]`` on.
 
-    All places are addresses.
+    The rows are chosen as in :func:`_pointers`. All places are addresses.
     """
 
     def generate(context, builder, signature, arguments):
@@ -138,7 +150,7 @@ def gather_tile(typingctx, rows, offsets, at, first, spare, mask, tile, start):
 
 @intrinsic
 def turn_tile(typingctx, tile, start):
-    """Transpose the 16x16 values from ``tile[start]`` on, an address, in place."""
+    """Transpose the 16x16 values from ``tile[start]`` on in place. ``tile`` is an address."""
 
     def generate(context, builder, signature, arguments):
         tile, start = arguments

@@ -1,7 +1,10 @@
-"""GPU kernels in Triton. They change speed only: without this folder, or without Triton, the references run.
+"""GPU kernels in Triton.
 
-A tile is 64 consecutive wavelet positions of an image: one patch of 8x8 pixels at three levels, four of 4x4 at two,
-sixteen of 2x2 at one. Its transform is one product with an orthonormal 64x64 matrix of the entries 0, +-1/2, +-1/4 and
-+-1/8, which every floating dtype holds exactly, so it runs on the tensor cores and rounds nothing but the sums.
-A NaN or infinity therefore makes its whole tile NaN, not only the coefficients (or pixels) whose support covers it.
+They change speed only: without this folder, or without Triton, the references run.
+
+A tile is 64 consecutive wavelet positions of an image: one patch of 8x8 pixels at three levels,
+four of 4x4 at two, sixteen of 2x2 at one. Its transform is one product with an orthonormal 64x64
+matrix. The entries 0, +-1/2, +-1/4 and +-1/8 of this matrix are exact in every floating dtype. So
+the product runs on the tensor cores and rounds nothing but the sums. As a consequence, a NaN or
+infinity makes its whole tile NaN, not only the coefficients (or pixels) whose support covers it.
 """

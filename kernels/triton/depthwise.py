@@ -1,4 +1,5 @@
-"""A depthwise convolution into Haar coefficients and their norms, tile by tile, and rows out of the coefficients."""
+"""A depthwise convolution into Haar coefficients and their norms, tile by tile, and row selection.
+"""
 from __future__ import annotations
 
 import torch
@@ -20,7 +21,10 @@ _COUNTS = ['taps', 'tiles', 'patches_w', 'height', 'columns', 'positions', 'all_
 @triton.jit
 def _tap(x_ptr, weight_ptr, row, column, channel, tap, height, width, stride_c, stride_h, stride_w, C: tl.constexpr,
          UNIT: tl.constexpr, ALIGN: tl.constexpr):
-    """Return the product of one tap with the pixels under it, zeros outside of the map, [64, channels]."""
+    """Return the product of one tap with the pixels under it, [64, channels].
+
+    Outside the map it is zero.
+    """
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     real = channel < C
     x = tl.load(x_ptr + map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN),
@@ -34,7 +38,10 @@ def _depthwise_kernel(x_ptr, weight_ptr, bias_ptr, low, high, matrix_ptr, coeffi
                       stride_c, stride_h, stride_w, C: tl.constexpr, LEVELS: tl.constexpr, UNIT: tl.constexpr,
                       ALIGN: tl.constexpr, GRAIN: tl.constexpr, TAPS: tl.constexpr, DILATION: tl.constexpr,
                       BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-    """Filter a tile, clamp, transform, store; sum the squares over channels in a fixed order. Grid: (B * tiles,)."""
+    """Filter, clamp, transform and store a tile.
+
+    The squares are summed over channels in a fixed order. Grid: (B * tiles,).
+    """
     image = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
     row, column = pixels(tile, patches_w, LEVELS)
@@ -52,7 +59,8 @@ def _depthwise_kernel(x_ptr, weight_ptr, bias_ptr, low, high, matrix_ptr, coeffi
         y = tl.zeros((64, BLOCK), tl.float32)
         if bias_ptr is not None:
             y += tl.load(bias_ptr + channel, mask=real, other=0.0).to(tl.float32)[None, :]
-        # The compiler must not know that there are 5 lines: it would unroll them and run out of registers.
+        # With 5 lines of taps or more, their number is a run-time argument. If the compiler knew
+        # it, it would unroll the loop and run out of registers.
         for vertical in range(TAPS if TAPS <= 3 else taps):
             above = row + (vertical - TAPS // 2) * DILATION
             for horizontal in tl.static_range(TAPS):
@@ -72,7 +80,9 @@ def _depthwise_kernel(x_ptr, weight_ptr, bias_ptr, low, high, matrix_ptr, coeffi
 @triton.jit(do_not_specialize=['positions', 'k'])
 def _gather_kernel(coefficients_ptr, slot_ptr, rows_ptr, step_ptr, low, high, positions, k, C: tl.constexpr,
                    ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Copy the kept ones of a block of positions, rounded to a grid if there is a step. Grid: (B * blocks, channels).
+    """Copy the kept rows of a block of positions, rounded to a grid if there is a step.
+
+    Grid: (B * blocks, channels).
     """
     blocks = tl.cdiv(positions, ROWS)
     image = (tl.program_id(0) // blocks).to(tl.int64)
@@ -112,6 +122,10 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
 
 
 def _gather(rows: Tensor, coefficients: Tensor, slot: Tensor, grid: tuple) -> Tensor:
+    """Fill ``rows`` with the kept coefficients.
+
+    ``grid`` is step, low and high, which are all None where nothing is rounded.
+    """
     batch, positions, channels = coefficients.shape
     config = configuration('gather_rows', coefficients)
     size = config.pop('rows')

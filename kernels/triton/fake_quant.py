@@ -1,4 +1,7 @@
-"""Fake quantization: one pass over memory forward, one backward; the clip's gradient is summed in a fixed order."""
+"""Fake quantization with one pass over memory forward and one backward.
+
+The gradient of the clip is summed in a fixed order.
+"""
 from __future__ import annotations
 
 import torch
@@ -18,7 +21,8 @@ _SMALLEST = tl.constexpr(_SMALLEST_CLIP)
 
 @triton.jit
 def _grid(clip_ptr, signed_ptr, BITS: tl.constexpr, SYMMETRIC: tl.constexpr):
-    """Return step, lowest and highest level, read where they lie."""
+    """Return the step and the lowest and highest level, computed from clip and sign on the device.
+    """
     positive: tl.constexpr = 2**(BITS - 1) - 1
     signed = tl.load(signed_ptr) != 0
     high = tl.where(signed, 1.0 * positive, 2.0**BITS - 1)
@@ -30,7 +34,7 @@ def _grid(clip_ptr, signed_ptr, BITS: tl.constexpr, SYMMETRIC: tl.constexpr):
 @triton.jit
 def _round_kernel(x_ptr, y_ptr, clip_ptr, signed_ptr, size, BITS: tl.constexpr, SYMMETRIC: tl.constexpr,
                   BLOCK: tl.constexpr):
-    """Round values in the order of memory. Grid: (size / BLOCK,)."""
+    """Round values in memory order. Grid: (size / BLOCK,)."""
     step, low, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + n, mask=n < size, other=0.0).to(tl.float32)
@@ -42,7 +46,9 @@ def _round_kernel(x_ptr, y_ptr, clip_ptr, signed_ptr, size, BITS: tl.constexpr, 
 def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr, size, BITS: tl.constexpr,
                      SYMMETRIC: tl.constexpr, ROUNDING: tl.constexpr, CHUNK: tl.constexpr,
                      BLOCK: tl.constexpr):
-    """Cut the gradient off outside the clips, unless ``grad_x_ptr`` is None, and sum the clip's. Grid: (size / CHUNK,).
+    """Cut the gradient off outside the clips and sum that of the clip over a chunk.
+
+    The gradient of the values is not written if ``grad_x_ptr`` is None. Grid: (size / CHUNK,).
     """
     step, low, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)
     clip = tl.load(clip_ptr).to(tl.float32)
@@ -70,7 +76,7 @@ def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr
 @triton.jit(do_not_specialize=['count'])
 def _total_kernel(sums_ptr, clip_ptr, signed_ptr, total_ptr, alpha_scale, count, BITS: tl.constexpr,
                   SYMMETRIC: tl.constexpr, BLOCK: tl.constexpr):
-    """Add the sums of all chunks. Grid: (1,)."""
+    """Add the sums of all chunks and scale them to the gradient of the clip. Grid: (1,)."""
     _, _, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)
     total = tl.zeros((BLOCK, ), tl.float32)
     for first in range(0, count, BLOCK):
@@ -81,7 +87,7 @@ def _total_kernel(sums_ptr, clip_ptr, signed_ptr, total_ptr, alpha_scale, count,
 
 
 def _dense(x: Tensor, like: Tensor) -> Tensor:
-    """Return ``x`` with the strides of ``like``, in whose memory there are no gaps; copied if it has others."""
+    """Return ``x``, or a copy of it, with the strides of ``like``, which has no gaps in memory."""
     return x if x.stride() == like.stride() else torch.empty_like(like, dtype=x.dtype).copy_(x)
 
 

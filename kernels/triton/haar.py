@@ -1,7 +1,8 @@
 """The Haar transform as a product with a 64x64 matrix, tile by tile: norms, pack and unpack.
 
-More than three levels recurse: the first three leave the approximation of each 8x8 patch as a small map in float32,
-which is transformed further, and tables tell each pass which positions are its own.
+Transforms of more than three levels take several passes. The first three levels leave the
+approximation of each 8x8 patch as a small map in float32, which the next pass transforms further.
+Tables tell each pass which positions are its own.
 """
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ def _norms_kernel(x_ptr, matrix_ptr, norms_ptr, top_ptr, order_ptr, tiles, patch
                   all_positions, stride_b, stride_c, stride_h, stride_w, C: tl.constexpr, LEVELS: tl.constexpr,
                   UNIT: tl.constexpr, ALIGN: tl.constexpr, GRAIN: tl.constexpr, BLOCK: tl.constexpr,
                   PRECISION: tl.constexpr):
-    """Sum the squares of the coefficients over channels, always in the same order. Grid: (B * tiles,)."""
+    """Sum the squares of the coefficients over channels, always in the same order.
+
+    Grid: (B * tiles,).
+    """
     image = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
     row, column = pixels(tile, patches_w, LEVELS)
@@ -45,7 +49,8 @@ def _norms_kernel(x_ptr, matrix_ptr, norms_ptr, top_ptr, order_ptr, tiles, patch
                     mask=inside[:, None] & (channel < C)[None, :], other=0.0)
         w = transform(matrix, x, PRECISION)
         squares += w * w
-        if top_ptr is not None:  # the approximation of the patch, for further levels
+        if top_ptr is not None:
+            # Row 0 is the approximation of the patch. The next pass transforms it further.
             tl.store(top_ptr + (image * tiles + tile) * C + (j * 0)[:, None] + channel[None, :], w,
                      mask=(j == 0)[:, None] & (channel < C)[None, :])
     position = positions_of(tile, positions, order_ptr)
@@ -59,7 +64,8 @@ def _pack_kernel(x_ptr, matrix_ptr, slot_ptr, rows_ptr, step_ptr, low, high, top
                  BLOCK: tl.constexpr, PRECISION: tl.constexpr):
     """Transform a tile and keep the rows that have a slot, rounded to a grid if there is a step.
 
-    Grid: (B * tiles, channels / BLOCK). A tile of which nothing is kept reads nothing.
+    A tile of which nothing is kept reads nothing, unless a further pass needs its approximation.
+    Grid: (B * tiles, channels / BLOCK).
     """
     image = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
@@ -90,9 +96,9 @@ def _unpack_kernel(rows_ptr, slot_ptr, matrix_ptr, bias_ptr, residual_ptr, low, 
                    residual_b, residual_c, residual_h, residual_w, C: tl.constexpr, LEVELS: tl.constexpr,
                    UNIT: tl.constexpr, ALIGN: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGN: tl.constexpr,
                    GRAIN: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
-    """Gather the rows of a tile, invert the transform, add bias and residual, clamp.
+    """Gather the rows of a tile, invert the transform, add bias and residual, and clamp.
 
-    Grid: (B * tiles, channels / BLOCK). ``matrix`` is the transposed one.
+    ``matrix`` is the transposed one. Grid: (B * tiles, channels / BLOCK).
     """
     image = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
@@ -121,14 +127,15 @@ def _unpack_kernel(rows_ptr, slot_ptr, matrix_ptr, bias_ptr, residual_ptr, low, 
 
 
 class Tiling:
-    """One pass over a map: its levels (at most three), its tiles and, in a recursion, which positions are its own.
+    """One pass over a map: its levels (at most three), its tiles, and which positions are its own.
 
     Attributes:
         levels: Levels of this pass.
-        tiles: Tiles an image.
-        patches_w: Patches in a row of them.
-        positions: Positions of this pass an image.
-        order: Position of each of them in the whole transform, int32, -1 where the next pass has it; None if the same.
+        tiles: Number of tiles of an image.
+        patches_w: Number of patches in a row.
+        positions: Number of positions of an image in this pass.
+        order: Position of each of them in the whole transform, int32, or -1 where it belongs to the
+            next pass. None if the positions are the same.
     """
 
     def __init__(self, height: int, width: int, levels: int, order: Tensor | None) -> None:
@@ -140,7 +147,10 @@ class Tiling:
 
 @lru_cache(maxsize=64)
 def tilings(height: int, width: int, levels: int, device: torch.device) -> tuple[Tiling, ...]:
-    """Return the passes over a map of a padded size: one for up to three levels, else as many as it takes."""
+    """Return the passes over a map of a padded size.
+
+    Up to three levels need one pass. Deeper transforms need one for every three levels, rounded up.
+    """
     if levels <= 3:
         return Tiling(height, width, levels, None),
     orders, rest = [], torch.arange(height * width)
@@ -152,7 +162,12 @@ def tilings(height: int, width: int, levels: int, device: torch.device) -> tuple
 
 
 def _split_order(order: Tensor, height: int, width: int, levels: int) -> tuple[Tensor, Tensor]:
-    """Split the positions of a transform into those of its first three levels, in their order, and of the others."""
+    """Split the positions of a transform into those of its first three levels and the others.
+
+    The first part is in the order of a transform of three levels, with -1 for its approximations,
+    which the others replace. The second part is in the order of the transform of those
+    approximations.
+    """
     total = height * width
     top, details = unfold(torch.arange(total).reshape(1, -1, 1), height, width, 3)
     deeper = unfold(torch.arange(total, total + top.numel()).reshape(1, -1, 1), height // 8, width // 8, levels - 3)
@@ -165,7 +180,11 @@ def _split_order(order: Tensor, height: int, width: int, levels: int) -> tuple[T
 
 @lru_cache(maxsize=64)
 def matrix(levels: int, transposed: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the transform of a tile, coefficients by pixels, or its transpose, shape (64, 64)."""
+    """Return the transform of a tile (coefficients by pixels), or its transpose, shape (64, 64).
+
+    Where a tile has several patches, this is the transform of one patch, repeated along the
+    diagonal.
+    """
     area = 1 << 2 * levels
     pixel = torch.eye(area).reshape(area, 1, 1 << levels, 1 << levels)
     patch = _analysis(pixel, levels)[..., 0].t()
@@ -174,7 +193,11 @@ def matrix(levels: int, transposed: bool, dtype: torch.dtype, device: torch.devi
 
 
 def geometry(x: Tensor, layout: MapLayout, tiling: Tiling) -> tuple[tuple, dict]:
-    """Return what every kernel over a map takes: sizes as arguments, layout as options."""
+    """Return what every kernel over a map takes: sizes as arguments and layout as options.
+
+    Where columns are contiguous, the width comes divided by ``GRAIN``. The kernels multiply it
+    again, so that the compiler knows it to be a multiple of ``GRAIN``.
+    """
     height, width = x.shape[2:]
     grain = next(g for g in (8, 4, 2, 1) if width % g == 0) if layout.unit == UNIT_COLUMN else 1
     sizes = (tiling.tiles, tiling.patches_w, height, width // grain, tiling.positions)
@@ -182,23 +205,25 @@ def geometry(x: Tensor, layout: MapLayout, tiling: Tiling) -> tuple[tuple, dict]
 
 
 def blocked(config: dict[str, int], channels: int) -> tuple[int, dict[str, int]]:
-    """Return the number of blocks of channels, and the options of a launch with no block wider than the map."""
+    """Return the number of channel blocks, and the launch options with no block wider than needed.
+    """
     block = max(16, min(config.pop('block'), triton.next_power_of_2(channels)))
     return triton.cdiv(channels, block), dict(BLOCK=block, **config)
 
 
 def _padded(x: Tensor, levels: int) -> tuple[int, int]:
+    """Return the padded height and width of a map."""
     return padded_size(x.shape[2], levels), padded_size(x.shape[3], levels)
 
 
 def top_map(x: Tensor, tiling: Tiling) -> Tensor:
-    """Allocate the approximation that a pass leaves: a channels_last map in float32."""
+    """Allocate the approximation that a pass leaves, as a channels_last map in float32."""
     return torch.empty(x.shape[0], tiling.tiles // tiling.patches_w, tiling.patches_w, x.shape[1], device=x.device,
                        dtype=torch.float32).permute(0, 3, 1, 2)
 
 
 def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
-    """Write the norms of ``x``; each pass but the last leaves a smaller map to the next."""
+    """Write the norms of ``x``. Each pass but the last leaves a smaller map to the next."""
     total = norms.shape[1]
     for n, tiling in enumerate(passes):
         layout, config = layout_of(x), configuration('haar_norms', x)
@@ -213,7 +238,10 @@ def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
 
 
 def pack_into(rows: Tensor, x: Tensor, slot: Tensor, passes: tuple[Tiling, ...], grid: tuple) -> None:
-    """Write the rows of ``x`` that ``slot``, shape (B, N), numbers. ``grid``: step, low and high of int8 rows."""
+    """Write the rows of ``x`` that ``slot``, shape (B, N), numbers.
+
+    ``grid`` is step, low and high of int8 rows, which are all None where nothing is rounded.
+    """
     for n, tiling in enumerate(passes):
         layout, config = layout_of(x), configuration('haar_pack', x)
         top = top_map(x, tiling) if n + 1 < len(passes) else None
@@ -268,6 +296,7 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
     y = _empty_map(rows, height, width, channels_last)
     rows, slot, top = rows.contiguous(), slot.contiguous(), None
     passes = tilings(*_padded(y, levels), levels, y.device)
+    # The deepest pass comes first. Bias, residual and bounds belong to the last one only.
     for n in range(len(passes) - 1, 0, -1):
         below = top_map(y, passes[n - 1])
         _unpack(below, rows, slot, top, passes[n], (None, None, None, None))
@@ -278,6 +307,11 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
 
 
 def _unpack(y: Tensor, rows: Tensor, slot: Tensor, top: Tensor | None, tiling: Tiling, finish: tuple) -> None:
+    """Run one pass of the inverse transform.
+
+    ``top`` is the map that the deeper pass has left, or None. ``finish`` is bias, residual and
+    bounds.
+    """
     bias, residual, low, high = finish
     layout = layout_of(y)
     other = layout if residual is None else layout_of(residual)

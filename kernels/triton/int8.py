@@ -1,4 +1,5 @@
-"""Integer arithmetic of 8-bit layers: rounding a map to rows, and the product of rows on the tensor cores."""
+"""Integer arithmetic of 8-bit layers: rounding of a map to rows, and their product on tensor cores.
+"""
 from __future__ import annotations
 
 import torch
@@ -17,7 +18,10 @@ __all__ = ['int8_linear', 'quantize_int8']
 def _quantize_kernel(x_ptr, step_ptr, low, high, rows_ptr, pixels, width, stride_b, stride_c, stride_h, stride_w,
                      C: tl.constexpr, UNIT: tl.constexpr, ALIGN: tl.constexpr, GRAIN: tl.constexpr,
                      FLAT: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr):
-    """Round a block of pixels and channels. ``FLAT``: pixels are equally far apart. Grid: (B * blocks, channel blocks).
+    """Round a block of pixels and channels.
+
+    ``FLAT`` says that all pixels of an image are equally far apart, so that lines need no extra
+    arithmetic. Grid: (B * blocks, channel blocks).
     """
     blocks = tl.cdiv(pixels * GRAIN, PIXELS)
     image = (tl.program_id(0) // blocks).to(tl.int64)
@@ -40,9 +44,10 @@ def _quantize_kernel(x_ptr, step_ptr, low, high, rows_ptr, pixels, width, stride
 def _linear_kernel(rows_ptr, weight_ptr, scale_ptr, bias_ptr, y_ptr, count, C: tl.constexpr, OUTPUTS: tl.constexpr,
                    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
                    PRECISE: tl.constexpr):
-    """Multiply rows by a kernel in int32 and scale. ``GROUP`` blocks of rows share a kernel block in the L2 cache.
+    """Multiply rows by a kernel in int32 and scale the sums.
 
-    Grid: (row blocks * output blocks,).
+    ``GROUP`` blocks of rows run next to each other, so that they share a block of the kernel in the
+    L2 cache. Grid: (row blocks * output blocks,).
     """
     columns: tl.constexpr = (OUTPUTS + BLOCK_N - 1) // BLOCK_N
     blocks = tl.cdiv(count, BLOCK_M)
@@ -86,7 +91,8 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 
 
 def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute :func:`mmwcc.kernels.int8_linear`: the sums are exact, and scaled in float32 at least."""
+    """Compute :func:`mmwcc.kernels.int8_linear`. The sums are exact and scaled in float32 at least.
+    """
     outputs, channels = weight.shape
     y = scale.new_empty(*rows.shape[:-1], outputs)
     count = rows.numel() // channels

@@ -1,4 +1,5 @@
-"""How kernels are launched: the layout of a map as their arguments, the target's precision, launch configurations."""
+"""Launching of kernels: the layout of a map as arguments, the precision, and launch configurations.
+"""
 from __future__ import annotations
 
 import json
@@ -20,7 +21,7 @@ __all__ = ['MapLayout', 'configuration', 'device_name', 'forced', 'launch', 'lay
 
 CONFIGS = Path(__file__).parent / 'configs'
 KINDS = {torch.float32: 'float32', torch.bfloat16: 'half', torch.float16: 'half', torch.int8: 'int8'}
-"""Names of dtypes in configuration files."""
+"""Name of each dtype in configuration files."""
 
 Configurations = dict[str, dict[str, dict[str, int]]]
 """Block sizes, ``num_warps`` and ``num_stages`` by kernel and kind of dtype."""
@@ -29,12 +30,14 @@ _forced: Configurations | None = None
 
 
 class MapLayout(NamedTuple):
-    """A map of shape (B, C, H, W) as kernels see it.
+    """The memory layout of a map of shape (B, C, H, W), as kernels take it.
 
     Attributes:
-        strides: Of batch, channel, row and column, all but the contiguous one divided by ``align``.
-        unit: Axis that is contiguous, see :data:`mmwcc.kernels.triton.tile.UNIT_NONE`.
-        align: Power of two, at most 16, that divides the other strides: what a kernel needs to know for vector loads.
+        strides: Strides of batch, channel, row and column. All but the contiguous one are divided
+            by ``align``.
+        unit: The contiguous axis, see :data:`mmwcc.kernels.triton.tile.UNIT_NONE`.
+        align: Power of two, at most 16, that divides the other strides. A kernel must know it to
+            use vector loads.
     """
     strides: tuple[int, int, int, int]
     unit: int
@@ -42,7 +45,7 @@ class MapLayout(NamedTuple):
 
 
 def layout_of(x: Tensor) -> MapLayout:
-    """Describe the memory of a map of any strides."""
+    """Describe the memory layout of a map of any strides."""
     strides = [stride if size > 1 else 0 for size, stride in zip(x.shape, x.stride(), strict=True)]
     unit, axis = (UNIT_CHANNEL, 1) if strides[1] == 1 else (UNIT_COLUMN, 3) if strides[3] == 1 else (UNIT_NONE, None)
     others = [stride for n, stride in enumerate(strides) if n != axis]
@@ -53,35 +56,41 @@ def layout_of(x: Tensor) -> MapLayout:
 
 @lru_cache
 def precision(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """Return how float32 enters the tensor cores of a device for results in ``dtype``, see :func:`tile.transform`."""
+    """Return how float32 enters the tensor cores of a device, for results in ``dtype``.
+
+    The names are those of :func:`tile.transform`.
+    """
     if dtype != torch.float32:
         return 'bfloat16'
-    # Plain tf32 would move the selection: 2e-4 relative.
+    # Plain tf32 has a relative error of 2e-4, which would change the selection.
     nvidia = device.type == 'cuda' and torch.version.hip is None
     return 'tf32' if nvidia and torch.cuda.get_device_capability(device) >= (8, 0) else 'ieee'
 
 
 def launch(kernel, grid: tuple[int, ...], x: Tensor, *arguments, **options) -> None:
     """Run ``kernel`` on the device of ``x``."""
-    # Contraction into fused multiply-adds stays on by name: Triton 3.10 changes the default.
+    # Request contraction into fused multiply-adds by name: Triton 3.10 changes the default.
     with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
         kernel[grid](*arguments, enable_fp_fusion=True, **options)
 
 
 def device_name(device: torch.device | int | None = None) -> str:
-    """Return the name of a GPU as configuration files bear it, such as ``nvidia_h200``."""
+    """Return the name of a GPU as in names of configuration files, such as ``nvidia_h200``."""
     return ''.join(c if c.isalnum() else '_' for c in torch.cuda.get_device_name(device).lower())
 
 
 def configuration(kernel: str, x: Tensor) -> dict[str, int]:
-    """Return block sizes, ``num_warps`` and ``num_stages`` of a kernel for the dtype and the device of ``x``."""
+    """Return the launch configuration of a kernel for the dtype and device of ``x``.
+
+    It has block sizes, ``num_warps`` and ``num_stages``.
+    """
     table = _forced or _configurations(x.device.index if x.is_cuda else None)
     return dict(table[kernel][KINDS.get(x.dtype, 'float32')])
 
 
 @contextmanager
 def forced(table: Configurations) -> Iterator[None]:
-    """Launch with the configurations of ``table`` alone, as tuning and tests do."""
+    """Launch only with the configurations of ``table``, as tuning and tests do."""
     global _forced
     before, _forced = _forced, table
     try:
@@ -92,7 +101,11 @@ def forced(table: Configurations) -> Iterator[None]:
 
 @lru_cache
 def _configurations(index: int | None) -> Configurations:
-    """Merge the default of the platform, the file of the device and the one that MMWCC_TRITON_CONFIGS names."""
+    """Merge the launch configurations of all files that apply.
+
+    These are the default of the platform, the file of the device and the one that
+    MMWCC_TRITON_CONFIGS names. Later files replace single values of earlier ones.
+    """
     files = [CONFIGS / ('hip.json' if torch.version.hip else 'cuda.json')]
     if index is not None and (own := CONFIGS / f'{device_name(index)}.json').exists():
         files.append(own)
@@ -107,7 +120,7 @@ def _configurations(index: int | None) -> Configurations:
 
 
 def read_configurations(path: Path) -> Configurations:
-    """Read the launch configurations of a file: kernel, kind of dtype, values.
+    """Read the launch configurations in a file: values by kernel and kind of dtype.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -1,4 +1,8 @@
-"""Exact selection: the threshold of each image digit by digit, as a radix sort would, then ranks in position order."""
+"""Exact selection on the GPU.
+
+The threshold of each image is found digit by digit, as a radix sort would. The kept positions are
+then numbered in ascending order.
+"""
 from __future__ import annotations
 
 import torch
@@ -15,20 +19,29 @@ _COUNTS = ['positions', 'k', 'blocks']
 
 @triton.jit
 def _keys(norms_ptr, position, positions):
-    """Return integers that order like the magnitudes of the norms, all NaN alike above infinity; -1 past the end."""
+    """Return integers that sort like the magnitudes of the norms, and -1 past the end.
+
+    All NaN are alike and above infinity.
+    """
     bits = tl.load(norms_ptr + position, mask=position < positions, other=0.0).to(tl.int32, bitcast=True) & 0x7FFFFFFF
     return tl.where(position < positions, tl.where(bits > 0x7F800000, 0x7FC00000, bits), -1)
 
 
 @triton.jit
 def _digit_counts(keys, prefix, SHIFT: tl.constexpr):
-    """Count the values of one digit of 8 bits among the keys whose higher digits are ``prefix``, [256]."""
+    """Count how often each value of one 8-bit digit occurs, [256].
+
+    Only keys whose higher digits are ``prefix`` count.
+    """
     return tl.histogram((keys >> SHIFT) & 255, 256, mask=(keys >= 0) & ((keys >> SHIFT >> 8) == prefix))
 
 
 @triton.jit
 def _next_digit(counts, prefix, wanted):
-    """Append to ``prefix`` the digit of the ``wanted``-th largest key; return it and how many equals are wanted."""
+    """Append to ``prefix`` the digit of the ``wanted``-th largest key.
+
+    Return it, and how many keys with this prefix are wanted.
+    """
     digit = tl.arange(0, 256)
     at_least = tl.cumsum(counts, 0, reverse=True)
     chosen = tl.sum((at_least >= wanted).to(tl.int32), 0) - 1
@@ -37,7 +50,10 @@ def _next_digit(counts, prefix, wanted):
 
 @triton.jit
 def _ranks(keys, threshold, wanted, tied, kept):
-    """Return slots of a block, -1 where dropped; ``tied`` and ``kept`` count what comes before the block."""
+    """Return the slots of a block, -1 where dropped, and how many keys tie and how many are kept.
+
+    ``tied`` and ``kept`` count those before the block.
+    """
     equal = (keys == threshold).to(tl.int32)
     first_ties = equal * ((tied + tl.cumsum(equal, 0)) <= wanted).to(tl.int32)
     keep = (keys > threshold).to(tl.int32) + first_ties
@@ -67,7 +83,8 @@ def _select_kernel(norms_ptr, slot_ptr, positions, k, BLOCK: tl.constexpr):
 
 @triton.jit
 def _known_digits(counts_ptr, k, DIGITS: tl.constexpr):
-    """Return the first ``DIGITS`` digits of the threshold of an image, and how many are wanted among equals."""
+    """Return the first ``DIGITS`` digits of the threshold, and how many keys with them are wanted.
+    """
     prefix, wanted = 0, k
     for digit in tl.static_range(DIGITS):
         prefix, wanted = _next_digit(tl.load(counts_ptr + digit * 256 + tl.arange(0, 256)), prefix, wanted)
@@ -87,7 +104,10 @@ def _count_kernel(norms_ptr, counts_ptr, positions, k, DIGIT: tl.constexpr, BLOC
 
 @triton.jit(do_not_specialize=_COUNTS)
 def _block_kernel(norms_ptr, counts_ptr, totals_ptr, positions, k, blocks, BLOCK: tl.constexpr):
-    """Count the keys above the threshold and those equal to it in each block, [B, 2, blocks]. Grid: (blocks, B)."""
+    """Count the keys above the threshold and those equal to it in each block, [B, 2, blocks].
+
+    Grid: (blocks, B).
+    """
     image = tl.program_id(1).to(tl.int64)
     threshold, _ = _known_digits(counts_ptr + image * 1024, k, 4)
     keys = _keys(norms_ptr + image * positions, tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), positions)
@@ -98,7 +118,10 @@ def _block_kernel(norms_ptr, counts_ptr, totals_ptr, positions, k, blocks, BLOCK
 
 @triton.jit(do_not_specialize=_COUNTS)
 def _rank_kernel(norms_ptr, counts_ptr, totals_ptr, slot_ptr, positions, k, blocks, BLOCK: tl.constexpr):
-    """Write the slots of a block. Grid: (blocks, B)."""
+    """Write the slots of a block, after adding up the counts of all blocks before it.
+
+    Grid: (blocks, B).
+    """
     image, block = tl.program_id(1).to(tl.int64), tl.program_id(0)
     threshold, wanted = _known_digits(counts_ptr + image * 1024, k, 4)
     totals_ptr += image * 2 * blocks
@@ -114,7 +137,10 @@ def _rank_kernel(norms_ptr, counts_ptr, totals_ptr, slot_ptr, positions, k, bloc
 
 
 def select(norms: Tensor, k: int) -> Tensor:
-    """Compute :func:`mmwcc.kernels.select`: one program an image where images are small, else many in six launches."""
+    """Compute :func:`mmwcc.kernels.select`.
+
+    Small images take one program each. Larger ones take many programs, in six launches.
+    """
     norms = norms.float().contiguous()
     batch, positions = norms.shape
     slot = norms.new_empty(batch, positions, dtype=torch.int32)

@@ -1,4 +1,5 @@
-"""Parts that the kernels share: where the pixels of a tile lie, the transform as a product, rounding to a grid."""
+"""Parts that the kernels share: places of pixels, the transform as a product, rounding to a grid.
+"""
 import triton
 import triton.language as tl
 
@@ -6,14 +7,16 @@ __all__ = ['UNIT_CHANNEL', 'UNIT_COLUMN', 'UNIT_NONE', 'clamp', 'divide', 'map_o
            'round_even', 'to_int8', 'transform']
 
 UNIT_NONE, UNIT_CHANNEL, UNIT_COLUMN = 0, 1, 2
-"""Which axis of a map is contiguous: the kernels then know it when they are compiled, and load vectors."""
+"""Which axis of a map is contiguous. Kernels know this when they are compiled and load vectors."""
 
 _INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 @triton.jit
 def pixels(tile, patches_w, LEVELS: tl.constexpr):
-    """Return row and column of each pixel of a tile, patch by patch, [64]. Those past the last patch lie below the map.
+    """Return row and column of each pixel of a tile, patch by patch, [64].
+
+    Pixels past the last patch lie below the map.
     """
     side: tl.constexpr = 1 << LEVELS
     area: tl.constexpr = 1 << (2 * LEVELS)
@@ -25,7 +28,10 @@ def pixels(tile, patches_w, LEVELS: tl.constexpr):
 
 @triton.jit
 def map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT: tl.constexpr, ALIGN: tl.constexpr):
-    """Return where pixels of an image lie in memory, [pixels, channels]. Strides come divided by ``ALIGN``."""
+    """Return where pixels of an image lie in memory, [pixels, channels].
+
+    The strides come divided by ``ALIGN``, so that the compiler knows that it divides them.
+    """
     across = column if UNIT == 2 else column.to(tl.int64) * stride_w * ALIGN
     deep = channel if UNIT == 1 else channel.to(tl.int64) * stride_c * ALIGN
     return (row.to(tl.int64) * stride_h * ALIGN + across)[:, None] + deep[None, :]
@@ -33,7 +39,9 @@ def map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT: tl.con
 
 @triton.jit
 def positions_of(tile, positions, order_ptr):
-    """Return the position of each coefficient of a tile, -1 for none, [64]. ``order_ptr`` renumbers them, or is None.
+    """Return the position of each coefficient of a tile, or -1 for none, [64].
+
+    ``order_ptr`` renumbers the positions, or is None.
     """
     position = tile * 64 + tl.arange(0, 64)
     position = tl.where(position < positions, position, -1)
@@ -44,10 +52,12 @@ def positions_of(tile, positions, order_ptr):
 
 @triton.jit
 def transform(matrix, values, PRECISION: tl.constexpr):
-    """Multiply [64, 64] by [64, channels] into float32. The matrix is exact in every dtype, so only values are split.
+    """Multiply a matrix [64, 64] by values [64, channels] into float32.
 
-    ``PRECISION`` tells how values in float32 enter the tensor cores: 'ieee' as they are; 'tf32' as two terms of 11
-    bits, which leaves an error of 2**-22; 'bfloat16' as two terms of 8 bits, 2**-17, for results in half precision.
+    The matrix is exact in every dtype, so only the values may need splitting. ``PRECISION`` says
+    how float32 values enter the tensor cores. 'ieee': as they are. 'tf32': as two terms of 11 bits,
+    which leaves an error of 2**-22. 'bfloat16': as two terms of 8 bits, which leaves 2**-17, for
+    results in half precision.
     """
     if _INTERPRETED:  # the interpreter cannot multiply bfloat16
         product = tl.dot(matrix.to(tl.float32), values.to(tl.float32), input_precision='ieee')
@@ -68,7 +78,7 @@ def transform(matrix, values, PRECISION: tl.constexpr):
 
 @triton.jit
 def clamp(values, low, high):
-    """Clamp to the bounds that are not None. NaN stays."""
+    """Clamp to the bounds that are not None. NaN stays NaN."""
     if low is not None:
         values = tl.where(values < low, low, values)
     if high is not None:
@@ -79,13 +89,16 @@ def clamp(values, low, high):
 @triton.jit
 def round_even(values):
     """Round float32 values below 2**22 in magnitude half to even."""
-    return (values + 12582912.0) - 12582912.0  # 1.5 * 2**23: the sum has no bits left for a fraction
+    return (values + 12582912.0) - 12582912.0  # 1.5 * 2**23 leaves the sum no bits for a fraction
 
 
 @triton.jit
 def divide(values, step):
-    """Divide by a scalar, rounded as IEEE does, in five instructions: Markstein's correction of a product."""
-    if _INTERPRETED:  # which has no fused multiply-add
+    """Divide by a scalar, rounded as IEEE requires, in five instructions.
+
+    A product with the inverse is corrected by Markstein's method.
+    """
+    if _INTERPRETED:  # the interpreter has no fused multiply-add
         quotient = tl.div_rn(values, step)
     else:
         inverse = tl.div_rn(1.0, step)
@@ -97,8 +110,12 @@ def divide(values, step):
 
 @triton.jit
 def to_int8(values, step, low, high):
-    """Round to the levels ``low ... high`` of a grid, 128 lower if ``high`` is above 127. NaN is level 0."""
+    """Round to the levels ``low ... high`` of a grid, 128 lower if ``high`` is above 127.
+
+    NaN is level 0.
+    """
     levels = divide(values, step)
     levels = tl.minimum(tl.maximum(tl.where(levels == levels, levels, 0.0), low), high)
-    # 1.5 * 2**23, or 128 less, leaves the rounded level in the low byte of the float: no conversion.
+    # Adding 1.5 * 2**23, or 128 less, leaves the rounded level in the low byte of the float. So no
+    # conversion is needed.
     return (levels + tl.where(high > 127, 12582784.0, 12582912.0)).to(tl.int32, bitcast=True).to(tl.int8)

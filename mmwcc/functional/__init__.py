@@ -1,4 +1,7 @@
-"""The mathematics as functions: wavelets, joint shrinkage, quantized products, compressed convolution, resizing."""
+"""The mathematics of mmwcc as functions.
+
+They cover wavelets, joint shrinkage, quantized products, compressed convolution and resizing.
+"""
 from .channel_wavelets import dfwt, inverse_dfwt
 from .quantization import (
     QuantizationSpec,

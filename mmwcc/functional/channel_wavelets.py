@@ -1,6 +1,7 @@
-"""The Haar transform of the channels of a map (DFWT), in pieces: differences of every step, then the last sums.
+"""The Haar transform of the channels of a feature map (DFWT).
 
-A piece is a tensor of its own, so that a convolution of pieces reads them as they were written.
+It returns pieces: the differences of every step, then the sums of the last one. Each piece is a
+tensor of its own, so that a convolution of pieces reads them as they were written.
 """
 from __future__ import annotations
 
@@ -13,19 +14,20 @@ __all__ = ['dfwt', 'inverse_dfwt']
 
 
 def dfwt(x: Tensor, kappa: int, orthonormal: bool = False) -> tuple[Tensor, ...]:
-    """Transform the channels of ``x`` by ``kappa`` steps, each of which pairs channel j with channel j + n/2 of n.
+    """Transform the channels of ``x`` in ``kappa`` steps.
 
-    A step emits the differences ``d_j = x_j - x_{j+n/2}`` and goes on with the sums ``x_j + x_{j+n/2}``.
+    Each step pairs channel j of n with channel j + n/2. It emits the differences
+    ``d_j = x_j - x_{j+n/2}`` and goes on with the sums ``x_j + x_{j+n/2}``.
 
     Args:
-        x: Map, shape (B, D, ...), D divisible by ``2**kappa``.
-        kappa: Number of steps, at least 0; with 0 nothing is transformed.
-        orthonormal: Whether to divide every step by the square root of 2, so that norms are kept. Defaults to False,
-            as published.
+        x: Feature map, shape (B, D, ...), D divisible by ``2**kappa``.
+        kappa: Number of steps, at least 0. With 0, nothing is transformed.
+        orthonormal: Whether to divide every step by the square root of 2, so that norms are
+            preserved. Defaults to False, as published.
 
     Returns:
-        ``kappa + 1`` pieces with D/2, D/4, ..., D/2**kappa and D/2**kappa channels: the differences of each step, then
-        the sums of the last.
+        ``kappa + 1`` pieces with D/2, D/4, ..., D/2**kappa and D/2**kappa channels: the differences
+        of each step, then the sums of the last one.
 
     Raises:
         ValueError: If ``2**kappa`` does not divide D.
@@ -35,8 +37,8 @@ def dfwt(x: Tensor, kappa: int, orthonormal: bool = False) -> tuple[Tensor, ...]
         [[3.0, 2.0], [3.0], [11.0]]
 
     Reference:
-        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural Networks for Edge
-        Devices, 2018.
+        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural
+        Networks for Edge Devices, 2018.
     """
     if x.shape[1] % (1 << kappa):
         raise ValueError(f'dfwt: the channels of x must be divisible by 2**kappa={1 << kappa}, got {x.shape[1]}. '
@@ -52,11 +54,11 @@ def inverse_dfwt(pieces: tuple[Tensor, ...], orthonormal: bool = False) -> Tenso
     """Invert :func:`dfwt`.
 
     Args:
-        pieces: What ``dfwt`` returned: differences of each step, then sums.
-        orthonormal: As it was given to ``dfwt``. Defaults to False.
+        pieces: What ``dfwt`` returned: the differences of each step, then the sums.
+        orthonormal: The value that was given to ``dfwt``. Defaults to False.
 
     Returns:
-        The map, shape (B, D, ...).
+        The feature map, shape (B, D, ...).
 
     Example:
         >>> inverse_dfwt(dfwt(torch.tensor([[5., 3., 2., 1.]]), kappa=2)).tolist()
@@ -69,11 +71,15 @@ def inverse_dfwt(pieces: tuple[Tensor, ...], orthonormal: bool = False) -> Tenso
 
 
 def _is_compiled() -> bool:
-    """Tell whether plain additions are wanted, which compilers fuse and differentiate and exporters know."""
+    """Tell whether to use plain additions, which compilers can fuse and differentiate.
+
+    Exporters know them too.
+    """
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _split(x: Tensor, kappa: int, scale: float) -> list[Tensor]:
+    """Transform with plain additions, and scale each result in place."""
     pieces = []
     for _ in range(kappa):
         left, right = x.chunk(2, dim=1)
@@ -83,6 +89,7 @@ def _split(x: Tensor, kappa: int, scale: float) -> list[Tensor]:
 
 
 def _merge_plainly(pieces, scale: float) -> Tensor:
+    """Invert the transform by concatenation, with operators that every compiler knows."""
     x = pieces[-1]
     for difference in reversed(pieces[:-1]):
         x = torch.cat([x + difference, x - difference], dim=1) * scale
@@ -90,7 +97,10 @@ def _merge_plainly(pieces, scale: float) -> Tensor:
 
 
 def _merge(pieces, scale: float) -> Tensor:
-    """Compute :func:`_merge_plainly` without its concatenations, in the memory format of the first piece."""
+    """Compute :func:`_merge_plainly` without concatenations, in the format of the first piece.
+
+    Both halves of each step are written straight to their place in the result.
+    """
     x = pieces[-1]
     channels_last = x.dim() == 4 and is_channels_last(pieces[0])
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -104,10 +114,11 @@ def _merge(pieces, scale: float) -> Tensor:
     return x
 
 
-# The two are each other's adjoint at the same scale. Autograd through the slices of `_split` would pad every half with
-# zeros and add them up: forward and backward took 1.1 to 1.6 times as long on one core of an AMD EPYC (AVX-512) at
-# 144x56x56, 192x28x28 and 384x14x14, batches of 1 and 8. A numba kernel for the transform was measured too: it would
-# have saved about 2 % of a network's time, so there is none.
+# At the same scale, the two functions are each other's adjoint. Autograd through the slices of
+# `_split` would pad every half with zeros and add them up. Forward and backward then took 1.1 to
+# 1.6 times as long on one core of an AMD EPYC (AVX-512) at 144x56x56, 192x28x28 and 384x14x14,
+# batches of 1 and 8. A numba kernel for the transform was measured too. It would have saved about
+# 2 % of a network's time, so there is none.
 class _Split(torch.autograd.Function):
 
     @staticmethod

@@ -1,7 +1,8 @@
-"""Fake quantization, and products of quantized operands that save each unquantized operand once.
+"""Fake quantization, and products of quantized operands that save each operand only once.
 
-Autograd of ``F.linear(quantize(x), quantize(weight))`` would keep ``x`` for the quantizer and its quantized copy for
-the product. The functions here keep ``x`` and ``weight`` only and quantize again in backward.
+What is saved is the unquantized operand. Autograd of ``F.linear(quantize(x), quantize(weight))``
+would keep ``x`` for the quantizer and its quantized copy for the product. The functions here keep
+only ``x`` and ``weight``, and quantize again in the backward pass.
 """
 from __future__ import annotations
 
@@ -20,20 +21,20 @@ __all__ = ['QuantizationSpec', 'normalization', 'quantize', 'quantized_conv2d', 
 class QuantizationSpec(NamedTuple):
     """How a quantizer rounds: everything about it that is not a tensor.
 
-    The operators, the layers and the exports read this, and nothing else of a quantizer but its
-    clip and its sign.
+    Operators, layers and exports read this. Besides it, they read only the clip and the sign of a
+    quantizer.
 
     Attributes:
         bits: Width in 2 ... 16, or 32 for no quantization.
         symmetric: Whether a signed grid leaves out its lowest level.
         clip_gradient: Whether the gradient is zero outside the clips.
         alpha_scale: Factor on the gradient of ``clip_alpha``.
-        normalize: '', 'standard' (quantize ``(w - mean) / std``) or 'rescale' (the same, times ``std``).
-            Mean and deviation are those of the whole tensor.
+        normalize: '', 'standard' (quantize ``(w - mean) / std``) or 'rescale' (the same, times
+            ``std``). Mean and standard deviation are those of the whole tensor.
         rounding_gradient: Whether values between the clips add their rounding error to the gradient
-            of ``clip_alpha``. If not, it is that of the clamp alone, as in PACT.
-        axes: Axes of the tensor along which the clip differs; it is shared over all others. () for
-            one clip, (0,) for one for each output channel of a kernel.
+            of ``clip_alpha``. If not, it is the gradient of the clamp alone, as in PACT.
+        axes: Axes of the tensor along which the clip differs. It is shared over all others. ()
+            means one clip, (0,) means one for each output channel of a kernel.
     """
     bits: int
     symmetric: bool = True
@@ -50,7 +51,7 @@ class QuantizationSpec(NamedTuple):
                 self.rounding_gradient)
 
     def spread(self, per_clip: Tensor, x: Tensor) -> Tensor:
-        """Return a tensor with an element for each clip in the shape that broadcasts to ``x``."""
+        """Return a tensor with one element per clip in the shape that broadcasts to ``x``."""
         if not self.axes:
             return per_clip
         shape = [size if axis in self.axes else 1 for axis, size in enumerate(x.shape)]
@@ -61,12 +62,16 @@ OFF = QuantizationSpec(bits=32)
 
 
 def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and unbiased standard deviation of a weight tensor, without gradient, in float32 at least."""
+    """Return mean and unbiased standard deviation of a weight tensor, in float32 at least.
+
+    They carry no gradient.
+    """
     std, mean = torch.std_mean(weight.detach().to(torch.promote_types(weight.dtype, torch.float32)))
     return mean, std
 
 
 def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec) -> Tensor:
+    """Round values as ``spec`` says. At 32 bits, return ``x`` itself."""
     if spec.bits == 32:
         return x
     assert clip_alpha is not None, 'only 32 bits go without a clip'
@@ -80,8 +85,12 @@ def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: 
 
 def _backward(grad: Tensor, x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None,
               spec: QuantizationSpec) -> tuple[Tensor, Tensor | None]:
+    """Return the gradients of ``x`` and ``clip_alpha``.
+
+    Mean and deviation of a normalized tensor count as constants.
+    """
     if spec.bits == 32:
-        # A zero, not None: with DistributedDataParallel every parameter needs a gradient in every step.
+        # A zero, not None: DistributedDataParallel needs every gradient in every step.
         return grad, None if clip_alpha is None else torch.zeros_like(clip_alpha)
     assert clip_alpha is not None, 'only 32 bits go without a clip'
     clips, values = spec.spread(clip_alpha, x), x
@@ -100,10 +109,10 @@ class _Quantize(torch.autograd.Function):
         ctx.save_for_backward(x, clip_alpha, signed)
         ctx.spec = spec
         y = _forward(x, clip_alpha, signed, spec)
-        return y.clone() if y is x else y  # never a view, on which nothing may be written in place
+        return y.clone() if y is x else y  # a view could not be written to in place
 
     @staticmethod
-    @once_differentiable  # straight-through estimates have no second derivative worth the name
+    @once_differentiable  # straight-through estimates have no useful second derivative
     def backward(ctx, grad):
         x, clip_alpha, signed = ctx.saved_tensors
         return *_backward(grad, x, clip_alpha, signed, ctx.spec), None, None
@@ -119,10 +128,10 @@ def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSp
         spec: The grid.
 
     Returns:
-        Rounded values, shape of ``x``; ``x`` itself at 32 bits where no gradient is recorded.
+        Rounded values, shape of ``x``. At 32 bits this is ``x`` itself if no gradient is recorded.
 
     Raises:
-        RuntimeError: When its gradient is differentiated again.
+        RuntimeError: If its gradient is differentiated again.
 
     Reference:
         Finder et al., NeurIPS 2022, equations (1) and (2).
@@ -133,7 +142,7 @@ def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSp
 
 
 class _QuantizedProduct(torch.autograd.Function):
-    """``product(quantize(x), quantize(weight))`` for a linear map of rows or a convolution of maps."""
+    """``product(quantize(x), quantize(weight))``, where the product is linear or a convolution."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, scale, act, wgt, conv, dtype):
@@ -188,6 +197,8 @@ def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, conv) -> Tensor:
+    """Run :class:`_QuantizedProduct` in the dtype of autocast if it is on. float64 stays float64.
+    """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     if x.dtype == torch.float64:
@@ -199,17 +210,20 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, co
 
 
 def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale: Tensor | None = None) -> Tensor:
-    """Multiply rows by a point-wise kernel, both quantized; autograd saves the unquantized rows only.
+    """Multiply rows by a point-wise kernel, both quantized.
+
+    Autograd saves only the unquantized rows.
 
     Args:
         rows: Kept coefficients, shape (B, k, C).
         weight: Point-wise kernel, shape (O, C, 1, 1).
-        act: ``(clip_alpha, signed, spec)`` of the rows' quantizer, or None to leave them. Defaults to None.
+        act: ``(clip_alpha, signed, spec)`` of the quantizer of the rows, or None to leave them as
+            they are. Defaults to None.
         wgt: The same for the weight. Defaults to None.
         scale: Factor on each output channel of the rounded weight, shape (O,). Defaults to None.
 
     Returns:
-        Products, shape (B, k, O), in the autocast dtype where autocast is on.
+        Products, shape (B, k, O), in the autocast dtype if autocast is on.
     """
     if kernels.is_faster_as_map(rows):
         return kernels.rows_of_map(quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt, scale=scale))
@@ -218,17 +232,20 @@ def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale:
 
 def quantized_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=(1, 1), padding=(0, 0),
                      dilation=(1, 1), groups: int = 1, *, act=None, wgt=None, scale: Tensor | None = None) -> Tensor:
-    """Convolve a map with a kernel, both quantized; autograd saves the unquantized map only.
+    """Convolve a feature map with a kernel, both quantized.
+
+    Autograd saves only the unquantized map.
 
     Args:
         x: Feature map, shape (B, C, H, W).
         weight: Kernel, shape (O, C / groups, Kh, Kw).
         bias: Shape (O,). Defaults to None.
-        stride: As in :func:`torch.nn.functional.conv2d`, as padding, dilation and groups; pairs of integers.
+        stride: As in :func:`torch.nn.functional.conv2d`, a pair of integers.
         padding: Zeros on each side, a pair of integers.
         dilation: A pair of integers.
         groups: Number of groups. Defaults to 1.
-        act: ``(clip_alpha, signed, spec)`` of the map's quantizer, or None to leave it. Defaults to None.
+        act: ``(clip_alpha, signed, spec)`` of the quantizer of the map, or None to leave it as it
+            is. Defaults to None.
         wgt: The same for the weight. Defaults to None.
         scale: Factor on each output channel of the rounded weight, shape (O,). Defaults to None.
 

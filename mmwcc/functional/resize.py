@@ -1,4 +1,4 @@
-"""Bicubic interpolation as in the benchmarks of super-resolution."""
+"""Bicubic interpolation as in super-resolution benchmarks."""
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -8,9 +8,10 @@ __all__ = ['resize_bicubic']
 
 
 def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize pictures by cubic convolution (a = -0.5), antialiased, as MATLAB's imresize and Pillow's BICUBIC do.
+    """Resize images by antialiased cubic convolution (a = -0.5), like MATLAB's imresize and Pillow.
 
-    At the border the kernel is cut off and normalized, as in Pillow, where MATLAB mirrors the picture.
+    At the border the kernel is cut off and normalized, as Pillow does. MATLAB mirrors the image
+    there.
 
     Args:
         images: Pixels from 0 to 255, (B, C, H, W) or (C, H, W) uint8.

@@ -17,9 +17,10 @@ def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
         weight: Point-wise kernel, shape (O, C, 1, 1).
 
     Returns:
-        Products, shape (B, k, O), in the autocast dtype where autocast is on.
+        Products, shape (B, k, O), in the autocast dtype if autocast is on.
     """
-    training = torch.is_grad_enabled()  # or it may be: then the kernel is another one at the next call
+    # Preparing the kernel pays only if the next call has the same one, as is unlikely in training.
+    training = torch.is_grad_enabled()
     if rows.device.type != 'cpu' or training or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling():
         return kernels.plain_product(rows, weight)
     return kernels.multiply_rows(rows, weight)

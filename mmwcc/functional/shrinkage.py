@@ -1,4 +1,7 @@
-"""Joint shrinkage: transform a map, keep the same k wavelet positions in every channel, and back."""
+"""Joint shrinkage: transform a feature map, keep k wavelet positions, and transform back.
+
+All channels keep the same positions.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,10 +19,14 @@ from .wavelets import decompose2, filter_bank, recompose2
 __all__ = ['SELECTIONS', 'WAVELETS', 'kept_positions', 'pack', 'pack_int8', 'unpack']
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
-"""Wavelets of Table 7; filters from PyWavelets, periodized boundaries."""
+"""Wavelets of Table 7, with filters from PyWavelets and periodized boundaries."""
 
 SELECTIONS = ('energy', 'coarse')
-"""Selection policies: k largest joint energies (data-dependent), or the k coarsest positions (fixed; footnote 3)."""
+"""Selection policies.
+
+'energy' keeps the k largest joint energies (data-dependent). 'coarse' keeps the k coarsest
+positions (fixed; footnote 3).
+"""
 
 
 def _fraction(keep_ratio: float) -> tuple[int, int]:
@@ -27,18 +34,26 @@ def _fraction(keep_ratio: float) -> tuple[int, int]:
     return ratio.numerator, ratio.denominator
 
 
-_known_fraction = lru_cache(_fraction)  # the fraction takes longer than some layers; compilers look through a cache
+# Cached, because the fraction takes longer than some layers. Compilers look through a cache, so
+# they get the function itself.
+_known_fraction = lru_cache(_fraction)
 
 
 def kept_positions(positions: int, keep_ratio: float) -> int:
-    """Return k = max(1, ceil(keep_ratio * positions)), in integer arithmetic so that exports keep it dynamic."""
+    """Return k = max(1, ceil(keep_ratio * positions)).
+
+    The arithmetic is in integers, so that k stays dynamic in exports.
+    """
     numerator, denominator = (_fraction if torch.compiler.is_compiling() else _known_fraction)(keep_ratio)
-    # Not -(-a // b): ONNX divides towards zero, and would round down.
+    # Not -(-a // b): ONNX divides towards zero, so that would round down.
     return max(1, (positions * numerator + denominator - 1) // denominator) if numerator else 1
 
 
 def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
-    """Transform (B, C, H, W) to coefficients (B, N, C) in position order, zero-padded, in float32 at least."""
+    """Transform (B, C, H, W) to coefficients (B, N, C) in position order, in float32 at least.
+
+    The map is padded with zeros.
+    """
     height, width = x.shape[2:]
     running = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
     running = F.pad(running, (0, 0, 0, kernels.padded_size(width, levels) - width, 0,
@@ -51,13 +66,16 @@ def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
 
 
 def _coarse_slot(x: Tensor, k: int, levels: int) -> Tensor:
+    """Return the slot of the k coarsest positions, which are the same in every image."""
     height, width = (kernels.padded_size(size, levels) for size in x.shape[2:])
     return kernels.slot_of((kernels.coarse_rank(height, width, levels, x.device) < k).expand(x.shape[0], -1))
 
 
 def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar',
          selection: str = 'energy') -> tuple[Tensor, Tensor]:
-    """Transform ``x`` and keep the coefficients at k positions, the same ones in every channel of an image.
+    """Transform ``x`` and keep the coefficients at k positions.
+
+    All channels of an image keep the same positions.
 
     Args:
         x: Feature map, shape (B, C, H, W).
@@ -67,8 +85,9 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
         selection: One of :data:`SELECTIONS`. Defaults to 'energy'.
 
     Returns:
-        ``rows``, shape (B, k, C), the kept coefficients, which carry the gradient; and ``slot``, shape (B, N), int32,
-        the row of each position or -1 (see :mod:`mmwcc.kernels.layout`).
+        ``rows`` and ``slot``. ``rows``, shape (B, k, C), are the kept coefficients, which carry the
+        gradient. ``slot``, shape (B, N), int32, is the row of each position or -1 (see
+        :mod:`mmwcc.kernels.layout`).
 
     Reference:
         Finder et al., NeurIPS 2022, equation (9): ``T H x``.
@@ -86,23 +105,28 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
             _coarse_slot(x, k, levels))
     index = torch.where(slot >= 0, 0, 1).argsort(dim=1, stable=True)[:, :k]
     index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
-    rows = coefficients.flatten(0, 1).index_select(0, index.flatten().int())  # saved for backward: half of int64
+    # The index is saved for the backward pass: int32 takes half the memory of int64.
+    rows = coefficients.flatten(0, 1).index_select(0, index.flatten().int())
     return rows.reshape(batch, k, channels).to(x.dtype), slot
 
 
 def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar', selection: str = 'energy',
               step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
-    """Return :func:`pack` of ``x`` with the rows rounded to a grid, as the integers of the grid.
+    """Return :func:`pack` of ``x`` with the rows rounded to a grid, as the integers of that grid.
 
     Args:
         x: Feature map, shape (B, C, H, W).
-        keep_ratio: As in :func:`pack`, as levels, wavelet and selection.
-        step: Distance of two levels of the grid, one element, float32.
-        low: Lowest level, at least -128.
-        high: Highest level, at most 127.
+        keep_ratio: As in :func:`pack`.
+        levels: As in :func:`pack`.
+        wavelet: As in :func:`pack`.
+        selection: As in :func:`pack`.
+        step: Distance between two neighbours on the grid, one element, float32.
+        low: Lowest integer of the grid, at least -128.
+        high: Highest integer of the grid, at most 127.
 
     Returns:
-        ``rows``, shape (B, k, C), int8, without gradient; and ``slot``, as :func:`pack` does. NaN becomes level 0.
+        ``rows``, shape (B, k, C), int8, without gradient, and ``slot`` as from :func:`pack`. NaN
+        becomes 0.
     """
     if wavelet != 'haar':
         rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
@@ -116,7 +140,9 @@ def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = '
 
 def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: Sequence[int], levels: int = 3,
            wavelet: str = 'haar', channels_last: bool = False) -> Tensor:
-    """Put ``rows`` back at their positions, zeros elsewhere, invert the transform, crop and add the bias.
+    """Put ``rows`` back at their positions, with zeros elsewhere, and invert the transform.
+
+    The map is cropped to its size, and the bias is added.
 
     Args:
         rows: Coefficients, shape (B, k, C).
@@ -125,20 +151,22 @@ def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: Sequ
         size: Height and width of the map in pixels.
         levels: Depth of the transform. Defaults to 3.
         wavelet: Wavelet that :func:`pack` used. Defaults to 'haar'.
-        channels_last: Whether the result is in torch's channels_last memory format. Defaults to False.
+        channels_last: Whether the result is in torch's channels_last memory format. Defaults to
+            False.
 
     Returns:
         Feature map, shape (B, C, height, width), dtype of ``rows``.
 
     Reference:
-        Finder et al., NeurIPS 2022, equation (9): ``H^T T^T rows``, with the synthesis filters in place of ``H^T``.
+        Finder et al., NeurIPS 2022, equation (9): ``H^T T^T rows``, with the synthesis filters in
+        place of ``H^T``.
     """
     height, width = size
     if wavelet == 'haar':
         return kernels.haar_unpack(rows, slot, bias, height, width, levels, channels_last)
     batch, k, channels = rows.shape
     compute = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    # Row k of each image is the zero that dropped positions read.
+    # Each image gets a row k of zeros, which its dropped positions read.
     padded = F.pad(compute, (0, 0, 0, 1)).flatten(0, 1)
     first = torch.arange(batch, device=rows.device).unsqueeze(1) * (k + 1)
     coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten().int())

@@ -1,4 +1,4 @@
-"""What layers do when ``torch.fx`` traces them symbolically."""
+"""Behaviour of layers when ``torch.fx`` traces them symbolically."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,16 +12,16 @@ __all__ = ['one_call']
 
 
 def one_call(forward: Callable) -> Callable:
-    """Let a module with this ``forward`` stand in a traced graph as one call of itself.
+    """Make a module with this ``forward`` appear in a traced graph as one call of the module.
 
-    ``torch.fx.symbolic_trace`` looks into every module that is not torch's own. What it would find
-    in ours depends on values (calibration, the memory format), which a traced graph does not have.
+    ``torch.fx.symbolic_trace`` looks into every module that is not one of torch's own. Our modules
+    branch on values (calibration, the memory format), which a traced graph does not have.
 
     Args:
         forward: A ``forward`` that takes one tensor.
 
     Returns:
-        The same, with that exception.
+        The same function, except that a traced input becomes a call of the module.
 
     Example:
         >>> class Absolute(nn.Module):
@@ -34,14 +34,14 @@ def one_call(forward: Callable) -> Callable:
     """
 
     @wraps(forward)
-    def run(self, input):  # torch's name for it, by which layers are called too
+    def run(self, input):  # torch's name, which callers may use as a keyword
         return _call(self, input) if isinstance(input, Proxy) else forward(self, input)
 
     return run
 
 
 def _call(module: nn.Module, x: Proxy) -> Proxy:
-    tracer: Any = x.tracer  # a Tracer, which has a root; the annotation of Proxy names its base
+    tracer: Any = x.tracer  # a Tracer, which has a root; Proxy declares its base class
     if tracer.root is module:
         name = type(module).__name__
         raise TypeError(f'{name}: torch.fx can trace a model that contains this layer, got the layer '

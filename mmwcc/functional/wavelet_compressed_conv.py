@@ -18,15 +18,16 @@ def check_compression(owner: str, *, keep_ratio: float, levels: int, wavelet: st
     """Refuse compression arguments that no layer can have.
 
     Args:
-        owner: Name of the class or function that the error speaks for.
-        keep_ratio: See :func:`wavelet_compressed_conv2d`, as the others.
+        owner: Name of the class or function that the error message names.
+        keep_ratio: As in :func:`wavelet_compressed_conv2d`.
         levels: Likewise.
         wavelet: Likewise.
         selection: Likewise.
 
     Raises:
         TypeError: If keep_ratio is not a number or levels not an integer.
-        ValueError: If keep_ratio is not in (0, 1], levels is below 1, or wavelet or selection is unknown.
+        ValueError: If keep_ratio is not in (0, 1], levels is below 1, or wavelet or selection is
+            unknown.
     """
     check_keep_ratio(owner, keep_ratio)
     if isinstance(levels, bool) or not isinstance(levels, int):
@@ -66,20 +67,22 @@ def wavelet_compressed_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = N
         x: Feature map, shape (B, C, H, W), any H and W, contiguous or channels_last.
         weight: Point-wise kernel, shape (O, C, 1, 1).
         bias: Added once in the spatial domain, shape (O,). Defaults to None.
-        keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1]; k = ceil(keep_ratio * N).
+        keep_ratio: Fraction of wavelet positions to keep in each image, in (0, 1];
+            k = ceil(keep_ratio * N).
         levels: Depth of the wavelet transform, at least 1. Defaults to 3.
         wavelet: 'haar', or a wavelet of PyWavelets ('db2', 'bior2.2', ...). Defaults to 'haar'.
-        selection: 'energy' keeps the k positions of largest energy over all channels, lower positions first among
-            equals; 'coarse' keeps the k coarsest. Defaults to 'energy'.
+        selection: 'energy' keeps the k positions of largest energy over all channels, and among
+            equals the lower positions. 'coarse' keeps the k coarsest. Defaults to 'energy'.
 
     Returns:
-        Feature map, shape (B, O, H, W), in the memory format of ``x``. The gradient is taken at the same positions;
-        backward keeps the kept coefficients, (B, k, C), and one byte a position, never ``x``.
+        Feature map, shape (B, O, H, W), in the memory format of ``x``. The gradient is taken at the
+        same positions. For it, the kept coefficients, (B, k, C), and one byte per position are
+        saved, never ``x``.
 
     Raises:
         TypeError: If keep_ratio is not a number or levels not an integer.
-        ValueError: If keep_ratio is not in (0, 1], levels is below 1, wavelet or selection is unknown, x is not 4-D
-            or weight does not fit it.
+        ValueError: If keep_ratio is not in (0, 1], levels is below 1, wavelet or selection is
+            unknown, x is not 4-D or weight does not fit it.
 
     Example:
         >>> x, weight = torch.randn(1, 8, 16, 16), torch.randn(4, 8, 1, 1)
@@ -88,7 +91,8 @@ def wavelet_compressed_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = N
         True
 
     Reference:
-        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, equation (9).
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022,
+        equation (9).
     """
     check_compression('wavelet_compressed_conv2d', keep_ratio=keep_ratio, levels=levels, wavelet=wavelet,
                       selection=selection)

@@ -1,7 +1,8 @@
-"""Periodized 2-D wavelet transforms of feature maps with PyWavelets' filters, differentiable and without saved maps.
+"""Periodized 2-D wavelet transforms of feature maps with PyWavelets' filters.
 
-Written as sums of strided slices, so that autograd keeps no activation and differentiates analysis by its adjoint
-(not by the synthesis, which is another operator for biorthogonal wavelets).
+They are differentiable and written as sums of strided slices. So autograd saves no activation, and
+differentiates the analysis by its adjoint. That is not the synthesis, which is another operator for
+biorthogonal wavelets.
 """
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ __all__ = ['wavedec2', 'waverec2']
 
 
 class FilterBank(NamedTuple):
-    """Taps of a wavelet: analysis low- and high-pass, synthesis low- and high-pass."""
+    """Taps of a wavelet: low-pass and high-pass of the analysis, then of the synthesis."""
     dec_lo: tuple[float, ...]
     dec_hi: tuple[float, ...]
     rec_lo: tuple[float, ...]
@@ -26,7 +27,7 @@ class FilterBank(NamedTuple):
 
 @lru_cache
 def filter_bank(wavelet: str) -> FilterBank:
-    """Return PyWavelets' filters of ``wavelet``; ``haar`` is known without it.
+    """Return PyWavelets' filters of ``wavelet``. For ``haar`` PyWavelets is not needed.
 
     Raises:
         ModuleNotFoundError: If PyWavelets is missing.
@@ -50,6 +51,7 @@ def _wrapped(x: Tensor, dim: int, before: int, after: int) -> Tensor:
 
 
 def _slice(x: Tensor, dim: int, start: int, length: int, step: int) -> Tensor:
+    """Return ``length`` elements of ``x`` along ``dim``, from ``start`` on, ``step`` apart."""
     return x[(slice(None), ) * dim + (slice(start, start + step * (length - 1) + 1, step), )]
 
 
@@ -86,7 +88,11 @@ def _recompose(approximation: Tensor, detail: Tensor, dim: int, low: tuple[float
 
 
 def decompose2(x: Tensor, filters: FilterBank) -> tuple[Tensor, Tensor]:
-    """Transform one level of a channel-last map (B, H, W, C): cA (B, H/2, W/2, C), cH cV cD (B, H/2, W/2, 3, C)."""
+    """Transform one level of a channel-last map (B, H, W, C).
+
+    Returns:
+        cA, shape (B, H/2, W/2, C), and cH, cV, cD, shape (B, H/2, W/2, 3, C).
+    """
     low, high = _decompose(x, 1, filters.dec_lo, filters.dec_hi)
     approximation, vertical = _decompose(low, 2, filters.dec_lo, filters.dec_hi)
     horizontal, diagonal = _decompose(high, 2, filters.dec_lo, filters.dec_hi)
@@ -102,15 +108,16 @@ def recompose2(approximation: Tensor, details: Tensor, filters: FilterBank) -> T
 
 
 def wavedec2(x: Tensor, wavelet: str = 'haar', levels: int = 3) -> list:
-    """Decompose feature maps as ``pywt.wavedec2(..., mode='periodization')`` does, channel by channel.
+    """Decompose each channel as ``pywt.wavedec2(..., mode='periodization')`` does.
 
     Args:
         x: Feature maps, shape (B, C, H, W), H and W multiples of ``2**levels``.
         wavelet: Name of a discrete PyWavelets wavelet. Defaults to 'haar'.
-        levels: Depth, at least 1. Defaults to 3.
+        levels: Depth of the transform, at least 1. Defaults to 3.
 
     Returns:
-        ``[cA_L, (cH_L, cV_L, cD_L), ..., (cH_1, cV_1, cD_1)]``, each of shape (B, C, H / 2**l, W / 2**l).
+        ``[cA_L, (cH_L, cV_L, cD_L), ..., (cH_1, cV_1, cD_1)]``, each of shape
+        (B, C, H / 2**l, W / 2**l).
 
     Raises:
         ValueError: If H or W is not a multiple of ``2**levels``.

@@ -1,4 +1,4 @@
-"""Uniform quantizers with learned clips, behind one base: the paper's, LSQ and PACT."""
+"""Uniform quantizers with learned clips, all on one base: the paper's, LSQ and PACT."""
 from .base import UniformQuantizer
 from .calibration import CALIBRATIONS, choose_clip, measure
 from .granularity import CHANNEL, LAYER, Granularity

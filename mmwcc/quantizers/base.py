@@ -1,4 +1,4 @@
-"""The base of all quantizers: bits, the learned clip, its state, and what a layer needs to know."""
+"""The base of all quantizers: bits, the learned clip, its state, and what layers read."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -18,46 +18,53 @@ from .state import COEFFICIENTS, PIXELS, VERSION, refusal, upgrade
 __all__ = ['UniformQuantizer']
 
 _FINAL = ('forward', 'arguments', 'calibrate', 'prepare')
-"""What no subclass overrides: not every layer that has a quantizer would call it."""
+"""What no subclass may override, because layers with a quantizer need not call it."""
 
 
 class UniformQuantizer(ClipLearner, ABC):
-    """Fake-quantize a tensor on a uniform grid with a learned clip, or one for each output channel.
+    """Fake-quantize a tensor on a uniform grid with a learned clip.
 
-    What a subclass decides is data: :meth:`spec` says how it rounds and how gradients flow, and ``scales`` which
-    values share a clip. Layers and exports read these and do the rest themselves, so :meth:`forward` and what it is
-    made of are final.
+    There is one clip for the tensor, or one for each output channel.
 
-    The clip starts from the first training batch, or from several between :meth:`begin_calibration` and
-    :meth:`end_calibration`. The buffer ``initialized`` remembers that in the checkpoint, so that a resumed run does not
-    calibrate again. It is 0 before, 1 after learning from values, 2 from wavelet coefficients, and 3 as long as all
-    values were zero. In evaluation a quantizer without a learned clip uses that of the batch at hand, with a warning,
-    and stores nothing.
+    A subclass decides by data alone. :meth:`spec` says how it rounds and how gradients flow, and
+    ``scales`` says which values share a clip. Layers and exports read these and do the rest
+    themselves. Therefore :meth:`forward` and the methods that it consists of are final.
 
-    No call communicates with other ranks. Where several ranks train together, each uses the clip that it learned itself
-    until :func:`mmwcc.quantizers.settle` gives all of them the clip of their values together.
+    The clip is learned from the first training batch, or from all batches between
+    :meth:`begin_calibration` and :meth:`end_calibration`. The buffer ``initialized`` records this
+    in the checkpoint, so that a resumed run does not calibrate again. It is 0 before anything was
+    learned, 1 after learning from values, 2 after learning from wavelet coefficients, and 3 as long
+    as all values were zero. In evaluation, a quantizer without a learned clip uses that of the
+    batch at hand, with a warning, and stores nothing.
+
+    No call communicates with other ranks. Where several ranks train together, each first uses the
+    clip that it learned itself. :func:`mmwcc.quantizers.settle` then gives all ranks the clip of
+    all their values together.
 
     Args:
-        bits: Width in 2 ... 16, or 32 for no quantization. Can be set at any time.
-        signed: Whether negative values have levels. None decides at calibration: signed if any rank saw a negative
-            value. Defaults to None.
-        calibration: 'mse' (least squared error), 'percentile', 'lsq', or None to start at ``initial_clip``.
-            Defaults to 'mse'.
-        percentile: Share of magnitudes below the clip in percent, for ``calibration='percentile'``. Defaults to 99.9.
-        initial_clip: Start of the clip before, or without, calibration. Defaults to 1.0.
+        bits: Width in 2 ... 16, or 32 for no quantization. It can be set at any time.
+        signed: Whether negative values have levels. With None, calibration decides: signed if any
+            rank saw a negative value. Defaults to None.
+        calibration: 'mse' (least squared error), 'percentile', 'lsq', or None to start at
+            ``initial_clip``. Defaults to 'mse'.
+        percentile: Share of magnitudes below the clip in percent, for ``calibration='percentile'``.
+            Defaults to 99.9.
+        initial_clip: Value of the clip before calibration, or without it. Defaults to 1.0.
         scales: Which values share a clip. Defaults to ``LAYER``, all of them.
 
     Attributes:
-        clip_alpha: The clip, shape (1,), or the clips, shape (out_channels,). The layer that owns the quantizer, or
-            else its first tensor, tells how many there are.
-        initialized: What the clip was learned on, a scalar buffer.
+        clip_alpha: The clip, shape (1,), or the clips, shape (out_channels,). Their number comes
+            from the layer that owns the quantizer, or else from its first tensor.
+        initialized: What the clip was learned from, a scalar buffer.
         signed: Whether negative values have levels, a scalar buffer.
-        granularity: The code of ``scales``, a scalar buffer; only where there may be several clips.
+        granularity: The code of ``scales``, a scalar buffer. It exists only if there may be several
+            clips.
 
     Raises:
-        TypeError: If bits is not an integer, or where a subclass overrides what is final.
-        ValueError: If bits is not 2 ... 16 or 32, calibration is unknown, percentile is not in (0, 100] or
-            initial_clip is not positive, or signed is None where there are several clips.
+        TypeError: If bits is not an integer, or if a subclass overrides what is final.
+        ValueError: If bits is not 2 ... 16 or 32, calibration is unknown, percentile is not in
+            (0, 100] or initial_clip is not positive, or if signed is None where there are several
+            clips.
     """
 
     _version = VERSION
@@ -86,28 +93,28 @@ class UniformQuantizer(ClipLearner, ABC):
         self.calibration = calibration
         self.percentile = percentile
         self.initial_clip = float(initial_clip)
-        self._sign = signed  # None where calibration decides
+        self._sign = signed  # None if calibration decides
         self._domain = PIXELS
         if scales.axes and signed is None:
             raise ValueError(f'{name}: signed must be True or False where there are several clips, got None. Use '
                              'True for weights.')
         self.scales = scales
-        self.clip_alpha = nn.Parameter(torch.empty(1))  # not a scalar, which FSDP refuses
+        self.clip_alpha = nn.Parameter(torch.empty(1))  # not a scalar: FSDP refuses those
         self.register_buffer('initialized', torch.empty((), dtype=torch.uint8))
         self.register_buffer('signed', torch.empty((), dtype=torch.uint8))
-        self.settles_with_model = False  # whether a model calls settle, see settle_after_forward
-        self.alone = False  # whether no other rank has this quantizer, as in a copy that one rank made
+        self.settles_with_model = False  # whether a model calls settle (see settle_after_forward)
+        self.alone = False  # whether this rank alone has the quantizer, as in a copy it made
         if scales.axes:
             self.register_buffer('granularity', torch.empty((), dtype=torch.uint8))
-        self._seen = None  # of all values since calibration began; None while none goes on
-        self._learned = None  # what this rank learned from, until it is settled
+        self._seen = None  # from all values since calibration began; None outside of it
+        self._learned = None  # what this rank learned, until that is settled
         self._learned_at = None
-        self._known = None  # signedness once settled: spares reading buffers from the device
+        self._known = None  # signedness once settled, to spare reading buffers from the device
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Forget what was learned, so that the next training batch calibrates."""
+        """Forget what was learned, so that the next training batch calibrates again."""
         self.clip_alpha.fill_(self.initial_clip)
         self.initialized.zero_()
         self.signed.fill_(self._sign is not False)
@@ -132,16 +139,20 @@ class UniformQuantizer(ClipLearner, ABC):
 
     @abstractmethod
     def spec(self, x: Tensor) -> QuantizationSpec:
-        """Return the static description of this quantizer for a tensor like ``x``, with ``axes=self.scales.axes``."""
+        """Return the static description of this quantizer for a tensor like ``x``.
+
+        It must have ``axes=self.scales.axes``.
+        """
 
     def expect_coefficients(self, owner: str) -> None:
-        """Prepare for wavelet coefficients: signed whatever the first batch looks like, with a clip of their own.
+        """Prepare for wavelet coefficients, which are signed and have a clip of their own.
 
-        The clip of a checkpoint that was learned on pixels (of a quantized convolution) is then not taken over: the
-        first training batch chooses a new one.
+        The quantizer is then signed, even if the first batch has no negative value.
+        A clip that was learned on pixels, as in the checkpoint of a quantized convolution, is then
+        not loaded. The first training batch chooses a new one.
 
         Args:
-            owner: Name of the layer that the error speaks for.
+            owner: Name of the layer that the error message names.
 
         Raises:
             ValueError: If this quantizer was built with signed=False.
@@ -154,10 +165,10 @@ class UniformQuantizer(ClipLearner, ABC):
         self.signed.fill_(1)
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Return what the grid is laid on: ``x``, or ``x`` normalized.
+        """Return the values that are rounded to the grid: ``x``, or ``x`` normalized.
 
         Raises:
-            ValueError: If the values are all equal, so that they have no deviation to divide by.
+            ValueError: If all values are equal, so that there is no deviation to divide by.
         """
         normalize = self.spec(x).normalize
         if not normalize:
@@ -175,9 +186,10 @@ class UniformQuantizer(ClipLearner, ABC):
         return self._steps(bool(self.signed) if self._known is None else self._known)
 
     def arguments(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizationSpec]:
-        """Return clip, signedness and spec for quantizing ``x``, calibrating first where that is due.
+        """Return clip, signedness and spec for quantizing ``x``, after calibration if that is due.
 
-        This is what :func:`mmwcc.functional.quantized_linear` and :func:`~mmwcc.functional.quantized_conv2d` take.
+        This is what :func:`mmwcc.functional.quantized_linear` and
+        :func:`~mmwcc.functional.quantized_conv2d` take.
         """
         clip, signed = self.clip_alpha, self.signed
         if self._bits != 32 and (self._known is None or self._seen is not None):
@@ -186,7 +198,7 @@ class UniformQuantizer(ClipLearner, ABC):
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` rounded to the grid, shape and dtype of ``x``."""
+        """Return ``x`` rounded to the grid, with the shape and dtype of ``x``."""
         clip, signed, spec = self.arguments(x)
         return quantize(x, clip, signed, spec)
 
@@ -195,7 +207,7 @@ class UniformQuantizer(ClipLearner, ABC):
         wrong = refusal(self, state_dict, prefix, local_metadata.get('version') or 1)
         if wrong:
             error_msgs.append(wrong)
-            self.reset_parameters()  # loaders that go on after an error must not leave half a state
+            self.reset_parameters()  # loaders may go on after an error: leave no partial state
             return
         upgrade(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,

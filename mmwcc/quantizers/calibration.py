@@ -1,4 +1,4 @@
-"""Starting clips from data: histograms of magnitudes, and the clip that suits one."""
+"""Initial clips from data: histograms of magnitudes, and the clip that suits a histogram."""
 from __future__ import annotations
 
 import math
@@ -13,7 +13,10 @@ __all__ = [
 ]
 
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
-"""Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's 2 E|x| / sqrt(n) step."""
+"""Ways to choose a clip: least squared error, a percentile of magnitudes, or LSQ's step.
+
+That step is 2 E|x| / sqrt(n).
+"""
 
 _BINS = 8192
 _CANDIDATES = 128
@@ -22,8 +25,9 @@ _CANDIDATES = 128
 class Magnitudes(NamedTuple):
     """Histogram of |x| from 0 to the next power of two above all values.
 
-    Powers of two let the bins of one histogram be the bins of another, joined in pairs, fours and so on: however values
-    are distributed over batches and ranks, their joint histogram is the same.
+    As the bounds are powers of two, the bins of one histogram are those of another joined in pairs,
+    fours and so on. So the joint histogram is the same, however values are distributed over batches
+    and ranks.
 
     Attributes:
         counts: Number of values in each bin, shape (bins,), float64.
@@ -36,23 +40,23 @@ class Magnitudes(NamedTuple):
 
     @property
     def exponent(self) -> int:
-        """Power of two at which the last bin ends."""
+        """Exponent of the power of two at which the last bin ends."""
         return _exponent(self.largest.item())
 
     @property
     def centres(self) -> Tensor:
-        """Return the magnitude that each bin stands for, shape (bins,), float64."""
+        """Return the centre of each bin, shape (bins,), float64."""
         bins = len(self.counts)
         return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) * (2.0**self.exponent / bins)
 
 
 class Clips(NamedTuple):
-    """Clips of several parts of a tensor, each chosen from its own values at once.
+    """Clips of several parts of a tensor, each chosen at once from the values of its part.
 
-    Weights are the same in every batch and on every rank, so they need no histograms that add up.
+    Weights are the same in every batch and on every rank. So they need no histograms that add up.
 
     Attributes:
-        clips: A clip for each part, shape (parts,), 0 where all values are zero.
+        clips: A clip for each part, shape (parts,), or 0 where all values are zero.
     """
     clips: Tensor
 
@@ -62,16 +66,20 @@ class Clips(NamedTuple):
         return self.clips.max()
 
     def filled(self) -> Tensor:
-        """Return the clips, with the largest one for parts of zeros: it cuts off none to come."""
+        """Return the clips, with the largest one for parts of zeros.
+
+        That one is the least likely to cut off later values.
+        """
         return torch.where(self.clips > 0, self.clips, self.largest)
 
 
 def _exponent(largest: float) -> int:
+    """Return the exponent of the next power of two above a value."""
     return math.frexp(largest)[1]
 
 
 def measure(x: Tensor) -> Magnitudes:
-    """Take the histogram of the finite magnitudes of ``x``, values of any shape."""
+    """Return the histogram of the finite magnitudes of ``x``, values of any shape."""
     x = x.detach().flatten().float()
     x = x[x.isfinite()]
     largest = x.abs().max().item() if x.numel() else 0.0
@@ -83,7 +91,7 @@ def measure(x: Tensor) -> Magnitudes:
 
 
 def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
-    """Return the histogram of no values, or of zeros alone."""
+    """Return the histogram of no values, or of zeros only."""
     zero = torch.zeros((), device=device, dtype=torch.float64)
     return Magnitudes(zero.new_zeros(_BINS), zero, zero.bool())
 
@@ -99,7 +107,10 @@ def join(one: Magnitudes | Clips, other: Magnitudes | Clips) -> Magnitudes | Cli
 
 
 def widened(magnitudes: Magnitudes, exponent: int) -> Magnitudes:
-    """Return a histogram that reaches to a higher power of two."""
+    """Return the same histogram with bins up to a higher power of two.
+
+    Bins are joined so that their number stays.
+    """
     counts = magnitudes.counts
     together = min(2**max(0, exponent - magnitudes.exponent), len(counts))
     if together > 1 and magnitudes.largest > 0:
@@ -118,7 +129,7 @@ def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: fl
         percentile: Share of magnitudes below the clip in percent, for 'percentile'.
 
     Returns:
-        The clip; 0 if every value is zero.
+        The clip, or 0 if every value is zero.
     """
     counts, largest = magnitudes.counts, magnitudes.largest.item()
     if largest == 0:
@@ -140,7 +151,7 @@ def choose_clips(rows: Tensor, method: str | None, levels: int, percentile: floa
     """Choose a clip for each row of values, as :func:`choose_clip` does for the values of a tensor.
 
     Args:
-        rows: Values, shape (parts, values). What is not finite counts as zero.
+        rows: Values, shape (parts, values). Values that are not finite count as zero.
         method: One of :data:`CALIBRATIONS`, or None for the largest magnitudes.
         levels: Number of positive levels of the grid.
         percentile: Share of magnitudes below the clip in percent, for 'percentile'.

@@ -10,9 +10,9 @@ class Granularity(NamedTuple):
     """Which values of a tensor share a clip, and with it the step of the grid.
 
     Attributes:
-        name: What messages call it.
-        code: What the buffer ``granularity`` of a quantizer holds. It stands in checkpoints, so it
-            never changes.
+        name: Its name in messages.
+        code: The value of the buffer ``granularity`` of a quantizer. It is written to checkpoints,
+            so it never changes.
         axes: Axes of the quantized tensor along which the clip differs. It is shared over all
             others.
     """

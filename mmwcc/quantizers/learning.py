@@ -1,4 +1,4 @@
-"""How a quantizer learns its clip: when, from what, and what it remembers."""
+"""How a quantizer learns its clip: when, from which values, and what it remembers."""
 from __future__ import annotations
 
 import warnings
@@ -18,9 +18,10 @@ __all__ = ['ClipLearner']
 
 
 class ClipLearner(nn.Module):
-    """Learn a clip from the first training batch, or from several between begin and end of calibration.
+    """Learn a clip from the first training batch, or from all batches of a calibration.
 
-    :class:`~mmwcc.quantizers.UniformQuantizer` builds what this works on, and is what layers know.
+    This class holds the learning only. Layers use :class:`~mmwcc.quantizers.UniformQuantizer`,
+    which also creates the attributes that this class works on.
     """
 
     bits: int
@@ -43,20 +44,20 @@ class ClipLearner(nn.Module):
 
     @abstractmethod
     def prepare(self, x: Tensor) -> Tensor:
-        """Return what the grid is laid on."""
+        """Return the values that are rounded to the grid."""
 
     @property
     def extra_clips(self) -> int:
-        """Number of clips, 0 where one serves the layer: how many numbers weights are stored with."""
+        """Number of clips that are stored with the weights, or 0 if one serves the layer."""
         return self.clip_alpha.numel() if self.scales.axes else 0
 
     def fit(self, clips: int) -> None:
-        """Make room for a number of clips, where there may be several.
+        """Make room for a number of clips, if there may be several.
 
-        The parameter stays the same object, so that an optimizer that holds it goes on holding it.
+        The parameter stays the same object, so that an optimizer that holds it still holds it.
 
         Raises:
-            ValueError: If there is another number of clips already.
+            ValueError: If there already is another number of clips.
         """
         present = self.clip_alpha.numel()
         if not self.scales.axes or present == clips:
@@ -68,7 +69,8 @@ class ClipLearner(nn.Module):
 
     @torch.compiler.disable
     def _unsettled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return clip and signedness as long as they are not settled, learning from ``x`` where that is due."""
+        """Return clip and signedness while they are unsettled, learning from ``x`` if that is due.
+        """
         self._fit_to(x)
         # Frozen stages of a backbone are in eval mode while the model trains.
         trains = self.training or (torch.is_grad_enabled() and not self.clip_alpha.requires_grad)
@@ -85,26 +87,28 @@ class ClipLearner(nn.Module):
         if self._learned is not None and self._seen is None and trains:
             self._complain_if_alone()
         clip, signed = (self.clip_alpha, self.signed) if self._learned is None else self._choose(self._learned)
-        # The parameter will be written when the clip is settled, maybe before the backward pass of this call, so
-        # autograd gets a copy that leads to it. The difference is zero, exactly.
+        # The parameter is written when the clip is settled, maybe before the backward pass of this
+        # call. So autograd gets a copy whose gradient leads to the parameter. The difference that
+        # is added is exactly zero.
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
 
     def _complain_if_alone(self) -> None:
-        """Warn once where an optimizer has stepped and no rank has agreed on what this one learned."""
+        """Warn once if an optimizer has stepped before the ranks agreed on what this one learned.
+        """
         if self._learned_at is not None and self.clip_alpha._version != self._learned_at:
             self._learned_at = None
             warn_alone(self)
 
     @property
     def is_settled(self) -> bool:
-        """Whether a clip was learned, and is the same on all ranks."""
+        """Whether a clip was learned and is the same on all ranks."""
         if self._known is None and self._learned is None:
             self._remember()
         return self._known is not None
 
     @property
     def met_zeros_alone(self) -> bool:
-        """Whether it was used, but got no value other than zero: any clip serves those."""
+        """Whether it was used, but only on zeros. Any clip serves those."""
         return int(self.initialized) == ZEROS
 
     def _remember(self) -> None:
@@ -113,7 +117,7 @@ class ClipLearner(nn.Module):
         self._known = bool(self.signed) if known else None
 
     def _fit_to(self, x: Tensor) -> None:
-        """Make room for the clips of ``x``, where there may be several."""
+        """Make room for the clips of ``x``, if there may be several."""
         if self.scales.axes:
             self.fit(prod(x.shape[axis] for axis in self.scales.axes))
 
@@ -128,7 +132,7 @@ class ClipLearner(nn.Module):
 
     @torch.no_grad()
     def _choose(self, learned: Magnitudes | Clips) -> tuple[Tensor, Tensor]:
-        """Return clip and signedness that suit what was learned."""
+        """Return the clip and signedness that suit what was learned."""
         signed = self.signed
         if isinstance(learned, Magnitudes) and self._sign is None:
             signed = learned.negative.to(signed)
@@ -146,10 +150,10 @@ class ClipLearner(nn.Module):
     @torch.compiler.disable
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        """Learn clip and signedness from ``x``, and remember that it was done.
+        """Learn clip and signedness from ``x``, and remember that this was done.
 
-        Between :meth:`begin_calibration` and :meth:`end_calibration` the values of all calls since the beginning count.
-        Zeros alone teach nothing. With several ranks nothing is stored before
+        Between :meth:`begin_calibration` and :meth:`end_calibration`, the values of all calls
+        count. Zeros alone teach nothing. With several ranks, nothing is stored before
         :func:`mmwcc.quantizers.settle`.
 
         Args:
@@ -171,17 +175,18 @@ class ClipLearner(nn.Module):
 
     @torch.no_grad()
     def _settle(self, learned: Magnitudes | Clips) -> None:
-        """Store the clip and the signedness for these values.
+        """Store the clip and the signedness that suit these values.
 
         Raises:
-            RuntimeError: If the clip is a view of what FSDP flattened, into which nothing can be written.
+            RuntimeError: If the clip is a view of what FSDP flattened, so that it cannot be
+                written.
         """
         if not isinstance(self.clip_alpha, nn.Parameter):
             raise RuntimeError(f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel flattens '
                                'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
                                'load a compressed checkpoint before it is wrapped, or use fully_shard.')
         clip, signed = self._choose(learned)
-        self.state_dict()  # FSDP2 answers by putting the shards in place, without which what is written is lost
+        self.state_dict()  # makes FSDP2 put the shards in place, or the writes are lost
         if clip is not self.clip_alpha:
             _write(self.clip_alpha, clip)
         self.signed.copy_(signed)
@@ -190,9 +195,10 @@ class ClipLearner(nn.Module):
         self._remember()
 
     def begin_calibration(self) -> None:
-        """Forget what was learned, and learn from all values that come until :meth:`end_calibration`, in any mode.
+        """Forget what was learned, and learn from all values until :meth:`end_calibration`.
 
-        Each batch is quantized with the clip of all values so far, so that later layers learn from what they will get.
+        This holds in training and in evaluation. Each batch is quantized with the clip of all
+        values so far. So later layers learn from the values that they will actually get.
         """
         device = self.clip_alpha.device
         self._seen = Clips(torch.zeros(1, device=device)) if self.scales.axes else nothing(device)
@@ -208,7 +214,7 @@ class ClipLearner(nn.Module):
 
 
 def _write(parameter: Any, value: Tensor) -> None:
-    """Write a value into a parameter, into the part that this rank holds where it is sharded."""
+    """Write a value into a parameter. If it is sharded, write the part that this rank holds."""
     if hasattr(parameter, 'to_local'):
         from torch.distributed.tensor import DTensor, Replicate
         mesh = parameter.device_mesh

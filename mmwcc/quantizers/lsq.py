@@ -1,4 +1,4 @@
-"""Learned step size quantization (LSQ) behind the same base: the strong baseline."""
+"""Learned step size quantization (LSQ) on the same base: the strong baseline."""
 from __future__ import annotations
 
 from torch import Tensor
@@ -13,10 +13,11 @@ __all__ = ['LSQActQuantizer', 'LSQWeightQuantizer']
 
 
 class _LSQQuantizer(UniformQuantizer):
-    """Learn the step ``s = clip_alpha / n`` with LSQ's gradient and its scale ``g = 1 / sqrt(count * n)``.
+    """Learn the step ``s = clip_alpha / n`` with LSQ's gradient and gradient scale.
 
-    The parameter is the clip, so that it keeps its meaning when the bit width changes. Its gradient is
-    ``g * n * dL/ds``, which makes a gradient step on the clip ``n`` times LSQ's own step on ``s``: the same update.
+    The scale is ``g = 1 / sqrt(count * n)``. The parameter is the clip, so that it keeps its
+    meaning when the bit width changes. Its gradient is ``g * n * dL/ds``. A gradient step on the
+    clip is then ``n`` times LSQ's own step on ``s``, which is the same update.
     """
 
     def _count(self, x: Tensor) -> int:
@@ -28,7 +29,7 @@ class _LSQQuantizer(UniformQuantizer):
             return QuantizationSpec(self.bits)
         levels = self.positive_levels
         gradient_scale = (self._count(x) * levels)**-0.5
-        # The operator differentiates by the clip, dL/ds / n, hence n twice.
+        # The operator returns the gradient of the clip, dL/ds / n. Hence the factor n twice.
         return QuantizationSpec(self.bits, symmetric=False, alpha_scale=gradient_scale * levels**2,
                                 axes=self.scales.axes)
 
@@ -39,15 +40,16 @@ class LSQActQuantizer(_LSQQuantizer):
 
     Args:
         bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
-        signed: Whether negative values have levels; None decides at calibration. Defaults to None.
-        calibration: 'mse', 'percentile', 'lsq' (the step ``2 E|x| / sqrt(n)`` of the paper) or None. Defaults
-            to 'mse'.
+        signed: Whether negative values have levels. With None, calibration decides. Defaults to
+            None.
+        calibration: 'mse', 'percentile', 'lsq' (the step ``2 E|x| / sqrt(n)`` of the paper) or
+            None. Defaults to 'mse'.
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Start of the clip without calibration. Defaults to 8.0.
+        initial_clip: Value of the clip without calibration. Defaults to 8.0.
 
     Raises:
         TypeError: If bits is not an integer.
-        ValueError: If an argument is outside its range.
+        ValueError: If an argument is out of range.
 
     Reference:
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
@@ -70,13 +72,13 @@ class LSQWeightQuantizer(_LSQQuantizer):
         bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
         calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Start of the clip without calibration. Defaults to 1.0.
+        initial_clip: Value of the clip without calibration. Defaults to 1.0.
         per_channel: Whether each output channel has a clip of its own, whose gradient is scaled by
             the number of its values. Defaults to False.
 
     Raises:
         TypeError: If bits is not an integer.
-        ValueError: If an argument is outside its range.
+        ValueError: If an argument is out of range.
 
     Reference:
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.

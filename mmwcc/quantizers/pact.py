@@ -1,4 +1,4 @@
-"""PACT: the clip of activations learned from the values that it clips alone."""
+"""PACT: the clip of activations is learned only from the values that it clips."""
 from __future__ import annotations
 
 from torch import Tensor
@@ -15,28 +15,30 @@ __all__ = ['PACTActQuantizer']
 class PACTActQuantizer(UniformQuantizer):
     """Quantize activations or wavelet coefficients with PACT.
 
-    The clip gets the gradient of the values at or above it, each counted once, and nothing from the
-    rounding errors of those below. Values inside get theirs straight through.
+    The clip gets the gradient of the values at or above it, each counted once. The rounding errors
+    of the values below contribute nothing. Values inside the clip get their gradients straight
+    through.
 
     The paper clips the outputs of ReLU, between 0 and the clip. Where values are signed, as wavelet
-    coefficients always are, both sides are clipped at the same distance from zero, and a value at or
-    below the negative clip counts with the opposite sign.
+    coefficients always are, both sides are clipped at the same distance from zero. A value at or
+    below the negative clip then counts with the opposite sign.
 
     Args:
         bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
-        signed: Whether negative values have levels; None decides at calibration. Defaults to None.
+        signed: Whether negative values have levels. With None, calibration decides. Defaults to
+            None.
         calibration: 'mse', 'percentile', 'lsq', or None to start at ``initial_clip``, as the paper
             does. Defaults to 'mse'.
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Start of the clip without calibration. Defaults to 10.0.
+        initial_clip: Value of the clip without calibration. Defaults to 10.0.
 
     Raises:
         TypeError: If bits is not an integer.
-        ValueError: If an argument is outside its range.
+        ValueError: If an argument is out of range.
 
     Note:
-        The paper adds the square of the clip to the loss, which is weight decay. It is left to the
-        optimizer: ``clip_alpha`` is decayed like any other parameter, and
+        The paper adds the square of the clip to the loss, which is weight decay. Here the optimizer
+        does that: ``clip_alpha`` is decayed like any other parameter, and
         ``paramwise_cfg=dict(custom_keys={'clip_alpha': dict(decay_mult=2.0)})`` sets how much.
 
     Example:

@@ -1,6 +1,6 @@
-"""Clips that several ranks learn together, each from what it has seen itself.
+"""Agreement of several ranks on a clip that each has learned from its own values.
 
-Which values reach a quantizer may depend on the data of a rank, so nothing here is called from the
+Which values reach a quantizer may depend on the data of a rank. So nothing here is called from the
 forward pass of a quantizer: a collective there would wait for ranks that never come.
 """
 from __future__ import annotations
@@ -22,16 +22,19 @@ __all__ = ['agree', 'several_ranks', 'warn_alone']
 
 
 def several_ranks() -> bool:
-    """Tell whether this process belongs to a group of ranks, even of one: sharding needs a group."""
+    """Tell whether this process belongs to a group of ranks.
+
+    A group of one counts too: sharding needs a group.
+    """
     return dist.is_available() and dist.is_initialized()
 
 
 @torch.no_grad()
 def agree(quantizers: Sequence[UniformQuantizer]) -> None:
-    """Settle the clips of those quantizers for which any rank has learned something.
+    """Settle the clips of the quantizers for which any rank has learned something.
 
     Args:
-        quantizers: The same on every rank, in the same order. Every rank must call this.
+        quantizers: The same ones on every rank, in the same order. Every rank must call this.
     """
     _agree_on_clips([quantizer for quantizer in quantizers if quantizer.scales.axes])
     _agree_on_values([quantizer for quantizer in quantizers if not quantizer.scales.axes])
@@ -53,7 +56,7 @@ def _agree_on_clips(quantizers: Sequence[UniformQuantizer]) -> None:
 
 
 def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
-    """Settle quantizers with one clip, by the histogram of what all ranks have seen."""
+    """Settle quantizers with one clip from the histogram of the values of all ranks."""
     if not quantizers:
         return
     own = [quantizer._learned if isinstance(quantizer._learned, Magnitudes)
@@ -67,7 +70,7 @@ def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
                  for part, (largest, negative) in zip(own, extremes, strict=True)]
     learned = [index for index, part in enumerate(joint) if part.largest > 0]
     if several_ranks() and learned:
-        # Bins of all ranks must mean the same before they are added up.
+        # The bins of all ranks must have the same bounds before they are added up.
         counts = torch.stack([widened(own[n], joint[n].exponent).counts for n in learned])
         dist.all_reduce(counts)
         for index, count in zip(learned, counts, strict=True):

@@ -1,4 +1,4 @@
-"""When the quantizers of a model settle what the ranks of a distributed training have learned."""
+"""When the quantizers of a model settle what the ranks of a distributed training learned."""
 from __future__ import annotations
 
 import torch
@@ -16,35 +16,35 @@ def _quantizers(model: nn.Module) -> list[UniformQuantizer]:
 
 @torch.compiler.disable
 def settle(model: nn.Module) -> None:
-    """Give all ranks the same clips: those of the values that all ranks have learned from.
+    """Give all ranks the same clips, chosen from the values of all ranks.
 
-    Quantizers that are settled already stay as they are, and those that no rank has used learn
-    later. Without torch.distributed every quantizer settles by itself, and this does nothing.
+    Quantizers that are already settled stay as they are. Those that no rank has used yet learn
+    later. Without torch.distributed, every quantizer settles by itself, and this does nothing.
 
     Args:
-        model: A model with quantizers. Every rank must call this, at the same point of its program.
+        model: A model with quantizers. Every rank must call this at the same point of its program.
     """
     agree([quantizer for quantizer in _quantizers(model)
            if quantizer.bits != 32 and not quantizer.is_settled])
 
 
 def settle_after_forward(model: nn.Module) -> None:
-    """Let ``model`` settle its clips at the end of each forward pass of a distributed training.
+    """Make ``model`` settle its clips at the end of each forward pass of a distributed training.
 
-    :func:`mmwcc.compression.compress_model` does this for the model that it compresses. Models whose
-    layers come from ``conv_cfg`` need it only outside of mmengine's runner. Evaluation never
-    communicates, and neither does a training in which everything is settled.
+    :func:`mmwcc.compression.compress_model` does this for the model that it compresses. Models
+    whose layers come from ``conv_cfg`` need it only outside mmengine's runner. Evaluation never
+    communicates, and neither does training once everything is settled.
 
     Args:
-        model: The module whose forward pass every rank runs in every step of training.
+        model: The module whose forward pass every rank runs in every training step.
     """
     quantizers = _quantizers(model)
     inside = [module for module in model.modules() if module is not model and is_settling(module)]
     if is_settling(model) or not quantizers:
         return
     if not inside and all(quantizer.settles_with_model for quantizer in quantizers):
-        return  # a part of a model that settles as a whole
-    for module in inside:  # the forward pass of a part may be skipped by some ranks
+        return  # it is part of a model that settles as a whole
+    for module in inside:  # some ranks may skip the forward pass of a part
         for key in [key for key, hook in module._forward_hooks.items() if hook is _settle]:
             del module._forward_hooks[key]
     model.register_forward_hook(_settle)
@@ -58,9 +58,9 @@ def is_settling(module: nn.Module) -> bool:
 
 
 def _settle(model: nn.Module, inputs, output) -> None:
-    # A function of this module, so that models can be copied and pickled.
+    # This is a module-level function, so that models can be copied and pickled.
     if not (several_ranks() and model.training and torch.is_grad_enabled()):
         return
-    # Asked here, so that a compiler need not leave the graph where everything is settled.
+    # Checked here, so that a compiler need not break the graph once everything is settled.
     if any(quantizer._known is None and quantizer.bits != 32 for quantizer in _quantizers(model)):
         settle(model)

@@ -1,16 +1,17 @@
-"""The state of quantizers in checkpoints: what it holds, and what loading another one means.
+"""The state of quantizers in checkpoints: what it holds, and how other states are loaded.
 
-A quantizer has three entries, and a fourth where it has several clips:
+A quantizer has three entries, and a fourth if it has several clips:
 
-- ``clip_alpha``: the clips, shape (1,), or (out_channels,) with a clip for each output channel.
-- ``initialized``: 0 before anything was learned, 1 for a clip of values, 2 for one of wavelet
-  coefficients, 3 as long as all values were zero.
+- ``clip_alpha``: the clips, shape (1,), or (out_channels,) with one clip for each output channel.
+- ``initialized``: 0 before anything was learned, 1 for a clip learned from values, 2 for one
+  learned from wavelet coefficients, 3 as long as all values were zero.
 - ``signed``: whether negative values have levels.
-- ``granularity``: the code of :class:`~mmwcc.quantizers.granularity.Granularity`. Without it a
-  state is that of one clip.
+- ``granularity``: the code of :class:`~mmwcc.quantizers.granularity.Granularity`. A state without
+  it has one clip.
 
-:data:`VERSION` counts the changes of this format. It goes into the metadata of a state dictionary.
-Files without metadata, as those of safetensors, tell by their shapes and names what they are.
+:data:`VERSION` counts the changes of this format. It is stored in the metadata of a state
+dictionary. Files without metadata, such as those of safetensors, are recognized by their shapes and
+names.
 """
 from __future__ import annotations
 
@@ -29,18 +30,18 @@ VERSION = 2
 """1: the clip is a scalar, and weights have no ``signed`` (mmwcc 0.1). 2: as above."""
 
 NOTHING, PIXELS, COEFFICIENTS, ZEROS = range(4)
-"""What ``initialized`` holds: on which values the clip was learned."""
+"""Values of ``initialized``: what the clip was learned from."""
 
 
 def refusal(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str,
             version: int) -> str:
-    """Say why a state cannot be that of a quantizer, or return ''.
+    """Return why a state cannot belong to a quantizer, or '' if it can.
 
     Args:
-        quantizer: Who is to load it.
+        quantizer: The quantizer that is to load it.
         state: The entries of a state dictionary.
         prefix: Name of the quantizer in it, with a dot.
-        version: What the metadata says, 1 if there is none.
+        version: The version in the metadata, or 1 if there is none.
     """
     name, clip = type(quantizer).__name__, state.get(f'{prefix}clip_alpha')
     if version > VERSION:
@@ -63,11 +64,14 @@ def refusal(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
 
 
 def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str) -> None:
-    """Make the state of 0.1, of a quantizer of other values or of one clip that of a quantizer.
+    """Adapt a state to the quantizer that is to load it.
+
+    The state may be one of 0.1, one that was learned on other kinds of values, or one with a single
+    clip.
 
     Args:
-        quantizer: Who is to load it.
-        state: The entries of a state dictionary, which are changed.
+        quantizer: The quantizer that is to load it.
+        state: The entries of a state dictionary. They are changed in place.
         prefix: Name of the quantizer in it, with a dot.
     """
     clip, initialized, signed, granularity = (
@@ -86,10 +90,10 @@ def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
 
 def _spread(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], clip: str,
             granularity: str) -> None:
-    """Give each output channel the one clip of a layer, which leaves the same grid."""
+    """Give each output channel the single clip of a layer, which leaves the same grid."""
     kind, clips = quantizer.scales, quantizer.clip_alpha.numel()
     if not kind.axes:
-        state.pop(granularity, None)  # of a single channel
+        state.pop(granularity, None)  # it had a single channel
         return
     if state[clip].numel() == 1 and clips > 1:
         state[clip] = state[clip].expand(clips).clone()

@@ -1,4 +1,4 @@
-"""State of optimizers that 0.1 wrote, when clips were scalars."""
+"""Loading of optimizer states that 0.1 wrote, when clips were scalars."""
 from __future__ import annotations
 
 from itertools import chain
@@ -10,20 +10,20 @@ __all__ = ['upgrade_optimizer_state']
 
 
 def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
-    """Return the state of an optimizer in the shapes that its parameters have now.
+    """Return the state of an optimizer with the shapes that its parameters have now.
 
     mmengine's optimizer wrappers do this when they load. Elsewhere, register it:
     ``optimizer.register_load_state_dict_pre_hook(upgrade_optimizer_state)``.
 
     Args:
-        optimizer: The optimizer that will load the state.
+        optimizer: The optimizer that is to load the state.
         state_dict: What ``optimizer.state_dict()`` returned in another run.
 
     Returns:
-        A copy; the tensors that need no change are the same.
+        A copy. Tensors that need no change are shared with ``state_dict``.
 
     Raises:
-        ValueError: If a clip for each output channel is to resume from one for the layer.
+        ValueError: If several clips, one for each output channel, are to resume from a single one.
     """
     parameters = list(chain.from_iterable(group['params'] for group in optimizer.param_groups))
     indices = list(chain.from_iterable(group['params'] for group in state_dict['param_groups']))
@@ -31,7 +31,7 @@ def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
     for parameter, index in zip(parameters, indices, strict=False):
         _refuse_other_clips(parameter, state.get(index, {}))
         if parameter.shape == (1, ) and index in state:
-            # Adam counts its steps in a scalar, whatever the parameter.
+            # Adam counts its steps in a scalar, whatever the shape of the parameter.
             state[index] = {
                 key: value.reshape(1) if _is_scalar(value) and key != 'step' else value
                 for key, value in state[index].items()}
@@ -39,7 +39,8 @@ def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
 
 
 def _refuse_other_clips(parameter: Tensor, state: dict) -> None:
-    """Refuse the averages of one clip for several: each of those would have got other gradients."""
+    """Refuse to resume several clips from the averages of one: each would have had other gradients.
+    """
     single = any(isinstance(value, Tensor) and value.shape == (1, ) and key != 'step'
                  for key, value in state.items())
     if single and parameter.dim() == 1 and parameter.numel() > 1:

@@ -1,4 +1,5 @@
-"""What layers and operators are compared with: their arithmetic in float64, written independently of mmwcc."""
+"""References for layers and operators: their arithmetic in float64, written independently of mmwcc.
+"""
 from .grid import Grid, Quantized
 from .reference import (
     WAVELETS,

@@ -1,4 +1,7 @@
-"""Uniform quantizers in float64, in NumPy alone: what mmwcc's are compared with. Nothing here comes from mmwcc."""
+"""Uniform quantizers in float64, in NumPy alone, as references for those of mmwcc.
+
+Nothing here comes from mmwcc.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,8 +17,8 @@ class Grid:
         clip: The learned clip.
         bits: Width.
         signed: Whether negative values have levels.
-        symmetric: Whether a signed grid leaves out its lowest level (LSQ's does not).
-        clip_gradient: Whether values outside the clips have no gradient (weights have).
+        symmetric: Whether a signed grid leaves out its lowest level (that of LSQ does not).
+        clip_gradient: Whether values outside the clips have no gradient (weights do have one).
         clip_scale: Factor on the gradient of the clip.
         normalize: '', 'standard' or 'rescale' (weights).
     """
@@ -40,8 +43,9 @@ class Grid:
 
         Args:
             values: What to quantize.
-            measured: The result of the code under test. A value halfway between two levels may be rounded either way
-                there; where ``measured`` is a nearest level to ``tolerance``, it is taken over, else this fails.
+            measured: The result of the code under test. That code may round a value halfway between
+                two levels either way. Where ``measured`` is a nearest level up to ``tolerance``, it
+                is taken over. Otherwise this fails.
             tolerance: Error of the values in the code under test, relative to the largest of them.
         """
         low, high = self.bounds
@@ -63,7 +67,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Values on a grid, and how gradients pass through it."""
+    """Values on a grid, and how gradients pass through them."""
     grid: Grid
     values: np.ndarray
     level: np.ndarray
@@ -77,11 +81,14 @@ class Quantized:
 
     @property
     def largest(self) -> float:
-        """Largest magnitude in units of the clip, 1 at least: what errors of the values are relative to."""
+        """Largest magnitude in units of the clip, at least 1: errors are relative to it."""
         return np.abs(self.scaled).max(initial=self.grid.bounds[1]) / self.grid.bounds[1]
 
     def is_clear_of_clips(self, tolerance: float) -> bool:
-        """Tell whether an error of ``tolerance`` relative to the largest value carries no value over a clip."""
+        """Tell whether no value can cross a clip through an error of ``tolerance``.
+
+        The error is relative to the largest value.
+        """
         distance = min(np.abs(self.scaled - bound).min(initial=np.inf) for bound in self.grid.bounds)
         return distance > tolerance * self.largest * self.grid.bounds[1]
 

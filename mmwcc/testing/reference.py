@@ -1,8 +1,9 @@
-"""Wavelet compressed convolution in float64, built on PyWavelets and NumPy alone: what mmwcc is compared with.
+"""Wavelet compressed convolution in float64, built on PyWavelets and NumPy alone.
 
-Nothing here comes from mmwcc. Arrays are NumPy float64; a map (..., H, W) is transformed over its last two axes into
-coefficients (..., N) in mmwcc's position order. Gradients follow from the linear operators: A (analysis), S
-(synthesis) and their transposes, which are not each other's for biorthogonal wavelets.
+It is the reference for mmwcc, and nothing here comes from mmwcc. Arrays are NumPy float64. A
+feature map (..., H, W) is transformed over its last two axes into coefficients (..., N) in mmwcc's
+position order. Gradients follow from the linear operators A (analysis) and S (synthesis) and their
+transposes. For biorthogonal wavelets, A and S are not each other's transpose.
 """
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from .grid import Grid, Quantized
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
-LARGEST_MATRIX = 256  # positions up to which A and S are built as matrices
+LARGEST_MATRIX = 256  # number of positions up to which A and S are built as matrices
 
 
 def padded(size: int, levels: int) -> int:
@@ -34,10 +35,10 @@ def kept_count(positions: int, keep_ratio: float) -> int:
 
 @cache
 def mallat_index(height: int, width: int, levels: int) -> np.ndarray:
-    """Return, for each position, where its coefficient stands in PyWavelets' list of bands, flattened in order.
+    """Return, for each position, where its coefficient is in PyWavelets' flattened list of bands.
 
-    Written as the loops that define the order: patches row-major; in a patch cA, then from the coarsest level to the
-    finest its cells row-major, each with cH, cV, cD.
+    The loops define the order: patches are row-major. A patch has cA first, then from the coarsest
+    level to the finest its cells, row-major, each with cH, cV and cD.
     """
     rows, cols = height >> levels, width >> levels
     index = []
@@ -55,12 +56,16 @@ def mallat_index(height: int, width: int, levels: int) -> np.ndarray:
 
 @cache
 def dual_wavelet(wavelet: str) -> pywt.Wavelet:
-    """Return the wavelet whose analysis is the transpose of the synthesis of ``wavelet``, and the reverse."""
+    """Return the wavelet whose analysis is the transpose of the synthesis of ``wavelet``.
+
+    Its synthesis is the transpose of the analysis of ``wavelet``, too.
+    """
     dec_lo, dec_hi, rec_lo, rec_hi = pywt.Wavelet(wavelet).filter_bank
     return pywt.Wavelet(f'dual {wavelet}', filter_bank=[rec_lo[::-1], rec_hi[::-1], dec_lo[::-1], dec_hi[::-1]])
 
 
 def _analyse(maps: np.ndarray, wavelet: pywt.Wavelet, levels: int) -> np.ndarray:
+    """Return the coefficients of maps in position order, by PyWavelets."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # "all coefficients will experience boundary effects"
         bands = pywt.wavedec2(maps, wavelet, mode='periodization', level=levels, axes=(-2, -1))
@@ -70,6 +75,7 @@ def _analyse(maps: np.ndarray, wavelet: pywt.Wavelet, levels: int) -> np.ndarray
 
 
 def _synthesise(coefficients: np.ndarray, height: int, width: int, wavelet: pywt.Wavelet, levels: int) -> np.ndarray:
+    """Undo :func:`_analyse` with the synthesis of ``wavelet``."""
     flat = np.empty_like(coefficients)
     flat[..., mallat_index(height, width, levels)] = coefficients
     leading, bands, start = coefficients.shape[:-1], [], (height >> levels) * (width >> levels)
@@ -84,7 +90,7 @@ def _synthesise(coefficients: np.ndarray, height: int, width: int, wavelet: pywt
 
 @lru_cache(maxsize=256)
 def matrices(height: int, width: int, levels: int, wavelet: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return A and S of a padded map as matrices (N, N), from the transforms of unit vectors."""
+    """Return A and S of a padded map as (N, N) matrices, from the transforms of unit vectors."""
     positions, basis = height * width, pywt.Wavelet(wavelet)
     unit = np.eye(positions)
     analysis = _analyse(unit.reshape(positions, height, width), basis, levels).T
@@ -96,8 +102,8 @@ def matrices(height: int, width: int, levels: int, wavelet: str) -> tuple[np.nda
 class Transform:
     """The wavelet transform of H x W maps: padding, A, S, their transposes, and cropping.
 
-    Maps that are small enough go through the matrices A and S, larger ones through PyWavelets with the wavelet or its
-    dual; a test makes sure that these agree.
+    Small maps go through the matrices A and S, larger ones through PyWavelets with the wavelet or
+    its dual. A test makes sure that the two agree.
     """
     height: int
     width: int
@@ -151,7 +157,10 @@ class Transform:
 
 
 def select(norms: np.ndarray, k: int) -> np.ndarray:
-    """Mark the k largest norms of each row, the first ones among equals, NaN before all."""
+    """Mark the k largest norms of each row.
+
+    NaN come before all others, and the first ones among equals.
+    """
     keep = np.zeros(norms.shape, dtype=bool)
     for image, row in zip(keep, norms, strict=True):
         best_first = np.lexsort((-row, ~np.isnan(row)))
@@ -160,10 +169,11 @@ def select(norms: np.ndarray, k: int) -> np.ndarray:
 
 
 def check_selection(keep: np.ndarray, norms: np.ndarray, k: int, tolerance: float) -> None:
-    """Assert that ``keep`` marks k largest norms of each image, allowing for norms rounded elsewhere.
+    """Assert that ``keep`` marks the k largest norms of each image, up to rounding.
 
-    A position may differ from the exact choice only if its norm is within ``tolerance`` of the k-th largest, relative
-    to that one, or within rounding noise of the largest.
+    The code under test may have rounded its norms differently. So a position may differ from the
+    exact choice, but only if its norm is within ``tolerance`` of the k-th largest, relative to that
+    one, or within rounding noise of the largest.
     """
     assert (keep.sum(1) == k).all(), f'kept {keep.sum(1)} positions, not {k}'
     threshold = np.sort(norms, axis=1)[:, -k][:, None]
@@ -173,14 +183,14 @@ def check_selection(keep: np.ndarray, norms: np.ndarray, k: int, tolerance: floa
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """Return a tensor as float64, or as booleans, in NumPy."""
+    """Return a tensor in NumPy, as float64 or as booleans."""
     array = tensor.detach().cpu()
     return array.double().numpy() if array.is_floating_point() else array.numpy()
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The output of a wavelet compressed convolution and what its gradients need."""
+    """The output of a wavelet compressed convolution, and what its gradients need."""
     transform: Transform
     shape: tuple[int, ...]
     stride: int
@@ -193,7 +203,11 @@ class Reference:
     wgt: Quantized | None
 
     def gradients(self, grad: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the gradients of x, weight and bias, and those of the clips, for the gradient ``grad`` of y."""
+        """Return the gradients of x, weight and bias, and of the clips.
+
+        Args:
+            grad: Gradient of y.
+        """
         hat = self.transform.synthesis_transposed(grad) * self.keep[:, None]
         grad_weight = np.einsum('bon,bcn->oc', hat, self.kept_quantized)
         grad_kept = np.einsum('oc,bon->bcn', self.weight, hat)
@@ -213,19 +227,25 @@ def reference_wcc(x: Tensor, weight: Tensor, bias: Tensor | None = None, keep_ra
                   wavelet: str = 'haar', selection: str = 'energy', stride: int = 1, *, keep: Tensor | None = None,
                   tolerance: float = 1e-5, act: Grid | None = None, wgt: Grid | None = None,
                   measured_rows: Tensor | None = None, measured_weight: Tensor | None = None) -> Reference:
-    """Compute ``y = S T^T K T A x + bias`` in float64, with both quantizers if given.
+    """Compute ``y = S T^T K T A x + bias`` in float64, with both quantizers if they are given.
 
     Args:
         x: Feature map, shape (B, C, H, W).
         weight: Kernel, shape (O, C, 1, 1).
         bias: Shape (O,) or None.
-        keep_ratio: Fraction of positions to keep, as levels, wavelet, selection and stride of the layer.
-        keep: Positions kept by the code under test, bool (B, N). Norms that are nearly equal may be ranked
-            differently there; the choice is checked with :func:`check_selection` and then taken over.
+        keep_ratio: Fraction of positions to keep, as in the layer.
+        levels: Depth of the transform, as in the layer.
+        wavelet: As in the layer.
+        selection: As in the layer.
+        stride: As in the layer.
+        keep: Positions that the code under test kept, bool (B, N). It may rank norms that are
+            nearly equal differently. So its choice is checked with :func:`check_selection` and then
+            taken over.
         tolerance: Relative error of norms and coefficients in the code under test.
         act: Quantizer of the kept coefficients.
         wgt: Quantizer of the weight.
-        measured_rows: Quantized kept coefficients of the code under test, shape (B, k, C); see :meth:`Grid.quantize`.
+        measured_rows: Quantized kept coefficients of the code under test, shape (B, k, C); see
+            :meth:`Grid.quantize`.
         measured_weight: Quantized weight of the code under test.
     """
     x, weight = to_numpy(x), to_numpy(weight)[:, :, 0, 0]
@@ -263,7 +283,7 @@ def reference_wcc(x: Tensor, weight: Tensor, bias: Tensor | None = None, keep_ra
 
 
 def relative_error(actual: Tensor | np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference relative to the largest expected magnitude."""
+    """Return the largest difference, relative to the largest expected magnitude."""
     actual = to_numpy(actual) if isinstance(actual, Tensor) else actual
     assert actual.shape == expected.shape, f'shape {actual.shape}, expected {expected.shape}'
     if not expected.size:
