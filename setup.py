@@ -1,7 +1,7 @@
 """Build mmwcc: the packages ``mmwcc`` (from ``mmwcc/``) and ``mmwcc.kernels`` (from ``kernels/``).
 
-What `openmim` and ``mmwcc::`` configs look for, ``mmwcc/.mim/{tools,configs,model-index.yml}``, is copied into wheels
-and linked into the source tree by editable installs.
+What `openmim` and ``mmwcc::`` configs look for, ``mmwcc/.mim/{tools,configs,model-index.yml}``, is
+copied into wheels and linked into the source tree by editable installs.
 """
 import base64
 import hashlib
@@ -64,8 +64,9 @@ class BuildWithMim(build_py):
 class EditableWithMim(editable_wheel):
     """Link ``mmwcc/.mim`` in the source tree, and let ``pkg_resources`` lead there.
 
-    openmim 0.3 and mmengine 0.10 take the first line of a distribution's top_level.txt, relative to site-packages, for
-    the folder of its package. In an editable install no such folder exists, so this line names the real one in full.
+    openmim 0.3 and mmengine 0.10 take the first line of a distribution's top_level.txt, relative to
+    site-packages, for the folder of its package. In an editable install no such folder exists, so
+    this line names the real one in full.
     """
 
     def run(self) -> None:
@@ -142,8 +143,9 @@ setup(
     include_package_data=True,
     zip_safe=False,
     python_requires='>=3.10',
-    # Nothing of OpenMMLab here: upstream and the maintained forks share module names, so that requiring one of them
-    # would install it over the other. Tested with torch 2.13; 2.4 is the first with the torch.library functions used.
+    # Nothing of OpenMMLab here: upstream and the maintained forks share module names, so that
+    # requiring one of them would install it over the other. Tested with torch 2.13; 2.4 is the
+    # first with the torch.library functions used.
     install_requires=['torch>=2.4', 'numpy', 'PyWavelets'],
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithMim, 'editable_wheel': EditableWithMim},

@@ -1,4 +1,4 @@
-"""Draw what a depth network has learned: pictures, predicted and measured depth, and neighbours warped onto them."""
+"""Draw what a depth network has learned: images, predicted and measured depth, and neighbours warped onto them."""
 from __future__ import annotations
 
 import argparse
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
 
 @torch.no_grad()
 def panels(model: Monodepth2, batch: dict) -> list[np.ndarray | None]:
-    """Return what :data:`COLUMNS` says of one picture: RGB in [0, 1], inverse depth, or None."""
+    """Return what :data:`COLUMNS` says of one image: RGB in [0, 1], inverse depth, or None."""
     data = model.data_preprocessor(batch)
     warped = model.reproject(data['inputs'], data['data_samples'])[0, 0]
     sample = model(**data, mode='predict')[0]
@@ -51,7 +51,7 @@ def _rgb(picture: Tensor) -> np.ndarray:
 
 
 def draw(rows: list[list[np.ndarray | None]], path: str) -> None:
-    """Write one line of panels for each picture; near is bright."""
+    """Write one line of panels for each image; near is bright."""
     height, width = rows[0][0].shape[:2]
     figure = Figure(figsize=(3 * len(COLUMNS), 0.3 + 3 * len(rows) * height / width), layout='constrained')
     axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False)

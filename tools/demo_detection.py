@@ -1,4 +1,4 @@
-"""Draw the boxes that a trained detector finds in a picture."""
+"""Draw the boxes that a trained detector finds in an image."""
 from __future__ import annotations
 
 import argparse

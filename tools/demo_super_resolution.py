@@ -1,4 +1,4 @@
-"""Enlarge a picture by trained networks, and draw a detail beside bicubic interpolation and the original."""
+"""Enlarge an image by trained networks, and draw a detail beside bicubic interpolation and the original."""
 from __future__ import annotations
 
 import argparse

@@ -1,7 +1,8 @@
 """Compare randomly configured WCC layers with the float64 reference of mmwcc.testing, forward and gradients.
 
-Each case is a layer (channels, size, stride, keep_ratio, levels, wavelet, selection, bias, quantizers), a memory
-layout, a dtype and some data. A failing case is shrunk to a small one and printed; the exit status is then 1.
+Each case is a layer (channels, size, stride, keep_ratio, levels, wavelet, selection, bias,
+quantizers), a memory layout, a dtype and some data. A failing case is shrunk to a small one and
+printed; the exit status is then 1.
 
 Usage: python tools/fuzz.py --cases 10000 --seed 0
 """
@@ -66,7 +67,8 @@ class Quantizers:
         learned_clip = self.family == 'LearnedClip'
 
         def clip_scale(bits: int, count: int) -> float:
-            # LSQ's scale, and its gradient written for the clip: n instead of 1 / n times that of the step.
+            # LSQ's scale, and its gradient written for the clip: n instead of 1 / n times that of
+            # the step.
             high = 2**(bits - 1) - 1
             return 1.0 if learned_clip else (count * high)**-0.5 * high**2
 
@@ -156,7 +158,8 @@ def check(case: Case) -> None:
 def magnitudes(expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:
     """Return, for the output and each gradient, the largest sum of magnitudes behind one of its elements.
 
-    A coefficient can be a small difference of large values, so it counts with the largest value of its map too.
+    A coefficient can be a small difference of large values, so it counts with the largest value of
+    its map too.
     """
     keep = expected.keep[:, None]
     hat = (np.abs(expected.transform.synthesis_transposed(grad)) + np.abs(grad).max()) * keep

@@ -2,9 +2,10 @@
 
     python tools/train_stages.py STAGE1.py STAGE2.py STAGE3.py [--work-dir FOLDER] [--resume]
 
-A stage is a config. Where it takes weights from work_dirs/NAME/..., with NAME the name of an earlier config on the
-command line (in load_from, or in an init_cfg), it gets the last checkpoint of that stage, whatever its folder and its
-length are. With --resume, stages that have reached their end are skipped and the first other one is resumed.
+A stage is a config. Where it takes weights from work_dirs/NAME/..., with NAME the name of an
+earlier config on the command line (in load_from, or in an init_cfg), it gets the last checkpoint of
+that stage, whatever its folder and its length are. With --resume, stages that have reached their
+end are skipped and the first other one is resumed.
 """
 from __future__ import annotations
 

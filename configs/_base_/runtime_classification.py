@@ -1,4 +1,5 @@
-# What every classification run shares; mmsegmentation and mmdetection have a default_runtime.py for the same purpose.
+# What every classification run shares; mmsegmentation and mmdetection have a default_runtime.py for
+# the same purpose.
 default_scope = 'mmengine'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -1,5 +1,5 @@
-# EfficientDet's own recipe, from published weights of the backbone, which were trained with TensorFlow's padding. To
-# start from the detector that the paper compresses instead, see README.md.
+# EfficientDet's own recipe, from published weights of the backbone, which were trained with
+# TensorFlow's padding. To start from the detector that the paper compresses instead, see README.md.
 _base_ = './_base_/coco_640x640.py'
 from mmwcc.models.detection import compound_scaling  # noqa: E402
 

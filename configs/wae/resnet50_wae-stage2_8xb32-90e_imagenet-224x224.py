@@ -3,8 +3,8 @@ _base_ = [
     './_base_/resnet50.py', '../_base_/datasets/imagenet_224x224.py', './_base_/sgd_plateau_90e.py',
     '../_base_/runtime_classification.py'
 ]
-# Pixels from 0 to 1, less their mean. In standard deviations the transform loss is 20 times as large, and training with
-# it jointly at the published gamma and learning rate diverged on CamVid.
+# Pixels from 0 to 1, less their mean. In standard deviations the transform loss is 20 times as
+# large, and training with it jointly at the published gamma and learning rate diverged on CamVid.
 data_preprocessor = dict(std=[255., 255., 255.])
 model = dict(
     stage=2,

@@ -1,8 +1,8 @@
 """Datasets: synthetic streets with exact labels (mmengine only), and CamVid where mmsegmentation is installed.
 
-For classification: pictures in one folder for each class, CIFAR-10, and steps of pipelines. For super-resolution: pairs
-of small and large pictures. For depth: frames of drives, synthetic or KITTI's. For detection: boxes in Pascal VOC's
-format, where mmdetection is installed.
+For classification: images in one folder for each class, CIFAR-10, and steps of pipelines. For
+super-resolution: pairs of small and large images. For depth: frames of drives, synthetic or
+KITTI's. For detection: boxes in Pascal VOC's format, where mmdetection is installed.
 """
 from importlib.util import find_spec
 

@@ -14,29 +14,29 @@ _HELP = ('Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_
 
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):
-    """Read CamVid in the 11 classes of the SegNet tutorial: 367 pictures to train, 101 to validate, 233 to test.
+    """Read CamVid in the 11 classes of the SegNet tutorial: 367 images to train, 101 to validate, 233 to test.
 
     Label maps hold 0 to 10, and 255 for what is ignored.
 
     Args:
-        img_suffix (str, optional): Ending of the pictures; None takes the one of .png, .jpg and .jpeg that the folder
-            contains. Defaults to None.
+        img_suffix (str, optional): Ending of the images; None takes the one of .png, .jpg and .jpeg
+            that the folder contains. Defaults to None.
         seg_map_suffix (str): Ending of the label maps. Defaults to '.png'.
-        **kwargs: As for ``mmseg.datasets.BaseSegDataset``: ``data_root``, ``data_prefix=dict(img_path=...,
-            seg_map_path=...)``, ``pipeline`` and so on.
+        **kwargs: As for ``mmseg.datasets.BaseSegDataset``: ``data_root``,
+            ``data_prefix=dict(img_path=..., seg_map_path=...)``, ``pipeline`` and so on.
 
     Raises:
-        FileNotFoundError: If the folder of pictures or of label maps is missing.
-        FileNotFoundError: If the folder holds no picture with the suffix.
+        FileNotFoundError: If the folder of images or of label maps is missing.
+        FileNotFoundError: If the folder holds no image with the suffix.
         ValueError: If ``img_suffix`` is None and the folder mixes suffixes.
-        ValueError: If pictures and label maps do not match one to one.
+        ValueError: If images and label maps do not match one to one.
 
     Note:
         Whether the label maps hold 0 to 10 and 255 is not checked; the converter does.
 
     Reference:
-        Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009;
-        Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017 (classes and split).
+        Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition
+        Letters 2009; Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017 (classes and split).
     """
 
     METAINFO = dict(
@@ -49,7 +49,7 @@ class CamVidDataset(BaseSegDataset):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return the pictures of the folder, or those that ``ann_file`` lists, with their label maps."""
+        """Return the images of the folder, or those that ``ann_file`` lists, with their label maps."""
         img_dir, ann_dir = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
         for name, folder in (('img_path', img_dir), ('seg_map_path', ann_dir)):
             if folder is not None and not fileio.isdir(folder, backend_args=self.backend_args):

@@ -1,8 +1,8 @@
 """Steps of pipelines for depth from video: every frame of a sample is treated alike.
 
-An entry has ``frames``, the target (H, W, 3) uint8 BGR and then its sources, ``intrinsics`` (3, 3) in pixels, and where
-they are known ``source_poses`` (S, 4, 4), from the axes of the target to those of each source, and ``gt_depth`` (H, W)
-float32, 0 where nothing was measured.
+An entry has ``frames``, the target (H, W, 3) uint8 BGR and then its sources, ``intrinsics`` (3, 3)
+in pixels, and where they are known ``source_poses`` (S, 4, 4), from the axes of the target to those
+of each source, and ``gt_depth`` (H, W) float32, 0 where nothing was measured.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LoadDepthFrames:
     """Read ``frame_paths`` of an entry into ``frames``, the target first.
 
     Raises:
-        FileNotFoundError: In use, if a picture cannot be read.
+        FileNotFoundError: In use, if an image cannot be read.
         ValueError: In use, if the frames differ in size.
     """
 
@@ -69,7 +69,7 @@ class ResizeDepthFrames:
         results['frames'] = [np.asarray(Image.fromarray(frame).resize(self.scale, Image.Resampling.LANCZOS))
                              for frame in results['frames']]
         x, y = self.scale[0] / width, self.scale[1] / height
-        # Pixel centres are at whole numbers, so that the left edge of a picture is at -0.5.
+        # Pixel centres are at whole numbers, so that the left edge of an image is at -0.5.
         change = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], np.float32)
         results['intrinsics'] = change @ results['intrinsics']
         results['img_shape'] = self.scale[::-1]
@@ -118,7 +118,8 @@ class RandomFlipDepthFrames:
 class DepthColorJitter:
     """Change brightness, contrast, saturation and hue, in random order and equally in all frames.
 
-    What the networks see is changed (``aug_frames``); ``frames``, which the loss compares, stay as they are.
+    What the networks see is changed (``aug_frames``); ``frames``, which the loss compares, stay as
+    they are.
 
     Args:
         brightness: Factors are drawn from [1 - brightness, 1 + brightness]. Defaults to 0.2.
@@ -158,7 +159,7 @@ class DepthColorJitter:
 
 
 def adjust_colors(image: np.ndarray, changes: Sequence[tuple[str, float]]) -> np.ndarray:
-    """Apply changes by name and amount to a BGR picture, in order; 0 changes nothing.
+    """Apply changes by name and amount to a BGR image, in order; 0 changes nothing.
 
     Example:
         >>> adjust_colors(np.full((1, 1, 3), 100, np.uint8), [('brightness', 0.1)]).tolist()
@@ -181,8 +182,9 @@ def adjust_colors(image: np.ndarray, changes: Sequence[tuple[str, float]]) -> np
 class PackDepthInputs:
     """Pack a sample for :class:`mmwcc.models.Monodepth2`.
 
-    ``inputs`` are the frames (1 + S, 3, H, W), augmented where a step before has done so, or (3, H, W) of a target
-    without sources. The sample holds ``frames`` as they were, ``intrinsics``, ``source_poses`` and ``gt_depth``.
+    ``inputs`` are the frames (1 + S, 3, H, W), augmented where a step before has done so, or (3, H,
+    W) of a target without sources. The sample holds ``frames`` as they were, ``intrinsics``,
+    ``source_poses`` and ``gt_depth``.
 
     Args:
         meta_keys: What to keep as meta information where the entry has it.

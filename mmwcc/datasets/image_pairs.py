@@ -1,4 +1,4 @@
-"""Pairs of pictures and their originals, and the steps of pipelines that prepare them."""
+"""Pairs of images and their originals, and the steps of pipelines that prepare them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,12 +20,15 @@ class SuperResolutionDataset(BaseDataset):
     """Read a folder of originals, and the folder of their small versions where there is one.
 
     Args:
-        data_root: Folder of the data set. Defaults to ''.
-        data_prefix: Folders below data_root: ``gt`` of the originals and, optionally, ``img`` of the small versions;
-            without, :class:`LoadImagePair` makes them. Defaults to ``dict(gt='')``.
-        img_tmpl: Name of a small version, without ending, for that of its original. Defaults to '{}'.
-        extensions: Endings of pictures, any case. Defaults to the usual ones.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``indices``, ``test_mode``, ….
+        data_root: Folder of the dataset. Defaults to ''.
+        data_prefix: Folders below data_root: ``gt`` of the originals and, optionally, ``img`` of
+            the small versions; without, :class:`LoadImagePair` makes them. Defaults to
+            ``dict(gt='')``.
+        img_tmpl: Name of a small version, without ending, for that of its original. Defaults to
+            '{}'.
+        extensions: Endings of images, any case. Defaults to the usual ones.
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``indices``, ``test_mode``,
+            ….
 
     Raises:
         ValueError: If data_prefix has no gt.
@@ -34,9 +37,9 @@ class SuperResolutionDataset(BaseDataset):
         FileNotFoundError: If an original has no small version.
 
     Example:
-        ``SuperResolutionDataset(data_root='data/DIV2K', img_tmpl='{}x2', data_prefix=dict(gt='DIV2K_train_HR',
-        img='DIV2K_train_LR_bicubic/X2'))`` pairs ``DIV2K_train_HR/0001.png`` with
-        ``DIV2K_train_LR_bicubic/X2/0001x2.png``.
+        ``SuperResolutionDataset(data_root='data/DIV2K', img_tmpl='{}x2',
+        data_prefix=dict(gt='DIV2K_train_HR', img='DIV2K_train_LR_bicubic/X2'))`` pairs
+        ``DIV2K_train_HR/0001.png`` with ``DIV2K_train_LR_bicubic/X2/0001x2.png``.
     """
 
     EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
@@ -52,7 +55,7 @@ class SuperResolutionDataset(BaseDataset):
         super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a picture: ``gt_path`` and, with a folder of small versions, ``img_path``."""
+        """Return one entry an image: ``gt_path`` and, with a folder of small versions, ``img_path``."""
         originals = self._pictures('gt')
         if not originals:
             raise FileNotFoundError(f'SuperResolutionDataset: the folder of the originals must hold pictures '
@@ -97,16 +100,17 @@ def _small(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class LoadImagePair:
     """Read an original as ``gt`` and its small version as ``img``, (H, W, 3) uint8 in RGB order.
 
-    Where the entry has no ``img_path``, the small version is made by :func:`mmwcc.functional.resize_bicubic`, as in the
-    benchmarks. Originals are cut at the right and the bottom to ``scale`` times the small version.
+    Where the entry has no ``img_path``, the small version is made by
+    :func:`mmwcc.functional.resize_bicubic`, as in the benchmarks. Originals are cut at the right
+    and the bottom to ``scale`` times the small version.
 
     Args:
         scale: How many times smaller the small version is. Defaults to 2.
 
     Raises:
         ValueError: If scale is not an integer of at least 2.
-        ValueError: In use, if a picture cannot be decoded, is smaller than scale, or smaller than scale times its
-            small version.
+        ValueError: In use, if an image cannot be decoded, is smaller than scale, or smaller than
+            scale times its small version.
     """
 
     def __init__(self, scale: int = 2) -> None:
@@ -167,7 +171,7 @@ class PairedRandomCrop:
 
 @TRANSFORMS.register_module()
 class PairedRandomFlipRotate:
-    """Apply one of the eight flips and rotations by 90 degrees to both pictures, each with the same probability."""
+    """Apply one of the eight flips and rotations by 90 degrees to both images, each with the same probability."""
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with ``img`` and ``gt`` changed alike."""
@@ -186,7 +190,8 @@ class PackImagePair:
     """Pack a pair for :class:`mmwcc.models.SuperResolver`: ``inputs`` and a sample with ``gt_img``, (3, H, W) uint8.
 
     Args:
-        meta_keys: What to keep as meta information where the entry has it. Defaults to index, paths and scale.
+        meta_keys: What to keep as meta information where the entry has it. Defaults to index, paths
+            and scale.
     """
 
     def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'gt_path', 'scale')) -> None:

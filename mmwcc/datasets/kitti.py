@@ -23,27 +23,30 @@ class KITTIRawDataset(BaseDataset):
     """Read the raw drives of KITTI by a list of frames.
 
     The list is one of Monodepth2's: lines of drive, frame number and side, such as
-    ``2011_09_26/2011_09_26_drive_0022_sync 473 r``. Pictures are ``image_02`` (l) and ``image_03`` (r) in the synced
-    and rectified drives, .png as downloaded or .jpg. Entries have ``frame_paths``, ``intrinsics`` in pixels of the
-    pictures, ``frame_ids``, ``source_poses`` (not finite where unknown), ``velo_to_camera`` and ``velodyne_path``.
+    ``2011_09_26/2011_09_26_drive_0022_sync 473 r``. Images are ``image_02`` (l) and ``image_03``
+    (r) in the synced and rectified drives, .png as downloaded or .jpg. Entries have
+    ``frame_paths``, ``intrinsics`` in pixels of the images, ``frame_ids``, ``source_poses`` (not
+    finite where unknown), ``velo_to_camera`` and ``velodyne_path``.
 
     Args:
-        data_root: Folder of the dates, each with its drives and its three calibration files. Defaults to ''.
+        data_root: Folder of the dates, each with its drives and its three calibration files.
+            Defaults to ''.
         ann_file: The list of frames, below data_root or a path of its own. Defaults to ''.
-        frame_ids: Which frames to give besides the target, by their distance in time; 's' is the other camera of the
-            pair. Defaults to (-1, 1); use () for predictions.
-        baseline: Distance of the pair in the unit of depth, which sets the unit of stereo training. Defaults to 0.1 as
-            in Monodepth2: one unit is 5.4 metres.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``, ….
+        frame_ids: Which frames to give besides the target, by their distance in time; 's' is the
+            other camera of the pair. Defaults to (-1, 1); use () for predictions.
+        baseline: Distance of the pair in the unit of depth, which sets the unit of stereo training.
+            Defaults to 0.1 as in Monodepth2: one unit is 5.4 metres.
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``,
+            ….
 
     Raises:
         ValueError: If frame_ids holds anything else.
-        FileNotFoundError: If the list, a drive, a picture, or a calibration file is missing.
+        FileNotFoundError: If the list, a drive, an image, or a calibration file is missing.
         ValueError: If a line of the list or a calibration file is malformed.
 
     Reference:
-        Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013; lists: Eigen et al., NeurIPS 2014, Zhou et
-        al., CVPR 2017.
+        Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013; lists: Eigen et al.,
+        NeurIPS 2014, Zhou et al., CVPR 2017.
     """
 
     def __init__(self, data_root: str = '', ann_file: str = '', frame_ids: Sequence[int | str] = (-1, 1),
@@ -103,11 +106,12 @@ class KITTIRawDataset(BaseDataset):
 class LoadVelodyneDepth:
     """Add ``gt_depth`` (H, W) float32 in metres, measured by the laser, at the size of the frames; 0 is not measured.
 
-    Before a resize it gives the depth that predictions are compared with; after it, a target for training.
+    Before a resize it gives the depth that predictions are compared with; after it, a target for
+    training.
 
     Args:
-        forward_distance: Whether depth is the distance in the laser's forward direction, as in published results, or
-            along the optical axis. Defaults to True.
+        forward_distance: Whether depth is the distance in the laser's forward direction, as in
+            published results, or along the optical axis. Defaults to True.
 
     Raises:
         FileNotFoundError: In use, if the scan is missing.

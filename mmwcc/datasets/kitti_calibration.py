@@ -15,7 +15,8 @@ class Calibration:
 
     Attributes:
         intrinsics: Camera matrix in pixels, (3, 3) float32.
-        velo_to_camera: From the axes of the laser (forward, left, up) to those of the camera, (4, 4) float64.
+        velo_to_camera: From the axes of the laser (forward, left, up) to those of the camera, (4,
+            4) float64.
     """
 
     intrinsics: np.ndarray
@@ -70,14 +71,15 @@ def laser_depth(points: np.ndarray, velo_to_camera: np.ndarray, intrinsics: np.n
         velo_to_camera: Matrix (4, 4) to the axes of the camera.
         intrinsics: Camera matrix (3, 3) in pixels.
         size: Height and width of the map.
-        forward_distance: Whether depth is the forward distance from the laser instead of the distance along the
-            optical axis. Defaults to True.
+        forward_distance: Whether depth is the forward distance from the laser instead of the
+            distance along the optical axis. Defaults to True.
 
     Returns:
         Metres, (H, W) float32, 0 where there is no point.
 
     Note:
-        Coordinates are rounded and lowered by one, as by KITTI's development kit, which counts pixels from one.
+        Coordinates are rounded and lowered by one, as by KITTI's development kit, which counts
+        pixels from one.
     """
     points = points[points[:, 0] >= 0].astype(np.float64)
     local = points @ velo_to_camera[:3, :3].T + velo_to_camera[:3, 3]

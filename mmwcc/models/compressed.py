@@ -14,13 +14,14 @@ __all__ = ['CompressedModel']
 def CompressedModel(task_type: str | type | list | dict, compression: dict, **model) -> nn.Module:
     """Build a model and compress it: ``model = dict(type='mmwcc.CompressedModel', task_type=..., compression=...)``.
 
-    Compression is decided where the model is built, before the optimizer, DDP and the checkpoint see it, and in every
-    place that builds models: training, testing, inference APIs, TTA. The result is an object of the original class
-    with the original keys.
+    Compression is decided where the model is built, before the optimizer, DDP and the checkpoint
+    see it, and in every place that builds models: training, testing, inference APIs, TTA. The
+    result is an object of the original class with the original keys.
 
     Args:
         task_type: The ``type`` of the model to build, in the scope of the config; or those of other
-            factories and of the model, outermost first, as ``['mmwcc.WAEModel', 'EncoderDecoder']``.
+            factories and of the model, outermost first, as ``['mmwcc.WAEModel',
+            'EncoderDecoder']``.
         compression: See :class:`mmwcc.compression.CompressionConfig`.
         **model: All other keys of the model's config, unchanged.
 
@@ -28,8 +29,8 @@ def CompressedModel(task_type: str | type | list | dict, compression: dict, **mo
         The model, an instance of ``task_type``'s class.
 
     Raises:
-        ValueError: If task_type names no model or CompressedModel again, or compression does not fit
-            the model.
+        ValueError: If task_type names no model or CompressedModel again, or compression does not
+            fit the model.
     """
     built = build_within('CompressedModel', task_type, model)
     compress_model(built, compression)

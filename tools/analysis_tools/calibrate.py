@@ -3,7 +3,8 @@
     python tools/analysis_tools/calibrate.py CONFIG CHECKPOINT
     python tools/analysis_tools/calibrate.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25
 
-Writes the compressed checkpoint and the config that it belongs to, for tools/test.py and tools/train.py.
+Writes the compressed checkpoint and the config that it belongs to, for tools/test.py and
+tools/train.py.
 """
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python tools/analysis_tools/compare_seeds.py accuracy/top1 --runs work_dirs/a-seed{0,1,2} \\
         --against work_dirs/b-seed{0,1,2}
 
-What counts is the newest test in a folder, without one its last validation. Runs are paired in the order they are
-given, so give equal seeds equal places.
+What counts is the newest test in a folder, without one its last validation. Runs are paired in the
+order they are given, so give equal seeds equal places.
 """
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python tools/analysis_tools/compression_error.py CONFIG CHECKPOINT
 
-Images of the test set go through the trained network, and the maps that go into its 1x1 convolutions are compressed in
-both ways. Writes compression_error.png and compression_error.csv.
+Images of the test set go through the trained network, and the maps that go into its 1x1
+convolutions are compressed in both ways. Writes compression_error.png and compression_error.csv.
 """
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Count MACs, bit operations, parameters and bytes of a config's model, layer by layer.
 
-The model is built from the config alone: no weights are downloaded or loaded, and no data is needed.
+The model is built from the config alone: no weights are downloaded or loaded, and no data is
+needed.
 
     python tools/analysis_tools/get_bops.py CONFIG --shape 512 1024
     python tools/analysis_tools/get_bops.py CONFIG --convention paper --out cost.json

@@ -1,9 +1,9 @@
-"""Test classifiers on noisy pictures: accuracy for Gaussian noise of several variances, as a table.
+"""Test classifiers on noisy images: accuracy for Gaussian noise of several variances, as a table.
 
     python tools/analysis_tools/noise_robustness.py CONFIG CHECKPOINT [CONFIG CHECKPOINT …] [--variances 0 0.01 0.05]
 
-Variances are those of pixels scaled to [0, 1]. The noise of a picture is the same for all networks. It is set in the
-step mmwcc.GaussianNoise of the test pipeline, or in one put before its last step.
+Variances are those of pixels scaled to [0, 1]. The noise of an image is the same for all networks.
+It is set in the step mmwcc.GaussianNoise of the test pipeline, or in one put before its last step.
 """
 from __future__ import annotations
 

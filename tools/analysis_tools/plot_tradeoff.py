@@ -2,8 +2,8 @@
 
     python tools/analysis_tools/plot_tradeoff.py work_dirs/a work_dirs/b ... [--metric mIoU]
 
-Folders whose config has the same name are several seeds of one training: their mean is drawn, with its standard error.
-Writes tradeoff.png and tradeoff.csv.
+Folders whose config has the same name are several seeds of one training: their mean is drawn, with
+its standard error. Writes tradeoff.png and tradeoff.csv.
 """
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid.py --dry-run
     python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid.py --only required
 
-The same command again resumes an interrupted training and repeats nothing that is finished. At the end it prints a
-table and writes tradeoff.png and tradeoff.csv; --report does only that.
+The same command again resumes an interrupted training and repeats nothing that is finished. At the
+end it prints a table and writes tradeoff.png and tradeoff.csv; --report does only that.
 """
 from __future__ import annotations
 

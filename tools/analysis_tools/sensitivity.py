@@ -2,9 +2,10 @@
 
     python tools/analysis_tools/sensitivity.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25 --budget wcc_w8a8_k25
 
-A budget is the total of the network: that of a preset, a part of the dense network's (0.05 or 5%), or a number of bit
-operations (2e11). Several can be given. For each, a YAML file with the `compression` dictionary, a table and an image
-are written. Measuring takes minutes; what was measured is kept in sensitivity.json, where a second call finds it.
+A budget is the total of the network: that of a preset, a part of the dense network's (0.05 or 5%),
+or a number of bit operations (2e11). Several can be given. For each, a YAML file with the
+`compression` dictionary, a table and an image are written. Measuring takes minutes; what was
+measured is kept in sensitivity.json, where a second call finds it.
 """
 from __future__ import annotations
 

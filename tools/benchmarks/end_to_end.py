@@ -1,8 +1,8 @@
 """Time inference of DeepLabV3+ on MobileNetV2, compressed against dense, on this machine's CPU.
 
-Contenders are the dense network, WCC 25 %, its inverted residual blocks fused, WCC 25 % where the shipped table says
-that it is faster, and 8/8-bit WCC 25 % in integers, each in both memory formats; the faster one counts. "Folded"
-networks have their batch normalization in the convolutions.
+Contenders are the dense network, WCC 25 %, its inverted residual blocks fused, WCC 25 % where the
+shipped table says that it is faster, and 8/8-bit WCC 25 % in integers, each in both memory formats;
+the faster one counts. "Folded" networks have their batch normalization in the convolutions.
 
     python tools/benchmarks/end_to_end.py [--size 512 1024] [--out end_to_end_cpu.json]
 """

@@ -1,12 +1,14 @@
 """Check and time the Triton kernels on this machine's GPU: ceilings, kernels, selection and the paper's Table 8.
 
-Needs torch, triton and numpy alone (`pip install --no-deps --no-build-isolation -e .`), and less than five minutes.
-Nothing is timed before every kernel is correct against float64. A kernel's floor is the time that copying as many bytes
-takes on this device. In Table 8 the dense block is the faster of the two memory formats in cuDNN.
+Needs torch, triton and numpy alone (`pip install --no-deps --no-build-isolation -e .`), and less
+than five minutes. Nothing is timed before every kernel is correct against float64. A kernel's floor
+is the time that copying as many bytes takes on this device. In Table 8 the dense block is the
+faster of the two memory formats in cuDNN.
 
     python tools/benchmarks/gpu.py [--out gpu_h200.json] [--rows 0 4 12] [--modes bf16] [--no-compile] [--minutes 4.5]
 
-To try the program itself without a GPU: TRITON_INTERPRET=1 MMWCC_KERNELS=triton, and shapes that are tiny.
+To try the program itself without a GPU: TRITON_INTERPRET=1 MMWCC_KERNELS=triton, and shapes that
+are tiny.
 """
 from __future__ import annotations
 

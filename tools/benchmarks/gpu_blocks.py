@@ -1,7 +1,7 @@
 """The inverted residual block of the paper's Table 8 on a GPU, dense and compressed, in several precisions.
 
-Beside a benchmark's timings stand floors: the time a block would take if each of its kernels ran at the speed of a copy
-or of a product on this device, whichever takes longer.
+Beside a benchmark's timings stand floors: the time a block would take if each of its kernels ran at
+the speed of a copy or of a product on this device, whichever takes longer.
 """
 from __future__ import annotations
 

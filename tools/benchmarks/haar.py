@@ -1,9 +1,10 @@
 """Time the Haar kernels alone on this machine's CPU: norms, pack and unpack, 3 levels, float32, batch 1.
 
-Each is set against its memory floor: the bytes that it must read and write, at the speed at which this machine copies
-256 MB. A map that fits a cache may stay below it, so each is also set against a copy of the map itself, measured in the
-same turns. Packing every position is the whole transform, as wavedec2 of ptwt (torch) and of PyWavelets (NumPy) is;
-these two take part where they are installed (`pip install ptwt`).
+Each is set against its memory floor: the bytes that it must read and write, at the speed at which
+this machine copies 256 MB. A map that fits a cache may stay below it, so each is also set against a
+copy of the map itself, measured in the same turns. Packing every position is the whole transform,
+as wavedec2 of ptwt (torch) and of PyWavelets (NumPy) is; these two take part where they are
+installed (`pip install ptwt`).
 
     python tools/benchmarks/haar.py [--shapes 128,256] [--out haar_cpu.json]
 """
@@ -51,7 +52,8 @@ def contenders(x: Tensor, format: str, everything: Tensor, quarter: Tensor) -> t
     """Return what to time for a map in one memory format, and the bytes that each must read and write."""
     values, positions, channels = x.numel(), everything.shape[1], x.shape[1]
     size, channels_last, target = x.shape[2:], kernels.is_channels_last(x), torch.empty_like(x)
-    # The floor writes into memory that is there; `clone` shows what an operator pays for a result of its own.
+    # The floor writes into memory that is there; `clone` shows what an operator pays for a result
+    # of its own.
     calls = {f'copy {format}': lambda: target.copy_(x), f'clone {format}': x.clone}
     traffic = {f'copy {format}': 8 * values}
     calls[f'norms {format}'] = lambda: kernels.haar_norms(x, LEVELS)

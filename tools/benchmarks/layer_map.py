@@ -1,8 +1,9 @@
 """Measure where a wavelet compressed convolution is faster than nn.Conv2d on this machine's CPU: the map of worth.
 
-Over a grid of input channels, output channels, square maps and keep ratios (3 levels, float32, batch 1, inference) it
-times both layers in both memory formats, the faster one counting, and writes the table that `only_if_faster` of the
-compression config looks layers up in. The one that comes with mmwcc is written by
+Over a grid of input channels, output channels, square maps and keep ratios (3 levels, float32,
+batch 1, inference) it times both layers in both memory formats, the faster one counting, and writes
+the table that `only_if_faster` of the compression config looks layers up in. The one that comes
+with mmwcc is written by
 
     python tools/benchmarks/layer_map.py --out mmwcc/compression/speed_cpu.json
 """

@@ -1,7 +1,8 @@
 """What the benchmarks share: contenders timed in turns, correctness gates, the rates of this machine, the JSON.
 
-Every benchmark is a program of its own. It first checks that what it is about to time computes the right thing, then
-times the contenders in turns in one process, so that a change of the machine's speed meets all of them alike.
+Every benchmark is a program of its own. It first checks that what it is about to time computes the
+right thing, then times the contenders in turns in one process, so that a change of the machine's
+speed meets all of them alike.
 """
 from __future__ import annotations
 
@@ -29,13 +30,15 @@ __all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward',
 
 FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
 
-# glibc gives every large temporary back to the kernel at once, so that the next one costs two or three times its
-# computation in page faults. The thresholds keep them, and the pages are huge where the system has such.
+# glibc gives every large temporary back to the kernel at once, so that the next one costs two or
+# three times its computation in page faults. The thresholds keep them, and the pages are huge where
+# the system has such.
 ALLOCATOR = ('glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:'
              'glibc.malloc.hugetlb=1')
 
-# A contender needs some calls until the caches and the allocator are as it leaves them. With a single one a layer on
-# 16 MB still meets what the others left, and looks up to a fifth slower than in calls that follow each other.
+# A contender needs some calls until the caches and the allocator are as it leaves them. With a
+# single one a layer on 16 MB still meets what the others left, and looks up to a fifth slower than
+# in calls that follow each other.
 UNTIMED = 3
 
 Calls = dict[str, Callable[[], object]]

@@ -1,8 +1,9 @@
 """Time a training step of DeepLabV3+ on MobileNetV2, compressed against dense, and count what backward keeps.
 
-A step is forward with its losses, backward and SGD. Dense, WCC 25 % and 8/8-bit WCC 25 %, as they are and with lean
-activations, take turns in both memory formats; the faster one counts. The saved bytes are those of all tensors that
-autograd keeps for backward, each storage once, without parameters and buffers, which exist anyway.
+A step is forward with its losses, backward and SGD. Dense, WCC 25 % and 8/8-bit WCC 25 %, as they
+are and with lean activations, take turns in both memory formats; the faster one counts. The saved
+bytes are those of all tensors that autograd keeps for backward, each storage once, without
+parameters and buffers, which exist anyway.
 
     python tools/benchmarks/training_step.py [--size 256] [--batch 4] [--out training_step_cpu.json]
 """
@@ -80,7 +81,8 @@ def gate_step(dense: nn.Module, x: Tensor, truth: list[SegDataSample]) -> None:
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
         model.zero_grad()
     gate('keep_ratio=1 must have the loss of the dense network', relative_error(*losses), 1e-5)
-    # Rounding moves values across the bounds of ReLU6: the dense network's two memory formats are 0.026 apart.
+    # Rounding moves values across the bounds of ReLU6: the dense network's two memory formats are
+    # 0.026 apart.
     gate('keep_ratio=1 must have the gradients of the dense network', relative_error(*gradients), 0.1)
 
 

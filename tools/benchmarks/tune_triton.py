@@ -1,12 +1,13 @@
 """Find launch configurations of the Triton kernels on this machine's GPU, and write the file that mmwcc reads.
 
-Every candidate is compared with the shipped default before it is timed; the least geometric mean over the workloads
-wins. What decides the order of a sum, the block of the norms, is not tuned: results stay the same.
+Every candidate is compared with the shipped default before it is timed; the least geometric mean
+over the workloads wins. What decides the order of a sum, the block of the norms, is not tuned:
+results stay the same.
 
     python tools/benchmarks/tune_triton.py [--out FILE] [--kernels haar_pack select]
 
-The file goes to kernels/triton/configs/<device>.json by default, where the next process finds it; any other is used
-through MMWCC_TRITON_CONFIGS=FILE.
+The file goes to kernels/triton/configs/<device>.json by default, where the next process finds it;
+any other is used through MMWCC_TRITON_CONFIGS=FILE.
 """
 from __future__ import annotations
 

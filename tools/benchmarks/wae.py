@@ -1,10 +1,11 @@
 """Time WAE networks against the dense ones they replace on this machine's CPU, in inference.
 
-Networks are built from the shipped configs, with batch normalization folded into convolutions. Contenders run
-interleaved in one process after a check of their costs and outputs; medians are printed, with what bounds them: the
-networks' share of multiply-accumulates, and how fast each part runs. Every network is timed as it is in both memory
-formats, weights and pictures alike, frozen by torch.jit.optimize_for_inference, compiled by torch.compile with frozen
-weights, and run by ONNX Runtime (pip install "mmwcc[onnx]"), and stands with its fastest form.
+Networks are built from the shipped configs, with batch normalization folded into convolutions.
+Contenders run interleaved in one process after a check of their costs and outputs; medians are
+printed, with what bounds them: the networks' share of multiply-accumulates, and how fast each part
+runs. Every network is timed as it is in both memory formats, weights and images alike, frozen by
+torch.jit.optimize_for_inference, compiled by torch.compile with frozen weights, and run by ONNX
+Runtime (pip install "mmwcc[onnx]"), and stands with its fastest form.
 
     python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] [--out wae_cpu.json]
     python tools/benchmarks/wae.py --pair DENSE_CONFIG.py WAE_CONFIG.py --size 360 480 --batches 1
@@ -96,7 +97,7 @@ def freeze(model: nn.Module, x: Tensor) -> Callable:
 
 
 def compiled(model: nn.Module, x: Tensor) -> Callable:
-    """Return the network compiled for channels_last pictures with weights in oneDNN's own layouts."""
+    """Return the network compiled for channels_last images with weights in oneDNN's own layouts."""
     network = torch.compile(deepcopy(model).to(memory_format=torch.channels_last), dynamic=False)
     with torch.no_grad(), torch._inductor.config.patch(freezing=True):  # torch.compile's option comes too late
         network(x)

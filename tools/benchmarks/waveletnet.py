@@ -1,8 +1,9 @@
 """Time WaveletNet's projection, and the whole network, against the dense layers that they take the place of.
 
-The projection is DFWT and a 1x1 WConv at kappa = 3. `fused` hands the pieces of the transform to the convolutions,
-`joined` writes them into one tensor first, `dense` is the ordinary 1x1 convolution of MobileNetV2. Networks are those
-for ImageNet at 224x224 without classifier: MobileNetV2 is WaveletNet with kappa = (0, 0, 0).
+The projection is DFWT and a 1x1 WConv at kappa = 3. `fused` hands the pieces of the transform to
+the convolutions, `joined` writes them into one tensor first, `dense` is the ordinary 1x1
+convolution of MobileNetV2. Networks are those for ImageNet at 224x224 without classifier:
+MobileNetV2 is WaveletNet with kappa = (0, 0, 0).
 
     python tools/benchmarks/waveletnet.py [--threads 1] [--seconds 1] [--out waveletnet_cpu.json]
 """

@@ -1,9 +1,10 @@
 """Time the inverted residual block of the paper's Table 8, compressed against dense, on this machine's CPU.
 
-A block is a 1x1 expansion, a depthwise 3x3, a 1x1 projection and the residual, without activations, as in the paper.
-Beside each speed-up stand the paper's, on its GPU at its batch size, and the floor: the ratio of the times that dense
-and compressed block would take if each kernel ran at the copy speed or at the product speed of this machine, whichever
-takes longer. A row passes if it reaches the paper's speed-up or 75 % of the floor, whichever is less.
+A block is a 1x1 expansion, a depthwise 3x3, a 1x1 projection and the residual, without activations,
+as in the paper. Beside each speed-up stand the paper's, on its GPU at its batch size, and the
+floor: the ratio of the times that dense and compressed block would take if each kernel ran at the
+copy speed or at the product speed of this machine, whichever takes longer. A row passes if it
+reaches the paper's speed-up or 75 % of the floor, whichever is less.
 
     python tools/benchmarks/wcc_block.py [--batch 1] [--rows 0 2 5] [--layers] [--compile] [--out wcc_block_cpu.json]
 """
@@ -70,8 +71,9 @@ def gate_block(dense: Block, x: Tensor, keep_ratios: list[float]) -> None:
 def floor_ratio(row: Row, rates: dict[str, float]) -> float:
     """Return dense over compressed time of a float32 block whose kernels run at the machine's rates.
 
-    Dense is three kernels. Compressed is six: transform; product of the kept rows; inverse; depthwise with transform;
-    product; inverse with residual. Choosing positions is left out. Both scale with the batch, which cancels.
+    Dense is three kernels. Compressed is six: transform; product of the kept rows; inverse;
+    depthwise with transform; product; inverse with residual. Choosing positions is left out. Both
+    scale with the batch, which cancels.
     """
     pixels, channels, wide = row.size**2, row.channels, row.channels * row.expansion
     kept, kernel = row.keep_ratio * pixels, partial(kernel_time, rates)

@@ -1,12 +1,14 @@
 """Time a wavelet compressed convolution against nn.Conv2d on this machine's CPU, forward and training step.
 
-Contenders are the compressed layer at each keep ratio, in float32 and in true int8, and nn.Conv2d, each in both memory
-formats: the faster one counts, on either side. On request torch.compile of the dense layer, and the layer of the
-paper's authors (https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds WCC/WCC.py), with the
-same weights, levels and keep ratio: without its quantizers against ours without, and with them at 8/8 bits likewise,
-which in inference is also what ours computes in int8. Beside these ratios stands their floor: theirs over the time of
-our kernels in float32 if each ran at the speed at which 256 MB are copied or of a product, whichever takes longer. It
-bounds layers whose maps fit no cache; others can pass it.
+Contenders are the compressed layer at each keep ratio, in float32 and in true int8, and nn.Conv2d,
+each in both memory formats: the faster one counts, on either side. On request torch.compile of the
+dense layer, and the layer of the paper's authors
+(https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds WCC/WCC.py), with
+the same weights, levels and keep ratio: without its quantizers against ours without, and with them
+at 8/8 bits likewise, which in inference is also what ours computes in int8. Beside these ratios
+stands their floor: theirs over the time of our kernels in float32 if each ran at the speed at which
+256 MB are copied or of a product, whichever takes longer. It bounds layers whose maps fit no cache;
+others can pass it.
 
     python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
 """
@@ -40,8 +42,9 @@ W8A8 = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
 def gate_layer(dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> None:
     """Stop unless the layer is the dense one where it keeps everything, and equation (9) in float64 where it does not.
 
-    Norms in float32 and float64 may rank positions that are equal to rounding differently, so the float64 result is
-    taken at the positions of the layer, which must be the largest ones to within rounding.
+    Norms in float32 and float64 may rank positions that are equal to rounding differently, so the
+    float64 result is taken at the positions of the layer, which must be the largest ones to within
+    rounding.
     """
     layer = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=1.0)
     with torch.no_grad():
@@ -124,8 +127,8 @@ def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module],
 def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: dict[str, float]) -> dict[str, float]:
     """Return the milliseconds of the layer in float32 by mode, if its kernels ran at the machine's rates.
 
-    Forward: norms; pack; product; unpack. A training step adds: pack of the gradient; two products; unpack of the
-    gradient. Choosing positions is left out.
+    Forward: norms; pack; product; unpack. A training step adds: pack of the gradient; two products;
+    unpack of the gradient. Choosing positions is left out.
     """
     pixels = size**2
     kept, kernel = keep_ratio * pixels, partial(kernel_time, rates)

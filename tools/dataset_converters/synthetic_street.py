@@ -1,4 +1,4 @@
-"""Write synthetic street scenes as a sheet of samples, or as folders of pictures and label maps.
+"""Write synthetic street scenes as a sheet of samples, or as folders of images and label maps.
 
     python tools/dataset_converters/synthetic_street.py --sheet samples.png --length 12
     python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val --length 100
@@ -43,7 +43,7 @@ def draw_labels(results: dict, palette: list) -> np.ndarray:
 
 
 def write(index: int, dataset: SyntheticStreetDataset, out_dir: Path) -> None:
-    """Write picture and label map of one scene."""
+    """Write image and label map of one scene."""
     results = dataset[index]
     for kind, key in (('img_dir', 'img'), ('ann_dir', 'gt_seg_map')):
         cv2.imwrite(str(out_dir / kind / dataset.split / f'{index:06d}.png'), results[key])

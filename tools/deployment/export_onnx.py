@@ -2,8 +2,9 @@
 
     python tools/deployment/export_onnx.py CONFIG CHECKPOINT --shape 512 1024 --out model.onnx
 
-The graph takes a normalized image and returns the logits of a segmentor or the raw outputs of a one-stage detector. It
-is kept only if ONNX Runtime returns what the model returns; see docs/deployment.md.
+The graph takes a normalized image and returns the logits of a segmentor or the raw outputs of a
+one-stage detector. It is kept only if ONNX Runtime returns what the model returns; see
+docs/deployment.md.
 """
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python tools/deployment/to_integer.py CONFIG CHECKPOINT OUT.pth
 
-OUT.pth holds int8 weights and no optimizer state, OUT.py beside it the same config with `integer=True`, for
-tools/test.py and the inference APIs of mmsegmentation and mmdetection.
+OUT.pth holds int8 weights and no optimizer state, OUT.py beside it the same config with
+`integer=True`, for tools/test.py and the inference APIs of mmsegmentation and mmdetection.
 """
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
         The converted model and the report.
 
     Raises:
-        LaunchError: If config has no model, or one that is integer already, or the checkpoint does not fit it.
+        LaunchError: If config has no model, or one that is integer already, or the checkpoint does
+            not fit it.
         ValueError: If the model has no layer to convert.
         RuntimeError: If no quantizer has learned its clip.
     """

@@ -2,8 +2,9 @@
 
     python tools/misc/publish_model.py CHECKPOINT OUT.safetensors
 
-OUT.safetensors loads like any checkpoint: `init_model(config, 'OUT.safetensors')`, `tools/test.py CONFIG
-OUT.safetensors`. OUT.json beside it holds the config text, compression, classes, metrics and the sha256 of the weights.
+OUT.safetensors loads like any checkpoint: `init_model(config, 'OUT.safetensors')`, `tools/test.py
+CONFIG OUT.safetensors`. OUT.json beside it holds the config text, compression, classes, metrics and
+the sha256 of the weights.
 """
 from __future__ import annotations
 

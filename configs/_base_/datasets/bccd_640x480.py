@@ -1,6 +1,6 @@
-# Blood cells of three kinds in 364 pictures of 640x480, 205 to train, 87 to validate and 72 to test, with boxes in
-# Pascal VOC's format: data/bccd/BCCD/{Annotations,ImageSets/Main,JPEGImages}, as https://github.com/Shenggan/BCCD_Dataset
-# has them.
+# Blood cells of three kinds in 364 images of 640x480, 205 to train, 87 to validate and 72 to test,
+# with boxes in Pascal VOC's format: data/bccd/BCCD/{Annotations,ImageSets/Main,JPEGImages}, as
+# https://github.com/Shenggan/BCCD_Dataset has them.
 dataset_type = 'mmwcc.XMLBoxDataset'
 data_root = 'data/bccd/'
 img_scale = (640, 480)

@@ -1,4 +1,4 @@
-# KITTI's raw drives: 39,810 triplets of Zhou's split to train, Eigen's 697 pictures to test.
+# KITTI's raw drives: 39,810 triplets of Zhou's split to train, Eigen's 697 images to test.
 _base_ = './monodepth2_mobilenetv2.py'
 data_root = 'data/kitti_raw'
 train_pipeline = [

@@ -1,4 +1,5 @@
-# Blood cells at half of their size, and the schedule of a short training: AdamW, counted in iterations.
+# Blood cells at half of their size, and the schedule of a short training: AdamW, counted in
+# iterations.
 _base_ = ['./efficientdet.py', '../../_base_/datasets/bccd_640x480.py', 'mmdet::_base_/default_runtime.py']
 img_scale = (320, 240)
 train_pipeline = [

@@ -1,5 +1,6 @@
-# CamVid as pictures, 480x360; the small ones, 240x180, are made on the way. Any folders with pictures do:
-# --cfg-options train_dataloader.dataset.data_root=FOLDER test_dataloader.dataset.data_root=FOLDER
+# CamVid as images, 480x360; the small ones, 240x180, are made on the way. Any folders with images
+# do: --cfg-options train_dataloader.dataset.data_root=FOLDER
+# test_dataloader.dataset.data_root=FOLDER
 _base_ = './div2k_x2.py'
 data_root = 'data/camvid'
 train_dataloader = dict(

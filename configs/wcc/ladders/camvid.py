@@ -14,8 +14,8 @@ recipe = dict(
 
 # The authors' start: weights at 3 standard deviations, left to BatchNorm, and activations at 8.
 _paper = dict(weight_quant=dict(normalize='standard', calibration=None), act_quant=dict(calibration=None))
-# Their activation quantizer clips nothing below zero, so that inputs with negative values get another bit. These are
-# the outputs of linear bottlenecks.
+# Their activation quantizer clips nothing below zero, so that inputs with negative values get
+# another bit. These are the outputs of linear bottlenecks.
 _signed = (r'backbone\.layer[2-7]\.\d\.conv\.0\.conv|auxiliary_head\.convs\.0\.conv|'
            r'decode_head\.(image_pool\.1|aspp_modules\.0|aspp_modules\.\d\.depthwise_conv|c1_bottleneck)\.conv')
 _lsq = dict(weight_quant=dict(type='mmwcc.LSQWeightQuantizer', _delete_=True),
@@ -25,7 +25,8 @@ _gradual = dict(type='exponential', begin=0, end=0.6, start=1.0)
 points = [
     dict(name='dense', train=False, tags=['required']),
 
-    # Quantization alone: the paper's quantizer, from a calibrated start and from the authors', and LSQ.
+    # Quantization alone: the paper's quantizer, from a calibrated start and from the authors', and
+    # LSQ.
     dict(name='quant-w8a8', compression='quant_w8a8', tags=['required']),
     dict(name='quant-w8a6', compression='quant_w8a6'),
     dict(name='quant-w8a4', compression='quant_w8a4', tags=['required']),
@@ -55,7 +56,8 @@ points = [
            series='WCC 8/8, LSQ')
       for keep in ('k50', 'k25', 'k12_5')],
 
-    # Fewer bits on more coefficients: each as many bits in all as 8 at 50, 25 and 12.5 %; and 6 bits in between.
+    # Fewer bits on more coefficients: each as many bits in all as 8 at 50, 25 and 12.5 %; and 6
+    # bits in between.
     dict(name='wcc-w8a6-k37_5', compression='wcc_w8a8_k50', tags=['required'],
          changes=dict(act_quant=dict(bits=6), pointwise=dict(keep_ratio=0.375))),
     *[dict(name=f'wcc-w8a{bits}-{name}', compression='wcc_w8a8_k50',
@@ -78,7 +80,8 @@ points = [
                            ('wcc-w8a8-k50', 'wcc_w8a8_k50'), ('wcc-w8a8-k25', 'wcc_w8a8_k25'),
                            ('wcc-w8a8-k12_5', 'wcc_w8a8_k12_5'))],
 
-    # Bits and coefficients shared out at the cost of 25 and 12.5 %: among the 1x1 layers, or among all.
+    # Bits and coefficients shared out at the cost of 25 and 12.5 %: among the 1x1 layers, or among
+    # all.
     *[dict(name=f'{kind}-{keep}', compression=f'../_base_/deeplabv3plus_mobilenetv2-os16_w8a8-{keep}-{file}_camvid.yml',
            series=series, tags=['required'] if keep == 'k25' else [])
       for kind, file, series in (('allocated', 'alloc', 'allocated, 1x1 layers'),

@@ -20,7 +20,8 @@ class Camera:
     """Describe a pinhole camera without roll.
 
     Args:
-        position (tuple[float, float, float]): Optical centre in world metres; z is the height above the ground.
+        position (tuple[float, float, float]): Optical centre in world metres; z is the height above
+            the ground.
         yaw (float): Heading in radians, 0 along +y, positive to the right. Defaults to 0.
         pitch (float): Elevation of the optical axis in radians, positive up. Defaults to 0.
         focal (float): Focal length divided by the image width. Defaults to 0.85.
@@ -94,9 +95,10 @@ class Frame:
 class Surfaces:
     """Hold the surfaces of a world as arrays: P convex polygons, then E ellipsoids, n = P + E.
 
-    ``vertices`` (V, 3) of polygon i are rows ``starts[i]:starts[i + 1]``; ``centres`` and ``radii`` are (E, 3). Of each
-    surface: ``origin``, ``u_axis``, ``v_axis``, ``normal``, ``color`` (n, 3; BGR albedo), ``params`` (n, 6),
-    ``material``, ``label``, ``owner`` (n,; index into the objects of the world) and ``lit`` (n,; 0 = no sun).
+    ``vertices`` (V, 3) of polygon i are rows ``starts[i]:starts[i + 1]``; ``centres`` and ``radii``
+    are (E, 3). Of each surface: ``origin``, ``u_axis``, ``v_axis``, ``normal``, ``color`` (n, 3;
+    BGR albedo), ``params`` (n, 6), ``material``, ``label``, ``owner`` (n,; index into the objects
+    of the world) and ``lit`` (n,; 0 = no sun).
     """
 
     vertices: np.ndarray
@@ -143,8 +145,8 @@ class SurfaceBuilder:
     def polygon(self, points: list[Point], material: int, color, params=(), axes=None) -> None:
         """Add a convex planar polygon, seen from the side where its points run counter-clockwise.
 
-        ``axes`` are the origin and the u and v axes of its texture; None starts them at the first point, with u
-        towards the second point and v at right angles to it, in metres.
+        ``axes`` are the origin and the u and v axes of its texture; None starts them at the first
+        point, with u towards the second point and v at right angles to it, in metres.
         """
         self._polygons.append((points, material, color, params, axes, len(self.object_labels) - 1))
 
@@ -162,8 +164,8 @@ class SurfaceBuilder:
             top (tuple): Extent of the upper face.
             material (int): Material of the faces.
             color (tuple): BGR albedo of the faces.
-            sides (str, optional): Which of the upright faces b(ack), r(ight), f(ront) and l(eft) to add; None for
-                all. Defaults to None.
+            sides (str, optional): Which of the upright faces b(ack), r(ight), f(ront) and l(eft) to
+                add; None for all. Defaults to None.
             lid (bool): Whether to add the upper face. Defaults to True.
             params (tuple): Shader parameters. Defaults to ().
         """

@@ -22,7 +22,8 @@ def _is_road(layout: Layout, lateral: np.ndarray, y: np.ndarray) -> np.ndarray:
     away = np.abs(lateral) - layout.half_width
     road = away < 0
     if np.isfinite(layout.crossing[0]):
-        # Rounded corners: the mouth of the crossing road widens by up to 2.5 m towards the kerb line.
+        # Rounded corners: the mouth of the crossing road widens by up to 2.5 m towards the kerb
+        # line.
         flare = 2.5 - np.sqrt(np.maximum(2.5**2 - np.clip(2.5 - away, 0, 2.5)**2, 0))
         road |= (y > layout.crossing[0] - flare) & (y < layout.crossing[1] + flare)
     return road

@@ -29,8 +29,9 @@ def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.nda
     """Return the albedo of points on facades and how strongly each mirrors the sky.
 
     Args:
-        params (np.ndarray): (n, 6): bay width and floor height in metres, share of a bay and of a floor that is
-            window, shop front (1) plus bricks (2), and a number that varies the windows.
+        params (np.ndarray): (n, 6): bay width and floor height in metres, share of a bay and of a
+            floor that is window, shop front (1) plus bricks (2), and a number that varies the
+            windows.
         wall (np.ndarray): (n, 3) BGR albedo of the wall.
         u (np.ndarray): (n,) metres along the facade.
         v (np.ndarray): (n,) metres above the ground.

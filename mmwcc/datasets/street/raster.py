@@ -26,8 +26,8 @@ _SHIFT = 4
 class GBuffer:
     """Hold per pixel the surface (0 sky, 1 ground, 2 + i surface i) and 1 / depth, and the outline of each thing.
 
-    ``silhouettes`` maps objects of the countable classes to a (H, W) uint8 mask of all the pixels they would cover if
-    nothing stood in front of them.
+    ``silhouettes`` maps objects of the countable classes to a (H, W) uint8 mask of all the pixels
+    they would cover if nothing stood in front of them.
     """
 
     surface: np.ndarray
@@ -103,7 +103,8 @@ def _draw_polygons(world: StreetWorld, camera: Camera, size, xs, ys, buffer: GBu
     seen = seen[np.argsort(depth_min[seen], kind='stable')]
     planes = (surfaces.normal[seen] @ camera.axes().T / offset[seen, None]).astype(np.float32)
     windows = np.concatenate([low, high], 1)[seen].tolist()
-    # Border pixels of the filled outline may have their centres outside it: their depth stays within the surface's.
+    # Border pixels of the filled outline may have their centres outside it: their depth stays
+    # within the surface's.
     nearest = (1 / np.maximum(depth_min[seen], NEAR)).tolist()
     farthest = (1 / depth_max[seen]).tolist()
     mask, owners = np.zeros(size, np.uint8), surfaces.owner.tolist()

@@ -1,4 +1,4 @@
-"""Pictures of synthetic streets with exact labels, depth and boxes."""
+"""Images of synthetic streets with exact labels, depth and boxes."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,20 +14,21 @@ from .world import BOX_CLASSES, BOX_LABELS, CLASSES, StreetWorld
 
 __all__ = ['BOX_CLASSES', 'CLASSES', 'Camera', 'StreetScene', 'StreetWorld', 'render', 'render_street']
 
-# A box is dropped when less than this share of its object is visible, or when it is smaller than this in pixels.
+# A box is dropped when less than this share of its object is visible, or when it is smaller than
+# this in pixels.
 MIN_VISIBLE, MIN_LONG_SIDE, MIN_SHORT_SIDE = 0.35, 6, 3
 
 
 @dataclass(frozen=True)
 class StreetScene:
-    """Hold one picture and everything known about it.
+    """Hold one image and everything known about it.
 
     Attributes:
         image (np.ndarray): (H, W, 3) uint8, BGR.
         labels (np.ndarray): (H, W) uint8, positions in ``CLASSES``.
         depth (np.ndarray): (H, W) float32 metres along the optical axis; the sky is inf.
-        boxes (np.ndarray): (n, 4) float32 x1, y1, x2, y2 in pixel edges within the image: a box covers the columns
-            x1 to x2 - 1.
+        boxes (np.ndarray): (n, 4) float32 x1, y1, x2, y2 in pixel edges within the image: a box
+            covers the columns x1 to x2 - 1.
         box_labels (np.ndarray): (n,) int64, positions in ``BOX_CLASSES``.
     """
 
@@ -45,10 +46,11 @@ def render(world: StreetWorld, camera: Camera, size: tuple[int, int], noise_seed
         world (StreetWorld): The street.
         camera (Camera): The camera.
         size (tuple[int, int]): Height and width in pixels, each at least 8.
-        noise_seed (int): Seed of the noise of the sensor; the same seed gives the same noise. Defaults to 0.
+        noise_seed (int): Seed of the noise of the sensor; the same seed gives the same noise.
+            Defaults to 0.
 
     Returns:
-        StreetScene: Picture, labels, depth and boxes.
+        StreetScene: Image, labels, depth and boxes.
 
     Raises:
         ValueError: If ``size`` is not two whole numbers of at least 8.

@@ -18,10 +18,10 @@ from .world import StreetWorld
 
 __all__ = ['SyntheticStreetSequence', 'relative_pose', 'street_drive']
 
-# The rig: focal length by width, and metres above the ground. The picture is level.
+# The rig: focal length by width, and metres above the ground. The image is level.
 FOCAL, HEIGHT = 0.8, 1.65
-# Pictures are rendered finer by this factor and averaged, as a lens does: details that are smaller than a pixel would
-# otherwise flicker from frame to frame.
+# Images are rendered finer by this factor and averaged, as a lens does: details that are smaller
+# than a pixel would otherwise flicker from frame to frame.
 SUPERSAMPLING = 2
 
 _FRAMES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
@@ -31,18 +31,21 @@ _FRAMES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 class SyntheticStreetSequence(BaseDataset):
     """Give frames of a camera that drives through rendered streets, for learning depth from video.
 
-    Nothing but the camera moves. Entries have ``frames``, ``intrinsics``, ``source_poses``, ``frame_ids`` and
-    ``gt_depth`` in metres, 0 for the sky, as the steps of :mod:`mmwcc.datasets.depth_transforms` expect; no loader is
-    needed. The three splits of a seed share no street.
+    Nothing but the camera moves. Entries have ``frames``, ``intrinsics``, ``source_poses``,
+    ``frame_ids`` and ``gt_depth`` in metres, 0 for the sky, as the steps of
+    :mod:`mmwcc.datasets.depth_transforms` expect; no loader is needed. The three splits of a seed
+    share no street.
 
     Args:
         length: Number of samples. Defaults to 800.
         img_scale: Width and height in pixels. Defaults to (192, 64).
-        frame_ids: Which frames to give besides the target, by their distance in time. Defaults to (-1, 1).
+        frame_ids: Which frames to give besides the target, by their distance in time. Defaults to
+            (-1, 1).
         frames_per_street: Targets from one street, 0.3 to 0.7 metres apart. Defaults to 8.
         seed: Which collection of streets, 0 or more. Defaults to 0.
         split: 'train', 'val' or 'test'. Defaults to 'train'.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``, ….
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``,
+            ….
 
     Raises:
         ValueError: If length or frames_per_street is below 1, or seed is below 0.
@@ -101,7 +104,7 @@ class SyntheticStreetSequence(BaseDataset):
         return info
 
     def _frame(self, street: int, time: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the picture and its depth."""
+        """Return the image and its depth."""
         key = (self.collection, street, time, self.img_scale)
         if key not in _FRAMES:
             world, camera = _world(self.collection, street), street_drive(self.collection, street, time)

@@ -23,7 +23,7 @@ _GAINS[:, [FOLIAGE, CLOTH, ROOF, CAR_PAINT]] = [[3.4, 0.9, 0.8, 0.05], [1.5, 0.5
 
 @dataclass
 class _View:
-    """What the shading of one picture shares; maps are (H, W) float32."""
+    """What the shading of one image shares; maps are (H, W) float32."""
 
     depth: np.ndarray
     rays: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -35,7 +35,7 @@ class _View:
 
 def shade(world: StreetWorld, camera: Camera, buffer: GBuffer, labels: np.ndarray,
           rng: np.random.Generator) -> np.ndarray:
-    """Return the (H, W, 3) uint8 BGR picture of a rasterized world; ``rng`` drives the noise of the sensor."""
+    """Return the (H, W, 3) uint8 BGR image of a rasterized world; ``rng`` drives the noise of the sensor."""
     view = _make_view(world, camera, buffer)
     surfaces = world.surfaces
     zero, up = np.zeros((2, 3), np.float32), np.float32([[0, 0, 1]] * 2)

@@ -21,20 +21,20 @@ _SCENES: dict[tuple, StreetScene] = {}
 class SyntheticStreetDataset(BaseDataset):
     """Give rendered street scenes, each made from its number; put :class:`LoadSyntheticStreet` first in the pipeline.
 
-    The three splits of a seed share no scene. The same arguments give the same scenes on every machine, up to
-    rounding in the last bit of a pixel.
+    The three splits of a seed share no scene. The same arguments give the same scenes on every
+    machine, up to rounding in the last bit of a pixel.
 
     Args:
         length (int): Number of scenes. Defaults to 500.
         img_scale (tuple[int, int]): Width and height in pixels. Defaults to (192, 128).
         seed (int): Which collection of scenes, 0 or more. Defaults to 0.
         split (str): 'train', 'val' or 'test'. Defaults to 'train'.
-        task (str): 'segmentation' (nine classes) or 'detection' (sign, car, pedestrian); decides ``metainfo``.
-            Defaults to 'segmentation'.
-        cache (bool): Whether to keep rendered scenes in memory, about 8 bytes per pixel and scene in every process;
-            data sets of the same scenes share them. Defaults to True.
-        **kwargs: ``metainfo``, ``pipeline``, ``test_mode``, ``indices``, ``lazy_init``, ``serialize_data`` and
-            ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
+        task (str): 'segmentation' (nine classes) or 'detection' (sign, car, pedestrian); decides
+            ``metainfo``. Defaults to 'segmentation'.
+        cache (bool): Whether to keep rendered scenes in memory, about 8 bytes per pixel and scene
+            in every process; datasets of the same scenes share them. Defaults to True.
+        **kwargs: ``metainfo``, ``pipeline``, ``test_mode``, ``indices``, ``lazy_init``,
+            ``serialize_data`` and ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         TypeError: If ``length`` or ``seed`` is not a whole number.
@@ -91,12 +91,13 @@ class SyntheticStreetDataset(BaseDataset):
 class LoadSyntheticStreet:
     """Render the scene that a :class:`SyntheticStreetDataset` entry describes, as the loaders of mmseg and mmdet would.
 
-    Sets ``img``, ``img_shape``, ``ori_shape``, ``height``, ``width``, ``gt_seg_map``, ``seg_fields`` and
-    ``instances`` (boxes and labels for mmdet's ``LoadAnnotations(with_bbox=True)``; mmseg needs no other loader).
+    Sets ``img``, ``img_shape``, ``ori_shape``, ``height``, ``width``, ``gt_seg_map``,
+    ``seg_fields`` and ``instances`` (boxes and labels for mmdet's
+    ``LoadAnnotations(with_bbox=True)``; mmseg needs no other loader).
 
     Args:
-        with_depth (bool): Whether to add ``gt_depth_map``, (H, W) float32 metres, to the fields that are cropped,
-            resized and flipped with the labels. Defaults to False.
+        with_depth (bool): Whether to add ``gt_depth_map``, (H, W) float32 metres, to the fields
+            that are cropped, resized and flipped with the labels. Defaults to False.
         sky_depth (float): Depth written for the sky; 0 marks it as not measured. Defaults to 0.0.
 
     Raises:
@@ -113,7 +114,7 @@ class LoadSyntheticStreet:
         self.sky_depth = sky_depth
 
     def __call__(self, results: dict) -> dict:
-        """Return ``results`` with picture and ground truth added."""
+        """Return ``results`` with image and ground truth added."""
         if 'street_seed' not in results:
             raise KeyError('LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got the keys '
                            f'{sorted(results)}. Use LoadImageFromFile for pictures on disk.')

@@ -42,7 +42,8 @@ class Layout:
         half_width (float): From the centre line to the kerb.
         pavement (float): Width of each pavement.
         curvature (float): The centre line is x = curvature * y^2 / 2 for y > 0.
-        crossing (tuple[float, float]): Extent along y of a crossing road; (inf, inf) where there is none.
+        crossing (tuple[float, float]): Extent along y of a crossing road; (inf, inf) where there is
+            none.
         zebra (float): Where along y a zebra crossing starts; inf where there is none.
         drive_side (int): Side of the road that is driven on: 1 right, -1 left.
         dashes (float): Length of the marks of the centre line.

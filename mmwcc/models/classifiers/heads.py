@@ -58,13 +58,16 @@ class LinearClsHead(BaseModule):
     Args:
         num_classes: Number of classes.
         in_channels: Length of the flattened feature.
-        hidden_channels: Widths of layers before the last one. Defaults to (), a single linear layer.
+        hidden_channels: Widths of layers before the last one. Defaults to (), a single linear
+            layer.
         dropout: Probability of dropping a hidden unit while training. Defaults to 0.
-        loss: Config of a loss called with scores and labels. Defaults to None, :class:`CrossEntropyLoss`.
+        loss: Config of a loss called with scores and labels. Defaults to None,
+            :class:`CrossEntropyLoss`.
         init_cfg: mmengine's initialization. Defaults to None, torch's.
 
     Shape:
-        A tensor (B, ...) or a tuple of them, of which the last is flattened to (B, in_channels); to (B, num_classes).
+        A tensor (B, ...) or a tuple of them, of which the last is flattened to (B, in_channels); to
+        (B, num_classes).
 
     Raises:
         ValueError: If num_classes is less than 1.
@@ -104,7 +107,7 @@ class LinearClsHead(BaseModule):
         return dict(loss=self.loss_module(scores, targets(data_samples, scores)))
 
     def predict(self, features: Tensor | tuple[Tensor, ...], data_samples: list | None = None) -> list:
-        """Return one sample a picture with ``pred_score`` (classes, ) and ``pred_label`` (1, )."""
+        """Return one sample an image with ``pred_score`` (classes, ) and ``pred_label`` (1, )."""
         return write_predictions(self(features), data_samples)
 
 

@@ -17,9 +17,10 @@ class BaseClassifier(BaseModel):
         """Run one of the three modes.
 
         Args:
-            inputs: Preprocessed pictures, (B, C, H, W).
-            data_samples: One sample a picture; 'loss' needs their ``gt_label``. Defaults to None.
-            mode: 'tensor' for class scores, 'loss' for a dict of losses, 'predict' for samples. Defaults to 'tensor'.
+            inputs: Preprocessed images, (B, C, H, W).
+            data_samples: One sample an image; 'loss' needs their ``gt_label``. Defaults to None.
+            mode: 'tensor' for class scores, 'loss' for a dict of losses, 'predict' for samples.
+                Defaults to 'tensor'.
 
         Raises:
             ValueError: If mode is none of the three.
@@ -36,17 +37,19 @@ class BaseClassifier(BaseModel):
 
 @MODELS.register_module()
 class ImageClassifier(BaseClassifier):
-    """Classify pictures: backbone, neck, head.
+    """Classify images: backbone, neck, head.
 
-    Backbones return a tensor or a tuple of them, of which the head takes the last; samples carry ``gt_label``,
-    ``pred_score`` and ``pred_label``. These are mmpretrain's conventions, so that backbones, heads, pipelines and
-    metrics of either package serve in the other where both are installed.
+    Backbones return a tensor or a tuple of them, of which the head takes the last; samples carry
+    ``gt_label``, ``pred_score`` and ``pred_label``. These are mmpretrain's conventions, so that
+    backbones, heads, pipelines and metrics of either package serve in the other where both are
+    installed.
 
     Args:
         backbone: Config of the backbone, of any package.
         head: Config of the head.
         neck: Config of what stands between them. Defaults to None, nothing.
-        data_preprocessor: Config of the preprocessor. Defaults to None, :class:`ClsDataPreprocessor` as it is.
+        data_preprocessor: Config of the preprocessor. Defaults to None,
+            :class:`ClsDataPreprocessor` as it is.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
@@ -86,5 +89,5 @@ class ImageClassifier(BaseClassifier):
         return self.head.loss(self.extract_feat(inputs), data_samples)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Return one sample a picture with ``pred_score`` and ``pred_label``."""
+        """Return one sample an image with ``pred_score`` and ``pred_label``."""
         return self.head.predict(self.extract_feat(inputs), data_samples)

@@ -13,19 +13,20 @@ __all__ = ['DepthDataPreprocessor']
 
 @MODELS.register_module()
 class DepthDataPreprocessor(BaseDataPreprocessor):
-    """Stack pictures, or the frames around them, into a normalized batch.
+    """Stack images, or the frames around them, into a normalized batch.
 
     Args:
-        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults to Monodepth2's,
-            0.45 of 255.
-        std: Standard deviation of each channel in units of pixels. Defaults to Monodepth2's, 0.225 of 255.
-        bgr_to_rgb: Whether to reverse the channels. Defaults to True, as OpenCV reads pictures.
+        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults
+            to Monodepth2's, 0.45 of 255.
+        std: Standard deviation of each channel in units of pixels. Defaults to Monodepth2's, 0.225
+            of 255.
+        bgr_to_rgb: Whether to reverse the channels. Defaults to True, as OpenCV reads images.
 
     Shape:
         A list of (3, H, W) or of (N, 3, H, W) to (B, [N,] 3, H, W) float32.
 
     Raises:
-        ValueError: In use, if the pictures of a batch differ in shape.
+        ValueError: In use, if the images of a batch differ in shape.
 
     Example:
         >>> preprocess = DepthDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
@@ -37,7 +38,8 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
                  bgr_to_rgb: bool = True) -> None:
         super().__init__()
         self.bgr_to_rgb = bgr_to_rgb
-        # Plain numbers: buffers that no checkpoint holds are lost where a model is built on the meta device.
+        # Plain numbers: buffers that no checkpoint holds are lost where a model is built on the
+        # meta device.
         self._mean, self._std = tuple(mean), tuple(std)
 
     @property

@@ -86,16 +86,16 @@ def project(points: Tensor, intrinsics: Tensor, pose: Tensor) -> Tensor:
 
 
 def warp(source: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
-    """Rebuild the picture of one camera from the picture of another, bilinearly; the border is repeated outwards.
+    """Rebuild the image of one camera from the image of another, bilinearly; the border is repeated outwards.
 
     Args:
-        source: Picture of the other camera, (B, C, H, W).
+        source: Image of the other camera, (B, C, H, W).
         depth: Depth seen by the first camera, (B, 1, H, W).
         pose: From the axes of the first camera to those of the other, (B, 4, 4).
         intrinsics: Camera matrices in pixels, the same for both, (B, 3, 3).
 
     Returns:
-        The picture, (B, C, H, W), computed in float32 at least: half precision places no pixel.
+        The image, (B, C, H, W), computed in float32 at least: half precision places no pixel.
 
     Reference:
         Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.

@@ -15,11 +15,12 @@ def ssim_distance(x: Tensor, y: Tensor) -> Tensor:
     """Return (1 - SSIM) / 2 of every pixel in 3x3 windows, clipped to [0, 1]; borders are reflected.
 
     Args:
-        x: Pictures in [0, 1], (B, C, H, W).
-        y: Pictures of the same shape.
+        x: Images in [0, 1], (B, C, H, W).
+        y: Images of the same shape.
 
     Reference:
-        Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP 2004.
+        Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP
+        2004.
     """
     x, y = (F.pad(picture, (1, 1, 1, 1), mode='reflect') for picture in (x, y))
     mean_x, mean_y = F.avg_pool2d(x, 3, 1), F.avg_pool2d(y, 3, 1)
@@ -47,11 +48,12 @@ def least_reprojection_error(warped: Tensor, identity: Tensor | None) -> Tensor:
 
     Args:
         warped: Errors of the warped sources, (B, S, H, W).
-        identity: Errors of the sources as they are; pixels that none of the warped sources explains better do not
-            count towards the gradient (auto-masking). None masks nothing.
+        identity: Errors of the sources as they are; pixels that none of the warped sources explains
+            better do not count towards the gradient (auto-masking). None masks nothing.
 
     Reference:
-        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, section 3.2.
+        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, section
+        3.2.
     """
     error = warped.amin(1)
     if identity is not None:
@@ -61,11 +63,11 @@ def least_reprojection_error(warped: Tensor, identity: Tensor | None) -> Tensor:
 
 
 def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
-    """Return the mean gradient of mean-normalized disparities, damped where the picture has edges.
+    """Return the mean gradient of mean-normalized disparities, damped where the image has edges.
 
     Args:
         disp: Disparities, (B, 1, H, W).
-        image: Pictures in [0, 1], (B, C, H, W).
+        image: Images in [0, 1], (B, C, H, W).
     """
     disp = disp / (disp.mean((2, 3), keepdim=True) + 1e-7)
     total = disp.new_zeros(())

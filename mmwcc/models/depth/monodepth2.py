@@ -1,4 +1,4 @@
-"""Depth from single pictures, learned from video, stereo pairs or measured depth."""
+"""Depth from single images, learned from video, stereo pairs or measured depth."""
 from __future__ import annotations
 
 import torch
@@ -17,29 +17,36 @@ __all__ = ['Monodepth2']
 
 @MODELS.register_module()
 class Monodepth2(BaseModel):
-    """Predict depth, trained by rebuilding each picture from its neighbours.
+    """Predict depth, trained by rebuilding each image from its neighbours.
 
-    Training samples carry ``frames`` (1 + S, 3, H, W) uint8, the target and then its sources, ``intrinsics`` (3, 3) in
-    pixels, the meta information ``frame_ids`` (such as (-1, 1), 's' for the other eye of a stereo pair), and as far as
-    they are known ``source_poses`` (S, 4, 4) and ``gt_depth`` (H, W), 0 where nothing was measured. ``inputs`` are the
-    same frames, augmented and normalized, (B, 1 + S, 3, H, W); in prediction the target alone will do.
+    Training samples carry ``frames`` (1 + S, 3, H, W) uint8, the target and then its sources,
+    ``intrinsics`` (3, 3) in pixels, the meta information ``frame_ids`` (such as (-1, 1), 's' for
+    the other eye of a stereo pair), and as far as they are known ``source_poses`` (S, 4, 4) and
+    ``gt_depth`` (H, W), 0 where nothing was measured. ``inputs`` are the same frames, augmented and
+    normalized, (B, 1 + S, 3, H, W); in prediction the target alone will do.
 
     - Self-supervised from video: a ``pose_net``, ``frame_ids`` (-1, 1). Depth has an unknown scale.
-    - From stereo pairs: ``frame_ids`` ('s', ), whose pose is known; with a ``pose_net``, (-1, 1, 's') combines both.
+    - From stereo pairs: ``frame_ids`` ('s', ), whose pose is known; with a ``pose_net``, (-1, 1,
+      's') combines both.
     - Supervised: ``depth_weight`` above 0, alone (``photometric_weight`` = 0) or besides.
 
     Args:
-        backbone: Config of an encoder of any package that returns features at strides 2, 4, 8, 16 and 32.
+        backbone: Config of an encoder of any package that returns features at strides 2, 4, 8, 16
+            and 32.
         decoder: Config of the decoder, see :class:`DepthDecoder`.
-        pose_net: Config of the pose network, see :class:`PoseNetwork`. Defaults to None: all poses must be known.
+        pose_net: Config of the pose network, see :class:`PoseNetwork`. Defaults to None: all poses
+            must be known.
         min_depth: Depth at disparity 1, in the unit of the poses. Defaults to 0.1.
         max_depth: Depth at disparity 0. Defaults to 100.
         photometric_weight: Weight of the reprojection error. Defaults to 1.
         ssim_weight: Share of SSIM in it, against the absolute difference. Defaults to 0.85.
-        auto_mask: Whether pixels that are explained best by a camera at rest are left out. Defaults to True.
-        smoothness_weight: Weight of the smoothness of disparities, halved from scale to scale. Defaults to 1e-3.
+        auto_mask: Whether pixels that are explained best by a camera at rest are left out. Defaults
+            to True.
+        smoothness_weight: Weight of the smoothness of disparities, halved from scale to scale.
+            Defaults to 1e-3.
         depth_weight: Weight of the error against ``gt_depth``, in logarithms. Defaults to 0.
-        data_preprocessor: Config of the preprocessor. Defaults to None, :class:`DepthDataPreprocessor` as it is.
+        data_preprocessor: Config of the preprocessor. Defaults to None,
+            :class:`DepthDataPreprocessor` as it is.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Raises:
@@ -85,7 +92,7 @@ class Monodepth2(BaseModel):
                          'disparities.')
 
     def _forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return sigmoid disparities at strides 1, 2, 4 and 8, (B, 1, H / s, W / s), of the target pictures."""
+        """Return sigmoid disparities at strides 1, 2, 4 and 8, (B, 1, H / s, W / s), of the target images."""
         target = inputs[:, 0] if inputs.dim() == 5 else inputs
         return self.decoder(self.backbone(target), target.shape[-2:])
 
@@ -131,8 +138,8 @@ class Monodepth2(BaseModel):
     def source_poses(self, inputs: Tensor, data_samples: list) -> list[Tensor]:
         """Return the transformations (B, 4, 4) from the axes of the target to those of each source.
 
-        With a pose network, it says how the camera moved from frame to frame; the pair of eyes, and everything where
-        there is no such network, is taken from ``source_poses`` of the samples.
+        With a pose network, it says how the camera moved from frame to frame; the pair of eyes, and
+        everything where there is no such network, is taken from ``source_poses`` of the samples.
         """
         frame_ids = data_samples[0].get('frame_ids', ())
         if not frame_ids or inputs.dim() != 5 or inputs.shape[1] != 1 + len(frame_ids):
@@ -144,7 +151,7 @@ class Monodepth2(BaseModel):
             if self.pose_net is None or frame_id == 's':
                 poses.append(self._known_poses(data_samples, i, frame_id))
                 continue
-            # The network sees pictures in the order of time.
+            # The network sees images in the order of time.
             earlier, later = (inputs[:, 1 + i], target) if frame_id < 0 else (target, inputs[:, 1 + i])
             poses.append(pose_matrix(*(part.float() for part in self.pose_net(earlier, later)), invert=frame_id < 0))
         return poses

@@ -52,8 +52,9 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 def pyramid_nodes(levels: int) -> list[tuple[int, ...]]:
     """Return what each node of a cell reads: numbers of input maps, then of nodes.
 
-    First comes the way down, from the second coarsest level to the finest, then the way up to the coarsest. The first
-    of the maps that a node reads has its size. The last ``levels`` nodes are the output of the cell.
+    First comes the way down, from the second coarsest level to the finest, then the way up to the
+    coarsest. The first of the maps that a node reads has its size. The last ``levels`` nodes are
+    the output of the cell.
 
     Example:
         >>> pyramid_nodes(3)
@@ -109,11 +110,13 @@ class BiFPNCell(nn.Module):
 class BiFPN(BaseModule):
     """Join features of several scales, top-down and bottom-up, again and again.
 
-    Coarser levels than the backbone has are made from its last map, by a 1x1 convolution and maxima over 3x3. In the
-    first cell every way that a map of the backbone takes has a 1x1 convolution of its own.
+    Coarser levels than the backbone has are made from its last map, by a 1x1 convolution and maxima
+    over 3x3. In the first cell every way that a map of the backbone takes has a 1x1 convolution of
+    its own.
 
     Args:
-        in_channels: Channels of the maps of the backbone, each half the size (rounded up) of the one before.
+        in_channels: Channels of the maps of the backbone, each half the size (rounded up) of the
+            one before.
         out_channels: Channels of all maps inside and of the output.
         num_cells: How often to go down and up. Defaults to 3.
         num_outs: Number of levels, at least those of the backbone. Defaults to 5.
@@ -126,7 +129,8 @@ class BiFPN(BaseModule):
         Maps (B, in_channels[i], H_i, W_i), to num_outs maps (B, out_channels, H_i, W_i).
 
     Raises:
-        ValueError: If num_cells is below 1, num_outs is below 2 or below the number of maps, or fusion is unknown.
+        ValueError: If num_cells is below 1, num_outs is below 2 or below the number of maps, or
+            fusion is unknown.
         ValueError: In use, if there are not as many maps as in_channels.
 
     Example:
@@ -135,7 +139,8 @@ class BiFPN(BaseModule):
         [(1, 4, 16, 12), (1, 4, 8, 6), (1, 4, 4, 3)]
 
     Reference:
-        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020, section 3.
+        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020,
+        section 3.
     """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int, num_cells: int = 3, num_outs: int = 5,

@@ -28,20 +28,22 @@ _SEPARABLE = {'conv_dw': 'depthwise_conv', 'conv_pw': 'pointwise_conv'}
 def from_effdet(weights: Mapping[str, Tensor], classes: Sequence[int] | None = None) -> dict[str, Tensor]:
     """Rename the weights of an ``efficientdet_d0`` to ``d7`` of https://github.com/rwightman/efficientdet-pytorch.
 
-    Outputs for boxes are reordered from (y, x, h, w) to (x, y, w, h), and changed so that they refer to anchors of
-    exactly twice the height as width, and the reverse, where the original rounds 1.41 and 0.71 to 1.4 and 0.7.
+    Outputs for boxes are reordered from (y, x, h, w) to (x, y, w, h), and changed so that they
+    refer to anchors of exactly twice the height as width, and the reverse, where the original
+    rounds 1.41 and 0.71 to 1.4 and 0.7.
 
     Args:
-        weights: The state dict, of a network with symmetric padding and without redundant biases (names without
-            ``tf_``).
-        classes: Which outputs for classes to keep, in which order; :data:`COCO_ROWS` for mmdetection's 80 classes of
-            COCO. Defaults to None, all.
+        weights: The state dict, of a network with symmetric padding and without redundant biases
+            (names without ``tf_``).
+        classes: Which outputs for classes to keep, in which order; :data:`COCO_ROWS` for
+            mmdetection's 80 classes of COCO. Defaults to None, all.
 
     Returns:
         The state dict of a detector of ``configs/efficientdet``.
 
     Raises:
-        ValueError: If a name is none of an EfficientDet, or the outputs are not those of nine anchors.
+        ValueError: If a name is none of an EfficientDet, or the outputs are not those of nine
+            anchors.
         ValueError: If classes are not among the outputs.
     """
     depths = _stage_depths(weights)

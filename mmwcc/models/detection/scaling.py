@@ -52,7 +52,8 @@ def compound_scaling(name: str) -> dict:
         name: 'd0' to 'd7'.
 
     Returns:
-        Keys of ``backbone``, ``neck`` and ``bbox_head``, to be inherited into: ``model = compound_scaling('d1')``.
+        Keys of ``backbone``, ``neck`` and ``bbox_head``, to be inherited into: ``model =
+        compound_scaling('d1')``.
 
     Raises:
         ValueError: If there is no such size.
@@ -62,8 +63,9 @@ def compound_scaling(name: str) -> dict:
         {'in_channels': [40, 112, 320], 'out_channels': 88, 'num_cells': 4, 'fusion': 'fast'}
 
     Reference:
-        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020, Table 1; the choice of
-        fusion, anchors and drop_path_rate is that of https://github.com/rwightman/efficientdet-pytorch.
+        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020, Table
+        1; the choice of fusion, anchors and drop_path_rate is that of
+        https://github.com/rwightman/efficientdet-pytorch.
     """
     if name not in SCALING:
         raise ValueError(f"compound_scaling: name must be one of {', '.join(SCALING)}, got {name!r}. Use 'd0' for the "

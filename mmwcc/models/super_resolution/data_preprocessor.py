@@ -13,17 +13,17 @@ __all__ = ['SRDataPreprocessor']
 
 @MODELS.register_module()
 class SRDataPreprocessor(ClsDataPreprocessor):
-    """Shift pictures by the mean of the data set and scale them to [0, 1], and undo it for what the network returns.
+    """Shift images by the mean of the dataset and scale them to [0, 1], and undo it for what the network returns.
 
     Args:
         mean: Mean of each channel in units of pixels. Defaults to that of DIV2K, in RGB order.
         std: Divisor of each channel in units of pixels. Defaults to 255 for all.
 
     Shape:
-        A list of (3, H, W) pictures of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
+        A list of (3, H, W) images of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
 
     Raises:
-        ValueError: In use, if the pictures of a batch differ in size.
+        ValueError: In use, if the images of a batch differ in size.
 
     Example:
         >>> preprocess = SRDataPreprocessor(mean=[51., 51., 51.])

@@ -28,7 +28,8 @@ class ResidualBlock(nn.Module):
 class EDSR(BaseModule):
     """Residual blocks at low resolution between a convolution and a pixel shuffle. The defaults are EDSR-baseline.
 
-    Layers are called as in mmagic's EDSRNet, so that its checkpoints load, also where the body is separable.
+    Layers are called as in mmagic's EDSRNet, so that its checkpoints load, also where the body is
+    separable.
 
     Args:
         scale: Enlargement: 2, 3 or 4. Defaults to 2.
@@ -36,8 +37,9 @@ class EDSR(BaseModule):
         mid_channels: Width of the body. Defaults to 64.
         num_blocks: Number of residual blocks. Defaults to 16.
         res_scale: Factor of the residual branches. Defaults to 1.
-        conv_cfg: Config of the convolutions of the body, for example ``dict(type='mmwcc.SeparableConv2d')``; those
-            before and behind are dense. Defaults to None, dense.
+        conv_cfg: Config of the convolutions of the body, for example
+            ``dict(type='mmwcc.SeparableConv2d')``; those before and behind are dense. Defaults to
+            None, dense.
         init_cfg: mmengine's initialization. Defaults to None, torch's.
 
     Shape:
@@ -51,7 +53,8 @@ class EDSR(BaseModule):
         torch.Size([1, 3, 15, 21])
 
     Reference:
-        Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR Workshops 2017.
+        Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR
+        Workshops 2017.
     """
 
     STEPS = {2: (2, ), 3: (3, ), 4: (2, 2)}

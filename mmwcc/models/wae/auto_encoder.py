@@ -1,4 +1,4 @@
-"""The wavelet-like auto-encoder: a learned transform into a low and a high half-size picture, and back."""
+"""The wavelet-like auto-encoder: a learned transform into a low and a high half-size image, and back."""
 from __future__ import annotations
 
 import os
@@ -18,7 +18,7 @@ _XAVIER = dict(type='Xavier', layer=['Conv2d', 'ConvTranspose2d'], distribution=
 
 
 def check_pictures(owner: str, x: Tensor) -> None:
-    """Refuse anything but a batch of RGB pictures with pixels.
+    """Refuse anything but a batch of RGB images with pixels.
 
     Raises:
         ValueError: If ``x`` is not of shape (B, 3, H, W) with H and W at least 1.
@@ -30,11 +30,11 @@ def check_pictures(owner: str, x: Tensor) -> None:
 
 @MODELS.register_module()
 class WAEEncoder(BaseModule):
-    """Split pictures into a low and a high part of half their size: ``(B, 3, H, W)`` to two of half the size.
+    """Split images into a low and a high part of half their size: ``(B, 3, H, W)`` to two of half the size.
 
-    Three 3x3 convolutions with ReLU, then two parallel linear 3x3 convolutions of stride 2, which are held, and
-    computed, as one with twice the outputs. On its own, without any transform loss, it is the decomposition of the
-    paper's baseline "Decomposition + CNN".
+    Three 3x3 convolutions with ReLU, then two parallel linear 3x3 convolutions of stride 2, which
+    are held, and computed, as one with twice the outputs. On its own, without any transform loss,
+    it is the decomposition of the paper's baseline "Decomposition + CNN".
 
     Args:
         channels: Width. Defaults to 16.
@@ -47,7 +47,8 @@ class WAEEncoder(BaseModule):
         ValueError: In use, if the input is not (B, 3, H, W) with H and W at least 1.
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     low_channels = high_channels = 3
@@ -64,7 +65,8 @@ class WAEEncoder(BaseModule):
         """Return low and high part."""
         check_pictures(type(self).__name__, x)
         if x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # One picture at a time stays in the cache: the maps of 16 channels at full size are what this costs.
+            # One image at a time stays in the cache: the maps of 16 channels at full size are what
+            # this costs.
             parts = torch.cat([self.split(self.body(picture)) for picture in x.split(1)])
         else:
             parts = self.split(self.body(x))
@@ -97,15 +99,17 @@ class WAEDecoder(BaseModule):
 
 @MODELS.register_module()
 class WAE(BaseModel):
-    """Wavelet-like auto-encoder: pictures to I_L and I_H of half their size, and back to I' = D_L(I_L) + D_H(I_H).
+    """Wavelet-like auto-encoder: images to I_L and I_H of half their size, and back to I' = D_L(I_L) + D_H(I_H).
 
-    Trained with the transform loss ``sum |I - I'|**2 + high_weight * sum |I_H|**2``. Both sums are over the elements of
-    a picture, not normalized by their number, averaged over the batch and computed in float32. The published learning
-    rate (1e-6 at 224x224) and ``gamma`` (0.001) belong to this convention.
+    Trained with the transform loss ``sum |I - I'|**2 + high_weight * sum |I_H|**2``. Both sums are
+    over the elements of an image, not normalized by their number, averaged over the batch and
+    computed in float32. The published learning rate (1e-6 at 224x224) and ``gamma`` (0.001) belong
+    to this convention.
 
-    It is a model of its own for the first stage of training, and a part of :class:`WAEClassifier` and
-    :class:`WAEBackbone` in the others. ``init_cfg=dict(type='Pretrained', checkpoint=...)`` takes the weights from a
-    checkpoint of the first stage, and unlike other models refuses one that does not have them all.
+    It is a model of its own for the first stage of training, and a part of :class:`WAEClassifier`
+    and :class:`WAEBackbone` in the others. ``init_cfg=dict(type='Pretrained', checkpoint=...)``
+    takes the weights from a checkpoint of the first stage, and unlike other models refuses one that
+    does not have them all.
 
     Args:
         channels: Width of the encoder and the decoders. Defaults to 16.
@@ -114,8 +118,8 @@ class WAE(BaseModel):
         init_cfg: mmengine's initialization. Defaults to None, Xavier.
 
     Shape:
-        Mode 'tensor': (B, 3, H, W) to (I_L, I_H), both (B, 3, ceil(H / 2), ceil(W / 2)). Any H and W; I' is cropped to
-        (H, W).
+        Mode 'tensor': (B, 3, H, W) to (I_L, I_H), both (B, 3, ceil(H / 2), ceil(W / 2)). Any H and
+        W; I' is cropped to (H, W).
 
     Raises:
         ValueError: If high_weight is negative.
@@ -129,7 +133,8 @@ class WAE(BaseModel):
         torch.Size([1, 3, 3, 4])
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     low_channels = high_channels = 3
@@ -149,9 +154,9 @@ class WAE(BaseModel):
         return decoded[:, :, :size[0], :size[1]]
 
     def transform_losses(self, inputs: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
-        """Return the two terms of the transform loss of pictures and their I_L and I_H."""
+        """Return the two terms of the transform loss of images and their I_L and I_H."""
         decoded = self.decode(low, high, inputs.shape[2:])
-        # Half precision overflows in sums over a picture.
+        # Half precision overflows in sums over an image.
         difference = (inputs - decoded).float().square().sum()
         return dict(loss_reconstruction=difference / len(inputs),
                     loss_high=self.high_weight * high.float().square().sum() / len(inputs))
@@ -160,11 +165,11 @@ class WAE(BaseModel):
         """Run one of the three modes.
 
         Args:
-            inputs: Preprocessed pictures, (B, 3, H, W).
+            inputs: Preprocessed images, (B, 3, H, W).
             data_samples: Samples to extend in mode 'predict', of any kind. Defaults to None.
-            mode: 'tensor' for (I_L, I_H), 'loss' for a dict of losses, 'predict' for samples with ``low``, ``high``,
-                ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to 255, in the loader's channel order).
-                Defaults to 'tensor'.
+            mode: 'tensor' for (I_L, I_H), 'loss' for a dict of losses, 'predict' for samples with
+                ``low``, ``high``, ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to
+                255, in the loader's channel order). Defaults to 'tensor'.
         """
         check_pictures('WAE', inputs)
         if mode not in ('tensor', 'loss', 'predict'):
@@ -225,13 +230,13 @@ def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) ->
 
     Args:
         owner: Class name for messages.
-        decomposition: What splits the pictures.
+        decomposition: What splits the images.
         stage: 2, the networks on a frozen decomposition, or 3, all jointly.
         gamma: Weight of the transform loss in stage 3.
 
     Raises:
-        ValueError: If stage is neither 2 nor 3, gamma is negative, or gamma is positive in stage 3 although the
-            decomposition has no transform loss.
+        ValueError: If stage is neither 2 nor 3, gamma is negative, or gamma is positive in stage 3
+            although the decomposition has no transform loss.
     """
     if stage not in (2, 3):
         raise ValueError(f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
@@ -245,7 +250,8 @@ def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) ->
     if stage == 2:
         decomposition.requires_grad_(False)
     elif has_loss and not gamma:
-        # Without the loss the decoders have no part in training, and DDP waits for gradients that never come.
+        # Without the loss the decoders have no part in training, and DDP waits for gradients that
+        # never come.
         decomposition.decoder_low.requires_grad_(False)
         decomposition.decoder_high.requires_grad_(False)
 

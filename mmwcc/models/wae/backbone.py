@@ -20,39 +20,43 @@ _PROBE = 64
 
 @MODELS.register_module()
 class WAEBackbone(BaseModule):
-    """Run any registered backbone on the low half-size part of pictures, and a quarter-width copy on the high part.
+    """Run any registered backbone on the low half-size part of images, and a quarter-width copy on the high part.
 
-    The features of each stage are concatenated and brought back to the wrapped backbone's channels by a 1x1
-    convolution, which starts as the identity on the low part, so that pretrained weights of the wrapped backbone keep
-    their meaning. Necks and heads get the channels that they were configured for, at twice the stride.
+    The features of each stage are concatenated and brought back to the wrapped backbone's channels
+    by a 1x1 convolution, which starts as the identity on the low part, so that pretrained weights
+    of the wrapped backbone keep their meaning. Necks and heads get the channels that they were
+    configured for, at twice the stride.
 
     The transform loss reaches the losses of the model if that is built by :func:`WAEModel`.
 
     Args:
         backbone: Config of the backbone to wrap.
-        wae: Config of the decomposition. Defaults to mmwcc.WAE; give it ``init_cfg=dict(type='Pretrained', ...)`` to
-            start from stage 1.
-        high_backbone: Config of the backbone of the high part. Defaults to None, ``backbone`` with all widths divided
-            by 4.
-        stage: 2 trains on a frozen decomposition, 3 all jointly with gamma times the transform loss. Defaults to 3.
+        wae: Config of the decomposition. Defaults to mmwcc.WAE; give it
+            ``init_cfg=dict(type='Pretrained', ...)`` to start from stage 1.
+        high_backbone: Config of the backbone of the high part. Defaults to None, ``backbone`` with
+            all widths divided by 4.
+        stage: 2 trains on a frozen decomposition, 3 all jointly with gamma times the transform
+            loss. Defaults to 3.
         gamma: Weight of the transform loss in stage 3. Defaults to 0.001.
-        pretrained: As mmsegmentation's segmentors hand it to their backbone; passed on to the wrapped one. Defaults
-            to None.
+        pretrained: As mmsegmentation's segmentors hand it to their backbone; passed on to the
+            wrapped one. Defaults to None.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Attributes:
         channels (tuple): Channels of each output.
-        strides (tuple): Stride of each output, relative to the pictures.
+        strides (tuple): Stride of each output, relative to the images.
 
     Shape:
-        (B, 3, H, W) to a tuple of the features of the wrapped backbone for (ceil(H / 2), ceil(W / 2)), or to a single
-        tensor if the wrapped backbone returns one.
+        (B, 3, H, W) to a tuple of the features of the wrapped backbone for (ceil(H / 2), ceil(W /
+        2)), or to a single tensor if the wrapped backbone returns one.
 
     Raises:
-        ValueError: If stage, gamma or a derived high_backbone do not fit, as in :class:`WAEClassifier`.
+        ValueError: If stage, gamma or a derived high_backbone do not fit, as in
+            :class:`WAEClassifier`.
         TypeError: If the wrapped backbone does not return a feature map or a sequence of them.
         ValueError: If high_backbone returns feature maps of other sizes than the wrapped one.
-        RuntimeError: In training in stage 3 with gamma, if the model was not built by :func:`WAEModel`.
+        RuntimeError: In training in stage 3 with gamma, if the model was not built by
+            :func:`WAEModel`.
 
     Example:
         >>> backbone = WAEBackbone(dict(type='mmwcc.VGG', depth=11, base_channels=8, out_indices=(2, 3)))
@@ -94,7 +98,8 @@ class WAEBackbone(BaseModule):
         features = [fusion(ours, theirs) for fusion, ours, theirs in zip(
             self.fusions, _as_tuple(low_features), _as_tuple(high_features), strict=True)]
         if self.training and len(features) > 1:
-            # A head may leave features unused; all fusions are to get a gradient, or DDP would wait for them.
+            # A head may leave features unused; all fusions are to get a gradient, or DDP would wait
+            # for them.
             nothing = 0 * sum(parameter.sum() for parameter in self.fusions.parameters())
             features = [feature + nothing for feature in features]
         return features[0] if single else tuple(features)
@@ -110,7 +115,7 @@ class WAEBackbone(BaseModule):
             self._losses.append(self.wae.transform_losses(x, low, high))
 
     def begin_losses(self) -> None:
-        """Collect the transform loss of every picture from now on."""
+        """Collect the transform loss of every image from now on."""
         self._collecting, self._losses = True, []
 
     def end_losses(self) -> dict[str, Tensor]:
@@ -152,7 +157,7 @@ def _as_tuple(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _probe(backbone: nn.Module, in_channels: int) -> list[tuple[int, tuple[int, int]]]:
-    """Return channels and size of every output of a backbone, found by running it on one small black picture."""
+    """Return channels and size of every output of a backbone, found by running it on one small black image."""
     training = backbone.training
     backbone.eval()
     with torch.no_grad():

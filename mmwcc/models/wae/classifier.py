@@ -19,35 +19,41 @@ __all__ = ['WAEClassifier']
 class WAEClassifier(BaseClassifier):
     """Classify by a network on the low part, helped by one of a quarter of its widths on the high part.
 
-    With f_L and f_H the flattened features of the two networks, ``s_L = head(f_L)``, ``s_c = fused_head(concat(f_L,
-    f_H))``; the scores of the classes are ``(s_L + s_c) / 2`` and the losses those of both heads. Samples also get
-    ``pred_score_low`` and ``pred_label_low``, from s_L alone. Both parts are normalized by a BatchNorm without affine.
+    With f_L and f_H the flattened features of the two networks, ``s_L = head(f_L)``, ``s_c =
+    fused_head(concat(f_L, f_H))``; the scores of the classes are ``(s_L + s_c) / 2`` and the losses
+    those of both heads. Samples also get ``pred_score_low`` and ``pred_label_low``, from s_L alone.
+    Both parts are normalized by a BatchNorm without affine.
 
     Args:
-        decomposition: Config of what splits the pictures: mmwcc.WAE, or for baselines mmwcc.WAEEncoder,
-            mmwcc.WaveletDecomposition or mmwcc.ResizeDecomposition.
+        decomposition: Config of what splits the images: mmwcc.WAE, or for baselines
+            mmwcc.WAEEncoder, mmwcc.WaveletDecomposition or mmwcc.ResizeDecomposition.
         backbone: Config of the network on the low part.
         head: Config of the head of f_L.
         fused_head: Config of the head of f_L and f_H. Defaults to None: the high part is not used.
-        high_backbone: Config of the network on the high part. Defaults to None, ``backbone`` with all widths divided
-            by 4.
-        neck: Config of what stands after each network, as mmwcc.GlobalAveragePooling. Defaults to None, nothing.
-        stage: 2 trains the networks on a frozen decomposition, 3 all jointly with gamma times the transform loss.
-            (Stage 1 trains mmwcc.WAE alone.) Defaults to 3.
-        gamma: Weight of the transform loss in stage 3; must be 0 for decompositions that have none. Defaults to 0.001.
-        data_preprocessor: Config of the preprocessor. Defaults to None, mmwcc.ClsDataPreprocessor as it is.
+        high_backbone: Config of the network on the high part. Defaults to None, ``backbone`` with
+            all widths divided by 4.
+        neck: Config of what stands after each network, as mmwcc.GlobalAveragePooling. Defaults to
+            None, nothing.
+        stage: 2 trains the networks on a frozen decomposition, 3 all jointly with gamma times the
+            transform loss. (Stage 1 trains mmwcc.WAE alone.) Defaults to 3.
+        gamma: Weight of the transform loss in stage 3; must be 0 for decompositions that have none.
+            Defaults to 0.001.
+        data_preprocessor: Config of the preprocessor. Defaults to None, mmwcc.ClsDataPreprocessor
+            as it is.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
         (B, 3, H, W) to (B, num_classes).
 
     Raises:
-        ValueError: If stage is neither 2 nor 3, gamma is negative, or positive without a transform loss.
+        ValueError: If stage is neither 2 nor 3, gamma is negative, or positive without a transform
+            loss.
         ValueError: If high_backbone is given without fused_head.
         ValueError: If high_backbone is None and a quarter of the backbone cannot be derived.
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     def __init__(self, decomposition: dict, backbone: dict, head: dict, fused_head: dict | None = None,
@@ -114,6 +120,6 @@ class WAEClassifier(BaseClassifier):
         return {f'{part}.{name}': value for part, losses in parts.items() for name, value in losses.items()}
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Return one sample a picture with the predictions of the whole and of the low part alone."""
+        """Return one sample an image with the predictions of the whole and of the low part alone."""
         score, low_score = self.scores(inputs)
         return write_predictions(low_score, write_predictions(score, data_samples), suffix='_low')

@@ -18,28 +18,32 @@ _PROBE = 512
 def WAEModel(task_type: str | type | list | dict, **model) -> nn.Module:
     """Build a model with a WAE front-end: ``model = dict(type='mmwcc.WAEModel', task_type=..., backbone=...)``.
 
-    The backbone is a :class:`WAEBackbone`. The model is an object of its original class with the original keys; two
-    forward hooks add the transform loss to what it returns in mode 'loss', as ``wae.loss_reconstruction`` and
-    ``wae.loss_high``, so that it is logged and trained like the other losses, also under DDP and in copies.
+    The backbone is a :class:`WAEBackbone`. The model is an object of its original class with the
+    original keys; two forward hooks add the transform loss to what it returns in mode 'loss', as
+    ``wae.loss_reconstruction`` and ``wae.loss_high``, so that it is logged and trained like the
+    other losses, also under DDP and in copies.
 
-    Detectors must have the strides of the new features, which are twice those of the wrapped backbone, in their anchor
-    or point generators and RoI extractors. This is checked by running backbone and neck once on a black picture.
+    Detectors must have the strides of the new features, which are twice those of the wrapped
+    backbone, in their anchor or point generators and RoI extractors. This is checked by running
+    backbone and neck once on a black image.
 
     Args:
         task_type: The ``type`` of the model to build, in the scope of the config; or those of other
-            factories and of the model, outermost first, as ``['mmwcc.CompressedModel', 'EncoderDecoder']``.
+            factories and of the model, outermost first, as ``['mmwcc.CompressedModel',
+            'EncoderDecoder']``.
         **model: All other keys of the model's config, unchanged.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If task_type names no model or WAEModel again, or no part of the model is a WAEBackbone.
+        ValueError: If task_type names no model or WAEModel again, or no part of the model is a
+            WAEBackbone.
         ValueError: If a detector has other strides than its features.
 
     Note:
-        A program that calls ``model.loss(...)`` itself instead of the model, as mmdetection's semi-supervised wrappers
-        do, gets the model's own losses only.
+        A program that calls ``model.loss(...)`` itself instead of the model, as mmdetection's
+        semi-supervised wrappers do, gets the model's own losses only.
     """
     built = build_within('WAEModel', task_type, model)
     front_ends = _front_ends(built)

@@ -1,4 +1,4 @@
-"""A config of the same backbone with a quarter of its widths, for the high part of pictures."""
+"""A config of the same backbone with a quarter of its widths, for the high part of images."""
 from __future__ import annotations
 
 import inspect
@@ -19,8 +19,9 @@ _DIVISOR = 4
 def slim_config(backbone: dict, in_channels: int = 3) -> dict:
     """Return the config of a backbone with a quarter of the widths.
 
-    Widths are the arguments base_channels, stem_channels, embed_dims and widen_factor, given or default, of the
-    backbone's class and its parents. Pretrained weights, which cannot fit, are dropped.
+    Widths are the arguments base_channels, stem_channels, embed_dims and widen_factor, given or
+    default, of the backbone's class and its parents. Pretrained weights, which cannot fit, are
+    dropped.
 
     Args:
         backbone: Config of the backbone.
@@ -30,7 +31,8 @@ def slim_config(backbone: dict, in_channels: int = 3) -> dict:
         A new config.
 
     Raises:
-        ValueError: If the class has none of the arguments, or in_channels is not 3 and it has no such argument.
+        ValueError: If the class has none of the arguments, or in_channels is not 3 and it has no
+            such argument.
         KeyError: If the type of the backbone is not registered.
     """
     kind = backbone['type']
@@ -64,8 +66,8 @@ def build_slim(backbone: dict, wide: nn.Module, in_channels: int = 3) -> nn.Modu
     """Build the backbone with a quarter of the widths, and check that it is that.
 
     Raises:
-        ValueError: As :func:`slim_config`, or if more than an eighth of the parameters are left, where a sixteenth is
-            expected.
+        ValueError: As :func:`slim_config`, or if more than an eighth of the parameters are left,
+            where a sixteenth is expected.
     """
     slim = ROOT_MODELS.build(slim_config(backbone, in_channels))
     counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (slim, wide)]

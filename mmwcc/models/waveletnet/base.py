@@ -15,8 +15,8 @@ __all__ = ['WaveletNetBase']
 class WaveletNetBase(BaseModule):
     """A stem ``conv1``, stages ``layer1``, ``layer2``, ... of :class:`WaveletUnit`, and their outputs as a tuple.
 
-    Subclasses build ``conv1``, call :meth:`_add_stage` for each stage, and list the names of their outputs in
-    ``layers``.
+    Subclasses build ``conv1``, call :meth:`_add_stage` for each stage, and list the names of their
+    outputs in ``layers``.
     """
 
     def __init__(self, kappa, stages: int, out_indices: Sequence[int], outputs: int, frozen_stages: int,
@@ -53,7 +53,7 @@ class WaveletNetBase(BaseModule):
         self.add_module(self.layers[-1], nn.Sequential(*stage))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs that ``out_indices`` asks for, for pictures ``x``, shape (B, 3, H, W)."""
+        """Return the outputs that ``out_indices`` asks for, for images ``x``, shape (B, 3, H, W)."""
         x = self.conv1(x)
         outputs = []
         for index, layer in enumerate(self.layers):
