@@ -1,4 +1,8 @@
-"""VGG of any width. mmcv's and mmdet's have fixed widths, and a wavelet-like auto-encoder needs a quarter of them."""
+"""VGG of any width.
+
+The VGGs of mmcv and mmdetection have fixed widths, and a wavelet-like auto-encoder needs a quarter
+of them.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,7 +18,7 @@ __all__ = ['VGG']
 
 @MODELS.register_module()
 class VGG(BaseModule):
-    """The convolutions of a VGG network.
+    """Build the convolutions of a VGG network.
 
     Args:
         depth: 11, 13, 16 or 19.
@@ -25,13 +29,13 @@ class VGG(BaseModule):
         out_indices: Stages whose output, after pooling, is returned. Defaults to None, the last one
             built.
         ceil_mode: Whether pooling rounds odd sizes up. Defaults to False.
-        norm_cfg: Config of normalization layers after the convolutions. Defaults to None, none and
-            biases.
+        norm_cfg: Config of normalization layers after the convolutions. Defaults to None: no
+            normalization, and convolutions with biases.
         init_cfg: mmengine's initialization. Defaults to Xavier for convolutions.
 
     Shape:
-        (B, in_channels, H, W) to a tuple of (B, C_i, H / 2**(i + 1), W / 2**(i + 1)), rounded as
-        ceil_mode says.
+        (B, in_channels, H, W) to a tuple of (B, C_i, H / 2**(i + 1), W / 2**(i + 1)), rounded
+        according to ceil_mode.
 
     Raises:
         ValueError: If depth or num_stages is unknown, or out_indices names a stage that is not

@@ -1,4 +1,4 @@
-"""From the loader's images to the classifier's input."""
+"""Turn the images of a data loader into the input of a classifier."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
             to None.
         std: Standard deviation of each channel in units of pixels. Defaults to None, no
             normalization.
-        to_rgb: Whether to reverse the channels, as for images that OpenCV read. Defaults to False.
+        to_rgb: Whether to reverse the channels, as needed for images read by OpenCV. Defaults to
+            False.
 
     Shape:
         A list of (3, H, W) images of one size, or (B, 3, H, W), to (B, 3, H, W) float32.

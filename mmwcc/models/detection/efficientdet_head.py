@@ -17,17 +17,18 @@ _INIT = dict(_FAN_IN, layer='Conv2d', override=dict(_FAN_IN, name='cls_predictor
 
 
 class EfficientDetHead(AnchorHead):
-    """Classify anchors and refine their boxes by separable convolutions, with a normalization for each level.
+    """Classify anchors and refine their boxes by separable convolutions.
 
-    All levels share the convolutions. Anchors, targets, losses and predictions are those of
-    mmdetection's :class:`AnchorHead`, with the settings of EfficientDet as defaults: at each place
-    three octaves of anchors in three shapes; the focal loss; Huber's loss with delta 0.1 and weight
-    50, averaged over the four numbers of a box, which is the smooth L1 loss with beta 0.1 and
-    weight 1.25.
+    All pyramid levels share the convolutions, but each level has its own normalization. Anchors,
+    targets, losses and predictions are those of mmdetection's :class:`AnchorHead`, with the
+    settings of EfficientDet as defaults. At each position there are anchors of three octaves in
+    three shapes. The classification loss is the focal loss. The box loss is Huber's loss with delta
+    0.1 and weight 50, averaged over the four numbers of a box; this equals the smooth L1 loss with
+    beta 0.1 and weight 1.25.
 
     Args:
         num_classes: Number of classes.
-        in_channels: Channels of all maps, inside too.
+        in_channels: Channels of all maps, including those inside the head.
         num_ins: Number of levels. Defaults to 5.
         stacked_convs: Number of convolutions before the predictors. Defaults to 3.
         anchor_generator: Changes to the config of the anchors. Defaults to None.
@@ -44,12 +45,12 @@ class EfficientDetHead(AnchorHead):
         4, H_i, W_i).
 
     Raises:
-        ValueError: If the anchors have not as many strides as there are levels.
+        ValueError: If the number of strides of the anchors is not the number of levels.
         ValueError: In use, if there are not num_ins maps.
 
     Note:
-        Losses are divided by the number of anchors with an object, and where there are none by the
-        number of images. The authors divide by this number plus 1.
+        Losses are divided by the number of anchors with an object, or by the number of images if
+        there are none. The authors divide by the number of such anchors plus 1.
 
     Reference:
         Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020;
@@ -76,7 +77,7 @@ class EfficientDetHead(AnchorHead):
             init_cfg=init_cfg or _INIT, **kwargs)
 
     def _init_layers(self) -> None:
-        """Build the layers; the base class asks for them."""
+        """Build the layers; the base class calls this method."""
         self.activate = build_activation_layer(self.act_cfg)
         outputs = dict(cls=self.cls_out_channels, reg=self.bbox_coder.encode_size)
         for name, channels in outputs.items():

@@ -1,4 +1,4 @@
-"""From pixels to what a network computes with, and back."""
+"""Convert pixels into the units of a super-resolution network, and back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = ['SRDataPreprocessor']
 
 @MODELS.register_module()
 class SRDataPreprocessor(ClsDataPreprocessor):
-    """Shift images by the mean of the dataset and scale them to [0, 1], and undo it for what the network returns.
+    """Shift images by the dataset mean, scale them to [0, 1], and undo this for the output.
 
     Args:
         mean: Mean of each channel in units of pixels. Defaults to that of DIV2K, in RGB order.
@@ -41,5 +41,5 @@ class SRDataPreprocessor(ClsDataPreprocessor):
         return (pictures.to(self.mean) - self.mean) / self.std
 
     def to_pixels(self, pictures: Tensor) -> Tensor:
-        """Return to pixels (B, 3, H, W), neither rounded nor clipped."""
+        """Convert back to pixels (B, 3, H, W), without rounding or clipping."""
         return pictures * self.std + self.mean

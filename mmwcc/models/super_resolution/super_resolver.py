@@ -1,4 +1,4 @@
-"""The model around a super-resolution network."""
+"""The mmengine model around a super-resolution network."""
 from __future__ import annotations
 
 import torch
@@ -20,16 +20,16 @@ class SuperResolver(BaseModel):
 
     Args:
         generator: Config of the network.
-        pixel_loss: Config of a loss that is called with what the network returns and the normalized
-            original. Defaults to None, the mean absolute error.
+        pixel_loss: Config of a loss that is called with the output of the network and the
+            normalized original. Defaults to None, the mean absolute error.
         self_ensemble: Whether predictions are averaged over the eight flips and rotations. Defaults
             to False.
         data_preprocessor: Config of the preprocessor. Defaults to None, :class:`SRDataPreprocessor`
-            as it is.
+            with its default arguments.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
-        (B, 3, H, W), preprocessed, to (B, 3, scale * H, scale * W), preprocessed likewise.
+        (B, 3, H, W), preprocessed, to (B, 3, scale * H, scale * W), in the same normalized units.
 
     Example:
         >>> model = SuperResolver(dict(type='mmwcc.EDSR', mid_channels=8, num_blocks=1))
@@ -50,8 +50,9 @@ class SuperResolver(BaseModel):
 
         Args:
             inputs: Preprocessed images, (B, 3, H, W).
-            data_samples: One sample an image; 'loss' needs their ``gt_img``. Defaults to None.
-            mode: 'tensor' for what the network returns, 'loss' for a dict of losses, 'predict' for
+            data_samples: One sample for each image; 'loss' needs their ``gt_img``. Defaults to
+                None.
+            mode: 'tensor' for the output of the network, 'loss' for a dict of losses, 'predict' for
                 samples. Defaults to 'tensor'.
 
         Raises:
@@ -78,7 +79,7 @@ class SuperResolver(BaseModel):
         return dict(loss_pixel=self.pixel_loss(enlarged, self.data_preprocessor.from_pixels(originals)))
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Return one sample an image with ``pred_img``, new ones unless given."""
+        """Return one sample for each image with ``pred_img``; new samples unless given."""
         enlarged = self._ensemble(inputs) if self.self_ensemble else self.generator(inputs)
         pictures = self.data_preprocessor.to_pixels(enlarged.float()).clamp(0, 255).round().byte()
         samples = data_samples or [BaseDataElement() for _ in pictures]
@@ -87,7 +88,7 @@ class SuperResolver(BaseModel):
         return samples
 
     def _ensemble(self, inputs: Tensor) -> Tensor:
-        """Average over the eight symmetries of a square, each undone after the network."""
+        """Average over the eight flips and rotations, undoing each one after the network."""
         total = 0
         for turns in range(4):
             for mirrored in (inputs, inputs.flip(3)):
