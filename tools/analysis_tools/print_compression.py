@@ -1,6 +1,6 @@
-"""Print what compression makes of every convolution of a config's model.
+"""Print what compression does to every convolution of a config's model.
 
-The model is built from the config alone: no weights are downloaded or loaded, and no data is
+The model is built from the config alone. No weights are downloaded or loaded, and no data is
 needed.
 
     python tools/analysis_tools/print_compression.py CONFIG

