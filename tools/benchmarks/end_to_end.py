@@ -48,7 +48,8 @@ def integer(dense: nn.Module, x: Tensor) -> tuple[nn.Module, nn.Module]:
     quantized = compressed(dense, 'wcc_w8a8_k25')
     statistics = {name: buffer.clone() for name, buffer in quantized.named_buffers() if 'running' in name}
     with torch.no_grad():
-        quantized.train()(torch.cat([x, x]), mode='tensor')  # two images, because batch normalization needs more than one
+        # Two images, because batch normalization needs more than one.
+        quantized.train()(torch.cat([x, x]), mode='tensor')
     quantized.eval().load_state_dict(statistics, strict=False)
     whole = copy.deepcopy(quantized)
     to_integer(whole, verbose=False)

@@ -108,7 +108,8 @@ def freeze(model: nn.Module, x: Tensor) -> Callable:
 def compiled(model: nn.Module, x: Tensor) -> Callable:
     """Return the network compiled for channels_last images, with weights in oneDNN's layouts."""
     network = torch.compile(deepcopy(model).to(memory_format=torch.channels_last), dynamic=False)
-    with torch.no_grad(), torch._inductor.config.patch(freezing=True):  # torch.compile's own option takes effect too late
+    # torch.compile's own option for freezing takes effect too late.
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True):
         network(x)
     return network
 

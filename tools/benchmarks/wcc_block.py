@@ -66,7 +66,8 @@ def gate_block(dense: Block, x: Tensor, keep_ratios: list[float]) -> None:
     """
     with torch.no_grad():
         gate('keep_ratio=1 must equal the dense block', relative_error(fused(dense, 1.0)(x), dense(x)), 1e-5)
-        small = x[:, :, :16, :16].contiguous()  # small, so that no two positions are equal up to rounding
+        # A small map, so that no two positions are equal up to rounding.
+        small = x[:, :, :16, :16].contiguous()
         for ratio in keep_ratios:
             expected = layer_by_layer(dense, ratio)(small)
             gate(f'the fused block must equal the layers at {ratio:g}',
