@@ -101,7 +101,8 @@ def freeze(model: nn.Module, x: Tensor) -> Callable:
     Otherwise every call would convert them.
     """
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torch.jit is deprecated, but still the only way without a compiler
+        # torch.jit is deprecated, but still the only way without a compiler.
+        warnings.simplefilter('ignore')
         return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, x, check_trace=False)))
 
 

@@ -5,9 +5,8 @@
 
 The images are crops of synthetic streets, or come from a folder of labelled images. The ten classes
 of the streets are sky, building, pole, road, pavement, tree, sign, car, van and pedestrian, equally
-often. An image of an object frames one object, and is at most half as wide again as
-that object. An image of a
-surface shows mostly that surface. No street gives images to both training and test.
+often. An image of an object frames one object, and is at most half as wide again as that object. An
+image of a surface shows mostly that surface. No street gives images to both training and test.
 """
 from __future__ import annotations
 

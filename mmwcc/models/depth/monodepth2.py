@@ -20,8 +20,8 @@ class Monodepth2(BaseModel):
     """Predict depth, and learn it by rebuilding each image from its neighbours.
 
     Training samples carry ``frames`` (1 + S, 3, H, W) uint8, the target followed by its S sources;
-    ``intrinsics`` (3, 3) in pixels; and the meta information ``frame_ids``, such as (-1, 1), where
-    's' is the other camera of a stereo pair. Where they are known, samples also carry
+    ``intrinsics`` (3, 3) in pixels; and the meta information ``frame_ids``, such as (-1, 1). A frame
+    id 's' is the other camera of a stereo pair. Where they are known, samples also carry
     ``source_poses`` (S, 4, 4) and ``gt_depth`` (H, W), which is 0 where nothing was measured.
     ``inputs`` are the same frames, augmented and normalized, (B, 1 + S, 3, H, W). For prediction
     the target alone is enough.
