@@ -38,9 +38,8 @@ class SuperResolutionDataset(BaseDataset):
 
     Example:
         ``SuperResolutionDataset(data_root='data/DIV2K', img_tmpl='{}x2',
-        data_prefix=dict(gt='DIV2K_train_HR',
-        img='DIV2K_train_LR_bicubic/X2'))`` pairs ``DIV2K_train_HR/0001.png`` with
-        ``DIV2K_train_LR_bicubic/X2/0001x2.png``.
+        data_prefix=dict(gt='DIV2K_train_HR', img='DIV2K_train_LR_bicubic/X2'))`` pairs
+        ``DIV2K_train_HR/0001.png`` with ``DIV2K_train_LR_bicubic/X2/0001x2.png``.
     """
 
     EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
