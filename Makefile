@@ -1,5 +1,5 @@
-# Every target sets up what it needs in .venv first; see tools/misc/setup_env.sh for the variables that change how
-# (PYTHON, TORCH, TORCH_ARGS, EXTRAS, MAX_JOBS): make test TORCH=torch==2.12.0
+# Every target first installs what it needs in .venv. The variables PYTHON, TORCH, TORCH_ARGS, EXTRAS
+# and MAX_JOBS change how; see tools/misc/setup_env.sh. Example: make test TORCH=torch==2.12.0
 VENV ?= .venv
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
@@ -16,13 +16,13 @@ export PYTHON TORCH TORCH_ARGS EXTRAS MAX_JOBS
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-setup:  ## make .venv: torch, OpenMMLab and mmwcc; the first time it may compile mmcv, about ten minutes
+setup:  ## create .venv with torch, OpenMMLab and mmwcc; may compile mmcv the first time, about ten minutes
 	@./tools/misc/setup_env.sh $(abspath $(VENV))
 
-demo: setup  ## compress a small model and show what that does
+demo: setup  ## compress a small model and show the effect
 	$(BIN)/python tools/demo.py $(DEMO_ARGS)
 
-test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' leaves out the long ones
+test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: setup  ## check style, types and spelling
@@ -30,11 +30,11 @@ lint: setup  ## check style, types and spelling
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-format: setup  ## lay the sources out by rule; FORMAT_ARGS=--check changes nothing and says what would be
+format: setup  ## format the sources; FORMAT_ARGS=--check only reports what would change
 	$(BIN)/ruff format $(FORMAT_ARGS) .
 
 docs: export MORE_EXTRAS := docs
-docs: setup  ## build the site into docs/_build; a broken link or a faulty docstring fails
+docs: setup  ## build the site into docs/_build; fails on a broken link or a faulty docstring
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env -q -b html -c docs . docs/_build
 	@echo 'The site begins at docs/_build/index.html.'
 

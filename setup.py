@@ -1,7 +1,7 @@
 """Build mmwcc: the packages ``mmwcc`` (from ``mmwcc/``) and ``mmwcc.kernels`` (from ``kernels/``).
 
-What `openmim` and ``mmwcc::`` configs look for, ``mmwcc/.mim/{tools,configs,model-index.yml}``, is copied into wheels
-and linked into the source tree by editable installs.
+`openmim` and ``mmwcc::`` configs look for files in ``mmwcc/.mim/{tools,configs,model-index.yml}``.
+Wheels contain copies of these, and editable installs link them into the source tree.
 """
 import base64
 import hashlib
@@ -21,13 +21,13 @@ MIM_CONTENT = ('tools', 'configs', 'model-index.yml')
 
 
 def read_version() -> str:
-    """Return the version that mmwcc/version.py states, without importing mmwcc."""
+    """Return the version in mmwcc/version.py without importing mmwcc."""
     text = (ROOT / 'mmwcc' / 'version.py').read_text(encoding='utf-8')
     return re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE).group(1)
 
 
 def fill_mim(folder: Path, link: bool) -> None:
-    """Make ``folder`` hold the tools, configs and model index, as links or as copies."""
+    """Fill ``folder`` with the tools, configs and model index, as links or as copies."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in MIM_CONTENT:
@@ -36,7 +36,7 @@ def fill_mim(folder: Path, link: bool) -> None:
             try:
                 target.symlink_to(os.path.relpath(source, folder), target_is_directory=source.is_dir())
                 continue
-            except OSError:  # Windows without the right to make links
+            except OSError:  # Windows without the privilege to create links
                 pass
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*'))
@@ -45,7 +45,7 @@ def fill_mim(folder: Path, link: bool) -> None:
 
 
 class BuildWithMim(build_py):
-    """Build the packages, and ``mmwcc/.mim`` beside them."""
+    """Build the packages, and ``mmwcc/.mim`` next to them."""
 
     def run(self) -> None:
         super().run()
@@ -62,10 +62,11 @@ class BuildWithMim(build_py):
 
 
 class EditableWithMim(editable_wheel):
-    """Link ``mmwcc/.mim`` in the source tree, and let ``pkg_resources`` lead there.
+    """Link ``mmwcc/.mim`` in the source tree, and make it visible to ``pkg_resources``.
 
-    openmim 0.3 and mmengine 0.10 take the first line of a distribution's top_level.txt, relative to site-packages, for
-    the folder of its package. In an editable install no such folder exists, so this line names the real one in full.
+    openmim 0.3 and mmengine 0.10 locate a package by the first line of its distribution's
+    top_level.txt, taken relative to site-packages. In an editable install this folder does not
+    exist, so the line holds the absolute path of the real one.
     """
 
     def run(self) -> None:
@@ -76,7 +77,7 @@ class EditableWithMim(editable_wheel):
 
 
 def replace_in_wheel(wheel: Path, name: str, text: str) -> None:
-    """Replace one file of a wheel's dist-info folder, and what RECORD says of it."""
+    """Replace one file in a wheel's dist-info folder, and its entry in RECORD."""
     digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()
     record = rf'\1,sha256={digest},{len(text.encode())}'
     replaced = wheel.with_suffix('.tmp')
@@ -93,7 +94,7 @@ def replace_in_wheel(wheel: Path, name: str, text: str) -> None:
 
 OPENMMLAB = [
     'mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2', 'mmdet>=3.3.0',
-    'ftfy', 'regex',  # mmsegmentation imports them without requiring them
+    'ftfy', 'regex',  # imported by mmsegmentation, which does not require them
     'setuptools<81',  # mmengine, mmcv's build and openmim import pkg_resources
 ]  # yapf: disable
 ONNX = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'safetensors>=0.4']
@@ -142,8 +143,9 @@ setup(
     include_package_data=True,
     zip_safe=False,
     python_requires='>=3.10',
-    # Nothing of OpenMMLab here: upstream and the maintained forks share module names, so that requiring one of them
-    # would install it over the other. Tested with torch 2.13; 2.4 is the first with the torch.library functions used.
+    # No OpenMMLab packages here: upstream and the maintained forks share module names, so requiring
+    # one of them would install it over the other. Tested with torch 2.13; 2.4 is the first version
+    # with the torch.library functions that are used.
     install_requires=['torch>=2.4', 'numpy', 'PyWavelets'],
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithMim, 'editable_wheel': EditableWithMim},

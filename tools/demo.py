@@ -1,7 +1,8 @@
-"""Train a small network on rendered street scenes, compress it, and show what each step costs and keeps.
+"""Train a small network on rendered street scenes, compress it, and compare the results.
 
-Runs the configs of ``configs/wcc/demo`` one after the other: dense; quantized to 8/8 and 8/4 bits; wavelet compressed
-to 50, 25 and 12.5 % of the coefficients by a schedule. Prints one table and writes a picture.
+Runs the configs of ``configs/wcc/demo`` one after the other: dense; quantized to 8/8 and 8/4 bits;
+and wavelet compressed to 50, 25 and 12.5 % of the coefficients by a schedule. Prints a table of
+what each step costs and keeps, and writes an image.
 """
 from __future__ import annotations
 
@@ -27,12 +28,12 @@ CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'wcc' / 'demo'
 NETWORK, DATA = 'deeplabv3plus_mobilenetv2-0.5x', 'street-192x128'
 RUNS = ('dense_360i', 'quant-w8a8_40i', 'quant-w8a4_40i', 'wcc-w8a8-k12_5-steps_120i')
 SAMPLES = (0, 3, 9)
-"""Held-out scenes of the picture."""
+"""Held-out scenes of the image."""
 
 
 @dataclass
 class Point:
-    """One evaluated model: a line of the table and a column of the picture."""
+    """One evaluated model: a row of the table and a column of the image."""
     name: str
     miou: float
     kept: float
@@ -53,7 +54,7 @@ def point_name(model: nn.Module) -> str:
 
 
 class Collector(Hook):
-    """Keep the figures and the predictions of every validation."""
+    """Store the metrics and the predictions of every validation."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
@@ -105,7 +106,7 @@ def table(points: list[Point]) -> str:
 
 
 def picture(points: list[Point], scale: int = 2) -> np.ndarray:
-    """Draw the samples: one row each, with input, truth and the prediction of every point side by side."""
+    """Draw the samples, one per row: input, ground truth and every point's prediction."""
     from mmwcc.datasets import LoadSyntheticStreet, SyntheticStreetDataset
     dataset = SyntheticStreetDataset(length=max(SAMPLES) + 1, split='val', pipeline=[LoadSyntheticStreet()])
     palette = np.array(dataset.metainfo['palette'], dtype=np.uint8)[:, ::-1]

@@ -1,4 +1,7 @@
-"""Draw what a depth network has learned: pictures, predicted and measured depth, and neighbours warped onto them."""
+"""Draw the results of a depth network.
+
+The panels show images, predicted and measured depth, and neighbouring frames warped onto the image.
+"""
 from __future__ import annotations
 
 import argparse
@@ -31,7 +34,10 @@ def parse_args() -> argparse.Namespace:
 
 @torch.no_grad()
 def panels(model: Monodepth2, batch: dict) -> list[np.ndarray | None]:
-    """Return what :data:`COLUMNS` says of one picture: RGB in [0, 1], inverse depth, or None."""
+    """Return the panels of :data:`COLUMNS` for one image.
+
+    A panel is RGB in [0, 1], inverse depth, or None.
+    """
     data = model.data_preprocessor(batch)
     warped = model.reproject(data['inputs'], data['data_samples'])[0, 0]
     sample = model(**data, mode='predict')[0]
@@ -39,7 +45,7 @@ def panels(model: Monodepth2, batch: dict) -> list[np.ndarray | None]:
     left = (3 * (warped - target).abs()).clamp(0, 1)
     measured = sample.get('gt_depth')
     if measured is not None:
-        # The median of what was measured is the unit of a prediction without one.
+        # A prediction of unknown scale is scaled to the median of the measured depth.
         seen = measured > 0
         unit = measured[seen].median() / sample.pred_depth.median()
         measured = torch.where(seen, unit / measured, torch.nan).numpy()
@@ -51,7 +57,7 @@ def _rgb(picture: Tensor) -> np.ndarray:
 
 
 def draw(rows: list[list[np.ndarray | None]], path: str) -> None:
-    """Write one line of panels for each picture; near is bright."""
+    """Write one row of panels for each image; near is bright."""
     height, width = rows[0][0].shape[:2]
     figure = Figure(figsize=(3 * len(COLUMNS), 0.3 + 3 * len(rows) * height / width), layout='constrained')
     axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False)

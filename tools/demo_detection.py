@@ -1,4 +1,4 @@
-"""Draw the boxes that a trained detector finds in a picture."""
+"""Draw the boxes that a trained detector finds in an image."""
 from __future__ import annotations
 
 import argparse
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def class_names(cfg: Config, checkpoint: dict) -> dict:
-    """Return what is known of the classes: from the checkpoint, else from the config."""
+    """Return the classes, from the checkpoint or else from the config."""
     in_config = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo')
     known = checkpoint.get('meta', {}).get('dataset_meta') or in_config
     if not known:
@@ -34,7 +34,7 @@ def class_names(cfg: Config, checkpoint: dict) -> dict:
 
 
 def detect(args: argparse.Namespace) -> tuple[DetDataSample, dict]:
-    """Return what the detector finds, and its classes."""
+    """Return the detections and the classes."""
     cfg = load_config(args.config)
     model, checkpoint = load_trained(cfg, args.checkpoint)
     if not isinstance(model, BaseDetector):

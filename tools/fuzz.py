@@ -1,7 +1,8 @@
-"""Compare randomly configured WCC layers with the float64 reference of mmwcc.testing, forward and gradients.
+"""Compare randomly configured WCC layers with the float64 reference of mmwcc.testing.
 
-Each case is a layer (channels, size, stride, keep_ratio, levels, wavelet, selection, bias, quantizers), a memory
-layout, a dtype and some data. A failing case is shrunk to a small one and printed; the exit status is then 1.
+Both the output and the gradients are compared. Each case is a layer (channels, size, stride,
+keep_ratio, levels, wavelet, selection, bias, quantizers), a memory layout, a dtype and some data.
+A failing case is shrunk to a small one and printed; the exit status is then 1.
 
 Usage: python tools/fuzz.py --cases 10000 --seed 0
 """
@@ -22,7 +23,7 @@ from mmwcc.functional import SELECTIONS, pack
 from mmwcc.layers import WaveletCompressedConv2d
 from mmwcc.testing import WAVELETS, Grid, Reference, reference_wcc, to_numpy
 
-# Errors are relative to the sums of magnitudes that the results are made of.
+# Errors are relative to the sum of the magnitudes of the terms that make up a result.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 LAYOUTS = {
     'contiguous': lambda x: x.contiguous(),
@@ -62,11 +63,15 @@ class Quantizers:
                                    calibration=None, initial_clip=self.act_clip))
 
     def grids(self, layer: WaveletCompressedConv2d, features: int) -> dict[str, Grid]:
-        """Return what the reference is to quantize with: ``features`` are those of one image."""
+        """Return the grids that the reference quantizes with.
+
+        ``features`` is the number of features of one image.
+        """
         learned_clip = self.family == 'LearnedClip'
 
         def clip_scale(bits: int, count: int) -> float:
-            # LSQ's scale, and its gradient written for the clip: n instead of 1 / n times that of the step.
+            # LSQ's gradient scale, rewritten for the clip, so that the gradient of the clip is n
+            # times that of the step instead of 1 / n times.
             high = 2**(bits - 1) - 1
             return 1.0 if learned_clip else (count * high)**-0.5 * high**2
 
@@ -80,7 +85,7 @@ class Quantizers:
 
 @dataclass(frozen=True)
 class Case:
-    """A layer and its input; everything random in it follows from ``seed``."""
+    """A layer and its input, with all random values derived from ``seed``."""
     batch: int
     in_channels: int
     out_channels: int
@@ -138,7 +143,7 @@ def check(case: Case) -> None:
     expected = reference_wcc(x, layer.weight, layer.bias, stride=case.stride, keep=slot >= 0, tolerance=tolerance,
                              **compression, **quantization)
     if case.quantizers:
-        # On the edge between clipped and not, either gradient is right.
+        # Exactly at the clip, both gradients are correct.
         assume(expected.act.is_clear_of_clips(tolerance) and expected.wgt.is_clear_of_clips(tolerance))
     gradients = expected.gradients(to_numpy(grad))
     scales = magnitudes(expected, x, to_numpy(grad), layer.bias)
@@ -154,9 +159,10 @@ def check(case: Case) -> None:
 
 
 def magnitudes(expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:
-    """Return, for the output and each gradient, the largest sum of magnitudes behind one of its elements.
+    """Return the largest sum of magnitudes behind one element, for the output and each gradient.
 
-    A coefficient can be a small difference of large values, so it counts with the largest value of its map too.
+    A coefficient can be a small difference of large values. It therefore counts with the largest
+    value of its map, too.
     """
     keep = expected.keep[:, None]
     hat = (np.abs(expected.transform.synthesis_transposed(grad)) + np.abs(grad).max()) * keep

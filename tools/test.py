@@ -37,7 +37,7 @@ def is_detection(cfg: Config) -> bool:
 
 
 def enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
-    """Let the visualization hook of a config draw what --show and --show-dir ask for."""
+    """Make the visualization hook of a config draw the images for --show and --show-dir."""
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         wanted = 'Det' if is_detection(cfg) else 'Seg'
@@ -80,7 +80,7 @@ def flip_pipeline(dataset: ConfigDict) -> list:
 
 
 def keep_label_maps(cfg: Config, folder: str) -> None:
-    """Let the segmentation metrics of a config write their predictions into a folder."""
+    """Make the segmentation metrics of a config write their predictions to a folder."""
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     for evaluator in evaluators:
         evaluator.output_dir = folder
@@ -88,7 +88,7 @@ def keep_label_maps(cfg: Config, folder: str) -> None:
 
 
 def keep_detections(runner: Runner, file: str) -> None:
-    """Let a runner write its detections into a pickle file."""
+    """Make a runner write its detections to a pickle file."""
     from mmdet.evaluation import DumpDetResults
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=file))
 

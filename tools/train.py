@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Turn the optimizer wrapper of a config into one with automatic mixed precision."""
+    """Switch the optimizer wrapper of a config to automatic mixed precision."""
     kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     name = kind.rpartition('.')[2] if kind.startswith('mmengine.') else kind
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -55,7 +55,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
-    """Switch on the learning rate scaling that a config describes."""
+    """Enable the learning rate scaling that a config describes."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise LaunchError('--auto-scale-lr needs the batch size that the learning rate was chosen for, which the '
                           'config does not state. Add auto_scale_lr = dict(enable=False, base_batch_size=...) to it.')
@@ -63,9 +63,9 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 
 
 def set_start(cfg: Config, resume: str | None) -> None:
-    """Decide which checkpoint training starts from, and check it."""
+    """Set and check the checkpoint that training starts from."""
     if cfg.get('resume') and not cfg.get('load_from'):
-        resume = resume or 'auto'  # which is what mmengine takes it for
+        resume = resume or 'auto'  # as mmengine does for resume=True without load_from
     if resume == 'auto':
         latest = latest_checkpoint(cfg.work_dir)
         if latest is None:

@@ -1,10 +1,11 @@
-"""Train in stages: several configs in order, each from the last checkpoint of the one before, resuming where it broke.
+"""Train several configs in order, each from the last checkpoint of the one before.
 
     python tools/train_stages.py STAGE1.py STAGE2.py STAGE3.py [--work-dir FOLDER] [--resume]
 
-A stage is a config. Where it takes weights from work_dirs/NAME/..., with NAME the name of an earlier config on the
-command line (in load_from, or in an init_cfg), it gets the last checkpoint of that stage, whatever its folder and its
-length are. With --resume, stages that have reached their end are skipped and the first other one is resumed.
+Each stage is a config. It may name a checkpoint work_dirs/NAME/..., in load_from or in an init_cfg,
+where NAME is the name of an earlier config on the command line. This path is then replaced by the
+last checkpoint of that stage, whatever its folder and the number of its iterations or epochs.
+With --resume, finished stages are skipped, and the first unfinished stage is resumed.
 """
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def link(node, earlier: dict[str, Path]) -> None:
-    """Replace, in place, every checkpoint of an earlier stage that a config names by the one that it really left."""
+    """Replace checkpoints of earlier stages in a config by those that were really written.
+
+    ``node`` is changed in place.
+    """
     for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
         if isinstance(value, str):
             match = re.fullmatch(r'work_dirs/([^/]+)/[^/]+\.pth', value)
@@ -58,7 +62,7 @@ def needed_checkpoints(node) -> list[str]:
 
 
 def plan(args: argparse.Namespace) -> list[Config]:
-    """Read all stages, link them, and refuse what cannot work before anything is trained."""
+    """Read and link all stages, and reject what cannot work before anything is trained."""
     stages, earlier = [], {}
     for path in args.configs:
         cfg = load_config(path, args.cfg_options, args.launcher)
@@ -76,7 +80,7 @@ def plan(args: argparse.Namespace) -> list[Config]:
 
 
 def run_stage(cfg: Config, number: int, stages: int, resume: bool) -> None:
-    """Train one stage, unless it is resumed and finished."""
+    """Train one stage; a resumed run skips a finished stage."""
     title = f'stage {number} of {stages}, {Path(cfg.filename).stem}'
     final = final_checkpoint(cfg)
     if resume and final.is_file():

@@ -1,4 +1,5 @@
-# What every classification run shares; mmsegmentation and mmdetection have a default_runtime.py for the same purpose.
+# The common settings of every classification run; mmsegmentation and mmdetection have a
+# default_runtime.py for the same purpose.
 default_scope = 'mmengine'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

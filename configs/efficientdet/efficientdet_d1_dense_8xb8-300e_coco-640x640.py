@@ -1,5 +1,6 @@
-# EfficientDet's own recipe, from published weights of the backbone, which were trained with TensorFlow's padding. To
-# start from the detector that the paper compresses instead, see README.md.
+# EfficientDet's own recipe. The backbone starts from published weights, which were trained with
+# TensorFlow's padding. README.md explains how to start from the detector that the paper compresses
+# instead.
 _base_ = './_base_/coco_640x640.py'
 from mmwcc.models.detection import compound_scaling  # noqa: E402
 

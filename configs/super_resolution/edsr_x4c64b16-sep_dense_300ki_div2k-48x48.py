@@ -14,5 +14,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(crop_border=10)
 test_evaluator = val_evaluator
-# The authors start from the network of x2; layers of other shapes start anew.
+# The authors start from the network for x2; layers whose shape differs are newly initialized.
 load_from = 'work_dirs/edsr_x2c64b16-sep_dense_300ki_div2k-48x48/iter_300000.pth'

@@ -1,4 +1,4 @@
-# What WAE + ResNet-50 is compared with: ResNet-50 on the whole picture.
+# The baseline of WAE + ResNet-50: ResNet-50 on the whole image.
 _base_ = [
     '../_base_/datasets/imagenet_224x224.py', './_base_/sgd_plateau_90e.py', '../_base_/runtime_classification.py'
 ]

@@ -1,4 +1,4 @@
-# What WAE + VGG16 is compared with: VGG16 on the whole picture.
+# The baseline of WAE + VGG16: VGG16 on the whole image.
 _base_ = [
     '../_base_/datasets/imagenet_224x224.py', './_base_/sgd_plateau_90e.py', '../_base_/runtime_classification.py'
 ]

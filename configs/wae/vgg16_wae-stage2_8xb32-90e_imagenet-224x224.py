@@ -1,10 +1,11 @@
-# Stage 2 of 3: the networks on the frozen auto-encoder of stage 1.
+# Stage 2 of 3: train the networks on the frozen auto-encoder of stage 1.
 _base_ = [
     './_base_/vgg16.py', '../_base_/datasets/imagenet_224x224.py', './_base_/sgd_plateau_90e.py',
     '../_base_/runtime_classification.py'
 ]
-# Pixels from 0 to 1, less their mean. In standard deviations the transform loss is 20 times as large, and training with
-# it jointly at the published gamma and learning rate diverged on CamVid.
+# Pixels are scaled to 0 to 1, and their mean is subtracted. In units of standard deviations the
+# transform loss would be 20 times as large, and joint training at the published gamma and learning
+# rate diverged on CamVid.
 data_preprocessor = dict(std=[255., 255., 255.])
 model = dict(
     stage=2,

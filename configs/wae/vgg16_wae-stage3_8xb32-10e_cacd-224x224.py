@@ -1,4 +1,5 @@
-# Stage 3 of 3: everything, on the losses of both classifiers and 0.001 times the transform loss.
+# Stage 3 of 3: train everything with the losses of both classifiers and 0.001 times the transform
+# loss.
 _base_ = './vgg16_wae-stage2_8xb32-90e_cacd-224x224.py'
 model = dict(stage=3, gamma=0.001, decomposition=dict(init_cfg=None))
 load_from = 'work_dirs/vgg16_wae-stage2_8xb32-90e_cacd-224x224/epoch_90.pth'

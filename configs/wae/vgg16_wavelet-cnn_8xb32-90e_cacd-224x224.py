@@ -1,4 +1,4 @@
-# Baseline: the networks on cA and on the three details of a CDF 9/7 transform, in which nothing is learned.
+# Baseline: the networks on cA and on the three details of a fixed CDF 9/7 transform.
 _base_ = [
     './_base_/vgg16.py', '../_base_/datasets/cacd_224x224.py', './_base_/sgd_plateau_90e.py',
     '../_base_/runtime_classification.py'

@@ -1,4 +1,4 @@
-# What all of them are compared with: the network on the whole picture.
+# The baseline of all WAE networks: the network on the whole image.
 _base_ = [
     '../_base_/datasets/cifar10.py', './_base_/sgd_cosine_20e.py', '../_base_/runtime_classification.py'
 ]

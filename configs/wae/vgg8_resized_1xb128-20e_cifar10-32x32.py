@@ -1,4 +1,4 @@
-# One network on the picture resized to half of its size.
+# One network on the image resized to half its size.
 _base_ = [
     './_base_/vgg8.py', '../_base_/datasets/cifar10.py', './_base_/sgd_cosine_20e.py',
     '../_base_/runtime_classification.py'

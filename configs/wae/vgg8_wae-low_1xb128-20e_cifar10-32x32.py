@@ -1,4 +1,4 @@
-# One network on I_L alone, of the frozen auto-encoder of stage 1.
+# One network on I_L of the frozen auto-encoder of stage 1 alone.
 _base_ = [
     './_base_/vgg8.py', '../_base_/datasets/cifar10.py', './_base_/sgd_cosine_20e.py',
     '../_base_/runtime_classification.py'

@@ -1,5 +1,5 @@
-# Stage 3 of 3: everything, on the losses of both classifiers and 0.001 times the transform loss, at a hundredth of the
-# learning rate.
+# Stage 3 of 3: train everything with the losses of both classifiers and 0.001 times the transform
+# loss, at a hundredth of the learning rate.
 _base_ = './vgg8_wae-stage2_1xb128-20e_cifar10-32x32.py'
 model = dict(stage=3, gamma=0.001, decomposition=dict(init_cfg=None))
 load_from = 'work_dirs/vgg8_wae-stage2_1xb128-20e_cifar10-32x32/epoch_20.pth'

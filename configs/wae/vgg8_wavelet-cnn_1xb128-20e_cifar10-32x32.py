@@ -1,4 +1,4 @@
-# Baseline: the networks on cA and on the three details of a CDF 9/7 transform, in which nothing is learned.
+# Baseline: the networks on cA and on the three details of a fixed CDF 9/7 transform.
 _base_ = [
     './_base_/vgg8.py', '../_base_/datasets/cifar10.py', './_base_/sgd_cosine_20e.py',
     '../_base_/runtime_classification.py'

@@ -1,4 +1,5 @@
-# Stage 1 of 3 on small pictures. Adam, because the published learning rate of SGD belongs to sums over 224x224 pixels.
+# Stage 1 of 3 on small images. The optimizer is Adam, because the published learning rate of SGD
+# belongs to sums over 224x224 pixels.
 _base_ = ['../_base_/datasets/cifar10.py', '../_base_/runtime_classification.py']
 model = dict(type='mmwcc.WAE')
 val_evaluator = dict(_delete_=True, type='mmwcc.ReconstructionPSNR')

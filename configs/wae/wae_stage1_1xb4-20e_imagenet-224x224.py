@@ -1,7 +1,9 @@
-# Stage 1 of 3 as published: the auto-encoder alone. The transform loss is a sum over pixels, hence the learning rate.
+# Stage 1 of 3 as published: the auto-encoder alone. The learning rate is so small because the
+# transform loss is a sum over pixels.
 _base_ = ['../_base_/datasets/imagenet_224x224.py', '../_base_/runtime_classification.py']
-# Pixels from 0 to 1, less their mean. In standard deviations the transform loss is 20 times as large, and training with
-# it jointly at the published gamma and learning rate diverged on CamVid.
+# Pixels are scaled to 0 to 1, and their mean is subtracted. In units of standard deviations the
+# transform loss would be 20 times as large, and joint training at the published gamma and learning
+# rate diverged on CamVid.
 data_preprocessor = dict(std=[255., 255., 255.])
 model = dict(type='mmwcc.WAE')
 train_dataloader = dict(batch_size=4)

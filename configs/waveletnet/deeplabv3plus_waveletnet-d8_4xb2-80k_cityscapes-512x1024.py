@@ -1,4 +1,4 @@
-# mmsegmentation's config of MobileNetV2, whose arguments WaveletNet shares.
+# mmsegmentation's config with MobileNetV2, which has the same arguments as WaveletNet.
 _base_ = 'mmseg::mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb2-80k_cityscapes-512x1024.py'
 imagenet = 'work_dirs/waveletnet-1.0x_4xb128-120e_imagenet-224x224/epoch_120.pth'
 model = dict(

@@ -1,4 +1,5 @@
-# Both at once: the convolutions of WaveletNet's units, divided or not, become wavelet compressed ones.
+# WaveletNet and WCC combined: the convolutions of WaveletNet's units, divided or not, become
+# wavelet compressed ones.
 _base_ = ['./deeplabv3plus_waveletnet-os16_3000i_camvid-256x256.py', '../_base_/compression/wcc_w8a8_k50.py']
 model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type, compression=_base_.compression)
 optim_wrapper = dict(optimizer=dict(lr=5e-3), paramwise_cfg=_base_.quantizer_paramwise)

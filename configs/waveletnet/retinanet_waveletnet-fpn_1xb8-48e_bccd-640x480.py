@@ -1,4 +1,4 @@
-# Blood cells, from scratch: batch normalization trains along, with batches of 8.
+# Blood cells, from scratch: batch normalization is trained as well, with batches of 8.
 _base_ = [
     'mmdet::_base_/models/retinanet_r50_fpn.py', '../_base_/datasets/bccd_640x480.py',
     'mmdet::_base_/schedules/schedule_1x.py', 'mmdet::_base_/default_runtime.py'

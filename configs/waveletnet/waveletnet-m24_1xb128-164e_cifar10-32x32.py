@@ -1,6 +1,6 @@
-# The published recipe: SGD with momentum 0.9 and a learning rate of 0.1, 0.01 from epoch 82 on, weight decay 2e-4,
-# batches of 128, crops out of 4 pixels of padding and flips. The end is not published; 164 epochs are the 64,000
-# iterations of the ResNets whose recipe it is.
+# The published recipe: SGD with momentum 0.9, a learning rate of 0.1 and of 0.01 from epoch 82 on,
+# weight decay 2e-4, batches of 128, crops after padding by 4 pixels, and flips. The end is not
+# published; 164 epochs are the 64,000 iterations of the ResNets from which the recipe is taken.
 _base_ = ['../_base_/datasets/cifar10.py', '../_base_/runtime_classification.py']
 model = dict(
     type='mmwcc.ImageClassifier',

@@ -1,4 +1,5 @@
-# A small network on 32x32 crops of synthetic streets (tools/dataset_converters/cifar_like.py), for one core.
+# A small network on 32x32 crops of synthetic streets (tools/dataset_converters/cifar_like.py), for
+# one core.
 _base_ = ['../_base_/datasets/cifar10.py', '../_base_/runtime_classification.py']
 data_root = 'data/street_cifar'
 model = dict(

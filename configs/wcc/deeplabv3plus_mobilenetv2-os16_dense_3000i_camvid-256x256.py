@@ -1,4 +1,4 @@
-# The dense model that every compression on CamVid starts from, trained from scratch.
+# The dense model from which every compression on CamVid starts, trained from scratch.
 _base_ = [
     './_base_/deeplabv3plus_mobilenetv2-os16.py', '../_base_/datasets/camvid_256x256.py',
     'mmseg::_base_/default_runtime.py', '../_base_/schedules/sgd_poly_3000i.py'

@@ -1,4 +1,5 @@
-# From all coefficients to an eighth of them in one run, as long as the three steps 50 %, 25 % and 12.5 % together.
+# From all coefficients to an eighth of them in one run, which is as long as the three steps 50 %,
+# 25 % and 12.5 % together.
 _base_ = [
     './_base_/deeplabv3plus_mobilenetv2-os16_finetune-400i_camvid-256x256.py',
     '../_base_/compression/wcc_w8a8_k12_5.py'

@@ -1,4 +1,5 @@
-# The bit operations of 8/8 bits and 25 %, allocated: 1x1 layers share bits and coefficients; the others keep 8/8 bits.
+# The budget is the bit operations of 8/8 bits and 25 %. Bits and coefficients are allocated among
+# the 1x1 layers; the others keep 8/8 bits.
 _base_ = [
     './_base_/deeplabv3plus_mobilenetv2-os16_finetune-400i_camvid-256x256.py',
     './_base_/deeplabv3plus_mobilenetv2-os16_w8a8-k25-alloc_camvid.yml'

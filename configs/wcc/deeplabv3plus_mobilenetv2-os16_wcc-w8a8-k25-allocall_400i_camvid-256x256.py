@@ -1,4 +1,5 @@
-# The bit operations of 8/8 bits and 25 %, allocated: all layers share bits and coefficients.
+# The budget is the bit operations of 8/8 bits and 25 %. Bits and coefficients are allocated among
+# all layers.
 _base_ = [
     './_base_/deeplabv3plus_mobilenetv2-os16_finetune-400i_camvid-256x256.py',
     './_base_/deeplabv3plus_mobilenetv2-os16_w8a8-k25-allocall_camvid.yml'

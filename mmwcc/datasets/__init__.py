@@ -1,8 +1,12 @@
-"""Datasets: synthetic streets with exact labels (mmengine only), and CamVid where mmsegmentation is installed.
+"""Datasets and pipeline transforms.
 
-For classification: pictures in one folder for each class, CIFAR-10, and steps of pipelines. For super-resolution: pairs
-of small and large pictures. For depth: frames of drives, synthetic or KITTI's. For detection: boxes in Pascal VOC's
-format, where mmdetection is installed.
+- Segmentation: synthetic streets with exact labels, which need only mmengine, and CamVid, if
+  mmsegmentation is installed.
+- Classification: images in one folder for each class, CIFAR-10, and transforms.
+- Super-resolution: pairs of small and large images.
+- Depth: frames of drives, synthetic ones or KITTI's.
+- Detection: the boxes of the synthetic streets, and boxes in the Pascal VOC format, if mmdetection
+  is installed.
 """
 from importlib.util import find_spec
 

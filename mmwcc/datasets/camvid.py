@@ -14,29 +14,30 @@ _HELP = ('Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_
 
 @DATASETS.register_module()
 class CamVidDataset(BaseSegDataset):
-    """Read CamVid in the 11 classes of the SegNet tutorial: 367 pictures to train, 101 to validate, 233 to test.
+    """Read CamVid in the 11 classes of the SegNet tutorial.
 
-    Label maps hold 0 to 10, and 255 for what is ignored.
+    There are 367 images for training, 101 for validation and 233 for testing. Label maps hold 0 to
+    10, and 255 for pixels to ignore.
 
     Args:
-        img_suffix (str, optional): Ending of the pictures; None takes the one of .png, .jpg and .jpeg that the folder
-            contains. Defaults to None.
-        seg_map_suffix (str): Ending of the label maps. Defaults to '.png'.
-        **kwargs: As for ``mmseg.datasets.BaseSegDataset``: ``data_root``, ``data_prefix=dict(img_path=...,
-            seg_map_path=...)``, ``pipeline`` and so on.
+        img_suffix: File extension of the images. Defaults to None: the one of .png, .jpg and .jpeg
+            that the folder contains.
+        seg_map_suffix: File extension of the label maps. Defaults to '.png'.
+        **kwargs: As for ``mmseg.datasets.BaseSegDataset``: ``data_root``,
+            ``data_prefix=dict(img_path=..., seg_map_path=...)``, ``pipeline`` and so on.
 
     Raises:
-        FileNotFoundError: If the folder of pictures or of label maps is missing.
-        FileNotFoundError: If the folder holds no picture with the suffix.
+        FileNotFoundError: If the folder of images or of label maps is missing.
+        FileNotFoundError: If the folder holds no image with the suffix.
         ValueError: If ``img_suffix`` is None and the folder mixes suffixes.
-        ValueError: If pictures and label maps do not match one to one.
+        ValueError: If images and label maps do not match one to one.
 
     Note:
-        Whether the label maps hold 0 to 10 and 255 is not checked; the converter does.
+        This class does not check that label maps hold only 0 to 10 and 255; the converter does.
 
     Reference:
-        Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009;
-        Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017 (classes and split).
+        Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition
+        Letters 2009; Badrinarayanan, Kendall and Cipolla, "SegNet", TPAMI 2017 (classes and split).
     """
 
     METAINFO = dict(
@@ -51,7 +52,10 @@ class CamVidDataset(BaseSegDataset):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return the pictures of the folder, or those that ``ann_file`` lists, with their label maps."""
+        """Return the images and their label maps.
+
+        These are all images of the folder, or those that ``ann_file`` lists.
+        """
         img_dir, ann_dir = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
         for name, folder in (('img_path', img_dir), ('seg_map_path', ann_dir)):
             if folder is not None and not fileio.isdir(folder, backend_args=self.backend_args):

@@ -21,23 +21,28 @@ _HELP = ('Get CIFAR-10 from https://www.cs.toronto.edu/~kriz/cifar.html, the bin
 
 @DATASETS.register_module()
 class CIFAR10(BaseDataset):
-    """Read the 32x32 pictures of CIFAR-10, or of anything written in its format.
+    """Read the 32x32 images of CIFAR-10, or of any dataset in its format.
 
-    ``data_root``, or its sub-folder cifar-10-batches-bin or cifar-10-batches-py as the archives unpack, holds either
-    ``data_batch_*.bin`` and ``test_batch.bin`` (records of one label byte and 3,072 bytes of red, green and blue
-    planes, any number of them a file) or the pickles ``data_batch_*`` and ``test_batch``. Entries have ``img``
-    (32, 32, 3) uint8 in RGB order, as mmpretrain's, and ``gt_label``.
+    The files lie in ``data_root``, or in its sub-folder cifar-10-batches-bin or cifar-10-batches-py
+    as the archives unpack. There are two formats:
+
+    - Binary: ``data_batch_*.bin`` and ``test_batch.bin``. A file holds any number of records of one
+      label byte and 3,072 bytes of red, green and blue planes.
+    - Pickled: ``data_batch_*`` and ``test_batch``.
+
+    Entries have ``gt_label`` and ``img``, (32, 32, 3) uint8 in RGB order, as in mmpretrain.
 
     Args:
         data_root: Folder of the files.
         split: 'train' or 'test'. Defaults to 'train'.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``metainfo``, ``indices``, ``test_mode``, ….
-            Class names are read from batches.meta.txt or batches.meta if there is one.
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``metainfo``, ``indices``,
+            ``test_mode``, …. Class names are read from batches.meta.txt or batches.meta if there is
+            one.
 
     Raises:
         ValueError: If split is neither 'train' nor 'test'.
         FileNotFoundError: If the folder has no batches of the split.
-        ValueError: If a file is not made of whole records, or of pictures of 3,072 bytes.
+        ValueError: If a file does not consist of whole records, or of images of 3,072 bytes.
         ValueError: If a label is not below the number of classes.
         pickle.UnpicklingError: If a pickle holds anything but arrays and plain data.
 
@@ -56,7 +61,7 @@ class CIFAR10(BaseDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a picture: ``img`` and ``gt_label``."""
+        """Return one entry for each image: ``img`` and ``gt_label``."""
         files, binary = self._find()
         if not self._classes_given:
             names = _class_names(files[0].parent, binary)
@@ -122,10 +127,10 @@ _ALLOWED = {'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype, '_codecs.encod
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Loads arrays and plain data, and nothing that could run code."""
+    """Load arrays and plain data, and reject everything that could run code."""
 
     def find_class(self, module: str, name: str):
-        # NumPy 1 and 2 call the module of this function differently; a file may come from either.
+        # NumPy 1 and 2 have different names for this module; a file may come from either.
         known = name if module in ('numpy.core.multiarray', 'numpy._core.multiarray') else f'{module}.{name}'
         if known in _ALLOWED:
             return _ALLOWED[known]

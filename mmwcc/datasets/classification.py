@@ -1,4 +1,4 @@
-"""Steps of classification pipelines that mmcv does not have."""
+"""Transforms for classification pipelines that mmcv does not have."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = ['GaussianNoise', 'PackClsInputs', 'PadRandomCrop']
 
 @TRANSFORMS.register_module()
 class PadRandomCrop:
-    """Pad a picture on all sides and cut a random window out of it.
+    """Pad an image on all sides and crop a random window from it.
 
     Args:
         crop_size: Side of the window in pixels, or (height, width).
@@ -22,7 +22,7 @@ class PadRandomCrop:
 
     Raises:
         ValueError: If crop_size or padding is negative or crop_size is 0.
-        ValueError: In use, if the padded picture is smaller than the window.
+        ValueError: In use, if the padded image is smaller than the window.
 
     Example:
         >>> PadRandomCrop(32, padding=4)(dict(img=np.zeros((32, 32, 3), np.uint8)))['img'].shape
@@ -58,14 +58,15 @@ class PadRandomCrop:
 
 @TRANSFORMS.register_module()
 class GaussianNoise:
-    """Add white Gaussian noise to a picture, for measuring how robust a network is.
+    """Add white Gaussian noise to an image, to measure how robust a network is.
 
-    The noise of a picture is a function of its position in the data set (``sample_idx``) and the seed, so that all
-    networks see the same noisy pictures. Sums are rounded and clipped to 0 to 255.
+    The noise depends only on the seed and on the position of the image in the dataset
+    (``sample_idx``), so that all networks see the same noisy images. The noisy values are rounded
+    and clipped to 0 to 255.
 
     Args:
-        variance: Variance of the noise in pixels scaled to [0, 1]: 0.01 is a standard deviation of 25.5 grey levels.
-            0 changes nothing. Defaults to 0.
+        variance: Variance of the noise for pixels scaled to [0, 1]: 0.01 is a standard deviation of
+            25.5 grey levels. 0 changes nothing. Defaults to 0.
         seed: Seed of the noise. Defaults to 0.
 
     Raises:
@@ -96,13 +97,16 @@ class GaussianNoise:
 
 @TRANSFORMS.register_module()
 class PackClsInputs:
-    """Pack a picture and its label for a classifier: ``inputs`` (C, H, W) and a sample with ``gt_label`` (1, ).
+    """Pack an image and its label for a classifier.
+
+    The result has ``inputs`` (C, H, W) and a sample with ``gt_label`` (1, ).
 
     Args:
-        meta_keys: What to keep as meta information where the entry has it. Defaults to index, path and shape.
+        meta_keys: Keys to keep as meta information if the entry has them. Defaults to index, path
+            and shape.
 
     Raises:
-        KeyError: In use, if there is no picture.
+        KeyError: In use, if there is no image.
 
     Example:
         >>> packed = PackClsInputs()(dict(img=np.zeros((2, 4, 3), np.uint8), gt_label=1))

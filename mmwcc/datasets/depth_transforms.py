@@ -1,8 +1,9 @@
-"""Steps of pipelines for depth from video: every frame of a sample is treated alike.
+"""Transforms for depth from video, which treat every frame of a sample alike.
 
-An entry has ``frames``, the target (H, W, 3) uint8 BGR and then its sources, ``intrinsics`` (3, 3) in pixels, and where
-they are known ``source_poses`` (S, 4, 4), from the axes of the target to those of each source, and ``gt_depth`` (H, W)
-float32, 0 where nothing was measured.
+An entry has ``frames``, the target (H, W, 3) uint8 BGR followed by its sources, and ``intrinsics``
+(3, 3) in pixels. Where they are known it also has ``source_poses`` (S, 4, 4), from the axes of the
+target to those of each source, and ``gt_depth`` (H, W) float32, which is 0 where nothing was
+measured.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class LoadDepthFrames:
     """Read ``frame_paths`` of an entry into ``frames``, the target first.
 
     Raises:
-        FileNotFoundError: In use, if a picture cannot be read.
+        FileNotFoundError: In use, if an image cannot be read.
         ValueError: In use, if the frames differ in size.
     """
 
@@ -48,7 +49,9 @@ class LoadDepthFrames:
 
 @TRANSFORMS.register_module()
 class ResizeDepthFrames:
-    """Resize all frames by Lanczos and adapt the intrinsics; ``gt_depth`` keeps its size, for evaluation.
+    """Resize all frames with Lanczos resampling and adapt the intrinsics.
+
+    ``gt_depth`` keeps its size, for evaluation.
 
     Args:
         scale: Width and height in pixels.
@@ -64,13 +67,13 @@ class ResizeDepthFrames:
         self.scale = (scale[0], scale[1])
 
     def __call__(self, results: dict) -> dict:
-        """Return ``results`` with smaller or larger frames."""
+        """Return ``results`` with resized frames."""
         from PIL import Image
         height, width = results['frames'][0].shape[:2]
         results['frames'] = [np.asarray(Image.fromarray(frame).resize(self.scale, Image.Resampling.LANCZOS))
                              for frame in results['frames']]
         x, y = self.scale[0] / width, self.scale[1] / height
-        # Pixel centres are at whole numbers, so that the left edge of a picture is at -0.5.
+        # Pixel centres have integer coordinates, so the left edge of an image is at -0.5.
         change = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], np.float32)
         results['intrinsics'] = change @ results['intrinsics']
         results['img_shape'] = self.scale[::-1]
@@ -85,7 +88,7 @@ class RandomFlipDepthFrames:
     """Mirror a sample from left to right: frames, intrinsics, poses and depth.
 
     Args:
-        prob: How often. Defaults to 0.5.
+        prob: Probability of mirroring. Defaults to 0.5.
 
     Raises:
         ValueError: If prob is not in [0, 1].
@@ -119,14 +122,15 @@ class RandomFlipDepthFrames:
 class DepthColorJitter:
     """Change brightness, contrast, saturation and hue, in random order and equally in all frames.
 
-    What the networks see is changed (``aug_frames``); ``frames``, which the loss compares, stay as they are.
+    Only the input of the networks (``aug_frames``) is changed. ``frames``, which the loss compares,
+    stay as they are.
 
     Args:
         brightness: Factors are drawn from [1 - brightness, 1 + brightness]. Defaults to 0.2.
         contrast: As brightness. Defaults to 0.2.
         saturation: As brightness. Defaults to 0.2.
-        hue: Shifts are drawn from [-hue, hue], in turns. Defaults to 0.1.
-        prob: How often. Defaults to 0.5.
+        hue: Shifts are drawn from [-hue, hue], in full turns of the colour wheel. Defaults to 0.1.
+        prob: Probability of changing a sample. Defaults to 0.5.
 
     Raises:
         ValueError: If prob is not in [0, 1], or a range is not.
@@ -159,7 +163,9 @@ class DepthColorJitter:
 
 
 def adjust_colors(image: np.ndarray, changes: Sequence[tuple[str, float]]) -> np.ndarray:
-    """Apply changes by name and amount to a BGR picture, in order; 0 changes nothing.
+    """Apply colour changes, given by name and amount, to a BGR image in order.
+
+    An amount of 0 changes nothing.
 
     Example:
         >>> adjust_colors(np.full((1, 1, 3), 100, np.uint8), [('brightness', 0.1)]).tolist()
@@ -182,11 +188,12 @@ def adjust_colors(image: np.ndarray, changes: Sequence[tuple[str, float]]) -> np
 class PackDepthInputs:
     """Pack a sample for :class:`mmwcc.models.Monodepth2`.
 
-    ``inputs`` are the frames (1 + S, 3, H, W), augmented where a step before has done so, or (3, H, W) of a target
-    without sources. The sample holds ``frames`` as they were, ``intrinsics``, ``source_poses`` and ``gt_depth``.
+    ``inputs`` are the frames (1 + S, 3, H, W), or (3, H, W) for a target without sources. They are
+    the augmented frames if an earlier transform made them. The sample holds the unchanged
+    ``frames``, ``intrinsics``, ``source_poses`` and ``gt_depth``.
 
     Args:
-        meta_keys: What to keep as meta information where the entry has it.
+        meta_keys: Keys to keep as meta information if the entry has them.
 
     Raises:
         KeyError: In use, if there are no frames.

@@ -1,4 +1,4 @@
-"""Pictures sorted into one folder for each class."""
+"""Images sorted into one folder for each class."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,26 +13,30 @@ __all__ = ['ImageFolder']
 
 @DATASETS.register_module()
 class ImageFolder(BaseDataset):
-    """Read pictures whose class is the sub-folder they lie in: ImageNet, CACD sorted by person, and so on.
+    """Read images from one sub-folder for each class.
 
-    Pictures may lie at any depth below the sub-folders. Labels are the positions of the sub-folders in
-    alphabetical order, or in the order of ``metainfo['classes']``.
+    ImageNet has this layout, and so has CACD when sorted by person. Images may lie at any depth
+    below the sub-folders. Labels number the sub-folders in alphabetical order, or in the order of
+    ``metainfo['classes']``.
 
     Args:
-        data_root: Folder of the data set. Defaults to ''.
-        data_prefix: Folder of the sub-folders below data_root. Defaults to '', data_root itself.
-        extensions: Endings of pictures, any case. Defaults to the usual ones.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``metainfo``, ``indices``, ``test_mode``, ….
+        data_root: Folder of the dataset. Defaults to ''.
+        data_prefix: Folder below data_root that holds the sub-folders. Defaults to '', data_root
+            itself.
+        extensions: File extensions of images, in upper or lower case. Defaults to the usual ones.
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``metainfo``, ``indices``,
+            ``test_mode``, ….
 
     Raises:
         FileNotFoundError: If the folder is missing.
         FileNotFoundError: If it has no sub-folder.
         FileNotFoundError: If a class of metainfo has no sub-folder.
-        FileNotFoundError: If a class has no picture.
+        FileNotFoundError: If a class has no image.
 
     Example:
         With ``train/cat/1.jpg`` and ``train/dog/2.jpg`` in data/pets,
-        ``ImageFolder(data_root='data/pets', data_prefix='train')`` has the classes cat, dog and the labels 0, 1.
+        ``ImageFolder(data_root='data/pets', data_prefix='train')`` has the classes cat, dog and the
+        labels 0, 1.
     """
 
     EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -44,7 +48,7 @@ class ImageFolder(BaseDataset):
         super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a picture: ``img_path`` and ``gt_label``."""
+        """Return one entry for each image: ``img_path`` and ``gt_label``."""
         folder = self.data_prefix['img_path'] or self.data_root or '.'
         if not fileio.isdir(folder):
             raise FileNotFoundError(f'ImageFolder: data_prefix must be an existing folder, got {folder}. Set data_root '

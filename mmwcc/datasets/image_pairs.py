@@ -1,4 +1,4 @@
-"""Pairs of pictures and their originals, and the steps of pipelines that prepare them."""
+"""Pairs of small and original images, and the transforms that prepare them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,15 +17,18 @@ __all__ = ['LoadImagePair', 'PackImagePair', 'PairedRandomCrop', 'PairedRandomFl
 
 @DATASETS.register_module()
 class SuperResolutionDataset(BaseDataset):
-    """Read a folder of originals, and the folder of their small versions where there is one.
+    """Read a folder of original images and, if there is one, the folder of their small versions.
 
     Args:
-        data_root: Folder of the data set. Defaults to ''.
-        data_prefix: Folders below data_root: ``gt`` of the originals and, optionally, ``img`` of the small versions;
-            without, :class:`LoadImagePair` makes them. Defaults to ``dict(gt='')``.
-        img_tmpl: Name of a small version, without ending, for that of its original. Defaults to '{}'.
-        extensions: Endings of pictures, any case. Defaults to the usual ones.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``indices``, ``test_mode``, ….
+        data_root: Folder of the dataset. Defaults to ''.
+        data_prefix: Folders below data_root: ``gt`` of the originals and, optionally, ``img`` of
+            the small versions. Without ``img``, :class:`LoadImagePair` makes the small versions.
+            Defaults to ``dict(gt='')``.
+        img_tmpl: Template that turns the name of an original into that of its small version, both
+            without file extension. Defaults to '{}'.
+        extensions: File extensions of images, in upper or lower case. Defaults to the usual ones.
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``indices``, ``test_mode``,
+            ….
 
     Raises:
         ValueError: If data_prefix has no gt.
@@ -34,9 +37,9 @@ class SuperResolutionDataset(BaseDataset):
         FileNotFoundError: If an original has no small version.
 
     Example:
-        ``SuperResolutionDataset(data_root='data/DIV2K', img_tmpl='{}x2', data_prefix=dict(gt='DIV2K_train_HR',
-        img='DIV2K_train_LR_bicubic/X2'))`` pairs ``DIV2K_train_HR/0001.png`` with
-        ``DIV2K_train_LR_bicubic/X2/0001x2.png``.
+        ``SuperResolutionDataset(data_root='data/DIV2K', img_tmpl='{}x2',
+        data_prefix=dict(gt='DIV2K_train_HR', img='DIV2K_train_LR_bicubic/X2'))`` pairs
+        ``DIV2K_train_HR/0001.png`` with ``DIV2K_train_LR_bicubic/X2/0001x2.png``.
     """
 
     EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
@@ -52,7 +55,10 @@ class SuperResolutionDataset(BaseDataset):
         super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a picture: ``gt_path`` and, with a folder of small versions, ``img_path``."""
+        """Return one entry for each image.
+
+        It has ``gt_path`` and, if there is a folder of small versions, ``img_path``.
+        """
         originals = self._pictures('gt')
         if not originals:
             raise FileNotFoundError(f'SuperResolutionDataset: the folder of the originals must hold pictures '
@@ -69,7 +75,7 @@ class SuperResolutionDataset(BaseDataset):
         return [dict(gt_path=path, img_path=small[self.img_tmpl.format(stem)]) for stem, path in originals.items()]
 
     def _pictures(self, key: str) -> dict[str, str]:
-        """Map names without ending to paths."""
+        """Map file names without extension to paths."""
         folder = self.data_prefix[key] or self.data_root or '.'
         if not fileio.isdir(folder):
             raise FileNotFoundError(f'SuperResolutionDataset: data_prefix[{key!r}] must be an existing folder, got '
@@ -97,16 +103,17 @@ def _small(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class LoadImagePair:
     """Read an original as ``gt`` and its small version as ``img``, (H, W, 3) uint8 in RGB order.
 
-    Where the entry has no ``img_path``, the small version is made by :func:`mmwcc.functional.resize_bicubic`, as in the
-    benchmarks. Originals are cut at the right and the bottom to ``scale`` times the small version.
+    If the entry has no ``img_path``, the small version is made by
+    :func:`mmwcc.functional.resize_bicubic`, as in the benchmarks. Originals are cropped at the
+    right and at the bottom to ``scale`` times the small version.
 
     Args:
         scale: How many times smaller the small version is. Defaults to 2.
 
     Raises:
         ValueError: If scale is not an integer of at least 2.
-        ValueError: In use, if a picture cannot be decoded, is smaller than scale, or smaller than scale times its
-            small version.
+        ValueError: In use, if an image cannot be decoded, is smaller than scale, or smaller than
+            scale times its small version.
     """
 
     def __init__(self, scale: int = 2) -> None:
@@ -134,7 +141,7 @@ class LoadImagePair:
 
 @TRANSFORMS.register_module()
 class PairedRandomCrop:
-    """Cut a random window out of the small version, and what belongs to it out of the original.
+    """Crop a random window from the small version, and the matching window from the original.
 
     Args:
         crop_size: Side of the window in pixels of the small version. Defaults to 48.
@@ -167,10 +174,13 @@ class PairedRandomCrop:
 
 @TRANSFORMS.register_module()
 class PairedRandomFlipRotate:
-    """Apply one of the eight flips and rotations by 90 degrees to both pictures, each with the same probability."""
+    """Apply one of the eight flips and rotations by 90 degrees to both images.
+
+    All eight have the same probability.
+    """
 
     def __call__(self, results: dict) -> dict:
-        """Return ``results`` with ``img`` and ``gt`` changed alike."""
+        """Return ``results`` with ``img`` and ``gt`` transformed alike."""
         turns, mirror = np.random.randint(4), np.random.randint(2)
         for key in ('img', 'gt'):
             turned = np.rot90(results[key], turns)
@@ -183,10 +193,13 @@ class PairedRandomFlipRotate:
 
 @TRANSFORMS.register_module()
 class PackImagePair:
-    """Pack a pair for :class:`mmwcc.models.SuperResolver`: ``inputs`` and a sample with ``gt_img``, (3, H, W) uint8.
+    """Pack a pair for :class:`mmwcc.models.SuperResolver`.
+
+    The result has ``inputs`` and a sample with ``gt_img``, both (3, H, W) uint8.
 
     Args:
-        meta_keys: What to keep as meta information where the entry has it. Defaults to index, paths and scale.
+        meta_keys: Keys to keep as meta information if the entry has them. Defaults to index, paths
+            and scale.
     """
 
     def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'gt_path', 'scale')) -> None:

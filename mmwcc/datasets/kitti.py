@@ -1,4 +1,4 @@
-"""KITTI's raw drives for learning depth, and depth measured by the laser."""
+"""KITTI's raw drives for learning depth, and depth measured by the laser scanner."""
 from __future__ import annotations
 
 from collections import defaultdict
@@ -20,30 +20,34 @@ _OTHER = {'l': 'r', 'r': 'l'}
 
 @DATASETS.register_module()
 class KITTIRawDataset(BaseDataset):
-    """Read the raw drives of KITTI by a list of frames.
+    """Read the raw drives of KITTI from a list of frames.
 
-    The list is one of Monodepth2's: lines of drive, frame number and side, such as
-    ``2011_09_26/2011_09_26_drive_0022_sync 473 r``. Pictures are ``image_02`` (l) and ``image_03`` (r) in the synced
-    and rectified drives, .png as downloaded or .jpg. Entries have ``frame_paths``, ``intrinsics`` in pixels of the
-    pictures, ``frame_ids``, ``source_poses`` (not finite where unknown), ``velo_to_camera`` and ``velodyne_path``.
+    The list is one of Monodepth2's. Each line holds a drive, a frame number and a side, such as
+    ``2011_09_26/2011_09_26_drive_0022_sync 473 r``. Images are those of ``image_02`` (l) and
+    ``image_03`` (r) in the synced and rectified drives, either .png as downloaded or .jpg. Entries
+    have ``frame_paths``, ``intrinsics`` in pixels of the images, ``frame_ids``, ``source_poses``
+    (not finite where unknown), ``velo_to_camera`` and ``velodyne_path``.
 
     Args:
-        data_root: Folder of the dates, each with its drives and its three calibration files. Defaults to ''.
-        ann_file: The list of frames, below data_root or a path of its own. Defaults to ''.
-        frame_ids: Which frames to give besides the target, by their distance in time; 's' is the other camera of the
-            pair. Defaults to (-1, 1); use () for predictions.
-        baseline: Distance of the pair in the unit of depth, which sets the unit of stereo training. Defaults to 0.1 as
-            in Monodepth2: one unit is 5.4 metres.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``, ….
+        data_root: Folder that holds one folder for each date, with its drives and three calibration
+            files. Defaults to ''.
+        ann_file: The list of frames, as a path below data_root or a path of its own. Defaults to
+            ''.
+        frame_ids: Which frames to return in addition to the target, by their distance in time; 's'
+            is the other camera of the stereo pair. Defaults to (-1, 1); use () for predictions.
+        baseline: Distance between the cameras of the stereo pair in the unit of depth; it sets the
+            unit of stereo training. Defaults to 0.1 as in Monodepth2: one unit is 5.4 metres.
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``,
+            ….
 
     Raises:
         ValueError: If frame_ids holds anything else.
-        FileNotFoundError: If the list, a drive, a picture, or a calibration file is missing.
+        FileNotFoundError: If the list, a drive, an image, or a calibration file is missing.
         ValueError: If a line of the list or a calibration file is malformed.
 
     Reference:
-        Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013; lists: Eigen et al., NeurIPS 2014, Zhou et
-        al., CVPR 2017.
+        Geiger et al., "Vision meets Robotics: The KITTI Dataset", IJRR 2013; lists: Eigen et al.,
+        NeurIPS 2014, Zhou et al., CVPR 2017.
     """
 
     def __init__(self, data_root: str = '', ann_file: str = '', frame_ids: Sequence[int | str] = (-1, 1),
@@ -56,7 +60,7 @@ class KITTIRawDataset(BaseDataset):
         super().__init__(data_root=data_root, ann_file=ann_file, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a line of the list."""
+        """Return one entry for each line of the list."""
         root = Path(self.data_root)
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'KITTIRawDataset: ann_file must be a list of frames, got {self.ann_file}, which '
@@ -101,17 +105,19 @@ class KITTIRawDataset(BaseDataset):
 
 @TRANSFORMS.register_module()
 class LoadVelodyneDepth:
-    """Add ``gt_depth`` (H, W) float32 in metres, measured by the laser, at the size of the frames; 0 is not measured.
+    """Add ``gt_depth`` (H, W) float32 in metres, measured by the laser scanner.
 
-    Before a resize it gives the depth that predictions are compared with; after it, a target for training.
+    It has the size of the frames at this step of the pipeline, and is 0 where nothing was measured.
+    Before a resize it is the ground truth for evaluation; after a resize it is a target for
+    training.
 
     Args:
-        forward_distance: Whether depth is the distance in the laser's forward direction, as in published results, or
-            along the optical axis. Defaults to True.
+        forward_distance: Whether depth is measured along the laser's forward direction, as in
+            published results, instead of along the optical axis. Defaults to True.
 
     Raises:
         FileNotFoundError: In use, if the scan is missing.
-        ValueError: In use, if it is no scan.
+        ValueError: In use, if the file is not a scan.
     """
 
     def __init__(self, forward_distance: bool = True) -> None:

@@ -11,11 +11,12 @@ __all__ = ['Calibration', 'laser_depth', 'read_calibration']
 
 @dataclass(frozen=True)
 class Calibration:
-    """Describe a rectified camera.
+    """A rectified camera.
 
     Attributes:
         intrinsics: Camera matrix in pixels, (3, 3) float32.
-        velo_to_camera: From the axes of the laser (forward, left, up) to those of the camera, (4, 4) float64.
+        velo_to_camera: From the axes of the laser (forward, left, up) to those of the camera, (4,
+            4) float64.
     """
 
     intrinsics: np.ndarray
@@ -31,14 +32,14 @@ def read_calibration(folder: Path, camera: int) -> Calibration:
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file lacks a matrix, or it has another number of entries.
+        ValueError: If a file lacks a matrix, or a matrix has the wrong number of entries.
     """
     cameras, laser = (folder / f'calib_{name}_to_cam.txt' for name in ('cam', 'velo'))
     projection = _matrix(cameras, f'P_rect_0{camera}', (3, 4))
     rectify, velo = np.eye(4), np.eye(4)
     rectify[:3, :3] = _matrix(cameras, 'R_rect_00', (3, 3))
     velo[:3, :3], velo[:3, 3] = _matrix(laser, 'R', (3, 3)), _matrix(laser, 'T', (3, ))
-    # P = K [I | t]: the rectified cameras differ by a shift.
+    # P = K [I | t]: rectified cameras differ only by a translation.
     shift = np.eye(4)
     shift[:3, 3] = np.linalg.solve(projection[:, :3], projection[:, 3])
     return Calibration(projection[:, :3].astype(np.float32), shift @ rectify @ velo)
@@ -63,21 +64,22 @@ def _matrix(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def laser_depth(points: np.ndarray, velo_to_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int],
                 forward_distance: bool = True) -> np.ndarray:
-    """Draw laser points into a depth map; of several in one pixel the nearest remains.
+    """Project laser points into a depth map; each pixel keeps its nearest point.
 
     Args:
         points: (n, 3) in the axes of the laser: forward, left, up.
         velo_to_camera: Matrix (4, 4) to the axes of the camera.
         intrinsics: Camera matrix (3, 3) in pixels.
         size: Height and width of the map.
-        forward_distance: Whether depth is the forward distance from the laser instead of the distance along the
-            optical axis. Defaults to True.
+        forward_distance: Whether depth is the forward distance from the laser instead of the
+            distance along the optical axis. Defaults to True.
 
     Returns:
         Metres, (H, W) float32, 0 where there is no point.
 
     Note:
-        Coordinates are rounded and lowered by one, as by KITTI's development kit, which counts pixels from one.
+        Coordinates are rounded and lowered by one, as in KITTI's development kit, which counts
+        pixels from one.
     """
     points = points[points[:, 0] >= 0].astype(np.float64)
     local = points @ velo_to_camera[:3, :3].T + velo_to_camera[:3, 3]

@@ -1,4 +1,4 @@
-"""Boxes in Pascal VOC's format, with errors that say what is wrong with the files."""
+"""Boxes in the Pascal VOC format, with errors that say what is wrong with the files."""
 from __future__ import annotations
 
 from xml.etree.ElementTree import ParseError
@@ -12,17 +12,20 @@ _LAYOUT = 'Lay the data out as docs/datasets.md says, or set data_root, ann_file
 
 
 class XMLBoxDataset(XMLDataset):
-    """Read boxes as mmdetection's ``XMLDataset`` does, and refuse files that it would stumble over or pass over.
+    """Read boxes as mmdetection's ``XMLDataset`` does, but check the files first.
+
+    Files on which ``XMLDataset`` would fail, or which it would silently skip, raise an error that
+    names them.
 
     Args:
-        **kwargs: As for ``mmdet.datasets.XMLDataset``: ``data_root``, ``ann_file`` with a name a line, ``data_prefix``,
-            ``metainfo=dict(classes=...)`` and so on.
+        **kwargs: As for ``mmdet.datasets.XMLDataset``: ``data_root``, ``ann_file`` with one name
+            per line, ``data_prefix``, ``metainfo=dict(classes=...)`` and so on.
 
     Raises:
         ValueError: If metainfo has no classes.
-        FileNotFoundError: If the list of names, an annotation or its picture is missing.
-        ValueError: If the list is empty, an annotation is not one of Pascal VOC, or there are boxes, but none of the
-            classes.
+        FileNotFoundError: If the list of names, an annotation or its image is missing.
+        ValueError: If the list is empty, an annotation is not in the Pascal VOC format, or there
+            are boxes, but none of the classes.
 
     Example:
         >>> bccd = XMLBoxDataset(data_root='data/bccd', data_prefix=dict(sub_data_root='BCCD/'),
@@ -32,7 +35,7 @@ class XMLBoxDataset(XMLDataset):
     """
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a picture."""
+        """Return one entry for each image."""
         if not self._metainfo.get('classes'):
             raise ValueError("XMLBoxDataset: metainfo must have classes, got none. Use metainfo=dict(classes=('RBC', "
                              "'WBC', 'Platelets')) with the names in the annotations.")
@@ -47,7 +50,7 @@ class XMLBoxDataset(XMLDataset):
         return entries
 
     def parse_data_info(self, img_info: dict) -> dict:
-        """Return the entry of a picture, after a look at its files."""
+        """Return the entry of an image, after checking its files."""
         path = img_info['xml_path']
         self._require(path, f'every name of {self.ann_file} must have an annotation')
         try:

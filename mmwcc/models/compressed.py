@@ -1,4 +1,4 @@
-"""The factory that switches compression on in a config."""
+"""The factory that enables compression in a config."""
 from __future__ import annotations
 
 from torch import nn
@@ -12,15 +12,17 @@ __all__ = ['CompressedModel']
 
 @MODELS.register_module()
 def CompressedModel(task_type: str | type | list | dict, compression: dict, **model) -> nn.Module:
-    """Build a model and compress it: ``model = dict(type='mmwcc.CompressedModel', task_type=..., compression=...)``.
+    """Build a model and compress it.
 
-    Compression is decided where the model is built, before the optimizer, DDP and the checkpoint see it, and in every
-    place that builds models: training, testing, inference APIs, TTA. The result is an object of the original class
-    with the original keys.
+    Use it as ``model = dict(type='mmwcc.CompressedModel', task_type=..., compression=...)``. The
+    model is compressed when it is built, before the optimizer, DDP and the checkpoint see it. This
+    works wherever models are built: in training, testing, the inference APIs and TTA. The result is
+    an object of the original class with the original keys.
 
     Args:
-        task_type: The ``type`` of the model to build, in the scope of the config; or those of other
-            factories and of the model, outermost first, as ``['mmwcc.WAEModel', 'EncoderDecoder']``.
+        task_type: The ``type`` of the model to build, in the scope of the config. Several factories
+            can be combined in a list that ends with the model, outermost first, as in
+            ``['mmwcc.WAEModel', 'EncoderDecoder']``.
         compression: See :class:`mmwcc.compression.CompressionConfig`.
         **model: All other keys of the model's config, unchanged.
 
@@ -28,8 +30,8 @@ def CompressedModel(task_type: str | type | list | dict, compression: dict, **mo
         The model, an instance of ``task_type``'s class.
 
     Raises:
-        ValueError: If task_type names no model or CompressedModel again, or compression does not fit
-            the model.
+        ValueError: If task_type names no model or CompressedModel again, or compression does not
+            fit the model.
     """
     built = build_within('CompressedModel', task_type, model)
     compress_model(built, compression)

@@ -1,9 +1,10 @@
-"""Compress a dense checkpoint without training: learn the clips from a few training images, and evaluate.
+"""Compress a dense checkpoint without training, and evaluate it.
 
     python tools/analysis_tools/calibrate.py CONFIG CHECKPOINT
     python tools/analysis_tools/calibrate.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25
 
-Writes the compressed checkpoint and the config that it belongs to, for tools/test.py and tools/train.py.
+The clips are learned from a few training images. Writes the compressed checkpoint and its config,
+for use with tools/test.py and tools/train.py.
 """
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
     """Calibrate the compressed model of a config on the weights of a dense checkpoint, and save it.
 
     Returns:
-        The checkpoint that was written; the config lies beside it.
+        Path of the checkpoint that was written; its config lies next to it.
 
     Raises:
         LaunchError: If the config is not compressed or has no data, or the checkpoint does not fit.

@@ -1,10 +1,11 @@
-"""Compare two trainings over several seeds: mean and standard error of each, and of the gap between them.
+"""Compare two trainings over several seeds.
 
     python tools/analysis_tools/compare_seeds.py accuracy/top1 --runs work_dirs/a-seed{0,1,2} \\
         --against work_dirs/b-seed{0,1,2}
 
-What counts is the newest test in a folder, without one its last validation. Runs are paired in the order they are
-given, so give equal seeds equal places.
+Prints the mean and standard error of each training, and of the gap between them. The result of a
+folder is its newest test or, without a test, its last validation. Runs are paired in the order in
+which they are given, so list the same seeds in the same order.
 """
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import statistics
 from mmwcc.reports import read_work_dir
 from mmwcc.utils import one_line_errors
 
-# Quantiles of Student's t for an interval of 95 %, by degrees of freedom; the normal's beyond.
+# Quantiles of Student's t for a 95 % interval, by degrees of freedom; for more, use the normal's.
 STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
 
@@ -33,10 +34,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def result(folder: str, metric: str) -> float:
-    """Return what a work folder has for a metric: its value in the newest test, else in the last validation.
+    """Return the value of a metric in a work folder.
+
+    It comes from the newest test or, without a test, from the last validation.
 
     Raises:
-        FileNotFoundError: If it is no work folder.
+        FileNotFoundError: If the folder is not a work folder.
         ValueError: If it has no such metric.
     """
     work_dir = read_work_dir(folder)

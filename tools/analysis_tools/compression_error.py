@@ -1,9 +1,10 @@
-"""Measure how well feature maps survive compression: wavelets against uniform quantization, over effective bits.
+"""Measure how well feature maps survive compression by wavelets and by uniform quantization.
 
     python tools/analysis_tools/compression_error.py CONFIG CHECKPOINT
 
-Images of the test set go through the trained network, and the maps that go into its 1x1 convolutions are compressed in
-both ways. Writes compression_error.png and compression_error.csv.
+Runs images of the test set through the trained network, and compresses the inputs of its 1x1
+convolutions in both ways. Writes compression_error.png and compression_error.csv, which show the
+error over effective bits.
 """
 from __future__ import annotations
 
@@ -51,7 +52,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def table(errors: CompressionErrors) -> str:
-    """Return MSE / mean square as a Markdown table: the mean over all layers, and over those of each map size."""
+    """Return MSE / mean square as a Markdown table.
+
+    It has the mean over all layers, and the mean over the layers of each map size.
+    """
     sizes = sorted(set(errors.sizes.values()), key=lambda size: -size[0] * size[1])
     heads = [f'{width}x{height} ({list(errors.sizes.values()).count((height, width))})' for height, width in sizes]
     lines = [f"| method | effective bits | all layers ({len(errors.layers)}) | {' | '.join(heads)} |",

@@ -1,11 +1,12 @@
 """Count MACs, bit operations, parameters and bytes of a config's model, layer by layer.
 
-The model is built from the config alone: no weights are downloaded or loaded, and no data is needed.
+The model is built from the config alone. No weights are downloaded or loaded, and no data is
+needed.
 
     python tools/analysis_tools/get_bops.py CONFIG --shape 512 1024
     python tools/analysis_tools/get_bops.py CONFIG --convention paper --out cost.json
 
-docs/cost.md says how costs are counted.
+docs/cost.md explains how costs are counted.
 """
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def image_shape(config: Config, shape: list[int] | None) -> tuple[int, ...]:
-    """Return the shape that was asked for, or that a config crops its images to.
+    """Return the requested shape or, without one, the crop size of the config.
 
     Raises:
         LaunchError: If there is neither.

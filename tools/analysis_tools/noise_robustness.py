@@ -1,9 +1,10 @@
-"""Test classifiers on noisy pictures: accuracy for Gaussian noise of several variances, as a table.
+"""Test classifiers on images with Gaussian noise of several variances, and print a table.
 
     python tools/analysis_tools/noise_robustness.py CONFIG CHECKPOINT [CONFIG CHECKPOINT …] [--variances 0 0.01 0.05]
 
-Variances are those of pixels scaled to [0, 1]. The noise of a picture is the same for all networks. It is set in the
-step mmwcc.GaussianNoise of the test pipeline, or in one put before its last step.
+Variances refer to pixels scaled to [0, 1]. All networks see the same noise on the same image. The
+noise is added by the transform mmwcc.GaussianNoise of the test pipeline. If the pipeline has none,
+it is inserted before the last transform.
 """
 from __future__ import annotations
 

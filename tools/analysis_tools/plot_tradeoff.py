@@ -1,9 +1,9 @@
-"""Plot accuracy against bit operations from work folders: dense, quantized and wavelet compressed networks.
+"""Plot the accuracy of dense, quantized and wavelet compressed networks over bit operations.
 
     python tools/analysis_tools/plot_tradeoff.py work_dirs/a work_dirs/b ... [--metric mIoU]
 
-Folders whose config has the same name are several seeds of one training: their mean is drawn, with its standard error.
-Writes tradeoff.png and tradeoff.csv.
+Reads work folders, and writes tradeoff.png and tradeoff.csv. Folders with the same config name are
+treated as several seeds of one training; the plot shows their mean with its standard error.
 """
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Print what compression makes of every convolution of a config's model.
+"""Print what compression does to every convolution of a config's model.
 
-The model is built from the config alone: no weights are downloaded or loaded, and no data is needed.
+The model is built from the config alone. No weights are downloaded or loaded, and no data is
+needed.
 
     python tools/analysis_tools/print_compression.py CONFIG
     python tools/analysis_tools/print_compression.py DENSE_CONFIG --preset wcc_w8a8_k25
@@ -48,7 +49,8 @@ def report_compression(config: Config, preset: str | None = None) -> tuple[nn.Mo
 
     Raises:
         LaunchError: If the config has no ``model``.
-        ValueError: If there is no such preset, the model is compressed already, or the compression does not fit it.
+        ValueError: If there is no such preset, the model is compressed already, or the compression
+            does not fit it.
     """
     if preset is not None:
         config = Config({**config.to_dict(), 'model': compress(model_config(config), preset)})

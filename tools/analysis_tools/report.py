@@ -2,7 +2,7 @@
 
     python tools/analysis_tools/report.py work_dirs/dense work_dirs/quant work_dirs/wcc --out report.html
 
-The page needs no network to be read. The first work folder is what the others are compared with.
+The page can be read offline. The other work folders are compared with the first one.
 """
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Train and test every point of a ladder: one recipe, many ways to compress, going on where it stopped.
+"""Train and test every point of a ladder, which compresses one model in many ways.
 
     python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid.py --dry-run
     python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid.py --only required
 
-The same command again resumes an interrupted training and repeats nothing that is finished. At the end it prints a
-table and writes tradeoff.png and tradeoff.csv; --report does only that.
+Running the same command again resumes an interrupted training and skips what is finished. At the
+end it prints a table and writes tradeoff.png and tradeoff.csv; --report does only that.
 """
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def show_plan(run: LadderRun) -> None:
-    """Print how every point stands and what is left to be run."""
+    """Print the state of every point and what is left to run."""
     for name, outcome in run.outcomes.items():
         print(f'{name}: {outcome.state}' + (f', {outcome.message}' if outcome.message else ''))
         for command in run.commands(name):

@@ -1,10 +1,11 @@
-"""Measure how much each layer's compression changes the output, and share out a budget of bit operations by it.
+"""Measure how much compressing each layer changes the output, and allocate bit operations by it.
 
     python tools/analysis_tools/sensitivity.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25 --budget wcc_w8a8_k25
 
-A budget is the total of the network: that of a preset, a part of the dense network's (0.05 or 5%), or a number of bit
-operations (2e11). Several can be given. For each, a YAML file with the `compression` dictionary, a table and an image
-are written. Measuring takes minutes; what was measured is kept in sensitivity.json, where a second call finds it.
+A budget is the total for the network. It can be that of a preset, a fraction of the dense network's
+(0.05 or 5%), or a number of bit operations (2e11). Several budgets can be given. Writes a YAML file
+with the `compression` dictionary, a table and an image for each. Measuring takes minutes. The
+measurements are kept in sensitivity.json, so that a second call can reuse them.
 """
 from __future__ import annotations
 
@@ -76,11 +77,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def write(allocation: Allocation, budget: str, compression: dict, args: argparse.Namespace) -> None:
-    """Write the compression and the image of an allocation, and print the table."""
+    """Write the compression dictionary and the image of an allocation, and print its table."""
     stem = args.out_dir / f'allocated_{re.sub(r"[^0-9a-zA-Z_]+", "_", budget).strip("_")}'
     file, image = stem.with_suffix('.yml'), stem.with_suffix('.png')
     content, base = allocated_compression(compression, allocation), None
-    if args.compression:  # what the preset says besides, as for the optimizer, is inherited
+    if args.compression:  # the preset's other settings, such as the optimizer's, are inherited
         content, base = dict(rules=content['rules']), f'mmwcc::_base_/compression/{args.compression}.py'
     title = f'{budget}: {allocation.summary()}'
     write_compression(file, content, base, f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.')
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run, and say in one line what cannot be done."""
+    """Run, and print expected errors in one line."""
     args = parse_args(argv)
     with one_line_errors('sensitivity', ValueError, TypeError), quiet():
         run(args)

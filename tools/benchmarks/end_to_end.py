@@ -1,8 +1,10 @@
 """Time inference of DeepLabV3+ on MobileNetV2, compressed against dense, on this machine's CPU.
 
-Contenders are the dense network, WCC 25 %, its inverted residual blocks fused, WCC 25 % where the shipped table says
-that it is faster, and 8/8-bit WCC 25 % in integers, each in both memory formats; the faster one counts. "Folded"
-networks have their batch normalization in the convolutions.
+The contenders are the dense network, WCC 25 %, WCC 25 % with fused inverted residual blocks, WCC
+25 % only where the shipped table says that it is faster, and 8/8-bit WCC 25 % in integers. Each is
+timed in both memory formats, and the faster one counts. In "folded" networks, batch normalization
+is
+folded into the convolutions.
 
     python tools/benchmarks/end_to_end.py [--size 512 1024] [--out end_to_end_cpu.json]
 """
@@ -39,11 +41,15 @@ def fused(model: nn.Module) -> nn.Module:
 
 
 def integer(dense: nn.Module, x: Tensor) -> tuple[nn.Module, nn.Module]:
-    """Return the fake-quantized network, its clips those of one batch, and the integer one made of it."""
+    """Return the fake-quantized network and the integer network converted from it.
+
+    The clips are those of one batch.
+    """
     quantized = compressed(dense, 'wcc_w8a8_k25')
     statistics = {name: buffer.clone() for name, buffer in quantized.named_buffers() if 'running' in name}
     with torch.no_grad():
-        quantized.train()(torch.cat([x, x]), mode='tensor')  # two images: batch normalization wants more than one
+        # Two images, because batch normalization needs more than one.
+        quantized.train()(torch.cat([x, x]), mode='tensor')
     quantized.eval().load_state_dict(statistics, strict=False)
     whole = copy.deepcopy(quantized)
     to_integer(whole, verbose=False)
@@ -51,7 +57,7 @@ def integer(dense: nn.Module, x: Tensor) -> tuple[nn.Module, nn.Module]:
 
 
 def networks(dense: nn.Module, x: Tensor) -> dict[str, nn.Module]:
-    """Return the contenders by name, after the gate."""
+    """Return the contenders by name, after checking their results."""
     wavelet = compressed(dense, 'wcc_fp_k25')
     faster = compressed(dense, 'wcc_fp_k25', only_if_faster=dict(input_shape=tuple(x.shape[2:])))
     everything = compressed(dense, 'wcc_fp_k25', pointwise=dict(keep_ratio=1.0))

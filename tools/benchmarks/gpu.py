@@ -1,12 +1,15 @@
-"""Check and time the Triton kernels on this machine's GPU: ceilings, kernels, selection and the paper's Table 8.
+"""Check and time the Triton kernels on this machine's GPU.
 
-Needs torch, triton and numpy alone (`pip install --no-deps --no-build-isolation -e .`), and less than five minutes.
-Nothing is timed before every kernel is correct against float64. A kernel's floor is the time that copying as many bytes
-takes on this device. In Table 8 the dense block is the faster of the two memory formats in cuDNN.
+Measures the device's ceilings, the kernels, selection, and the paper's Table 8. Needs only torch,
+triton and numpy (`pip install --no-deps --no-build-isolation -e .`), and less than five minutes.
+Nothing is timed before every kernel has been checked against float64. The floor of a kernel is the
+time to copy as many bytes on this device. In Table 8 the dense block is timed with cuDNN in the
+faster of the two memory formats.
 
     python tools/benchmarks/gpu.py [--out gpu_h200.json] [--rows 0 4 12] [--modes bf16] [--no-compile] [--minutes 4.5]
 
-To try the program itself without a GPU: TRITON_INTERPRET=1 MMWCC_KERNELS=triton, and shapes that are tiny.
+To try the program itself without a GPU, use TRITON_INTERPRET=1 MMWCC_KERNELS=triton and tiny
+shapes.
 """
 from __future__ import annotations
 
@@ -42,7 +45,10 @@ DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def medians(calls: dict[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, float]:
-    """Time the calls in turns for about ``seconds``, at least ``least`` turns; median of each in milliseconds."""
+    """Time the calls in turns; return the median of each in milliseconds.
+
+    This takes about ``seconds``, and at least ``least`` turns.
+    """
     for call in list(calls.values()) * 2:
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -59,7 +65,7 @@ def _milliseconds(call: Callable[[], object]) -> float:
         call()
         return 1e3 * (time.perf_counter() - start)
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # Three calls for each measurement: the host is ahead of the device then, as it is in a network.
+    # Three calls for each measurement, so that the host runs ahead of the device, as in a network.
     start.record()
     for _ in range(3):
         call()
@@ -84,7 +90,10 @@ def ceilings() -> dict[str, float]:
 
 
 def check() -> None:
-    """Stop unless every kernel equals its reference in float64, which other dtypes and float64 input take."""
+    """Stop unless every kernel equals its float64 reference.
+
+    The reference implementations are those used for other dtypes and for float64 input.
+    """
     for shape, dtype, memory_format in GATE:
         x = torch.randn(shape, device=DEVICE, dtype=dtype).contiguous(memory_format=FORMATS[memory_format])
         _check_map(x, BOUNDS[dtype])
@@ -135,7 +144,7 @@ def _check_map(x: Tensor, bound: float) -> None:
 
 
 def time_kernels(copy: float) -> list[dict]:
-    """Time single kernels beside their floors: the bytes they must move, at the speed of a copy."""
+    """Time single kernels next to their floors: the bytes they must move, at copy speed."""
     results = []
     for shape in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
@@ -182,7 +191,10 @@ def _kernel_result(kernel: str, call: Callable, moved: float, copy: float, shape
 
 
 def time_selection() -> list[dict]:
-    """Time select beside torch.topk, which breaks ties as it likes and does not number the kept."""
+    """Time select next to torch.topk.
+
+    topk breaks ties arbitrarily and does not number the kept positions.
+    """
     results = []
     for batch, positions in SELECTIONS:
         norms, k = torch.rand(batch, positions, device=DEVICE), positions // 4
@@ -194,9 +206,10 @@ def time_selection() -> list[dict]:
 
 
 def time_table(args: argparse.Namespace, rates: dict[str, float], end: float) -> tuple[list[dict], list[str]]:
-    """Time the blocks of Table 8 in every mode until the time is over; return the rows and the names of those left out.
+    """Time the blocks of Table 8 in every mode until the time is over.
 
-    The same goes for blocks that the device has not enough memory for.
+    Returns the rows, and the names of the blocks that were left out for lack of time or of device
+    memory.
     """
     chosen = [row for index, row in enumerate(ROWS) if args.rows is None or index in args.rows]
     results, left = [], []
@@ -213,7 +226,7 @@ def time_table(args: argparse.Namespace, rates: dict[str, float], end: float) ->
 
 
 def _time_shape(mode: str, shape: tuple, rows: list, compiled: bool, rates: dict[str, float]) -> list[dict]:
-    """Time the dense block once, and the compressed one at every keep ratio that the table has for it."""
+    """Time the dense block once, and the compressed one at every keep ratio in the table."""
     size, channels, expansion, batch = shape
     block, results = Block.make(channels, expansion, mode, DEVICE), []
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = mode != 'fp32'

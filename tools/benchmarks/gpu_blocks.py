@@ -1,7 +1,8 @@
-"""The inverted residual block of the paper's Table 8 on a GPU, dense and compressed, in several precisions.
+"""The inverted residual block of the paper's Table 8 on a GPU, in several precisions.
 
-Beside a benchmark's timings stand floors: the time a block would take if each of its kernels ran at the speed of a copy
-or of a product on this device, whichever takes longer.
+There is a dense and a compressed version. A benchmark compares its timings with floors: the time
+that a block would take if each of its kernels ran at the speed of a copy or of a product on this
+device, whichever takes longer.
 """
 from __future__ import annotations
 
@@ -23,17 +24,17 @@ from mmwcc.kernels.triton.tile import map_offsets, pixels
 __all__ = ['MODES', 'Block', 'dense_block', 'floor_ratio', 'plain_depthwise', 'wcc_block']
 
 LEVELS = 3
-SELECT_SECONDS = 20e-6  # assumed in the floors for each exact selection
+SELECT_SECONDS = 20e-6  # time that the floors assume for each exact selection
 
 
 class Mode(NamedTuple):
-    """A precision: of the maps between blocks, inside, and what the floors count.
+    """A precision.
 
     Attributes:
-        dtype: Of input and output.
-        inside: Of rows, expanded map and coefficients.
-        dense_rate: Which of the measured products bounds the dense block's.
-        rate: Likewise the compressed block's.
+        dtype: Dtype of input and output.
+        inside: Dtype of rows, expanded map and coefficients.
+        dense_rate: Which of the measured product rates bounds the dense block.
+        rate: Which of them bounds the compressed block.
         row_bytes: Bytes of a coefficient as it enters a product.
     """
     dtype: torch.dtype
@@ -63,7 +64,7 @@ class Block(NamedTuple):
 
     @classmethod
     def make(cls, channels: int, expansion: int, mode: str, device: torch.device) -> Block:
-        """Draw weights that keep the variance of what passes."""
+        """Draw weights that preserve the variance of the activations."""
         wide = channels * expansion
         expand, project = torch.randn(wide, channels) / channels**0.5, torch.randn(channels, wide) / wide**0.5
         depthwise, step = torch.randn(wide, 1, 3, 3) / 3, torch.full((1, ), 6 / 127)
@@ -87,7 +88,7 @@ def dense_block(block: Block, x: Tensor, depthwise=cudnn_depthwise) -> Tensor:
 
 
 def wcc_block(block: Block, x: Tensor, keep_ratio: float, mode: str) -> Tensor:
-    """Run the compressed block on the fused operators; the map comes and goes in channels_last."""
+    """Run the compressed block on the fused operators; input and output are channels_last."""
     size, inside, int8 = x.shape[2:], MODES[mode].inside, MODES[mode].rate == 'int8'
     norms = kernels.haar_norms(x, LEVELS)
     k = max(1, round(norms.shape[1] * keep_ratio))
@@ -129,7 +130,10 @@ def _plain_kernel(x_ptr, weight_ptr, y_ptr, tiles, patches_w, height, columns, p
 
 
 def plain_depthwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Filter a dense map 3x3 with the taps of ``depthwise_haar``, without a transform: a fair dense contender."""
+    """Filter a dense map by a 3x3 with the taps of ``depthwise_haar``, without a transform.
+
+    This makes the dense contender a fair one.
+    """
     height, width = (kernels.padded_size(size, LEVELS) for size in x.shape[2:])
     tiling, layout, y = tilings(height, width, LEVELS, x.device)[0], layout_of(x), torch.empty_like(x)
     sizes, options = geometry(x, layout, tiling)
@@ -140,7 +144,7 @@ def plain_depthwise(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def floor_ratio(row: Row, mode: str, rates: dict[str, float]) -> float:
-    """Return how much faster than dense the compressed block would be, were every kernel of both at its floor."""
+    """Return the speed-up over dense if every kernel of both blocks ran at its floor."""
     precision, pixels_ = MODES[mode], row.size * row.size * row.batch
     outer, inner, packed = precision.dtype.itemsize, precision.inside.itemsize, precision.row_bytes
     narrow, wide, kept = row.channels, row.channels * row.expansion, row.keep_ratio * pixels_

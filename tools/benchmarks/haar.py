@@ -1,9 +1,12 @@
-"""Time the Haar kernels alone on this machine's CPU: norms, pack and unpack, 3 levels, float32, batch 1.
+"""Time the Haar kernels alone on this machine's CPU.
 
-Each is set against its memory floor: the bytes that it must read and write, at the speed at which this machine copies
-256 MB. A map that fits a cache may stay below it, so each is also set against a copy of the map itself, measured in the
-same turns. Packing every position is the whole transform, as wavedec2 of ptwt (torch) and of PyWavelets (NumPy) is;
-these two take part where they are installed (`pip install ptwt`).
+Measures norms, pack and unpack with 3 levels in float32 at batch 1. Each kernel is compared with
+its
+memory floor: the time to copy the bytes that it must read and write, at the speed at which this
+machine copies 256 MB. A feature map that fits into a cache may be faster than that. Each kernel is
+therefore also compared with a copy of the feature map itself, timed in the same turns. Packing
+every position is the whole transform, as computed by wavedec2 of ptwt (torch) and of PyWavelets
+(NumPy). These two are timed as well if they are installed (`pip install ptwt`).
 
     python tools/benchmarks/haar.py [--shapes 128,256] [--out haar_cpu.json]
 """
@@ -26,7 +29,7 @@ LEVELS = 3
 
 
 def coefficients_of(x: Tensor) -> Tensor:
-    """Return PyWavelets' coefficients of a map in float64, in position order, shape (B, N, C)."""
+    """Return PyWavelets' float64 coefficients of a map in position order, shape (B, N, C)."""
     approximation, *details = pywt.wavedec2(x.double().numpy(), 'haar', mode='periodization', level=LEVELS)
     bands = [torch.stack([torch.from_numpy(band) for band in detail], dim=2).permute(0, 3, 4, 2, 1)
              for detail in details]
@@ -34,7 +37,7 @@ def coefficients_of(x: Tensor) -> Tensor:
 
 
 def gate_kernels(x: Tensor) -> Tensor:
-    """Stop unless the kernels transform as PyWavelets does; return the slots of all positions."""
+    """Stop unless the kernels match PyWavelets; return the slots of all positions."""
     positions = kernels.position_count(*x.shape[2:], LEVELS)
     everything = kernels.slot_of(torch.ones(1, positions, dtype=torch.bool))
     expected = coefficients_of(x)
@@ -48,10 +51,14 @@ def gate_kernels(x: Tensor) -> Tensor:
 
 
 def contenders(x: Tensor, format: str, everything: Tensor, quarter: Tensor) -> tuple[measuring.Calls, dict[str, int]]:
-    """Return what to time for a map in one memory format, and the bytes that each must read and write."""
+    """Return the calls to time for a map in one memory format.
+
+    Also returns the number of bytes that each call must read and write.
+    """
     values, positions, channels = x.numel(), everything.shape[1], x.shape[1]
     size, channels_last, target = x.shape[2:], kernels.is_channels_last(x), torch.empty_like(x)
-    # The floor writes into memory that is there; `clone` shows what an operator pays for a result of its own.
+    # The floor writes into allocated memory; `clone` shows what it costs an operator to allocate
+    # its result.
     calls = {f'copy {format}': lambda: target.copy_(x), f'clone {format}': x.clone}
     traffic = {f'copy {format}': 8 * values}
     calls[f'norms {format}'] = lambda: kernels.haar_norms(x, LEVELS)
@@ -66,7 +73,7 @@ def contenders(x: Tensor, format: str, everything: Tensor, quarter: Tensor) -> t
 
 
 def others(x: Tensor) -> measuring.Calls:
-    """Return the transforms of other packages, on a contiguous map."""
+    """Return the transforms of other packages, applied to a contiguous map."""
     array = x.contiguous().numpy()
     calls = dict(pywt=lambda: pywt.wavedec2(array, 'haar', mode='periodization', level=LEVELS))
     if find_spec('ptwt'):
@@ -78,7 +85,7 @@ def others(x: Tensor) -> measuring.Calls:
 
 
 def measure(size: int, channels: int, rate: float, seconds: float) -> dict:
-    """Time one map, on a machine that copies ``rate`` bytes/s, read and written."""
+    """Time one map on a machine that copies ``rate`` bytes/s, counting reads and writes."""
     x = torch.randn(1, channels, size, size)
     everything = gate_kernels(x)
     quarter = kernels.select(kernels.haar_norms(x, LEVELS), everything.shape[1] // 4)

@@ -1,8 +1,9 @@
-"""Measure where a wavelet compressed convolution is faster than nn.Conv2d on this machine's CPU: the map of worth.
+"""Measure the map of worth: where a wavelet compressed convolution beats nn.Conv2d on a CPU.
 
-Over a grid of input channels, output channels, square maps and keep ratios (3 levels, float32, batch 1, inference) it
-times both layers in both memory formats, the faster one counting, and writes the table that `only_if_faster` of the
-compression config looks layers up in. The one that comes with mmwcc is written by
+Times both layers on this machine over a grid of input channels, output channels, square feature
+maps and keep ratios (3 levels, float32, batch 1, inference). Each is timed in both memory formats,
+and the faster one counts. The resulting table is what `only_if_faster` of the compression config
+uses. The one that is shipped with mmwcc is written by
 
     python tools/benchmarks/layer_map.py --out mmwcc/compression/speed_cpu.json
 """
@@ -25,7 +26,7 @@ LEVELS = 3
 
 
 def measure(channels: int, out: int, size: int, args) -> dict:
-    """Time one place of the map."""
+    """Time one point of the map."""
     dense = nn.Conv2d(channels, out, 1, bias=False)
     layers = {f'k{ratio:g}': WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=ratio, levels=LEVELS)
               for ratio in args.keep}

@@ -1,7 +1,8 @@
-"""What the benchmarks share: contenders timed in turns, correctness gates, the rates of this machine, the JSON.
+"""The common parts of the benchmarks: timing, correctness gates, machine rates, JSON.
 
-Every benchmark is a program of its own. It first checks that what it is about to time computes the right thing, then
-times the contenders in turns in one process, so that a change of the machine's speed meets all of them alike.
+Every benchmark is a program of its own. It first checks that what it is about to time computes the
+right result. It then times the contenders in turns in one process, so that a change of the
+machine's speed affects all of them alike.
 """
 from __future__ import annotations
 
@@ -29,27 +30,32 @@ __all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward',
 
 FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
 
-# glibc gives every large temporary back to the kernel at once, so that the next one costs two or three times its
-# computation in page faults. The thresholds keep them, and the pages are huge where the system has such.
+# glibc returns every large temporary to the kernel at once, so that page faults of the next one
+# take two or three times as long as its computation. These thresholds keep the memory, and use huge
+# pages if the system has them.
 ALLOCATOR = ('glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:'
              'glibc.malloc.hugetlb=1')
 
-# A contender needs some calls until the caches and the allocator are as it leaves them. With a single one a layer on
-# 16 MB still meets what the others left, and looks up to a fifth slower than in calls that follow each other.
+# A contender needs some calls until the caches and the allocator are in its own steady state. After
+# a single call, a layer on 16 MB still finds what the others left there, and looks up to a fifth
+# slower than in consecutive calls.
 UNTIMED = 3
 
 Calls = dict[str, Callable[[], object]]
 
 
 def keep_freed_memory() -> None:
-    """Start this program anew with :data:`ALLOCATOR`, for all contenders alike; ``GLIBC_TUNABLES`` set before wins."""
+    """Restart this program with :data:`ALLOCATOR`, for all contenders alike.
+
+    If ``GLIBC_TUNABLES`` is already set, it takes precedence.
+    """
     if platform.libc_ver()[0] == 'glibc' and 'GLIBC_TUNABLES' not in os.environ:
         os.environ['GLIBC_TUNABLES'] = ALLOCATOR
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
-    """Return a parser with what every benchmark takes: ``--threads``, ``--seconds`` and ``--out``."""
+    """Return a parser with the common options ``--threads``, ``--seconds`` and ``--out``."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch and numba')
     parser.add_argument('--seconds', type=float, default=seconds, help='least time for each line, but 3 turns')
@@ -58,7 +64,7 @@ def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
 
 
 def begin(args: argparse.Namespace, **more) -> dict:
-    """Set threads and random numbers, print and return the environment."""
+    """Set threads and random seeds, then print and return the environment."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     about = environment(**more)
@@ -67,7 +73,7 @@ def begin(args: argparse.Namespace, **more) -> dict:
 
 
 def environment(**more) -> dict:
-    """Describe what the numbers depend on."""
+    """Describe the environment on which the numbers depend."""
     versions = {name: version(name) for name in ('mmwcc', 'torch', 'numba', 'numpy', 'mmcv', 'mmsegmentation')}
     return dict(device='cpu', cpu=device_name(torch.device('cpu')), capability=torch.backends.cpu.get_cpu_capability(),
                 threads=torch.get_num_threads(), dtype='float32', commit=_commit(), python=platform.python_version(),
@@ -102,9 +108,10 @@ def gate(claim: str, error: float, bound: float) -> None:
 
 
 def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
-    """Time the calls in turns for about ``seconds``, at least ``least`` turns; median of each in milliseconds.
+    """Time the calls in turns; return the median of each in milliseconds.
 
-    A timed call follows :data:`UNTIMED` calls of the same contender.
+    This takes about ``seconds``, and at least ``least`` turns. Before each timed call, the same
+    contender is called :data:`UNTIMED` times.
     """
     for call in calls.values():
         call()
@@ -121,7 +128,7 @@ def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
 
 
 def fastest(times: dict[str, float], start: str) -> float:
-    """Return the least of the times of ``start`` and of its variants, named ``start variant``."""
+    """Return the shortest time among ``start`` and its variants, named ``start variant``."""
     return min(value for name, value in times.items() if name == start or name.startswith(f'{start} '))
 
 
@@ -142,7 +149,7 @@ def forward(layer: nn.Module, *inputs, **keywords) -> Callable[[], Tensor]:
 
 
 def step(layer: nn.Module, x: Tensor) -> Callable[[], None]:
-    """Return a call that runs forward and backward, to the input and to the weights."""
+    """Return a call that runs forward and backward, with gradients of input and weights."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     with torch.no_grad():
         gradient = torch.randn_like(layer(x))
@@ -156,7 +163,9 @@ def step(layer: nn.Module, x: Tensor) -> Callable[[], None]:
 
 
 def machine_rates(seconds: float = 1.0, side: int = 128, channels: int = 512, megabytes: int = 256) -> dict[str, float]:
-    """Measure what floors are computed from: bytes/s of a copy (read + written), multiplications x 2/s of a product.
+    """Measure the rates from which floors are computed.
+
+    They are bytes/s of a copy (read + written), and multiplications x 2/s of a product.
 
     Args:
         seconds: Time for the copy and for each product.
@@ -179,12 +188,21 @@ def machine_rates(seconds: float = 1.0, side: int = 128, channels: int = 512, me
 
 
 def kernel_time(rates: dict[str, float], values: float, products: float = 0) -> float:
-    """Return the least seconds of a float32 kernel that moves so many values and multiplies so many pairs."""
+    """Return the least time of a float32 kernel in seconds.
+
+    Args:
+        rates: The machine's rates.
+        values: Number of values that it moves.
+        products: Number of pairs that it multiplies.
+    """
     return max(4 * values / rates['copy'], 2 * products / rates['float32'])
 
 
 def write(path: Path | None, benchmark: str, about: dict, rows: list[dict], **more) -> None:
-    """Write the result as JSON, if a path is given: benchmark, environment, rows, and what else there is."""
+    """Write the result as JSON, if a path is given.
+
+    It holds the benchmark, the environment, the rows, and additional entries.
+    """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rounded = json.loads(json.dumps(dict(benchmark=benchmark, environment=about, **more, rows=rows)),

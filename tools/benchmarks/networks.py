@@ -1,4 +1,4 @@
-"""The network that the benchmarks of whole models time: DeepLabV3+ on MobileNetV2, as in its CamVid config."""
+"""The network of the whole-model benchmarks: DeepLabV3+ on MobileNetV2 as in its CamVid config."""
 from __future__ import annotations
 
 import copy
@@ -35,7 +35,13 @@ def deeplab(scale: float = 1.0) -> nn.Module:
 
 
 def compressed(model: nn.Module, name: str | None, **changes) -> nn.Module:
-    """Return a copy of ``model``, compressed as the preset of that name says, but for the changes; None: as it is."""
+    """Return a compressed copy of ``model``.
+
+    Args:
+        model: The dense network.
+        name: Name of the preset. With None, the copy is not compressed.
+        **changes: Changes to the preset.
+    """
     model = copy.deepcopy(model)
     if name is not None:
         compress_model(model, preset(name, **changes), verbose=False)

@@ -1,4 +1,6 @@
-"""Draw docs/benchmarks: the tables in README.md, between their markers, and the plots, from the JSON files alone.
+"""Draw the tables and plots of docs/benchmarks from the JSON files alone.
+
+The tables are those between the markers in README.md.
 
     python tools/benchmarks/plot.py [--folder docs/benchmarks] [--check]
 """
@@ -19,13 +21,13 @@ SOURCES = dict(authors='wcc_layer', authors_system='wcc_layer_system')
 
 
 def load(folder: Path, name: str) -> dict | None:
-    """Read the JSON of a benchmark, or None where it has not been run."""
+    """Read the JSON of a benchmark, or return None if it has not been run."""
     path = SPEED_TABLE if name == 'layer_map' else folder / f'{SOURCES.get(name, name)}_cpu.json'
     return json.loads(path.read_text(encoding='utf-8')) if path.exists() else None
 
 
 def filled(text: str, folder: Path) -> str:
-    """Return the page with the table of each marker made anew."""
+    """Return the page with a new table between each pair of markers."""
 
     def table(match: re.Match) -> str:
         start, name, end = match.groups()
@@ -40,7 +42,10 @@ def filled(text: str, folder: Path) -> str:
 
 
 def plot_layer(content: dict, path: Path) -> None:
-    """Draw the speed of one layer over the keep ratio, a line a shape, solid in float32 and dashed in int8."""
+    """Draw the speed of one layer over the keep ratio.
+
+    Each shape has a line, solid in float32 and dashed in int8.
+    """
     from matplotlib import pyplot
     rows = [row for row in content['rows'] if row['mode'] == 'forward']
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
@@ -80,7 +85,10 @@ def plot_block(content: dict, path: Path) -> None:
 
 
 def plot_map(content: dict, path: Path) -> None:
-    """Draw the map of worth: a panel for each map size and keep ratio, input channels against output channels."""
+    """Draw the map of worth: input channels against output channels.
+
+    Each map size and keep ratio has a panel.
+    """
     from matplotlib import pyplot
     from matplotlib.colors import TwoSlopeNorm
     found = {(row['channels'], row['out'], row['size']): row['speedup'] for row in content['rows']}

@@ -1,11 +1,11 @@
-"""Markdown tables of what the benchmarks wrote."""
+"""Markdown tables of benchmark results."""
 from __future__ import annotations
 
 __all__ = ['TABLES', 'conditions']
 
 
 def conditions(about: dict) -> str:
-    """Say in one line where and how the numbers were taken."""
+    """Describe in one line where and how the numbers were measured."""
     allocator = 'freed memory kept (GLIBC_TUNABLES)' if about['allocator'] != 'system' else "the system's allocator"
     return (f"{about['cpu']}, {about['capability']}, {about['threads']} threads, torch {about['torch']}, "
             f"numba {about['numba']}, {about['dtype']}, batch {about['batch']}, {allocator}, "
@@ -80,7 +80,10 @@ def wcc_block(content: dict) -> str:
 
 
 def haar(content: dict) -> str:
-    """Share of the memory floor, and of a copy of the map, that kernels reach, and the ratio to other packages."""
+    """Share of the memory floor, and of a copy of the map, that kernels reach.
+
+    The table also has the ratio to other packages.
+    """
     kinds = ['norms', 'pack quarter', 'unpack quarter', 'pack all', 'unpack all']
     body = []
     for row in content['rows']:

@@ -1,8 +1,10 @@
-"""Time a training step of DeepLabV3+ on MobileNetV2, compressed against dense, and count what backward keeps.
+"""Time a training step of DeepLabV3+ on MobileNetV2, compressed against dense.
 
-A step is forward with its losses, backward and SGD. Dense, WCC 25 % and 8/8-bit WCC 25 %, as they are and with lean
-activations, take turns in both memory formats; the faster one counts. The saved bytes are those of all tensors that
-autograd keeps for backward, each storage once, without parameters and buffers, which exist anyway.
+A step is forward with its losses, backward and SGD. The contenders are the dense network, WCC 25 %
+and 8/8-bit WCC 25 %, each with and without lean activations. They take turns in both memory
+formats; the faster one counts. The tool also reports the saved bytes: the size of all tensors that
+autograd keeps for backward. Each storage counts once. Parameters and buffers do not count, because
+they exist anyway.
 
     python tools/benchmarks/training_step.py [--size 256] [--batch 4] [--out training_step_cpu.json]
 """
@@ -41,7 +43,7 @@ def loss_of(model: nn.Module, x: Tensor, truth: list[SegDataSample]) -> Tensor:
 
 
 def step(model: nn.Module, x: Tensor, truth: list[SegDataSample]) -> Callable[[], None]:
-    """Return a call that trains one step."""
+    """Return a call that runs one training step."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
     def run() -> None:
@@ -64,13 +66,13 @@ def saved_bytes(model: nn.Module, x: Tensor, truth: list[SegDataSample]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = loss_of(model, x, truth)  # alive, so that no address is used twice
+        loss = loss_of(model, x, truth)  # kept alive, so that no address is used twice
     del loss
     return sum(kept.values())
 
 
 def gate_step(dense: nn.Module, x: Tensor, truth: list[SegDataSample]) -> None:
-    """Stop unless keeping every coefficient gives the losses and the gradients of the dense network."""
+    """Stop unless keeping every coefficient gives the dense network's losses and gradients."""
     same = compressed(dense, 'wcc_fp_k25', pointwise=dict(keep_ratio=1.0))
     losses, gradients = [], []
     for model in (same, dense):
@@ -80,7 +82,8 @@ def gate_step(dense: nn.Module, x: Tensor, truth: list[SegDataSample]) -> None:
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
         model.zero_grad()
     gate('keep_ratio=1 must have the loss of the dense network', relative_error(*losses), 1e-5)
-    # Rounding moves values across the bounds of ReLU6: the dense network's two memory formats are 0.026 apart.
+    # Rounding moves values across the bounds of ReLU6: even the two memory formats of the dense
+    # network differ by 0.026.
     gate('keep_ratio=1 must have the gradients of the dense network', relative_error(*gradients), 0.1)
 
 

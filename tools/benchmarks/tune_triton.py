@@ -1,12 +1,15 @@
-"""Find launch configurations of the Triton kernels on this machine's GPU, and write the file that mmwcc reads.
+"""Find launch configurations of the Triton kernels on this machine's GPU.
 
-Every candidate is compared with the shipped default before it is timed; the least geometric mean over the workloads
-wins. What decides the order of a sum, the block of the norms, is not tuned: results stay the same.
+Every candidate is compared with the shipped default before it is timed. The candidate with the
+least
+geometric mean over the workloads wins. The block of the norms is not tuned, because it determines
+the order of a sum; results stay the same.
 
     python tools/benchmarks/tune_triton.py [--out FILE] [--kernels haar_pack select]
 
-The file goes to kernels/triton/configs/<device>.json by default, where the next process finds it; any other is used
-through MMWCC_TRITON_CONFIGS=FILE.
+The result is written to kernels/triton/configs/<device>.json by default, where mmwcc reads it in
+the
+next process. To use another file, set MMWCC_TRITON_CONFIGS=FILE.
 """
 from __future__ import annotations
 
@@ -88,7 +91,10 @@ def candidates(kernel: str) -> list[dict[str, int]]:
 
 
 def measure(calls: list[Callable[[], Tensor]], table: dict, expected: list[Tensor]) -> float:
-    """Return the geometric mean of the times under a table of configurations; infinity if it is wrong or too large."""
+    """Return the geometric mean of the times under a table of configurations.
+
+    It is infinity if a result is wrong or a configuration too large.
+    """
     try:
         with launch.forced(table):
             for call, result in zip(calls, expected, strict=True):
@@ -100,7 +106,10 @@ def measure(calls: list[Callable[[], Tensor]], table: dict, expected: list[Tenso
 
 
 def tune(kernel: str, kind: str, calls: list[Callable[[], Tensor]], table: dict) -> dict[str, int]:
-    """Return the best values for a kernel and kind of dtype, those of ``table`` if nothing beats them."""
+    """Return the best values for a kernel and kind of dtype.
+
+    If nothing is faster, these are the values of ``table``.
+    """
     default = table[kernel][kind]
     with launch.forced(table):
         expected = [call() for call in calls]
@@ -116,7 +125,10 @@ def tune(kernel: str, kind: str, calls: list[Callable[[], Tensor]], table: dict)
 
 
 def tune_select(table: dict) -> dict[str, int]:
-    """Tune both ways of selecting, and up to how many positions one program an image is the faster."""
+    """Tune both ways of selecting, and the threshold between them.
+
+    The threshold is the number of positions up to which one program per image is faster.
+    """
     def calls(images_and_positions):
         for batch, positions in images_and_positions:
             norms = torch.rand(batch, positions, device=DEVICE)

@@ -1,10 +1,14 @@
 """Time WAE networks against the dense ones they replace on this machine's CPU, in inference.
 
-Networks are built from the shipped configs, with batch normalization folded into convolutions. Contenders run
-interleaved in one process after a check of their costs and outputs; medians are printed, with what bounds them: the
-networks' share of multiply-accumulates, and how fast each part runs. Every network is timed as it is in both memory
-formats, weights and pictures alike, frozen by torch.jit.optimize_for_inference, compiled by torch.compile with frozen
-weights, and run by ONNX Runtime (pip install "mmwcc[onnx]"), and stands with its fastest form.
+Networks are built from the shipped configs, with batch normalization folded into convolutions.
+Contenders run interleaved in one process, after a check of their costs and outputs. The tool prints
+medians and what bounds them: the networks' share of multiply-accumulates, and how fast each part
+runs.
+
+Every network is timed in several forms: as it is in both memory formats, for weights and images
+alike; frozen by torch.jit.optimize_for_inference; compiled by torch.compile with frozen weights;
+and
+run by ONNX Runtime (pip install "mmwcc[onnx]"). Its fastest form counts.
 
     python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] [--out wae_cpu.json]
     python tools/benchmarks/wae.py --pair DENSE_CONFIG.py WAE_CONFIG.py --size 360 480 --batches 1
@@ -52,7 +56,7 @@ def shipped(name: str) -> Path:
 
 
 def multiply_accumulates(model: nn.Module, x: Tensor) -> Counter:
-    """Return the multiply-accumulates of convolutions and linear layers for ``x``, by part of the model."""
+    """Return the multiply-accumulates of convolutions and linear layers, by part of the model."""
     count, handles = Counter(), []
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -70,7 +74,7 @@ def multiply_accumulates(model: nn.Module, x: Tensor) -> Counter:
 
 
 def check_costs(name: str, model: nn.Module) -> None:
-    """Stop unless WAE + VGG16 costs what the published network does."""
+    """Stop unless WAE + VGG16 has the costs of the published network."""
     if name == 'vgg16':
         x = torch.zeros(1, 3, 224, 224, device=next(model.parameters()).device)
         found = {part: round(macs / 1e9, 4) for part, macs in multiply_accumulates(model, x).items()}
@@ -79,7 +83,10 @@ def check_costs(name: str, model: nn.Module) -> None:
 
 
 def fold(model: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """Return the network with batch normalization folded into convolutions; stop if it is another network then."""
+    """Return the network with batch normalization folded into convolutions.
+
+    Stop if this changes its result.
+    """
     x = torch.randn(1, 3, *size)
     folded = fuse_conv_bn(deepcopy(model))
     with torch.inference_mode():
@@ -89,25 +96,30 @@ def fold(model: nn.Module, size: tuple[int, int]) -> nn.Module:
 
 
 def freeze(model: nn.Module, x: Tensor) -> Callable:
-    """Return the network with weights in oneDNN's own layouts, to which every call brings them otherwise."""
+    """Return the network with weights in oneDNN's own layouts.
+
+    Otherwise every call would convert them.
+    """
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torch.jit is deprecated, and as yet the only way without a compiler
+        # torch.jit is deprecated, but still the only way without a compiler.
+        warnings.simplefilter('ignore')
         return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, x, check_trace=False)))
 
 
 def compiled(model: nn.Module, x: Tensor) -> Callable:
-    """Return the network compiled for channels_last pictures with weights in oneDNN's own layouts."""
+    """Return the network compiled for channels_last images, with weights in oneDNN's layouts."""
     network = torch.compile(deepcopy(model).to(memory_format=torch.channels_last), dynamic=False)
-    with torch.no_grad(), torch._inductor.config.patch(freezing=True):  # torch.compile's option comes too late
+    # torch.compile's own option for freezing takes effect too late.
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True):
         network(x)
     return network
 
 
 def exported(model: nn.Module, x: Tensor) -> Callable:
-    """Return the network run by ONNX Runtime, which prepares all calls, weights and memory once."""
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # or it names packages that it could use
+    """Return the network run by ONNX Runtime, which prepares calls, weights and memory once."""
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)  # it would list optional packages
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # torch's own use of what it deprecates
+        warnings.simplefilter('ignore')  # torch itself calls deprecated functions
         program = torch.onnx.export(model, (x, ), input_names=['x'], dynamo=True, verbose=False)
     session = open_session(program.model_proto)
     return lambda x: torch.from_numpy(session.run(None, dict(x=x.numpy()))[0])
@@ -138,7 +150,7 @@ def forms(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Tensor]]:
 
 
 def part_calls(model: nn.Module, x: Tensor) -> dict[str, Callable[[], None]]:
-    """Return a call for each part of a WAE classifier, on what it gets from the parts before."""
+    """Return a call for each part of a WAE classifier, on the output of the parts before."""
     with torch.inference_mode():
         low, high = (part.clone() for part in model.decomposition(x))
         _, _, feature, fused = model.extract_parts(x)
@@ -172,7 +184,7 @@ def measure(name: str, batch: int, models: dict[str, nn.Module], size: tuple[int
 
 
 def report(row: dict, best: dict[str, float]) -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     paper = f'paper x{row["paper"]:g}, ' if row['paper'] else ''
     print(f'{row["network"]} batch {row["batch"]}: dense {best["dense"]:.1f} ms, WAE {best["wae"]:.1f} ms, '
           f'x{row["speedup"]:.2f} ({paper}multiply-accumulates '

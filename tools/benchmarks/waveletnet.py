@@ -1,8 +1,10 @@
-"""Time WaveletNet's projection, and the whole network, against the dense layers that they take the place of.
+"""Time WaveletNet's projection and the whole network against the dense layers they replace.
 
-The projection is DFWT and a 1x1 WConv at kappa = 3. `fused` hands the pieces of the transform to the convolutions,
-`joined` writes them into one tensor first, `dense` is the ordinary 1x1 convolution of MobileNetV2. Networks are those
-for ImageNet at 224x224 without classifier: MobileNetV2 is WaveletNet with kappa = (0, 0, 0).
+The projection is a DFWT and a 1x1 WConv at kappa = 3. `fused` passes the pieces of the transform
+directly to the convolutions, `joined` writes them into one tensor first, and `dense` is the
+ordinary
+1x1 convolution of MobileNetV2. The networks are those for ImageNet at 224x224, without classifier.
+MobileNetV2 is WaveletNet with kappa = (0, 0, 0).
 
     python tools/benchmarks/waveletnet.py [--threads 1] [--seconds 1] [--out waveletnet_cpu.json]
 """
@@ -17,14 +19,14 @@ from mmwcc.layers import DepthwiseFastWaveletTransform, WaveletConv2d
 from mmwcc.models import WaveletNet
 
 KAPPA = 3
-# Size of the map, channels in and out of the projections of WaveletNet at 224x224.
+# Size of the feature map, input and output channels of WaveletNet's projections at 224x224.
 PROJECTIONS = ((112, 32, 16), (56, 144, 24), (28, 192, 32), (14, 384, 64), (14, 576, 96), (7, 960, 160), (7, 960, 320))
 NETWORKS = dict(dense=(0, 0, 0), wavelet=(0, 3, 3), untransformed=(0, 0, 3), deep=(0, 5, 5))
 BATCHES = (1, 8)
 
 
 def projections(channels: int, outputs: int) -> dict[str, nn.Module]:
-    """Build the three kinds of one projection; the wavelet ones share their weights."""
+    """Build the three variants of one projection; the wavelet ones share their weights."""
     fused = WaveletConv2d(channels, outputs, 1, bias=False, kappa=KAPPA, dfwt=KAPPA)
     plain = WaveletConv2d(channels, outputs, 1, bias=False, kappa=KAPPA)
     plain.load_state_dict(fused.state_dict())
@@ -33,7 +35,10 @@ def projections(channels: int, outputs: int) -> dict[str, nn.Module]:
 
 
 def time_all(modules: dict[str, nn.Module], x: torch.Tensor, seconds: float, training: bool) -> dict[str, float]:
-    """Return medians in milliseconds, forward or forward and backward, of each module in its faster memory format."""
+    """Return the median time of each module in milliseconds, in its faster memory format.
+
+    The time is that of forward alone, or of forward and backward if ``training``.
+    """
     call = step if training else forward
     times = medians({f'{name} {kind}': call(module, x.contiguous(memory_format=memory_format))
                      for name, module in modules.items() for kind, memory_format in FORMATS.items()}, seconds)
@@ -46,7 +51,7 @@ def print_row(label: str, times: dict[str, float]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print, and write what the command line asks for."""
+    """Measure, print, and write the file given on the command line."""
     parser = measuring.arguments(__doc__, seconds=1.0)
     args = parser.parse_args(argv)
     about = measuring.begin(args)

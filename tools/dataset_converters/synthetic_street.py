@@ -1,4 +1,4 @@
-"""Write synthetic street scenes as a sheet of samples, or as folders of pictures and label maps.
+"""Write synthetic street scenes as a sheet of samples, or as folders of images and label maps.
 
     python tools/dataset_converters/synthetic_street.py --sheet samples.png --length 12
     python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val --length 100
@@ -33,7 +33,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def draw_labels(results: dict, palette: list) -> np.ndarray:
-    """Return the label map in the colours of ``palette`` (RGB) with the boxes drawn on it, (H, W, 3) BGR."""
+    """Draw the label map in the colours of ``palette`` (RGB), with the boxes on it.
+
+    The result is (H, W, 3) BGR.
+    """
     drawn = np.array(palette, np.uint8)[results['gt_seg_map'], ::-1].copy()
     for instance in results['instances']:
         x0, y0, x1, y1 = (int(v) for v in instance['bbox'])
@@ -43,7 +46,7 @@ def draw_labels(results: dict, palette: list) -> np.ndarray:
 
 
 def write(index: int, dataset: SyntheticStreetDataset, out_dir: Path) -> None:
-    """Write picture and label map of one scene."""
+    """Write the image and the label map of one scene."""
     results = dataset[index]
     for kind, key in (('img_dir', 'img'), ('ann_dir', 'gt_seg_map')):
         cv2.imwrite(str(out_dir / kind / dataset.split / f'{index:06d}.png'), results[key])

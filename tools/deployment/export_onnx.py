@@ -1,9 +1,10 @@
-"""Export a dense, quantized or wavelet compressed model to ONNX, and check what was written.
+"""Export a dense, quantized or wavelet compressed model to ONNX, and check the result.
 
     python tools/deployment/export_onnx.py CONFIG CHECKPOINT --shape 512 1024 --out model.onnx
 
-The graph takes a normalized image and returns the logits of a segmentor or the raw outputs of a one-stage detector. It
-is kept only if ONNX Runtime returns what the model returns; see docs/deployment.md.
+The graph takes a normalized image. It returns the logits of a segmentor or the raw outputs of a
+one-stage detector. The file is kept only if ONNX Runtime returns the same outputs as the model; see
+docs/deployment.md.
 """
 from __future__ import annotations
 
@@ -50,13 +51,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def calibration_images(config: Config, model: nn.Module, number: int) -> Iterator[Tensor]:
-    """Yield training images as in testing, normalized, one at a time."""
+    """Yield training images one at a time, processed as in testing, and normalized."""
     for batch in calibration_batches(config, number, batch_size=1):
         yield model.data_preprocessor(batch, False)['inputs']
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Export, check and say what was found."""
+    """Export, check and print the findings."""
     args = parse_args(argv)
     with one_line_errors('export_onnx', ExportError, ValueError, RuntimeError, ModuleNotFoundError), quiet():
         config = load_config(args.config, args.cfg_options)

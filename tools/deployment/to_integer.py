@@ -2,8 +2,9 @@
 
     python tools/deployment/to_integer.py CONFIG CHECKPOINT OUT.pth
 
-OUT.pth holds int8 weights and no optimizer state, OUT.py beside it the same config with `integer=True`, for
-tools/test.py and the inference APIs of mmsegmentation and mmdetection.
+OUT.pth holds int8 weights and no optimizer state. OUT.py next to it is the same config with
+`integer=True`. Both work with tools/test.py and the inference APIs of mmsegmentation and
+mmdetection.
 """
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def integer_config(config: Config, keep_float: list[str]) -> Config:
-    """Return a copy of a config whose model has integer layers, but for some, for a converted checkpoint to fill."""
+    """Return a copy of a config whose model has integer layers, except for ``keep_float``.
+
+    The weights are expected from a converted checkpoint.
+    """
     config = Config(config.to_dict(), filename=config.filename)
     if not is_compressed(config.model):  # a dense network whose layers come from conv_cfg
         config.model = with_compression(config.model, dict(keep_dense=[]))
@@ -57,7 +61,8 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
         The converted model and the report.
 
     Raises:
-        LaunchError: If config has no model, or one that is integer already, or the checkpoint does not fit it.
+        LaunchError: If config has no model, or one that is integer already, or the checkpoint does
+            not fit it.
         ValueError: If the model has no layer to convert.
         RuntimeError: If no quantizer has learned its clip.
     """
@@ -72,13 +77,16 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
 
 
 def weight_bytes(path: str | Path) -> int:
-    """Return the bytes of the tensors in the state_dict of a checkpoint, a file of any kind or an address."""
+    """Return the bytes of the tensors in a checkpoint's state_dict.
+
+    The checkpoint may be a file of any supported kind or a URL.
+    """
     loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
     return sum(tensor.numel() * tensor.element_size() for tensor in loaded.get('state_dict', loaded).values())
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Convert and say what was done."""
+    """Convert, and print what was done."""
     args = parse_args(argv)
     out = Path(args.out)
     with one_line_errors('to_integer', ValueError, RuntimeError), quiet():

@@ -1,9 +1,11 @@
-"""Publish the weights of a checkpoint as safetensors and JSON, without what only a training needs and without pickle.
+"""Publish the weights of a checkpoint as safetensors and JSON.
 
     python tools/misc/publish_model.py CHECKPOINT OUT.safetensors
 
-OUT.safetensors loads like any checkpoint: `init_model(config, 'OUT.safetensors')`, `tools/test.py CONFIG
-OUT.safetensors`. OUT.json beside it holds the config text, compression, classes, metrics and the sha256 of the weights.
+The result needs no pickle and has no state that only training needs. OUT.safetensors loads like any
+checkpoint: `init_model(config, 'OUT.safetensors')` or `tools/test.py CONFIG OUT.safetensors`.
+OUT.json next to it holds the config text, compression, classes, metrics and the sha256 of the
+weights.
 """
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Publish and say what was written and left out."""
+    """Publish, and print what was written and what was left out."""
     args = parse_args(argv)
     with one_line_errors('publish_model', ValueError, TypeError, ModuleNotFoundError):
         check_checkpoint(args.checkpoint)

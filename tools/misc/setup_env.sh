@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Make a virtual environment with everything that mmwcc's demo and tests need, and install mmwcc into it (editable).
+# Create a virtual environment with everything that mmwcc's demo and tests need, and install mmwcc
+# into it (editable).
 #
 #   tools/misc/setup_env.sh [FOLDER]      FOLDER defaults to .venv
 #
-# Run again, it does nothing until one of the files it goes by has changed. Environment variables:
+# When it is run again, it does nothing unless one of the files that it depends on has changed.
+# Environment variables:
 #
-#   PYTHON       the interpreter to start from             default: python3.11, or else python3
+#   PYTHON       the interpreter to use                    default: python3.11, or else python3
 #   TORCH        what to install as torch                  default: torch==2.13.0
-#   TORCH_ARGS   more arguments of pip for it, for example an --index-url with builds for one CUDA version or for CPU
+#   TORCH_ARGS   more arguments of pip for torch, for example an --index-url with builds for one CUDA
+#                version or for CPU
 #   EXTRAS       extras of mmwcc to install                default: openmmlab,cpu,triton,mim,dev; leave out triton
 #                with torch older than 2.11, which pins an older one
-#   MORE_EXTRAS  extras besides those: `make docs` asks for docs
-#   MAX_JOBS     compilers running at a time               default: the number of cores
+#   MORE_EXTRAS  additional extras: `make docs` asks for docs
+#   MAX_JOBS     number of parallel compiler processes     default: the number of cores
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -40,7 +43,8 @@ fingerprint() {
     { cat setup.py pyproject.toml tools/misc/setup_env.sh; echo "$ROOT $TORCH ${TORCH_ARGS:-}"; } | cksum
 }
 
-# The stamp of a finished set-up: the fingerprint, and below it every list of extras that was installed under it.
+# The stamp of a finished set-up holds the fingerprint, followed by every list of extras that was
+# installed with it.
 is_set_up() { [ "$(head -n 1 "$1" 2>/dev/null)" = "$(fingerprint)" ] && grep -qxF -- "$EXTRAS" "$1"; }
 
 write_stamp() {
@@ -50,8 +54,8 @@ write_stamp() {
 
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
 
-# The versions that mmwcc is tested with. Without the first line, installing torch brings a setuptools without
-# pkg_resources, which mmengine, the build of mmcv and openmim import.
+# The versions that mmwcc is tested with. Without the first line, installing torch also installs a
+# setuptools without pkg_resources, which mmengine, the build of mmcv and openmim import.
 write_constraints() {
     cat > "$VENV/constraints.txt" <<END
 setuptools>=77.0.3,<81
@@ -80,8 +84,8 @@ install_mmcv() {
     fi
 }
 
-# Both distributions of OpenCV own the module cv2. mmengine requires the one with windows, which cannot be imported
-# where the libraries of a desktop are missing.
+# Two distributions of OpenCV provide the module cv2. mmengine requires the one with windows, which
+# cannot be imported if the libraries of a desktop are missing.
 install_headless_opencv_if_needed() {
     if ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null; then
         local version

@@ -1,6 +1,8 @@
-"""Convert a published EfficientDet of rwightman/efficientdet-pytorch for the configs of configs/efficientdet.
+"""Convert a published EfficientDet for the configs of configs/efficientdet.
 
     python tools/model_converters/effdet.py efficientdet_d1-bb7e98fe.pth OUT.pth
+
+The source is rwightman/efficientdet-pytorch.
 """
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load(path: str) -> dict:
-    """Return the weights in a file, with or without what training adds to them."""
+    """Return the weights of a file, with or without the extra entries of a training checkpoint."""
     try:
         loaded = torch.load(path, map_location='cpu', weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:

@@ -1,6 +1,7 @@
-# Blood cells of three kinds in 364 pictures of 640x480, 205 to train, 87 to validate and 72 to test, with boxes in
-# Pascal VOC's format: data/bccd/BCCD/{Annotations,ImageSets/Main,JPEGImages}, as https://github.com/Shenggan/BCCD_Dataset
-# has them.
+# Blood cells of three kinds in 364 images of 640x480: 205 for training, 87 for validation and 72
+# for testing. Boxes are in the Pascal VOC format, in
+# data/bccd/BCCD/{Annotations,ImageSets/Main,JPEGImages} as in
+# https://github.com/Shenggan/BCCD_Dataset.
 dataset_type = 'mmwcc.XMLBoxDataset'
 data_root = 'data/bccd/'
 img_scale = (640, 480)

@@ -1,5 +1,5 @@
-# Faces of the Cross-Age Celebrity Dataset, one folder a person in train/ and val/, read as ImageNet is. 2,000 persons
-# are all of it; with fewer, change num_classes.
+# Faces of the Cross-Age Celebrity Dataset, read like ImageNet, with one folder for each person in
+# train/ and val/. The whole dataset has 2,000 persons; with fewer, change num_classes.
 _base_ = './imagenet_224x224.py'
 data_root = 'data/cacd'
 num_classes = 2000

@@ -1,5 +1,6 @@
-# CamVid at 480x360 in 11 classes: crops of 256x256 in training, whole images in validation and testing.
-# tools/dataset_converters/camvid.py writes the layout; images may end in .png, .jpg or .jpeg.
+# CamVid at 480x360 in 11 classes: crops of 256x256 in training, whole images in validation and
+# testing. tools/dataset_converters/camvid.py writes the layout; images may end in .png, .jpg or
+# .jpeg.
 dataset_type = 'mmwcc.CamVidDataset'
 data_root = 'data/camvid'
 img_scale = (480, 360)

@@ -1,7 +1,8 @@
-# CIFAR-10 from its original files: crops of 32 out of 40 and random flips in training, whole pictures in testing.
+# CIFAR-10 from its original files: crops of 32 from 40 pixels and random flips in training, whole
+# images in testing.
 dataset_type = 'mmwcc.CIFAR10'
 data_root = 'data/cifar10'
-# Pictures come in RGB order.
+# Images are loaded in RGB order.
 data_preprocessor = dict(
     type='mmwcc.ClsDataPreprocessor', mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255])
 train_pipeline = [

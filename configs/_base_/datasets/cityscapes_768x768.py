@@ -1,4 +1,5 @@
-# Cityscapes with crops of 768x768; whole images of 2048x1024 in validation. 4 GPUs x 4 images = batches of 16.
+# Cityscapes with crops of 768x768; whole images of 2048x1024 in validation. 4 GPUs x 4 images =
+# batches of 16.
 _base_ = 'mmseg::_base_/datasets/cityscapes.py'
 crop_size = (768, 768)
 train_pipeline = [

@@ -1,9 +1,10 @@
-# ImageNet, or any folder with train/ and val/ and one sub-folder a class: short side 256, crops of 224, random flips.
+# ImageNet, or any folder with train/ and val/ and one sub-folder for each class: short side 256,
+# crops of 224, random flips.
 dataset_type = 'mmwcc.ImageFolder'
 data_root = 'data/imagenet'
 data_preprocessor = dict(
     type='mmwcc.ClsDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-# mmcv fits pictures into the scale; a long side without limit leaves the short one to decide.
+# mmcv fits images into the scale. With no limit on the long side, the short side decides.
 short_side_256 = (1_000_000, 256)
 train_pipeline = [
     dict(type='LoadImageFromFile'),

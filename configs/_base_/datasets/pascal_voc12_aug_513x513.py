@@ -1,5 +1,5 @@
-# Pascal VOC 2012 with the augmented training set (1,464 + 9,118 images) and crops of 513x513; whole images at their
-# own size in validation. 4 GPUs x 4 images = batches of 16.
+# Pascal VOC 2012 with the augmented training set (1,464 + 9,118 images) and crops of 513x513; whole
+# images at their own size in validation. 4 GPUs x 4 images = batches of 16.
 _base_ = 'mmseg::_base_/datasets/pascal_voc12_aug.py'
 crop_size = (513, 513)
 train_pipeline = [

@@ -1,5 +1,5 @@
-# SGD with polynomial decay, counted in iterations, and the hooks of every run of this project. The schedules of this
-# folder inherit it and give the numbers.
+# SGD with polynomial decay, counted in iterations, and the hooks of every run of this project. The
+# other schedules of this folder inherit it and set the numbers.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),

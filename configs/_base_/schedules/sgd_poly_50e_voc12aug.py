@@ -1,5 +1,5 @@
-# 50 epochs of the augmented Pascal VOC 2012: 50 x 10,582 images / 16 a batch = 33,068.75, rounded up to 33,069
-# iterations.
+# 50 epochs of the augmented Pascal VOC 2012: 50 x 10,582 images / 16 a batch = 33,068.75, rounded
+# up to 33,069 iterations.
 _base_ = './sgd_poly.py'
 optim_wrapper = dict(optimizer=dict(lr=1e-2))
 param_scheduler = [dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=33069, by_epoch=False)]

@@ -1,4 +1,5 @@
-# KITTI's raw drives: 39,810 triplets of Zhou's split to train, Eigen's 697 pictures to test.
+# KITTI's raw drives: the 39,810 triplets of Zhou's split for training, and Eigen's 697 images for
+# testing.
 _base_ = './monodepth2_mobilenetv2.py'
 data_root = 'data/kitti_raw'
 train_pipeline = [

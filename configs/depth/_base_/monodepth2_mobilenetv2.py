@@ -1,6 +1,7 @@
-# Monodepth2 with MobileNetV2 and a separable decoder. mmdet's MobileNetV2 ends with 320 to 1280 channels, as
-# torchvision's does and mmseg's does not. What stays dense: the first convolution, the disparities, and the pose
-# network, which only training needs.
+# Monodepth2 with MobileNetV2 and a separable decoder. mmdet's MobileNetV2 ends with a convolution
+# from 320 to 1280 channels like torchvision's; mmseg's does not. Three parts stay dense: the first
+# convolution, those that predict disparities, and the pose network, which is needed only for
+# training.
 _base_ = '../../_base_/runtime_classification.py'
 model = dict(
     type='mmwcc.Monodepth2',

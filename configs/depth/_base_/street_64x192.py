@@ -1,8 +1,8 @@
-# Drives through synthetic streets, rendered on the way: 8 targets in each of 60 streets to train, one picture of each
-# of 100 streets to validate and of 200 to test.
+# Drives through synthetic streets, rendered during loading: 8 targets from each of 60 streets for
+# training, and one image from each of 100 streets for validation and of 200 for testing.
 _base_ = './monodepth2_mobilenetv2.py'
-# The camera always moves, and nothing else does, so that there is nothing to mask; masking what does not fit yet would
-# let the motion settle on one half of the picture.
+# The camera always moves and nothing else does, so there is nothing to mask. Masking pixels that do
+# not fit yet would let the estimated motion settle on one half of the image.
 model = dict(auto_mask=False, pose_net=dict(backbone=dict(base_channels=16), in_channels=128))
 train_pipeline = [
     dict(type='mmwcc.RandomFlipDepthFrames'),

@@ -1,4 +1,4 @@
-# Blood cells at half of their size, and the schedule of a short training: AdamW, counted in iterations.
+# Blood cells at half size, and the schedule of a short training: AdamW, counted in iterations.
 _base_ = ['./efficientdet.py', '../../_base_/datasets/bccd_640x480.py', 'mmdet::_base_/default_runtime.py']
 img_scale = (320, 240)
 train_pipeline = [
@@ -18,7 +18,7 @@ test_pipeline = [
 train_dataloader = dict(batch_size=4, sampler=dict(type='InfiniteSampler'), dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-# Statistics of few batches, and 256 rows for 240.
+# A higher momentum, because statistics come from few batches; and padding to 256 rows for 240.
 norm_cfg = dict(type='BN', eps=1e-3, momentum=0.1)
 model = dict(
     data_preprocessor=dict(pad_size_divisor=64),

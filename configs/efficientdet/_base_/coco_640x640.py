@@ -1,4 +1,4 @@
-# COCO at 640x640, eight GPUs with eight pictures each.
+# COCO at 640x640, on eight GPUs with eight images each.
 _base_ = [
     './efficientdet.py', 'mmdet::_base_/datasets/coco_detection.py', 'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py'

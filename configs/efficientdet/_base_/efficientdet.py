@@ -8,7 +8,8 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_size_divisor=128),
-    # Padding is symmetric, as in the network that the paper compresses; mmdetection's default is that of TensorFlow.
+    # Padding is symmetric, as in the network that the paper compresses; mmdetection's default is
+    # TensorFlow's padding.
     backbone=dict(
         type='EfficientNet',
         arch='b0',
@@ -37,7 +38,7 @@ model = dict(
         score_thr=0.001,
         nms=dict(type='nms', iou_threshold=0.5),
         max_per_img=100))
-# What compression leaves out: the stem alone. Squeeze and excitation works on single pixels, in which wavelets find
-# nothing.
+# Only the stem is not compressed. Squeeze and excitation works on maps of a single pixel, where
+# wavelets have nothing to compress.
 scope = dict(
     keep_dense=['first'], rules=[dict(pattern=r'.*\.se\.conv\d\.conv', type='mmwcc.QuantConv2d')])

@@ -1,5 +1,5 @@
-# One step of compression: the paper's recipe, AdamW with an epoch of warm-up and cosine decay. Weights come from
-# `load_from`.
+# One step of compression: the paper's recipe, AdamW with an epoch of warm-up and cosine decay.
+# Weights come from `load_from`.
 _base_ = './coco_640x640.py'
 from mmwcc.models.detection import compound_scaling  # noqa: E402
 

@@ -1,4 +1,5 @@
-# CamVid as pictures, 480x360; the small ones, 240x180, are made on the way. Any folders with pictures do:
+# The images of CamVid, 480x360. The small versions, 240x180, are made during loading. To use any
+# other folders of images:
 # --cfg-options train_dataloader.dataset.data_root=FOLDER test_dataloader.dataset.data_root=FOLDER
 _base_ = './div2k_x2.py'
 data_root = 'data/camvid'

@@ -1,4 +1,4 @@
-# DIV2K with the small pictures of the benchmark: 800 to train, 100 to validate.
+# DIV2K with the small images of the benchmark: 800 for training, 100 for validation.
 _base_ = './edsr_x2c64b16.py'
 data_root = 'data/DIV2K'
 train_pipeline = [
@@ -19,7 +19,7 @@ train_dataloader = dict(
         data_prefix=dict(gt='DIV2K_train_HR', img='DIV2K_train_LR_bicubic/X2'),
         img_tmpl='{}x2',
         pipeline=train_pipeline))
-# Pictures differ in size, so one at a time.
+# The batch size is 1, because images differ in size.
 val_dataloader = dict(
     batch_size=1,
     num_workers=4,

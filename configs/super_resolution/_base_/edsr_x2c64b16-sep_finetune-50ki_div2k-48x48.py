@@ -1,4 +1,5 @@
-# One step of compression on DIV2K: 50,000 iterations that go on at the learning rate at which the dense recipe ends.
+# One step of compression on DIV2K: 50,000 iterations at the learning rate with which the dense
+# recipe ends.
 _base_ = '../edsr_x2c64b16-sep_dense_300ki_div2k-48x48.py'
 head_and_tail = ['first', r'generator\.upsample\..*', 'last']
 optim_wrapper = dict(optimizer=dict(lr=5e-5))

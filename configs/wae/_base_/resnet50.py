@@ -1,4 +1,5 @@
-# ResNet-50 on I_L and a quarter of it on I_H; the classifiers are single layers on pooled features.
+# ResNet-50 on I_L, and ResNet-50 with a quarter of the widths on I_H. The classifiers are single
+# layers on pooled features.
 model = dict(
     type='mmwcc.WAEClassifier',
     decomposition=dict(type='mmwcc.WAE'),

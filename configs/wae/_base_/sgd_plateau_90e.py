@@ -1,5 +1,5 @@
-# SGD at 0.01, divided by 10 where the accuracy stops rising. The paper does not say how long it trained; 90 epochs are
-# ours.
+# SGD at 0.01, divided by 10 when the accuracy stops rising. The paper does not say how long it
+# trained; 90 epochs are our choice.
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
     dict(

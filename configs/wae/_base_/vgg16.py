@@ -1,4 +1,5 @@
-# VGG16 on I_L, a quarter of it on I_H, and the published heads. Pooling rounds up: 112, 56, 28, 14, 7, 4.
+# VGG16 on I_L, VGG16 with a quarter of the widths on I_H, and the published heads. Pooling rounds
+# up: 112, 56, 28, 14, 7, 4.
 model = dict(
     type='mmwcc.WAEClassifier',
     decomposition=dict(type='mmwcc.WAE'),

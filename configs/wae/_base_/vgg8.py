@@ -1,4 +1,5 @@
-# A VGG for 32x32 pictures: the first four stages of VGG11 (six convolutions) at half width, with BatchNorm.
+# A VGG for 32x32 images: the first four stages of VGG11 (six convolutions) at half width, with
+# BatchNorm.
 model = dict(
     type='mmwcc.WAEClassifier',
     decomposition=dict(type='mmwcc.WAE'),

@@ -1,5 +1,6 @@
-# The published recipe: batches of 512, SGD with momentum 0.9, a learning rate that falls from 0.1 to 0 in a straight
-# line over 120 epochs. Not published: weight decay (MobileNetV2's here).
+# The published recipe: batches of 512, SGD with momentum 0.9, and a learning rate that falls
+# linearly from 0.1 to 0 over 120 epochs. The weight decay is not published; here it is
+# MobileNetV2's.
 _base_ = ['../../_base_/datasets/imagenet_224x224.py', '../../_base_/runtime_classification.py']
 model = dict(
     type='mmwcc.ImageClassifier',

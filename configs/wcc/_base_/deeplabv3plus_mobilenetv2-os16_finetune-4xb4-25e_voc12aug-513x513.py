@@ -1,5 +1,5 @@
-# One step of compression on Pascal VOC: 25 epochs, 25 x 10,582 images / 16 a batch = 16,534.4, rounded up to 16,535
-# iterations.
+# One step of compression on Pascal VOC: 25 epochs, 25 x 10,582 images / 16 a batch = 16,534.4,
+# rounded up to 16,535 iterations.
 _base_ = '../deeplabv3plus_mobilenetv2-os16_dense_4xb4-50e_voc12aug-513x513.py'
 model = dict(pretrained=None)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

@@ -1,5 +1,5 @@
-# One step of compression on Cityscapes: 50 epochs, 50 x 2,975 images / 16 a batch = 9,296.9, rounded up to 9,297
-# iterations.
+# One step of compression on Cityscapes: 50 epochs, 50 x 2,975 images / 16 a batch = 9,296.9,
+# rounded up to 9,297 iterations.
 _base_ = '../deeplabv3plus_mobilenetv2-os16_dense_4xb4-160e_cityscapes-768x768.py'
 model = dict(pretrained=None)
 optim_wrapper = dict(optimizer=dict(lr=1e-2))

@@ -1,4 +1,5 @@
-# A small DeepLabV3+ on rendered street scenes, trained from scratch in some four minutes on two cores.
+# A small DeepLabV3+ on rendered street scenes, trained from scratch in about four minutes on two
+# cores.
 _base_ = ['../_base_/deeplabv3plus_mobilenetv2-os16.py', 'mmseg::_base_/default_runtime.py']
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(

@@ -1,4 +1,5 @@
-# Half, then a quarter, then an eighth of the coefficients in one run; it validates at the end of every step.
+# Half, then a quarter, then an eighth of the coefficients in one run, with a validation at the end
+# of every step.
 _base_ = ['./_base_/finetune_40i_street-192x128.py', '../../_base_/compression/wcc_w8a8_k12_5.py']
 model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type, compression=_base_.compression)
 optim_wrapper = dict(paramwise_cfg=_base_.quantizer_paramwise)

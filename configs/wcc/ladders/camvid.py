@@ -1,4 +1,5 @@
-# Everything that is compared on CamVid, from one dense checkpoint, 400 iterations a point.
+# All compressions compared on CamVid, from one dense checkpoint, with 400 iterations for each
+# point.
 # python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid.py --seeds 0 1 2
 config = '../deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256.py'
 checkpoint = 'work_dirs/deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256/iter_3000.pth'
@@ -12,10 +13,11 @@ recipe = dict(
     val_dataloader=None,
     val_evaluator=None)
 
-# The authors' start: weights at 3 standard deviations, left to BatchNorm, and activations at 8.
+# The authors' initialization: weight clips at 3 standard deviations, left to BatchNorm, and
+# activation clips at 8.
 _paper = dict(weight_quant=dict(normalize='standard', calibration=None), act_quant=dict(calibration=None))
-# Their activation quantizer clips nothing below zero, so that inputs with negative values get another bit. These are
-# the outputs of linear bottlenecks.
+# Their activation quantizer does not clip negative values, so inputs with negative values get
+# another bit. These are the outputs of linear bottlenecks.
 _signed = (r'backbone\.layer[2-7]\.\d\.conv\.0\.conv|auxiliary_head\.convs\.0\.conv|'
            r'decode_head\.(image_pool\.1|aspp_modules\.0|aspp_modules\.\d\.depthwise_conv|c1_bottleneck)\.conv')
 _lsq = dict(weight_quant=dict(type='mmwcc.LSQWeightQuantizer', _delete_=True),
@@ -25,7 +27,8 @@ _gradual = dict(type='exponential', begin=0, end=0.6, start=1.0)
 points = [
     dict(name='dense', train=False, tags=['required']),
 
-    # Quantization alone: the paper's quantizer, from a calibrated start and from the authors', and LSQ.
+    # Quantization alone: the paper's quantizer, initialized by calibration and as by the authors,
+    # and LSQ.
     dict(name='quant-w8a8', compression='quant_w8a8', tags=['required']),
     dict(name='quant-w8a6', compression='quant_w8a6'),
     dict(name='quant-w8a4', compression='quant_w8a4', tags=['required']),
@@ -55,7 +58,8 @@ points = [
            series='WCC 8/8, LSQ')
       for keep in ('k50', 'k25', 'k12_5')],
 
-    # Fewer bits on more coefficients: each as many bits in all as 8 at 50, 25 and 12.5 %; and 6 bits in between.
+    # Fewer bits for more coefficients: each point has as many bits in total as 8 bits at 50, 25 or
+    # 12.5 %; and 6 bits in between.
     dict(name='wcc-w8a6-k37_5', compression='wcc_w8a8_k50', tags=['required'],
          changes=dict(act_quant=dict(bits=6), pointwise=dict(keep_ratio=0.375))),
     *[dict(name=f'wcc-w8a{bits}-{name}', compression='wcc_w8a8_k50',
@@ -63,7 +67,7 @@ points = [
       for bits, name, keep in ((6, 'k66_7', 2 / 3), (6, 'k33_3', 1 / 3), (6, 'k16_7', 1 / 6),
                                (4, 'k100', 1.0), (4, 'k50', 0.5), (4, 'k25', 0.25))],
 
-    # Sudden against gradual, and the paper's way down from step to step, which trains longer.
+    # Sudden against gradual compression, and the paper's descent step by step, which trains longer.
     *[dict(name=f'wcc-w8a8-{keep}-gradual', compression=f'wcc_w8a8_{keep}',
            schedule=dict(keep_ratio=dict(_gradual, stop=stop)), series='WCC 8/8, gradual')
       for keep, stop in (('k50', 0.5), ('k25', 0.25), ('k12_5', 0.125))],
@@ -71,14 +75,15 @@ points = [
       for keep, start in (('k50', 'quant-w8a8'), ('k25', 'wcc-w8a8-k50-stepwise'),
                           ('k12_5', 'wcc-w8a8-k25-stepwise'))],
 
-    # Without training.
+    # Calibrated without training.
     *[dict(name=f'{name}-ptq', compression=preset, train=False, calibration=dict(images=16),
            series=f"{'quantized' if name[0] == 'q' else 'WCC 8/8'}, not trained")
       for name, preset in (('quant-w8a8', 'quant_w8a8'), ('quant-w8a6', 'quant_w8a6'), ('quant-w8a4', 'quant_w8a4'),
                            ('wcc-w8a8-k50', 'wcc_w8a8_k50'), ('wcc-w8a8-k25', 'wcc_w8a8_k25'),
                            ('wcc-w8a8-k12_5', 'wcc_w8a8_k12_5'))],
 
-    # Bits and coefficients shared out at the cost of 25 and 12.5 %: among the 1x1 layers, or among all.
+    # Bits and coefficients allocated at the cost of 25 and 12.5 %: among the 1x1 layers, or among
+    # all layers.
     *[dict(name=f'{kind}-{keep}', compression=f'../_base_/deeplabv3plus_mobilenetv2-os16_w8a8-{keep}-{file}_camvid.yml',
            series=series, tags=['required'] if keep == 'k25' else [])
       for kind, file, series in (('allocated', 'alloc', 'allocated, 1x1 layers'),

@@ -1,4 +1,5 @@
-# The ladder of camvid.py for a machine without a GPU: 120 iterations of batch 4, every fourth test image.
+# The ladder of camvid.py for a machine without a GPU: 120 iterations of batch 4, every fourth test
+# image.
 # python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid_short.py --only required
 _base_ = './camvid.py'
 recipe = dict(

@@ -17,13 +17,13 @@ PAINT, FACADE, ROOF, FOLIAGE, GLASS, SIGN, CLOTH, CAR_PAINT = range(8)
 
 @dataclass(frozen=True)
 class Camera:
-    """Describe a pinhole camera without roll.
+    """A pinhole camera without roll.
 
     Args:
-        position (tuple[float, float, float]): Optical centre in world metres; z is the height above the ground.
-        yaw (float): Heading in radians, 0 along +y, positive to the right. Defaults to 0.
-        pitch (float): Elevation of the optical axis in radians, positive up. Defaults to 0.
-        focal (float): Focal length divided by the image width. Defaults to 0.85.
+        position: Optical centre in world metres; z is the height above the ground.
+        yaw: Heading in radians, 0 along +y, positive to the right. Defaults to 0.
+        pitch: Elevation of the optical axis in radians, positive up. Defaults to 0.
+        focal: Focal length divided by the image width. Defaults to 0.85.
 
     Raises:
         ValueError: If ``focal`` is not positive, or if the camera is not above the ground.
@@ -48,7 +48,7 @@ class Camera:
                              'height in metres, for example 1.5.')
 
     def axes(self) -> np.ndarray:
-        """Return the rows right, down and forward as a (3, 3) float64 array in world coordinates."""
+        """The rows right, down and forward as a (3, 3) float64 array in world coordinates."""
         sin_yaw, cos_yaw = math.sin(self.yaw), math.cos(self.yaw)
         sin_pitch, cos_pitch = math.sin(self.pitch), math.cos(self.pitch)
         return np.array([[cos_yaw, -sin_yaw, 0.0],
@@ -56,17 +56,26 @@ class Camera:
                          [sin_yaw * cos_pitch, cos_yaw * cos_pitch, sin_pitch]])
 
     def grid(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the normalised image coordinates of pixel columns (W,) and rows (H,) for ``size`` = (H, W)."""
+        """Return normalized image coordinates of the pixel columns (W,) and rows (H,).
+
+        ``size`` is (H, W).
+        """
         height, width = size
         scale = self.focal * width
         return ((np.arange(width) - (width - 1) / 2) / scale, (np.arange(height) - (height - 1) / 2) / scale)
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
-        """Return world ``points`` (n, 3) in camera axes: right, down, and depth along the optical axis."""
+        """Transform world ``points`` (n, 3) to camera axes: right, down, depth.
+
+        Depth is measured along the optical axis.
+        """
         return (points - np.asarray(self.position)) @ self.axes().T
 
     def project(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Return column, row and depth (n, 3) of world ``points`` (n, 3); pixel centres are at whole numbers."""
+        """Return column, row and depth (n, 3) of world ``points`` (n, 3).
+
+        Pixel centres have integer coordinates.
+        """
         local = self.to_camera(points)
         height, width = size
         out = local.copy()
@@ -75,7 +84,10 @@ class Camera:
 
 
 class Frame:
-    """Place local (right, forward, up) metres at a point of the ground with a heading in radians."""
+    """A local coordinate frame (right, forward, up) in metres.
+
+    Its origin is a point of the ground, and its heading is in radians.
+    """
 
     def __init__(self, x: float, y: float, heading: float = 0.0) -> None:
         self.x, self.y, self.heading = x, y, heading
@@ -86,17 +98,18 @@ class Frame:
         return (self.x + right * self._cos + forward * self._sin, self.y - right * self._sin + forward * self._cos, up)
 
     def turned(self, angle: float) -> Frame:
-        """Return the frame at the same place, heading ``angle`` radians further right."""
+        """Return the frame at the same place, turned right by ``angle`` radians."""
         return Frame(self.x, self.y, self.heading + angle)
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Hold the surfaces of a world as arrays: P convex polygons, then E ellipsoids, n = P + E.
+    """The surfaces of a world as arrays: P convex polygons, then E ellipsoids, n = P + E.
 
-    ``vertices`` (V, 3) of polygon i are rows ``starts[i]:starts[i + 1]``; ``centres`` and ``radii`` are (E, 3). Of each
-    surface: ``origin``, ``u_axis``, ``v_axis``, ``normal``, ``color`` (n, 3; BGR albedo), ``params`` (n, 6),
-    ``material``, ``label``, ``owner`` (n,; index into the objects of the world) and ``lit`` (n,; 0 = no sun).
+    The ``vertices`` (V, 3) of polygon i are the rows ``starts[i]:starts[i + 1]``; ``centres`` and
+    ``radii`` are (E, 3). Every surface has ``origin``, ``u_axis``, ``v_axis``, ``normal``,
+    ``color`` (n, 3; BGR albedo), ``params`` (n, 6), ``material``, ``label``, ``owner`` (n,; index
+    into the objects of the world) and ``lit`` (n,; 0 = no sun).
     """
 
     vertices: np.ndarray
@@ -116,7 +129,7 @@ class Surfaces:
 
     @property
     def num_polygons(self) -> int:
-        """Return the number of polygons; the ellipsoids follow them."""
+        """The number of polygons; the ellipsoids follow them."""
         return len(self.starts) - 1
 
 
@@ -131,7 +144,10 @@ class SurfaceBuilder:
         self.casters: list[tuple[int, list[Point]]] = []
 
     def begin(self, label: int, place: tuple[float, float] = (0.0, 0.0)) -> int:
-        """Start a new object of class ``label`` standing at ``place`` (x, y); what follows belongs to it."""
+        """Start a new object of class ``label`` at ``place`` (x, y).
+
+        What is added next belongs to it.
+        """
         self.object_labels.append(label)
         self.object_places.append(place)
         return len(self.object_labels) - 1
@@ -141,31 +157,33 @@ class SurfaceBuilder:
         self.casters.append((len(self.object_labels) - 1, points))
 
     def polygon(self, points: list[Point], material: int, color, params=(), axes=None) -> None:
-        """Add a convex planar polygon, seen from the side where its points run counter-clockwise.
+        """Add a convex planar polygon.
 
-        ``axes`` are the origin and the u and v axes of its texture; None starts them at the first point, with u
-        towards the second point and v at right angles to it, in metres.
+        It is visible from the side where its points run counter-clockwise. ``axes`` are the origin,
+        the u axis and the v axis of its texture. With None, the texture starts at the first point,
+        u points to the second point, and v is perpendicular to u, in metres.
         """
         self._polygons.append((points, material, color, params, axes, len(self.object_labels) - 1))
 
     def ellipsoid(self, centre: Point, radii: Point, material: int, color, params=()) -> None:
-        """Add an ellipsoid with its axes along the world's."""
+        """Add an ellipsoid whose axes are parallel to those of the world."""
         self._ellipsoids.append((centre, material, color, params, radii, len(self.object_labels) - 1))
 
     def prism(self, frame: Frame, bottom: tuple, top: tuple, material: int, color, sides=None, lid: bool = True,
               params=()) -> None:
-        """Add a tapered box: ``bottom`` and ``top`` are (left, right, back, front, z) in the axes of ``frame``.
+        """Add a tapered box.
 
         Args:
-            frame (Frame): Where the box stands.
-            bottom (tuple): Extent of the lower face.
-            top (tuple): Extent of the upper face.
-            material (int): Material of the faces.
-            color (tuple): BGR albedo of the faces.
-            sides (str, optional): Which of the upright faces b(ack), r(ight), f(ront) and l(eft) to add; None for
+            frame: Where the box stands.
+            bottom: Extent of the lower face, (left, right, back, front, z) in the axes of
+                ``frame``.
+            top: Extent of the upper face, in the same form.
+            material: Material of the faces.
+            color: BGR albedo of the faces.
+            sides: Which of the upright faces b(ack), r(ight), f(ront) and l(eft) to add; None for
                 all. Defaults to None.
-            lid (bool): Whether to add the upper face. Defaults to True.
-            params (tuple): Shader parameters. Defaults to ().
+            lid: Whether to add the upper face. Defaults to True.
+            params: Shader parameters. Defaults to ().
         """
         corners = []
         for left, right, back, front, z in (bottom, top):
@@ -179,7 +197,7 @@ class SurfaceBuilder:
             self.polygon(high, material, color, params)
 
     def finish(self) -> Surfaces:
-        """Return everything added so far, all of it lit by the sun."""
+        """Return everything added so far, all lit by the sun."""
         polygons, every = self._polygons, self._polygons + self._ellipsoids
         points = np.array([v for p in polygons for v in p[0]], np.float64).reshape(-1, 3)
         starts = np.zeros(len(polygons) + 1, np.int64)

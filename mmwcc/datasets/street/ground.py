@@ -1,4 +1,4 @@
-"""Road, markings and pavement: what each point of the ground z = 0 is, and what colour it has."""
+"""The ground z = 0: where road, markings and pavement are, and what colour they have."""
 from __future__ import annotations
 
 import numpy as np
@@ -22,21 +22,31 @@ def _is_road(layout: Layout, lateral: np.ndarray, y: np.ndarray) -> np.ndarray:
     away = np.abs(lateral) - layout.half_width
     road = away < 0
     if np.isfinite(layout.crossing[0]):
-        # Rounded corners: the mouth of the crossing road widens by up to 2.5 m towards the kerb line.
+        # Rounded corners: the mouth of the crossing road widens by up to 2.5 m towards the kerb
+        # line.
         flare = 2.5 - np.sqrt(np.maximum(2.5**2 - np.clip(2.5 - away, 0, 2.5)**2, 0))
         road |= (y > layout.crossing[0] - flare) & (y < layout.crossing[1] + flare)
     return road
 
 
 def _line(distance: np.ndarray, width: float, footprint: np.ndarray) -> np.ndarray:
-    """Return how much of a pixel of size ``footprint`` a line of ``width`` at ``distance`` from its middle covers."""
+    """Return how much of each pixel a line covers.
+
+    Args:
+        distance: Distance of the pixel from the middle of the line.
+        width: Width of the line.
+        footprint: Size of the pixel.
+    """
     low = np.maximum(distance - footprint / 2, -width / 2)
     high = np.minimum(distance + footprint / 2, width / 2)
     return np.clip((high - low) / footprint, 0, 1)
 
 
 def _stripes(position: np.ndarray, period: float, share: float, footprint: np.ndarray) -> np.ndarray:
-    """Return the coverage of stripes that fill ``share`` of each ``period``, their mean where they are too fine."""
+    """Return the coverage of stripes that fill ``share`` of each ``period``.
+
+    Where the stripes are too fine for the pixels, this is their mean.
+    """
     phase = np.abs(position / period - np.floor(position / period) - 0.5) * period
     blur = np.clip(footprint / period - 0.3, 0, 1)
     return _line(phase, share * period, footprint) * (1 - blur) + share * blur
@@ -47,17 +57,17 @@ def ground_albedo(layout: Layout, x: np.ndarray, y: np.ndarray, across: np.ndarr
     """Return the (n, 3) BGR albedo of ground points.
 
     Args:
-        layout (Layout): The street.
-        x (np.ndarray): (n,) metres.
-        y (np.ndarray): (n,) metres.
-        across (np.ndarray): (n,) size of the pixel across the street in metres.
-        along (np.ndarray): (n,) size of the pixel along the street in metres.
-        fine (np.ndarray): (n,) fine noise around 0.
-        coarse (np.ndarray): (n,) coarse noise around 0.
-        labels (np.ndarray): (n,) from :func:`ground_labels`.
+        layout: The street.
+        x: (n,) metres.
+        y: (n,) metres.
+        across: (n,) size of the pixel across the street in metres.
+        along: (n,) size of the pixel along the street in metres.
+        fine: (n,) fine noise around 0.
+        coarse: (n,) coarse noise around 0.
+        labels: (n,) from :func:`ground_labels`.
 
     Returns:
-        np.ndarray: (n, 3) float32.
+        (n, 3) float32.
     """
     lateral = x - layout.centre(y)
     away = np.abs(lateral) - layout.half_width

@@ -1,4 +1,4 @@
-"""Facades and traffic signs: patterns computed from the position on the surface."""
+"""Facades and traffic signs, as patterns computed from the position on the surface."""
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +18,7 @@ def _box(position: np.ndarray, half: np.ndarray, footprint: np.ndarray) -> np.nd
 
 
 def _hash(a: np.ndarray, b: np.ndarray, seed: np.ndarray) -> np.ndarray:
-    """Return a random number in [0, 1) that is fixed for whole numbers ``a``, ``b`` and ``seed``."""
+    """Return a random number in [0, 1) that depends only on integers ``a``, ``b`` and ``seed``."""
     row = (a * 7 + seed * 31).astype(np.int32) & (SIZE - 1)
     column = (b * 13 + seed * 17).astype(np.int32) & (SIZE - 1)
     return white_noise()[row, column]
@@ -26,19 +26,19 @@ def _hash(a: np.ndarray, b: np.ndarray, seed: np.ndarray) -> np.ndarray:
 
 def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.ndarray, pixel_u: np.ndarray,
                   pixel_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the albedo of points on facades and how strongly each mirrors the sky.
+    """Return the albedo of points on facades, and how strongly each reflects the sky.
 
     Args:
-        params (np.ndarray): (n, 6): bay width and floor height in metres, share of a bay and of a floor that is
-            window, shop front (1) plus bricks (2), and a number that varies the windows.
-        wall (np.ndarray): (n, 3) BGR albedo of the wall.
-        u (np.ndarray): (n,) metres along the facade.
-        v (np.ndarray): (n,) metres above the ground.
-        pixel_u (np.ndarray): (n,) size of the pixel along the facade in metres.
-        pixel_v (np.ndarray): (n,) height of the pixel in metres.
+        params: (n, 6): bay width and floor height in metres, the share of a bay and of a floor that
+            is window, shop front (1) plus bricks (2), and a number that varies the windows.
+        wall: (n, 3) BGR albedo of the wall.
+        u: (n,) metres along the facade.
+        v: (n,) metres above the ground.
+        pixel_u: (n,) size of the pixel along the facade in metres.
+        pixel_v: (n,) height of the pixel in metres.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: (n, 3) albedo and (n,) mirror strength.
+        (n, 3) albedo and (n,) reflectivity.
     """
     bay, floor, share_u, share_v, style, seed = np.ascontiguousarray(params.T)
     shop, brick = style % 2, style >= 2
@@ -49,7 +49,7 @@ def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.nda
     half_v = np.where(street, 0.36, share_v / 2) * floor
     window = _box(in_u, half_u, pixel_u) * _box(in_v, half_v, pixel_v)
     around = _box(in_u, half_u + 0.13, pixel_u) * _box(in_v - 0.02, half_v + 0.15, pixel_v)
-    # A window wider than 1 m has a bar down its middle, every window one across.
+    # A window wider than 1 m has a vertical bar in the middle; every window has a horizontal one.
     bars = np.maximum(_box(in_u, 0.04 + 0 * bay, pixel_u) * (half_u > 0.5), _box(in_v - 0.2, 0.04 + 0 * bay, pixel_v))
     tone = _hash(column, row, seed)[:, None]
     blind = np.clip(np.sign(in_v / half_v - (2 - 4.5 * _hash(column + 3, row, seed))), 0, 1)[:, None] * (tone > 0.45)
@@ -72,7 +72,7 @@ def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.nda
 
 
 def _courses(u: np.ndarray, v: np.ndarray, pixel_u: np.ndarray, pixel_v: np.ndarray, brick: np.ndarray) -> np.ndarray:
-    """Return the tone of brickwork, or of rendering with vertical streaks of dirt."""
+    """Return the tone of brickwork, or of plaster with vertical streaks of dirt."""
     zero = np.zeros_like(u)
     tone = 0.94 + 0.12 * _hash(np.floor(u * 1.7), zero, zero + 5)
     near = np.flatnonzero(brick & (pixel_v < 0.17) & (pixel_u < 0.42))
@@ -87,7 +87,10 @@ def _courses(u: np.ndarray, v: np.ndarray, pixel_u: np.ndarray, pixel_v: np.ndar
 
 
 def sign_albedo(params: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return the (n, 3) BGR albedo of points on signs; ``params`` starts with kind and number, u and v are -1 to 1."""
+    """Return the (n, 3) BGR albedo of points on signs.
+
+    ``params`` starts with kind and number; u and v range from -1 to 1.
+    """
     kind, number = params[:, 0], params[:, 1]
     square = np.maximum(np.abs(u), np.abs(v)) * 1.4142
     triangle = np.maximum(-2 * v, np.abs(u) * 1.7320508 + v)

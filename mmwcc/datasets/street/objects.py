@@ -1,4 +1,4 @@
-"""Things that stand in the synthetic street, each built from a few polygons and ellipsoids."""
+"""The objects of the synthetic street, each built from a few polygons and ellipsoids."""
 from __future__ import annotations
 
 import math
@@ -30,7 +30,10 @@ def _pick(rng: np.random.Generator, palette: tuple, spread: float = 0.15) -> tup
 
 
 def add_building(out: SurfaceBuilder, rng: np.random.Generator, frame: Frame, width: float, depth: float) -> None:
-    """Add a house, block or office whose front face is centred on ``frame`` and looks along its -forward axis."""
+    """Add a house, block or office whose front face is centred on ``frame``.
+
+    The front faces along the frame's -forward axis.
+    """
     place = frame(0.0, depth / 2, 0.0)[:2]
     out.begin(BUILDING, place)
     kind = rng.choice(3, p=(0.4, 0.4, 0.2))
@@ -102,7 +105,10 @@ def add_tree(out: SurfaceBuilder, rng: np.random.Generator, x: float, y: float, 
 
 
 def add_lamp(out: SurfaceBuilder, rng: np.random.Generator, x: float, y: float, towards: float) -> None:
-    """Add a lamp post with an arm over the road; ``towards`` is the heading of the arm in radians."""
+    """Add a lamp post with an arm over the road.
+
+    ``towards`` is the heading of the arm in radians.
+    """
     out.begin(POLE, (x, y))
     half, height = float(rng.uniform(0.11, 0.17)), float(rng.uniform(5.0, 8.0))
     color = _pick(rng, METALS)

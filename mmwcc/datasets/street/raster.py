@@ -1,4 +1,4 @@
-"""Which surface each pixel of the synthetic street sees, and how far it is."""
+"""Rasterization of the synthetic street: the surface and the depth that each pixel sees."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from .geometry import FOLIAGE, Camera, Surfaces
 from .texture import fractal_noise
 from .world import BOX_LABELS, StreetWorld
 
-# Surfaces nearer to the lens than this are cut off, in metres.
+# Surfaces nearer to the lens than this are clipped, in metres.
 NEAR = 0.4
-# Ground beyond this many metres is left to the sky.
+# Ground beyond this many metres is drawn as sky.
 FAR = 800.0
 SKY_ID, GROUND_ID, FIRST_ID = 0, 1, 2
 
@@ -24,10 +24,11 @@ _SHIFT = 4
 
 @dataclass
 class GBuffer:
-    """Hold per pixel the surface (0 sky, 1 ground, 2 + i surface i) and 1 / depth, and the outline of each thing.
+    """The surface and 1 / depth of every pixel, and the outline of each object.
 
-    ``silhouettes`` maps objects of the countable classes to a (H, W) uint8 mask of all the pixels they would cover if
-    nothing stood in front of them.
+    Surface 0 is the sky, 1 is the ground, and 2 + i is surface i. ``silhouettes`` maps objects of
+    the countable classes to a (H, W) uint8 mask of all the pixels they would cover if nothing stood
+    in front of them.
     """
 
     surface: np.ndarray
@@ -51,7 +52,7 @@ def rasterize(world: StreetWorld, camera: Camera, size: tuple[int, int]) -> GBuf
 
 
 def clip_near(points: np.ndarray) -> np.ndarray:
-    """Return the part of a convex polygon (k, 3), in camera axes, that is at least ``NEAR`` deep."""
+    """Clip a convex polygon (k, 3) in camera axes to depths of at least ``NEAR``."""
     kept = []
     corners = points.tolist()
     for a, b in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -64,7 +65,10 @@ def clip_near(points: np.ndarray) -> np.ndarray:
 
 
 def to_fixed(points: np.ndarray, camera: Camera, size: tuple[int, int]) -> np.ndarray:
-    """Project points (k, 3) in camera axes to columns and rows in the fixed-point numbers that OpenCV fills."""
+    """Project points (k, 3) in camera axes to columns and rows.
+
+    The result is in the fixed-point format in which OpenCV fills polygons.
+    """
     scale = camera.focal * size[1]
     centre = ((size[1] - 1) / 2, (size[0] - 1) / 2)
     pixels = points[:, :2] / points[:, 2:] * scale + centre
@@ -77,7 +81,7 @@ def fill(mask: np.ndarray, points: np.ndarray, value: int) -> None:
 
 
 def _put(buffer: GBuffer, window: tuple[slice, slice], inverse: np.ndarray, inside: np.ndarray, surface: int) -> None:
-    """Let a surface win the pixels of ``window`` where it is ``inside`` and nearer than what is there."""
+    """Write a surface to the pixels of ``window`` that lie ``inside`` it, if it is the nearest."""
     held = buffer.inverse_depth[window]
     wins = inverse > held
     wins &= inside
@@ -86,7 +90,7 @@ def _put(buffer: GBuffer, window: tuple[slice, slice], inverse: np.ndarray, insi
 
 
 def _draw_polygons(world: StreetWorld, camera: Camera, size, xs, ys, buffer: GBuffer) -> None:
-    """Draw polygons from near to far; one whose window holds only nearer surfaces is skipped."""
+    """Draw polygons from near to far; skip one whose window holds only nearer surfaces."""
     surfaces = world.surfaces
     if surfaces.num_polygons == 0:
         return
@@ -103,7 +107,8 @@ def _draw_polygons(world: StreetWorld, camera: Camera, size, xs, ys, buffer: GBu
     seen = seen[np.argsort(depth_min[seen], kind='stable')]
     planes = (surfaces.normal[seen] @ camera.axes().T / offset[seen, None]).astype(np.float32)
     windows = np.concatenate([low, high], 1)[seen].tolist()
-    # Border pixels of the filled outline may have their centres outside it: their depth stays within the surface's.
+    # Border pixels of the filled outline may have their centres outside it, so their depth is
+    # clamped to that of the surface.
     nearest = (1 / np.maximum(depth_min[seen], NEAR)).tolist()
     farthest = (1 / depth_max[seen]).tolist()
     mask, owners = np.zeros(size, np.uint8), surfaces.owner.tolist()
@@ -135,7 +140,7 @@ def _draw_ellipsoids(surfaces: Surfaces, camera: Camera, size, xs, ys, buffer: G
     scale = camera.focal * size[1]
     depth = np.maximum(centres[:, 2], NEAR)
     x, y = centres[:, 0] / depth, centres[:, 1] / depth
-    # A bound on the outline of the enclosing sphere, off the axis too.
+    # A bound on the outline of the enclosing sphere that also holds off the axis.
     bound = reach / np.maximum(depth - reach, 0.1) * (1 + np.maximum(np.abs(x), np.abs(y))) * scale
     columns, rows = x * scale + (size[1] - 1) / 2, y * scale + (size[0] - 1) / 2
     low = np.maximum(np.stack([columns - bound, rows - bound], 1), 0).astype(np.int64)
@@ -169,7 +174,10 @@ def _draw_ellipsoids(surfaces: Surfaces, camera: Camera, size, xs, ys, buffer: G
 
 
 def _quadric(gram, half, x, y) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coefficients of t^2 and of -2t along the ray of each pixel, in the space where it is a unit sphere."""
+    """Return the coefficients of t^2 and of -2t along the ray of each pixel.
+
+    They are computed in the space where the ellipsoid is a unit sphere.
+    """
     square = x * (gram[0, 0] * x + 2 * gram[0, 2]) + (y * (gram[1, 1] * y + 2 * gram[1, 2]) + gram[2, 2])
     if abs(gram[0, 1]) > 1e-9:
         square += (2 * gram[0, 1] * y) * x
@@ -177,7 +185,10 @@ def _quadric(gram, half, x, y) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ragged(rows: tuple, columns: tuple, texel: float, number: int) -> np.ndarray:
-    """Return how much of the rim of a clump of leaves is missing; the pattern is fixed to the clump."""
+    """Return how much of the rim of a clump of leaves is missing.
+
+    The pattern is fixed to the clump.
+    """
     v = ((np.arange(rows[0], rows[1]) - rows[2]) * texel + 37 * number).astype(np.int64) & 255
     u = ((np.arange(columns[0], columns[1]) - columns[2]) * texel + 11 * number).astype(np.int64) & 255
     return LEAF_GAPS * fractal_noise()[v[:, None], u]

@@ -1,4 +1,4 @@
-"""Pictures of synthetic streets with exact labels, depth and boxes."""
+"""Images of synthetic streets with exact labels, depth and boxes."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,21 +14,22 @@ from .world import BOX_CLASSES, BOX_LABELS, CLASSES, StreetWorld
 
 __all__ = ['BOX_CLASSES', 'CLASSES', 'Camera', 'StreetScene', 'StreetWorld', 'render', 'render_street']
 
-# A box is dropped when less than this share of its object is visible, or when it is smaller than this in pixels.
+# A box is dropped if less than this share of its object is visible, or if it is smaller than this
+# many pixels.
 MIN_VISIBLE, MIN_LONG_SIDE, MIN_SHORT_SIDE = 0.35, 6, 3
 
 
 @dataclass(frozen=True)
 class StreetScene:
-    """Hold one picture and everything known about it.
+    """One image and its exact ground truth.
 
     Attributes:
         image (np.ndarray): (H, W, 3) uint8, BGR.
-        labels (np.ndarray): (H, W) uint8, positions in ``CLASSES``.
+        labels (np.ndarray): (H, W) uint8, indices into ``CLASSES``.
         depth (np.ndarray): (H, W) float32 metres along the optical axis; the sky is inf.
-        boxes (np.ndarray): (n, 4) float32 x1, y1, x2, y2 in pixel edges within the image: a box covers the columns
-            x1 to x2 - 1.
-        box_labels (np.ndarray): (n,) int64, positions in ``BOX_CLASSES``.
+        boxes (np.ndarray): (n, 4) float32 x1, y1, x2, y2 in pixel edges within the image: a box
+            covers the columns x1 to x2 - 1.
+        box_labels (np.ndarray): (n,) int64, indices into ``BOX_CLASSES``.
     """
 
     image: np.ndarray
@@ -42,13 +43,13 @@ def render(world: StreetWorld, camera: Camera, size: tuple[int, int], noise_seed
     """Render ``world`` as seen by ``camera``.
 
     Args:
-        world (StreetWorld): The street.
-        camera (Camera): The camera.
-        size (tuple[int, int]): Height and width in pixels, each at least 8.
-        noise_seed (int): Seed of the noise of the sensor; the same seed gives the same noise. Defaults to 0.
+        world: The street.
+        camera: The camera.
+        size: Height and width in pixels, each at least 8.
+        noise_seed: Seed of the sensor noise; the same seed gives the same noise. Defaults to 0.
 
     Returns:
-        StreetScene: Picture, labels, depth and boxes.
+        Image, labels, depth and boxes.
 
     Raises:
         ValueError: If ``size`` is not two whole numbers of at least 8.
@@ -72,7 +73,9 @@ def render(world: StreetWorld, camera: Camera, size: tuple[int, int], noise_seed
 
 
 def render_street(seed: int, index: int, size: tuple[int, int]) -> StreetScene:
-    """Render street number ``index`` of the collection ``seed`` from its own viewpoint, at ``size`` = (H, W).
+    """Render street number ``index`` of the collection ``seed`` from its own viewpoint.
+
+    ``size`` is (H, W).
 
     Example:
         >>> render_street(0, 0, (48, 64)).labels.dtype

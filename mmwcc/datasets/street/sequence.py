@@ -18,10 +18,10 @@ from .world import StreetWorld
 
 __all__ = ['SyntheticStreetSequence', 'relative_pose', 'street_drive']
 
-# The rig: focal length by width, and metres above the ground. The picture is level.
+# The rig: focal length divided by width, and metres above the ground. The camera is level.
 FOCAL, HEIGHT = 0.8, 1.65
-# Pictures are rendered finer by this factor and averaged, as a lens does: details that are smaller than a pixel would
-# otherwise flicker from frame to frame.
+# Images are rendered at this many times the resolution and averaged, as a lens does. Otherwise,
+# details smaller than a pixel would flicker from frame to frame.
 SUPERSAMPLING = 2
 
 _FRAMES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
@@ -29,25 +29,29 @@ _FRAMES: dict[tuple, tuple[np.ndarray, np.ndarray]] = {}
 
 @DATASETS.register_module()
 class SyntheticStreetSequence(BaseDataset):
-    """Give frames of a camera that drives through rendered streets, for learning depth from video.
+    """Render the frames of a camera that drives through streets, for learning depth from video.
 
-    Nothing but the camera moves. Entries have ``frames``, ``intrinsics``, ``source_poses``, ``frame_ids`` and
-    ``gt_depth`` in metres, 0 for the sky, as the steps of :mod:`mmwcc.datasets.depth_transforms` expect; no loader is
-    needed. The three splits of a seed share no street.
+    Only the camera moves. Entries have ``frames``, ``intrinsics``, ``source_poses``, ``frame_ids``
+    and ``gt_depth`` in metres (0 for the sky), as the transforms of
+    :mod:`mmwcc.datasets.depth_transforms` expect. No loader is needed. The three splits of a seed
+    have no street in common.
 
     Args:
         length: Number of samples. Defaults to 800.
         img_scale: Width and height in pixels. Defaults to (192, 64).
-        frame_ids: Which frames to give besides the target, by their distance in time. Defaults to (-1, 1).
-        frames_per_street: Targets from one street, 0.3 to 0.7 metres apart. Defaults to 8.
+        frame_ids: Which frames to return in addition to the target, by their distance in time.
+            Defaults to (-1, 1).
+        frames_per_street: Number of targets from one street, 0.3 to 0.7 metres apart. Defaults to
+            8.
         seed: Which collection of streets, 0 or more. Defaults to 0.
         split: 'train', 'val' or 'test'. Defaults to 'train'.
-        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``, ….
+        **kwargs: As for ``mmengine.dataset.BaseDataset``: ``pipeline``, ``test_mode``, ``indices``,
+            ….
 
     Raises:
         ValueError: If length or frames_per_street is below 1, or seed is below 0.
         ValueError: If img_scale is not two whole numbers of at least 8.
-        ValueError: If frame_ids holds 0 or what is not a whole number.
+        ValueError: If frame_ids holds 0 or anything but whole numbers.
         ValueError: If split is unknown.
 
     Note:
@@ -80,13 +84,13 @@ class SyntheticStreetSequence(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry a sample: the number of its street, and its time on it."""
+        """Return one entry for each sample: the number of its street, and its time there."""
         size = self.img_scale[::-1]
         return [dict(street_index=i // self.frames_per_street, time=i % self.frames_per_street, ori_shape=size,
                      img_shape=size, frame_ids=self.frame_ids) for i in range(self.length)]
 
     def get_data_info(self, idx: int) -> dict:
-        """Return the entry of sample ``idx`` with its frames, rendered once."""
+        """Return the entry of sample ``idx`` with its frames, each rendered only once."""
         info = super().get_data_info(idx)
         street, times = info['street_index'], [info['time'], *(info['time'] + i for i in self.frame_ids)]
         frames = [self._frame(street, time) for time in times]
@@ -101,7 +105,7 @@ class SyntheticStreetSequence(BaseDataset):
         return info
 
     def _frame(self, street: int, time: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the picture and its depth."""
+        """Return the image and its depth."""
         key = (self.collection, street, time, self.img_scale)
         if key not in _FRAMES:
             world, camera = _world(self.collection, street), street_drive(self.collection, street, time)
@@ -119,7 +123,9 @@ def _world(collection: int, street: int) -> StreetWorld:
 
 
 def street_drive(collection: int, street: int, time: int) -> Camera:
-    """Return the camera at a time of the drive through a street: forwards at a steady speed, turning a little.
+    """Return the camera at a point in time of the drive through a street.
+
+    It moves forwards at a steady speed and turns a little.
 
     Example:
         >>> first, second = (street_drive(0, 0, time).position for time in (0, 1))

@@ -1,4 +1,4 @@
-"""Light, texture, air and lens of the synthetic street: from the surface of each pixel to its colour."""
+"""Light, texture, air and lens of the synthetic street: the colour of each pixel's surface."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _GAINS[:, [FOLIAGE, CLOTH, ROOF, CAR_PAINT]] = [[3.4, 0.9, 0.8, 0.05], [1.5, 0.5
 
 @dataclass
 class _View:
-    """What the shading of one picture shares; maps are (H, W) float32."""
+    """The values that the steps of shading one image share; maps are (H, W) float32."""
 
     depth: np.ndarray
     rays: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -35,7 +35,10 @@ class _View:
 
 def shade(world: StreetWorld, camera: Camera, buffer: GBuffer, labels: np.ndarray,
           rng: np.random.Generator) -> np.ndarray:
-    """Return the (H, W, 3) uint8 BGR picture of a rasterized world; ``rng`` drives the noise of the sensor."""
+    """Return the (H, W, 3) uint8 BGR image of a rasterized world.
+
+    ``rng`` drives the sensor noise.
+    """
     view = _make_view(world, camera, buffer)
     surfaces = world.surfaces
     zero, up = np.zeros((2, 3), np.float32), np.array([[0, 0, 1]] * 2, np.float32)
@@ -81,7 +84,7 @@ def _round_normals(world: StreetWorld, view: _View, normal: np.ndarray) -> None:
 
 
 def _texture_coordinates(world: StreetWorld, view: _View, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the position of each pixel on its surface in metres, on the clouds for the sky."""
+    """Return the position of each pixel on its surface in metres; for the sky, on the clouds."""
     s = world.surfaces
     maps = []
     for axis, ground in ((s.u_axis, (1, 0, 0)), (s.v_axis, (0, 1, 0))):
@@ -100,7 +103,7 @@ def _texture_coordinates(world: StreetWorld, view: _View, surface: np.ndarray) -
 
 
 def _apply_materials(world, view, albedo, normal, u, v, fine, coarse, labels) -> np.ndarray:
-    """Paint every material onto ``albedo``, in place, and return the light that surfaces give off, (H, W, 3)."""
+    """Paint every material onto ``albedo`` in place, and return the emitted light, (H, W, 3)."""
     emission = np.zeros_like(albedo)
     fine_gain, coarse_gain = _GAINS[:, view.material]
     albedo *= np.clip(1 + fine_gain * fine + coarse_gain * coarse, 0.15, 2.2)[..., None]
@@ -131,7 +134,7 @@ def _apply_materials(world, view, albedo, normal, u, v, fine, coarse, labels) ->
 
 
 def _ground_light(world: StreetWorld, camera: Camera, material: np.ndarray) -> np.ndarray:
-    """Return 1 where the sun reaches the ground and less where something stands in its way."""
+    """Return 1 where the sun reaches the ground, and less in the shade."""
     shadow = np.zeros(material.shape, np.uint8)
     corners = np.concatenate([np.zeros((0, 2)), *world.shadows])
     local = camera.to_camera(np.column_stack([corners, np.zeros(len(corners))]))
@@ -166,7 +169,7 @@ def _light(weather: Weather, view: _View, albedo, normal, lit) -> np.ndarray:
 
 
 def _reflect(weather: Weather, view: _View, color: np.ndarray, normal: np.ndarray) -> None:
-    """Add what car paint and glass mirror: sky above the horizon, the dark street below."""
+    """Add reflections in car paint and glass: sky above the horizon, the dark street below."""
     where = np.nonzero((view.material == GLASS) | (view.material == CAR_PAINT))
     if not len(where[0]):
         return
@@ -183,7 +186,7 @@ def _reflect(weather: Weather, view: _View, color: np.ndarray, normal: np.ndarra
 
 
 def _add_air(weather: Weather, view: _View, color: np.ndarray, coarse: np.ndarray) -> np.ndarray:
-    """Mix in haze with depth, and put the sky behind everything."""
+    """Add haze that grows with depth, and put the sky behind everything."""
     clear = 1 / (1 + (view.depth / np.float32(weather.visibility))**2)
     color = weather.horizon * 0.92 + clear[..., None] * (color - weather.horizon * 0.92)
     sky = view.material == _SKY_MATERIAL
@@ -200,7 +203,7 @@ def _add_air(weather: Weather, view: _View, color: np.ndarray, coarse: np.ndarra
 
 
 def _expose(weather: Weather, color: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Apply lens blur, vignetting, exposure, a shoulder for the highlights, gamma and sensor noise."""
+    """Apply lens blur, vignetting, exposure, highlight roll-off, gamma and sensor noise."""
     height, width = color.shape[:2]
     color = cv2.GaussianBlur(color, (3, 3), 0.45)
     y, x = (np.linspace(-1, 1, n, dtype=np.float32)**2 for n in (height, width))
@@ -217,7 +220,10 @@ def _normal_noise() -> np.ndarray:
 
 
 def _sensor_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return normal noise cut from a fixed supply at a random place, ten times faster than drawing it."""
+    """Return normal noise, cut from a fixed supply at a random place.
+
+    This is ten times faster than drawing new noise.
+    """
     count = int(np.prod(shape))
     start = int(rng.integers(1 << 20))
     return np.resize(np.roll(_normal_noise(), -start) if start + count > 1 << 20 else _normal_noise()[start:], shape)

@@ -1,4 +1,4 @@
-"""Endless street scenes as an mmengine dataset, for segmentation and detection without a download."""
+"""Endless street scenes for segmentation and detection, rendered instead of downloaded."""
 from __future__ import annotations
 
 import numpy as np
@@ -19,22 +19,23 @@ _SCENES: dict[tuple, StreetScene] = {}
 
 @DATASETS.register_module()
 class SyntheticStreetDataset(BaseDataset):
-    """Give rendered street scenes, each made from its number; put :class:`LoadSyntheticStreet` first in the pipeline.
+    """Render street scenes, each from its number.
 
-    The three splits of a seed share no scene. The same arguments give the same scenes on every machine, up to
-    rounding in the last bit of a pixel.
+    Put :class:`LoadSyntheticStreet` first in the pipeline. The three splits of a seed have no scene
+    in common. The same arguments give the same scenes on every machine, up to rounding in the last
+    bit of a pixel.
 
     Args:
-        length (int): Number of scenes. Defaults to 500.
-        img_scale (tuple[int, int]): Width and height in pixels. Defaults to (192, 128).
-        seed (int): Which collection of scenes, 0 or more. Defaults to 0.
-        split (str): 'train', 'val' or 'test'. Defaults to 'train'.
-        task (str): 'segmentation' (nine classes) or 'detection' (sign, car, pedestrian); decides ``metainfo``.
-            Defaults to 'segmentation'.
-        cache (bool): Whether to keep rendered scenes in memory, about 8 bytes per pixel and scene in every process;
-            data sets of the same scenes share them. Defaults to True.
-        **kwargs: ``metainfo``, ``pipeline``, ``test_mode``, ``indices``, ``lazy_init``, ``serialize_data`` and
-            ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
+        length: Number of scenes. Defaults to 500.
+        img_scale: Width and height in pixels. Defaults to (192, 128).
+        seed: Which collection of scenes, 0 or more. Defaults to 0.
+        split: 'train', 'val' or 'test'. Defaults to 'train'.
+        task: 'segmentation' (nine classes) or 'detection' (sign, car, pedestrian); decides
+            ``metainfo``. Defaults to 'segmentation'.
+        cache: Whether to keep rendered scenes in memory, about 8 bytes per pixel and scene in every
+            process; datasets of the same scenes share them. Defaults to True.
+        **kwargs: ``metainfo``, ``pipeline``, ``test_mode``, ``indices``, ``lazy_init``,
+            ``serialize_data`` and ``max_refetch`` of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         TypeError: If ``length`` or ``seed`` is not a whole number.
@@ -70,14 +71,14 @@ class SyntheticStreetDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Return one entry per scene: what :class:`LoadSyntheticStreet` needs to render it."""
+        """Return one entry for each scene: what :class:`LoadSyntheticStreet` needs to render it."""
         collection = len(SPLITS) * self.seed + SPLITS.index(self.split)
         return [dict(street_seed=collection, street_index=i, img_scale=self.img_scale, img_id=i, seg_map_path=None,
                      img_path=f'synthetic_street/{self.seed}/{self.split}/{i:06d}.png', label_map=None,
                      reduce_zero_label=False) for i in range(self.length)]
 
     def get_data_info(self, idx: int) -> dict:
-        """Return the entry of scene ``idx``, with the rendered scene where scenes are cached."""
+        """Return the entry of scene ``idx``, with the rendered scene if scenes are cached."""
         info = super().get_data_info(idx)
         if self.cache:
             scene = (info['street_seed'], info['street_index'], info['img_scale'])
@@ -89,15 +90,16 @@ class SyntheticStreetDataset(BaseDataset):
 
 @TRANSFORMS.register_module()
 class LoadSyntheticStreet:
-    """Render the scene that a :class:`SyntheticStreetDataset` entry describes, as the loaders of mmseg and mmdet would.
+    """Render the scene that an entry of :class:`SyntheticStreetDataset` describes.
 
-    Sets ``img``, ``img_shape``, ``ori_shape``, ``height``, ``width``, ``gt_seg_map``, ``seg_fields`` and
-    ``instances`` (boxes and labels for mmdet's ``LoadAnnotations(with_bbox=True)``; mmseg needs no other loader).
+    It takes the place of the loaders of mmseg and mmdet. It sets ``img``, ``img_shape``,
+    ``ori_shape``, ``height``, ``width``, ``gt_seg_map``, ``seg_fields`` and ``instances`` (boxes
+    and labels for mmdet's ``LoadAnnotations(with_bbox=True)``; mmseg needs no other loader).
 
     Args:
-        with_depth (bool): Whether to add ``gt_depth_map``, (H, W) float32 metres, to the fields that are cropped,
-            resized and flipped with the labels. Defaults to False.
-        sky_depth (float): Depth written for the sky; 0 marks it as not measured. Defaults to 0.0.
+        with_depth: Whether to add ``gt_depth_map``, (H, W) float32 metres, to the fields that are
+            cropped, resized and flipped with the labels. Defaults to False.
+        sky_depth: Depth written for the sky; 0 marks it as not measured. Defaults to 0.0.
 
     Raises:
         KeyError: If the entry does not come from a ``SyntheticStreetDataset``.
@@ -113,13 +115,13 @@ class LoadSyntheticStreet:
         self.sky_depth = sky_depth
 
     def __call__(self, results: dict) -> dict:
-        """Return ``results`` with picture and ground truth added."""
+        """Return ``results`` with image and ground truth added."""
         if 'street_seed' not in results:
             raise KeyError('LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got the keys '
                            f'{sorted(results)}. Use LoadImageFromFile for pictures on disk.')
         scene = results.pop('street_scene', None) or _render(results)
         height, width = scene.labels.shape
-        # Later transforms may write into these arrays; the cached scene stays as it is.
+        # Later transforms may write into these arrays, which must not change the cached scene.
         results.update(img=scene.image.copy(), img_shape=(height, width), ori_shape=(height, width), height=height,
                        width=width, gt_seg_map=scene.labels.copy(), seg_fields=['gt_seg_map'])
         results['instances'] = [

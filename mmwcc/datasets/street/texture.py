@@ -1,4 +1,4 @@
-"""Tileable noise from which every surface of the synthetic street takes its grain."""
+"""Tileable noise that gives every surface of the synthetic street its texture."""
 from __future__ import annotations
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ SIZE = 256
 
 @lru_cache(maxsize=1)
 def white_noise() -> np.ndarray:
-    """Return (256, 256) float32 white noise in [0, 1), always the same."""
+    """Return (256, 256) float32 white noise in [0, 1), the same on every call."""
     noise = np.random.Generator(np.random.PCG64(20)).random((SIZE, SIZE), dtype=np.float32)
     noise.setflags(write=False)
     return noise
@@ -19,7 +19,10 @@ def white_noise() -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def fractal_noise() -> np.ndarray:
-    """Return (256, 256) float32 tileable fractal noise stretched to [0, 1], always the same."""
+    """Return (256, 256) float32 tileable fractal noise stretched to [0, 1].
+
+    It is the same on every call.
+    """
     total = np.zeros((SIZE, SIZE), np.float32)
     source = white_noise()
     for octave in range(2, 9):
@@ -35,5 +38,8 @@ def fractal_noise() -> np.ndarray:
 
 
 def sample(noise: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return ``noise`` at texels (u, v), two (H, W) float32 maps that wrap around, interpolated bilinearly."""
+    """Interpolate ``noise`` bilinearly at texels (u, v).
+
+    u and v are (H, W) float32 maps that wrap around.
+    """
     return cv2.remap(noise, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)

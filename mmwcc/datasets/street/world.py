@@ -1,4 +1,4 @@
-"""One random street: its course, its weather and everything that stands in it, independent of any camera."""
+"""A random street with its weather and everything in it, independent of any camera."""
 from __future__ import annotations
 
 import math
@@ -26,7 +26,7 @@ from .objects import (
 
 __all__ = ['BOX_CLASSES', 'CLASSES', 'Layout', 'StreetWorld', 'Weather']
 
-# The countable classes; labels of boxes are positions in this tuple.
+# The countable classes; box labels are indices into this tuple.
 BOX_CLASSES = ('sign', 'car', 'pedestrian')
 BOX_LABELS = {SIGN_CLASS: 0, CAR: 1, PEDESTRIAN: 2}
 
@@ -36,18 +36,18 @@ NEAR_END, FAR_END = -12.0, 125.0
 
 @dataclass(frozen=True)
 class Layout:
-    """Describe the ground z = 0, in metres.
+    """The layout of the ground z = 0, in metres.
 
     Args:
-        half_width (float): From the centre line to the kerb.
-        pavement (float): Width of each pavement.
-        curvature (float): The centre line is x = curvature * y^2 / 2 for y > 0.
-        crossing (tuple[float, float]): Extent along y of a crossing road; (inf, inf) where there is none.
-        zebra (float): Where along y a zebra crossing starts; inf where there is none.
-        drive_side (int): Side of the road that is driven on: 1 right, -1 left.
-        dashes (float): Length of the marks of the centre line.
-        edge_lines (int): Number of lines along each kerb, 0 to 2.
-        edge_yellow (bool): Whether those lines are yellow.
+        half_width: From the centre line to the kerb.
+        pavement: Width of each pavement.
+        curvature: The centre line is x = curvature * y^2 / 2 for y > 0.
+        crossing: Extent along y of a crossing road; (inf, inf) if there is none.
+        zebra: Where along y a zebra crossing starts; inf if there is none.
+        drive_side: Side of the road that is driven on: 1 right, -1 left.
+        dashes: Length of the dashes of the centre line.
+        edge_lines: Number of lines along each kerb, 0 to 2.
+        edge_yellow: Whether those lines are yellow.
     """
 
     half_width: float
@@ -65,7 +65,10 @@ class Layout:
         return 0.5 * self.curvature * np.maximum(y, 0.0)**2
 
     def frame(self, lateral: float, y: float, turn: float = 0.0) -> Frame:
-        """Return the frame at ``lateral`` metres right of the centre line, heading along the street plus ``turn``."""
+        """Return a frame on the street, heading along it plus ``turn``.
+
+        It lies ``lateral`` metres to the right of the centre line.
+        """
         slope = math.atan(self.curvature * max(y, 0.0))
         return Frame(lateral + 0.5 * self.curvature * max(y, 0.0)**2, y, slope + turn)
 
@@ -76,7 +79,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class Weather:
-    """Describe light and air; colours are BGR in linear light, ``sun`` points towards the sun."""
+    """Light and air.
+
+    Colours are BGR in linear light, and ``sun`` points towards the sun.
+    """
 
     sun: tuple[float, float, float]
     sun_color: np.ndarray
@@ -93,13 +99,13 @@ class Weather:
 
 
 class StreetWorld:
-    """Hold one street in metres: x right, y along the street, z up, the ground at z = 0.
+    """One street in metres: x right, y along the street, z up, the ground at z = 0.
 
     Args:
-        layout (Layout): Course of road and pavements.
-        weather (Weather): Light and air.
-        viewpoint (Camera): Where a driver would look from.
-        builder (SurfaceBuilder): What stands on the ground.
+        layout: Layout of road and pavements.
+        weather: Light and air.
+        viewpoint: The camera of a driver.
+        builder: Everything that stands on the ground.
 
     Attributes:
         surfaces (Surfaces): All polygons and ellipsoids.
@@ -125,7 +131,7 @@ class StreetWorld:
 
     @classmethod
     def sample(cls, seed: int = 0, index: int = 0) -> StreetWorld:
-        """Return the street number ``index`` of the collection ``seed``; the same on every call."""
+        """Return street number ``index`` of the collection ``seed``, the same on every call."""
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
         layout, weather = _sample_layout(rng), _sample_weather(rng)
         builder = SurfaceBuilder()
@@ -181,7 +187,7 @@ def _sample_viewpoint(rng: np.random.Generator, layout: Layout) -> Camera:
 
 
 def _build_side(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout, side: int) -> None:
-    """Line one side of the street with buildings, and with trees where there are gaps."""
+    """Line one side of the street with buildings, and with trees in the gaps."""
     front = layout.half_width + layout.pavement
     setback = float(rng.choice((0.0, 0.0, 1.5, 4.0)))
     gap_share = float(rng.choice((0.08, 0.3)))
@@ -198,13 +204,13 @@ def _build_side(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout, s
                 add_tree(out, rng, place.x, place.y, 1.1)
         else:
             place = layout.frame(side * (front + setback), middle)
-            # The front looks at the road: its own -forward axis points to the centre line.
+            # The front faces the road: its own -forward axis points to the centre line.
             add_building(out, rng, place.turned(side * math.pi / 2), width, depth)
         y += width + float(rng.choice((0.0, 0.0, 1.5)))
 
 
 def _build_backdrop(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) -> None:
-    """Close the view: large blocks behind both rows, and the end of the street."""
+    """Close the view with large blocks behind both rows and at the end of the street."""
     for side in (-1, 1):
         for y in (15.0, 50.0, 85.0, 118.0):
             place = layout.frame(side * float(rng.uniform(48, 60)), y)
@@ -268,7 +274,7 @@ def _add_traffic(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) 
 
 
 def _add_people(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) -> None:
-    """Let people walk on the pavements, and cross the road."""
+    """Add people who walk on the pavements and cross the road."""
     for _ in range(int(rng.integers(6, 13))):
         side = 1 if rng.random() < 0.5 else -1
         y = 6.0 + 34.0 * float(rng.random())**1.5
@@ -286,7 +292,7 @@ def _add_people(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) -
 
 
 def _cast_shadows(builder: SurfaceBuilder, sun: tuple) -> tuple[list[np.ndarray], np.ndarray]:
-    """Project what casts a shadow on the ground; objects that stand in the shadow of a building lose the sun."""
+    """Project shadows onto the ground; objects in the shadow of a building lose the sun."""
     shadows, dark = [], []
     for owner, corners in builder.casters:
         points = np.asarray(corners, np.float64)

@@ -1,4 +1,8 @@
-"""VGG of any width. mmcv's and mmdet's have fixed widths, and a wavelet-like auto-encoder needs a quarter of them."""
+"""VGG of any width.
+
+The VGGs of mmcv and mmdetection have fixed widths, and a wavelet-like auto-encoder needs a quarter
+of them.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,30 +18,36 @@ __all__ = ['VGG']
 
 @MODELS.register_module()
 class VGG(BaseModule):
-    """The convolutions of a VGG network.
+    """Build the convolutions of a VGG network.
 
     Args:
         depth: 11, 13, 16 or 19.
         in_channels: Channels of the input. Defaults to 3.
-        base_channels: Width of the first stage; the others are 2, 4, 8 and 8 times as wide. Defaults to 64.
+        base_channels: Width of the first stage; the others are 2, 4, 8 and 8 times as wide.
+            Defaults to 64.
         num_stages: How many of the five stages are built. Defaults to 5.
-        out_indices: Stages whose output, after pooling, is returned. Defaults to None, the last one built.
+        out_indices: Stages whose output, after pooling, is returned. Defaults to None, the last one
+            built.
         ceil_mode: Whether pooling rounds odd sizes up. Defaults to False.
-        norm_cfg: Config of normalization layers after the convolutions. Defaults to None, none and biases.
+        norm_cfg: Config of normalization layers after the convolutions. Defaults to None: no
+            normalization, and convolutions with biases.
         init_cfg: mmengine's initialization. Defaults to Xavier for convolutions.
 
     Shape:
-        (B, in_channels, H, W) to a tuple of (B, C_i, H / 2**(i + 1), W / 2**(i + 1)), rounded as ceil_mode says.
+        (B, in_channels, H, W) to a tuple of (B, C_i, H / 2**(i + 1), W / 2**(i + 1)), rounded
+        according to ceil_mode.
 
     Raises:
-        ValueError: If depth or num_stages is unknown, or out_indices names a stage that is not built.
+        ValueError: If depth or num_stages is unknown, or out_indices names a stage that is not
+            built.
 
     Example:
         >>> VGG(16, ceil_mode=True)(torch.rand(1, 3, 112, 112))[0].shape
         torch.Size([1, 512, 4, 4])
 
     Reference:
-        Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
+        Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+        Recognition", ICLR 2015.
     """
 
     BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}

@@ -1,4 +1,4 @@
-"""Image classification on mmengine, with mmpretrain's conventions: classifier, head, pooling, preprocessor."""
+"""Image classification on mmengine, with mmpretrain's conventions."""
 from .data_preprocessor import ClsDataPreprocessor
 from .heads import CrossEntropyLoss, GlobalAveragePooling, LinearClsHead
 from .image_classifier import BaseClassifier, ImageClassifier

@@ -1,4 +1,4 @@
-"""From the loader's pictures to the classifier's input."""
+"""Turn the images of a data loader into the input of a classifier."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,19 +12,22 @@ __all__ = ['ClsDataPreprocessor']
 
 @MODELS.register_module()
 class ClsDataPreprocessor(ImgDataPreprocessor):
-    """Stack pictures of one size into a normalized batch, with mmpretrain's argument names.
+    """Stack images of one size into a normalized batch, with mmpretrain's argument names.
 
     Args:
-        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults to None.
-        std: Standard deviation of each channel in units of pixels. Defaults to None, no normalization.
-        to_rgb: Whether to reverse the channels, as for pictures that OpenCV read. Defaults to False.
+        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults
+            to None.
+        std: Standard deviation of each channel in units of pixels. Defaults to None, no
+            normalization.
+        to_rgb: Whether to reverse the channels, as needed for images read by OpenCV. Defaults to
+            False.
 
     Shape:
-        A list of (3, H, W) pictures of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
+        A list of (3, H, W) images of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
 
     Raises:
         ValueError: If only one of mean and std is given.
-        ValueError: In use, if the pictures of a batch differ in size.
+        ValueError: In use, if the images of a batch differ in size.
 
     Example:
         >>> preprocess = ClsDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)

@@ -1,4 +1,4 @@
-"""From features to classes."""
+"""Pooling, heads and losses that turn features into classes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ __all__ = ['CrossEntropyLoss', 'GlobalAveragePooling', 'LinearClsHead', 'targets
 
 @MODELS.register_module()
 class CrossEntropyLoss(nn.Module):
-    """Softmax cross entropy of class scores, averaged over the batch.
+    """Compute the softmax cross entropy of class scores, averaged over the batch.
 
     Args:
         label_smoothing: Fraction of the target spread over all classes, in [0, 1). Defaults to 0.
@@ -45,7 +45,11 @@ class CrossEntropyLoss(nn.Module):
 
 @MODELS.register_module()
 class GlobalAveragePooling(nn.Module):
-    """Average every feature map over its positions: a tuple of (B, C, H, W) to a tuple of (B, C)."""
+    """Average every feature map over its positions.
+
+    Shape:
+        A tuple of (B, C, H, W) to a tuple of (B, C).
+    """
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(feature.mean((2, 3)) for feature in features)
@@ -53,18 +57,23 @@ class GlobalAveragePooling(nn.Module):
 
 @MODELS.register_module()
 class LinearClsHead(BaseModule):
-    """Score classes from the last feature by one linear layer, or by several with ReLU and dropout between.
+    """Score classes from the last feature by one or more linear layers.
+
+    Several layers have ReLU and dropout between them.
 
     Args:
         num_classes: Number of classes.
         in_channels: Length of the flattened feature.
-        hidden_channels: Widths of layers before the last one. Defaults to (), a single linear layer.
+        hidden_channels: Widths of the layers before the last one. Defaults to (), a single linear
+            layer.
         dropout: Probability of dropping a hidden unit while training. Defaults to 0.
-        loss: Config of a loss called with scores and labels. Defaults to None, :class:`CrossEntropyLoss`.
+        loss: Config of a loss called with scores and labels. Defaults to None,
+            :class:`CrossEntropyLoss`.
         init_cfg: mmengine's initialization. Defaults to None, torch's.
 
     Shape:
-        A tensor (B, ...) or a tuple of them, of which the last is flattened to (B, in_channels); to (B, num_classes).
+        A tensor (B, ...) or a tuple of tensors, of which the last is flattened to (B, in_channels);
+        to (B, num_classes).
 
     Raises:
         ValueError: If num_classes is less than 1.
@@ -104,7 +113,10 @@ class LinearClsHead(BaseModule):
         return dict(loss=self.loss_module(scores, targets(data_samples, scores)))
 
     def predict(self, features: Tensor | tuple[Tensor, ...], data_samples: list | None = None) -> list:
-        """Return one sample a picture with ``pred_score`` (classes, ) and ``pred_label`` (1, )."""
+        """Return one sample for each image.
+
+        Samples get ``pred_score`` (classes, ) and ``pred_label`` (1, ).
+        """
         return write_predictions(self(features), data_samples)
 
 
@@ -116,7 +128,7 @@ def targets(data_samples: list, scores: Tensor) -> Tensor:
     """
     labels = torch.cat([sample.gt_label for sample in data_samples]).to(scores.device)
     classes = scores.shape[1]
-    # The check would wait for a GPU; there, cross_entropy's own assertion has to do.
+    # On a GPU this check would force a synchronization; cross_entropy's own assertion has to do.
     if labels.device.type == 'cpu' and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f'LinearClsHead: labels must be in [0, {classes - 1}] for num_classes={classes}, got '
                          f'{int(labels.min())} to {int(labels.max())}. Set num_classes to the number of classes of the '
@@ -125,11 +137,11 @@ def targets(data_samples: list, scores: Tensor) -> Tensor:
 
 
 def write_predictions(scores: Tensor, data_samples: list | None = None, suffix: str = '') -> list:
-    """Write softmax scores and their largest class into samples, new ones unless given.
+    """Write softmax scores and the label with the largest score into samples.
 
     Args:
         scores: Scores before the softmax, (B, classes).
-        data_samples: Samples to extend. Defaults to None.
+        data_samples: Samples to extend. Defaults to None: new samples are made.
         suffix: Appended to the names ``pred_score`` and ``pred_label``. Defaults to ''.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A classifier of backbone, neck and head on mmengine, with mmpretrain's conventions."""
+"""An image classifier built on mmengine, with mmpretrain's conventions."""
 from __future__ import annotations
 
 from mmengine.model import BaseModel
@@ -11,15 +11,20 @@ __all__ = ['BaseClassifier', 'ImageClassifier']
 
 
 class BaseClassifier(BaseModel):
-    """The three modes of OpenMMLab models, for classes that define loss, predict and extract_feat or _forward."""
+    """Provide the three modes of OpenMMLab models.
+
+    Subclasses define loss, predict, and extract_feat or _forward.
+    """
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """Run one of the three modes.
 
         Args:
-            inputs: Preprocessed pictures, (B, C, H, W).
-            data_samples: One sample a picture; 'loss' needs their ``gt_label``. Defaults to None.
-            mode: 'tensor' for class scores, 'loss' for a dict of losses, 'predict' for samples. Defaults to 'tensor'.
+            inputs: Preprocessed images, (B, C, H, W).
+            data_samples: One sample for each image; 'loss' needs their ``gt_label``. Defaults to
+                None.
+            mode: 'tensor' for class scores, 'loss' for a dict of losses, 'predict' for samples.
+                Defaults to 'tensor'.
 
         Raises:
             ValueError: If mode is none of the three.
@@ -36,17 +41,19 @@ class BaseClassifier(BaseModel):
 
 @MODELS.register_module()
 class ImageClassifier(BaseClassifier):
-    """Classify pictures: backbone, neck, head.
+    """Classify images with a backbone, a neck and a head.
 
-    Backbones return a tensor or a tuple of them, of which the head takes the last; samples carry ``gt_label``,
-    ``pred_score`` and ``pred_label``. These are mmpretrain's conventions, so that backbones, heads, pipelines and
-    metrics of either package serve in the other where both are installed.
+    The model follows mmpretrain's conventions. Backbones return a tensor or a tuple of tensors, of
+    which the head takes the last. Samples carry ``gt_label``, ``pred_score`` and ``pred_label``.
+    Where both packages are installed, the backbones, heads, pipelines and metrics of either one
+    work in the other.
 
     Args:
         backbone: Config of the backbone, of any package.
         head: Config of the head.
-        neck: Config of what stands between them. Defaults to None, nothing.
-        data_preprocessor: Config of the preprocessor. Defaults to None, :class:`ClsDataPreprocessor` as it is.
+        neck: Config of the module between them. Defaults to None, nothing.
+        data_preprocessor: Config of the preprocessor. Defaults to None,
+            :class:`ClsDataPreprocessor` with its default arguments.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
@@ -73,7 +80,7 @@ class ImageClassifier(BaseClassifier):
         return hasattr(self, 'neck')
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return what the head gets."""
+        """Return the features that the head takes."""
         features = self.backbone(inputs)
         features = (features, ) if isinstance(features, Tensor) else tuple(features)
         return self.neck(features) if self.with_neck else features
@@ -86,5 +93,5 @@ class ImageClassifier(BaseClassifier):
         return self.head.loss(self.extract_feat(inputs), data_samples)
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Return one sample a picture with ``pred_score`` and ``pred_label``."""
+        """Return one sample for each image, with ``pred_score`` and ``pred_label``."""
         return self.head.predict(self.extract_feat(inputs), data_samples)

@@ -1,4 +1,4 @@
-"""From the loader's frames to the input of a depth network."""
+"""Turn the frames of a data loader into the input of a depth network."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,19 +13,21 @@ __all__ = ['DepthDataPreprocessor']
 
 @MODELS.register_module()
 class DepthDataPreprocessor(BaseDataPreprocessor):
-    """Stack pictures, or the frames around them, into a normalized batch.
+    """Stack images, or sequences of frames, into a normalized batch.
 
     Args:
-        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults to Monodepth2's,
-            0.45 of 255.
-        std: Standard deviation of each channel in units of pixels. Defaults to Monodepth2's, 0.225 of 255.
-        bgr_to_rgb: Whether to reverse the channels. Defaults to True, as OpenCV reads pictures.
+        mean: Mean of each channel in units of pixels, in the channel order of the output. Defaults
+            to Monodepth2's, 0.45 of 255.
+        std: Standard deviation of each channel in units of pixels. Defaults to Monodepth2's, 0.225
+            of 255.
+        bgr_to_rgb: Whether to reverse the channels. Defaults to True, as needed for images read by
+            OpenCV.
 
     Shape:
         A list of (3, H, W) or of (N, 3, H, W) to (B, [N,] 3, H, W) float32.
 
     Raises:
-        ValueError: In use, if the pictures of a batch differ in shape.
+        ValueError: In use, if the images of a batch differ in shape.
 
     Example:
         >>> preprocess = DepthDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
@@ -37,21 +39,21 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
                  bgr_to_rgb: bool = True) -> None:
         super().__init__()
         self.bgr_to_rgb = bgr_to_rgb
-        # Plain numbers: buffers that no checkpoint holds are lost where a model is built on the meta device.
+        # Plain numbers, because buffers outside the checkpoint are lost on the meta device.
         self._mean, self._std = tuple(mean), tuple(std)
 
     @property
     def mean(self) -> torch.Tensor:
-        """What is subtracted from each channel, shape (C, 1, 1)."""
+        """The value subtracted from each channel, shape (C, 1, 1)."""
         return torch.tensor(self._mean, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
 
     @property
     def std(self) -> torch.Tensor:
-        """What each channel is divided by, shape (C, 1, 1)."""
+        """The value by which each channel is divided, shape (C, 1, 1)."""
         return torch.tensor(self._std, dtype=torch.float32, device=self.device).reshape(-1, 1, 1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Return ``data`` on the device of the model with ``inputs`` stacked and normalized."""
+        """Return ``data`` on the model's device, with ``inputs`` stacked and normalized."""
         data = self.cast_data(data)
         shapes = {tuple(picture.shape) for picture in data['inputs']}
         if len(shapes) > 1:

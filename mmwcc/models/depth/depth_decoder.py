@@ -17,24 +17,29 @@ __all__ = ['DepthDecoder']
 
 @MODELS.register_module()
 class DepthDecoder(BaseModule):
-    """Turn features of five scales into disparities of four.
+    """Turn features at five scales into disparities at four.
 
-    From the coarsest to the finest: convolve, enlarge by two, append the encoder's features of that size, convolve. A
-    sigmoid gives a disparity at each of the finest four scales.
+    From the coarsest scale to the finest, the decoder convolves, enlarges by two, appends the
+    encoder's features of that size, and convolves again. A sigmoid gives a disparity at each of the
+    four finest scales.
 
     Args:
         in_channels: Channels of the features at strides 2, 4, 8, 16 and 32.
-        channels: Channels of the decoder at strides 1, 2, 4, 8 and 16. Defaults to (16, 32, 64, 128, 256).
-        separable: Whether every 3x3 convolution is a depthwise 3x3 and a 1x1, as compression by wavelets needs; False
-            is the decoder of Monodepth2, whose weights the separable one can load too. Defaults to True.
+        channels: Channels of the decoder at strides 1, 2, 4, 8 and 16. Defaults to (16, 32, 64,
+            128, 256).
+        separable: Whether to split every 3x3 convolution into a depthwise 3x3 and a 1x1, as wavelet
+            compression needs. False gives the decoder of Monodepth2, whose weights the separable
+            one can load too. Defaults to True.
         init_cfg: mmengine's initialization. Defaults to None, torch's.
 
     Shape:
-        Five maps (B, C, H / stride, W / stride), rounded up, to four (B, 1, H / s, W / s) in [0, 1], s = 1, 2, 4, 8.
+        Five feature maps (B, C, H / stride, W / stride), rounded up, to four (B, 1, H / s, W / s)
+        in [0, 1], s = 1, 2, 4, 8.
 
     Raises:
         ValueError: If in_channels or channels do not hold five numbers.
-        ValueError: In use, if the features are not five, or the coarsest ones are smaller than 2x2.
+        ValueError: In use, if there are not five features, or the coarsest ones are smaller than
+            2x2.
 
     Example:
         >>> decoder = DepthDecoder([4, 4, 4, 4, 4], channels=[4, 4, 4, 4, 4])
@@ -43,8 +48,9 @@ class DepthDecoder(BaseModule):
         [(64, 96), (32, 48), (16, 24), (8, 12)]
 
     Reference:
-        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, Table 7; Finder et al.,
-        "Wavelet Feature Maps Compression for Image-to-Image CNNs", NeurIPS 2022, Appendix A.
+        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, Table
+        7; Finder et al., "Wavelet Feature Maps Compression for Image-to-Image CNNs", NeurIPS 2022,
+        Appendix A.
     """
 
     num_disps = 4
@@ -67,7 +73,7 @@ class DepthDecoder(BaseModule):
 
         Args:
             features: Features at strides 2 to 32.
-            size: Height and width of the picture.
+            size: Height and width of the image.
         """
         if len(features) != 5 or min(features[-1].shape[-2:]) < 2:
             raise ValueError('DepthDecoder: features must be five maps of at least 2x2, got '
@@ -76,7 +82,7 @@ class DepthDecoder(BaseModule):
         x, disps = features[-1], []
         for level in reversed(range(5)):
             x = F.elu(self.up_convs[level](x))
-            # By two, or to one pixel less where the encoder has rounded up.
+            # Enlarge by two, or to one pixel less if the encoder has rounded the size up.
             x = F.interpolate(x, size=features[level - 1].shape[-2:] if level else size, mode='nearest')
             if level:
                 x = torch.cat([x, features[level - 1]], 1)

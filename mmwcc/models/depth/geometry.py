@@ -1,6 +1,7 @@
 """Pinhole geometry of image sequences, differentiable.
 
-Pixel centres are at whole numbers, (0, 0) first; cameras look along z, x to the right, y down.
+Pixel centres have integer coordinates, starting at (0, 0). Cameras look along z, with x to the
+right and y down.
 """
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ __all__ = ['backproject', 'disp_to_depth', 'pose_matrix', 'project', 'warp']
 
 
 def disp_to_depth(disp: Tensor, min_depth: float, max_depth: float) -> Tensor:
-    """Turn sigmoid disparities in [0, 1] into depths: 0 is ``max_depth``, 1 is ``min_depth``, linear in 1 / depth.
+    """Turn sigmoid disparities in [0, 1] into depths.
+
+    Disparity 0 is ``max_depth`` and 1 is ``min_depth``; between them the disparity is linear in 1 /
+    depth.
 
     Example:
         >>> disp_to_depth(torch.tensor([0., 0.5, 1.]), 1.0, 3.0)
@@ -51,7 +55,7 @@ def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -
 
 
 def backproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
-    """Return the points that pixels see.
+    """Return the 3D points that the pixels of a depth map show.
 
     Args:
         depth: Depth along the optical axis, (B, 1, H, W).
@@ -69,7 +73,7 @@ def backproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
 
 
 def project(points: Tensor, intrinsics: Tensor, pose: Tensor) -> Tensor:
-    """Return where another camera sees points.
+    """Project points into another camera.
 
     Args:
         points: Points in the axes of the first camera, (B, 3, H, W).
@@ -86,16 +90,19 @@ def project(points: Tensor, intrinsics: Tensor, pose: Tensor) -> Tensor:
 
 
 def warp(source: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Tensor:
-    """Rebuild the picture of one camera from the picture of another, bilinearly; the border is repeated outwards.
+    """Rebuild the image of one camera from the image of another, with bilinear sampling.
+
+    Samples outside the source image take the nearest border pixel.
 
     Args:
-        source: Picture of the other camera, (B, C, H, W).
+        source: Image of the other camera, (B, C, H, W).
         depth: Depth seen by the first camera, (B, 1, H, W).
         pose: From the axes of the first camera to those of the other, (B, 4, 4).
         intrinsics: Camera matrices in pixels, the same for both, (B, 3, 3).
 
     Returns:
-        The picture, (B, C, H, W), computed in float32 at least: half precision places no pixel.
+        The image, (B, C, H, W). It is computed in float32 at least, because half precision is too
+        coarse for pixel coordinates.
 
     Reference:
         Zhou et al., "Unsupervised Learning of Depth and Ego-Motion from Video", CVPR 2017.

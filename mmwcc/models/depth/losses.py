@@ -1,4 +1,4 @@
-"""What Monodepth2 minimizes."""
+"""The losses of Monodepth2."""
 from __future__ import annotations
 
 import torch
@@ -12,14 +12,17 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def ssim_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Return (1 - SSIM) / 2 of every pixel in 3x3 windows, clipped to [0, 1]; borders are reflected.
+    """Return (1 - SSIM) / 2 of every pixel in 3x3 windows, clipped to [0, 1].
+
+    Borders are padded by reflection.
 
     Args:
-        x: Pictures in [0, 1], (B, C, H, W).
-        y: Pictures of the same shape.
+        x: Images in [0, 1], (B, C, H, W).
+        y: Images of the same shape.
 
     Reference:
-        Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP 2004.
+        Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP
+        2004.
     """
     x, y = (F.pad(picture, (1, 1, 1, 1), mode='reflect') for picture in (x, y))
     mean_x, mean_y = F.avg_pool2d(x, 3, 1), F.avg_pool2d(y, 3, 1)
@@ -32,7 +35,9 @@ def ssim_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def photometric_error(x: Tensor, y: Tensor, ssim_weight: float = 0.85) -> Tensor:
-    """Return ``ssim_weight`` x SSIM distance + (1 - ``ssim_weight``) x absolute difference, (B, 1, H, W).
+    """Return the photometric error of every pixel, (B, 1, H, W).
+
+    It is ``ssim_weight`` x SSIM distance + (1 - ``ssim_weight``) x absolute difference.
 
     Example:
         >>> photometric_error(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), ssim_weight=0.0).unique()
@@ -43,15 +48,16 @@ def photometric_error(x: Tensor, y: Tensor, ssim_weight: float = 0.85) -> Tensor
 
 
 def least_reprojection_error(warped: Tensor, identity: Tensor | None) -> Tensor:
-    """Return the mean over pixels of the least error over sources, where it beats not moving at all.
+    """Return the least error over the sources, averaged over pixels, with auto-masking.
 
     Args:
         warped: Errors of the warped sources, (B, S, H, W).
-        identity: Errors of the sources as they are; pixels that none of the warped sources explains better do not
-            count towards the gradient (auto-masking). None masks nothing.
+        identity: Errors of the unwarped sources. Pixels that no warped source explains better do
+            not contribute to the gradient (auto-masking). None masks nothing.
 
     Reference:
-        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, section 3.2.
+        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, section
+        3.2.
     """
     error = warped.amin(1)
     if identity is not None:
@@ -61,11 +67,11 @@ def least_reprojection_error(warped: Tensor, identity: Tensor | None) -> Tensor:
 
 
 def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
-    """Return the mean gradient of mean-normalized disparities, damped where the picture has edges.
+    """Return the mean gradient of mean-normalized disparities, damped at the edges of the image.
 
     Args:
         disp: Disparities, (B, 1, H, W).
-        image: Pictures in [0, 1], (B, C, H, W).
+        image: Images in [0, 1], (B, C, H, W).
     """
     disp = disp / (disp.mean((2, 3), keepdim=True) + 1e-7)
     total = disp.new_zeros(())
@@ -76,7 +82,10 @@ def edge_aware_smoothness(disp: Tensor, image: Tensor) -> Tensor:
 
 
 def log_depth_error(depth: Tensor, measured: Tensor) -> Tensor:
-    """Return the mean absolute difference of logarithms where ``measured`` is positive; 0 where nothing is."""
+    """Return the mean absolute difference of log depths where ``measured`` is positive.
+
+    The result is 0 if no pixel was measured.
+    """
     mask = measured > 0
     difference = (depth.clamp_min(1e-6).log() - measured.clamp_min(1e-6).log()).abs()
     return (difference * mask).sum() / mask.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Depth from single pictures, learned from video, stereo pairs or measured depth."""
+"""Depth from single images, learned from video, stereo pairs or measured depth."""
 from __future__ import annotations
 
 from typing import Any
@@ -19,29 +19,41 @@ __all__ = ['Monodepth2']
 
 @MODELS.register_module()
 class Monodepth2(BaseModel):
-    """Predict depth, trained by rebuilding each picture from its neighbours.
+    """Predict depth, and learn it by rebuilding each image from its neighbours.
 
-    Training samples carry ``frames`` (1 + S, 3, H, W) uint8, the target and then its sources, ``intrinsics`` (3, 3) in
-    pixels, the meta information ``frame_ids`` (such as (-1, 1), 's' for the other eye of a stereo pair), and as far as
-    they are known ``source_poses`` (S, 4, 4) and ``gt_depth`` (H, W), 0 where nothing was measured. ``inputs`` are the
-    same frames, augmented and normalized, (B, 1 + S, 3, H, W); in prediction the target alone will do.
+    Training samples carry ``frames`` (1 + S, 3, H, W) uint8, the target followed by its S sources;
+    ``intrinsics`` (3, 3) in pixels; and the meta information ``frame_ids``, such as (-1, 1). A frame
+    id 's' is the other camera of a stereo pair. Where they are known, samples also carry
+    ``source_poses`` (S, 4, 4) and ``gt_depth`` (H, W), which is 0 where nothing was measured.
+    ``inputs`` are the same frames, augmented and normalized, (B, 1 + S, 3, H, W). For prediction
+    the target alone is enough.
 
-    - Self-supervised from video: a ``pose_net``, ``frame_ids`` (-1, 1). Depth has an unknown scale.
-    - From stereo pairs: ``frame_ids`` ('s', ), whose pose is known; with a ``pose_net``, (-1, 1, 's') combines both.
-    - Supervised: ``depth_weight`` above 0, alone (``photometric_weight`` = 0) or besides.
+    - Self-supervised from video: a ``pose_net`` and ``frame_ids`` (-1, 1). The scale of depth is
+      unknown.
+    - From stereo pairs: ``frame_ids`` ('s', ), whose pose is known. With a ``pose_net``, (-1, 1,
+      's') combines both.
+    - Supervised: ``depth_weight`` above 0, either alone (``photometric_weight`` = 0) or in
+      addition.
 
     Args:
-        backbone: Config of an encoder of any package that returns features at strides 2, 4, 8, 16 and 32.
+        backbone: Config of an encoder of any package that returns features at strides 2, 4, 8, 16
+            and 32.
         decoder: Config of the decoder, see :class:`DepthDecoder`.
-        pose_net: Config of the pose network, see :class:`PoseNetwork`. Defaults to None: all poses must be known.
+        pose_net: Config of the pose network, see :class:`PoseNetwork`. Defaults to None: all poses
+            must be known.
         min_depth: Depth at disparity 1, in the unit of the poses. Defaults to 0.1.
         max_depth: Depth at disparity 0. Defaults to 100.
         photometric_weight: Weight of the reprojection error. Defaults to 1.
-        ssim_weight: Share of SSIM in it, against the absolute difference. Defaults to 0.85.
-        auto_mask: Whether pixels that are explained best by a camera at rest are left out. Defaults to True.
-        smoothness_weight: Weight of the smoothness of disparities, halved from scale to scale. Defaults to 1e-3.
-        depth_weight: Weight of the error against ``gt_depth``, in logarithms. Defaults to 0.
-        data_preprocessor: Config of the preprocessor. Defaults to None, :class:`DepthDataPreprocessor` as it is.
+        ssim_weight: Share of SSIM in the reprojection error; the rest is the absolute difference.
+            Defaults to 0.85.
+        auto_mask: Whether to leave out pixels that a camera at rest explains best. Defaults to
+            True.
+        smoothness_weight: Weight of the smoothness of disparities, halved from scale to scale.
+            Defaults to 1e-3.
+        depth_weight: Weight of the error against ``gt_depth``, computed on logarithms. Defaults to
+            0.
+        data_preprocessor: Config of the preprocessor. Defaults to None,
+            :class:`DepthDataPreprocessor` with its default arguments.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Raises:
@@ -76,7 +88,10 @@ class Monodepth2(BaseModel):
         self.smoothness_weight, self.ssim_weight, self.auto_mask = smoothness_weight, ssim_weight, auto_mask
 
     def forward(self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor'):
-        """Run one of the three modes: 'tensor' for disparities, 'loss' for a dict of losses, 'predict' for samples."""
+        """Run one of the three modes.
+
+        'tensor' returns disparities, 'loss' a dict of losses, and 'predict' samples.
+        """
         if mode == 'tensor':
             return self._forward(inputs)
         if mode == 'loss':
@@ -87,7 +102,10 @@ class Monodepth2(BaseModel):
                          'disparities.')
 
     def _forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return sigmoid disparities at strides 1, 2, 4 and 8, (B, 1, H / s, W / s), of the target pictures."""
+        """Return the sigmoid disparities of the target images at strides 1, 2, 4 and 8.
+
+        Their shapes are (B, 1, H / s, W / s) for stride s.
+        """
         target = inputs[:, 0] if inputs.dim() == 5 else inputs
         return self.decoder(self.backbone(target), target.shape[-2:])
 
@@ -123,7 +141,10 @@ class Monodepth2(BaseModel):
         return losses
 
     def reproject(self, inputs: Tensor, data_samples: list) -> Tensor:
-        """Return the target rebuilt from each of its sources with predicted depth and pose, (B, S, 3, H, W)."""
+        """Rebuild the target from each of its sources, shape (B, S, 3, H, W).
+
+        The rebuilt images use the predicted depth and poses.
+        """
         depth = disp_to_depth(self._forward(inputs)[0].float(), *self.depth_range)
         frames = self._stacked(data_samples, 'frames').float() / 255
         poses, intrinsics = self.source_poses(inputs, data_samples), self._stacked(data_samples, 'intrinsics')
@@ -133,8 +154,9 @@ class Monodepth2(BaseModel):
     def source_poses(self, inputs: Tensor, data_samples: list) -> list[Tensor]:
         """Return the transformations (B, 4, 4) from the axes of the target to those of each source.
 
-        With a pose network, it says how the camera moved from frame to frame; the pair of eyes, and everything where
-        there is no such network, is taken from ``source_poses`` of the samples.
+        A pose network, where there is one, estimates how the camera moved from frame to frame. The
+        pose between the two cameras of a stereo pair, and every pose if there is no pose network,
+        is taken from ``source_poses`` of the samples.
         """
         frame_ids = data_samples[0].get('frame_ids', ())
         if not frame_ids or inputs.dim() != 5 or inputs.shape[1] != 1 + len(frame_ids):
@@ -146,7 +168,7 @@ class Monodepth2(BaseModel):
             if self.pose_net is None or frame_id == 's':
                 poses.append(self._known_poses(data_samples, i, frame_id))
                 continue
-            # The network sees pictures in the order of time.
+            # The network expects the two images in chronological order.
             earlier, later = (inputs[:, 1 + i], target) if frame_id < 0 else (target, inputs[:, 1 + i])
             turn, shift = (part.float() for part in self.pose_net(earlier, later))
             poses.append(pose_matrix(turn, shift, invert=frame_id < 0))

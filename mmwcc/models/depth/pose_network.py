@@ -1,4 +1,4 @@
-"""The motion of the camera between two pictures."""
+"""Estimate the motion of the camera between two images."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ __all__ = ['PoseNetwork']
 
 
 class _PairConv2d(nn.Conv2d):
-    """A first convolution for two pictures, which takes over the weights of one for a single picture."""
+    """A first convolution for two images that can load the weights of one for a single image."""
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         weight = state_dict.get(f'{prefix}weight')
@@ -28,23 +28,25 @@ class _PairConv2d(nn.Conv2d):
 
 @MODELS.register_module()
 class PoseNetwork(BaseModule):
-    """Estimate a rotation and a translation from a pair of pictures.
+    """Estimate a rotation and a translation from a pair of images.
 
     Args:
-        backbone: Config of a backbone for single pictures, of any package. Its first convolution is given twice the
-            channels; pretrained weights for single pictures are repeated and halved there.
+        backbone: Config of a backbone for single images, of any package. The input channels of its
+            first convolution are doubled; pretrained weights for single images are repeated and
+            halved there.
         in_channels: Channels of the backbone's last features.
         channels: Channels of the layers that follow. Defaults to 256.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
-        Two pictures (B, 3, H, W) to two (B, 3).
+        Two images (B, 3, H, W) to two (B, 3).
 
     Raises:
         ValueError: If the backbone has no convolution.
 
     Reference:
-        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, Table 7.
+        Godard et al., "Digging into Self-Supervised Monocular Depth Estimation", ICCV 2019, Table
+        7.
     """
 
     # Keeps motions small at the start of training.
@@ -61,7 +63,10 @@ class PoseNetwork(BaseModule):
             nn.Conv2d(channels, 6, 1))
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Return axis-angle and translation from the axes of the first camera to those of the second."""
+        """Return the axis-angle rotation and the translation from the first camera's axes.
+
+        Both lead to the axes of the second camera.
+        """
         features = self.backbone(torch.cat([first, second], 1))
         features = features[-1] if isinstance(features, Sequence) else features
         motion = self.scale * F.adaptive_avg_pool2d(self.layers(features), 1).flatten(1)

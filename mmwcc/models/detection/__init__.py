@@ -1,4 +1,4 @@
-"""Detection for mmdetection: EfficientDet's neck and head, its sizes, and its published weights."""
+"""Parts of EfficientDet for mmdetection: neck, head, sizes and published weights."""
 from mmwcc.registry import MODELS
 
 from .bifpn import BiFPN

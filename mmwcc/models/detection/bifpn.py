@@ -18,11 +18,11 @@ FUSIONS = ('fast', 'sum')
 
 
 def fuse(maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-    """Join maps of one shape: by their sum, or by fast normalized fusion where there are weights.
+    """Fuse maps of one shape by their sum, or by fast normalized fusion if weights are given.
 
     Args:
         maps: Maps (B, C, H, W).
-        weights: One number a map; negative ones count as zero. Defaults to None.
+        weights: One number for each map; negative ones count as zero. Defaults to None.
 
     Returns:
         sum(w * map) / (sum(w) + 1e-4) with w = max(weights, 0), or the sum of the maps.
@@ -42,7 +42,10 @@ def fuse(maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
 
 
 def resized(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bring a map to the size of a neighbouring level: repeat its pixels, or take the maximum over 3x3 of them."""
+    """Resize a feature map to the size of a neighbouring pyramid level.
+
+    Pixels are repeated to enlarge it; 3x3 max pooling shrinks it.
+    """
     if x.shape[-1] < size[-1] or x.shape[-2] < size[-2]:
         return F.interpolate(x, size)
     if tuple(x.shape[-2:]) != tuple(size):
@@ -51,10 +54,11 @@ def resized(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def pyramid_nodes(levels: int) -> list[tuple[int, ...]]:
-    """Return what each node of a cell reads: numbers of input maps, then of nodes.
+    """Return the inputs of each node of a cell, as indices of input maps and then of nodes.
 
-    First comes the way down, from the second coarsest level to the finest, then the way up to the coarsest. The first
-    of the maps that a node reads has its size. The last ``levels`` nodes are the output of the cell.
+    The first nodes go down from the second coarsest level to the finest, the others go up to the
+    coarsest. Each node works at the size of the first map that it reads. The last ``levels`` nodes
+    are the output of the cell.
 
     Example:
         >>> pyramid_nodes(3)
@@ -71,7 +75,7 @@ def pyramid_nodes(levels: int) -> list[tuple[int, ...]]:
 
 
 class BiFPNNode(nn.Module):
-    """Bring maps to the width and size of the first, join them, and convolve."""
+    """Bring maps to one width and to the size of the first map, fuse them, and convolve."""
 
     def __init__(self, in_channels: Sequence[int], channels: int, fusion: str, norm_cfg: dict, act_cfg: dict) -> None:
         super().__init__()
@@ -108,16 +112,18 @@ class BiFPNCell(nn.Module):
 
 @MODELS.register_module()
 class BiFPN(BaseModule):
-    """Join features of several scales, top-down and bottom-up, again and again.
+    """Fuse features of several scales, repeatedly top-down and bottom-up.
 
-    Coarser levels than the backbone has are made from its last map, by a 1x1 convolution and maxima over 3x3. In the
-    first cell every way that a map of the backbone takes has a 1x1 convolution of its own.
+    Levels that are coarser than those of the backbone are made from its last map, by a 1x1
+    convolution and 3x3 max pooling. In the first cell, every edge that starts at a map of the
+    backbone has its own 1x1 convolution.
 
     Args:
-        in_channels: Channels of the maps of the backbone, each half the size (rounded up) of the one before.
-        out_channels: Channels of all maps inside and of the output.
+        in_channels: Channels of the maps of the backbone, each half the size (rounded up) of the
+            one before.
+        out_channels: Channels of all inner maps and of the output.
         num_cells: How often to go down and up. Defaults to 3.
-        num_outs: Number of levels, at least those of the backbone. Defaults to 5.
+        num_outs: Number of levels, at least as many as the backbone has. Defaults to 5.
         fusion: 'fast' for fast normalized fusion, 'sum' for sums. Defaults to 'fast'.
         norm_cfg: Config of the normalization. Defaults to EfficientDet's batch normalization.
         act_cfg: Config of the activation. Defaults to ``dict(type='SiLU')``.
@@ -127,8 +133,9 @@ class BiFPN(BaseModule):
         Maps (B, in_channels[i], H_i, W_i), to num_outs maps (B, out_channels, H_i, W_i).
 
     Raises:
-        ValueError: If num_cells is below 1, num_outs is below 2 or below the number of maps, or fusion is unknown.
-        ValueError: In use, if there are not as many maps as in_channels.
+        ValueError: If num_cells is below 1, num_outs is below 2 or below the number of maps, or
+            fusion is unknown.
+        ValueError: In use, if the number of maps is not that of in_channels.
 
     Example:
         >>> maps = [torch.rand(1, 8, 16, 12), torch.rand(1, 16, 8, 6)]
@@ -136,7 +143,8 @@ class BiFPN(BaseModule):
         [(1, 4, 16, 12), (1, 4, 8, 6), (1, 4, 4, 3)]
 
     Reference:
-        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020, section 3.
+        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020,
+        section 3.
     """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int, num_cells: int = 3, num_outs: int = 5,

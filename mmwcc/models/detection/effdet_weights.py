@@ -1,4 +1,4 @@
-"""Weights of the published EfficientDets for ours."""
+"""Convert the weights of published EfficientDets to our names and conventions."""
 from __future__ import annotations
 
 import re
@@ -12,10 +12,10 @@ from .bifpn import pyramid_nodes
 __all__ = ['COCO_ROWS', 'from_effdet']
 
 COCO_ROWS = tuple(number - 1 for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
-"""Outputs of a network for COCO's 90 numbers that stand for its 80 classes, in the order of the annotations."""
+"""Indices of the 80 classes of COCO among its 90 category numbers, in annotation order."""
 
 _LEVELS, _ANCHORS = 5, 9
-# Stages of an EfficientNet, which mmdetection joins where the size stays the same.
+# Stage of mmdetection's EfficientNet for each stage here; it merges stages of the same size.
 _STAGE = {0: 1, 1: 2, 2: 3, 3: 4, 4: 4, 5: 5, 6: 5}
 _BLOCK = {'conv_pw': 'expand_conv.conv', 'bn1': 'expand_conv.bn', 'conv_dw': 'depthwise_conv.conv',
           'bn2': 'depthwise_conv.bn', 'se.conv_reduce': 'se.conv1.conv', 'se.conv_expand': 'se.conv2.conv',
@@ -26,22 +26,25 @@ _SEPARABLE = {'conv_dw': 'depthwise_conv', 'conv_pw': 'pointwise_conv'}
 
 
 def from_effdet(weights: Mapping[str, Tensor], classes: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Rename the weights of an ``efficientdet_d0`` to ``d7`` of https://github.com/rwightman/efficientdet-pytorch.
+    """Rename the weights of a published ``efficientdet_d0`` to ``d7``.
 
-    Outputs for boxes are reordered from (y, x, h, w) to (x, y, w, h), and changed so that they refer to anchors of
-    exactly twice the height as width, and the reverse, where the original rounds 1.41 and 0.71 to 1.4 and 0.7.
+    The source is https://github.com/rwightman/efficientdet-pytorch. Box outputs are reordered from
+    (y, x, h, w) to (x, y, w, h). They are also rescaled, because the original rounds the anchor
+    shapes 1.41 and 0.71 to 1.4 and 0.7, while our anchors are exactly twice as high as wide, or the
+    reverse.
 
     Args:
-        weights: The state dict, of a network with symmetric padding and without redundant biases (names without
-            ``tf_``).
-        classes: Which outputs for classes to keep, in which order; :data:`COCO_ROWS` for mmdetection's 80 classes of
-            COCO. Defaults to None, all.
+        weights: The state dict of a network with symmetric padding and without redundant biases
+            (names without ``tf_``).
+        classes: Which class outputs to keep, and in which order; :data:`COCO_ROWS` for
+            mmdetection's 80 classes of COCO. Defaults to None, all.
 
     Returns:
         The state dict of a detector of ``configs/efficientdet``.
 
     Raises:
-        ValueError: If a name is none of an EfficientDet, or the outputs are not those of nine anchors.
+        ValueError: If a name is not one of an EfficientDet, or the outputs are not those of nine
+            anchors.
         ValueError: If classes are not among the outputs.
     """
     depths = _stage_depths(weights)
@@ -116,7 +119,10 @@ def _chosen(rows: Tensor, classes: Sequence[int] | None) -> Tensor:
 
 
 def _to_ours(rows: Tensor, kind: str) -> Tensor:
-    """Reorder the four numbers of a box, and refer them to our anchors, of which two in three are a little larger."""
+    """Reorder the four numbers of a box, and make them relative to our anchors.
+
+    Two in three of our anchors are a little larger.
+    """
     rows = rows[:, [1, 0, 3, 2]].clone()
     growth = torch.tensor([1.0, 2**0.5 / 1.4, 2**-0.5 / 0.7], dtype=torch.float64).repeat(3)
     growth = growth.view(-1, *[1] * (rows.dim() - 1))

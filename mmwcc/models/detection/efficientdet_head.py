@@ -18,20 +18,23 @@ _INIT = dict(_FAN_IN, layer='Conv2d', override=dict(_FAN_IN, name='cls_predictor
 
 
 class EfficientDetHead(AnchorHead):
-    """Classify anchors and refine their boxes by separable convolutions, with a normalization for each level.
+    """Classify anchors and refine their boxes by separable convolutions.
 
-    All levels share the convolutions. Anchors, targets, losses and predictions are those of mmdetection's
-    :class:`AnchorHead`, with the settings of EfficientDet as defaults: at each place three octaves of anchors in three
-    shapes; the focal loss; Huber's loss with delta 0.1 and weight 50, averaged over the four numbers of a box, which is
-    the smooth L1 loss with beta 0.1 and weight 1.25.
+    All pyramid levels share the convolutions, but each level has its own normalization. Anchors,
+    targets, losses and predictions are those of mmdetection's :class:`AnchorHead`, with the
+    settings of EfficientDet as defaults. At each position there are anchors of three octaves in
+    three shapes. The classification loss is the focal loss. The box loss is Huber's loss with delta
+    0.1 and weight 50, averaged over the four numbers of a box; this equals the smooth L1 loss with
+    beta 0.1 and weight 1.25.
 
     Args:
         num_classes: Number of classes.
-        in_channels: Channels of all maps, inside too.
+        in_channels: Channels of all maps, including those inside the head.
         num_ins: Number of levels. Defaults to 5.
         stacked_convs: Number of convolutions before the predictors. Defaults to 3.
         anchor_generator: Changes to the config of the anchors. Defaults to None.
-        loss_cls: Config of the classification loss. Defaults to None, the focal loss with alpha 0.25 and gamma 1.5.
+        loss_cls: Config of the classification loss. Defaults to None, the focal loss with alpha
+            0.25 and gamma 1.5.
         loss_bbox: Config of the box loss. Defaults to None, see above.
         norm_cfg: Config of the normalization. Defaults to EfficientDet's batch normalization.
         act_cfg: Config of the activation. Defaults to ``dict(type='SiLU')``.
@@ -39,15 +42,16 @@ class EfficientDetHead(AnchorHead):
         **kwargs: As for :class:`AnchorHead`.
 
     Shape:
-        Maps (B, in_channels, H_i, W_i), to scores (B, 9 * num_classes, H_i, W_i) and boxes (B, 9 * 4, H_i, W_i).
+        Maps (B, in_channels, H_i, W_i), to scores (B, 9 * num_classes, H_i, W_i) and boxes (B, 9 *
+        4, H_i, W_i).
 
     Raises:
-        ValueError: If the anchors have not as many strides as there are levels.
+        ValueError: If the number of strides of the anchors is not the number of levels.
         ValueError: In use, if there are not num_ins maps.
 
     Note:
-        Losses are divided by the number of anchors with an object, and where there are none by the number of pictures.
-        The authors divide by this number plus 1.
+        Losses are divided by the number of anchors with an object, or by the number of images if
+        there are none. The authors divide by the number of such anchors plus 1.
 
     Reference:
         Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020;
@@ -75,7 +79,7 @@ class EfficientDetHead(AnchorHead):
             init_cfg=init_cfg or _INIT, **kwargs)
 
     def _init_layers(self) -> None:
-        """Build the layers; the base class asks for them."""
+        """Build the layers; the base class calls this method."""
         self.activate = build_activation_layer(self.act_cfg)
         outputs = dict(cls=self.cls_out_channels, reg=self.bbox_coder.encode_size)
         for name, channels in outputs.items():

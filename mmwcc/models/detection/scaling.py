@@ -17,7 +17,7 @@ class Scale:
         channels: Channels of the BiFPN and of the heads.
         cells: Number of cells of the BiFPN.
         convs: Number of convolutions of a head before its predictor.
-        fusion: How a BiFPN joins maps, see :class:`mmwcc.models.detection.BiFPN`.
+        fusion: How a BiFPN fuses maps, see :class:`mmwcc.models.detection.BiFPN`.
         anchor_scale: Side of the smallest square anchor in strides of its level.
         drop_path_rate: Highest rate of stochastic depth in the backbone.
     """
@@ -42,17 +42,20 @@ SCALING = dict(
     d6=Scale(1280, 'b6', (72, 200, 576), 384, 8, 5, fusion='sum'),
     d7=Scale(1536, 'b6', (72, 200, 576), 384, 8, 5, fusion='sum', anchor_scale=5),
 )
-"""Sizes by name. The two largest join maps without weights, for the stability of training."""
+"""Sizes by name. The two largest fuse maps without weights, to keep training stable."""
 
 
 def compound_scaling(name: str) -> dict:
-    """Return what a size changes in ``configs/efficientdet/_base_/efficientdet.py``.
+    """Return the config keys that differ for a size of EfficientDet.
+
+    They override those of ``configs/efficientdet/_base_/efficientdet.py``.
 
     Args:
         name: 'd0' to 'd7'.
 
     Returns:
-        Keys of ``backbone``, ``neck`` and ``bbox_head``, to be inherited into: ``model = compound_scaling('d1')``.
+        Keys of ``backbone``, ``neck`` and ``bbox_head``, to be used in a config that inherits from
+        that file: ``model = compound_scaling('d1')``.
 
     Raises:
         ValueError: If there is no such size.
@@ -62,8 +65,9 @@ def compound_scaling(name: str) -> dict:
         {'in_channels': [40, 112, 320], 'out_channels': 88, 'num_cells': 4, 'fusion': 'fast'}
 
     Reference:
-        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020, Table 1; the choice of
-        fusion, anchors and drop_path_rate is that of https://github.com/rwightman/efficientdet-pytorch.
+        Tan, Pang and Le, "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020, Table
+        1; the choice of fusion, anchors and drop_path_rate is that of
+        https://github.com/rwightman/efficientdet-pytorch.
     """
     if name not in SCALING:
         raise ValueError(f"compound_scaling: name must be one of {', '.join(SCALING)}, got {name!r}. Use 'd0' for the "

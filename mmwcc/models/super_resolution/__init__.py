@@ -1,4 +1,4 @@
-"""Super-resolution on mmengine, with mmagic's conventions: EDSR, the model around a network, its preprocessor."""
+"""Super-resolution on mmengine, with mmagic's conventions."""
 from .data_preprocessor import SRDataPreprocessor
 from .edsr import EDSR
 from .super_resolver import SuperResolver

@@ -1,4 +1,4 @@
-"""From pixels to what a network computes with, and back."""
+"""Convert pixels into the units of a super-resolution network, and back."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ __all__ = ['SRDataPreprocessor']
 
 @MODELS.register_module()
 class SRDataPreprocessor(ClsDataPreprocessor):
-    """Shift pictures by the mean of the data set and scale them to [0, 1], and undo it for what the network returns.
+    """Shift images by the dataset mean, scale them to [0, 1], and undo this for the output.
 
     Args:
         mean: Mean of each channel in units of pixels. Defaults to that of DIV2K, in RGB order.
         std: Divisor of each channel in units of pixels. Defaults to 255 for all.
 
     Shape:
-        A list of (3, H, W) pictures of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
+        A list of (3, H, W) images of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
 
     Raises:
-        ValueError: In use, if the pictures of a batch differ in size.
+        ValueError: In use, if the images of a batch differ in size.
 
     Example:
         >>> preprocess = SRDataPreprocessor(mean=[51., 51., 51.])
@@ -41,5 +41,5 @@ class SRDataPreprocessor(ClsDataPreprocessor):
         return (pictures.to(self.mean) - self.mean) / self.std
 
     def to_pixels(self, pictures: Tensor) -> Tensor:
-        """Return to pixels (B, 3, H, W), neither rounded nor clipped."""
+        """Convert back to pixels (B, 3, H, W), without rounding or clipping."""
         return pictures * self.std + self.mean

@@ -1,4 +1,4 @@
-"""EDSR."""
+"""The super-resolution network EDSR."""
 from __future__ import annotations
 
 from mmcv.cnn import build_conv_layer, build_upsample_layer
@@ -11,7 +11,7 @@ __all__ = ['EDSR']
 
 
 class ResidualBlock(nn.Module):
-    """x + res_scale * conv(relu(conv(x))), without normalization."""
+    """Compute x + res_scale * conv(relu(conv(x))), without normalization."""
 
     def __init__(self, channels: int, res_scale: float, conv_cfg: dict | None) -> None:
         super().__init__()
@@ -26,9 +26,10 @@ class ResidualBlock(nn.Module):
 
 @MODELS.register_module()
 class EDSR(BaseModule):
-    """Residual blocks at low resolution between a convolution and a pixel shuffle. The defaults are EDSR-baseline.
+    """Enlarge images by residual blocks at low resolution, followed by a pixel shuffle.
 
-    Layers are called as in mmagic's EDSRNet, so that its checkpoints load, also where the body is separable.
+    A convolution stands in front of the blocks. The defaults are those of EDSR-baseline. Layers
+    have the names of mmagic's EDSRNet, so that its checkpoints load, even if the body is separable.
 
     Args:
         scale: Enlargement: 2, 3 or 4. Defaults to 2.
@@ -36,8 +37,9 @@ class EDSR(BaseModule):
         mid_channels: Width of the body. Defaults to 64.
         num_blocks: Number of residual blocks. Defaults to 16.
         res_scale: Factor of the residual branches. Defaults to 1.
-        conv_cfg: Config of the convolutions of the body, for example ``dict(type='mmwcc.SeparableConv2d')``; those
-            before and behind are dense. Defaults to None, dense.
+        conv_cfg: Config of the convolutions of the body, for example
+            ``dict(type='mmwcc.SeparableConv2d')``; the convolutions before and after the body are
+            dense. Defaults to None, dense.
         init_cfg: mmengine's initialization. Defaults to None, torch's.
 
     Shape:
@@ -51,7 +53,8 @@ class EDSR(BaseModule):
         torch.Size([1, 3, 15, 21])
 
     Reference:
-        Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR Workshops 2017.
+        Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR
+        Workshops 2017.
     """
 
     STEPS = {2: (2, ), 3: (3, ), 4: (2, 2)}

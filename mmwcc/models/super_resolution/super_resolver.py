@@ -1,4 +1,4 @@
-"""The model around a super-resolution network."""
+"""The mmengine model around a super-resolution network."""
 from __future__ import annotations
 
 from typing import Any
@@ -16,20 +16,22 @@ __all__ = ['SuperResolver']
 
 @MODELS.register_module()
 class SuperResolver(BaseModel):
-    """Train and run a network that enlarges pictures.
+    """Train and run a network that enlarges images.
 
     Samples carry the original as ``gt_img`` and get ``pred_img``, both (3, H, W) uint8.
 
     Args:
         generator: Config of the network.
-        pixel_loss: Config of a loss that is called with what the network returns and the normalized original.
-            Defaults to None, the mean absolute error.
-        self_ensemble: Whether predictions are averaged over the eight flips and rotations. Defaults to False.
-        data_preprocessor: Config of the preprocessor. Defaults to None, :class:`SRDataPreprocessor` as it is.
+        pixel_loss: Config of a loss that is called with the output of the network and the
+            normalized original. Defaults to None, the mean absolute error.
+        self_ensemble: Whether predictions are averaged over the eight flips and rotations. Defaults
+            to False.
+        data_preprocessor: Config of the preprocessor. Defaults to None, :class:`SRDataPreprocessor`
+            with its default arguments.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
-        (B, 3, H, W), preprocessed, to (B, 3, scale * H, scale * W), preprocessed likewise.
+        (B, 3, H, W), preprocessed, to (B, 3, scale * H, scale * W), in the same normalized units.
 
     Example:
         >>> model = SuperResolver(dict(type='mmwcc.EDSR', mid_channels=8, num_blocks=1))
@@ -49,10 +51,11 @@ class SuperResolver(BaseModel):
         """Run one of the three modes.
 
         Args:
-            inputs: Preprocessed pictures, (B, 3, H, W).
-            data_samples: One sample a picture; 'loss' needs their ``gt_img``. Defaults to None.
-            mode: 'tensor' for what the network returns, 'loss' for a dict of losses, 'predict' for samples. Defaults
-                to 'tensor'.
+            inputs: Preprocessed images, (B, 3, H, W).
+            data_samples: One sample for each image; 'loss' needs their ``gt_img``. Defaults to
+                None.
+            mode: 'tensor' for the output of the network, 'loss' for a dict of losses, 'predict' for
+                samples. Defaults to 'tensor'.
 
         Raises:
             ValueError: If mode is none of the three.
@@ -78,7 +81,7 @@ class SuperResolver(BaseModel):
         return dict(loss_pixel=self.pixel_loss(enlarged, self.data_preprocessor.from_pixels(originals)))
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Return one sample a picture with ``pred_img``, new ones unless given."""
+        """Return one sample for each image with ``pred_img``; new samples unless given."""
         enlarged = self._ensemble(inputs) if self.self_ensemble else self.generator(inputs)
         pictures = self.data_preprocessor.to_pixels(enlarged.float()).clamp(0, 255).round().byte()
         samples = data_samples or [BaseDataElement() for _ in pictures]
@@ -87,7 +90,7 @@ class SuperResolver(BaseModel):
         return samples
 
     def _ensemble(self, inputs: Tensor) -> Tensor:
-        """Average over the eight symmetries of a square, each undone after the network."""
+        """Average over the eight flips and rotations, undoing each one after the network."""
         total: Any = 0
         for turns in range(4):
             for mirrored in (inputs, inputs.flip(3)):

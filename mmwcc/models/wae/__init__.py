@@ -1,4 +1,4 @@
-"""The wavelet-like auto-encoder: itself, classifiers and front-ends on it, and what it is compared with."""
+"""The wavelet-like auto-encoder, the classifiers and front-ends built on it, and the baselines."""
 from .auto_encoder import WAE, WAEEncoder
 from .backbone import WAEBackbone
 from .classifier import WAEClassifier

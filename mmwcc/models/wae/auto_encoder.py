@@ -1,4 +1,4 @@
-"""The wavelet-like auto-encoder: a learned transform into a low and a high half-size picture, and back."""
+"""The wavelet-like auto-encoder: a learned transform into two half-size images, and back."""
 from __future__ import annotations
 
 import os
@@ -20,7 +20,7 @@ _XAVIER = dict(type='Xavier', layer=['Conv2d', 'ConvTranspose2d'], distribution=
 
 
 def check_pictures(owner: str, x: Tensor) -> None:
-    """Refuse anything but a batch of RGB pictures with pixels.
+    """Raise an error for anything but a batch of non-empty RGB images.
 
     Raises:
         ValueError: If ``x`` is not of shape (B, 3, H, W) with H and W at least 1.
@@ -32,11 +32,12 @@ def check_pictures(owner: str, x: Tensor) -> None:
 
 @MODELS.register_module()
 class WAEEncoder(BaseModule):
-    """Split pictures into a low and a high part of half their size: ``(B, 3, H, W)`` to two of half the size.
+    """Split images into a low and a high part of half their size.
 
-    Three 3x3 convolutions with ReLU, then two parallel linear 3x3 convolutions of stride 2, which are held, and
-    computed, as one with twice the outputs. On its own, without any transform loss, it is the decomposition of the
-    paper's baseline "Decomposition + CNN".
+    The encoder has three 3x3 convolutions with ReLU, then two parallel linear 3x3 convolutions of
+    stride 2. These two are stored and computed as one convolution with twice the outputs. On its
+    own, without any transform loss, the encoder is the decomposition of the paper's baseline
+    "Decomposition + CNN".
 
     Args:
         channels: Width. Defaults to 16.
@@ -49,7 +50,8 @@ class WAEEncoder(BaseModule):
         ValueError: In use, if the input is not (B, 3, H, W) with H and W at least 1.
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     low_channels = high_channels = 3
@@ -63,10 +65,11 @@ class WAEEncoder(BaseModule):
         self.split = nn.Conv2d(channels, 6, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return low and high part."""
+        """Return the low and the high part."""
         check_pictures(type(self).__name__, x)
         if x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # One picture at a time stays in the cache: the maps of 16 channels at full size are what this costs.
+            # One image at a time stays in the cache: the maps of 16 channels at full size are what
+            # this costs.
             parts = torch.cat([self.split(self.body(picture)) for picture in x.split(1)])
         else:
             parts = self.split(self.body(x))
@@ -75,7 +78,9 @@ class WAEEncoder(BaseModule):
 
 
 class WAEDecoder(BaseModule):
-    """Bring one part back to twice its size: a 4x4 transposed convolution of stride 2 and three 3x3 convolutions.
+    """Enlarge one part to twice its size.
+
+    The decoder is a 4x4 transposed convolution of stride 2, followed by three 3x3 convolutions.
 
     Args:
         channels: Width. Defaults to 16.
@@ -99,25 +104,28 @@ class WAEDecoder(BaseModule):
 
 @MODELS.register_module()
 class WAE(BaseModel):
-    """Wavelet-like auto-encoder: pictures to I_L and I_H of half their size, and back to I' = D_L(I_L) + D_H(I_H).
+    """Split images into I_L and I_H of half their size, and rebuild I' = D_L(I_L) + D_H(I_H).
 
-    Trained with the transform loss ``sum |I - I'|**2 + high_weight * sum |I_H|**2``. Both sums are over the elements of
-    a picture, not normalized by their number, averaged over the batch and computed in float32. The published learning
-    rate (1e-6 at 224x224) and ``gamma`` (0.001) belong to this convention.
+    This wavelet-like auto-encoder is trained with the transform loss ``sum |I - I'|**2 +
+    high_weight * sum |I_H|**2``. Both sums run over the elements of an image. They are averaged
+    over the batch but not divided by the number of elements, and are computed in float32. The
+    published learning rate (1e-6 at 224x224) and ``gamma`` (0.001) belong to this convention.
 
-    It is a model of its own for the first stage of training, and a part of :class:`WAEClassifier` and
-    :class:`WAEBackbone` in the others. ``init_cfg=dict(type='Pretrained', checkpoint=...)`` takes the weights from a
-    checkpoint of the first stage, and unlike other models refuses one that does not have them all.
+    In the first stage of training it is a model of its own. In the later stages it is a part of
+    :class:`WAEClassifier` or :class:`WAEBackbone`. ``init_cfg=dict(type='Pretrained',
+    checkpoint=...)`` takes the weights from a checkpoint of the first stage. Unlike other models,
+    it rejects a checkpoint that does not hold all of them.
 
     Args:
         channels: Width of the encoder and the decoders. Defaults to 16.
         high_weight: Weight of the energy of I_H, the paper's lambda. Defaults to 1.
-        data_preprocessor: Config of the preprocessor, for training it alone. Defaults to None.
+        data_preprocessor: Config of the preprocessor, needed to train the auto-encoder alone.
+            Defaults to None.
         init_cfg: mmengine's initialization. Defaults to None, Xavier.
 
     Shape:
-        Mode 'tensor': (B, 3, H, W) to (I_L, I_H), both (B, 3, ceil(H / 2), ceil(W / 2)). Any H and W; I' is cropped to
-        (H, W).
+        Mode 'tensor': (B, 3, H, W) to (I_L, I_H), both (B, 3, ceil(H / 2), ceil(W / 2)). H and W
+        can have any value; I' is cropped to (H, W).
 
     Raises:
         ValueError: If high_weight is negative.
@@ -131,7 +139,8 @@ class WAE(BaseModel):
         torch.Size([1, 3, 3, 4])
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     low_channels = high_channels = 3
@@ -146,14 +155,14 @@ class WAE(BaseModel):
         self.decoder_low, self.decoder_high = WAEDecoder(channels), WAEDecoder(channels)
 
     def decode(self, low: Tensor, high: Tensor, size: Sequence[int]) -> Tensor:
-        """Return I' of I_L and I_H, shape (B, 3, H, W) with H and W from ``size``."""
+        """Rebuild I' from I_L and I_H, shape (B, 3, H, W) with H and W from ``size``."""
         decoded = self.decoder_low(low) + self.decoder_high(high)
         return decoded[:, :, :size[0], :size[1]]
 
     def transform_losses(self, inputs: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
-        """Return the two terms of the transform loss of pictures and their I_L and I_H."""
+        """Return the two terms of the transform loss, given images and their I_L and I_H."""
         decoded = self.decode(low, high, inputs.shape[2:])
-        # Half precision overflows in sums over a picture.
+        # Sums over an image overflow in half precision.
         difference = (inputs - decoded).float().square().sum()
         return dict(loss_reconstruction=difference / len(inputs),
                     loss_high=self.high_weight * high.float().square().sum() / len(inputs))
@@ -162,11 +171,11 @@ class WAE(BaseModel):
         """Run one of the three modes.
 
         Args:
-            inputs: Preprocessed pictures, (B, 3, H, W).
+            inputs: Preprocessed images, (B, 3, H, W).
             data_samples: Samples to extend in mode 'predict', of any kind. Defaults to None.
-            mode: 'tensor' for (I_L, I_H), 'loss' for a dict of losses, 'predict' for samples with ``low``, ``high``,
-                ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to 255, in the loader's channel order).
-                Defaults to 'tensor'.
+            mode: 'tensor' for (I_L, I_H), 'loss' for a dict of losses, 'predict' for samples with
+                ``low``, ``high``, ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to
+                255, in the loader's channel order). Defaults to 'tensor'.
         """
         check_pictures('WAE', inputs)
         if mode not in ('tensor', 'loss', 'predict'):
@@ -186,7 +195,10 @@ class WAE(BaseModel):
         return samples
 
     def init_weights(self) -> None:
-        """Initialize, or take all weights from the checkpoint of the first stage that init_cfg names."""
+        """Initialize the weights, or load all of them from a checkpoint of the first stage.
+
+        The checkpoint is the one that init_cfg names.
+        """
         if is_pretrained(self.init_cfg):
             self._check_checkpoint(self.init_cfg['checkpoint'], self.init_cfg.get('prefix') or '')
         super().init_weights()
@@ -209,13 +221,17 @@ class WAE(BaseModel):
 
 
 def is_pretrained(init_cfg) -> bool:
-    """Tell whether an initialization takes weights from a checkpoint."""
+    """Return whether an initialization takes weights from a checkpoint."""
     kind = type_name(init_cfg.get('type')) if isinstance(init_cfg, dict) else ''
     return kind.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
 def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
-    """Undo what a preprocessor did: (B, 3, H, W) in units of the network to 0 to 255 in the loader's channel order."""
+    """Undo the normalization of a preprocessor.
+
+    Images (B, 3, H, W) in the units of the network become values from 0 to 255, in the channel
+    order of the loader.
+    """
     if getattr(data_preprocessor, '_enable_normalize', False) or getattr(data_preprocessor, 'mean', None) is not None:
         pictures = pictures * data_preprocessor.std + data_preprocessor.mean
     converted = any(getattr(data_preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion'))
@@ -223,17 +239,17 @@ def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
 
 
 def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) -> None:
-    """Freeze what a stage does not train in a decomposition.
+    """Freeze what a decomposition does not train in a stage.
 
     Args:
-        owner: Class name for messages.
-        decomposition: What splits the pictures.
-        stage: 2, the networks on a frozen decomposition, or 3, all jointly.
+        owner: Class name for error messages.
+        decomposition: The module that splits the images.
+        stage: 2 trains the networks on a frozen decomposition; 3 trains everything jointly.
         gamma: Weight of the transform loss in stage 3.
 
     Raises:
-        ValueError: If stage is neither 2 nor 3, gamma is negative, or gamma is positive in stage 3 although the
-            decomposition has no transform loss.
+        ValueError: If stage is neither 2 nor 3, gamma is negative, or gamma is positive in stage 3
+            although the decomposition has no transform loss.
     """
     if stage not in (2, 3):
         raise ValueError(f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
@@ -247,12 +263,13 @@ def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) ->
     if stage == 2:
         decomposition.requires_grad_(False)
     elif has_loss and not gamma:
-        # Without the loss the decoders have no part in training, and DDP waits for gradients that never come.
+        # Without the loss the decoders have no part in training, and DDP waits for gradients that
+        # never come.
         decomposition.decoder_low.requires_grad_(False)
         decomposition.decoder_high.requires_grad_(False)
 
 
 def decompose(decomposition: nn.Module, x: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-    """Return low and high part, without a graph in stage 2."""
+    """Return the low and the high part, computed without gradients in stage 2."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and stage == 3):
         return decomposition(x)

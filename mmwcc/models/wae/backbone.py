@@ -21,39 +21,45 @@ _PROBE = 64
 
 @MODELS.register_module()
 class WAEBackbone(BaseModule):
-    """Run any registered backbone on the low half-size part of pictures, and a quarter-width copy on the high part.
+    """Run a backbone on the low part of images, and a quarter-width copy on the high part.
 
-    The features of each stage are concatenated and brought back to the wrapped backbone's channels by a 1x1
-    convolution, which starts as the identity on the low part, so that pretrained weights of the wrapped backbone keep
-    their meaning. Necks and heads get the channels that they were configured for, at twice the stride.
+    Any registered backbone can be wrapped. Both parts have half the size of the image. The features
+    of the two networks are concatenated at each stage, and a 1x1 convolution brings them back to
+    the channels of the wrapped backbone. This convolution starts as the identity on the low part,
+    so that pretrained weights of the wrapped backbone keep their meaning. Necks and heads get the
+    channels that they were configured for, at twice the stride.
 
-    The transform loss reaches the losses of the model if that is built by :func:`WAEModel`.
+    The transform loss is added to the model's losses if the model is built by :func:`WAEModel`.
 
     Args:
         backbone: Config of the backbone to wrap.
-        wae: Config of the decomposition. Defaults to mmwcc.WAE; give it ``init_cfg=dict(type='Pretrained', ...)`` to
-            start from stage 1.
-        high_backbone: Config of the backbone of the high part. Defaults to None, ``backbone`` with all widths divided
-            by 4.
-        stage: 2 trains on a frozen decomposition, 3 all jointly with gamma times the transform loss. Defaults to 3.
+        wae: Config of the decomposition. Defaults to mmwcc.WAE; give it
+            ``init_cfg=dict(type='Pretrained', ...)`` to start from stage 1.
+        high_backbone: Config of the backbone of the high part. Defaults to None, ``backbone`` with
+            all widths divided by 4.
+        stage: 2 trains on a frozen decomposition; 3 trains everything jointly, with gamma times the
+            transform loss. Defaults to 3.
         gamma: Weight of the transform loss in stage 3. Defaults to 0.001.
-        pretrained: As mmsegmentation's segmentors hand it to their backbone; passed on to the wrapped one. Defaults
-            to None.
+        pretrained: Checkpoint that mmsegmentation's segmentors hand to their backbone; it is passed
+            on to the wrapped one. Defaults to None.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Attributes:
         channels (tuple): Channels of each output.
-        strides (tuple): Stride of each output, relative to the pictures.
+        strides (tuple): Stride of each output, relative to the images.
 
     Shape:
-        (B, 3, H, W) to a tuple of the features of the wrapped backbone for (ceil(H / 2), ceil(W / 2)), or to a single
-        tensor if the wrapped backbone returns one.
+        (B, 3, H, W) to a tuple of the features that the wrapped backbone computes for (ceil(H / 2),
+        ceil(W / 2)), or to a single tensor if the wrapped backbone returns one.
 
     Raises:
-        ValueError: If stage, gamma or a derived high_backbone do not fit, as in :class:`WAEClassifier`.
+        ValueError: If stage, gamma or a derived high_backbone do not fit, as in
+            :class:`WAEClassifier`.
         TypeError: If the wrapped backbone does not return a feature map or a sequence of them.
-        ValueError: If high_backbone returns feature maps of other sizes than the wrapped one.
-        RuntimeError: In training in stage 3 with gamma, if the model was not built by :func:`WAEModel`.
+        ValueError: If the feature maps of high_backbone differ in size from those of the wrapped
+            one.
+        RuntimeError: When training in stage 3 with gamma, if the model was not built by
+            :func:`WAEModel`.
 
     Example:
         >>> backbone = WAEBackbone(dict(type='mmwcc.VGG', depth=11, base_channels=8, out_indices=(2, 3)))
@@ -96,7 +102,8 @@ class WAEBackbone(BaseModule):
         features = [fusion(ours, theirs) for fusion, ours, theirs in zip(
             self.fusions, _as_tuple(low_features), _as_tuple(high_features), strict=True)]
         if self.training and len(features) > 1:
-            # A head may leave features unused; all fusions are to get a gradient, or DDP would wait for them.
+            # A head may leave features unused; all fusions are to get a gradient, or DDP would wait
+            # for them.
             nothing = 0 * sum(parameter.sum() for parameter in self.fusions.parameters())
             features = [feature + nothing for feature in features]
         return features[0] if single else tuple(features)
@@ -112,11 +119,14 @@ class WAEBackbone(BaseModule):
             self._losses.append(self.wae.transform_losses(x, low, high))
 
     def begin_losses(self) -> None:
-        """Collect the transform loss of every picture from now on."""
+        """Start to collect the transform loss of every image."""
         self._collecting, self._losses = True, []
 
     def end_losses(self) -> dict[str, Any]:
-        """Return the transform loss since :meth:`begin_losses`, weighted by gamma, and forget it."""
+        """Return the transform loss collected since :meth:`begin_losses`, weighted by gamma.
+
+        The collected loss is then dropped.
+        """
         collected, self._collecting, self._losses = self._losses, False, []
         names = collected[0] if collected else ()
         return {name: self.gamma * sum(losses[name] for losses in collected) for name in names}
@@ -134,7 +144,10 @@ class WAEBackbone(BaseModule):
 
 
 class _Fusion(BaseModule):
-    """1x1 convolution of two concatenated features to the channels of the first; the identity on it at first."""
+    """Fuse two concatenated features by a 1x1 convolution to the channels of the first.
+
+    At initialization it is the identity on the first feature.
+    """
 
     def __init__(self, low_channels: int, high_channels: int) -> None:
         super().__init__()
@@ -155,7 +168,10 @@ def _as_tuple(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _probe(backbone: nn.Module, in_channels: int) -> list[tuple[int, tuple[int, int]]]:
-    """Return channels and size of every output of a backbone, found by running it on one small black picture."""
+    """Return the channels and size of every output of a backbone.
+
+    They are found by running the backbone on one small black image.
+    """
     training = backbone.training
     backbone.eval()
     with torch.no_grad():

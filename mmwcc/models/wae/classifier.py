@@ -19,37 +19,43 @@ __all__ = ['WAEClassifier']
 
 @MODELS.register_module()
 class WAEClassifier(BaseClassifier):
-    """Classify by a network on the low part, helped by one of a quarter of its widths on the high part.
+    """Classify with a network on the low part and a quarter-width network on the high part.
 
-    With f_L and f_H the flattened features of the two networks, ``s_L = head(f_L)``, ``s_c = fused_head(concat(f_L,
-    f_H))``; the scores of the classes are ``(s_L + s_c) / 2`` and the losses those of both heads. Samples also get
-    ``pred_score_low`` and ``pred_label_low``, from s_L alone. Both parts are normalized by a BatchNorm without affine.
+    Let f_L and f_H be the flattened features of the two networks. Then ``s_L = head(f_L)`` and
+    ``s_c = fused_head(concat(f_L, f_H))``. The class scores are ``(s_L + s_c) / 2``, and the losses
+    are those of both heads. Samples also get ``pred_score_low`` and ``pred_label_low``, computed
+    from s_L alone. Both parts are normalized by a BatchNorm without affine parameters.
 
     Args:
-        decomposition: Config of what splits the pictures: mmwcc.WAE, or for baselines mmwcc.WAEEncoder,
-            mmwcc.WaveletDecomposition or mmwcc.ResizeDecomposition.
+        decomposition: Config of the module that splits the images: mmwcc.WAE, or for baselines
+            mmwcc.WAEEncoder, mmwcc.WaveletDecomposition or mmwcc.ResizeDecomposition.
         backbone: Config of the network on the low part.
         head: Config of the head of f_L.
         fused_head: Config of the head of f_L and f_H. Defaults to None: the high part is not used.
-        high_backbone: Config of the network on the high part. Defaults to None, ``backbone`` with all widths divided
-            by 4.
-        neck: Config of what stands after each network, as mmwcc.GlobalAveragePooling. Defaults to None, nothing.
-        stage: 2 trains the networks on a frozen decomposition, 3 all jointly with gamma times the transform loss.
-            (Stage 1 trains mmwcc.WAE alone.) Defaults to 3.
-        gamma: Weight of the transform loss in stage 3; must be 0 for decompositions that have none. Defaults to 0.001.
-        data_preprocessor: Config of the preprocessor. Defaults to None, mmwcc.ClsDataPreprocessor as it is.
+        high_backbone: Config of the network on the high part. Defaults to None, ``backbone`` with
+            all widths divided by 4.
+        neck: Config of the module after each network, such as mmwcc.GlobalAveragePooling. Defaults
+            to None, nothing.
+        stage: 2 trains the networks on a frozen decomposition; 3 trains everything jointly, with
+            gamma times the transform loss. (Stage 1 trains mmwcc.WAE alone.) Defaults to 3.
+        gamma: Weight of the transform loss in stage 3; must be 0 for decompositions that have none.
+            Defaults to 0.001.
+        data_preprocessor: Config of the preprocessor. Defaults to None, mmwcc.ClsDataPreprocessor
+            with its default arguments.
         init_cfg: mmengine's initialization. Defaults to None.
 
     Shape:
         (B, 3, H, W) to (B, num_classes).
 
     Raises:
-        ValueError: If stage is neither 2 nor 3, gamma is negative, or positive without a transform loss.
+        ValueError: If stage is neither 2 nor 3, or gamma is negative, or gamma is positive although
+            there is no transform loss.
         ValueError: If high_backbone is given without fused_head.
-        ValueError: If high_backbone is None and a quarter of the backbone cannot be derived.
+        ValueError: If high_backbone is None and a quarter-width backbone cannot be derived.
 
     Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI 2018.
+        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
+        2018.
     """
 
     def __init__(self, decomposition: dict, backbone: dict, head: dict, fused_head: dict | None = None,
@@ -87,7 +93,7 @@ class WAEClassifier(BaseClassifier):
         return self.neck(features)[-1].flatten(1)
 
     def extract_parts(self, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor], tuple[Tensor] | None]:
-        """Return the low and high part, what the head gets, and what the fused head gets."""
+        """Return the low part, the high part, the input of the head, and that of the fused head."""
         low, high = decompose(self.decomposition, inputs, self.stage)
         low_feature = self._features(self.backbone, self.norm_low(low))
         if self.fused_head is None:
@@ -96,7 +102,7 @@ class WAEClassifier(BaseClassifier):
         return low, high, (low_feature, ), (torch.cat([low_feature, high_feature], dim=1), )
 
     def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores before the softmax: the averaged ones, and s_L."""
+        """Return the scores before the softmax: first the averaged ones, then s_L."""
         _, _, low_feature, feature = self.extract_parts(inputs)
         low_score = self.head(low_feature)
         return low_score if feature is None else (low_score + self.fused_head(feature)) / 2, low_score
@@ -105,7 +111,10 @@ class WAEClassifier(BaseClassifier):
         return self.scores(inputs)[0]
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Return the losses: ``low.loss``, ``fused.loss``, and in stage 3 ``transform.*``, weighted by gamma."""
+        """Return the losses ``low.loss``, ``fused.loss`` and, in stage 3, ``transform.*``.
+
+        The terms ``transform.*`` are weighted by gamma.
+        """
         low, high, low_feature, feature = self.extract_parts(inputs)
         parts = dict(low=self.head.loss(low_feature, data_samples))
         if feature is not None:
@@ -116,6 +125,6 @@ class WAEClassifier(BaseClassifier):
         return {f'{part}.{name}': value for part, losses in parts.items() for name, value in losses.items()}
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
-        """Return one sample a picture with the predictions of the whole and of the low part alone."""
+        """Return a sample for each image, with the averaged predictions and those of s_L alone."""
         score, low_score = self.scores(inputs)
         return write_predictions(low_score, write_predictions(score, data_samples), suffix='_low')

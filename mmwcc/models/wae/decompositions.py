@@ -21,10 +21,11 @@ def _even(x: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class WaveletDecomposition(BaseModule):
-    """Split pictures by one level of a wavelet transform: cA, and cH, cV, cD side by side. Nothing is learned.
+    """Split images by one level of a fixed wavelet transform.
 
-    The decomposition of the paper's baseline "Wavelet + CNN". Borders are periodized; odd sizes repeat their last row
-    or column first.
+    The low part is the approximation cA. The high part is cH, cV and cD, concatenated along the
+    channels. This is the decomposition of the paper's baseline "Wavelet + CNN". Borders are
+    periodized. If a size is odd, the last row or column is repeated first.
 
     Args:
         wavelet: Name of a PyWavelets wavelet. Defaults to 'bior4.4', the CDF 9/7 wavelet.
@@ -59,9 +60,10 @@ class WaveletDecomposition(BaseModule):
 
 @MODELS.register_module()
 class ResizeDecomposition(BaseModule):
-    """Halve pictures by averaging 2x2 pixels; the high part is what that loses, as three differences a colour.
+    """Halve images by averaging 2x2 pixels, and keep what this loses as the high part.
 
-    For networks on the plainly resized picture. Odd sizes repeat their last row or column first.
+    The high part holds three differences for each colour channel. Use this decomposition for
+    networks on plainly resized images. If a size is odd, the last row or column is repeated first.
 
     Shape:
         (B, 3, H, W) to (B, 3, ceil(H / 2), ceil(W / 2)) and (B, 9, ceil(H / 2), ceil(W / 2)).
@@ -77,7 +79,7 @@ class ResizeDecomposition(BaseModule):
     low_channels, high_channels = 3, 9
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the picture of half the size and the differences."""
+        """Return the half-size image and the differences."""
         check_pictures('ResizeDecomposition', x)
         approximation, details = wavedec2(_even(x), 'haar', levels=1)
         return approximation / 2, torch.cat(details, dim=1) / 2

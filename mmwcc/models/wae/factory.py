@@ -1,4 +1,4 @@
-"""The factory that brings the transform loss of a WAE front-end into any model's losses."""
+"""The factory that adds the transform loss of a WAE front-end to the losses of any model."""
 from __future__ import annotations
 
 from typing import Any
@@ -18,30 +18,35 @@ _PROBE = 512
 
 @MODELS.register_module()
 def WAEModel(task_type: str | type | list | dict, **model) -> nn.Module:
-    """Build a model with a WAE front-end: ``model = dict(type='mmwcc.WAEModel', task_type=..., backbone=...)``.
+    """Build a model with a WAE front-end.
 
-    The backbone is a :class:`WAEBackbone`. The model is an object of its original class with the original keys; two
-    forward hooks add the transform loss to what it returns in mode 'loss', as ``wae.loss_reconstruction`` and
-    ``wae.loss_high``, so that it is logged and trained like the other losses, also under DDP and in copies.
+    Use it as ``model = dict(type='mmwcc.WAEModel', task_type=..., backbone=...)``, where the
+    backbone is a :class:`WAEBackbone`. The result is an object of the model's original class with
+    the original keys. Two forward hooks add the transform loss to what the model returns in mode
+    'loss', as ``wae.loss_reconstruction`` and ``wae.loss_high``. It is therefore logged and trained
+    like the other losses, also under DDP and in copies of the model.
 
-    Detectors must have the strides of the new features, which are twice those of the wrapped backbone, in their anchor
-    or point generators and RoI extractors. This is checked by running backbone and neck once on a black picture.
+    The features have twice the stride of the wrapped backbone. The anchor or point generators and
+    the RoI extractors of a detector must be given these new strides. To check this, backbone and
+    neck are run once on a black image.
 
     Args:
-        task_type: The ``type`` of the model to build, in the scope of the config; or those of other
-            factories and of the model, outermost first, as ``['mmwcc.CompressedModel', 'EncoderDecoder']``.
+        task_type: The ``type`` of the model to build, in the scope of the config. Several factories
+            can be combined in a list that ends with the model, outermost first, as in
+            ``['mmwcc.CompressedModel', 'EncoderDecoder']``.
         **model: All other keys of the model's config, unchanged.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: If task_type names no model or WAEModel again, or no part of the model is a WAEBackbone.
-        ValueError: If a detector has other strides than its features.
+        ValueError: If task_type names no model or WAEModel again, or no part of the model is a
+            WAEBackbone.
+        ValueError: If the strides of a detector are not those of its features.
 
     Note:
-        A program that calls ``model.loss(...)`` itself instead of the model, as mmdetection's semi-supervised wrappers
-        do, gets the model's own losses only.
+        Code that calls ``model.loss(...)`` directly instead of the model, as the semi-supervised
+        wrappers of mmdetection do, gets only the model's own losses.
     """
     built = build_within('WAEModel', task_type, model)
     front_ends = _front_ends(built)
@@ -60,7 +65,7 @@ def _front_ends(model: nn.Module) -> list[WAEBackbone]:
     return [module for module in model.modules() if isinstance(module, WAEBackbone)]
 
 
-# Hooks are functions of this module, which can be copied and pickled with the model.
+# The hooks are module-level functions, so that they can be copied and pickled with the model.
 def _is_loss(args: tuple, kwargs: dict) -> bool:
     return kwargs.get('mode', args[2] if len(args) > 2 else None) == 'loss'
 
@@ -80,7 +85,7 @@ def _end(model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor])
 
 
 def _check_strides(model: Any) -> None:
-    """Compare the strides that heads and RoI extractors were given with those of the features they get."""
+    """Compare the strides given to heads and RoI extractors with those of their features."""
     given = _given_strides(model)
     if not given or not hasattr(model, 'extract_feat'):
         return

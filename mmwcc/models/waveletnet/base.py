@@ -1,4 +1,4 @@
-"""What both WaveletNets share: checks, stages of units, freezing, and the forward pass."""
+"""The base of both WaveletNets: argument checks, stages of units, freezing, the forward pass."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ __all__ = ['WaveletNetBase']
 
 
 class WaveletNetBase(BaseModule):
-    """A stem ``conv1``, stages ``layer1``, ``layer2``, ... of :class:`WaveletUnit`, and their outputs as a tuple.
+    """Run a stem and stages of :class:`WaveletUnit`, and return their outputs as a tuple.
 
-    Subclasses build ``conv1``, call :meth:`_add_stage` for each stage, and list the names of their outputs in
+    The stem is ``conv1``, and the stages are ``layer1``, ``layer2``, .... Subclasses build
+    ``conv1``, call :meth:`_add_stage` for each stage, and list the names of their outputs in
     ``layers``.
     """
 
@@ -54,7 +55,11 @@ class WaveletNetBase(BaseModule):
         self.add_module(self.layers[-1], nn.Sequential(*stage))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs that ``out_indices`` asks for, for pictures ``x``, shape (B, 3, H, W)."""
+        """Return the outputs that ``out_indices`` asks for.
+
+        Args:
+            x: Images, shape (B, 3, H, W).
+        """
         x = self.conv1(x)
         outputs = []
         for index, layer in enumerate(self.layers):
@@ -64,7 +69,10 @@ class WaveletNetBase(BaseModule):
         return tuple(outputs)
 
     def train(self, mode: bool = True):
-        """Set the training mode of all but frozen stages and, with ``norm_eval``, normalization."""
+        """Set the training mode of everything that is not frozen.
+
+        Frozen stages stay in evaluation mode, and so does normalization with ``norm_eval``.
+        """
         super().train(mode)
         if self.frozen_stages >= 0:
             for layer in ('conv1', *self.layers[:self.frozen_stages]):
@@ -77,7 +85,10 @@ class WaveletNetBase(BaseModule):
 
 
 def _kappa_of_stages(name: str, kappa, stages: int) -> list[tuple[int, int, int]]:
-    """Return (expand, transform, project) of every stage from one such triple or one for each stage."""
+    """Return (expand, transform, project) of every stage.
+
+    ``kappa`` is one such triple for all stages, or one for each stage.
+    """
     triples = [kappa] * stages if all(isinstance(depth, int) for depth in kappa) else list(kappa)
     wrong = len(triples) != stages or any(
         len(triple) != 3 or not all(isinstance(depth, int) and depth >= 0 for depth in triple) for triple in triples)

@@ -1,4 +1,4 @@
-"""The WaveletNet unit: an inverted residual whose projection is a wavelet transform and a wavelet convolution."""
+"""The WaveletNet unit: an inverted residual that projects by a transform and a WConv."""
 from __future__ import annotations
 
 import torch.utils.checkpoint
@@ -9,22 +9,26 @@ __all__ = ['WaveletUnit']
 
 
 class WaveletUnit(nn.Module):
-    """Expand by a 1x1 WConv, filter depthwise by 3x3, transform the channels, project by a 1x1 WConv.
+    """Expand by a 1x1 WConv, filter by a depthwise 3x3, transform channels, project by a 1x1 WConv.
 
-    The input is added to the result where stride is 1 and the channel counts are equal. A depth of ``kappa`` that a
-    convolution does not allow is lowered to the deepest that divides both of its channel counts; the transform is
-    lowered with the convolution behind it, so that their pieces coincide.
+    The input is added to the result if stride is 1 and the channel counts are equal. A convolution
+    may not allow its depth of ``kappa``. The depth is then lowered to the deepest one that divides
+    both of its channel counts. The transform is then lowered with the convolution after it, so that
+    their pieces coincide.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the 3x3 convolution.
-        expand_ratio: Channels of the middle per channel of the input; with 1 there is no expanding convolution.
-        kappa: Depths of the expanding WConv, the transform and the projecting WConv. (0, 0, 0) is MobileNetV2's block.
+        expand_ratio: Number of inner channels per input channel; with 1 there is no expanding
+            convolution.
+        kappa: Depths of the expanding WConv, the transform and the projecting WConv. (0, 0, 0) is
+            MobileNetV2's block.
         dilation: Dilation of the 3x3 convolution. Defaults to 1.
         norm_cfg: Config of the normalization. Defaults to batch normalization.
-        act_cfg: Config of the activation behind the first two convolutions. Defaults to ReLU6.
-        with_cp: Whether to compute activations again in backward instead of keeping them. Defaults to False.
+        act_cfg: Config of the activation after the first two convolutions. Defaults to ReLU6.
+        with_cp: Whether to recompute activations in the backward pass instead of storing them.
+            Defaults to False.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expand_ratio: int,
@@ -34,7 +38,8 @@ class WaveletUnit(nn.Module):
         norm_cfg, act_cfg = norm_cfg or dict(type='BN'), act_cfg or dict(type='ReLU6')
         expanded = in_channels * expand_ratio
         expand, transform, project = kappa
-        # mmseg's MobileNetV2 calls its modules the same, so that checkpoints of kappa = (0, 0, 0) fit both.
+        # The modules are named as in mmseg's MobileNetV2, so that checkpoints of kappa = (0, 0, 0)
+        # fit both.
         self.conv = nn.Sequential()
         if expand_ratio != 1:
             self.conv.append(ConvModule(in_channels, expanded, 1, conv_cfg=_wconv(expand), norm_cfg=norm_cfg,

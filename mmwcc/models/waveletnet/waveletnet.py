@@ -13,48 +13,54 @@ __all__ = ['WaveletNet']
 
 
 def _divisible_by_8(channels: float) -> int:
-    """Round to a multiple of 8, upwards where that would take more than a tenth away."""
+    """Round to a multiple of 8, and round up if rounding down would remove more than a tenth."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
 @MODELS.register_module()
 class WaveletNet(WaveletNetBase):
-    """MobileNetV2's layout of :class:`WaveletUnit`; a drop-in for its place as a backbone.
+    """Build MobileNetV2's layout out of :class:`WaveletUnit`, as a drop-in backbone.
 
     Args:
-        widen_factor: Multiplier of every width, those of the stem and of the last convolution included, also below 1;
-            widths are rounded to multiples of 8. Defaults to 1.0.
-        kappa: Depths (expanding WConv, transform, projecting WConv), or one triple for each of the seven stages.
-            Layers whose channels do not allow a depth get the deepest they do. Defaults to (0, 3, 3), as published;
-            (0, 0, 0) is MobileNetV2, with the parameter names of MMSegmentation's.
+        widen_factor: Multiplier of every width, including those of the stem and of the last
+            convolution, also below 1; widths are rounded to multiples of 8. Defaults to 1.0.
+        kappa: Depths (expanding WConv, transform, projecting WConv), or one triple for each of the
+            seven stages. If the channels of a layer do not allow a depth, it gets the deepest
+            possible one. Defaults to (0, 3, 3), as published; (0, 0, 0) is MobileNetV2, with the
+            parameter names of mmsegmentation's.
         strides: Stride of the first unit of each stage. Defaults to (1, 2, 2, 2, 1, 2, 1).
         dilations: Dilation of the first unit of each stage. Defaults to 1 everywhere.
-        out_indices: Outputs: 0 to 6 are the stages, 7 is the 1x1 convolution to 1280 channels, which exists only
-            where it is asked for. Defaults to (7,), for classification.
-        frozen_stages: Stages that do not train: -1 none, 0 the stem, n the stem and n stages. Defaults to -1.
+        out_indices: Outputs: 0 to 6 are the stages, 7 is the 1x1 convolution to 1280 channels,
+            which is built only if it is asked for. Defaults to (7,), for classification.
+        frozen_stages: Stages that do not train: -1 none, 0 the stem, n the stem and n stages.
+            Defaults to -1.
         norm_cfg: Config of the normalization. Defaults to batch normalization.
         act_cfg: Config of the activation. Defaults to ReLU6.
-        norm_eval: Whether batch normalization keeps its statistics in training. Defaults to False.
-        with_cp: Whether units compute activations again in backward instead of keeping them. Defaults to False.
-        pretrained: Checkpoint to start from, short for ``init_cfg=dict(type='Pretrained', ...)``. Defaults to None.
-        init_cfg: Config of the initialization. Defaults to He's for convolutions and 1 for normalization.
+        norm_eval: Whether batch normalization keeps its statistics fixed in training. Defaults to
+            False.
+        with_cp: Whether units recompute activations in the backward pass instead of storing them.
+            Defaults to False.
+        pretrained: Checkpoint to start from, short for ``init_cfg=dict(type='Pretrained', ...)``.
+            Defaults to None.
+        init_cfg: Config of the initialization. Defaults to He's for convolutions and 1 for
+            normalization.
 
     Shape:
-        (B, 3, H, W) to a tuple; at the default strides, outputs 0 to 7 have strides 2, 4, 8, 16, 16, 32, 32, 32 and
-        16, 24, 32, 64, 96, 160, 320, 1280 channels times ``widen_factor``.
+        (B, 3, H, W) to a tuple. At the default strides, outputs 0 to 7 have strides 2, 4, 8, 16,
+        16, 32, 32, 32 and 16, 24, 32, 64, 96, 160, 320, 1280 channels times ``widen_factor``.
 
     Raises:
-        ValueError: If pretrained and init_cfg are both given; kappa is neither a triple nor seven; out_indices,
-            frozen_stages, strides or dilations do not fit seven stages.
+        ValueError: If pretrained and init_cfg are both given; kappa is neither one triple nor
+            seven; out_indices, frozen_stages, strides or dilations do not fit seven stages.
 
     Example:
         >>> [tuple(y.shape) for y in WaveletNet(out_indices=(1, 6))(torch.rand(1, 3, 64, 64))]
         [(1, 24, 16, 16), (1, 320, 2, 2)]
 
     Reference:
-        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural Networks for Edge
-        Devices, 2018.
+        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural
+        Networks for Edge Devices, 2018.
     """
 
     # Width, units and expansion of each stage.

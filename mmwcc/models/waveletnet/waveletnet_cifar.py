@@ -1,4 +1,4 @@
-"""WaveletNet for pictures of 32x32 pixels."""
+"""WaveletNet for images of 32x32 pixels."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,33 +14,39 @@ __all__ = ['WaveletNetCifar']
 
 @MODELS.register_module()
 class WaveletNetCifar(WaveletNetBase):
-    """A residual network of :class:`WaveletUnit` for CIFAR: a 3x3 convolution and three stages of ``depth`` units.
+    """Build a residual network of :class:`WaveletUnit` for CIFAR.
 
-    With its classifier it has ``9 * depth + 2`` layers.
+    A 3x3 convolution is followed by three stages of ``depth`` units. With its classifier the
+    network has ``9 * depth + 2`` layers.
 
     Args:
         depth: Units in each stage, M in the paper. Defaults to 24, as published.
-        widths: Channels of the stages; the stem has those of the first. Defaults to (16, 32, 64).
-        kappa: Depths (expanding WConv, transform, projecting WConv), or one triple for each stage; layers whose
-            channels do not allow a depth get the deepest they do. Defaults to (0, 3, 3), as published; (0, 0, 3) is
-            the network without transforms.
+        widths: Channels of the stages; the stem has as many as the first stage. Defaults to (16,
+            32, 64).
+        kappa: Depths (expanding WConv, transform, projecting WConv), or one triple for each stage.
+            If the channels of a layer do not allow a depth, it gets the deepest possible one.
+            Defaults to (0, 3, 3), as published; (0, 0, 3) is the network without transforms.
         strides: Stride of the first unit of each stage. Defaults to (1, 2, 2).
         expand_ratio: Expansion in all units. Defaults to 6.
         out_indices: Stages to return, from 0 to 2. Defaults to (2,), for classification.
-        frozen_stages: Stages that do not train: -1 none, 0 the stem, n the stem and n stages. Defaults to -1.
+        frozen_stages: Stages that do not train: -1 none, 0 the stem, n the stem and n stages.
+            Defaults to -1.
         norm_cfg: Config of the normalization. Defaults to batch normalization.
         act_cfg: Config of the activation. Defaults to ReLU6.
-        norm_eval: Whether batch normalization keeps its statistics in training. Defaults to False.
-        with_cp: Whether units compute activations again in backward instead of keeping them. Defaults to False.
+        norm_eval: Whether batch normalization keeps its statistics fixed in training. Defaults to
+            False.
+        with_cp: Whether units recompute activations in the backward pass instead of storing them.
+            Defaults to False.
         pretrained: Checkpoint to start from. Defaults to None.
-        init_cfg: Config of the initialization. Defaults to He's for convolutions and 1 for normalization.
+        init_cfg: Config of the initialization. Defaults to He's for convolutions and 1 for
+            normalization.
 
     Shape:
         (B, 3, H, W) to a tuple; at the default strides the stages have strides 1, 2 and 4.
 
     Raises:
-        ValueError: If depth is below 1; widths and strides have not three entries; kappa, out_indices or
-            frozen_stages do not fit; pretrained and init_cfg are both given.
+        ValueError: If depth is below 1; widths and strides do not have three entries; kappa,
+            out_indices or frozen_stages do not fit; pretrained and init_cfg are both given.
 
     Example:
         >>> WaveletNetCifar(depth=1)(torch.rand(1, 3, 32, 32))[0].shape
