@@ -27,6 +27,7 @@ test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones
 
 lint: setup  ## check style, types and spelling
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check -q .
 	$(BIN)/mypy
 	$(BIN)/codespell
 
