@@ -3,6 +3,7 @@
 `openmim` and ``mmwcc::`` configs look for files in ``mmwcc/.mim/{tools,configs,model-index.yml}``.
 Wheels contain copies of these, and editable installs link them into the source tree.
 """
+
 import base64
 import hashlib
 import os
@@ -34,12 +35,16 @@ def fill_mim(folder: Path, link: bool) -> None:
         source, target = ROOT / name, folder / name
         if link:
             try:
-                target.symlink_to(os.path.relpath(source, folder), target_is_directory=source.is_dir())
+                target.symlink_to(
+                    os.path.relpath(source, folder), target_is_directory=source.is_dir()
+                )
                 continue
             except OSError:  # Windows without the privilege to create links
                 pass
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*'))
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '.*')
+            )
         else:
             shutil.copy2(source, target)
 
@@ -53,7 +58,11 @@ class BuildWithMim(build_py):
             fill_mim(self._mim, link=False)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        mim_files = [] if self.editable_mode else [str(path) for path in self._mim.rglob('*') if path.is_file()]
+        mim_files = (
+            []
+            if self.editable_mode
+            else [str(path) for path in self._mim.rglob('*') if path.is_file()]
+        )
         return super().get_outputs(include_bytecode) + mim_files
 
     @property
@@ -87,7 +96,9 @@ def replace_in_wheel(wheel: Path, name: str, text: str) -> None:
             if entry.filename.endswith(f'.dist-info/{name}'):
                 content = text
             elif entry.filename.endswith('.dist-info/RECORD'):
-                content = re.sub(rf'(?m)^(.*\.dist-info/{re.escape(name)}),.*$', record, content.decode())
+                content = re.sub(
+                    rf'(?m)^(.*\.dist-info/{re.escape(name)}),.*$', record, content.decode()
+                )
             new.writestr(entry, content)
     replaced.replace(wheel)
 
@@ -114,7 +125,9 @@ EXTRAS = {
 }  # yapf: disable
 
 if 'develop' in sys.argv[1:]:
-    sys.exit('setup.py: develop cannot install mmwcc.kernels, which lies outside of mmwcc/. Use `pip install -e .`')
+    sys.exit(
+        'setup.py: develop cannot install mmwcc.kernels, which lies outside of mmwcc/. Use `pip install -e .`'
+    )
 
 readme = ROOT / 'README.md'
 
@@ -138,8 +151,11 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     package_dir={'mmwcc': 'mmwcc', 'mmwcc.kernels': 'kernels'},
-    packages=[*find_packages(include=['mmwcc', 'mmwcc.*']),
-              'mmwcc.kernels', *(f'mmwcc.kernels.{name}' for name in find_packages('kernels'))],
+    packages=[
+        *find_packages(include=['mmwcc', 'mmwcc.*']),
+        'mmwcc.kernels',
+        *(f'mmwcc.kernels.{name}' for name in find_packages('kernels')),
+    ],
     include_package_data=True,
     zip_safe=False,
     python_requires='>=3.10',

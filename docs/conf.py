@@ -1,4 +1,5 @@
 """Build the site: `make docs`. Its pages are those that GitHub shows, and the docstrings of the public modules."""
+
 import re
 import sys
 from pathlib import Path
@@ -57,7 +58,9 @@ def lead_to_the_index(app, exception) -> None:
         (Path(app.outdir) / 'index.html').write_text(
             '<!DOCTYPE html>\n<meta charset="utf-8">\n<title>mmwcc</title>\n'
             '<meta http-equiv="refresh" content="0; url=docs/README.html">\n'
-            '<a href="docs/README.html">mmwcc</a>\n', encoding='utf-8')
+            '<a href="docs/README.html">mmwcc</a>\n',
+            encoding='utf-8',
+        )
 
 
 def setup(app) -> dict:

@@ -6,6 +6,7 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 :mod:`mmwcc.kernels.dispatch`). The layout of coefficients is described in
 :mod:`mmwcc.kernels.layout`, and how ties are broken in :func:`select`.
 """
+
 from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
 from .fake_quant import fake_quant, fake_quant_backward
 from .haar import haar_norms, haar_pack, haar_pack_int8, haar_shrink, haar_shrink_int8, haar_unpack
@@ -16,9 +17,32 @@ from .product import is_faster_as_map, multiply_rows, plain_product, rows_as_map
 from .select import select, slot_of
 
 __all__ = [
-    'COSTS', 'Cost', 'coarse_rank', 'depthwise_haar', 'fake_quant', 'fake_quant_backward', 'fold',
-    'gather_rows', 'gather_rows_int8',
-    'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack', 'int8_linear',
-    'is_channels_last', 'is_faster_as_map', 'multiply_rows', 'padded_size', 'plain_product', 'position_count',
-    'quantize_int8', 'rows_as_map', 'rows_of_map', 'select', 'slot_of', 'unfold'
+    'COSTS',
+    'Cost',
+    'coarse_rank',
+    'depthwise_haar',
+    'fake_quant',
+    'fake_quant_backward',
+    'fold',
+    'gather_rows',
+    'gather_rows_int8',
+    'haar_norms',
+    'haar_pack',
+    'haar_pack_int8',
+    'haar_shrink',
+    'haar_shrink_int8',
+    'haar_unpack',
+    'int8_linear',
+    'is_channels_last',
+    'is_faster_as_map',
+    'multiply_rows',
+    'padded_size',
+    'plain_product',
+    'position_count',
+    'quantize_int8',
+    'rows_as_map',
+    'rows_of_map',
+    'select',
+    'slot_of',
+    'unfold',
 ]

@@ -4,6 +4,7 @@ Between the two point-wise convolutions of an inverted residual block, the featu
 widest. This operator reads that map once. It writes the coefficients of the filtered map together
 with their norms, and never stores the filtered map itself.
 """
+
 from __future__ import annotations
 
 from math import prod
@@ -26,12 +27,26 @@ def _filtered(x, weight, bias, dilation):
     """Apply the depthwise convolution in float32 at least, zero-padded so that the size stays."""
     compute = torch.promote_types(x.dtype, torch.float32)
     padding = dilation * (weight.shape[-1] // 2)
-    return F.conv2d(x.to(compute), weight.to(compute), None if bias is None else bias.to(compute), 1, padding, dilation,
-                    x.shape[1])
+    return F.conv2d(
+        x.to(compute),
+        weight.to(compute),
+        None if bias is None else bias.to(compute),
+        1,
+        padding,
+        dilation,
+        x.shape[1],
+    )
 
 
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, levels: int, low: float | None,
-               high: float | None) -> tuple[Tensor, Tensor]:
+def _depthwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation: int,
+    levels: int,
+    low: float | None,
+    high: float | None,
+) -> tuple[Tensor, Tensor]:
     """Filter, clamp and transform; return all coefficients and their squared norms over channels.
 
     The norms come from the coefficients before these are rounded to the dtype of ``x``.
@@ -71,12 +86,28 @@ def _depthwise_backward(ctx, grad, _):
         y = _filtered(x, weight, bias, ctx.dilation).clamp(low, high)
         grad = torch.where(_inside(y, low, high), grad, 0)
     padding = ctx.dilation * (weight.shape[-1] // 2)
-    needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], bias is not None and ctx.needs_input_grad[2]]
+    needed = [
+        ctx.needs_input_grad[0],
+        ctx.needs_input_grad[1],
+        bias is not None and ctx.needs_input_grad[2],
+    ]
     grads = torch.ops.aten.convolution_backward(
-        grad, x, weight.to(x.dtype), [x.shape[1]], [1, 1], [padding, padding], [ctx.dilation, ctx.dilation], False,
-        [0, 0], x.shape[1], needed)
-    grads = [None if grad is None else grad.to(dtype) for grad, dtype in
-             zip(grads, (x.dtype, weight.dtype, weight.dtype), strict=True)]
+        grad,
+        x,
+        weight.to(x.dtype),
+        [x.shape[1]],
+        [1, 1],
+        [padding, padding],
+        [ctx.dilation, ctx.dilation],
+        False,
+        [0, 0],
+        x.shape[1],
+        needed,
+    )
+    grads = [
+        None if grad is None else grad.to(dtype)
+        for grad, dtype in zip(grads, (x.dtype, weight.dtype, weight.dtype), strict=True)
+    ]
     return *grads, None, None, None, None
 
 
@@ -85,7 +116,9 @@ def _gather(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
     return coefficients[slot >= 0].reshape(coefficients.shape[0], k, coefficients.shape[2])
 
 
-def _gather_int8(coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int) -> Tensor:
+def _gather_int8(
+    coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int
+) -> Tensor:
     rows = _gather(coefficients, slot, k)
     return to_int8(rows.to(torch.promote_types(rows.dtype, torch.float32)), step, low, high)
 
@@ -105,7 +138,7 @@ def _save_gather(ctx, inputs, output):
 
 def _gather_backward(ctx, grad):
     """Put the gradient of the rows back at their positions, with zeros elsewhere."""
-    keep, = ctx.saved_tensors
+    (keep,) = ctx.saved_tensors
     coefficients = grad.new_zeros(*keep.shape, grad.shape[2])
     return coefficients.masked_scatter(keep.unsqueeze(-1), grad), None, None
 
@@ -118,21 +151,42 @@ def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
 
 _depthwise_op = register(
     'depthwise_haar(Tensor x, Tensor weight, Tensor? bias, int dilation, int levels, float? low, float? high) -> '
-    '(Tensor, Tensor)', _depthwise, _fake_depthwise, _save_depthwise, _depthwise_backward,
-    cost=_depthwise_cost)
-_gather_op = register('gather_rows(Tensor coefficients, Tensor slot, SymInt k) -> Tensor', _gather, _fake_gather,
-                      _save_gather, _gather_backward, cost=free)
+    '(Tensor, Tensor)',
+    _depthwise,
+    _fake_depthwise,
+    _save_depthwise,
+    _depthwise_backward,
+    cost=_depthwise_cost,
+)
+_gather_op = register(
+    'gather_rows(Tensor coefficients, Tensor slot, SymInt k) -> Tensor',
+    _gather,
+    _fake_gather,
+    _save_gather,
+    _gather_backward,
+    cost=free,
+)
 _gather_int8_op = register(
     'gather_rows_int8(Tensor coefficients, Tensor slot, SymInt k, Tensor step, int low, int high) -> Tensor',
-    _gather_int8, _fake_gather_int8, cost=free)
+    _gather_int8,
+    _fake_gather_int8,
+    cost=free,
+)
 
 accelerate('depthwise_haar', 'depthwise', _depthwise)
 accelerate('gather_rows', 'depthwise', _gather)
 accelerate('gather_rows_int8', 'depthwise', _gather_int8)
 
 
-def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, levels: int, dilation: int = 1,
-                   low: float | None = None, high: float | None = None) -> tuple[Tensor, Tensor]:
+def depthwise_haar(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    levels: int,
+    dilation: int = 1,
+    low: float | None = None,
+    high: float | None = None,
+) -> tuple[Tensor, Tensor]:
     """Filter each channel of a map and transform the result, without storing the filtered map.
 
     Args:
@@ -154,11 +208,17 @@ def depthwise_haar(x: Tensor, weight: Tensor, bias: Tensor | None, levels: int, 
     Raises:
         ValueError: If weight is not an odd square depthwise kernel of ``x``.
     """
-    if x.dim() != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2:] != (weight.shape[-1], ) * 2 \
-            or weight.shape[-1] % 2 == 0:
-        raise ValueError('depthwise_haar: x must have shape (B, C, H, W) and weight (C, 1, K, K) with K odd, got '
-                         f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d and haar_norms '
-                         'for other convolutions.')
+    if (
+        x.dim() != 4
+        or weight.shape[:2] != (x.shape[1], 1)
+        or weight.shape[2:] != (weight.shape[-1],) * 2
+        or weight.shape[-1] % 2 == 0
+    ):
+        raise ValueError(
+            'depthwise_haar: x must have shape (B, C, H, W) and weight (C, 1, K, K) with K odd, got '
+            f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d and haar_norms '
+            'for other convolutions.'
+        )
     return _depthwise_op(x, weight, bias, dilation, levels, low, high)
 
 
@@ -176,7 +236,9 @@ def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
     return _gather_op(coefficients, slot, k)
 
 
-def gather_rows_int8(coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int) -> Tensor:
+def gather_rows_int8(
+    coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int
+) -> Tensor:
     """Return :func:`gather_rows` rounded to a grid, shape (B, k, C), int8.
 
     The grid is that of :func:`mmwcc.kernels.haar_pack_int8`.

@@ -9,6 +9,7 @@ Numba and Triton only change speed. They may fail to run because they are not in
 old or without a compiler for the processor. The process then goes on with the references and says
 so in one warning. If the path was forced, it raises instead.
 """
+
 from __future__ import annotations
 
 import os
@@ -30,7 +31,7 @@ PATHS = dict(reference='torch', cpu='numba', triton='Triton')
 NATIVE = dict(cpu='cpu', cuda='triton')
 """The path of each device unless one is forced."""
 
-DTYPES = dict(cpu=(torch.float32, ), triton=(torch.float32, torch.bfloat16, torch.float16))
+DTYPES = dict(cpu=(torch.float32,), triton=(torch.float32, torch.bfloat16, torch.float16))
 """Floating dtypes that each path can compute. The reference takes all others."""
 
 _left: set[str] = set()  # paths that turned out not to run here
@@ -47,12 +48,16 @@ def chosen_path(device: str) -> str:
     forced = os.environ.get('MMWCC_KERNELS')
     path = NATIVE[device] if forced is None else forced
     if path not in PATHS:
-        raise ValueError(f"MMWCC_KERNELS must be one of {', '.join(PATHS)}, got {path!r}. Unset it to let mmwcc "
-                         'choose.')
+        raise ValueError(
+            f'MMWCC_KERNELS must be one of {", ".join(PATHS)}, got {path!r}. Unset it to let mmwcc '
+            'choose.'
+        )
     if path == 'triton' and device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
-        raise ValueError('MMWCC_KERNELS=triton serves tensors on the CPU in the interpreter of Triton only, got a '
-                         'tensor on the CPU without TRITON_INTERPRET=1. Move the model to the GPU, or unset '
-                         'MMWCC_KERNELS.')
+        raise ValueError(
+            'MMWCC_KERNELS=triton serves tensors on the CPU in the interpreter of Triton only, got a '
+            'tensor on the CPU without TRITON_INTERPRET=1. Move the model to the GPU, or unset '
+            'MMWCC_KERNELS.'
+        )
     return path if path == 'triton' or path == device else 'reference'
 
 
@@ -67,6 +72,7 @@ class Operator:
         paths: The paths that have it.
         dtype: The dtype that the kernels take, if it is not a floating one.
     """
+
     name: str
     module: str
     paths: tuple[str, ...] = ('cpu', 'triton')
@@ -96,18 +102,30 @@ def leave(path: str, error: Exception) -> None:
     reason = f'the {PATHS[path]} kernels do not run here ({type(error).__name__}: {error})'
     install = f"Install what they need with `pip install -U 'mmwcc[{path}]'`"
     if os.environ.get('MMWCC_KERNELS') == path:
-        raise RuntimeError(f'MMWCC_KERNELS={path}: {reason}. {install}, or unset MMWCC_KERNELS to '
-                           'let the torch reference run in their place.') from error
+        raise RuntimeError(
+            f'MMWCC_KERNELS={path}: {reason}. {install}, or unset MMWCC_KERNELS to '
+            'let the torch reference run in their place.'
+        ) from error
     if path not in _left:
         _left.add(path)
         kernel_of.cache_clear()
-        warnings.warn(f'mmwcc: {reason}. The torch reference runs in their place: the same '
-                      f'results, several times slower. {install}, or set MMWCC_KERNELS=reference to '
-                      'choose it without this warning.', RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f'mmwcc: {reason}. The torch reference runs in their place: the same '
+            f'results, several times slower. {install}, or set MMWCC_KERNELS=reference to '
+            'choose it without this warning.',
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
-def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.dtype | None = None,
-               paths: tuple[str, ...] = ('cpu', 'triton')) -> None:
+def accelerate(
+    name: str,
+    module: str,
+    reference,
+    values: int = 0,
+    dtype: torch.dtype | None = None,
+    paths: tuple[str, ...] = ('cpu', 'triton'),
+) -> None:
     """Let ``mmwcc::<name>`` run the function of that name in a kernel module.
 
     This is ``cpu.<module>`` or ``triton.<module>``. The module is imported at the first call. The
@@ -138,4 +156,6 @@ def accelerate(name: str, module: str, reference, values: int = 0, dtype: torch.
             return result
         return plain(*args) if result is NotImplemented else result
 
-    torch.library.register_kernel(f'mmwcc::{name}', ('cpu', 'cuda'), run, lib=LIBRARY)  # never traced
+    torch.library.register_kernel(
+        f'mmwcc::{name}', ('cpu', 'cuda'), run, lib=LIBRARY
+    )  # never traced

@@ -2,6 +2,7 @@
 
 The forward pass rounds to a uniform grid. The backward pass is a straight-through estimate.
 """
+
 from __future__ import annotations
 
 import torch
@@ -15,14 +16,15 @@ __all__ = ['fake_quant', 'fake_quant_backward']
 _SMALLEST_CLIP = 1e-8  # keeps the step positive if an optimizer pushes clip_alpha to 0 or below
 
 
-def grid(dtype: torch.dtype, clip_alpha: Tensor, signed: Tensor, bits: int,
-         symmetric: bool) -> tuple[Tensor, Tensor, Tensor]:
+def grid(
+    dtype: torch.dtype, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the step of the grid and its lowest and highest level, as tensors of ``dtype``.
 
     The levels are scalars. The step is a scalar for one clip, and has the shape of the clips for
     several.
     """
-    positive = 2**(bits - 1) - 1
+    positive = 2 ** (bits - 1) - 1
     high = torch.where(signed.bool(), positive, 2**bits - 1).to(dtype)
     low = torch.where(signed.bool(), -positive if symmetric else -positive - 1, 0).to(dtype)
     clip = clip_alpha.reshape(()) if clip_alpha.numel() == 1 else clip_alpha
@@ -50,8 +52,16 @@ def values_per_clip(x: Tensor, clip_alpha: Tensor) -> int | None:
     return x.numel() // clips if together else None
 
 
-def _fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
-                alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+def _fake_quant(
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> Tensor:
     """Divide by the step, clamp, round half to even and multiply again, in float32 at least."""
     _check(x, clip_alpha)
     dtype = torch.promote_types(x.dtype, torch.float32)
@@ -59,9 +69,17 @@ def _fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmet
     return ((x.to(dtype) / step).clamp(low, high).round() * step).to(x.dtype)
 
 
-def _fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
-                         clip_gradient: bool, alpha_scale: float,
-                         rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+def _fake_quant_backward(
+    grad: Tensor,
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of ``x`` and of the clip.
 
     With the step written as ``clip / high``, the derivative of a rounded value by the clip is
@@ -91,10 +109,17 @@ def _fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Te
 def _check(x: Tensor, clip_alpha: Tensor) -> None:
     """Refuse clips that are neither one element nor shaped to broadcast against ``x``."""
     shape, clips = x.shape, clip_alpha.shape
-    torch._check(clip_alpha.numel() == 1 or (len(clips) == len(shape) and all(
-        one in (1, size) for one, size in zip(clips, shape, strict=True))), lambda: (
+    torch._check(
+        clip_alpha.numel() == 1
+        or (
+            len(clips) == len(shape)
+            and all(one in (1, size) for one, size in zip(clips, shape, strict=True))
+        ),
+        lambda: (
             'mmwcc: clip_alpha must have one element, or the shape of x with 1 on every axis over '
-            f'which a clip is shared, got {tuple(clips)} for x of shape {tuple(shape)}.'))
+            f'which a clip is shared, got {tuple(clips)} for x of shape {tuple(shape)}.'
+        ),
+    )
 
 
 def _save(ctx, inputs, output):
@@ -107,22 +132,37 @@ def _backward(ctx, grad):
     return grad_x, grad_alpha, None, None, None, None, None, None
 
 
-_arguments = ('Tensor x, Tensor clip_alpha, Tensor signed, int bits, bool symmetric, bool clip_gradient, '
-              'float alpha_scale, bool rounding_gradient=True')
+_arguments = (
+    'Tensor x, Tensor clip_alpha, Tensor signed, int bits, bool symmetric, bool clip_gradient, '
+    'float alpha_scale, bool rounding_gradient=True'
+)
 # The reference is element-wise, so it can serve as its own fake implementation: the shapes,
 # dtypes and strides of the results follow from it.
-_op = register(f'fake_quant({_arguments}) -> Tensor', _fake_quant, _fake_quant, _save, _backward,
-               cost=free)
-_backward_op = register(f'fake_quant_backward(Tensor grad, {_arguments}) -> (Tensor, Tensor)', _fake_quant_backward,
-                        _fake_quant_backward, cost=free)
+_op = register(
+    f'fake_quant({_arguments}) -> Tensor', _fake_quant, _fake_quant, _save, _backward, cost=free
+)
+_backward_op = register(
+    f'fake_quant_backward(Tensor grad, {_arguments}) -> (Tensor, Tensor)',
+    _fake_quant_backward,
+    _fake_quant_backward,
+    cost=free,
+)
 
 
 accelerate('fake_quant', 'fake_quant', _fake_quant)
 accelerate('fake_quant_backward', 'fake_quant', _fake_quant_backward, values=1)
 
 
-def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
-               alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+def fake_quant(
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> Tensor:
     """Round ``x`` to a uniform grid of ``bits`` bits between the clips.
 
     The step is ``clip_alpha / n`` with ``n = 2**(bits - 1) - 1`` (signed) or ``2**bits - 1``
@@ -153,13 +193,23 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
         Finder et al., NeurIPS 2022, equations (1) and (2); Li et al., ICLR 2020 (APoT), uniform
         form; Choi et al., PACT, 2018, for ``rounding_gradient=False``.
     """
-    return _op(x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale,
-               rounding_gradient)
+    return _op(
+        x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale, rounding_gradient
+    )
 
 
-def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
-                        clip_gradient: bool, alpha_scale: float,
-                        rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+def fake_quant_backward(
+    grad: Tensor,
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Return the gradients of :func:`fake_quant` with respect to ``x`` and ``clip_alpha``."""
-    return _backward_op(grad, x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale,
-                        rounding_gradient)
+    return _backward_op(
+        grad, x, clip_alpha, signed, bits, symmetric, clip_gradient, alpha_scale, rounding_gradient
+    )

@@ -2,6 +2,7 @@
 
 It comes as norms, pack (feature map to kept rows) and unpack (kept rows to feature map).
 """
+
 from __future__ import annotations
 
 from math import prod
@@ -16,21 +17,39 @@ from .layout import fold, is_channels_last, padded_size, position_count, unfold
 from .library import Cost, free, register
 from .select import _select, slot_of
 
-__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
+__all__ = [
+    'haar_norms',
+    'haar_pack',
+    'haar_pack_int8',
+    'haar_shrink',
+    'haar_shrink_int8',
+    'haar_unpack',
+]
 
 
 def _analysis(x: Tensor, levels: int) -> Tensor:
     """Transform (B, C, H, W) to coefficients (B, N, C) in position order, in float32 at least."""
     height, width = x.shape[2:]
     x = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
-    running = F.pad(x, (0, 0, 0, padded_size(width, levels) - width, 0, padded_size(height, levels) - height))
+    running = F.pad(
+        x, (0, 0, 0, padded_size(width, levels) - width, 0, padded_size(height, levels) - height)
+    )
     details = []
     for _ in range(levels):
         top, bottom = running[:, 0::2], running[:, 1::2]
         total, change = top + bottom, top - bottom
         even, odd = slice(0, None, 2), slice(1, None, 2)
-        details.append(torch.stack([change[:, :, even] + change[:, :, odd], total[:, :, even] - total[:, :, odd],
-                                    change[:, :, even] - change[:, :, odd]], dim=3) / 2)
+        details.append(
+            torch.stack(
+                [
+                    change[:, :, even] + change[:, :, odd],
+                    total[:, :, even] - total[:, :, odd],
+                    change[:, :, even] - change[:, :, odd],
+                ],
+                dim=3,
+            )
+            / 2
+        )
         running = (total[:, :, even] + total[:, :, odd]) / 2
     return fold(running, details[::-1])
 
@@ -38,14 +57,23 @@ def _analysis(x: Tensor, levels: int) -> Tensor:
 def _synthesis(coefficients: Tensor, height: int, width: int, levels: int) -> Tensor:
     """Invert :func:`_analysis`: coefficients (B, N, C) to a channel-last map (B, height, width, C)."""
     batch, _, channels = coefficients.shape
-    running, details = unfold(coefficients, padded_size(height, levels), padded_size(width, levels), levels)
+    running, details = unfold(
+        coefficients, padded_size(height, levels), padded_size(width, levels), levels
+    )
     for detail in details:
         horizontal, vertical, diagonal = (detail / 2).unbind(3)
         running = running / 2
         total_even, total_odd = running + vertical, running - vertical
         change_even, change_odd = horizontal + diagonal, horizontal - diagonal
-        cells = torch.stack([total_even + change_even, total_odd + change_odd, total_even - change_even,
-                             total_odd - change_odd], dim=3)
+        cells = torch.stack(
+            [
+                total_even + change_even,
+                total_odd + change_odd,
+                total_even - change_even,
+                total_odd - change_odd,
+            ],
+            dim=3,
+        )
         rows, cols = running.shape[1:3]
         cells = cells.reshape(batch, rows, cols, 2, 2, channels).permute(0, 1, 3, 2, 4, 5)
         running = cells.reshape(batch, 2 * rows, 2 * cols, channels)
@@ -61,7 +89,9 @@ def _pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     return rows.reshape(x.shape[0], k, x.shape[1]).to(x.dtype)
 
 
-def _pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+def _pack_int8(
+    x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> Tensor:
     rows = _analysis(x, levels)[slot >= 0].reshape(x.shape[0], k, x.shape[1])
     return to_int8(rows, step, low, high)
 
@@ -71,13 +101,25 @@ def _shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
     return _pack(x, slot, k, levels), slot
 
 
-def _shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+def _shrink_int8(
+    x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor]:
     slot = _select(_norms(x, levels), k)
     return _pack_int8(x, slot, k, levels, step, low, high), slot
 
 
-def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-            channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
+def _unpack(
+    rows: Tensor,
+    slot: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    levels: int,
+    channels_last: bool,
+    residual: Tensor | None,
+    low: float | None,
+    high: float | None,
+) -> Tensor:
     """Spread rows over the positions, invert the transform, then add bias and residual and clamp.
 
     All arithmetic is in float32 at least. Only the copy into the result converts to its dtype.
@@ -98,18 +140,29 @@ def _unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width:
 def _empty_map(rows, height, width, channels_last):
     """Allocate the result of an unpack in the requested memory format."""
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(rows.shape[0], rows.shape[2], height, width, dtype=rows.dtype, device=rows.device,
-                       memory_format=memory_format)
+    return torch.empty(
+        rows.shape[0],
+        rows.shape[2],
+        height,
+        width,
+        dtype=rows.dtype,
+        device=rows.device,
+        memory_format=memory_format,
+    )
 
 
 def _positions(x: Tensor, levels: int):
     """Check the rank of ``x`` and return its number of positions."""
-    torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
+    torch._check(
+        x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.'
+    )
     return position_count(x.shape[2], x.shape[3], levels)
 
 
 def _fake_norms(x, levels):
-    return x.new_empty(x.shape[0], _positions(x, levels), dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(
+        x.shape[0], _positions(x, levels), dtype=torch.promote_types(x.dtype, torch.float32)
+    )
 
 
 def _fake_pack(x, slot, k, levels):
@@ -123,7 +176,9 @@ def _fake_pack_int8(x, slot, k, levels, step, low, high):
 
 
 def _fake_shrink(x, k, levels):
-    return x.new_empty(x.shape[0], k, x.shape[1]), x.new_empty(x.shape[0], _positions(x, levels), dtype=torch.int32)
+    return x.new_empty(x.shape[0], k, x.shape[1]), x.new_empty(
+        x.shape[0], _positions(x, levels), dtype=torch.int32
+    )
 
 
 def _fake_shrink_int8(x, k, levels, step, low, high):
@@ -146,7 +201,7 @@ def _save_positions(ctx, x, slot, levels):
 
 def _gradient_of_map(ctx, grad):
     """Invert the transform: it is orthonormal, so its transpose is its inverse."""
-    keep, = ctx.saved_tensors
+    (keep,) = ctx.saved_tensors
     return haar_unpack(grad, slot_of(keep), None, *ctx.shape)
 
 
@@ -207,20 +262,43 @@ def _unpack_cost(rows, slot, bias, height, width, levels, *rest) -> Cost:
 
 # The norms cost nothing here: their transform is counted where the coefficients are packed.
 _norms_op = register('haar_norms(Tensor x, int levels) -> Tensor', _norms, _fake_norms, cost=free)
-_pack_op = register('haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> Tensor', _pack, _fake_pack, _save_pack,
-                    _pack_backward, cost=_map_cost)
+_pack_op = register(
+    'haar_pack(Tensor x, Tensor slot, SymInt k, int levels) -> Tensor',
+    _pack,
+    _fake_pack,
+    _save_pack,
+    _pack_backward,
+    cost=_map_cost,
+)
 _pack_int8_op = register(
-    'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) -> Tensor', _pack_int8,
-    _fake_pack_int8, cost=_map_cost)
-_shrink_op = register('haar_shrink(Tensor x, SymInt k, int levels) -> (Tensor rows, Tensor slot)', _shrink,
-                      _fake_shrink, _save_shrink, _shrink_backward, cost=_shrink_cost)
+    'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) -> Tensor',
+    _pack_int8,
+    _fake_pack_int8,
+    cost=_map_cost,
+)
+_shrink_op = register(
+    'haar_shrink(Tensor x, SymInt k, int levels) -> (Tensor rows, Tensor slot)',
+    _shrink,
+    _fake_shrink,
+    _save_shrink,
+    _shrink_backward,
+    cost=_shrink_cost,
+)
 _shrink_int8_op = register(
     'haar_shrink_int8(Tensor x, SymInt k, int levels, Tensor step, int low, int high) -> (Tensor rows, Tensor slot)',
-    _shrink_int8, _fake_shrink_int8, cost=_shrink_cost)
+    _shrink_int8,
+    _fake_shrink_int8,
+    cost=_shrink_cost,
+)
 _unpack_op = register(
     'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last, '
-    'Tensor? residual, float? low, float? high) -> Tensor', _unpack, _fake_unpack, _save_unpack, _unpack_backward,
-    cost=_unpack_cost)
+    'Tensor? residual, float? low, float? high) -> Tensor',
+    _unpack,
+    _fake_unpack,
+    _save_unpack,
+    _unpack_backward,
+    cost=_unpack_cost,
+)
 
 accelerate('haar_norms', 'haar', _norms)
 accelerate('haar_pack', 'haar', _pack)
@@ -258,7 +336,9 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     return _pack_op(x, slot, k, levels)
 
 
-def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+def haar_pack_int8(
+    x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> Tensor:
     """Return :func:`haar_pack` rounded to the grid ``low * step ... high * step``, as its integers.
 
     Args:
@@ -296,7 +376,9 @@ def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
     return _shrink_op(x, k, levels)
 
 
-def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+def haar_shrink_int8(
+    x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor]:
     """Return :func:`haar_shrink` with the rows rounded to a grid, as the integers of that grid.
 
     Args:
@@ -313,9 +395,18 @@ def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, hig
     return _shrink_int8_op(x, k, levels, step, low, high)
 
 
-def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-                channels_last: bool, residual: Tensor | None = None, low: float | None = None,
-                high: float | None = None) -> Tensor:
+def haar_unpack(
+    rows: Tensor,
+    slot: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    levels: int,
+    channels_last: bool,
+    residual: Tensor | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> Tensor:
     """Put rows back at their positions, with zeros elsewhere, and invert the transform.
 
     This is ``H^T T^T rows`` of equation (9).

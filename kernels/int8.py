@@ -4,6 +4,7 @@ A signed grid of levels ``low ... high`` fits int8 as it is. An unsigned grid, w
 above 127, is stored 128 lower. That costs nothing: the product changes by 128 times the sum of each
 kernel row, which the bias can absorb.
 """
+
 from __future__ import annotations
 
 from math import prod
@@ -30,7 +31,9 @@ def _quantize(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 
 
 def _fake_quantize(x, step, low, high):
-    torch._check(x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.')
+    torch._check(
+        x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.'
+    )
     return x.new_empty(x.shape[0], x.shape[2] * x.shape[3], x.shape[1], dtype=torch.int8)
 
 
@@ -49,10 +52,18 @@ def _linear_cost(rows, weight, *rest) -> Cost:
     return Cost(prod(rows[:-1]) * prod(weight), 'int8_linear')
 
 
-_quantize_op = register('quantize_int8(Tensor x, Tensor step, int low, int high) -> Tensor', _quantize, _fake_quantize,
-                        cost=free)
-_linear_op = register('int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias) -> Tensor', _linear,
-                      _fake_linear, cost=_linear_cost)
+_quantize_op = register(
+    'quantize_int8(Tensor x, Tensor step, int low, int high) -> Tensor',
+    _quantize,
+    _fake_quantize,
+    cost=free,
+)
+_linear_op = register(
+    'int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias) -> Tensor',
+    _linear,
+    _fake_linear,
+    cost=_linear_cost,
+)
 
 accelerate('quantize_int8', 'int8', _quantize)
 accelerate('int8_linear', 'int8', _linear, dtype=torch.int8)

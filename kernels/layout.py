@@ -12,6 +12,7 @@ Between operators, coefficients travel in one form only: ``rows`` and ``slot``. 
 (B, k, C), are the kept coefficients of each image in ascending position. ``slot``, shape (B, N),
 int32, is the row of each position, or -1 where the position was dropped.
 """
+
 from __future__ import annotations
 
 import torch
@@ -51,12 +52,16 @@ def fold(approximation: Tensor, details: list[Tensor]) -> Tensor:
     parts = [approximation.reshape(batch, rows * cols, 1, channels)]
     for depth, detail in enumerate(details):
         side = 1 << depth
-        cells = detail.reshape(batch, rows, side, cols, side, 3, channels).permute(0, 1, 3, 2, 4, 5, 6)
+        cells = detail.reshape(batch, rows, side, cols, side, 3, channels).permute(
+            0, 1, 3, 2, 4, 5, 6
+        )
         parts.append(cells.reshape(batch, rows * cols, 3 * side * side, channels))
     return torch.cat(parts, dim=2).flatten(1, 2)
 
 
-def unfold(coefficients: Tensor, height: int, width: int, levels: int) -> tuple[Tensor, list[Tensor]]:
+def unfold(
+    coefficients: Tensor, height: int, width: int, levels: int
+) -> tuple[Tensor, list[Tensor]]:
     """Undo :func:`fold`: split coefficients, shape (B, Hp * Wp, C), into the sub-bands of a map.
 
     Args:
@@ -75,8 +80,10 @@ def unfold(coefficients: Tensor, height: int, width: int, levels: int) -> tuple[
     details = []
     for depth in range(levels):
         side = 1 << depth
-        cells = patches[:, :, side * side:4 * side * side]
-        cells = cells.reshape(batch, rows, cols, side, side, 3, channels).permute(0, 1, 3, 2, 4, 5, 6)
+        cells = patches[:, :, side * side : 4 * side * side]
+        cells = cells.reshape(batch, rows, cols, side, side, 3, channels).permute(
+            0, 1, 3, 2, 4, 5, 6
+        )
         details.append(cells.reshape(batch, rows * side, cols * side, 3, channels))
     return approximation, details
 
@@ -95,6 +102,8 @@ def coarse_rank(height: int, width: int, levels: int, device: torch.device | str
     details = []
     for depth in range(levels):
         size = (rows << depth) * (cols << depth)
-        band = torch.arange(3 * size, device=device).reshape(1, 3, rows << depth, cols << depth) + size
+        band = (
+            torch.arange(3 * size, device=device).reshape(1, 3, rows << depth, cols << depth) + size
+        )
         details.append(band.permute(0, 2, 3, 1).unsqueeze(-1))
     return fold(approximation, details).flatten()

@@ -1,4 +1,5 @@
 """The one ``torch.library`` namespace of mmwcc, and how operators are registered in it."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ LIBRARY = torch.library.Library('mmwcc', 'FRAGMENT')
 
 def without_autocast(reference):
     """Return ``reference`` wrapped so that autocast is off while it runs."""
+
     # Autocast stays active inside the kernel of an operator. A matmul there would run in half
     # precision and could select other positions.
     @wraps(reference)
@@ -31,6 +33,7 @@ class Cost(NamedTuple):
             '' if there are none.
         transform: Channels, positions of all images and depth of a Haar transform, or None.
     """
+
     macs: int = 0
     product: str = ''
     transform: tuple[int, int, int] | None = None
@@ -48,8 +51,9 @@ A rule takes the arguments of the operator, with shapes in place of tensors.
 """
 
 
-def register(schema: str, reference, fake, setup_context=None, backward=None, *,
-             cost: Callable[..., Cost]):
+def register(
+    schema: str, reference, fake, setup_context=None, backward=None, *, cost: Callable[..., Cost]
+):
     """Define ``mmwcc::<schema>`` with a torch reference, a fake and, if given, a gradient.
 
     The reference serves every device.
@@ -71,5 +75,7 @@ def register(schema: str, reference, fake, setup_context=None, backward=None, *,
     LIBRARY.impl(name, without_autocast(reference), 'CompositeExplicitAutograd')
     torch.library.register_fake(f'mmwcc::{name}', fake, lib=LIBRARY)
     if backward is not None:
-        torch.library.register_autograd(f'mmwcc::{name}', backward, setup_context=setup_context, lib=LIBRARY)
+        torch.library.register_autograd(
+            f'mmwcc::{name}', backward, setup_context=setup_context, lib=LIBRARY
+        )
     return getattr(torch.ops.mmwcc, name)

@@ -1,4 +1,5 @@
 """The product of kept rows with a point-wise kernel."""
+
 from __future__ import annotations
 
 from math import prod
@@ -18,8 +19,7 @@ def rows_as_map(rows: Tensor) -> Tensor:
 
 
 def rows_of_map(x: Tensor) -> Tensor:
-    """Undo :func:`rows_as_map`: view a map one pixel high, shape (B, C, 1, k), as rows (B, k, C).
-    """
+    """Undo :func:`rows_as_map`: view a map one pixel high, shape (B, C, 1, k), as rows (B, k, C)."""
     return x.squeeze(2).transpose(1, 2)
 
 
@@ -57,10 +57,16 @@ def _cost(rows, weight) -> Cost:
     return Cost(prod(rows[:-1]) * prod(weight), 'linear')
 
 
-_op = register('multiply_rows(Tensor rows, Tensor weight) -> Tensor', plain_product, _fake, _save,
-               _backward, cost=_cost)
+_op = register(
+    'multiply_rows(Tensor rows, Tensor weight) -> Tensor',
+    plain_product,
+    _fake,
+    _save,
+    _backward,
+    cost=_cost,
+)
 
-accelerate('multiply_rows', 'product', plain_product, paths=('cpu', ))
+accelerate('multiply_rows', 'product', plain_product, paths=('cpu',))
 
 
 def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:

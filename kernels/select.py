@@ -1,4 +1,5 @@
 """Selection: which k wavelet positions of each image are kept."""
+
 from __future__ import annotations
 
 import torch
@@ -37,7 +38,10 @@ def _select(norms: Tensor, k: int) -> Tensor:
 
 
 def _fake(norms: Tensor, k) -> Tensor:
-    torch._check(norms.dim() == 2, lambda: f'mmwcc::select: norms must have shape (B, N), got {tuple(norms.shape)}.')
+    torch._check(
+        norms.dim() == 2,
+        lambda: f'mmwcc::select: norms must have shape (B, N), got {tuple(norms.shape)}.',
+    )
     return norms.new_empty(norms.shape, dtype=torch.int32)
 
 

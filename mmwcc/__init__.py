@@ -2,6 +2,7 @@
 
 The package has WCC layers, quantizers, schedules and presets.
 """
+
 from mmwcc import compat
 
 from .version import __version__

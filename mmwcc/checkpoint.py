@@ -12,6 +12,7 @@
 ``cost``         what ``mmwcc.CostHook`` counted
 ===============  =================================================================================
 """
+
 from __future__ import annotations
 
 import math
@@ -33,12 +34,20 @@ from mmwcc.registry import type_name
 from mmwcc.version import __version__
 
 __all__ = [
-    'Comparison', 'compare', 'extend_stamp', 'final_checkpoint', 'latest_checkpoint', 'read_stamp',
-    'save_checkpoint', 'write_stamp',
+    'Comparison',
+    'compare',
+    'extend_stamp',
+    'final_checkpoint',
+    'latest_checkpoint',
+    'read_stamp',
+    'save_checkpoint',
+    'write_stamp',
 ]
 
-_QUANTIZER_KEY = re.compile(r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.'
-                            r'(clip_alpha|initialized|signed)$')
+_QUANTIZER_KEY = re.compile(
+    r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.'
+    r'(clip_alpha|initialized|signed)$'
+)
 
 
 def read_stamp(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +70,9 @@ def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -
     """
     settings = config.get('model')
     compression = _plain(find_compression(settings)) if isinstance(settings, Mapping) else None
-    layers = {name: LayerState.of(layer).to_dict()
-              for name, layer in compressed_layers(model).items()}
+    layers = {
+        name: LayerState.of(layer).to_dict() for name, layer in compressed_layers(model).items()
+    }
     extend_stamp(checkpoint, dict(version=__version__, compression=compression, layers=layers))
     # CompressionScheduleHook, which may run before or after this, knows the iteration and epoch
     # that the state belongs to. Keep what it has written.
@@ -70,8 +80,9 @@ def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -
     extend_stamp(checkpoint, {key: written.get(key, meta.get(key)) for key in ('iter', 'epoch')})
 
 
-def save_checkpoint(model: nn.Module, config: Config, path: str | Path,
-                    meta: Mapping[str, Any] | None = None) -> None:
+def save_checkpoint(
+    model: nn.Module, config: Config, path: str | Path, meta: Mapping[str, Any] | None = None
+) -> None:
     """Save the weights of a model with its stamp, and its config in a file next to it.
 
     Args:
@@ -124,6 +135,7 @@ class Comparison:
         states: Differences in how a layer compresses: the name of the layer, the key, the value in
             the checkpoint and the value in the model. A value is None where that side has none.
     """
+
     stamp: Mapping[str, Any]
     layers: Mapping[str, nn.Module]
     in_checkpoint: set[str] = field(default_factory=set)
@@ -135,8 +147,11 @@ class Comparison:
     states: list[tuple[str, str, Any, Any]] = field(default_factory=list)
 
 
-def compare(checkpoint: Mapping[str, Any], model: nn.Module,
-            expected: Mapping[str, LayerState] | None = None) -> Comparison:
+def compare(
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    expected: Mapping[str, LayerState] | None = None,
+) -> Comparison:
     """Compare how a checkpoint and a model compress.
 
     Args:
@@ -146,8 +161,10 @@ def compare(checkpoint: Mapping[str, Any], model: nn.Module,
             was saved. Defaults to None: the states that they have now.
     """
     layers, record = compressed_layers(model), read_stamp(checkpoint)
-    weights = {re.sub(r'^module\.', '', key): value
-               for key, value in checkpoint.get('state_dict', checkpoint).items()}
+    weights = {
+        re.sub(r'^module\.', '', key): value
+        for key, value in checkpoint.get('state_dict', checkpoint).items()
+    }
     recorded = record.get('layers')
     integers = _integers_of_weights(weights)
     theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
@@ -157,23 +174,30 @@ def compare(checkpoint: Mapping[str, Any], model: nn.Module,
     askable = ours | set(layers) if recorded is not None or not theirs else ours
     integer_layers = {name for name, layer in layers.items() if isinstance(layer, IntegerLayer)}
     expected = expected or {name: LayerState.of(layer) for name, layer in layers.items()}
-    return Comparison(record, layers, theirs, theirs - askable,
-                      askable - theirs if theirs else askable & set(layers),
-                      integers - integer_layers, integer_layers - integers,
-                      _different_shapes(layers, weights),
-                      _different_states(expected, recorded or {}))
+    return Comparison(
+        record,
+        layers,
+        theirs,
+        theirs - askable,
+        askable - theirs if theirs else askable & set(layers),
+        integers - integer_layers,
+        integer_layers - integers,
+        _different_shapes(layers, weights),
+        _different_states(expected, recorded or {}),
+    )
 
 
-def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any]
-                      ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+def _different_shapes(
+    layers: Mapping[str, nn.Module], weights: Mapping[str, Any]
+) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     different = {}
     for name, layer in layers.items():
         for key, value in layer.state_dict(prefix=f'{name}.').items():
             ours = tuple(value.shape)
             theirs = tuple(getattr(weights.get(key), 'shape', ours))
             if key == f'{name}.weight' and len(theirs) == 3:
-                theirs += (1, )  # kernels of nn.Conv1d, which the layers also load
-            if key.endswith('.clip_alpha') and theirs in ((), (1, )):
+                theirs += (1,)  # kernels of nn.Conv1d, which the layers also load
+            if key.endswith('.clip_alpha') and theirs in ((), (1,)):
                 # Scalar clips of mmwcc 0.1, or one clip for all channels: quantizers load both.
                 theirs = ours
             if theirs != ours:
@@ -181,23 +205,27 @@ def _different_shapes(layers: Mapping[str, nn.Module], weights: Mapping[str, Any
     return different
 
 
-def _different_states(expected: Mapping[str, LayerState], recorded: Mapping[str, Mapping[str, Any]]
-                      ) -> list[tuple[str, str, Any, Any]]:
+def _different_states(
+    expected: Mapping[str, LayerState], recorded: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str, Any, Any]]:
     found = []
     for name, state in expected.items():
         if name in recorded:
             ours, theirs = state.to_dict(), recorded[name]
-            found += [(name, key, theirs.get(key), ours.get(key))
-                      for key in dict.fromkeys([*ours, *theirs])
-                      if not _same(theirs.get(key), ours.get(key))]
+            found += [
+                (name, key, theirs.get(key), ours.get(key))
+                for key in dict.fromkeys([*ours, *theirs])
+                if not _same(theirs.get(key), ours.get(key))
+            ]
     return found
 
 
 def _quantizers_of_weights(weights: Iterable[str]) -> set[str]:
     """Return the names of quantizers that have weights, and of their layers."""
     matches = [match for match in map(_QUANTIZER_KEY.match, weights) if match]
-    return {name for match in matches
-            for name in (match['layer'], f'{match["layer"]}.{match["role"]}')}
+    return {
+        name for match in matches for name in (match['layer'], f'{match["layer"]}.{match["role"]}')
+    }
 
 
 def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
@@ -208,8 +236,11 @@ def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
 
 def _compressed_names(layers: Mapping[str, nn.Module]) -> set[str]:
     """Return the names of the quantizers and integer layers among ``layers``, as in the weights."""
-    weights = {key: value for name, layer in layers.items()
-               for key, value in layer.state_dict(prefix=f'{name}.').items()}
+    weights = {
+        key: value
+        for name, layer in layers.items()
+        for key, value in layer.state_dict(prefix=f'{name}.').items()
+    }
     return _quantizers_of_weights(weights) | _integers_of_weights(weights)
 
 

@@ -23,6 +23,7 @@ are additions or repairs:
 7. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
 8. Checkpoints ending in .safetensors are read as safetensors.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -80,7 +81,10 @@ def _import_presets(config_utils) -> None:
 def _repair_lookups(package_utils) -> None:
     """Change ``mmengine.utils.package_utils`` and every module that has imported its functions."""
     importers = ('mmengine.utils', 'mmengine.config.config', 'mmengine.hub.hub')
-    for module in (package_utils, *(sys.modules[name] for name in importers if name in sys.modules)):
+    for module in (
+        package_utils,
+        *(sys.modules[name] for name in importers if name in sys.modules),
+    ):
         for function in (is_installed, get_installed_path):
             if hasattr(module, function.__name__):
                 setattr(module, function.__name__, function)
@@ -145,16 +149,23 @@ def _allow_checkpoint_classes(_) -> None:
     if serialization is None or history_buffer is None or _version(sys.modules['torch']) < (2, 6):
         return
     import numpy as np
+
     try:
         from numpy._core import multiarray
     except ImportError:  # NumPy 1
         from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
     allowed = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
-    allowed += [type(np.dtype(name)) for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')]
+    allowed += [
+        type(np.dtype(name))
+        for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')
+    ]
     # NumPy 1 and NumPy 2 write different paths for the same two functions, and a checkpoint may
     # come from either.
-    allowed += [(getattr(multiarray, function), f'numpy.{core}.multiarray.{function}')
-                for function in ('_reconstruct', 'scalar') for core in ('core', '_core')]
+    allowed += [
+        (getattr(multiarray, function), f'numpy.{core}.multiarray.{function}')
+        for function in ('_reconstruct', 'scalar')
+        for core in ('core', '_core')
+    ]
     known = serialization.get_safe_globals()
     if getattr not in known:
         # The pickle stores HistoryBuffer.min and the like as getattr(HistoryBuffer, 'min').
@@ -164,11 +175,16 @@ def _allow_checkpoint_classes(_) -> None:
 
 def _get_statistic(owner: type, name: str):
     """Replace ``getattr`` while a checkpoint loads; allow only statistics of ``HistoryBuffer``."""
-    if owner is sys.modules['mmengine.logging.history_buffer'].HistoryBuffer and name in _STATISTICS:
+    if (
+        owner is sys.modules['mmengine.logging.history_buffer'].HistoryBuffer
+        and name in _STATISTICS
+    ):
         return getattr(owner, name)
-    raise pickle.UnpicklingError(f'torch.load: attribute {name!r} of {owner!r} is not among what mmengine writes to '
-                                 'checkpoints, so it was refused. If you trust the file, load it with '
-                                 'weights_only=False, or set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.')
+    raise pickle.UnpicklingError(
+        f'torch.load: attribute {name!r} of {owner!r} is not among what mmengine writes to '
+        'checkpoints, so it was refused. If you trust the file, load it with '
+        'weights_only=False, or set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.'
+    )
 
 
 _STATISTICS = ('min', 'max', 'current', 'mean')
@@ -178,10 +194,13 @@ def _count_operators(complexity_analysis) -> None:
     """Change ``mmengine.analysis.complexity_analysis``: add mmwcc's operators to its tables."""
     operators = (f'mmwcc::{name}' for name in importlib.import_module('mmwcc.kernels').COSTS)
     for operator in (_QUANTIZED_PRODUCT, *operators):
-        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(operator, functools.partial(_count, operator))
+        complexity_analysis._DEFAULT_SUPPORTED_FLOP_OPS.setdefault(
+            operator, functools.partial(_count, operator)
+        )
     for operator in _PRODUCTS:
-        complexity_analysis._DEFAULT_SUPPORTED_ACT_OPS.setdefault(operator,
-                                                                  complexity_analysis.generic_activation_jit())
+        complexity_analysis._DEFAULT_SUPPORTED_ACT_OPS.setdefault(
+            operator, complexity_analysis.generic_activation_jit()
+        )
 
 
 def _count(operator: str, inputs: list, outputs: list):
@@ -214,7 +233,9 @@ def _upgrade_optimizer_state(optimizer_wrapper) -> None:
 
 
 def _upgraded(optimizer, state_dict: dict) -> dict:
-    return importlib.import_module('mmwcc.quantizers').upgrade_optimizer_state(optimizer, state_dict)
+    return importlib.import_module('mmwcc.quantizers').upgrade_optimizer_state(
+        optimizer, state_dict
+    )
 
 
 def _version(module) -> tuple[int, int]:
@@ -227,7 +248,9 @@ def _register_safetensors(checkpoint) -> None:
     # mmengine tries its patterns in reverse alphabetical order. This one comes after the patterns
     # of all addresses and before that of local files. It matches any prefix because a local path
     # may contain colons, in a Windows drive or a time stamp.
-    checkpoint.CheckpointLoader.register_scheme(r'(?s:.*)\.safetensors$', loader=load_from_safetensors, force=True)
+    checkpoint.CheckpointLoader.register_scheme(
+        r'(?s:.*)\.safetensors$', loader=load_from_safetensors, force=True
+    )
 
 
 def load_from_safetensors(filename: str, map_location=None) -> dict:
@@ -242,6 +265,7 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
         RuntimeError: If the JSON belongs to other weights.
     """
     from safetensors.torch import load_file
+
     filename = os.path.expanduser(filename)
     if not os.path.isfile(filename):
         raise FileNotFoundError(f'{filename} does not exist. Check the path.')
@@ -252,9 +276,13 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
         with open(filename, 'rb') as stream:
             digest = hashlib.sha256(stream.read()).hexdigest()
         if content.get('sha256', digest) != digest:
-            raise RuntimeError(f'{beside} describes other weights than those in {filename}: their sha256 is {digest}, '
-                               f"not {content['sha256']}. Copy both files again, or publish them again.")
-    return dict(meta=content.get('meta', {}), state_dict=load_file(filename, str(map_location or 'cpu')))
+            raise RuntimeError(
+                f'{beside} describes other weights than those in {filename}: their sha256 is {digest}, '
+                f'not {content["sha256"]}. Copy both files again, or publish them again.'
+            )
+    return dict(
+        meta=content.get('meta', {}), state_dict=load_file(filename, str(map_location or 'cpu'))
+    )
 
 
 _CHANGES = {

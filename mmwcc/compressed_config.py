@@ -4,6 +4,7 @@ The config of such a model names the factory as its ``type``. The keys of the fa
 those of the model. ``task_type`` names the type to build. If another factory comes in between, it
 lists several types, outermost first. The two factories can be nested in either order.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,11 @@ from torch import nn
 from mmwcc.registry import type_name
 
 __all__ = [
-    'build_within', 'compression_path', 'find_compression', 'is_compressed', 'with_compression',
+    'build_within',
+    'compression_path',
+    'find_compression',
+    'is_compressed',
+    'with_compression',
     'without_compression',
 ]
 
@@ -49,9 +54,11 @@ def _fold(types: Sequence, keys: Mapping) -> dict:
     """Build the config that :func:`_unfold` takes apart."""
     outer, *inner = types
     if inner and 'task_type' in keys:
-        raise ValueError(f'{type_name(outer)}: a model may not have a key task_type of its own, which is where '
-                         f"the factory names the model, got task_type={keys['task_type']!r}. Rename the "
-                         'argument of the model.')
+        raise ValueError(
+            f'{type_name(outer)}: a model may not have a key task_type of its own, which is where '
+            f'the factory names the model, got task_type={keys["task_type"]!r}. Rename the '
+            'argument of the model.'
+        )
     task_type = dict(task_type=inner if len(inner) > 1 else inner[0]) if inner else {}
     return {**keys, 'type': outer, **task_type}
 
@@ -120,10 +127,14 @@ def build_within(owner: str, task_type, model: Mapping) -> nn.Module:
     types = [kind.build() if isinstance(kind, (LazyObject, LazyAttr)) else kind for kind in types]
     names = [_factory(kind) for kind in types]
     if names[-1] is not None:
-        raise ValueError(f'{owner}: task_type must be the type of a model, or end with one, got '
-                         f'{names[-1]}. Use task_type=[_base_.model.type, _base_.model.task_type] over a '
-                         'model that has a factory, or compress(_base_.model, ...) of mmwcc.presets.')
+        raise ValueError(
+            f'{owner}: task_type must be the type of a model, or end with one, got '
+            f'{names[-1]}. Use task_type=[_base_.model.type, _base_.model.task_type] over a '
+            'model that has a factory, or compress(_base_.model, ...) of mmwcc.presets.'
+        )
     if _factory(owner) in names:
-        raise ValueError(f'{owner}: task_type must not name the factory again, got {_factory(owner)}. '
-                         'Inherit the config and change the keys of the factory only.')
+        raise ValueError(
+            f'{owner}: task_type must not name the factory again, got {_factory(owner)}. '
+            'Inherit the config and change the keys of the factory only.'
+        )
     return MODELS.build(_fold(types, keys))

@@ -2,6 +2,7 @@
 
 The presets themselves are the files in ``configs/_base_/compression``.
 """
+
 from __future__ import annotations
 
 from difflib import get_close_matches
@@ -23,12 +24,16 @@ def preset_names() -> list[str]:
 
 def _load(name: str) -> Config:
     if not preset_names():
-        raise FileNotFoundError(f'compress: the presets are missing from {_FOLDER}. Install mmwcc, which puts them '
-                                'there: pip install -e . in its folder.')
+        raise FileNotFoundError(
+            f'compress: the presets are missing from {_FOLDER}. Install mmwcc, which puts them '
+            'there: pip install -e . in its folder.'
+        )
     if name not in preset_names():
         nearest = get_close_matches(name, preset_names(), n=1, cutoff=0.4)
         hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
-        raise ValueError(f"compress: there is no preset {name!r}. {hint}Known presets: {', '.join(preset_names())}.")
+        raise ValueError(
+            f'compress: there is no preset {name!r}. {hint}Known presets: {", ".join(preset_names())}.'
+        )
     return Config.fromfile(_FOLDER / f'{name}.py')
 
 
@@ -71,13 +76,17 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
         'EncoderDecoder'
     """
     if is_compressed(model):
-        raise ValueError('compress: the model is compressed already (type mmwcc.CompressedModel). Change its '
-                         '`compression` instead, or inherit the dense config.')
+        raise ValueError(
+            'compress: the model is compressed already (type mmwcc.CompressedModel). Change its '
+            '`compression` instead, or inherit the dense config.'
+        )
     if isinstance(compression, str):
         compression = preset(compression, **changes)
     elif changes:
-        raise ValueError(f"compress: {', '.join(changes)} can only change a named preset. Put the values into the "
-                         'dictionary instead.')
+        raise ValueError(
+            f'compress: {", ".join(changes)} can only change a named preset. Put the values into the '
+            'dictionary instead.'
+        )
     return with_compression(model, compression)
 
 
@@ -96,4 +105,8 @@ def quantizer_optim(optim_wrapper: dict) -> dict:
     keys = {**ours['custom_keys'], **theirs.get('custom_keys', {})}
     # mmengine refuses a factor for a weight decay that the optimizer does not set.
     optimizer = {'weight_decay': 0.0, **optim_wrapper.get('optimizer', {})}
-    return {**optim_wrapper, 'optimizer': optimizer, 'paramwise_cfg': {**theirs, 'custom_keys': keys}}
+    return {
+        **optim_wrapper,
+        'optimizer': optimizer,
+        'paramwise_cfg': {**theirs, 'custom_keys': keys},
+    }

@@ -6,6 +6,7 @@ so configs need no ``custom_imports``. Where mmengine is not installed, a small 
 place. Then layers, quantizers and :func:`mmwcc.compression.compress_model` build from the same
 dictionaries with torch alone.
 """
+
 from __future__ import annotations
 
 from importlib import import_module
@@ -35,7 +36,7 @@ def type_name(kind) -> str:
         {'mmwcc.QuantConv2d'}
     """
     path = kind if isinstance(kind, str) else _import_path(kind)
-    return f"mmwcc.{path.rpartition('.')[2]}" if path.startswith('mmwcc.') else path
+    return f'mmwcc.{path.rpartition(".")[2]}' if path.startswith('mmwcc.') else path
 
 
 def _import_path(kind) -> str:
@@ -76,8 +77,10 @@ class _TorchOnlyRegistry:
         kind = kwargs.pop('type')
         component = self.get(kind) if isinstance(kind, str) else kind
         if component is None:
-            raise KeyError(f'{kind} is not in the mmwcc::{self.name} registry. It may need mmengine, which is not '
-                           "installed: pip install 'mmwcc[openmmlab]'.")
+            raise KeyError(
+                f'{kind} is not in the mmwcc::{self.name} registry. It may need mmengine, which is not '
+                "installed: pip install 'mmwcc[openmmlab]'."
+            )
         return component(**kwargs)
 
 
@@ -86,8 +89,17 @@ def _registry(name: str, locations: list[str]):
     if find_spec('mmengine') is None:
         return _TorchOnlyRegistry(name, locations)
     import mmengine.registry as roots
-    parent = getattr(roots, {'model': 'MODELS', 'hook': 'HOOKS', 'dataset': 'DATASETS', 'transform': 'TRANSFORMS',
-                             'metric': 'METRICS'}[name])
+
+    parent = getattr(
+        roots,
+        {
+            'model': 'MODELS',
+            'hook': 'HOOKS',
+            'dataset': 'DATASETS',
+            'transform': 'TRANSFORMS',
+            'metric': 'METRICS',
+        }[name],
+    )
     return roots.Registry(name, parent=parent, scope='mmwcc', locations=locations)
 
 

@@ -1,4 +1,5 @@
 """What every test starts from: the same random numbers, one thread, and no default scope of a test before it."""
+
 import sys
 
 import pytest

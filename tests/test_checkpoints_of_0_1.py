@@ -1,4 +1,5 @@
 """Checkpoints of version 0.1 load, compute what they computed, and training resumes from them."""
+
 import copy
 import sys
 from pathlib import Path
@@ -44,7 +45,10 @@ def test_a_network_of_0_1_computes_what_it_did(name, assign):
 def test_a_run_of_0_1_resumes_as_if_it_had_never_stopped(optimizer, tmp_path):
     pytest.importorskip('mmengine')
     from mmengine.runner import Runner
-    cfg = run_config(tmp_path, optimizer, resume=True, load_from=str(FOLDER / f'run_{optimizer}.pth'))
+
+    cfg = run_config(
+        tmp_path, optimizer, resume=True, load_from=str(FOLDER / f'run_{optimizer}.pth')
+    )
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.iter == 9
@@ -59,5 +63,8 @@ def test_a_run_of_0_1_resumes_as_if_it_had_never_stopped(optimizer, tmp_path):
 
 def distance(one, other):
     """Return the largest difference between weights, clips among them, relative to their size."""
-    return max((one[key].reshape(-1) - other[key].reshape(-1)).norm() / other[key].norm()
-               for key in other if other[key].is_floating_point() and other[key].norm() > 0)
+    return max(
+        (one[key].reshape(-1) - other[key].reshape(-1)).norm() / other[key].norm()
+        for key in other
+        if other[key].is_floating_point() and other[key].norm() > 0
+    )

@@ -1,4 +1,5 @@
 """What ``import mmwcc`` changes in mmengine and torch, each against the case that fails without it."""
+
 import io
 import pickle
 import subprocess
@@ -15,8 +16,10 @@ from mmwcc import compat
 
 mmengine = pytest.importorskip('mmengine')
 HistoryBuffer = pytest.importorskip('mmengine.logging').HistoryBuffer
-refusing_torch = pytest.mark.skipif(mmengine.utils.digit_version(torch.__version__) < (2, 6),
-                                    reason='torch.load refuses unknown classes since 2.6')
+refusing_torch = pytest.mark.skipif(
+    mmengine.utils.digit_version(torch.__version__) < (2, 6),
+    reason='torch.load refuses unknown classes since 2.6',
+)
 
 
 def run(code: str) -> str:
@@ -38,13 +41,16 @@ def test_import_loads_neither_torch_nor_mmengine():
 
 @pytest.mark.parametrize('imports', ['mmwcc, mmengine, torch', 'mmengine, torch, mmwcc'])
 def test_any_order_of_imports(imports):
-    assert run(f"""
+    assert (
+        run(f"""
         import {imports}
         from mmengine.config import Config, config, utils
         from mmengine.logging import HistoryBuffer
         print(utils.MODULE2PACKAGE['mmwcc'], config.get_installed_path.__module__, config.is_installed.__module__,
               mmengine.utils.get_installed_path.__module__, HistoryBuffer in torch.serialization.get_safe_globals())
-        """) == 'mmwcc mmwcc.compat mmwcc.compat mmwcc.compat True'
+        """)
+        == 'mmwcc mmwcc.compat mmwcc.compat mmwcc.compat True'
+    )
 
 
 def test_apply_twice_changes_nothing():
@@ -56,6 +62,7 @@ def test_apply_twice_changes_nothing():
 
 def test_mmwcc_configs_are_inherited(tmp_path):
     from mmengine.config import Config
+
     (tmp_path / 'child.py').write_text("_base_ = ['mmwcc::_base_/compression/wcc_w8a8_k50.py']\n")
     assert 'compression' in Config.fromfile(tmp_path / 'child.py')
 
@@ -64,19 +71,23 @@ def test_configs_are_inherited_without_pkg_resources(tmp_path):
     """As with setuptools 82 and newer, which have no ``pkg_resources``."""
     pytest.importorskip('mmseg')
     (tmp_path / 'child.py').write_text("_base_ = ['mmseg::_base_/schedules/schedule_20k.py']\n")
-    assert run(f"""
+    assert (
+        run(f"""
         import sys
         sys.modules['pkg_resources'] = None
         import mmwcc
         from mmengine.config import Config
         print(Config.fromfile({str(tmp_path / 'child.py')!r}).train_cfg.max_iters)
-        """) == '20000'
+        """)
+        == '20000'
+    )
 
 
 def test_fork_of_mmseg_is_found_by_its_module(monkeypatch):
     """The maintained fork installs the module mmseg from a distribution that is not called mmsegmentation."""
     pytest.importorskip('mmseg')
     from mmengine.config import utils
+
     monkeypatch.setitem(utils.MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
     compat._register_packages(utils)
     assert utils.MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
@@ -111,8 +122,14 @@ def test_module_without_spec_is_not_a_package(monkeypatch):
 @refusing_torch
 def test_what_mmengine_saves_is_loaded():
     history = HistoryBuffer([1.0, 2.5], [1, 1])
-    content = dict(scalars=dict(loss=history), statistics=HistoryBuffer._statistics_methods, best=np.float64(0.25),
-                   step=np.int64(3), palette=np.zeros((2, 3), np.uint8), random=np.random.get_state())
+    content = dict(
+        scalars=dict(loss=history),
+        statistics=HistoryBuffer._statistics_methods,
+        best=np.float64(0.25),
+        step=np.int64(3),
+        palette=np.zeros((2, 3), np.uint8),
+        random=np.random.get_state(),
+    )
     loaded = torch.load(saved(content), weights_only=True)
     assert loaded['scalars']['loss'].data[0].tolist() == [1.0, 2.5]
     assert loaded['scalars']['loss'].mean() == history.mean()
@@ -131,12 +148,15 @@ class _Call:
 
 
 @refusing_torch
-@pytest.mark.parametrize('forbidden', [
-    _Call(getattr, HistoryBuffer, '__init__'),
-    _Call(getattr, HistoryBuffer, 'register_statistics'),
-    _Call(getattr, np.ndarray, 'min'),
-    _Call(print, 'run'),
-])
+@pytest.mark.parametrize(
+    'forbidden',
+    [
+        _Call(getattr, HistoryBuffer, '__init__'),
+        _Call(getattr, HistoryBuffer, 'register_statistics'),
+        _Call(getattr, np.ndarray, 'min'),
+        _Call(print, 'run'),
+    ],
+)
 def test_nothing_else_is_loaded(forbidden, capsys):
     with pytest.raises(pickle.UnpicklingError):
         torch.load(saved(forbidden), weights_only=True)
@@ -161,19 +181,29 @@ def test_refusal_says_what_to_do():
         compat._get_statistic(HistoryBuffer, '__init__')
 
 
-@pytest.mark.parametrize(('path', 'loader'), [
-    (r'C:\models\net.safetensors', 'load_from_safetensors'), ('D:/models/net.safetensors', 'load_from_safetensors'),
-    (r'\\server\share\net.safetensors', 'load_from_safetensors'), ('C:/net.pth', 'load_from_local'),
-    ('https://host/net.safetensors', 'load_from_http'), ('openmmlab:s3://bucket/net.safetensors', 'load_from_ceph')])
+@pytest.mark.parametrize(
+    ('path', 'loader'),
+    [
+        (r'C:\models\net.safetensors', 'load_from_safetensors'),
+        ('D:/models/net.safetensors', 'load_from_safetensors'),
+        (r'\\server\share\net.safetensors', 'load_from_safetensors'),
+        ('C:/net.pth', 'load_from_local'),
+        ('https://host/net.safetensors', 'load_from_http'),
+        ('openmmlab:s3://bucket/net.safetensors', 'load_from_ceph'),
+    ],
+)
 def test_the_loader_of_a_checkpoint(path, loader):
     from mmengine.runner import CheckpointLoader
+
     assert CheckpointLoader._get_checkpoint_loader(path).__name__ == loader
 
 
 @pytest.mark.parametrize('imports', ['mmwcc, mmengine', 'mmengine.config, mmwcc'])
 def test_pure_python_configs_call_presets(tmp_path, imports):
     """mmengine only notes what such a config imports, so that an imported function cannot be called."""
-    (tmp_path / 'dense.py').write_text('from torch.nn import Conv2d\nmodel = dict(type=Conv2d, in_channels=3)\n')
+    (tmp_path / 'dense.py').write_text(
+        'from torch.nn import Conv2d\nmodel = dict(type=Conv2d, in_channels=3)\n'
+    )
     (tmp_path / 'compressed.py').write_text("""
 from mmengine.config import read_base
 with read_base():
@@ -181,9 +211,12 @@ with read_base():
 from mmwcc.presets import compress
 model = compress(model, 'wcc_w8a8_k50')
 """)
-    assert run(f"""
+    assert (
+        run(f"""
         import {imports}
         from mmengine.config import Config
         model = Config.fromfile({str(tmp_path / 'compressed.py')!r}).model
         print(model.type, model.task_type.__name__, model.in_channels, model.compression.pointwise.keep_ratio)
-        """) == 'mmwcc.CompressedModel Conv2d 3 0.5'
+        """)
+        == 'mmwcc.CompressedModel Conv2d 3 0.5'
+    )

@@ -28,10 +28,33 @@ COMPRESSED = [
     (dict(PLAIN, type=CompressedModel, task_type='Seg', compression=WAY), PLAIN),
     (dict(PLAIN, type='mmwcc.models.CompressedModel', task_type='Seg', compression=WAY), PLAIN),
     (dict(PLAIN, type='CompressedModel', task_type=dict(type='Seg'), compression=WAY), PLAIN),
-    (dict(PLAIN, type='mmwcc.CompressedModel', task_type=['mmwcc.WAEModel', 'Seg'], compression=WAY), FRONT_END),
-    (dict(PLAIN, type='mmwcc.WAEModel', task_type=['mmwcc.CompressedModel', 'Seg'], compression=WAY), FRONT_END),
-    (dict(PLAIN, type='mmwcc.WAEModel', task_type=dict(
-        type='mmwcc.CompressedModel', task_type='Seg', compression=WAY)), FRONT_END)]
+    (
+        dict(
+            PLAIN,
+            type='mmwcc.CompressedModel',
+            task_type=['mmwcc.WAEModel', 'Seg'],
+            compression=WAY,
+        ),
+        FRONT_END,
+    ),
+    (
+        dict(
+            PLAIN,
+            type='mmwcc.WAEModel',
+            task_type=['mmwcc.CompressedModel', 'Seg'],
+            compression=WAY,
+        ),
+        FRONT_END,
+    ),
+    (
+        dict(
+            PLAIN,
+            type='mmwcc.WAEModel',
+            task_type=dict(type='mmwcc.CompressedModel', task_type='Seg', compression=WAY),
+        ),
+        FRONT_END,
+    ),
+]
 
 
 @pytest.mark.parametrize(('model', 'dense'), COMPRESSED)
@@ -65,7 +88,9 @@ def test_where_the_compression_stands(model, dense):
 def test_a_model_with_a_task_type_of_its_own_is_no_factory():
     model = dict(type='MultiTask', task_type='mmwcc.CompressedModel')
     assert not is_compressed(model) and without_compression(model) == model
-    with pytest.raises(ValueError, match='mmwcc.CompressedModel: a model may not have a key task_type of its own'):
+    with pytest.raises(
+        ValueError, match='mmwcc.CompressedModel: a model may not have a key task_type of its own'
+    ):
         with_compression(model, WAY)
 
 
@@ -85,14 +110,23 @@ def test_what_a_factory_builds(task_type):
 
 def test_types_in_a_list_as_mmengine_notes_them():
     lazy = pytest.importorskip('mmengine.config.lazy')
-    layer = build_within('WAEModel', [lazy.LazyObject('torch.nn').Linear], dict(in_features=3, out_features=2))
+    layer = build_within(
+        'WAEModel', [lazy.LazyObject('torch.nn').Linear], dict(in_features=3, out_features=2)
+    )
     assert type(layer) is nn.Linear
 
 
-@pytest.mark.parametrize(('task_type', 'message'), [
-    ('mmwcc.CompressedModel', r'must be the type of a model.*got mmwcc.CompressedModel.*\[_base_.model.type'),
-    ('mmwcc.WAEModel', 'must be the type of a model'),
-    (['mmwcc.WAEModel', 'Widths'], 'WAEModel: task_type must not name the factory again')])
+@pytest.mark.parametrize(
+    ('task_type', 'message'),
+    [
+        (
+            'mmwcc.CompressedModel',
+            r'must be the type of a model.*got mmwcc.CompressedModel.*\[_base_.model.type',
+        ),
+        ('mmwcc.WAEModel', 'must be the type of a model'),
+        (['mmwcc.WAEModel', 'Widths'], 'WAEModel: task_type must not name the factory again'),
+    ],
+)
 def test_factories_without_a_model_or_twice_are_refused(task_type, message):
     with pytest.raises(ValueError, match=message):
         build_within('WAEModel', task_type, dict(width=3))

@@ -1,4 +1,5 @@
 """A few hundred cases of tools/fuzz.py, and that it notices a wrong layer."""
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -27,7 +28,9 @@ def test_random_layers_equal_the_reference(tool):
 
 def test_a_wrong_selection_is_found_and_shrunk(tool, monkeypatch):
     right = kernels.select
-    monkeypatch.setattr(kernels, 'select', lambda norms, k: right(norms.max() - norms, k))  # the smallest
+    monkeypatch.setattr(
+        kernels, 'select', lambda norms, k: right(norms.max() - norms, k)
+    )  # the smallest
     _, case, error = tool.fuzz(cases=300, seed=1)
     assert 'wrong positions' in str(error), error
     assert case.selection == 'energy'

@@ -1,4 +1,5 @@
 """Who may import whom, read from the sources, and what importing mmwcc needs and does."""
+
 import ast
 import subprocess
 import sys
@@ -30,16 +31,30 @@ FLOORS = [
     ['tools'],
 ]
 LEAVES = {'', 'registry', 'version', 'compat'}  # '' is the package itself
-TORCH_ONLY = {'kernels', 'functional', 'quantizers', 'layers', 'model_tree', 'inference', 'compression', 'cost',
-              'post_training', 'diagnostics'}
+TORCH_ONLY = {
+    'kernels',
+    'functional',
+    'quantizers',
+    'layers',
+    'model_tree',
+    'inference',
+    'compression',
+    'cost',
+    'post_training',
+    'diagnostics',
+}
 ACCELERATORS = {'kernels/cpu': {'numba', 'llvmlite'}, 'kernels/triton': {'triton'}}
 
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def source_files() -> list[Path]:
-    return [path for folder in ('mmwcc', 'kernels', 'tools') for path in sorted((ROOT / folder).rglob('*.py'))
-            if '.mim' not in path.parts]
+    return [
+        path
+        for folder in ('mmwcc', 'kernels', 'tools')
+        for path in sorted((ROOT / folder).rglob('*.py'))
+        if '.mim' not in path.parts
+    ]
 
 
 def module_name(path: Path) -> str:
@@ -62,7 +77,9 @@ def imports(text: str, name: str, is_package: bool = False, anywhere: bool = Tru
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = name if is_package else name.rpartition('.')[0]
-            parents = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
+            parents = (
+                package.split('.')[: len(package.split('.')) - node.level + 1] if node.level else []
+            )
             base = '.'.join([*parents, *([node.module] if node.module else [])])
             # `from mmwcc import kernels` imports a room, `from mmwcc import __version__` does not.
             found |= {f'{base}.{alias.name}' for alias in node.names} if base == 'mmwcc' else {base}
@@ -98,40 +115,58 @@ def wrong_edges(importer: str, imported: set[str]) -> list[str]:
 @pytest.mark.parametrize('path', source_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_point_down(path):
     name = module_name(path)
-    assert room(name) in FLOOR or room(name) in LEAVES, f'{name} is in no room of the plan: add it to FLOORS'
+    assert room(name) in FLOOR or room(name) in LEAVES, (
+        f'{name} is in no room of the plan: add it to FLOORS'
+    )
     assert not wrong_edges(name, imports(path.read_text(), name, path.name == '__init__.py'))
 
 
-@pytest.mark.parametrize(('importer', 'text'), [
-    ('mmwcc.layers.x', 'from mmwcc.compression import compress_model'),
-    ('mmwcc.functional.x', 'from mmwcc import layers'),
-    ('mmwcc.functional.x', 'import mmwcc.layers.swap'),
-    ('mmwcc.quantizers.x', 'from ..layers import QuantConv2d'),
-    ('mmwcc.kernels.x', 'def f():\n    from mmwcc.functional import pack'),
-    ('mmwcc.engine.hooks.x', 'from ...models import CompressedModel'),
-    ('mmwcc.registry', 'import mmwcc.layers'),
-    ('mmwcc.layers.x', 'from kernels import haar'),
-])
+@pytest.mark.parametrize(
+    ('importer', 'text'),
+    [
+        ('mmwcc.layers.x', 'from mmwcc.compression import compress_model'),
+        ('mmwcc.functional.x', 'from mmwcc import layers'),
+        ('mmwcc.functional.x', 'import mmwcc.layers.swap'),
+        ('mmwcc.quantizers.x', 'from ..layers import QuantConv2d'),
+        ('mmwcc.kernels.x', 'def f():\n    from mmwcc.functional import pack'),
+        ('mmwcc.engine.hooks.x', 'from ...models import CompressedModel'),
+        ('mmwcc.registry', 'import mmwcc.layers'),
+        ('mmwcc.layers.x', 'from kernels import haar'),
+    ],
+)
 def test_wrong_edges_are_seen(importer, text):
     assert len(wrong_edges(importer, imports(text, importer))) == 1
 
 
-@pytest.mark.parametrize(('importer', 'text'), [
-    ('mmwcc.layers.x', 'from .swap import f\nfrom ..functional import g\nfrom mmwcc import __version__, kernels'),
-    ('mmwcc.engine.hooks.x', 'from mmwcc.registry import HOOKS\nimport mmengine, torch'),
-    ('mmwcc.presets', 'import mmwcc.compression'),
-])
+@pytest.mark.parametrize(
+    ('importer', 'text'),
+    [
+        (
+            'mmwcc.layers.x',
+            'from .swap import f\nfrom ..functional import g\nfrom mmwcc import __version__, kernels',
+        ),
+        ('mmwcc.engine.hooks.x', 'from mmwcc.registry import HOOKS\nimport mmengine, torch'),
+        ('mmwcc.presets', 'import mmwcc.compression'),
+    ],
+)
 def test_right_edges_are_allowed(importer, text):
     assert not wrong_edges(importer, imports(text, importer))
 
 
-@pytest.mark.parametrize('path', [path for path in source_files() if room(module_name(path)) in TORCH_ONLY],
-                         ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'path',
+    [path for path in source_files() if room(module_name(path)) in TORCH_ONLY],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_lower_rooms_need_torch_alone(path):
     folder = str(path.parent.relative_to(ROOT))
     allowed = {'mmwcc', 'torch', 'numpy', *ACCELERATORS.get(folder, ()), *sys.stdlib_module_names}
-    needed = {name.split('.')[0] for name in imports(path.read_text(), module_name(path), path.name == '__init__.py',
-                                                     anywhere=False)}
+    needed = {
+        name.split('.')[0]
+        for name in imports(
+            path.read_text(), module_name(path), path.name == '__init__.py', anywhere=False
+        )
+    }
     assert needed <= allowed, 'import it where it is used, inside a function'
 
 
@@ -169,14 +204,21 @@ BARE_IMPORT = """
 
 def test_torch_alone_is_enough():
     """Importing the lower rooms, and using a layer, with none of the optional packages; no device is opened."""
-    result = subprocess.run([sys.executable, '-c', textwrap.dedent(BARE_IMPORT)], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(BARE_IMPORT)], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout == '(1, 4, 8, 8)\n'
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'mmwcc' / 'testing').glob('*.py')), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    'path', sorted((ROOT / 'mmwcc' / 'testing').glob('*.py')), ids=lambda path: path.name
+)
 def test_references_are_independent(path):
     """What layers are compared with must not come from what is compared."""
     name = module_name(path)
-    assert {room(found) for found in imports(path.read_text(), name, path.name == '__init__.py')
-            if found.startswith('mmwcc')} <= {'testing'}
+    assert {
+        room(found)
+        for found in imports(path.read_text(), name, path.name == '__init__.py')
+        if found.startswith('mmwcc')
+    } <= {'testing'}

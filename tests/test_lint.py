@@ -1,4 +1,5 @@
 """What ``make lint`` and git's hooks check, and how much of it is excused."""
+
 import re
 import tokenize
 from pathlib import Path
@@ -7,8 +8,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [path for folder in ('mmwcc', 'kernels', 'tools') for path in sorted((ROOT / folder).rglob('*.py'))
-           if '.mim' not in path.parts]
+SOURCES = [
+    path
+    for folder in ('mmwcc', 'kernels', 'tools')
+    for path in sorted((ROOT / folder).rglob('*.py'))
+    if '.mim' not in path.parts
+]
 MOST_IGNORES = 10
 # Rooms whose types are not checked yet. Take them out one by one; a new room is checked from the start.
 UNCHECKED = {'inference', 'compression', 'cost', 'deployment', 'engine', 'testing'}
@@ -16,7 +21,11 @@ UNCHECKED = {'inference', 'compression', 'cost', 'deployment', 'engine', 'testin
 
 def comments(path: Path) -> list[str]:
     with path.open('rb') as file:
-        return [token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT]
+        return [
+            token.string
+            for token in tokenize.tokenize(file.readline)
+            if token.type == tokenize.COMMENT
+        ]
 
 
 def settings() -> dict:
@@ -25,20 +34,29 @@ def settings() -> dict:
 
 
 def lint_commands() -> list[str]:
-    target = re.search(r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
+    target = re.search(
+        r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE
+    )
     return [line.strip().removeprefix('$(BIN)/') for line in target.group(1).splitlines()]
 
 
 def test_what_types_cannot_say_is_rare_and_explained():
-    ignores = [(path, text) for path in SOURCES for text in comments(path) if 'type: ignore' in text]
+    ignores = [
+        (path, text) for path in SOURCES for text in comments(path) if 'type: ignore' in text
+    ]
     assert len(ignores) <= MOST_IGNORES, 'mend the types, or say here why there must be more'
     for path, text in ignores:
-        assert re.match(r'# type: ignore\[[a-z-]+(, [a-z-]+)*\]  # \w', text), f'{path}: {text} lacks code or reason'
+        assert re.match(r'# type: ignore\[[a-z-]+(, [a-z-]+)*\]  # \w', text), (
+            f'{path}: {text} lacks code or reason'
+        )
 
 
 def test_every_room_is_checked_or_waits_by_name():
-    rooms = {path.name for path in (ROOT / 'mmwcc').iterdir()
-             if (path / '__init__.py').is_file() or path.suffix == '.py' and path.name != '__init__.py'}
+    rooms = {
+        path.name
+        for path in (ROOT / 'mmwcc').iterdir()
+        if (path / '__init__.py').is_file() or path.suffix == '.py' and path.name != '__init__.py'
+    }
     checked = {Path(name).name for name in settings()['mypy']['files']}
     assert checked == rooms - UNCHECKED | {'kernels'}
 
@@ -49,13 +67,20 @@ def test_no_setting_of_mypy_hides_errors():
     assert 'ignore-without-code' in mypy['enable_error_code']
     for options in (mypy, *mypy['overrides']):
         assert not {'ignore_errors', 'disable_error_code', 'exclude'} & options.keys()
-    mmwcc = [module for options in mypy['overrides'] for module in options['module'] if module.startswith('mmwcc')]
+    mmwcc = [
+        module
+        for options in mypy['overrides']
+        for module in options['module']
+        if module.startswith('mmwcc')
+    ]
     assert mmwcc == ['mmwcc.kernels.*'], 'installed under this name, but checked where it lies'
 
 
 def test_git_hooks_run_what_make_lint_runs():
     hooks = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8'))['repos']
-    assert [repository['repo'] for repository in hooks] == ['local'], 'hooks of other repositories must be downloaded'
+    assert [repository['repo'] for repository in hooks] == ['local'], (
+        'hooks of other repositories must be downloaded'
+    )
     programs = [hook['entry'].removeprefix('.venv/bin/').split()[0] for hook in hooks[0]['hooks']]
     assert programs == [command.split()[0] for command in lint_commands()]
 

@@ -1,4 +1,5 @@
 """What is installed: the packages, their files and what openmim looks for, in wheels and in editable installs."""
+
 import re
 import subprocess
 import sys
@@ -18,12 +19,21 @@ ROOT = Path(__file__).resolve().parent.parent
 def wheel(tmp_path_factory):
     """Build the wheel from a copy, so that the source tree stays as it is; return its files by name."""
     copy, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
-    for name in ('mmwcc', 'kernels', 'tools', 'configs', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE',
-                 'model-index.yml'):
+    for name in (
+        'mmwcc',
+        'kernels',
+        'tools',
+        'configs',
+        'setup.py',
+        'pyproject.toml',
+        'MANIFEST.in',
+        'LICENSE',
+        'model-index.yml',
+    ):
         _copy(ROOT / name, copy / name)
     code = f'from setuptools import build_meta; build_meta.build_wheel({str(target)!r})'
     subprocess.run([sys.executable, '-c', code], cwd=copy, check=True, capture_output=True)
-    archive, = target.glob('*.whl')
+    (archive,) = target.glob('*.whl')
     with zipfile.ZipFile(archive) as content:
         return {name: content.read(name) for name in content.namelist()}
 
@@ -39,7 +49,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sources(folder: str) -> set[str]:
-    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob('*.py') if '.mim' not in path.parts}
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / folder).rglob('*.py')
+        if '.mim' not in path.parts
+    }
 
 
 def test_wheel_has_every_module(wheel):
@@ -54,13 +68,18 @@ def test_wheel_has_every_module(wheel):
 def test_wheel_has_what_openmim_looks_for(wheel):
     allocations = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('_base_/*.yml')}
     assert len(allocations) == 4, 'data that configs inherit'
-    assert {f'mmwcc/.mim/{name}' for name in _sources('tools') | _sources('configs') | allocations} <= set(wheel)
+    assert {
+        f'mmwcc/.mim/{name}' for name in _sources('tools') | _sources('configs') | allocations
+    } <= set(wheel)
     assert {'mmwcc/.mim/tools/dist_train.sh', 'mmwcc/.mim/model-index.yml'} <= set(wheel)
 
 
 def test_wheel_has_nothing_else(wheel):
     """No tests, no top-level ``kernels`` or ``tools``, which could hide other packages of that name."""
-    assert {name.split('/')[0] for name in wheel} == {'mmwcc', f'mmwcc-{mmwcc.__version__}.dist-info'}
+    assert {name.split('/')[0] for name in wheel} == {
+        'mmwcc',
+        f'mmwcc-{mmwcc.__version__}.dist-info',
+    }
     assert not [name for name in wheel if '__pycache__' in name or name.endswith('.pyc')]
 
 
@@ -68,10 +87,20 @@ def test_wheel_metadata(wheel):
     folder = f'mmwcc-{mmwcc.__version__}.dist-info'
     text = wheel[f'{folder}/METADATA'].decode()
     assert f'\nVersion: {mmwcc.__version__}\n' in text
-    always = [line for line in re.findall('^Requires-Dist: (.*)$', text, re.MULTILINE) if 'extra ==' not in line]
-    assert {re.match('[A-Za-z]+', line).group() for line in always} == {'torch', 'numpy', 'PyWavelets'}
+    always = [
+        line
+        for line in re.findall('^Requires-Dist: (.*)$', text, re.MULTILINE)
+        if 'extra ==' not in line
+    ]
+    assert {re.match('[A-Za-z]+', line).group() for line in always} == {
+        'torch',
+        'numpy',
+        'PyWavelets',
+    }
     assert wheel[f'{folder}/top_level.txt'].decode() == 'mmwcc\n'
-    license_text = next(content for name, content in wheel.items() if name.startswith(folder) and 'LICENSE' in name)
+    license_text = next(
+        content for name, content in wheel.items() if name.startswith(folder) and 'LICENSE' in name
+    )
     assert b'Apache License' in license_text
 
 
@@ -84,20 +113,24 @@ def test_installed_package_has_mim_folder():
     for name in ('tools/train.py', 'tools/test.py', 'model-index.yml'):
         assert (folder / name).is_file(), f'{name} is missing: run `pip install -e .` again'
     assert {path.name for path in (ROOT / 'configs' / '_base_').iterdir()} == {
-        path.name for path in (folder / 'configs' / '_base_').iterdir()}
+        path.name for path in (folder / 'configs' / '_base_').iterdir()
+    }
 
 
 def test_top_level_leads_to_the_package():
     """openmim 0.3 and mmengine 0.10 join the folder of the dist-info and the first line of top_level.txt."""
     distribution = metadata.distribution('mmwcc')
-    folder = Path(distribution.locate_file('')) / distribution.read_text('top_level.txt').split('\n')[0]
+    folder = (
+        Path(distribution.locate_file('')) / distribution.read_text('top_level.txt').split('\n')[0]
+    )
     assert (folder / '.mim' / 'tools' / 'train.py').is_file()
 
 
 def test_model_index_lists_every_metafile():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     assert sorted(index['Import']) == sorted(
-        str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('metafile.yml'))
+        str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('metafile.yml')
+    )
 
 
 def test_config_names_are_unique():
@@ -106,8 +139,10 @@ def test_config_names_are_unique():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh',
-                                    'misc/setup_env.sh'])
+@pytest.mark.parametrize(
+    'script',
+    ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh', 'misc/setup_env.sh'],
+)
 def test_scripts_are_executable_bash(script):
     path = ROOT / 'tools' / script
     assert path.stat().st_mode & 0o111

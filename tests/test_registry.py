@@ -1,4 +1,5 @@
 """The forms that a type can have in a config."""
+
 import pytest
 from torch import nn
 

@@ -2,6 +2,7 @@
 
 The tools run as they are started from a shell, in new interpreters that import mmwcc only because the config does.
 """
+
 import subprocess
 import sys
 from pathlib import Path
@@ -72,8 +73,12 @@ def project(tmp_path_factory) -> Path:
 
 
 def run(project: Path, tool: Path, *args: str, succeeds: bool = True) -> str:
-    result = subprocess.run([sys.executable, '-W', 'ignore', str(tool), *args], cwd=project, capture_output=True,
-                            text=True)
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(tool), *args],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
     assert (result.returncode == 0) == succeeds, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout + result.stderr
 
@@ -99,20 +104,42 @@ def test_stock_train_compresses(trained):
 
 def test_stock_train_resumes(project, trained):
     """Also shows that torch loads the checkpoint that mmengine wrote."""
-    run(project, STOCK / 'train.py', 'compressed.py', '--work-dir', 'work', '--resume', '--cfg-options',
-        'train_cfg.max_iters=3', 'default_hooks.checkpoint.interval=1')
+    run(
+        project,
+        STOCK / 'train.py',
+        'compressed.py',
+        '--work-dir',
+        'work',
+        '--resume',
+        '--cfg-options',
+        'train_cfg.max_iters=3',
+        'default_hooks.checkpoint.interval=1',
+    )
     checkpoint = load(project / 'work' / 'iter_3.pth')
     assert checkpoint['meta']['iter'] == 3
-    assert len(checkpoint['message_hub']['log_scalars']['train/loss'].data[0]) == 3, 'the history went on'
+    assert len(checkpoint['message_hub']['log_scalars']['train/loss'].data[0]) == 3, (
+        'the history went on'
+    )
 
 
 def test_stock_test_evaluates(project, trained):
-    assert 'mIoU' in run(project, STOCK / 'test.py', 'compressed.py', str(trained), '--work-dir', 'stock_test')
+    assert 'mIoU' in run(
+        project, STOCK / 'test.py', 'compressed.py', str(trained), '--work-dir', 'stock_test'
+    )
 
 
 @pytest.mark.slow
 def test_our_tools_do_the_same(project, trained):
-    out = run(project, OURS / 'test.py', 'compressed.py', str(trained), '--work-dir', 'our_test', '--out', 'maps')
+    out = run(
+        project,
+        OURS / 'test.py',
+        'compressed.py',
+        str(trained),
+        '--work-dir',
+        'our_test',
+        '--out',
+        'maps',
+    )
     assert 'mIoU' in out
     assert sorted(path.name for path in (project / 'maps').iterdir()) == ['0.png', '1.png']
     run(project, OURS / 'train.py', 'compressed.py', '--work-dir', 'ours', '--resume')

@@ -4,6 +4,7 @@ Runs the configs of ``configs/wcc/demo`` one after the other: dense; quantized t
 and wavelet compressed to 50, 25 and 12.5 % of the coefficients by a schedule. Prints a table of
 what each step costs and keeps, and writes an image.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -34,6 +35,7 @@ SAMPLES = (0, 3, 9)
 @dataclass
 class Point:
     """One evaluated model: a row of the table and a column of the image."""
+
     name: str
     miou: float
     kept: float
@@ -70,8 +72,16 @@ class Collector(Hook):
                 predictions.append(model.test_step(batch)[0].pred_sem_seg.data[0].cpu().numpy())
             width, height = dataset.img_scale
         cost = count_cost(model, (height, width), convention='paper')
-        self.points.append(Point(point_name(model), metrics['mIoU'], cost.kept_share,
-                                 cost.total.weight_bytes / 1e6, time.time() - self.start, predictions))
+        self.points.append(
+            Point(
+                point_name(model),
+                metrics['mIoU'],
+                cost.kept_share,
+                cost.total.weight_bytes / 1e6,
+                time.time() - self.start,
+                predictions,
+            )
+        )
         self.start = time.time()
 
 
@@ -95,12 +105,26 @@ def run(config: Config) -> list[Point]:
 def table(points: list[Point]) -> str:
     """Format the points as one table."""
     rows = [('network', 'mIoU', '1x1 MACs', 'weights', 'time')]
-    rows += [(p.name, f'{p.miou:.2f}', f'{100 * p.kept:.1f} %', f'{p.megabytes:.2f} MB', f'{p.seconds:.0f} s')
-             for p in points]
+    rows += [
+        (
+            p.name,
+            f'{p.miou:.2f}',
+            f'{100 * p.kept:.1f} %',
+            f'{p.megabytes:.2f} MB',
+            f'{p.seconds:.0f} s',
+        )
+        for p in points
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ['  '.join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:],
-                                                                                           strict=True))])
-             for row in rows]
+    lines = [
+        '  '.join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
+        )
+        for row in rows
+    ]
     lines.insert(1, '-' * len(lines[0]))
     return '\n'.join(lines)
 
@@ -108,31 +132,62 @@ def table(points: list[Point]) -> str:
 def picture(points: list[Point], scale: int = 2) -> np.ndarray:
     """Draw the samples, one per row: input, ground truth and every point's prediction."""
     from mmwcc.datasets import LoadSyntheticStreet, SyntheticStreetDataset
-    dataset = SyntheticStreetDataset(length=max(SAMPLES) + 1, split='val', pipeline=[LoadSyntheticStreet()])
+
+    dataset = SyntheticStreetDataset(
+        length=max(SAMPLES) + 1, split='val', pipeline=[LoadSyntheticStreet()]
+    )
     palette = np.array(dataset.metainfo['palette'], dtype=np.uint8)[:, ::-1]
     columns = ['input', 'truth', *(f'{p.name}: {p.miou:.1f}' for p in points)]
     rows = []
     for row, index in enumerate(SAMPLES):
         scene = dataset[index]
-        tiles = [scene['img'], palette[scene['gt_seg_map']], *(palette[p.predictions[row]] for p in points)]
-        rows.append(np.hstack([np.pad(np.kron(tile, np.ones((scale, scale, 1), np.uint8)), ((2, 2), (2, 2), (0, 0)),
-                                      constant_values=255) for tile in tiles]))
+        tiles = [
+            scene['img'],
+            palette[scene['gt_seg_map']],
+            *(palette[p.predictions[row]] for p in points),
+        ]
+        rows.append(
+            np.hstack(
+                [
+                    np.pad(
+                        np.kron(tile, np.ones((scale, scale, 1), np.uint8)),
+                        ((2, 2), (2, 2), (0, 0)),
+                        constant_values=255,
+                    )
+                    for tile in tiles
+                ]
+            )
+        )
     body = np.vstack(rows)
     title = np.full((32, body.shape[1], 3), 255, np.uint8)
     step = body.shape[1] // len(columns)
     for column, text in enumerate(columns):
-        cv2.putText(title, text, (column * step + 6, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (30, 30, 30), 1, cv2.LINE_AA)
+        cv2.putText(
+            title,
+            text,
+            (column * step + 6, 22),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.6,
+            (30, 30, 30),
+            1,
+            cv2.LINE_AA,
+        )
     return np.vstack([title, body])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything is written')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything is written'
+    )
     args = parser.parse_args()
     start = time.time()
     points: list[Point] = []
     for number, name in enumerate(RUNS, 1):
-        print(f'\n=== {number} of {len(RUNS)}: {name} ({time.time() - start:.0f} s so far) ===\n', flush=True)
+        print(
+            f'\n=== {number} of {len(RUNS)}: {name} ({time.time() - start:.0f} s so far) ===\n',
+            flush=True,
+        )
         config = read_config(name, args.work_dir)
         if number == 1:
             dense = final_checkpoint(config)
@@ -143,8 +198,10 @@ def main() -> None:
     cv2.imwrite(str(path), picture(points))
     summary = table(points)
     (args.work_dir / 'demo.txt').write_text(summary + '\n')
-    print(f'\n{summary}\n\n1x1 MACs: share of the multiplications of the 1x1 convolutions that is left.\n'
-          f'Picture: {path}\nTotal: {time.time() - start:.0f} s')
+    print(
+        f'\n{summary}\n\n1x1 MACs: share of the multiplications of the 1x1 convolutions that is left.\n'
+        f'Picture: {path}\nTotal: {time.time() - start:.0f} s'
+    )
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 The panels show images, predicted and measured depth, and neighbouring frames warped onto the image.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,12 +24,28 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a Monodepth2, compressed or not')
     parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('-o', '--out', default='demo_depth.png', help='the picture; demo_depth.png by default')
-    parser.add_argument('--images', type=int, default=4, help='how many, spread over the data; 4 by default')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='test', help='which data; test by default')
-    parser.add_argument('--neighbour', type=int, default=1, help='which frame to warp; 1, the next one, by default')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change settings of the config')
+    parser.add_argument(
+        '-o', '--out', default='demo_depth.png', help='the picture; demo_depth.png by default'
+    )
+    parser.add_argument(
+        '--images', type=int, default=4, help='how many, spread over the data; 4 by default'
+    )
+    parser.add_argument(
+        '--split',
+        choices=['train', 'val', 'test'],
+        default='test',
+        help='which data; test by default',
+    )
+    parser.add_argument(
+        '--neighbour', type=int, default=1, help='which frame to warp; 1, the next one, by default'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config',
+    )
     return parser.parse_args()
 
 
@@ -49,7 +66,14 @@ def panels(model: Monodepth2, batch: dict) -> list[np.ndarray | None]:
         seen = measured > 0
         unit = measured[seen].median() / sample.pred_depth.median()
         measured = torch.where(seen, unit / measured, torch.nan).numpy()
-    return [_rgb(target), (1 / sample.pred_depth).numpy(), measured, _rgb(neighbour), _rgb(warped), _rgb(left)]
+    return [
+        _rgb(target),
+        (1 / sample.pred_depth).numpy(),
+        measured,
+        _rgb(neighbour),
+        _rgb(warped),
+        _rgb(left),
+    ]
 
 
 def _rgb(picture: Tensor) -> np.ndarray:
@@ -59,7 +83,9 @@ def _rgb(picture: Tensor) -> np.ndarray:
 def draw(rows: list[list[np.ndarray | None]], path: str) -> None:
     """Write one row of panels for each image; near is bright."""
     height, width = rows[0][0].shape[:2]
-    figure = Figure(figsize=(3 * len(COLUMNS), 0.3 + 3 * len(rows) * height / width), layout='constrained')
+    figure = Figure(
+        figsize=(3 * len(COLUMNS), 0.3 + 3 * len(rows) * height / width), layout='constrained'
+    )
     axes = figure.subplots(len(rows), len(COLUMNS), squeeze=False)
     colors = matplotlib.colormaps['magma'].with_extremes(bad='0.85')
     for axis, title in zip(axes[0], COLUMNS, strict=True):
@@ -78,9 +104,11 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     model, _ = load_trained(cfg, args.checkpoint)
     if not isinstance(model, Monodepth2):
-        raise LaunchError(f'The model of {args.config} must be a Monodepth2, got {type(model).__name__}. Use a config '
-                          'of configs/depth.')
-    cfg[f'{args.split}_dataloader'].dataset.frame_ids = (args.neighbour, )
+        raise LaunchError(
+            f'The model of {args.config} must be a Monodepth2, got {type(model).__name__}. Use a config '
+            'of configs/depth.'
+        )
+    cfg[f'{args.split}_dataloader'].dataset.frame_ids = (args.neighbour,)
     rows = [panels(model, batch) for batch in spread_batches(cfg, args.images, args.split)]
     draw(rows, args.out)
     print(f'{len(rows)} pictures in {args.out}')

@@ -1,4 +1,5 @@
 """Draw the boxes that a trained detector finds in an image."""
+
 from __future__ import annotations
 
 import argparse
@@ -10,15 +11,25 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 
-from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, register_all_modules
+from mmwcc.utils import (
+    LaunchError,
+    load_config,
+    load_trained,
+    one_line_errors,
+    register_all_modules,
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Draw the boxes that a trained detector finds in a picture.')
+    parser = argparse.ArgumentParser(
+        description='Draw the boxes that a trained detector finds in a picture.'
+    )
     parser.add_argument('image', help='the picture')
     parser.add_argument('config', help='config file of the detector')
     parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='draw boxes from this score on; 0.3 by default')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='draw boxes from this score on; 0.3 by default'
+    )
     parser.add_argument('--out-file', default='detection.png', help='where to write the picture')
     return parser.parse_args()
 
@@ -28,8 +39,10 @@ def class_names(cfg: Config, checkpoint: dict) -> dict:
     in_config = cfg.get('test_dataloader', {}).get('dataset', {}).get('metainfo')
     known = checkpoint.get('meta', {}).get('dataset_meta') or in_config
     if not known:
-        raise LaunchError('Neither the checkpoint nor the config names the classes. Set '
-                          'test_dataloader.dataset.metainfo in the config.')
+        raise LaunchError(
+            'Neither the checkpoint nor the config names the classes. Set '
+            'test_dataloader.dataset.metainfo in the config.'
+        )
     return {'palette': 'random', **known}
 
 
@@ -38,7 +51,9 @@ def detect(args: argparse.Namespace) -> tuple[DetDataSample, dict]:
     cfg = load_config(args.config)
     model, checkpoint = load_trained(cfg, args.checkpoint)
     if not isinstance(model, BaseDetector):
-        raise LaunchError(f'{args.config} must be of a detector of mmdetection, got {type(model).__name__}.')
+        raise LaunchError(
+            f'{args.config} must be of a detector of mmdetection, got {type(model).__name__}.'
+        )
     model.cfg = cfg
     return inference_detector(model, args.image), class_names(cfg, checkpoint)
 
@@ -52,10 +67,21 @@ def main() -> None:
     sample, classes = detect(args)
     visualizer = DetLocalVisualizer(vis_backends=None)
     visualizer.dataset_meta = classes
-    visualizer.add_datasample('detection', picture, sample, draw_gt=False, pred_score_thr=args.score_thr,
-                              out_file=args.out_file)
+    visualizer.add_datasample(
+        'detection',
+        picture,
+        sample,
+        draw_gt=False,
+        pred_score_thr=args.score_thr,
+        out_file=args.out_file,
+    )
     found = sample.pred_instances.labels[sample.pred_instances.scores >= args.score_thr].bincount()
-    print(', '.join(f"{classes['classes'][label]}: {count}" for label, count in enumerate(found) if count) or 'nothing')
+    print(
+        ', '.join(
+            f'{classes["classes"][label]}: {count}' for label, count in enumerate(found) if count
+        )
+        or 'nothing'
+    )
     print(f'wrote {args.out_file}')
 
 

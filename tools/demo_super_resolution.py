@@ -2,6 +2,7 @@
 
 The detail is shown next to bicubic interpolation and the original.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -13,37 +14,73 @@ from mmwcc.datasets import LoadImagePair, PackImagePair
 from mmwcc.evaluation.image_quality import luma, psnr
 from mmwcc.functional import resize_bicubic
 from mmwcc.reports import check_crop, plot_enlarged_crops
-from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, register_all_modules
+from mmwcc.utils import (
+    LaunchError,
+    load_config,
+    load_trained,
+    one_line_errors,
+    register_all_modules,
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Shrink a picture, enlarge it again, and draw a detail of the result.')
+    parser = argparse.ArgumentParser(
+        description='Shrink a picture, enlarge it again, and draw a detail of the result.'
+    )
     parser.add_argument('image', help='the original')
-    parser.add_argument('--model', nargs=2, action='append', required=True, metavar=('CONFIG', 'CHECKPOINT'),
-                        help='a trained network; repeat it to compare several of the same enlargement')
-    parser.add_argument('--name', action='append', default=[],
-                        help='caption of the network in the same place; the name of its config by default')
-    parser.add_argument('--crop', nargs=4, type=int, metavar=('LEFT', 'TOP', 'WIDTH', 'HEIGHT'),
-                        help='the detail in pixels of the original; the middle by default')
-    parser.add_argument('--self-ensemble', action='store_true', help='average over the eight flips and rotations')
-    parser.add_argument('--out-file', default='super_resolution.png', help='where to write the picture')
+    parser.add_argument(
+        '--model',
+        nargs=2,
+        action='append',
+        required=True,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='a trained network; repeat it to compare several of the same enlargement',
+    )
+    parser.add_argument(
+        '--name',
+        action='append',
+        default=[],
+        help='caption of the network in the same place; the name of its config by default',
+    )
+    parser.add_argument(
+        '--crop',
+        nargs=4,
+        type=int,
+        metavar=('LEFT', 'TOP', 'WIDTH', 'HEIGHT'),
+        help='the detail in pixels of the original; the middle by default',
+    )
+    parser.add_argument(
+        '--self-ensemble', action='store_true', help='average over the eight flips and rotations'
+    )
+    parser.add_argument(
+        '--out-file', default='super_resolution.png', help='where to write the picture'
+    )
     return parser.parse_args()
 
 
 def load_models(args: argparse.Namespace) -> dict[str, torch.nn.Module]:
     """Return the networks by caption."""
     if len(args.name) > len(args.model):
-        raise LaunchError(f'--name was given {len(args.name)} times for {len(args.model)} networks.')
+        raise LaunchError(
+            f'--name was given {len(args.name)} times for {len(args.model)} networks.'
+        )
     models = {}
     for place, (config, checkpoint) in enumerate(args.model):
         cfg = load_config(config)
         model, _ = load_trained(cfg, checkpoint)
         if not hasattr(getattr(model, 'generator', None), 'scale'):
-            raise LaunchError(f'{config} must be of a super-resolution network, got {type(model).__name__}.')
+            raise LaunchError(
+                f'{config} must be of a super-resolution network, got {type(model).__name__}.'
+            )
         model.self_ensemble = args.self_ensemble
         models[args.name[place] if place < len(args.name) else Path(config).stem] = model
-    if len(models) < len(args.model) or len({model.generator.scale for model in models.values()}) > 1:
-        raise LaunchError('The networks must have different captions and the same scale. Use --name.')
+    if (
+        len(models) < len(args.model)
+        or len({model.generator.scale for model in models.values()}) > 1
+    ):
+        raise LaunchError(
+            'The networks must have different captions and the same scale. Use --name.'
+        )
     return models
 
 
@@ -58,7 +95,9 @@ def enlarge(image: str, models: dict[str, torch.nn.Module]) -> dict[str, torch.T
     original = pair['data_samples'].gt_img
     pictures = dict(original=original, bicubic=resize_bicubic(pair['inputs'], original.shape[1:]))
     for name, model in models.items():
-        sample, = model.test_step(dict(inputs=[pair['inputs']], data_samples=[pair['data_samples']]))
+        (sample,) = model.test_step(
+            dict(inputs=[pair['inputs']], data_samples=[pair['data_samples']])
+        )
         pictures[name] = sample.pred_img
     return pictures
 

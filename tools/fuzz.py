@@ -6,6 +6,7 @@ A failing case is shrunk to a small one and printed; the exit status is then 1.
 
 Usage: python tools/fuzz.py --cases 10000 --seed 0
 """
+
 from __future__ import annotations
 
 import argparse
@@ -36,7 +37,9 @@ DATA = {
     'rectified': torch.relu,
     'integers': lambda x: (2 * x).round(),
     'constant': lambda x: torch.ones_like(x) * x[:, :, :1, :1],
-    'one pixel': lambda x: torch.where(torch.arange(x[0, 0].numel()).reshape(x.shape[2:]) == 0, x, 0),
+    'one pixel': lambda x: torch.where(
+        torch.arange(x[0, 0].numel()).reshape(x.shape[2:]) == 0, x, 0
+    ),
     'zeros': torch.zeros_like,
     'large': lambda x: 1e4 * x,
 }
@@ -45,6 +48,7 @@ DATA = {
 @dataclass(frozen=True)
 class Quantizers:
     """Both quantizers of a layer."""
+
     family: str
     weight_bits: int
     act_bits: int
@@ -54,13 +58,24 @@ class Quantizers:
 
     def configs(self) -> dict[str, dict]:
         """Return the layer's quantizer arguments."""
-        weight = dict(type=f'mmwcc.{self.family}WeightQuantizer', bits=self.weight_bits, calibration=None,
-                      initial_clip=self.weight_clip)
+        weight = dict(
+            type=f'mmwcc.{self.family}WeightQuantizer',
+            bits=self.weight_bits,
+            calibration=None,
+            initial_clip=self.weight_clip,
+        )
         if self.family == 'LearnedClip':
             weight['normalize'] = self.normalize
-        return dict(weight_quant=weight,
-                    act_quant=dict(type=f'mmwcc.{self.family}ActQuantizer', bits=self.act_bits, signed=True,
-                                   calibration=None, initial_clip=self.act_clip))
+        return dict(
+            weight_quant=weight,
+            act_quant=dict(
+                type=f'mmwcc.{self.family}ActQuantizer',
+                bits=self.act_bits,
+                signed=True,
+                calibration=None,
+                initial_clip=self.act_clip,
+            ),
+        )
 
     def grids(self, layer: WaveletCompressedConv2d, features: int) -> dict[str, Grid]:
         """Return the grids that the reference quantizes with.
@@ -72,20 +87,31 @@ class Quantizers:
         def clip_scale(bits: int, count: int) -> float:
             # LSQ's gradient scale, rewritten for the clip, so that the gradient of the clip is n
             # times that of the step instead of 1 / n times.
-            high = 2**(bits - 1) - 1
-            return 1.0 if learned_clip else (count * high)**-0.5 * high**2
+            high = 2 ** (bits - 1) - 1
+            return 1.0 if learned_clip else (count * high) ** -0.5 * high**2
 
         return dict(
-            wgt=Grid(layer.weight_quant.clip_alpha.item(), self.weight_bits, symmetric=learned_clip,
-                     clip_gradient=not learned_clip, clip_scale=clip_scale(self.weight_bits, layer.weight.numel()),
-                     normalize=(self.normalize or '') if learned_clip else ''),
-            act=Grid(layer.act_quant.clip_alpha.item(), self.act_bits, symmetric=learned_clip,
-                     clip_scale=clip_scale(self.act_bits, features)))
+            wgt=Grid(
+                layer.weight_quant.clip_alpha.item(),
+                self.weight_bits,
+                symmetric=learned_clip,
+                clip_gradient=not learned_clip,
+                clip_scale=clip_scale(self.weight_bits, layer.weight.numel()),
+                normalize=(self.normalize or '') if learned_clip else '',
+            ),
+            act=Grid(
+                layer.act_quant.clip_alpha.item(),
+                self.act_bits,
+                symmetric=learned_clip,
+                clip_scale=clip_scale(self.act_bits, features),
+            ),
+        )
 
 
 @dataclass(frozen=True)
 class Case:
     """A layer and its input, with all random values derived from ``seed``."""
+
     batch: int
     in_channels: int
     out_channels: int
@@ -107,25 +133,53 @@ class Case:
 _bits = st.sampled_from([2, 3, 4, 6, 8, 16])
 _clip = st.floats(0.125, 4, width=32)
 _cases = st.builds(
-    Case, batch=st.integers(1, 3), in_channels=st.integers(1, 9), out_channels=st.integers(2, 9),
-    height=st.integers(1, 20), width=st.integers(1, 20), stride=st.integers(1, 3), bias=st.booleans(),
+    Case,
+    batch=st.integers(1, 3),
+    in_channels=st.integers(1, 9),
+    out_channels=st.integers(2, 9),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    stride=st.integers(1, 3),
+    bias=st.booleans(),
     keep_ratio=st.one_of(st.sampled_from([1, 0.5, 0.25, 0.125]), st.floats(0, 1, exclude_min=True)),
-    levels=st.integers(1, 4), wavelet=st.sampled_from(WAVELETS), selection=st.sampled_from(SELECTIONS),
-    layout=st.sampled_from(sorted(LAYOUTS)), data=st.sampled_from(sorted(DATA)),
+    levels=st.integers(1, 4),
+    wavelet=st.sampled_from(WAVELETS),
+    selection=st.sampled_from(SELECTIONS),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    data=st.sampled_from(sorted(DATA)),
     dtype=st.sampled_from([torch.float32, torch.float64]),
-    quantizers=st.none() | st.builds(
-        Quantizers, family=st.sampled_from(['LearnedClip', 'LSQ']), weight_bits=_bits, act_bits=_bits,
-        weight_clip=_clip, act_clip=_clip, normalize=st.sampled_from([None, 'standard', 'rescale'])),
-    seed=st.integers(0, 2**32 - 1))
+    quantizers=st.none()
+    | st.builds(
+        Quantizers,
+        family=st.sampled_from(['LearnedClip', 'LSQ']),
+        weight_bits=_bits,
+        act_bits=_bits,
+        weight_clip=_clip,
+        act_clip=_clip,
+        normalize=st.sampled_from([None, 'standard', 'rescale']),
+    ),
+    seed=st.integers(0, 2**32 - 1),
+)
 
 
 def check(case: Case) -> None:
     """Run one case and assert that output, gradients, dtype and layout are right."""
     torch.manual_seed(case.seed)
     tolerance = TOLERANCE[case.dtype]
-    compression = dict(keep_ratio=case.keep_ratio, levels=case.levels, wavelet=case.wavelet, selection=case.selection)
-    layer = WaveletCompressedConv2d(case.in_channels, case.out_channels, stride=case.stride, bias=case.bias,
-                                    **compression, **(case.quantizers.configs() if case.quantizers else {}))
+    compression = dict(
+        keep_ratio=case.keep_ratio,
+        levels=case.levels,
+        wavelet=case.wavelet,
+        selection=case.selection,
+    )
+    layer = WaveletCompressedConv2d(
+        case.in_channels,
+        case.out_channels,
+        stride=case.stride,
+        bias=case.bias,
+        **compression,
+        **(case.quantizers.configs() if case.quantizers else {}),
+    )
     layer = layer.to(case.dtype)
     torch.nn.init.normal_(layer.weight)
     x = torch.randn(case.batch, case.in_channels, case.height, case.width, dtype=case.dtype)
@@ -135,30 +189,52 @@ def check(case: Case) -> None:
     y.backward(grad)
 
     with torch.no_grad():
-        rows, slot = pack(x[:, :, ::case.stride, ::case.stride], **compression)
+        rows, slot = pack(x[:, :, :: case.stride, :: case.stride], **compression)
         quantization = {}
         if case.quantizers:
-            quantization = dict(measured_rows=layer.act_quant(rows), measured_weight=layer.weight_quant(layer.weight),
-                                **case.quantizers.grids(layer, rows[0].numel()))
-    expected = reference_wcc(x, layer.weight, layer.bias, stride=case.stride, keep=slot >= 0, tolerance=tolerance,
-                             **compression, **quantization)
+            quantization = dict(
+                measured_rows=layer.act_quant(rows),
+                measured_weight=layer.weight_quant(layer.weight),
+                **case.quantizers.grids(layer, rows[0].numel()),
+            )
+    expected = reference_wcc(
+        x,
+        layer.weight,
+        layer.bias,
+        stride=case.stride,
+        keep=slot >= 0,
+        tolerance=tolerance,
+        **compression,
+        **quantization,
+    )
     if case.quantizers:
         # Exactly at the clip, both gradients are correct.
-        assume(expected.act.is_clear_of_clips(tolerance) and expected.wgt.is_clear_of_clips(tolerance))
+        assume(
+            expected.act.is_clear_of_clips(tolerance) and expected.wgt.is_clear_of_clips(tolerance)
+        )
     gradients = expected.gradients(to_numpy(grad))
     scales = magnitudes(expected, x, to_numpy(grad), layer.bias)
 
     assert y.dtype == case.dtype, f'y has dtype {y.dtype}'
-    if case.layout == 'channels_last' and not x.is_contiguous():  # with one channel or pixel it is both
+    if (
+        case.layout == 'channels_last' and not x.is_contiguous()
+    ):  # with one channel or pixel it is both
         assert y.is_contiguous(memory_format=torch.channels_last), f'y has strides {y.stride()}'
     assert_close('y', y, expected.y, tolerance * scales['y'])
     assert_close('gradient of x', x.grad, gradients['x'], tolerance * scales['x'])
     for name, parameter in layer.named_parameters():
         role = name.replace('_quant.clip_alpha', '_clip')
-        assert_close(f'gradient of {name}', parameter.grad, np.atleast_1d(gradients[role]), tolerance * scales[role])
+        assert_close(
+            f'gradient of {name}',
+            parameter.grad,
+            np.atleast_1d(gradients[role]),
+            tolerance * scales[role],
+        )
 
 
-def magnitudes(expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: torch.Tensor | None) -> dict[str, float]:
+def magnitudes(
+    expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: torch.Tensor | None
+) -> dict[str, float]:
     """Return the largest sum of magnitudes behind one element, for the output and each gradient.
 
     A coefficient can be a small difference of large values. It therefore counts with the largest
@@ -168,28 +244,47 @@ def magnitudes(expected: Reference, x: torch.Tensor, grad: np.ndarray, bias: tor
     hat = (np.abs(expected.transform.synthesis_transposed(grad)) + np.abs(grad).max()) * keep
     kept = (np.abs(expected.kept_quantized) + x.abs().max().item()) * keep
     weight, tiny = np.abs(expected.weight), 1e-30
-    grad_weight, grad_kept = np.einsum('bon,bcn->oc', hat, kept), np.einsum('oc,bon->bcn', weight, hat)
+    grad_weight, grad_kept = (
+        np.einsum('bon,bcn->oc', hat, kept),
+        np.einsum('oc,bon->bcn', weight, hat),
+    )
     factor = expected.wgt.factor if expected.wgt else 1.0
     scales = {
-        'y': np.einsum('oc,bcn->bon', weight, kept).max() + (0 if bias is None else bias.abs().max().item()) + tiny,
+        'y': np.einsum('oc,bcn->bon', weight, kept).max()
+        + (0 if bias is None else bias.abs().max().item())
+        + tiny,
         'x': grad_kept.max() + tiny,
         'weight': grad_weight.max() * max(1, factor, 1 / factor) + tiny,
         'bias': np.abs(grad).sum((0, 2, 3)).max() + tiny,
     }
-    for role, quantized, gradient in (('weight', expected.wgt, grad_weight), ('act', expected.act, grad_kept)):
+    for role, quantized, gradient in (
+        ('weight', expected.wgt, grad_weight),
+        ('act', expected.act, grad_kept),
+    ):
         if quantized is not None:
-            scales[f'{role}_clip'] = (gradient.sum() * quantized.largest * quantized.grid.clip_scale
-                                      * max(1, quantized.factor) + tiny)
+            scales[f'{role}_clip'] = (
+                gradient.sum()
+                * quantized.largest
+                * quantized.grid.clip_scale
+                * max(1, quantized.factor)
+                + tiny
+            )
     return scales
 
 
 def assert_close(name: str, actual: torch.Tensor, expected: np.ndarray, allowed: float) -> None:
-    assert actual.shape == expected.shape, f'{name} has shape {tuple(actual.shape)}, expected {expected.shape}'
+    assert actual.shape == expected.shape, (
+        f'{name} has shape {tuple(actual.shape)}, expected {expected.shape}'
+    )
     error = np.abs(to_numpy(actual) - expected).max()
-    assert error <= allowed, f'{name} is wrong by {error:.3g}, allowed are {allowed:.3g}'  # also if it is NaN
+    assert error <= allowed, (
+        f'{name} is wrong by {error:.3g}, allowed are {allowed:.3g}'
+    )  # also if it is NaN
 
 
-def fuzz(cases: int, seed: int, report=lambda done: None) -> tuple[int, Case | None, BaseException | None]:
+def fuzz(
+    cases: int, seed: int, report=lambda done: None
+) -> tuple[int, Case | None, BaseException | None]:
     """Check random cases until one fails.
 
     Args:
@@ -203,8 +298,14 @@ def fuzz(cases: int, seed: int, report=lambda done: None) -> tuple[int, Case | N
     passed, failed = 0, None
 
     @with_seed(seed)
-    @settings(max_examples=cases, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
-              suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
     @given(_cases)
     def run(case: Case) -> None:
         nonlocal passed, failed
@@ -242,7 +343,9 @@ def main() -> int:
     if error is None:
         print(f'{passed} cases, 0 failures')
         return 0
-    print(f'{passed} cases passed, then a failure. Shrunk configuration:\n{failed}\n{type(error).__name__}: {error}')
+    print(
+        f'{passed} cases passed, then a failure. Shrunk configuration:\n{failed}\n{type(error).__name__}: {error}'
+    )
     return 1
 
 

@@ -1,4 +1,5 @@
 """Test a checkpoint: any mmsegmentation or mmdetection config, compressed or not."""
+
 from __future__ import annotations
 
 import argparse
@@ -8,22 +9,45 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, load_config, one_line_errors, set_work_dir
+from mmwcc.utils import (
+    LaunchError,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    one_line_errors,
+    set_work_dir,
+)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a checkpoint.')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder for the metrics; ./work_dirs/<config name> by default')
-    parser.add_argument('--out', help='keep the predictions: a folder (mmseg) or a .pkl file (mmdet)')
+    parser.add_argument(
+        '--work-dir', help='folder for the metrics; ./work_dirs/<config name> by default'
+    )
+    parser.add_argument(
+        '--out', help='keep the predictions: a folder (mmseg) or a .pkl file (mmdet)'
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='draw predictions into this folder of the work folder')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that --show shows an image'
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' (no spaces in a value)")
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' (no spaces in a value)",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
     # torch.distributed.launch passes --local-rank, and --local_rank before torch 2.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -41,8 +65,10 @@ def enable_drawing(cfg: Config, args: argparse.Namespace) -> None:
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
         wanted = 'Det' if is_detection(cfg) else 'Seg'
-        raise LaunchError('--show and --show-dir need a visualization hook, which the config does not have. Add '
-                          f"default_hooks = dict(visualization=dict(type='{wanted}VisualizationHook')) to it.")
+        raise LaunchError(
+            '--show and --show-dir need a visualization hook, which the config does not have. Add '
+            f"default_hooks = dict(visualization=dict(type='{wanted}VisualizationHook')) to it."
+        )
     hook.draw = True
     if args.show:
         hook.show = True
@@ -57,14 +83,21 @@ def enable_tta(cfg: Config) -> None:
     """Wrap the model and replace the test pipeline for test-time augmentation."""
     dataset = cfg.test_dataloader.dataset
     if is_detection(cfg):
-        cfg.setdefault('tta_model', dict(
-            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)))
+        cfg.setdefault(
+            'tta_model',
+            dict(
+                type='DetTTAModel',
+                tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+            ),
+        )
         if 'tta_pipeline' not in cfg:
             cfg.tta_pipeline = flip_pipeline(dataset)
     missing = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if missing:
-        raise LaunchError(f'--tta needs {" and ".join(missing)} in the config. mmsegmentation states both in its '
-                          '_base_/datasets and _base_/default_runtime.py.')
+        raise LaunchError(
+            f'--tta needs {" and ".join(missing)} in the config. mmsegmentation states both in its '
+            '_base_/datasets and _base_/default_runtime.py.'
+        )
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -73,15 +106,27 @@ def flip_pipeline(dataset: ConfigDict) -> list:
     """Return a detection test pipeline with every image also flipped."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-    flips = [dict(type='RandomFlip', prob=1.), dict(type='RandomFlip', prob=0.)]
-    return [*deepcopy(dataset.pipeline[:-1]),
-            dict(type='TestTimeAug', transforms=[flips, [dict(type='PackDetInputs', meta_keys=keys)]])]
+    keys = (
+        'img_id',
+        'img_path',
+        'ori_shape',
+        'img_shape',
+        'scale_factor',
+        'flip',
+        'flip_direction',
+    )
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    return [
+        *deepcopy(dataset.pipeline[:-1]),
+        dict(type='TestTimeAug', transforms=[flips, [dict(type='PackDetInputs', meta_keys=keys)]]),
+    ]
 
 
 def keep_label_maps(cfg: Config, folder: str) -> None:
     """Make the segmentation metrics of a config write their predictions to a folder."""
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    evaluators = (
+        cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    )
     for evaluator in evaluators:
         evaluator.output_dir = folder
         evaluator.keep_results = True
@@ -90,6 +135,7 @@ def keep_label_maps(cfg: Config, folder: str) -> None:
 def keep_detections(runner: Runner, file: str) -> None:
     """Make a runner write its detections to a pickle file."""
     from mmdet.evaluation import DumpDetResults
+
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=file))
 
 
@@ -97,7 +143,9 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.launcher)
     if args.out and is_detection(cfg) and not args.out.endswith(('.pkl', '.pickle')):
-        raise LaunchError(f'--out must end in .pkl or .pickle for a detection config, got {args.out}.')
+        raise LaunchError(
+            f'--out must end in .pkl or .pickle for a detection config, got {args.out}.'
+        )
     check_checkpoint(args.checkpoint)
     set_work_dir(cfg, args.work_dir)
     cfg.load_from = args.checkpoint

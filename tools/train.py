@@ -1,4 +1,5 @@
 """Train a model: any mmsegmentation or mmdetection config, compressed or not."""
+
 from __future__ import annotations
 
 import argparse
@@ -23,16 +24,36 @@ from mmwcc.utils import (
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints; ./work_dirs/<config name> by default')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='continue from this checkpoint, or without a value from the latest one in the work '
-                             'folder; if there is none yet, start as the config says')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints; ./work_dirs/<config name> by default'
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from this checkpoint, or without a value from the latest one in the work '
+        'folder; if there is none yet, start as the config says',
+    )
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help='scale the learning rate to the batch size by the auto_scale_lr of the config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' (no spaces in a value)")
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the batch size by the auto_scale_lr of the config',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' (no spaces in a value)",
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
     # torch.distributed.launch passes --local-rank, and --local_rank before torch 2.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -45,11 +66,15 @@ def enable_amp(cfg: Config) -> None:
     kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     name = kind.rpartition('.')[2] if kind.startswith('mmengine.') else kind
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise LaunchError(f'--amp needs optim_wrapper.type OptimWrapper, got {kind}. Drop --amp, or set in the config '
-                          'a wrapper with mixed precision of your own.')
+        raise LaunchError(
+            f'--amp needs optim_wrapper.type OptimWrapper, got {kind}. Drop --amp, or set in the config '
+            'a wrapper with mixed precision of your own.'
+        )
     if get_device() in ('cpu', 'mps'):
-        raise LaunchError('--amp needs a GPU that mmengine trains with mixed precision on, and there is none. Drop '
-                          '--amp.')
+        raise LaunchError(
+            '--amp needs a GPU that mmengine trains with mixed precision on, and there is none. Drop '
+            '--amp.'
+        )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
@@ -57,8 +82,10 @@ def enable_amp(cfg: Config) -> None:
 def enable_auto_scale_lr(cfg: Config) -> None:
     """Enable the learning rate scaling that a config describes."""
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-        raise LaunchError('--auto-scale-lr needs the batch size that the learning rate was chosen for, which the '
-                          'config does not state. Add auto_scale_lr = dict(enable=False, base_batch_size=...) to it.')
+        raise LaunchError(
+            '--auto-scale-lr needs the batch size that the learning rate was chosen for, which the '
+            'config does not state. Add auto_scale_lr = dict(enable=False, base_batch_size=...) to it.'
+        )
     cfg.auto_scale_lr.enable = True
 
 

@@ -7,6 +7,7 @@ where NAME is the name of an earlier config on the command line. This path is th
 last checkpoint of that stage, whatever its folder and the number of its iterations or epochs.
 With --resume, finished stages are skipped, and the first unfinished stage is resumed.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,18 +19,41 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from mmwcc.checkpoint import final_checkpoint, latest_checkpoint
-from mmwcc.utils import LaunchError, build_runner, check_checkpoint, check_resumable, load_config, one_line_errors
+from mmwcc.utils import (
+    LaunchError,
+    build_runner,
+    check_checkpoint,
+    check_resumable,
+    load_config,
+    one_line_errors,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train in stages.')
     parser.add_argument('configs', nargs='+', help='config files in the order of the stages')
-    parser.add_argument('--work-dir', default='work_dirs', help='folder of the folders of the stages, which are called '
-                                                                'as their configs; ./work_dirs by default')
-    parser.add_argument('--resume', action='store_true', help='skip stages that are finished, resume the next one')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='change settings of all stages: a.b=1')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--work-dir',
+        default='work_dirs',
+        help='folder of the folders of the stages, which are called '
+        'as their configs; ./work_dirs by default',
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='skip stages that are finished, resume the next one'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of all stages: a.b=1',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -96,8 +120,10 @@ def run_stage(cfg: Config, number: int, stages: int, resume: bool) -> None:
     print_log(f'{title}: {f"resumes from {latest}" if latest else "begins"}, in {cfg.work_dir}.')
     build_runner(cfg).train()
     if not final.is_file():
-        raise LaunchError(f'{title} ended without {final}, which the next stage starts from. Let '
-                          'default_hooks.checkpoint save the last iteration or epoch under its usual name.')
+        raise LaunchError(
+            f'{title} ended without {final}, which the next stage starts from. Let '
+            'default_hooks.checkpoint save the last iteration or epoch under its usual name.'
+        )
     print_log(f'{title}: ends with {final}.')
 
 

@@ -2,6 +2,7 @@
 
 They change speed only: without this folder, or without numba, the references run.
 """
+
 from numba import config
 
 if config.DISABLE_JIT:

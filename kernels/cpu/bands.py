@@ -6,6 +6,7 @@ prefetcher foresees. The rows, which hold channels, are transposed to and from t
 written 64 channels at a time: writing them as single lines of 64 bytes, far apart, takes 10 to 18 %
 longer (two Zen 5 cores).
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -44,7 +45,11 @@ def _band_of(band, shape, side, length):
         many patches it has.
     """
     _, _, height, width = shape
-    rows, cols, bands = (height + side - 1) // side, (width + side - 1) // side, (width + length - 1) // length
+    rows, cols, bands = (
+        (height + side - 1) // side,
+        (width + side - 1) // side,
+        (width + length - 1) // length,
+    )
     image, place = band // (rows * bands), band % (rows * bands)
     row, col = place // bands, place % bands * (length // side)
     return image, row * side, col * side, row * cols + col, min(length // side, cols - col)
@@ -77,8 +82,21 @@ def _norms_bands(begin, end, x, shape, side, layout, order, places, norms):
             part[:] = 0
             for channel in range(first, min(first + _BLOCK, channels)):
                 origin = ((image * channels + channel) * height + top) * width + left
-                split_plane(x, origin, width, height - top, width - left, layout, order, address(lows),
-                            address(part), 0, LANES, (), ahead)
+                split_plane(
+                    x,
+                    origin,
+                    width,
+                    height - top,
+                    width - left,
+                    layout,
+                    order,
+                    address(lows),
+                    address(part),
+                    0,
+                    LANES,
+                    (),
+                    ahead,
+                )
             sums += part
         start = image * positions + patch * area
         for n in range(patches * area):
@@ -120,12 +138,29 @@ def _emit(tiles, size, kept, grid, packed, at, count):
         source, target = kept[n, 0], kept[n, 1] + at
         for first in range(0, count, LANES):
             if quantized:
-                round_row(tiles, source, (step, low, high, _ZERO), packed, target, min(LANES, count - first))
+                round_row(
+                    tiles,
+                    source,
+                    (step, low, high, _ZERO),
+                    packed,
+                    target,
+                    min(LANES, count - first),
+                )
             elif first + LANES <= count:
-                store(address(packed), np.uintp(target), load(address(tiles), np.uintp(source), None), None)
+                store(
+                    address(packed),
+                    np.uintp(target),
+                    load(address(tiles), np.uintp(source), None),
+                    None,
+                )
             else:
                 mask = first_lanes(np.uintp(count - first))
-                store(address(packed), np.uintp(target), load(address(tiles), np.uintp(source), mask), mask)
+                store(
+                    address(packed),
+                    np.uintp(target),
+                    load(address(tiles), np.uintp(source), mask),
+                    mask,
+                )
             source, target = source + size, target + LANES
 
 
@@ -139,12 +174,24 @@ def _pack_bands(begin, end, x, shape, side, layout, order, places, slot, grid, p
     _, channels, height, width = shape
     length, _, total = layout
     area, positions, size = side * side, slot.shape[1], packed.shape[1] * packed.shape[2]
-    flat_slot, flat_packed, ahead = slot.reshape(-1), packed.reshape(-1), _ahead(shape, side, length)
+    flat_slot, flat_packed, ahead = (
+        slot.reshape(-1),
+        packed.reshape(-1),
+        _ahead(shape, side, length),
+    )
     tiles, lows = scratch(_BLOCK * total * LANES), scratch(side * (length + 2 * PIECE))
     kept, used = np.empty((len(places), 2), np.int64), np.empty(total, np.bool_)
     for band in range(end - 1, begin - 1, -1):
         image, top, left, patch, patches = _band_of(band, shape, side, length)
-        members = _list_rows(flat_slot, image * positions + patch * area, patches * area, channels, places, kept, used)
+        members = _list_rows(
+            flat_slot,
+            image * positions + patch * area,
+            patches * area,
+            channels,
+            places,
+            kept,
+            used,
+        )
         if members == 0:
             continue
         for first in range(0, channels, _BLOCK):
@@ -152,13 +199,28 @@ def _pack_bands(begin, end, x, shape, side, layout, order, places, slot, grid, p
             for channel in range(count):
                 origin = ((image * channels + first + channel) * height + top) * width + left
                 line = channel // LANES * total * _TILE + channel % LANES * LANES
-                split_plane(x, origin, width, height - top, width - left, layout, order, address(lows),
-                            address(tiles), line, _TILE, None, ahead)
+                split_plane(
+                    x,
+                    origin,
+                    width,
+                    height - top,
+                    width - left,
+                    layout,
+                    order,
+                    address(lows),
+                    address(tiles),
+                    line,
+                    _TILE,
+                    None,
+                    ahead,
+                )
             for group in range(0, count, LANES):
                 for tile in range(total):
                     if used[tile]:
                         turn_tile(address(tiles), (group // LANES * total + tile) * _TILE)
-            _emit(tiles, total * _TILE, kept[:members], grid, flat_packed, image * size + first, count)
+            _emit(
+                tiles, total * _TILE, kept[:members], grid, flat_packed, image * size + first, count
+            )
     hold((tiles, lows))
 
 
@@ -168,7 +230,9 @@ def _pack_kernel(count, threads, *arguments):
 
 
 @_jit
-def _shrink_kernel(count, threads, x, shape, side, layout, order, places, norms, k, slot, grid, packed):
+def _shrink_kernel(
+    count, threads, x, shape, side, layout, order, places, norms, k, slot, grid, packed
+):
     """Compute the norms, select and pack in one call, so that Python is entered only once."""
     fork(_norms_bands, count, threads, (x, shape, side, layout, order, places, norms))
     select_kernel(threads, norms, k, slot)
@@ -190,7 +254,7 @@ def _place_rows(slot, start, count, channels, places, offsets, used, tiles):
             used[places[n] // LANES] = True
     for tile in range(len(used)):
         if not used[tile]:
-            tiles[tile * _TILE:(tile + 1) * _TILE] = 0
+            tiles[tile * _TILE : (tile + 1) * _TILE] = 0
 
 
 @_inline
@@ -199,10 +263,20 @@ def _gather(packed, offsets, used, at, count, zeros, tiles):
     for tile in range(len(used)):
         if used[tile]:
             if count == LANES:
-                gather_tile(packed, address(offsets), tile * LANES, at, zeros, None, tiles, tile * _TILE)
+                gather_tile(
+                    packed, address(offsets), tile * LANES, at, zeros, None, tiles, tile * _TILE
+                )
             else:
-                gather_tile(packed, address(offsets), tile * LANES, at, zeros, first_lanes(np.uintp(count)), tiles,
-                            tile * _TILE)
+                gather_tile(
+                    packed,
+                    address(offsets),
+                    tile * LANES,
+                    at,
+                    zeros,
+                    first_lanes(np.uintp(count)),
+                    tiles,
+                    tile * _TILE,
+                )
     # Prefetch the next channels while these are transformed. Dropped rows prefetch some other line,
     # which does no harm.
     for offset in offsets:
@@ -210,26 +284,56 @@ def _gather(packed, offsets, used, at, count, zeros, tiles):
 
 
 @_jit
-def _unpack_bands(begin, end, y, shape, side, layout, order, places, packed, k, slot, bias, finish, residual):
+def _unpack_bands(
+    begin, end, y, shape, side, layout, order, places, packed, k, slot, bias, finish, residual
+):
     """Gather the rows of bands into tiles, invert the transform and write the pixels."""
     _, channels, height, width = shape
     length, _, total = layout
     area, positions, size = side * side, slot.shape[1], k * channels
-    flat_slot, ahead, zeros = slot.reshape(-1), _ahead(shape, side, length), np.zeros(LANES, np.float32)
+    flat_slot, ahead, zeros = (
+        slot.reshape(-1),
+        _ahead(shape, side, length),
+        np.zeros(LANES, np.float32),
+    )
     tiles, lows = scratch(total * _TILE), scratch(side * (length + 2 * PIECE))
     offsets, used = np.empty(total * LANES, np.int64), np.empty(total, np.bool_)
     for band in range(end - 1, begin - 1, -1):
         image, top, left, patch, patches = _band_of(band, shape, side, length)
-        _place_rows(flat_slot, image * positions + patch * area, patches * area, channels, places, offsets, used,
-                    tiles)
+        _place_rows(
+            flat_slot,
+            image * positions + patch * area,
+            patches * area,
+            channels,
+            places,
+            offsets,
+            used,
+            tiles,
+        )
         for first in range(0, channels, LANES):
             count = min(LANES, channels - first)
-            _gather(packed, offsets, used, image * size + first, count, address(zeros), address(tiles))
+            _gather(
+                packed, offsets, used, image * size + first, count, address(zeros), address(tiles)
+            )
             for channel in range(count):
                 origin = ((image * channels + first + channel) * height + top) * width + left
-                merge_plane(address(tiles), channel * LANES, _TILE, address(lows), layout, order,
-                            bias[first + channel], y, origin, width, height - top, width - left, ahead, finish,
-                            residual)
+                merge_plane(
+                    address(tiles),
+                    channel * LANES,
+                    _TILE,
+                    address(lows),
+                    layout,
+                    order,
+                    bias[first + channel],
+                    y,
+                    origin,
+                    width,
+                    height - top,
+                    width - left,
+                    ahead,
+                    finish,
+                    residual,
+                )
     hold((tiles, lows, zeros, offsets))
 
 
@@ -253,7 +357,13 @@ def _bands(shape: tuple[int, ...], levels: int, threads: int) -> tuple[int, tupl
     while length > least and lines * -(-width // length) < threads:
         length = -(-length // (2 * least)) * least
     order, places, tiles = band_layout(levels, length)
-    return lines * -(-width // length), (shape, 1 << levels, (length, length >> levels, tiles), order, places)
+    return lines * -(-width // length), (
+        shape,
+        1 << levels,
+        (length, length >> levels, tiles),
+        order,
+        places,
+    )
 
 
 def _cut(x: Tensor, levels: int) -> tuple:
@@ -278,8 +388,15 @@ def band_pack(x: Tensor, levels: int, slot: np.ndarray, grid: tuple, packed: np.
     _pack_kernel(*_cut(x, levels), slot, grid, packed)
 
 
-def band_shrink(x: Tensor, levels: int, norms: np.ndarray, k: int, slot: np.ndarray, grid: tuple,
-                packed: np.ndarray) -> None:
+def band_shrink(
+    x: Tensor,
+    levels: int,
+    norms: np.ndarray,
+    k: int,
+    slot: np.ndarray,
+    grid: tuple,
+    packed: np.ndarray,
+) -> None:
     """Compute the norms, select the ``k`` largest of each image and pack them.
 
     ``grid`` is as in :func:`band_pack`.
@@ -287,8 +404,16 @@ def band_shrink(x: Tensor, levels: int, norms: np.ndarray, k: int, slot: np.ndar
     _shrink_kernel(*_cut(x, levels), norms, k, slot, grid, packed)
 
 
-def band_unpack(y: Tensor, levels: int, packed: np.uintp, k: int, slot: np.ndarray, bias: np.ndarray, finish: tuple,
-                residual: np.uintp) -> None:
+def band_unpack(
+    y: Tensor,
+    levels: int,
+    packed: np.uintp,
+    k: int,
+    slot: np.ndarray,
+    bias: np.ndarray,
+    finish: tuple,
+    residual: np.uintp,
+) -> None:
     """Unpack rows, ``k`` for each image, to a map.
 
     Rows and residual are given by their addresses. ``finish`` tells whether there is a residual,

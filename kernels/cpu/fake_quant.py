@@ -2,6 +2,7 @@
 
 The results for ``x`` equal those of the reference bit for bit.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -38,10 +39,22 @@ def _round_kernel(count, threads, *arguments):
 
 
 @_jit
-def _gradient_chunks(begin, end, grad, x, steps, clips, low, high, per_step, clip_gradient,
-                     rounding_gradient, grad_x, sums):
-    """Cut gradients off outside the clips, and sum what each chunk contributes to that of its clip.
-    """
+def _gradient_chunks(
+    begin,
+    end,
+    grad,
+    x,
+    steps,
+    clips,
+    low,
+    high,
+    per_step,
+    clip_gradient,
+    rounding_gradient,
+    grad_x,
+    sums,
+):
+    """Cut gradients off outside the clips, and sum what each chunk contributes to that of its clip."""
     zero, chunks = np.float32(0), (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
         owner, inner = chunk // chunks, chunk % chunks * _CHUNK
@@ -83,8 +96,16 @@ def _grid(clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool) -> tup
     return values_of(step), np.float32(low.item()), np.float32(high.item())
 
 
-def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
-               alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+def fake_quant(
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.fake_quant` of float32 values.
 
     The values of each clip must be consecutive in memory.
@@ -99,9 +120,17 @@ def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetr
     return y
 
 
-def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
-                        clip_gradient: bool, alpha_scale: float,
-                        rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+def fake_quant_backward(
+    grad: Tensor,
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Compute :func:`mmwcc.kernels.fake_quant_backward`, where :func:`fake_quant` here can run."""
     x, grad = _dense(x), grad.detach()
     per_step = values_per_clip(x, clip_alpha)
@@ -116,8 +145,21 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     clips = steps  # a placeholder of the right type, which is not read
     if not rounding_gradient:
         clips = values_of(clip_alpha.detach().to(torch.float32).clamp_min(_SMALLEST_CLIP))
-    _gradient_kernel(count, thread_count(count), values_of(grad), values_of(x), steps, clips, low,
-                     high, per_step, clip_gradient, rounding_gradient, values_of(grad_x), sums)
+    _gradient_kernel(
+        count,
+        thread_count(count),
+        values_of(grad),
+        values_of(x),
+        steps,
+        clips,
+        low,
+        high,
+        per_step,
+        clip_gradient,
+        rounding_gradient,
+        values_of(grad_x),
+        sums,
+    )
     totals = sums.reshape(len(steps), -1).sum(1, dtype=np.float64) / high * alpha_scale
     total = torch.from_numpy(totals).to(clip_alpha).view_as(clip_alpha)
     return grad_x if clip_gradient else passed, total

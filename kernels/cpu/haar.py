@@ -8,6 +8,7 @@ map forwards, pack and unpack go backwards: what was read or written last is sti
 Maps are prefetched two lines ahead. The hardware prefetcher foresees one line after another, not
 the lines of a patch, which lie a row of the map apart.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,13 +19,29 @@ from ..layout import position_count
 from .bands import band_norms, band_pack, band_shrink, band_unpack
 from .jit import jit
 from .memory import address_of, array_of, as_map, empty
-from .patch import LINE, channel_block, patch_norms, patch_pixels, patch_rows, read_strip, strip_of, write_strip
+from .patch import (
+    LINE,
+    channel_block,
+    patch_norms,
+    patch_pixels,
+    patch_rows,
+    read_strip,
+    strip_of,
+    write_strip,
+)
 from .plane import put_finished
 from .select import select_kernel
 from .simd import LANES, address, first_lanes, hold, load, scratch
 from .threads import fork, thread_count
 
-__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink', 'haar_shrink_int8', 'haar_unpack']
+__all__ = [
+    'haar_norms',
+    'haar_pack',
+    'haar_pack_int8',
+    'haar_shrink',
+    'haar_shrink_int8',
+    'haar_unpack',
+]
 
 _UNROUNDED = False, np.float32(0), np.float32(0), np.float32(0)  # no grid to round to
 # Maps of at least this many bytes are written past the cache. Through the cache, each line would
@@ -45,7 +62,7 @@ def _norms_strips(begin, end, x, shape, levels, block, norms):
     for strip in range(begin, end):
         image, top, left, patch, members, inside = strip_of(strip, shape, levels)
         start = image * positions + patch * area
-        flat_norms[start:start + members * area] = 0
+        flat_norms[start : start + members * area] = 0
         for first in range(0, channels, block):
             count = min(block, channels - first)
             if inside:
@@ -56,8 +73,20 @@ def _norms_strips(begin, end, x, shape, levels, block, norms):
                 source, origin, right, down = address(pixels), 0, block, length * block
             following = side * right if inside else 0
             for member in range(members):
-                patch_norms(source, origin + member * side * right, right, down, count, side, address(low),
-                            address(spare), block, flat_norms, start + member * area, following)
+                patch_norms(
+                    source,
+                    origin + member * side * right,
+                    right,
+                    down,
+                    count,
+                    side,
+                    address(low),
+                    address(spare),
+                    block,
+                    flat_norms,
+                    start + member * area,
+                    following,
+                )
     hold((pixels, low, spare))
 
 
@@ -78,7 +107,7 @@ def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
     for strip in range(end - 1, begin - 1, -1):
         image, top, left, patch, members, inside = strip_of(strip, shape, levels)
         start = image * positions + patch * area
-        if flat_slot[start:start + members * area].max() < 0:
+        if flat_slot[start : start + members * area].max() < 0:
             continue
         for first in range(0, channels, block):
             count = min(block, channels - first)
@@ -91,10 +120,28 @@ def _pack_strips(begin, end, x, shape, levels, block, slot, grid, packed):
             # Strips run backwards but their patches forwards: from the last patch of this strip,
             # the next one to prefetch is the first of the strip before.
             for member in range(members):
-                following = (1 if member + 1 < members else 1 - 2 * members) * side * right if inside else 0
-                patch_rows(source, origin + member * side * right, right, down, count, side, address(low),
-                           address(spare), details, block, flat_slot, start + member * area, grid, flat_packed,
-                           image * size + first, channels, following)
+                following = (
+                    (1 if member + 1 < members else 1 - 2 * members) * side * right if inside else 0
+                )
+                patch_rows(
+                    source,
+                    origin + member * side * right,
+                    right,
+                    down,
+                    count,
+                    side,
+                    address(low),
+                    address(spare),
+                    details,
+                    block,
+                    flat_slot,
+                    start + member * area,
+                    grid,
+                    flat_packed,
+                    image * size + first,
+                    channels,
+                    following,
+                )
     hold((pixels, low, spare, details))
 
 
@@ -147,10 +194,26 @@ def _unpack_strips(begin, end, y, shape, levels, block, packed, k, slot, bias, f
             else:
                 target, origin, right, down = address(pixels), 0, block, length * block
             for member in range(members):
-                patch_pixels(packed, image * size + first, channels, count, flat_slot,
-                             image * positions + (patch + member) * area, side, address(one), address(other), block,
-                             address(zeros), address(bias), first, target, origin + member * side * right, right, down,
-                             inside and streamed)
+                patch_pixels(
+                    packed,
+                    image * size + first,
+                    channels,
+                    count,
+                    flat_slot,
+                    image * positions + (patch + member) * area,
+                    side,
+                    address(one),
+                    address(other),
+                    block,
+                    address(zeros),
+                    address(bias),
+                    first,
+                    target,
+                    origin + member * side * right,
+                    right,
+                    down,
+                    inside and streamed,
+                )
             if not inside:
                 write_strip(y, shape, image, top, left, side, length, first, count, pixels, block)
             if has_residual or bounded:
@@ -209,12 +272,16 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     return _pack(x, slot, k, levels, _UNROUNDED, torch.float32)
 
 
-def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+def haar_pack_int8(
+    x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_pack_int8` of a float32 map."""
     return _pack(x, slot, k, levels, _grid(step, low, high), torch.int8)
 
 
-def _shrink(x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _shrink(
+    x: Tensor, k: int, levels: int, grid: tuple, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Allocate the results and shrink the map by the kernel of its memory format."""
     shape = x.shape[0], position_count(x.shape[2], x.shape[3], levels)
     packed, slot = empty((x.shape[0], k, x.shape[1]), dtype), empty(shape, torch.int32)
@@ -232,30 +299,61 @@ def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
     return _shrink(x, k, levels, _UNROUNDED, torch.float32)
 
 
-def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+def haar_shrink_int8(
+    x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor]:
     """Compute :func:`mmwcc.kernels.haar_shrink_int8` of a float32 map."""
     return _shrink(x, k, levels, _grid(step, low, high), torch.int8)
 
 
-def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-                channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
+def haar_unpack(
+    rows: Tensor,
+    slot: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    levels: int,
+    channels_last: bool,
+    residual: Tensor | None,
+    low: float | None,
+    high: float | None,
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_unpack` of float32 rows."""
     batch, k, channels = rows.shape
     rows, bounded = rows.contiguous(), low is not None or high is not None
-    y = (empty((batch, height, width, channels)).permute(0, 3, 1, 2) if channels_last else
-         empty((batch, channels, height, width)))
+    y = (
+        empty((batch, height, width, channels)).permute(0, 3, 1, 2)
+        if channels_last
+        else empty((batch, channels, height, width))
+    )
     if residual is not None:
         residual = residual.float().contiguous(
-            memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+            memory_format=torch.channels_last if channels_last else torch.contiguous_format
+        )
     # Only whole vectors can be streamed. In a channels_last map they are vectors of channels, and
     # must not be read again to add a residual or to clamp. In a contiguous map they are vectors of
     # pixels.
-    whole = channels % LANES == 0 and residual is None and not bounded if channels_last else width % LANES == 0
-    finish = (residual is not None, bounded, whole and y.nbytes >= _STREAMED,
-              np.float32(-np.inf if low is None else low), np.float32(np.inf if high is None else high))
+    whole = (
+        channels % LANES == 0 and residual is None and not bounded
+        if channels_last
+        else width % LANES == 0
+    )
+    finish = (
+        residual is not None,
+        bounded,
+        whole and y.nbytes >= _STREAMED,
+        np.float32(-np.inf if low is None else low),
+        np.float32(np.inf if high is None else high),
+    )
     shift = np.zeros(channels, np.float32) if bias is None else array_of(bias.float().contiguous())
-    arrays = (address_of(rows), k, array_of(slot.contiguous()), shift, finish,
-              address_of(y if residual is None else residual))
+    arrays = (
+        address_of(rows),
+        k,
+        array_of(slot.contiguous()),
+        shift,
+        finish,
+        address_of(y if residual is None else residual),
+    )
     if channels_last:
         _unpack_kernel(*_strips(y, levels), *arrays)
     else:

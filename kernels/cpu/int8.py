@@ -2,6 +2,7 @@
 
 Quantization runs in numba, and products run in oneDNN where it computes them exactly.
 """
+
 from __future__ import annotations
 
 import platform
@@ -91,13 +92,27 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.quantize_int8` of a float32 map of any strides."""
     batch, channels, height, width = x.shape
     rows = empty((batch, height * width, channels), torch.int8)
-    memory = array_of(x, (1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)), ))
+    memory = array_of(x, (1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)),))
     image, channel, line, pixel = x.stride()
     lines, length = (1, height * width) if line == width * pixel else (height, width)
-    grid = np.float32(step.item()), np.float32(low), np.float32(high), np.float32(128 if high > 127 else 0)
+    grid = (
+        np.float32(step.item()),
+        np.float32(low),
+        np.float32(high),
+        np.float32(128 if high > 127 else 0),
+    )
     count = batch * lines * -(-length // _TILE)
-    _quantize_kernel(count, thread_count(count), memory, (image, line, pixel, channel), lines,
-                     length, channels, grid, values_of(rows))
+    _quantize_kernel(
+        count,
+        thread_count(count),
+        memory,
+        (image, line, pixel, channel),
+        lines,
+        length,
+        channels,
+        grid,
+        values_of(rows),
+    )
     return rows
 
 
@@ -150,8 +165,18 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
     target, step = y.view(-1, outputs), max(1, _SUMS // outputs)
     space = empty((min(step, len(source)) if exact else 0, outputs), torch.int32)
     for first in range(0, len(source), step):
-        block = source[first:first + step]
-        sums = torch._int_mm(block, weight.t(), out=space[:len(block)]) if exact else _product(block, weight)
-        _scale_kernel(len(block), thread_count(len(block)), array_of(sums), factor, shift,
-                      array_of(target[first:first + step]))
+        block = source[first : first + step]
+        sums = (
+            torch._int_mm(block, weight.t(), out=space[: len(block)])
+            if exact
+            else _product(block, weight)
+        )
+        _scale_kernel(
+            len(block),
+            thread_count(len(block)),
+            array_of(sums),
+            factor,
+            shift,
+            array_of(target[first : first + step]),
+        )
     return y

@@ -1,4 +1,5 @@
 """How the kernels are compiled, and where the compiled code is kept."""
+
 from __future__ import annotations
 
 import hashlib
@@ -75,8 +76,11 @@ class _Cache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except OSError as error:  # no space is left, or the folder is gone
-            _say_once('not kept', f'the compiled CPU kernels could not be kept ({error}), so the '
-                      f'next process compiles them again. {_PLACE}')
+            _say_once(
+                'not kept',
+                f'the compiled CPU kernels could not be kept ({error}), so the '
+                f'next process compiles them again. {_PLACE}',
+            )
 
 
 class _CompilationNotice(event.Listener):
@@ -89,9 +93,15 @@ class _CompilationNotice(event.Listener):
         dispatcher = event.data['dispatcher']
         if dispatcher.py_func.__module__.startswith('mmwcc.kernels'):
             kept = isinstance(dispatcher._cache, _Cache)
-            _say_once('compiling', 'compiling the CPU kernels, some ten seconds, ' + (
-                'once; numba keeps them in its cache.' if kept else
-                f'in every process, since numba finds no place to keep them. {_PLACE}'))
+            _say_once(
+                'compiling',
+                'compiling the CPU kernels, some ten seconds, '
+                + (
+                    'once; numba keeps them in its cache.'
+                    if kept
+                    else f'in every process, since numba finds no place to keep them. {_PLACE}'
+                ),
+            )
 
     def on_end(self, event) -> None:
         pass

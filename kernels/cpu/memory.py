@@ -1,4 +1,5 @@
 """Tensors and NumPy arrays over the same memory, and the reuse of large tensors' memory."""
+
 from __future__ import annotations
 
 import math
@@ -13,8 +14,10 @@ __all__ = ['address_of', 'array_of', 'as_map', 'empty', 'empty_like', 'values_of
 _LINE = 64  # bytes of a cache line
 _LARGE = 1 << 22  # bytes from which NumPy requests huge pages, and from which memory is reused
 _KEPT = 1 << 28  # bytes of freed memory that are kept, at most
-_FORMATS = {getattr(torch, name): np.dtype(name).str
-            for name in ('float32', 'float64', 'int8', 'uint8', 'int32', 'int64')}
+_FORMATS = {
+    getattr(torch, name): np.dtype(name).str
+    for name in ('float32', 'float64', 'int8', 'uint8', 'int32', 'int64')
+}
 _freed: dict[int, np.ndarray] = {}  # by address, latest last; each change is atomic
 
 
@@ -32,12 +35,18 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     memory = _take(size + _LINE)
     first = -memory.ctypes.data % _LINE
-    part = memory[first:first + size]  # the tensor keeps this array alive, and the array the memory
+    part = memory[
+        first : first + size
+    ]  # the tensor keeps this array alive, and the array the memory
     weakref.finalize(part, _keep, memory).atexit = False
     # Set the storage instead of taking a view: autograd forbids writing in place to a result of an
     # operator that is a view.
-    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(part).untyped_storage(), 0, shape,
-                                            torch.empty(shape, device='meta').stride())
+    return torch.empty(0, dtype=dtype).set_(
+        torch.from_numpy(part).untyped_storage(),
+        0,
+        shape,
+        torch.empty(shape, device='meta').stride(),
+    )
 
 
 def _take(size: int) -> np.ndarray:
@@ -50,8 +59,7 @@ def _take(size: int) -> np.ndarray:
 
 
 def _keep(memory: np.ndarray) -> None:
-    """Keep the memory of a freed tensor. If that is too much, let go of what was freed longest ago.
-    """
+    """Keep the memory of a freed tensor. If that is too much, let go of what was freed longest ago."""
     if memory.nbytes > _KEPT:
         return
     _freed[memory.ctypes.data] = memory
@@ -65,7 +73,7 @@ def empty_like(x: Tensor) -> Tensor:
     """Return an uninitialized float32 tensor of the shape of ``x``, and of its strides if dense."""
     if x.numel() * x.itemsize < _LARGE:
         return torch.empty_like(x, dtype=torch.float32)
-    storage = empty((x.numel(), )).untyped_storage()
+    storage = empty((x.numel(),)).untyped_storage()
     return torch.empty(0).set_(storage, 0, x.shape, torch.empty_like(x, device='meta').stride())
 
 
@@ -95,9 +103,11 @@ def _place(x: Tensor) -> int:
     """
     place = x.data_ptr()
     if not place and x.numel():
-        raise RuntimeError(f'mmwcc: a tensor of shape {tuple(x.shape)} has no memory, its storage '
-                           'was freed. Call the module that FSDP wraps, not a part of it: its '
-                           'forward gathers the parameters.')
+        raise RuntimeError(
+            f'mmwcc: a tensor of shape {tuple(x.shape)} has no memory, its storage '
+            'was freed. Call the module that FSDP wraps, not a part of it: its '
+            'forward gathers the parameters.'
+        )
     return place
 
 
@@ -108,8 +118,9 @@ class _Memory:
 
     def __init__(self, x: Tensor, shape: tuple[int, ...]) -> None:
         self.owner = x  # the array keeps this object alive, and the object the tensor
-        self.__array_interface__ = dict(version=3, data=(_place(x), False), shape=shape,
-                                        typestr=_FORMATS[x.dtype])
+        self.__array_interface__ = dict(
+            version=3, data=(_place(x), False), shape=shape, typestr=_FORMATS[x.dtype]
+        )
 
 
 def array_of(x: Tensor, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -123,4 +134,4 @@ def array_of(x: Tensor, shape: tuple[int, ...] | None = None) -> np.ndarray:
 
 def values_of(x: Tensor) -> np.ndarray:
     """View a tensor without gaps in memory as the flat array of its values, in memory order."""
-    return array_of(x, (x.numel(), ))
+    return array_of(x, (x.numel(),))

@@ -4,6 +4,7 @@ The patches come from channels_last maps. The unit of work is a strip: a row of 
 pixels wide, in one block of channels. A strip inside the map is transformed straight from and to
 the map. At the border it passes through a block of pixels that stays in the cache.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,8 +15,16 @@ from .simd import LANES, address, first_lanes, load, load_either, splat, store, 
 from .tiles import prefetch
 
 __all__ = [
-    'LINE', 'channel_block', 'merge_cell', 'patch_norms', 'patch_pixels', 'patch_rows', 'read_strip', 'split_cell',
-    'strip_of', 'write_strip'
+    'LINE',
+    'channel_block',
+    'merge_cell',
+    'patch_norms',
+    'patch_pixels',
+    'patch_rows',
+    'read_strip',
+    'split_cell',
+    'strip_of',
+    'write_strip',
 ]
 
 LINE = 16  # width of a strip in pixels, at least
@@ -37,7 +46,11 @@ def strip_of(strip, shape, levels):
     _, _, height, width = shape
     side = 1 << levels
     length = max(side, LINE)
-    rows, cols, strips = (height + side - 1) // side, (width + side - 1) // side, (width + length - 1) // length
+    rows, cols, strips = (
+        (height + side - 1) // side,
+        (width + side - 1) // side,
+        (width + length - 1) // length,
+    )
     image, place = strip // (rows * strips), strip % (rows * strips)
     row, col = place // strips, place % strips * (length // side)
     inside = (row + 1) * side <= height and col * side + length <= width
@@ -61,8 +74,13 @@ def read_strip(x, shape, image, top, left, side, length, first, count, pixels, b
         pixels[:] = 0
     for i in range(rows):
         for j in range(cols):
-            _copy(x, ((image * height + top + i) * width + left + j) * channels + first, pixels,
-                  (i * length + j) * block, count)
+            _copy(
+                x,
+                ((image * height + top + i) * width + left + j) * channels + first,
+                pixels,
+                (i * length + j) * block,
+                count,
+            )
 
 
 @_jit
@@ -71,8 +89,13 @@ def write_strip(y, shape, image, top, left, side, length, first, count, pixels, 
     _, channels, height, width = shape
     for i in range(min(side, height - top)):
         for j in range(min(length, width - left)):
-            _copy(pixels, (i * length + j) * block, y,
-                  ((image * height + top + i) * width + left + j) * channels + first, count)
+            _copy(
+                pixels,
+                (i * length + j) * block,
+                y,
+                ((image * height + top + i) * width + left + j) * channels + first,
+                count,
+            )
 
 
 # The functions below take addresses or flat arrays, and where a row of `count` channels starts from
@@ -87,8 +110,12 @@ def split_cell(a, b, c, d):
     """Transform 2x2 pixels, each a vector of channels, into average, cH, cV and cD."""
     half = splat(_HALF)
     total_even, change_even, total_odd, change_odd = a + c, a - c, b + d, b - d
-    return ((total_even + total_odd) * half, (change_even + change_odd) * half, (total_even - total_odd) * half,
-            (change_even - change_odd) * half)
+    return (
+        (total_even + total_odd) * half,
+        (change_even + change_odd) * half,
+        (total_even - total_odd) * half,
+        (change_even - change_odd) * half,
+    )
 
 
 @_jit
@@ -96,9 +123,18 @@ def merge_cell(average, change, tilt, cross, offset):
     """Invert :func:`split_cell` and add an offset."""
     half = splat(_HALF)
     mean, tilt, change, cross = average * half, tilt * half, change * half, cross * half
-    total_even, total_odd, change_even, change_odd = mean + tilt, mean - tilt, change + cross, change - cross
-    return (total_even + change_even + offset, total_odd + change_odd + offset, total_even - change_even + offset,
-            total_odd - change_odd + offset)
+    total_even, total_odd, change_even, change_odd = (
+        mean + tilt,
+        mean - tilt,
+        change + cross,
+        change - cross,
+    )
+    return (
+        total_even + change_even + offset,
+        total_odd + change_odd + offset,
+        total_even - change_even + offset,
+        total_odd - change_odd + offset,
+    )
 
 
 @_jit
@@ -115,8 +151,12 @@ def _ask_cell(source, a, b, c, d, n, ahead):
 @_jit
 def _cell(source, a, b, c, d, n, mask):
     """Read 2x2 pixels and transform them."""
-    return split_cell(load(source, a + n, mask), load(source, b + n, mask), load(source, c + n, mask),
-                      load(source, d + n, mask))
+    return split_cell(
+        load(source, a + n, mask),
+        load(source, b + n, mask),
+        load(source, c + n, mask),
+        load(source, d + n, mask),
+    )
 
 
 @_jit
@@ -132,12 +172,20 @@ def _split_norms(source, a, b, c, d, low, at, count, ahead):
         _ask_cell(source, a, b, c, d, n, ahead)
         average, change, tilt, cross = _cell(source, a, b, c, d, n, None)
         store(low, at + n, average, None)
-        horizontal, vertical, diagonal = horizontal + change * change, vertical + tilt * tilt, diagonal + cross * cross
+        horizontal, vertical, diagonal = (
+            horizontal + change * change,
+            vertical + tilt * tilt,
+            diagonal + cross * cross,
+        )
     if whole < count:
         mask = first_lanes(count - whole)
         average, change, tilt, cross = _cell(source, a, b, c, d, whole, mask)
         store(low, at + whole, average, mask)
-        horizontal, vertical, diagonal = horizontal + change * change, vertical + tilt * tilt, diagonal + cross * cross
+        horizontal, vertical, diagonal = (
+            horizontal + change * change,
+            vertical + tilt * tilt,
+            diagonal + cross * cross,
+        )
     return total(horizontal), total(vertical), total(diagonal)
 
 
@@ -174,7 +222,9 @@ def _split(source, a, b, c, d, low, at, first, second, third, count, ahead):
         _ask_cell(source, a, b, c, d, n, ahead)
         _split_some(source, a, b, c, d, low, at, first, second, third, n, None)
     if whole < count:
-        _split_some(source, a, b, c, d, low, at, first, second, third, whole, first_lanes(count - whole))
+        _split_some(
+            source, a, b, c, d, low, at, first, second, third, whole, first_lanes(count - whole)
+        )
 
 
 @_jit
@@ -191,15 +241,20 @@ def _average(source, a, b, c, d, low, at, count, ahead):
 
 
 @_jit
-def _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, mask, streamed):
+def _merge_some(
+    low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, mask, streamed
+):
     """Invert :func:`_split_some`.
 
     ``has`` tells which details were kept. ``zeros`` replaces the others.
     """
     a_value, b_value, c_value, d_value = merge_cell(
-        load(low, at + n, mask), load_either(has[0], packed, i + n, zeros, n, mask),
-        load_either(has[1], packed, j + n, zeros, n, mask), load_either(has[2], packed, k + n, zeros, n, mask),
-        load(bias, shift + n, mask))
+        load(low, at + n, mask),
+        load_either(has[0], packed, i + n, zeros, n, mask),
+        load_either(has[1], packed, j + n, zeros, n, mask),
+        load_either(has[2], packed, k + n, zeros, n, mask),
+        load(bias, shift + n, mask),
+    )
     if streamed:
         stream(y, a + n, a_value)
         stream(y, b + n, b_value)
@@ -218,14 +273,25 @@ def _merge(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, cou
 
     ``packed`` has only the kept details. The other rows are read from ``zeros``, without a branch.
     """
-    at, i, j, k, shift, count = _index(at), _index(i), _index(j), _index(k), _index(shift), _index(count)
+    at, i, j, k, shift, count = (
+        _index(at),
+        _index(i),
+        _index(j),
+        _index(k),
+        _index(shift),
+        _index(count),
+    )
     a, b, c, d = _index(a), _index(b), _index(c), _index(d)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
-        _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, None, streamed)
+        _merge_some(
+            low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, None, streamed
+        )
     if whole < count:
         mask = first_lanes(count - whole)
-        _merge_some(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, whole, mask, False)
+        _merge_some(
+            low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, whole, mask, False
+        )
 
 
 @_jit
@@ -281,7 +347,9 @@ def _ahead(row, cells, down, following):
 
 
 @_jit
-def patch_norms(source, origin, right, down, count, side, low, spare, block, norms, start, following):
+def patch_norms(
+    source, origin, right, down, count, side, low, spare, block, norms, start, following
+):
     """Transform a patch and add the squares of its coefficients to ``norms``.
 
     Pixel (i, j) of the patch has its channels from ``source[origin + i * down + j * right]`` on.
@@ -295,7 +363,17 @@ def patch_norms(source, origin, right, down, count, side, low, spare, block, nor
             ahead = _ahead(row, cells, down, following)
             for cell in range(row * cells, (row + 1) * cells):
                 a = origin + row * 2 * down + (cell - row * cells) * 2 * right
-                sums = _split_norms(source, a, a + right, a + down, a + down + right, low, cell * block, count, ahead)
+                sums = _split_norms(
+                    source,
+                    a,
+                    a + right,
+                    a + down,
+                    a + down + right,
+                    low,
+                    cell * block,
+                    count,
+                    ahead,
+                )
                 index = start + cells * cells + 3 * cell
                 norms[index] += sums[0]
                 norms[index + 1] += sums[1]
@@ -307,14 +385,30 @@ def patch_norms(source, origin, right, down, count, side, low, spare, block, nor
 
 @_jit
 def _row(packed, start, kept, spare):
-    """Return the address to write a row to: its place in ``packed`` if it is kept, else ``spare``.
-    """
+    """Return the address to write a row to: its place in ``packed`` if it is kept, else ``spare``."""
     return _index(packed) + _index(4) * _index(start) if kept else _index(spare)
 
 
 @_jit
-def patch_rows(source, origin, right, down, count, side, low, spare, details, block, kept, start, grid, packed, at,
-                channels, following):
+def patch_rows(
+    source,
+    origin,
+    right,
+    down,
+    count,
+    side,
+    low,
+    spare,
+    details,
+    block,
+    kept,
+    start,
+    grid,
+    packed,
+    at,
+    channels,
+    following,
+):
     """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients.
 
     They go straight to ``packed``. If they are rounded to a grid, they pass through ``details``
@@ -330,7 +424,17 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
                 index = start + cells * cells + 3 * cell
                 i, j, k = kept[index], kept[index + 1], kept[index + 2]
                 if i & j & k < 0:  # all dropped
-                    _average(source, a, a + right, a + down, a + down + right, low, cell * block, count, ahead)
+                    _average(
+                        source,
+                        a,
+                        a + right,
+                        a + down,
+                        a + down + right,
+                        low,
+                        cell * block,
+                        count,
+                        ahead,
+                    )
                     continue
                 rows = address(packed)
                 first = address(details)
@@ -339,36 +443,92 @@ def patch_rows(source, origin, right, down, count, side, low, spare, details, bl
                     first = _row(rows, at + i * channels, i >= 0, first)
                     second = _row(rows, at + j * channels, j >= 0, second)
                     third = _row(rows, at + k * channels, k >= 0, third)
-                _split(source, a, a + right, a + down, a + down + right, low, cell * block, first, second, third, count,
-                       ahead)
+                _split(
+                    source,
+                    a,
+                    a + right,
+                    a + down,
+                    a + down + right,
+                    low,
+                    cell * block,
+                    first,
+                    second,
+                    third,
+                    count,
+                    ahead,
+                )
                 if quantized:
                     for n in range(3):
                         if kept[index + n] >= 0:
-                            round_row(details, n * block, (step, lowest, highest, _ZERO), packed,
-                                      at + kept[index + n] * channels, count)
+                            round_row(
+                                details,
+                                n * block,
+                                (step, lowest, highest, _ZERO),
+                                packed,
+                                at + kept[index + n] * channels,
+                                count,
+                            )
         source, origin, right, down, following = low, 0, block, cells * block, 0
         low, spare, cells = spare, low, cells // 2
     if kept[start] >= 0:
         if quantized:
             _copy(source, 0, address(details), 0, count)
-            round_row(details, 0, (step, lowest, highest, _ZERO), packed, at + kept[start] * channels, count)
+            round_row(
+                details,
+                0,
+                (step, lowest, highest, _ZERO),
+                packed,
+                at + kept[start] * channels,
+                count,
+            )
         else:
             _copy(source, 0, address(packed), at + kept[start] * channels, count)
 
 
 @_jit
-def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, block, zeros, bias, first, y, origin,
-                 right, down, streamed):
+def patch_pixels(
+    packed,
+    at,
+    channels,
+    count,
+    kept,
+    start,
+    side,
+    source,
+    spare,
+    block,
+    zeros,
+    bias,
+    first,
+    y,
+    origin,
+    right,
+    down,
+    streamed,
+):
     """Invert the transform of a patch from its kept rows and write its pixels, plus bias, to ``y``.
 
     The averages of one level are in ``source`` and those of the next finer one go to ``spare``; the
     two take turns. Only the finest level is written to ``y``.
     """
     first_row = kept[start] >= 0
-    _copy(packed if first_row else zeros, at + kept[start] * channels if first_row else 0, source, 0, count)
+    _copy(
+        packed if first_row else zeros,
+        at + kept[start] * channels if first_row else 0,
+        source,
+        0,
+        count,
+    )
     cells = 1
     while cells < side:
-        target, corner, across, below, shift, shift_at = spare, 0, block, 2 * cells * block, zeros, 0
+        target, corner, across, below, shift, shift_at = (
+            spare,
+            0,
+            block,
+            2 * cells * block,
+            zeros,
+            0,
+        )
         last = 2 * cells == side
         if last:
             target, corner, across, below, shift, shift_at = y, origin, right, down, bias, first
@@ -378,10 +538,37 @@ def patch_pixels(packed, at, channels, count, kept, start, side, source, spare, 
                 index = start + cells * cells + 3 * cell
                 i, j, k = kept[index], kept[index + 1], kept[index + 2]
                 if i & j & k < 0:  # all dropped
-                    _spread(source, cell * block, shift, shift_at, target, a, a + across, a + below, a + below + across,
-                            count, last and streamed)
+                    _spread(
+                        source,
+                        cell * block,
+                        shift,
+                        shift_at,
+                        target,
+                        a,
+                        a + across,
+                        a + below,
+                        a + below + across,
+                        count,
+                        last and streamed,
+                    )
                     continue
-                _merge(source, cell * block, packed, (i >= 0, j >= 0, k >= 0), at + i * channels, at + j * channels,
-                       at + k * channels, zeros, shift, shift_at, target, a, a + across, a + below, a + below + across,
-                       count, last and streamed)
+                _merge(
+                    source,
+                    cell * block,
+                    packed,
+                    (i >= 0, j >= 0, k >= 0),
+                    at + i * channels,
+                    at + j * channels,
+                    at + k * channels,
+                    zeros,
+                    shift,
+                    shift_at,
+                    target,
+                    a,
+                    a + across,
+                    a + below,
+                    a + below + across,
+                    count,
+                    last and streamed,
+                )
         source, spare, cells = spare, source, 2 * cells

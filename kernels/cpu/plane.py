@@ -9,6 +9,7 @@ The rows of cells of a level come in a special order. The averages of upper line
 what the coarser level averages, those of lower lines the other half. So only the finest level needs
 to know about rows.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -25,7 +26,10 @@ from .tiles import evens, left_zip, odds, prefetch, prefetch_to_write, right_zip
 __all__ = ['PIECE', 'band_layout', 'merge_plane', 'pieces_of', 'put_finished', 'split_plane']
 
 PIECE = 2 * LANES  # pixels of a line transformed at a time: even and odd ones fill a vector each
-_ALL, _WHOLE = (None, None, None, None), (LANES, LANES, LANES, LANES)  # masks of four vectors, and values inside
+_ALL, _WHOLE = (
+    (None, None, None, None),
+    (LANES, LANES, LANES, LANES),
+)  # masks of four vectors, and values inside
 _ZERO = np.float32(0)
 _index = np.uintp  # unsigned: numba checks signed indices for negative values
 
@@ -47,7 +51,11 @@ def band_layout(levels: int, length: int) -> tuple[np.ndarray, np.ndarray, int]:
         width = cols << depth
         cell = order.argsort()[:, None] * width + torch.arange(width)
         tile = tiles + 3 * (cell // LANES)
-        details.append(((tile[..., None] + torch.arange(3)) * LANES + (cell % LANES)[..., None])[None, ..., None])
+        details.append(
+            ((tile[..., None] + torch.arange(3)) * LANES + (cell % LANES)[..., None])[
+                None, ..., None
+            ]
+        )
         tiles += 3 * -(-cell.numel() // LANES)
         # The next finer level: first the upper line of each of these rows, then the lower lines.
         rows, order = order, torch.cat([2 * order, 2 * order + 1])
@@ -108,7 +116,9 @@ def _split_step(source, upper, pitch, masks, ahead, low, at, tiles, tile, step, 
 
 
 @_jit
-def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, start, step, squared, ahead):
+def split_plane(
+    source, origin, pitch, rows, cols, layout, order, lows, tiles, start, step, squared, ahead
+):
     """Transform a band of one channel into its lines of the tiles.
 
     The lines begin at ``tiles[start]`` and are ``step`` apart. The band begins at
@@ -126,12 +136,26 @@ def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, s
         upper = origin + 2 * row * pitch
         whole = min(pieces, cols // PIECE) if 2 * row + 1 < rows else 0
         for n in range(whole):
-            _split_step(source, upper + n * PIECE, pitch, _ALL, ahead, lows, at, tiles, here, width, squared)
+            _split_step(
+                source, upper + n * PIECE, pitch, _ALL, ahead, lows, at, tiles, here, width, squared
+            )
             at, here = at + _index(LANES), here + _index(3) * width
         for n in range(whole, pieces):
             a, b, c, d = _inside(cols - n * PIECE, rows - 2 * row)
             masks = first_lanes(a), first_lanes(b), first_lanes(c), first_lanes(d)
-            _split_step(source, upper + n * PIECE, pitch, masks, ahead, lows, at, tiles, here, width, squared)
+            _split_step(
+                source,
+                upper + n * PIECE,
+                pitch,
+                masks,
+                ahead,
+                lows,
+                at,
+                tiles,
+                here,
+                width,
+                squared,
+            )
             at, here = at + _index(LANES), here + _index(3) * width
     begin = _index(0)
     # Coarser levels: averages of upper lines are the first half, those of lower lines the second.
@@ -139,12 +163,21 @@ def split_plane(source, origin, pitch, rows, cols, layout, order, lows, tiles, s
         cells //= 4
         pieces = pieces_of(cells)
         place -= 3 * pieces * step
-        upper, lower, at, here = begin, begin + _index(2 * cells), begin + _index(4 * cells), _index(place)
+        upper, lower, at, here = (
+            begin,
+            begin + _index(2 * cells),
+            begin + _index(4 * cells),
+            _index(place),
+        )
         begin = at
         for _ in range(pieces):
             _split_piece(lows, upper, lower, _ALL, lows, at, tiles, here, width, squared)
-            upper, lower, at, here = (upper + _index(PIECE), lower + _index(PIECE), at + _index(LANES),
-                                      here + _index(3) * width)
+            upper, lower, at, here = (
+                upper + _index(PIECE),
+                lower + _index(PIECE),
+                at + _index(LANES),
+                here + _index(3) * width,
+            )
     for n in range(pieces_of(cells)):
         _keep(tiles, _index(start + n * step), load(lows, begin + _index(n * LANES), None), squared)
 
@@ -173,7 +206,14 @@ def _put(y, at, value, inside, finish, residual):
         put_finished(y, at, value, None, finish, residual)
     elif inside > 0:
         has_residual, bounded, _, lowest, highest = finish
-        put_finished(y, at, value, first_lanes(inside), (has_residual, bounded, False, lowest, highest), residual)
+        put_finished(
+            y,
+            at,
+            value,
+            first_lanes(inside),
+            (has_residual, bounded, False, lowest, highest),
+            residual,
+        )
 
 
 @_jit
@@ -202,13 +242,34 @@ def _expect(y, place, finish, residual):
 @_jit
 def _merge_piece(low, at, tiles, tile, step, offset):
     """Invert the transform of 16 cells. Return the upper and the lower line, two vectors each."""
-    a, b, c, d = merge_cell(load(low, at, None), load(tiles, tile, None), load(tiles, tile + step, None),
-                            load(tiles, tile + 2 * step, None), offset)
+    a, b, c, d = merge_cell(
+        load(low, at, None),
+        load(tiles, tile, None),
+        load(tiles, tile + step, None),
+        load(tiles, tile + 2 * step, None),
+        offset,
+    )
     return left_zip(a, b), right_zip(a, b), left_zip(c, d), right_zip(c, d)
 
 
 @_jit
-def merge_plane(tiles, start, step, lows, layout, order, bias, y, origin, pitch, rows, cols, ahead, finish, residual):
+def merge_plane(
+    tiles,
+    start,
+    step,
+    lows,
+    layout,
+    order,
+    bias,
+    y,
+    origin,
+    pitch,
+    rows,
+    cols,
+    ahead,
+    finish,
+    residual,
+):
     """Invert :func:`split_plane`, add the bias and write the band to ``y``.
 
     The pixels are finished as in :func:`_put`.
@@ -223,8 +284,14 @@ def merge_plane(tiles, start, step, lows, layout, order, bias, y, origin, pitch,
         # Go backwards: where the last piece is not full, it writes beyond the upper lines, into the
         # beginning of the lower ones, which the first piece then replaces.
         for n in range(pieces - 1, -1, -1):
-            a, b, c, d = _merge_piece(lows, _index(at + n * LANES), tiles, _index(place + 3 * n * step), width,
-                                      splat(_ZERO))
+            a, b, c, d = _merge_piece(
+                lows,
+                _index(at + n * LANES),
+                tiles,
+                _index(place + 3 * n * step),
+                width,
+                splat(_ZERO),
+            )
             upper = _index(target + n * PIECE)
             lower = upper + _index(2 * cells)
             store(lows, upper, a, None)

@@ -5,6 +5,7 @@ the reordered kernel is kept for the next call, together with checksums of the v
 made from. The checksums are computed at every call, in a third of that time. This is necessary
 because a kernel can change without leaving a trace in its tensor, for example through ``.data``.
 """
+
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -24,7 +25,9 @@ __all__ = ['multiply_rows']
 _KEPT = 1 << 28  # bytes of kernels that are kept, at most
 _PIECE, _CHECKSUMS = 1 << 14, 128  # values that a thread checks at a time, and their checksums
 _FACTOR = np.uint32(0x9E3779B1)
-_prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = OrderedDict()  # by address and shape, used last at the end
+_prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = (
+    OrderedDict()
+)  # by address and shape, used last at the end
 _jit = jit()
 
 
@@ -50,7 +53,7 @@ def _check(values, sums):
 def _check_pieces(begin, end, values, sums):
     """Compute the checksums of pieces of a kernel."""
     for piece in range(begin, end):
-        _check(values[piece * _PIECE:][:_PIECE], sums[piece])
+        _check(values[piece * _PIECE :][:_PIECE], sums[piece])
 
 
 @_jit

@@ -1,4 +1,5 @@
 """Rounding of a row of float32 values to a grid, in numba."""
+
 from __future__ import annotations
 
 import numpy as np

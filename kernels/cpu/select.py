@@ -4,6 +4,7 @@ The digits are found as a radix sort would. Images are processed in pieces, so t
 keeps all threads busy. The counts of each piece tell where its rows begin. Results do not depend on
 the number of threads.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,8 +26,7 @@ _jit = jit()
 
 @_jit
 def _key(bits):
-    """Return an integer that sorts like the magnitude of the float. All NaN are alike, the largest.
-    """
+    """Return an integer that sorts like the magnitude of the float. All NaN are alike, the largest."""
     bits &= np.int32(0x7FFFFFFF)
     return _NAN if bits > _INFINITY else bits
 
@@ -36,7 +36,7 @@ def _count_pieces(begin, end, bits, pieces, counts):
     """Count the highest digits of the keys of each piece."""
     counts[begin:end] = 0
     for n in range(begin, end):
-        for value in bits[n // pieces, n % pieces * _PIECE:][:_PIECE]:
+        for value in bits[n // pieces, n % pieces * _PIECE :][:_PIECE]:
             counts[n, _key(value) >> _HIGHEST] += 1
 
 
@@ -61,7 +61,7 @@ def _collect_pieces(begin, end, bits, pieces, digits, close, sizes):
     """
     for n in range(begin, end):
         found, digit = 0, digits[n // pieces, 0]
-        for value in bits[n // pieces, n % pieces * _PIECE:][:_PIECE]:
+        for value in bits[n // pieces, n % pieces * _PIECE :][:_PIECE]:
             key = _key(value)
             close[n, found] = key
             found += key >> _HIGHEST == digit
@@ -82,14 +82,16 @@ def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, threshold
         for shift in _LOWER:
             lower[:] = 0
             for n in range(image * pieces, (image + 1) * pieces):
-                for key in close[n, :sizes[n]]:
-                    lower[(key >> shift) & (_DIGITS - 1)] += key >> (shift + 10) == threshold >> (shift + 10)
+                for key in close[n, : sizes[n]]:
+                    lower[(key >> shift) & (_DIGITS - 1)] += key >> (shift + 10) == threshold >> (
+                        shift + 10
+                    )
             digit, wanted = _digit_of(lower, wanted)
             threshold |= digit << shift
         row, thresholds[image] = 0, threshold
         for n in range(image * pieces, (image + 1) * pieces):
-            above, ties = counts[n, highest + 1:].sum(), 0
-            for key in close[n, :sizes[n]]:
+            above, ties = counts[n, highest + 1 :].sum(), 0
+            for key in close[n, : sizes[n]]:
                 above += key > threshold
                 ties += key == threshold
             ties = min(ties, wanted)
@@ -140,7 +142,7 @@ def select_kernel(threads, norms, k, slot):
     sizes, starts = np.empty(count, np.int64), np.empty((count, 2), np.int64)
     fork(_count_pieces, count, many, (bits, pieces, counts))
     for image in range(batch):
-        digits[image] = _digit_of(counts[image * pieces:(image + 1) * pieces].sum(0), k)
+        digits[image] = _digit_of(counts[image * pieces : (image + 1) * pieces].sum(0), k)
     fork(_collect_pieces, count, many, (bits, pieces, digits, close, sizes))
     fork(_find_thresholds, batch, few, (pieces, counts, digits, close, sizes, thresholds, starts))
     fork(_number_pieces, count, many, (bits, pieces, thresholds, starts, slot))

@@ -13,6 +13,7 @@ vectors into what the processor has. Nothing here checks bounds.
 Arrays may be given by their :func:`address`. Numba counts references to arrays at every call, with
 locked instructions. For rows of a few hundred channels, that took most of the time.
 """
+
 from __future__ import annotations
 
 import operator
@@ -26,8 +27,23 @@ from numba.extending import intrinsic, models, overload, register_model
 from .jit import jit
 
 __all__ = [
-    'FLOATS', 'LANES', 'address', 'clamp', 'first_lanes', 'hold', 'load', 'load_either', 'only', 'pointer_to', 'read',
-    'scratch', 'splat', 'store', 'stream', 'total', 'vector'
+    'FLOATS',
+    'LANES',
+    'address',
+    'clamp',
+    'first_lanes',
+    'hold',
+    'load',
+    'load_either',
+    'only',
+    'pointer_to',
+    'read',
+    'scratch',
+    'splat',
+    'store',
+    'stream',
+    'total',
+    'vector',
 ]
 
 LANES = 16
@@ -37,13 +53,11 @@ _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 
 
 class _Vector(types.Type):
-
     def __init__(self) -> None:
         super().__init__(name=f'float32x{LANES}')
 
 
 class _Mask(types.Type):
-
     def __init__(self) -> None:
         super().__init__(name=f'bool x{LANES}')
 
@@ -53,22 +67,23 @@ vector, _mask = _Vector(), _Mask()
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
-
     def __init__(self, manager, kind) -> None:
         super().__init__(manager, kind, FLOATS)
 
 
 @register_model(_Mask)
 class _MaskModel(models.PrimitiveModel):
-
     def __init__(self, manager, kind) -> None:
         super().__init__(manager, kind, _BITS)
 
 
 def pointer_to(context, builder, kind, place, index, pointee):
     """Return a pointer to element ``index`` of an array, or of the values at an address."""
-    data = (context.make_array(kind)(context, builder, place).data if isinstance(kind, types.Array) else
-            builder.inttoptr(place, ir.FloatType().as_pointer()))
+    data = (
+        context.make_array(kind)(context, builder, place).data
+        if isinstance(kind, types.Array)
+        else builder.inttoptr(place, ir.FloatType().as_pointer())
+    )
     return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
 
 
@@ -89,7 +104,9 @@ _ALIGNMENT = ir.Constant(ir.IntType(32), 4)  # bytes: vectors may start at any f
 def read(builder, pointer, mask):
     """Read 16 values at a pointer; with a mask, zeros where it is false."""
     if isinstance(mask.type, ir.VectorType):
-        return _masked(builder, 'load', [pointer, _ALIGNMENT, mask, ir.Constant(FLOATS, [0.0] * LANES)], FLOATS)
+        return _masked(
+            builder, 'load', [pointer, _ALIGNMENT, mask, ir.Constant(FLOATS, [0.0] * LANES)], FLOATS
+        )
     return builder.load(pointer, align=4)
 
 
@@ -101,8 +118,10 @@ def address(typingctx, array):
     """
 
     def generate(context, builder, signature, arguments):
-        return builder.ptrtoint(context.make_array(signature.args[0])(context, builder, arguments[0]).data,
-                                context.get_value_type(types.uintp))
+        return builder.ptrtoint(
+            context.make_array(signature.args[0])(context, builder, arguments[0]).data,
+            context.get_value_type(types.uintp),
+        )
 
     return types.uintp(array), generate
 
@@ -125,7 +144,7 @@ def scratch(count):
     """
     memory = np.empty(count + LANES, np.float32)
     first = -(address(memory) // np.uintp(4)) % np.uintp(LANES)
-    return memory[first:first + np.uintp(count)]
+    return memory[first : first + np.uintp(count)]
 
 
 @intrinsic
@@ -134,7 +153,9 @@ def load(typingctx, array, index, mask):
 
     def generate(context, builder, signature, arguments):
         array, index, mask = arguments
-        return read(builder, pointer_to(context, builder, signature.args[0], array, index, FLOATS), mask)
+        return read(
+            builder, pointer_to(context, builder, signature.args[0], array, index, FLOATS), mask
+        )
 
     return vector(array, types.uintp, mask), generate
 
@@ -145,8 +166,11 @@ def load_either(typingctx, condition, array, index, other, other_index, mask):
 
     def generate(context, builder, signature, arguments):
         condition, array, index, other, other_index, mask = arguments
-        pointer = builder.select(condition, pointer_to(context, builder, signature.args[1], array, index, FLOATS),
-                                 pointer_to(context, builder, signature.args[3], other, other_index, FLOATS))
+        pointer = builder.select(
+            condition,
+            pointer_to(context, builder, signature.args[1], array, index, FLOATS),
+            pointer_to(context, builder, signature.args[3], other, other_index, FLOATS),
+        )
         return read(builder, pointer, mask)
 
     return vector(types.boolean, array, types.uintp, other, types.uintp, mask), generate
@@ -177,8 +201,12 @@ def stream(typingctx, array, index, value):
 
     def generate(context, builder, signature, arguments):
         array, index, value = arguments
-        write = builder.store(value, pointer_to(context, builder, signature.args[0], array, index, FLOATS), align=64)
-        write.set_metadata('nontemporal', builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        write = builder.store(
+            value, pointer_to(context, builder, signature.args[0], array, index, FLOATS), align=64
+        )
+        write.set_metadata(
+            'nontemporal', builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.uintp, vector), generate
@@ -186,8 +214,12 @@ def stream(typingctx, array, index, value):
 
 def _broadcast(builder, value, kind):
     """Return a vector with the value in all 16 lanes."""
-    single = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, [0] * LANES))
+    single = builder.insert_element(
+        ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+    )
+    return builder.shuffle_vector(
+        single, ir.Constant(kind, ir.Undefined), ir.Constant(_INTEGERS, [0] * LANES)
+    )
 
 
 @intrinsic
@@ -246,9 +278,14 @@ def total(typingctx, value):
         while width > 1:
             width //= 2
             pick = ir.VectorType(ir.IntType(32), width)
-            halves = [builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined),
-                                             ir.Constant(pick, list(range(start, start + width))))
-                      for start in (0, width)]
+            halves = [
+                builder.shuffle_vector(
+                    value,
+                    ir.Constant(value.type, ir.Undefined),
+                    ir.Constant(pick, list(range(start, start + width))),
+                )
+                for start in (0, width)
+            ]
             value = builder.fadd(*halves)
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
@@ -264,7 +301,7 @@ def _define(operation, instruction: str) -> None:
         def generate(context, builder, signature, arguments):
             # Products may be fused into sums. Transforms do not change, since halving is exact, and
             # norms only need to be accurate.
-            return getattr(builder, instruction)(*arguments, flags=('contract', ))
+            return getattr(builder, instruction)(*arguments, flags=('contract',))
 
         return vector(vector, vector), generate
 
@@ -275,5 +312,9 @@ def _define(operation, instruction: str) -> None:
         return None
 
 
-for _operation, _instruction in ((operator.add, 'fadd'), (operator.sub, 'fsub'), (operator.mul, 'fmul')):
+for _operation, _instruction in (
+    (operator.add, 'fadd'),
+    (operator.sub, 'fsub'),
+    (operator.mul, 'fmul'),
+):
     _define(_operation, _instruction)

@@ -14,6 +14,7 @@ OpenMP. Where that cannot be called (Windows), they run on one thread::
 
     _kernel(count, thread_count(count), x, y)
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -33,7 +34,9 @@ _OPENMP = ('GOMP_parallel', 'omp_get_thread_num', 'omp_get_num_threads')
 def _find_openmp() -> bool:
     """Make the entry points of torch's OpenMP known to the code that numba compiles."""
     try:
-        library = ctypes.CDLL(str(next((Path(torch.__file__).parent / 'lib').glob('libtorch_cpu.*'))))
+        library = ctypes.CDLL(
+            str(next((Path(torch.__file__).parent / 'lib').glob('libtorch_cpu.*')))
+        )
         addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _OPENMP]
     except (OSError, AttributeError, StopIteration):
         return False
@@ -69,10 +72,13 @@ def _call_body(context, builder, body, call, bounds, arguments) -> None:
     context.active_code_library.add_linking_library(result.library)
     function = context.declare_function(builder.module, result.fndesc)
     values = cgutils.unpack_tuple(builder, arguments)
-    values = [_borrowed(context, builder, kind, value)
-              for kind, value in zip(call.args[2:], values, strict=True)]
-    context.call_conv.call_function(builder, function, call.return_type, call.args,
-                                    [*bounds, *values])
+    values = [
+        _borrowed(context, builder, kind, value)
+        for kind, value in zip(call.args[2:], values, strict=True)
+    ]
+    context.call_conv.call_function(
+        builder, function, call.return_type, call.args, [*bounds, *values]
+    )
 
 
 @intrinsic
@@ -92,20 +98,35 @@ def fork(typingctx, body, count, threads, arguments):
         data = cgutils.pack_struct(builder, [count, arguments])
         place = cgutils.alloca_once_value(builder, data)
 
-        part = ir.Function(module, ir.FunctionType(ir.VoidType(), [_BYTES]), name=module.get_unique_name('mmwcc_part'))
+        part = ir.Function(
+            module,
+            ir.FunctionType(ir.VoidType(), [_BYTES]),
+            name=module.get_unique_name('mmwcc_part'),
+        )
         part.linkage = 'internal'
         inner = ir.IRBuilder(part.append_basic_block())
-        count, arguments = cgutils.unpack_tuple(inner, inner.load(inner.bitcast(part.args[0], place.type)))
+        count, arguments = cgutils.unpack_tuple(
+            inner, inner.load(inner.bitcast(part.args[0], place.type))
+        )
         ask = ir.FunctionType(_INT, [])
-        thread, team = (inner.zext(inner.call(cgutils.get_or_insert_function(module, ask, f'mmwcc_{name}'), []), _INDEX)
-                        for name in _OPENMP[1:])
-        bounds = [inner.sdiv(inner.mul(count, edge), team) for edge in (thread, inner.add(thread, _INDEX(1)))]
+        thread, team = (
+            inner.zext(
+                inner.call(cgutils.get_or_insert_function(module, ask, f'mmwcc_{name}'), []), _INDEX
+            )
+            for name in _OPENMP[1:]
+        )
+        bounds = [
+            inner.sdiv(inner.mul(count, edge), team)
+            for edge in (thread, inner.add(thread, _INDEX(1)))
+        ]
         _call_body(context, inner, body, call, bounds, arguments)
         inner.ret_void()
 
         run = ir.FunctionType(ir.VoidType(), [part.type, _BYTES, _INT, _INT])
-        builder.call(cgutils.get_or_insert_function(module, run, f'mmwcc_{_OPENMP[0]}'),
-                     [part, builder.bitcast(place, _BYTES), builder.trunc(threads, _INT), _INT(0)])
+        builder.call(
+            cgutils.get_or_insert_function(module, run, f'mmwcc_{_OPENMP[0]}'),
+            [part, builder.bitcast(place, _BYTES), builder.trunc(threads, _INT), _INT(0)],
+        )
         return context.get_dummy_value()
 
     return types.void(body, types.intp, types.intp, arguments), generate

@@ -2,6 +2,7 @@
 
 As in :mod:`simd`, LLVM splits vectors into what the processor has, and nothing checks bounds.
 """
+
 from __future__ import annotations
 
 from llvmlite import ir
@@ -12,8 +13,15 @@ from numba.extending import intrinsic
 from .simd import FLOATS, LANES, pointer_to, read, vector
 
 __all__ = [
-    'evens', 'gather_tile', 'left_zip', 'odds', 'prefetch', 'prefetch_to_write', 'right_zip', 'transpose_tile',
-    'turn_tile'
+    'evens',
+    'gather_tile',
+    'left_zip',
+    'odds',
+    'prefetch',
+    'prefetch_to_write',
+    'right_zip',
+    'transpose_tile',
+    'turn_tile',
 ]
 
 _TILE = ir.VectorType(ir.FloatType(), 8)
@@ -21,7 +29,9 @@ _TILE = ir.VectorType(ir.FloatType(), 8)
 
 def _shuffle(builder, a, b, lanes: list[int]):
     """Return the given lanes of two vectors. Those of ``b`` are numbered after those of ``a``."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
+    return builder.shuffle_vector(
+        a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    )
 
 
 def _chosen(lanes: list[int]):
@@ -41,8 +51,10 @@ def _chosen(lanes: list[int]):
 # Of two vectors, `evens` and `odds` take every other value. `left_zip` and `right_zip` alternate
 # the values of both, for their left and their right halves.
 evens, odds = _chosen(list(range(0, 2 * LANES, 2))), _chosen(list(range(1, 2 * LANES, 2)))
-left_zip, right_zip = (_chosen([lane for n in range(first, first + LANES // 2) for lane in (n, LANES + n)])
-                       for first in (0, LANES // 2))
+left_zip, right_zip = (
+    _chosen([lane for n in range(first, first + LANES // 2) for lane in (n, LANES + n)])
+    for first in (0, LANES // 2)
+)
 
 
 def _prefetch(to_write: int):
@@ -54,10 +66,14 @@ def _prefetch(to_write: int):
         def generate(context, builder, signature, arguments):
             array, index = arguments
             pointer = pointer_to(context, builder, signature.args[0], array, index, ir.IntType(8))
-            flags = [ir.Constant(ir.IntType(32), flag) for flag in (to_write, 3, 1)]  # into all levels, data
+            flags = [
+                ir.Constant(ir.IntType(32), flag) for flag in (to_write, 3, 1)
+            ]  # into all levels, data
             function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)]),
-                'llvm.prefetch.p0')
+                builder.module,
+                ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)]),
+                'llvm.prefetch.p0',
+            )
             builder.call(function, [pointer, *flags])
             return context.get_dummy_value()
 
@@ -77,12 +93,26 @@ def _transposed(builder, rows: list) -> list:
     the same place together, and the last line puts the rows in order.
     """
     width = len(rows)
-    stages = [(step, [[block + lane + shift for block in range(0, width, 4) for lane in lanes] for shift in (0, 2)])
-              for step, lanes in ((1, (0, width, 1, width + 1)), (2, (0, 1, width, width + 1)))]
-    parts = [[block + lane for block in range(first, 2 * width, 8) for lane in range(4)] for first in (0, 4)]
+    stages = [
+        (
+            step,
+            [
+                [block + lane + shift for block in range(0, width, 4) for lane in lanes]
+                for shift in (0, 2)
+            ],
+        )
+        for step, lanes in ((1, (0, width, 1, width + 1)), (2, (0, 1, width, width + 1)))
+    ]
+    parts = [
+        [block + lane for block in range(first, 2 * width, 8) for lane in range(4)]
+        for first in (0, 4)
+    ]
     stages += [(step, parts) for step in (4, 8) if step < width]
     for step, (low, high) in stages:
-        rows = [_shuffle(builder, rows[n & ~step], rows[n | step], high if n & step else low) for n in range(width)]
+        rows = [
+            _shuffle(builder, rows[n & ~step], rows[n | step], high if n & step else low)
+            for n in range(width)
+        ]
     return [rows[n ^ 3 if n % 4 in (1, 2) else n] for n in range(width)]
 
 
@@ -97,9 +127,14 @@ def transpose_tile(typingctx, source, start, stride, target, target_start, targe
             index = builder.add(start, builder.mul(stride, ir.Constant(stride.type, n)))
             return pointer_to(context, builder, kind, array, index, _TILE)
 
-        rows = [builder.load(row(signature.args[0], source, start, stride, n), align=4) for n in range(8)]
+        rows = [
+            builder.load(row(signature.args[0], source, start, stride, n), align=4)
+            for n in range(8)
+        ]
         for n, column in enumerate(_transposed(builder, rows)):
-            builder.store(column, row(signature.args[3], target, target_start, target_stride, n), align=4)
+            builder.store(
+                column, row(signature.args[3], target, target_start, target_stride, n), align=4
+            )
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
@@ -139,7 +174,10 @@ def gather_tile(typingctx, rows, offsets, at, first, spare, mask, tile, start):
 
     def generate(context, builder, signature, arguments):
         rows, offsets, at, first, spare, mask, tile, start = arguments
-        values = [read(builder, pointer, mask) for pointer in _pointers(builder, rows, spare, offsets, at, first)]
+        values = [
+            read(builder, pointer, mask)
+            for pointer in _pointers(builder, rows, spare, offsets, at, first)
+        ]
         for n, column in enumerate(_transposed(builder, values)):
             builder.store(column, _line(builder, tile, start, n), align=4)
         return context.get_dummy_value()
@@ -155,8 +193,11 @@ def turn_tile(typingctx, tile, start):
     def generate(context, builder, signature, arguments):
         tile, start = arguments
         lines = [_line(builder, tile, start, n) for n in range(LANES)]
-        for line, column in zip(lines, _transposed(builder, [builder.load(line, align=4) for line in lines]),
-                                strict=True):
+        for line, column in zip(
+            lines,
+            _transposed(builder, [builder.load(line, align=4) for line in lines]),
+            strict=True,
+        ):
             builder.store(column, line, align=4)
         return context.get_dummy_value()
 

@@ -2,6 +2,7 @@
 
 The gradient of the clip is summed in a fixed order.
 """
+
 from __future__ import annotations
 
 import torch
@@ -21,9 +22,8 @@ _SMALLEST = tl.constexpr(_SMALLEST_CLIP)
 
 @triton.jit
 def _grid(clip_ptr, signed_ptr, BITS: tl.constexpr, SYMMETRIC: tl.constexpr):
-    """Return the step and the lowest and highest level, computed from clip and sign on the device.
-    """
-    positive: tl.constexpr = 2**(BITS - 1) - 1
+    """Return the step and the lowest and highest level, computed from clip and sign on the device."""
+    positive: tl.constexpr = 2 ** (BITS - 1) - 1
     signed = tl.load(signed_ptr) != 0
     high = tl.where(signed, 1.0 * positive, 2.0**BITS - 1)
     low = tl.where(signed, -1.0 * positive if SYMMETRIC else -1.0 * positive - 1, 0.0)
@@ -32,8 +32,16 @@ def _grid(clip_ptr, signed_ptr, BITS: tl.constexpr, SYMMETRIC: tl.constexpr):
 
 
 @triton.jit
-def _round_kernel(x_ptr, y_ptr, clip_ptr, signed_ptr, size, BITS: tl.constexpr, SYMMETRIC: tl.constexpr,
-                  BLOCK: tl.constexpr):
+def _round_kernel(
+    x_ptr,
+    y_ptr,
+    clip_ptr,
+    signed_ptr,
+    size,
+    BITS: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Round values in memory order. Grid: (size / BLOCK,)."""
     step, low, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -43,9 +51,20 @@ def _round_kernel(x_ptr, y_ptr, clip_ptr, signed_ptr, size, BITS: tl.constexpr, 
 
 
 @triton.jit
-def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr, size, BITS: tl.constexpr,
-                     SYMMETRIC: tl.constexpr, ROUNDING: tl.constexpr, CHUNK: tl.constexpr,
-                     BLOCK: tl.constexpr):
+def _gradient_kernel(
+    grad_ptr,
+    x_ptr,
+    clip_ptr,
+    signed_ptr,
+    grad_x_ptr,
+    sums_ptr,
+    size,
+    BITS: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Cut the gradient off outside the clips and sum that of the clip over a chunk.
 
     The gradient of the values is not written if ``grad_x_ptr`` is None. Grid: (size / CHUNK,).
@@ -54,7 +73,7 @@ def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr
     clip = tl.load(clip_ptr).to(tl.float32)
     clip = tl.where(clip < _SMALLEST, _SMALLEST, clip)
     lowest = clip * tl.div_rn(low, high)
-    total = tl.zeros((BLOCK, ), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
     start = tl.program_id(0).to(tl.int64) * CHUNK
     for first in range(0, CHUNK, BLOCK):
         n = start + first + tl.arange(0, BLOCK)
@@ -64,7 +83,11 @@ def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr
         clipped = clamp(scaled, low, high)
         inside = clipped == scaled
         if grad_x_ptr is not None:
-            tl.store(grad_x_ptr + n, tl.where(inside, grad, 0.0).to(grad_x_ptr.dtype.element_ty), mask=n < size)
+            tl.store(
+                grad_x_ptr + n,
+                tl.where(inside, grad, 0.0).to(grad_x_ptr.dtype.element_ty),
+                mask=n < size,
+            )
         if ROUNDING:
             slope = tl.where(inside, round_even(clipped) - scaled, clipped)
         else:
@@ -74,11 +97,20 @@ def _gradient_kernel(grad_ptr, x_ptr, clip_ptr, signed_ptr, grad_x_ptr, sums_ptr
 
 
 @triton.jit(do_not_specialize=['count'])
-def _total_kernel(sums_ptr, clip_ptr, signed_ptr, total_ptr, alpha_scale, count, BITS: tl.constexpr,
-                  SYMMETRIC: tl.constexpr, BLOCK: tl.constexpr):
+def _total_kernel(
+    sums_ptr,
+    clip_ptr,
+    signed_ptr,
+    total_ptr,
+    alpha_scale,
+    count,
+    BITS: tl.constexpr,
+    SYMMETRIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Add the sums of all chunks and scale them to the gradient of the clip. Grid: (1,)."""
     _, _, high = _grid(clip_ptr, signed_ptr, BITS, SYMMETRIC)
-    total = tl.zeros((BLOCK, ), tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, count, BLOCK):
         n = first + tl.arange(0, BLOCK)
         total += tl.load(sums_ptr + n, mask=n < count, other=0.0)
@@ -95,21 +127,49 @@ def _flag(signed: Tensor) -> Tensor:
     return signed.view(torch.uint8) if signed.dtype == torch.bool else signed
 
 
-def fake_quant(x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool, clip_gradient: bool,
-               alpha_scale: float, rounding_gradient: bool = True) -> Tensor:
+def fake_quant(
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.fake_quant` with one clip."""
     if clip_alpha.numel() > 1:
         return NotImplemented
     y = torch.empty_like(x)
     config = configuration('fake_quant', x)
-    launch(_round_kernel, (triton.cdiv(x.numel(), config['block']), ), x, _dense(x, y), y, clip_alpha, _flag(signed),
-           x.numel(), BITS=bits, SYMMETRIC=symmetric, BLOCK=config['block'], num_warps=config['num_warps'])
+    launch(
+        _round_kernel,
+        (triton.cdiv(x.numel(), config['block']),),
+        x,
+        _dense(x, y),
+        y,
+        clip_alpha,
+        _flag(signed),
+        x.numel(),
+        BITS=bits,
+        SYMMETRIC=symmetric,
+        BLOCK=config['block'],
+        num_warps=config['num_warps'],
+    )
     return y
 
 
-def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Tensor, bits: int, symmetric: bool,
-                        clip_gradient: bool, alpha_scale: float,
-                        rounding_gradient: bool = True) -> tuple[Tensor, Tensor]:
+def fake_quant_backward(
+    grad: Tensor,
+    x: Tensor,
+    clip_alpha: Tensor,
+    signed: Tensor,
+    bits: int,
+    symmetric: bool,
+    clip_gradient: bool,
+    alpha_scale: float,
+    rounding_gradient: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Compute :func:`mmwcc.kernels.fake_quant_backward` with one clip."""
     if clip_alpha.numel() > 1:
         return NotImplemented
@@ -119,8 +179,33 @@ def fake_quant_backward(grad: Tensor, x: Tensor, clip_alpha: Tensor, signed: Ten
     total = torch.empty_like(clip_alpha)
     config = configuration('fake_quant_backward', x)
     options = dict(BITS=bits, SYMMETRIC=symmetric, num_warps=config['num_warps'])
-    launch(_gradient_kernel, (chunks, ), x, _dense(grad, cut), _dense(x, cut), clip_alpha, _flag(signed),
-           cut if clip_gradient else None, sums, x.numel(), ROUNDING=rounding_gradient, CHUNK=_CHUNK,
-           BLOCK=config['block'], **options)
-    launch(_total_kernel, (1, ), x, sums, clip_alpha, _flag(signed), total, alpha_scale, chunks, BLOCK=1024, **options)
+    launch(
+        _gradient_kernel,
+        (chunks,),
+        x,
+        _dense(grad, cut),
+        _dense(x, cut),
+        clip_alpha,
+        _flag(signed),
+        cut if clip_gradient else None,
+        sums,
+        x.numel(),
+        ROUNDING=rounding_gradient,
+        CHUNK=_CHUNK,
+        BLOCK=config['block'],
+        **options,
+    )
+    launch(
+        _total_kernel,
+        (1,),
+        x,
+        sums,
+        clip_alpha,
+        _flag(signed),
+        total,
+        alpha_scale,
+        chunks,
+        BLOCK=1024,
+        **options,
+    )
     return cut if clip_gradient else grad.to(x.dtype, copy=True), total

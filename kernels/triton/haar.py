@@ -4,6 +4,7 @@ Transforms of more than three levels take several passes. The first three levels
 approximation of each 8x8 patch as a small map in float32, which the next pass transforms further.
 Tables tell each pass which positions are its own.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -19,18 +20,68 @@ from .launch import MapLayout, configuration, launch, layout_of, precision
 from .select import select
 from .tile import UNIT_COLUMN, clamp, map_offsets, pixels, positions_of, to_int8, transform
 
-__all__ = ['Tiling', 'blocked', 'geometry', 'haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_shrink',
-           'haar_shrink_int8', 'haar_unpack', 'matrix', 'norms_into', 'pack_into', 'tilings', 'top_map']
+__all__ = [
+    'Tiling',
+    'blocked',
+    'geometry',
+    'haar_norms',
+    'haar_pack',
+    'haar_pack_int8',
+    'haar_shrink',
+    'haar_shrink_int8',
+    'haar_unpack',
+    'matrix',
+    'norms_into',
+    'pack_into',
+    'tilings',
+    'top_map',
+]
 
-_COUNTS = ['tiles', 'patches_w', 'height', 'columns', 'positions', 'all_positions', 'k', 'stride_b', 'stride_c',
-           'stride_h', 'stride_w', 'slot_b', 'residual_b', 'residual_c', 'residual_h', 'residual_w']
+_COUNTS = [
+    'tiles',
+    'patches_w',
+    'height',
+    'columns',
+    'positions',
+    'all_positions',
+    'k',
+    'stride_b',
+    'stride_c',
+    'stride_h',
+    'stride_w',
+    'slot_b',
+    'residual_b',
+    'residual_c',
+    'residual_h',
+    'residual_w',
+]
 
 
 @triton.jit(do_not_specialize=_COUNTS)
-def _norms_kernel(x_ptr, matrix_ptr, norms_ptr, top_ptr, order_ptr, tiles, patches_w, height, columns, positions,
-                  all_positions, stride_b, stride_c, stride_h, stride_w, C: tl.constexpr, LEVELS: tl.constexpr,
-                  UNIT: tl.constexpr, ALIGN: tl.constexpr, GRAIN: tl.constexpr, BLOCK: tl.constexpr,
-                  PRECISION: tl.constexpr):
+def _norms_kernel(
+    x_ptr,
+    matrix_ptr,
+    norms_ptr,
+    top_ptr,
+    order_ptr,
+    tiles,
+    patches_w,
+    height,
+    columns,
+    positions,
+    all_positions,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    UNIT: tl.constexpr,
+    ALIGN: tl.constexpr,
+    GRAIN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Sum the squares of the coefficients over channels, always in the same order.
 
     Grid: (B * tiles,).
@@ -45,23 +96,55 @@ def _norms_kernel(x_ptr, matrix_ptr, norms_ptr, top_ptr, order_ptr, tiles, patch
     squares = tl.zeros((64, BLOCK), tl.float32)
     for first in range(0, C, BLOCK):
         channel = first + tl.arange(0, BLOCK)
-        x = tl.load(x_ptr + map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN),
-                    mask=inside[:, None] & (channel < C)[None, :], other=0.0)
+        x = tl.load(
+            x_ptr + map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN),
+            mask=inside[:, None] & (channel < C)[None, :],
+            other=0.0,
+        )
         w = transform(matrix, x, PRECISION)
         squares += w * w
         if top_ptr is not None:
             # Row 0 is the approximation of the patch. The next pass transforms it further.
-            tl.store(top_ptr + (image * tiles + tile) * C + (j * 0)[:, None] + channel[None, :], w,
-                     mask=(j == 0)[:, None] & (channel < C)[None, :])
+            tl.store(
+                top_ptr + (image * tiles + tile) * C + (j * 0)[:, None] + channel[None, :],
+                w,
+                mask=(j == 0)[:, None] & (channel < C)[None, :],
+            )
     position = positions_of(tile, positions, order_ptr)
     tl.store(norms_ptr + image * all_positions + position, tl.sum(squares, 1), mask=position >= 0)
 
 
 @triton.jit(do_not_specialize=_COUNTS)
-def _pack_kernel(x_ptr, matrix_ptr, slot_ptr, rows_ptr, step_ptr, low, high, top_ptr, order_ptr, tiles, patches_w,
-                 height, columns, positions, all_positions, k, stride_b, stride_c, stride_h, stride_w, slot_b,
-                 C: tl.constexpr, LEVELS: tl.constexpr, UNIT: tl.constexpr, ALIGN: tl.constexpr, GRAIN: tl.constexpr,
-                 BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+def _pack_kernel(
+    x_ptr,
+    matrix_ptr,
+    slot_ptr,
+    rows_ptr,
+    step_ptr,
+    low,
+    high,
+    top_ptr,
+    order_ptr,
+    tiles,
+    patches_w,
+    height,
+    columns,
+    positions,
+    all_positions,
+    k,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    slot_b,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    UNIT: tl.constexpr,
+    ALIGN: tl.constexpr,
+    GRAIN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Transform a tile and keep the rows that have a slot, rounded to a grid if there is a step.
 
     A tile of which nothing is kept reads nothing, unless a further pass needs its approximation.
@@ -79,23 +162,62 @@ def _pack_kernel(x_ptr, matrix_ptr, slot_ptr, rows_ptr, step_ptr, low, high, top
         channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         real = (channel < C)[None, :]
         offsets = map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN)
-        x = tl.load(x_ptr + image * stride_b * ALIGN + offsets, mask=inside[:, None] & real, other=0.0)
+        x = tl.load(
+            x_ptr + image * stride_b * ALIGN + offsets, mask=inside[:, None] & real, other=0.0
+        )
         w = transform(matrix, x, PRECISION)
         if top_ptr is not None:
-            tl.store(top_ptr + (image * tiles + tile) * C + (j * 0)[:, None] + channel[None, :], w,
-                     mask=(j == 0)[:, None] & real)
+            tl.store(
+                top_ptr + (image * tiles + tile) * C + (j * 0)[:, None] + channel[None, :],
+                w,
+                mask=(j == 0)[:, None] & real,
+            )
         if step_ptr is not None:
             w = to_int8(w, tl.load(step_ptr).to(tl.float32), low, high)
-        tl.store(rows_ptr + (image * k + slot)[:, None] * C + channel[None, :], w.to(rows_ptr.dtype.element_ty),
-                 mask=(slot >= 0)[:, None] & real)
+        tl.store(
+            rows_ptr + (image * k + slot)[:, None] * C + channel[None, :],
+            w.to(rows_ptr.dtype.element_ty),
+            mask=(slot >= 0)[:, None] & real,
+        )
 
 
 @triton.jit(do_not_specialize=_COUNTS)
-def _unpack_kernel(rows_ptr, slot_ptr, matrix_ptr, bias_ptr, residual_ptr, low, high, top_ptr, order_ptr, y_ptr, tiles,
-                   patches_w, height, columns, positions, all_positions, k, stride_b, stride_c, stride_h, stride_w,
-                   residual_b, residual_c, residual_h, residual_w, C: tl.constexpr, LEVELS: tl.constexpr,
-                   UNIT: tl.constexpr, ALIGN: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, RESIDUAL_ALIGN: tl.constexpr,
-                   GRAIN: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr):
+def _unpack_kernel(
+    rows_ptr,
+    slot_ptr,
+    matrix_ptr,
+    bias_ptr,
+    residual_ptr,
+    low,
+    high,
+    top_ptr,
+    order_ptr,
+    y_ptr,
+    tiles,
+    patches_w,
+    height,
+    columns,
+    positions,
+    all_positions,
+    k,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    residual_b,
+    residual_c,
+    residual_h,
+    residual_w,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    UNIT: tl.constexpr,
+    ALIGN: tl.constexpr,
+    RESIDUAL_UNIT: tl.constexpr,
+    RESIDUAL_ALIGN: tl.constexpr,
+    GRAIN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Gather the rows of a tile, invert the transform, add bias and residual, and clamp.
 
     ``matrix`` is the transposed one. Grid: (B * tiles, channels / BLOCK).
@@ -106,8 +228,11 @@ def _unpack_kernel(rows_ptr, slot_ptr, matrix_ptr, bias_ptr, residual_ptr, low, 
     real = (channel < C)[None, :]
     position = positions_of(tile, positions, order_ptr)
     slot = tl.load(slot_ptr + image * all_positions + position, mask=position >= 0, other=-1)
-    w = tl.load(rows_ptr + (image * k + slot)[:, None] * C + channel[None, :], mask=(slot >= 0)[:, None] & real,
-                other=0.0)
+    w = tl.load(
+        rows_ptr + (image * k + slot)[:, None] * C + channel[None, :],
+        mask=(slot >= 0)[:, None] & real,
+        other=0.0,
+    )
     j = tl.arange(0, 64)
     if top_ptr is not None:
         top = tl.load(top_ptr + (image * tiles + tile) * C + channel, mask=channel < C, other=0.0)
@@ -119,8 +244,12 @@ def _unpack_kernel(rows_ptr, slot_ptr, matrix_ptr, bias_ptr, residual_ptr, low, 
     row, column = pixels(tile, patches_w, LEVELS)
     mask = ((row < height) & (column < columns * GRAIN))[:, None] & real
     if residual_ptr is not None:
-        offsets = map_offsets(row, column, channel, residual_c, residual_h, residual_w, RESIDUAL_UNIT, RESIDUAL_ALIGN)
-        y += tl.load(residual_ptr + image * residual_b * RESIDUAL_ALIGN + offsets, mask=mask, other=0.0).to(tl.float32)
+        offsets = map_offsets(
+            row, column, channel, residual_c, residual_h, residual_w, RESIDUAL_UNIT, RESIDUAL_ALIGN
+        )
+        y += tl.load(
+            residual_ptr + image * residual_b * RESIDUAL_ALIGN + offsets, mask=mask, other=0.0
+        ).to(tl.float32)
     y = clamp(y, low, high)
     offsets = map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN)
     tl.store(y_ptr + image * stride_b * ALIGN + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
@@ -152,7 +281,7 @@ def tilings(height: int, width: int, levels: int, device: torch.device) -> tuple
     Up to three levels need one pass. Deeper transforms need one for every three levels, rounded up.
     """
     if levels <= 3:
-        return Tiling(height, width, levels, None),
+        return (Tiling(height, width, levels, None),)
     orders, rest = [], torch.arange(height * width)
     while levels > 3:
         mine, rest = _split_order(rest, height, width, levels)
@@ -170,9 +299,14 @@ def _split_order(order: Tensor, height: int, width: int, levels: int) -> tuple[T
     """
     total = height * width
     top, details = unfold(torch.arange(total).reshape(1, -1, 1), height, width, 3)
-    deeper = unfold(torch.arange(total, total + top.numel()).reshape(1, -1, 1), height // 8, width // 8, levels - 3)
+    deeper = unfold(
+        torch.arange(total, total + top.numel()).reshape(1, -1, 1),
+        height // 8,
+        width // 8,
+        levels - 3,
+    )
     source = fold(deeper[0], deeper[1] + details).flatten()
-    mine, rest = torch.full((total, ), -1), torch.empty(top.numel(), dtype=torch.int64)
+    mine, rest = torch.full((total,), -1), torch.empty(top.numel(), dtype=torch.int64)
     first = source < total
     mine[source[first]], rest[source[~first] - total] = order[first], order[~first]
     return mine, rest
@@ -201,12 +335,13 @@ def geometry(x: Tensor, layout: MapLayout, tiling: Tiling) -> tuple[tuple, dict]
     height, width = x.shape[2:]
     grain = next(g for g in (8, 4, 2, 1) if width % g == 0) if layout.unit == UNIT_COLUMN else 1
     sizes = (tiling.tiles, tiling.patches_w, height, width // grain, tiling.positions)
-    return sizes, dict(C=x.shape[1], LEVELS=tiling.levels, UNIT=layout.unit, ALIGN=layout.align, GRAIN=grain)
+    return sizes, dict(
+        C=x.shape[1], LEVELS=tiling.levels, UNIT=layout.unit, ALIGN=layout.align, GRAIN=grain
+    )
 
 
 def blocked(config: dict[str, int], channels: int) -> tuple[int, dict[str, int]]:
-    """Return the number of channel blocks, and the launch options with no block wider than needed.
-    """
+    """Return the number of channel blocks, and the launch options with no block wider than needed."""
     block = max(16, min(config.pop('block'), triton.next_power_of_2(channels)))
     return triton.cdiv(channels, block), dict(BLOCK=block, **config)
 
@@ -218,8 +353,14 @@ def _padded(x: Tensor, levels: int) -> tuple[int, int]:
 
 def top_map(x: Tensor, tiling: Tiling) -> Tensor:
     """Allocate the approximation that a pass leaves, as a channels_last map in float32."""
-    return torch.empty(x.shape[0], tiling.tiles // tiling.patches_w, tiling.patches_w, x.shape[1], device=x.device,
-                       dtype=torch.float32).permute(0, 3, 1, 2)
+    return torch.empty(
+        x.shape[0],
+        tiling.tiles // tiling.patches_w,
+        tiling.patches_w,
+        x.shape[1],
+        device=x.device,
+        dtype=torch.float32,
+    ).permute(0, 3, 1, 2)
 
 
 def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
@@ -230,14 +371,29 @@ def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
         top = top_map(x, tiling) if n + 1 < len(passes) else None
         sizes, options = geometry(x, layout, tiling)
         _, blocks = blocked(config, x.shape[1])
-        launch(_norms_kernel, (x.shape[0] * tiling.tiles, ), x, x,
-               matrix(tiling.levels, False, x.dtype, x.device), norms, top, tiling.order, *sizes,
-               total, *layout.strides, **options, **blocks, PRECISION=precision(x.device))
+        launch(
+            _norms_kernel,
+            (x.shape[0] * tiling.tiles,),
+            x,
+            x,
+            matrix(tiling.levels, False, x.dtype, x.device),
+            norms,
+            top,
+            tiling.order,
+            *sizes,
+            total,
+            *layout.strides,
+            **options,
+            **blocks,
+            PRECISION=precision(x.device),
+        )
         if top is not None:
             x = top
 
 
-def pack_into(rows: Tensor, x: Tensor, slot: Tensor, passes: tuple[Tiling, ...], grid: tuple) -> None:
+def pack_into(
+    rows: Tensor, x: Tensor, slot: Tensor, passes: tuple[Tiling, ...], grid: tuple
+) -> None:
     """Write the rows of ``x`` that ``slot``, shape (B, N), numbers.
 
     ``grid`` is step, low and high of int8 rows, which are all None where nothing is rounded.
@@ -247,10 +403,26 @@ def pack_into(rows: Tensor, x: Tensor, slot: Tensor, passes: tuple[Tiling, ...],
         top = top_map(x, tiling) if n + 1 < len(passes) else None
         sizes, options = geometry(x, layout, tiling)
         count, blocks = blocked(config, x.shape[1])
-        launch(_pack_kernel, (x.shape[0] * tiling.tiles, count), x, x,
-               matrix(tiling.levels, False, x.dtype, x.device), slot, rows, *grid, top, tiling.order, *sizes,
-               slot.shape[1], rows.shape[1], *layout.strides, slot.stride(0), **options, **blocks,
-               PRECISION=precision(x.device))
+        launch(
+            _pack_kernel,
+            (x.shape[0] * tiling.tiles, count),
+            x,
+            x,
+            matrix(tiling.levels, False, x.dtype, x.device),
+            slot,
+            rows,
+            *grid,
+            top,
+            tiling.order,
+            *sizes,
+            slot.shape[1],
+            rows.shape[1],
+            *layout.strides,
+            slot.stride(0),
+            **options,
+            **blocks,
+            PRECISION=precision(x.device),
+        )
         if top is not None:
             x = top
 
@@ -266,11 +438,19 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
 def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_pack`."""
     rows = x.new_empty(x.shape[0], k, x.shape[1])
-    pack_into(rows, x, slot.contiguous(), tilings(*_padded(x, levels), levels, x.device), (None, None, None))
+    pack_into(
+        rows,
+        x,
+        slot.contiguous(),
+        tilings(*_padded(x, levels), levels, x.device),
+        (None, None, None),
+    )
     return rows
 
 
-def haar_pack_int8(x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> Tensor:
+def haar_pack_int8(
+    x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_pack_int8`."""
     rows = x.new_empty(x.shape[0], k, x.shape[1], dtype=torch.int8)
     grid = (step, float(low), float(high))
@@ -284,14 +464,26 @@ def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
     return haar_pack(x, slot, k, levels), slot
 
 
-def haar_shrink_int8(x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+def haar_shrink_int8(
+    x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
+) -> tuple[Tensor, Tensor]:
     """Compute :func:`mmwcc.kernels.haar_shrink_int8`."""
     slot = select(haar_norms(x, levels), k)
     return haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 
-def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, width: int, levels: int,
-                channels_last: bool, residual: Tensor | None, low: float | None, high: float | None) -> Tensor:
+def haar_unpack(
+    rows: Tensor,
+    slot: Tensor,
+    bias: Tensor | None,
+    height: int,
+    width: int,
+    levels: int,
+    channels_last: bool,
+    residual: Tensor | None,
+    low: float | None,
+    high: float | None,
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_unpack`."""
     y = _empty_map(rows, height, width, channels_last)
     rows, slot, top = rows.contiguous(), slot.contiguous(), None
@@ -306,7 +498,9 @@ def haar_unpack(rows: Tensor, slot: Tensor, bias: Tensor | None, height: int, wi
     return y
 
 
-def _unpack(y: Tensor, rows: Tensor, slot: Tensor, top: Tensor | None, tiling: Tiling, finish: tuple) -> None:
+def _unpack(
+    y: Tensor, rows: Tensor, slot: Tensor, top: Tensor | None, tiling: Tiling, finish: tuple
+) -> None:
     """Run one pass of the inverse transform.
 
     ``top`` is the map that the deeper pass has left, or None. ``finish`` is bias, residual and
@@ -318,7 +512,28 @@ def _unpack(y: Tensor, rows: Tensor, slot: Tensor, top: Tensor | None, tiling: T
     sizes, options = geometry(y, layout, tiling)
     count, blocks = blocked(configuration('haar_unpack', rows), y.shape[1])
     dtype = rows.dtype if top is None else torch.float32
-    launch(_unpack_kernel, (y.shape[0] * tiling.tiles, count), y, rows, slot,
-           matrix(tiling.levels, True, dtype, y.device), bias, residual, low, high, top, tiling.order, y, *sizes,
-           slot.shape[1], rows.shape[1], *layout.strides, *other.strides, **options, RESIDUAL_UNIT=other.unit,
-           RESIDUAL_ALIGN=other.align, **blocks, PRECISION=precision(y.device))
+    launch(
+        _unpack_kernel,
+        (y.shape[0] * tiling.tiles, count),
+        y,
+        rows,
+        slot,
+        matrix(tiling.levels, True, dtype, y.device),
+        bias,
+        residual,
+        low,
+        high,
+        top,
+        tiling.order,
+        y,
+        *sizes,
+        slot.shape[1],
+        rows.shape[1],
+        *layout.strides,
+        *other.strides,
+        **options,
+        RESIDUAL_UNIT=other.unit,
+        RESIDUAL_ALIGN=other.align,
+        **blocks,
+        PRECISION=precision(y.device),
+    )

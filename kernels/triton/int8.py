@@ -1,5 +1,5 @@
-"""Integer arithmetic of 8-bit layers: rounding of a map to rows, and their product on tensor cores.
-"""
+"""Integer arithmetic of 8-bit layers: rounding of a map to rows, and their product on tensor cores."""
+
 from __future__ import annotations
 
 import torch
@@ -15,9 +15,26 @@ __all__ = ['int8_linear', 'quantize_int8']
 
 
 @triton.jit(do_not_specialize=['pixels', 'width', 'stride_b', 'stride_c', 'stride_h', 'stride_w'])
-def _quantize_kernel(x_ptr, step_ptr, low, high, rows_ptr, pixels, width, stride_b, stride_c, stride_h, stride_w,
-                     C: tl.constexpr, UNIT: tl.constexpr, ALIGN: tl.constexpr, GRAIN: tl.constexpr,
-                     FLAT: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr):
+def _quantize_kernel(
+    x_ptr,
+    step_ptr,
+    low,
+    high,
+    rows_ptr,
+    pixels,
+    width,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    C: tl.constexpr,
+    UNIT: tl.constexpr,
+    ALIGN: tl.constexpr,
+    GRAIN: tl.constexpr,
+    FLAT: tl.constexpr,
+    PIXELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Round a block of pixels and channels.
 
     ``FLAT`` says that all pixels of an image are equally far apart, so that lines need no extra
@@ -34,16 +51,30 @@ def _quantize_kernel(x_ptr, step_ptr, low, high, rows_ptr, pixels, width, stride
     else:
         across = (pixel // width).to(tl.int64) * stride_h * ALIGN + pixel % width * far
     mask = (pixel < pixels * GRAIN)[:, None] & (channel < C)[None, :]
-    x = tl.load(x_ptr + image * stride_b * ALIGN + across[:, None] + deep[None, :], mask=mask, other=0.0)
+    x = tl.load(
+        x_ptr + image * stride_b * ALIGN + across[:, None] + deep[None, :], mask=mask, other=0.0
+    )
     rows = to_int8(x.to(tl.float32), tl.load(step_ptr).to(tl.float32), low, high)
     row = image * pixels * GRAIN + pixel
     tl.store(rows_ptr + row[:, None] * C + channel[None, :], rows, mask=mask)
 
 
 @triton.jit(do_not_specialize=['count'])
-def _linear_kernel(rows_ptr, weight_ptr, scale_ptr, bias_ptr, y_ptr, count, C: tl.constexpr, OUTPUTS: tl.constexpr,
-                   BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-                   PRECISE: tl.constexpr):
+def _linear_kernel(
+    rows_ptr,
+    weight_ptr,
+    scale_ptr,
+    bias_ptr,
+    y_ptr,
+    count,
+    C: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+    PRECISE: tl.constexpr,
+):
     """Multiply rows by a kernel in int32 and scale the sums.
 
     ``GROUP`` blocks of rows run next to each other, so that they share a block of the kernel in the
@@ -59,17 +90,29 @@ def _linear_kernel(rows_ptr, weight_ptr, scale_ptr, bias_ptr, y_ptr, count, C: t
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     for start in range(0, C, BLOCK_K):
         inner = start + tl.arange(0, BLOCK_K)
-        rows = tl.load(rows_ptr + row[:, None] * C + inner[None, :], mask=(row < count)[:, None] & (inner < C)[None, :],
-                       other=0)
-        weight = tl.load(weight_ptr + output[None, :] * C + inner[:, None],
-                         mask=(inner < C)[:, None] & (output < OUTPUTS)[None, :], other=0)
+        rows = tl.load(
+            rows_ptr + row[:, None] * C + inner[None, :],
+            mask=(row < count)[:, None] & (inner < C)[None, :],
+            other=0,
+        )
+        weight = tl.load(
+            weight_ptr + output[None, :] * C + inner[:, None],
+            mask=(inner < C)[:, None] & (output < OUTPUTS)[None, :],
+            other=0,
+        )
         sums = tl.dot(rows, weight, sums, out_dtype=tl.int32)
     compute = tl.float64 if PRECISE else tl.float32
-    y = sums.to(compute) * tl.load(scale_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
+    y = (
+        sums.to(compute)
+        * tl.load(scale_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
+    )
     if bias_ptr is not None:
         y += tl.load(bias_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
-    tl.store(y_ptr + row[:, None] * OUTPUTS + output[None, :], y.to(y_ptr.dtype.element_ty),
-             mask=(row < count)[:, None] & (output < OUTPUTS)[None, :])
+    tl.store(
+        y_ptr + row[:, None] * OUTPUTS + output[None, :],
+        y.to(y_ptr.dtype.element_ty),
+        mask=(row < count)[:, None] & (output < OUTPUTS)[None, :],
+    )
 
 
 def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
@@ -84,24 +127,57 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     strides = layout.strides if width > 1 else (*layout.strides[:3], layout.strides[2])
     size = config.pop('pixels')
     count, options = blocked(config, channels)
-    launch(_quantize_kernel, (batch * triton.cdiv(pixels, size), count), x, x, step, float(low), float(high), rows,
-           pixels // grain, width, *strides, C=channels, UNIT=layout.unit, ALIGN=layout.align, GRAIN=grain, FLAT=flat,
-           PIXELS=size, **options)
+    launch(
+        _quantize_kernel,
+        (batch * triton.cdiv(pixels, size), count),
+        x,
+        x,
+        step,
+        float(low),
+        float(high),
+        rows,
+        pixels // grain,
+        width,
+        *strides,
+        C=channels,
+        UNIT=layout.unit,
+        ALIGN=layout.align,
+        GRAIN=grain,
+        FLAT=flat,
+        PIXELS=size,
+        **options,
+    )
     return rows
 
 
 def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute :func:`mmwcc.kernels.int8_linear`. The sums are exact and scaled in float32 at least.
-    """
+    """Compute :func:`mmwcc.kernels.int8_linear`. The sums are exact and scaled in float32 at least."""
     outputs, channels = weight.shape
     y = scale.new_empty(*rows.shape[:-1], outputs)
     count = rows.numel() // channels
     config = configuration('int8_linear', rows)
-    m, n, k = (max(16, min(config.pop(name), triton.next_power_of_2(size)))
-               for name, size in (('block_m', count), ('block_n', outputs), ('block_k', max(32, channels))))
+    m, n, k = (
+        max(16, min(config.pop(name), triton.next_power_of_2(size)))
+        for name, size in (('block_m', count), ('block_n', outputs), ('block_k', max(32, channels)))
+    )
     group = config.pop('group')
-    launch(_linear_kernel, (triton.cdiv(count, m) * triton.cdiv(outputs, n), ), rows, rows.contiguous(),
-           weight.contiguous(), scale.contiguous(), None if bias is None else bias.contiguous(), y, count, C=channels,
-           OUTPUTS=outputs, BLOCK_M=m, BLOCK_N=n, BLOCK_K=k, GROUP=group, PRECISE=scale.dtype == torch.float64,
-           **config)
+    launch(
+        _linear_kernel,
+        (triton.cdiv(count, m) * triton.cdiv(outputs, n),),
+        rows,
+        rows.contiguous(),
+        weight.contiguous(),
+        scale.contiguous(),
+        None if bias is None else bias.contiguous(),
+        y,
+        count,
+        C=channels,
+        OUTPUTS=outputs,
+        BLOCK_M=m,
+        BLOCK_N=n,
+        BLOCK_K=k,
+        GROUP=group,
+        PRECISE=scale.dtype == torch.float64,
+        **config,
+    )
     return y

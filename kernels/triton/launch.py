@@ -1,5 +1,5 @@
-"""Launching of kernels: the layout of a map as arguments, the precision, and launch configurations.
-"""
+"""Launching of kernels: the layout of a map as arguments, the precision, and launch configurations."""
+
 from __future__ import annotations
 
 import json
@@ -16,11 +16,24 @@ from torch import Tensor
 
 from .tile import UNIT_CHANNEL, UNIT_COLUMN, UNIT_NONE
 
-__all__ = ['MapLayout', 'configuration', 'device_name', 'forced', 'launch', 'layout_of', 'precision',
-           'read_configurations']
+__all__ = [
+    'MapLayout',
+    'configuration',
+    'device_name',
+    'forced',
+    'launch',
+    'layout_of',
+    'precision',
+    'read_configurations',
+]
 
 CONFIGS = Path(__file__).parent / 'configs'
-KINDS = {torch.float32: 'float32', torch.bfloat16: 'half', torch.float16: 'half', torch.int8: 'int8'}
+KINDS = {
+    torch.float32: 'float32',
+    torch.bfloat16: 'half',
+    torch.float16: 'half',
+    torch.int8: 'int8',
+}
 """Name of each dtype in configuration files."""
 
 Configurations = dict[str, dict[str, dict[str, int]]]
@@ -39,6 +52,7 @@ class MapLayout(NamedTuple):
         align: Power of two, at most 16, that divides the other strides. A kernel must know it to
             use vector loads.
     """
+
     strides: tuple[int, int, int, int]
     unit: int
     align: int
@@ -47,7 +61,13 @@ class MapLayout(NamedTuple):
 def layout_of(x: Tensor) -> MapLayout:
     """Describe the memory layout of a map of any strides."""
     strides = [stride if size > 1 else 0 for size, stride in zip(x.shape, x.stride(), strict=True)]
-    unit, axis = (UNIT_CHANNEL, 1) if strides[1] == 1 else (UNIT_COLUMN, 3) if strides[3] == 1 else (UNIT_NONE, None)
+    unit, axis = (
+        (UNIT_CHANNEL, 1)
+        if strides[1] == 1
+        else (UNIT_COLUMN, 3)
+        if strides[3] == 1
+        else (UNIT_NONE, None)
+    )
     others = [stride for n, stride in enumerate(strides) if n != axis]
     align = math.gcd(16, *others)
     b, c, h, w = (1 if n == axis else stride // align for n, stride in enumerate(strides))
@@ -127,10 +147,14 @@ def read_configurations(path: Path) -> Configurations:
         ValueError: If it is not JSON with the key ``kernels``.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'mmwcc.kernels: no launch configurations at {path}. Correct or unset '
-                                'MMWCC_TRITON_CONFIGS; `python tools/benchmarks/tune_triton.py` writes such a file.')
+        raise FileNotFoundError(
+            f'mmwcc.kernels: no launch configurations at {path}. Correct or unset '
+            'MMWCC_TRITON_CONFIGS; `python tools/benchmarks/tune_triton.py` writes such a file.'
+        )
     try:
         return json.loads(path.read_text(encoding='utf-8'))['kernels']
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'mmwcc.kernels: {path} must be JSON with the key "kernels", got {error!r}. Write it anew '
-                         'with `python tools/benchmarks/tune_triton.py`.') from error
+        raise ValueError(
+            f'mmwcc.kernels: {path} must be JSON with the key "kernels", got {error!r}. Write it anew '
+            'with `python tools/benchmarks/tune_triton.py`.'
+        ) from error

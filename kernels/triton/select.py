@@ -3,6 +3,7 @@
 The threshold of each image is found digit by digit, as a radix sort would. The kept positions are
 then numbered in ascending order.
 """
+
 from __future__ import annotations
 
 import torch
@@ -23,7 +24,12 @@ def _keys(norms_ptr, position, positions):
 
     All NaN are alike and above infinity.
     """
-    bits = tl.load(norms_ptr + position, mask=position < positions, other=0.0).to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    bits = (
+        tl.load(norms_ptr + position, mask=position < positions, other=0.0).to(
+            tl.int32, bitcast=True
+        )
+        & 0x7FFFFFFF
+    )
     return tl.where(position < positions, tl.where(bits > 0x7F800000, 0x7FC00000, bits), -1)
 
 
@@ -33,7 +39,9 @@ def _digit_counts(keys, prefix, SHIFT: tl.constexpr):
 
     Only keys whose higher digits are ``prefix`` count.
     """
-    return tl.histogram((keys >> SHIFT) & 255, 256, mask=(keys >= 0) & ((keys >> SHIFT >> 8) == prefix))
+    return tl.histogram(
+        (keys >> SHIFT) & 255, 256, mask=(keys >= 0) & ((keys >> SHIFT >> 8) == prefix)
+    )
 
 
 @triton.jit
@@ -67,7 +75,7 @@ def _select_kernel(norms_ptr, slot_ptr, positions, k, BLOCK: tl.constexpr):
     slot_ptr += tl.program_id(0).to(tl.int64) * positions
     threshold, wanted = 0, k
     for digit in tl.static_range(4):
-        counts = tl.zeros((256, ), tl.int32)
+        counts = tl.zeros((256,), tl.int32)
         for first in range(0, positions, BLOCK):
             keys = _keys(norms_ptr, first + tl.arange(0, BLOCK), positions)
             counts += _digit_counts(keys, threshold, 24 - 8 * digit)
@@ -75,7 +83,9 @@ def _select_kernel(norms_ptr, slot_ptr, positions, k, BLOCK: tl.constexpr):
     tied, kept = 0, 0
     for first in range(0, positions, BLOCK):
         position = first + tl.arange(0, BLOCK)
-        slot, ties, keeps = _ranks(_keys(norms_ptr, position, positions), threshold, wanted, tied, kept)
+        slot, ties, keeps = _ranks(
+            _keys(norms_ptr, position, positions), threshold, wanted, tied, kept
+        )
         tl.store(slot_ptr + position, slot, mask=position < positions)
         tied += ties
         kept += keeps
@@ -83,11 +93,12 @@ def _select_kernel(norms_ptr, slot_ptr, positions, k, BLOCK: tl.constexpr):
 
 @triton.jit
 def _known_digits(counts_ptr, k, DIGITS: tl.constexpr):
-    """Return the first ``DIGITS`` digits of the threshold, and how many keys with them are wanted.
-    """
+    """Return the first ``DIGITS`` digits of the threshold, and how many keys with them are wanted."""
     prefix, wanted = 0, k
     for digit in tl.static_range(DIGITS):
-        prefix, wanted = _next_digit(tl.load(counts_ptr + digit * 256 + tl.arange(0, 256)), prefix, wanted)
+        prefix, wanted = _next_digit(
+            tl.load(counts_ptr + digit * 256 + tl.arange(0, 256)), prefix, wanted
+        )
     return prefix, wanted
 
 
@@ -97,9 +108,13 @@ def _count_kernel(norms_ptr, counts_ptr, positions, k, DIGIT: tl.constexpr, BLOC
     image = tl.program_id(1).to(tl.int64)
     counts_ptr += image * 1024
     prefix, _ = _known_digits(counts_ptr, k, DIGIT)
-    keys = _keys(norms_ptr + image * positions, tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), positions)
+    keys = _keys(
+        norms_ptr + image * positions, tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), positions
+    )
     counts = _digit_counts(keys, prefix, 24 - 8 * DIGIT)
-    tl.atomic_add(counts_ptr + DIGIT * 256 + tl.arange(0, 256), counts, mask=counts > 0, sem='relaxed')
+    tl.atomic_add(
+        counts_ptr + DIGIT * 256 + tl.arange(0, 256), counts, mask=counts > 0, sem='relaxed'
+    )
 
 
 @triton.jit(do_not_specialize=_COUNTS)
@@ -110,14 +125,18 @@ def _block_kernel(norms_ptr, counts_ptr, totals_ptr, positions, k, blocks, BLOCK
     """
     image = tl.program_id(1).to(tl.int64)
     threshold, _ = _known_digits(counts_ptr + image * 1024, k, 4)
-    keys = _keys(norms_ptr + image * positions, tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), positions)
+    keys = _keys(
+        norms_ptr + image * positions, tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), positions
+    )
     totals_ptr += image * 2 * blocks + tl.program_id(0)
     tl.store(totals_ptr, tl.sum((keys > threshold).to(tl.int32), 0))
     tl.store(totals_ptr + blocks, tl.sum((keys == threshold).to(tl.int32), 0))
 
 
 @triton.jit(do_not_specialize=_COUNTS)
-def _rank_kernel(norms_ptr, counts_ptr, totals_ptr, slot_ptr, positions, k, blocks, BLOCK: tl.constexpr):
+def _rank_kernel(
+    norms_ptr, counts_ptr, totals_ptr, slot_ptr, positions, k, blocks, BLOCK: tl.constexpr
+):
     """Write the slots of a block, after adding up the counts of all blocks before it.
 
     Grid: (blocks, B).
@@ -147,7 +166,7 @@ def select(norms: Tensor, k: int) -> Tensor:
     config = configuration('select', norms)
     if positions <= config.pop('one_program'):
         options = dict(BLOCK=config['block'], num_warps=config['num_warps'])
-        launch(_select_kernel, (batch, ), norms, norms, slot, positions, k, **options)
+        launch(_select_kernel, (batch,), norms, norms, slot, positions, k, **options)
         return slot
     options = dict(BLOCK=config['many_block'], num_warps=config['many_warps'])
     blocks = triton.cdiv(positions, config['many_block'])

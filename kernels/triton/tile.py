@@ -1,10 +1,21 @@
-"""Parts that the kernels share: places of pixels, the transform as a product, rounding to a grid.
-"""
+"""Parts that the kernels share: places of pixels, the transform as a product, rounding to a grid."""
+
 import triton
 import triton.language as tl
 
-__all__ = ['UNIT_CHANNEL', 'UNIT_COLUMN', 'UNIT_NONE', 'clamp', 'divide', 'map_offsets', 'pixels', 'positions_of',
-           'round_even', 'to_int8', 'transform']
+__all__ = [
+    'UNIT_CHANNEL',
+    'UNIT_COLUMN',
+    'UNIT_NONE',
+    'clamp',
+    'divide',
+    'map_offsets',
+    'pixels',
+    'positions_of',
+    'round_even',
+    'to_int8',
+    'transform',
+]
 
 UNIT_NONE, UNIT_CHANNEL, UNIT_COLUMN = 0, 1, 2
 """Which axis of a map is contiguous. Kernels know this when they are compiled and load vectors."""
@@ -27,7 +38,9 @@ def pixels(tile, patches_w, LEVELS: tl.constexpr):
 
 
 @triton.jit
-def map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT: tl.constexpr, ALIGN: tl.constexpr):
+def map_offsets(
+    row, column, channel, stride_c, stride_h, stride_w, UNIT: tl.constexpr, ALIGN: tl.constexpr
+):
     """Return where pixels of an image lie in memory, [pixels, channels].
 
     The strides come divided by ``ALIGN``, so that the compiler knows that it divides them.
@@ -104,7 +117,9 @@ def divide(values, step):
         inverse = tl.div_rn(1.0, step)
         product = values * inverse
         corrected = tl.fma(tl.fma(-product, step, values), inverse, product)
-        quotient = tl.where(corrected == corrected, corrected, product)  # infinities have no remainder
+        quotient = tl.where(
+            corrected == corrected, corrected, product
+        )  # infinities have no remainder
     return quotient
 
 
@@ -118,4 +133,8 @@ def to_int8(values, step, low, high):
     levels = tl.minimum(tl.maximum(tl.where(levels == levels, levels, 0.0), low), high)
     # Adding 1.5 * 2**23, or 128 less, leaves the rounded level in the low byte of the float. So no
     # conversion is needed.
-    return (levels + tl.where(high > 127, 12582784.0, 12582912.0)).to(tl.int32, bitcast=True).to(tl.int8)
+    return (
+        (levels + tl.where(high > 127, 12582784.0, 12582912.0))
+        .to(tl.int32, bitcast=True)
+        .to(tl.int8)
+    )

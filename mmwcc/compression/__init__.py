@@ -1,4 +1,5 @@
 """Compression of a model: the config, the conversion, and schedules."""
+
 from importlib import import_module
 
 from .config import QUANT_TYPE, CompressionConfig, Rule
@@ -9,8 +10,17 @@ from .schedule import QUANTITIES, Schedule, build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs
 
 __all__ = [
-    'QUANTITIES', 'QUANT_TYPE', 'CompressionConfig', 'Rule', 'Schedule', 'SeparatedLayer',
-    'SeparationReport', 'advice_for', 'build_schedule', 'compress_model', 'lean_activations',
+    'QUANTITIES',
+    'QUANT_TYPE',
+    'CompressionConfig',
+    'Rule',
+    'Schedule',
+    'SeparatedLayer',
+    'SeparationReport',
+    'advice_for',
+    'build_schedule',
+    'compress_model',
+    'lean_activations',
     'separate_convs',
 ]
 

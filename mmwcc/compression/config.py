@@ -1,4 +1,5 @@
 """The ``compression`` dictionary: what it may contain, and what it means for one convolution."""
+
 from __future__ import annotations
 
 import re
@@ -15,7 +16,7 @@ __all__ = ['CompressionConfig', 'Rule']
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
-_LEAN_KEYS = ('input_shape', )
+_LEAN_KEYS = ('input_shape',)
 _QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
 
@@ -26,12 +27,14 @@ def _check_keys(owner: str, config: dict, known: Iterable[str]) -> None:
         if key not in known:
             nearest = get_close_matches(str(key), known, n=1)
             hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
-            raise ValueError(f"{owner}: unknown key {key!r}. {hint}Known keys: {', '.join(known)}.")
+            raise ValueError(f'{owner}: unknown key {key!r}. {hint}Known keys: {", ".join(known)}.')
 
 
 def _check_mapping(owner: str, key: str, value) -> None:
     if value is not None and not isinstance(value, dict):
-        raise TypeError(f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None for none.')
+        raise TypeError(
+            f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None for none.'
+        )
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Rule:
             weight_quant, act_quant. Quantizer dicts are merged into the general ones; None switches
             a quantizer off.
     """
+
     pattern: str
     changes: dict
 
@@ -61,11 +65,15 @@ class Rule:
                 expression.
         """
         if not isinstance(rule, dict):
-            raise TypeError(f"compression: a rule must be a dict, got {rule!r}. Use dict(pattern=r'decode_head\\..*', "
-                            'keep_ratio=0.5).')
+            raise TypeError(
+                f"compression: a rule must be a dict, got {rule!r}. Use dict(pattern=r'decode_head\\..*', "
+                'keep_ratio=0.5).'
+            )
         if 'pattern' not in rule:
-            raise ValueError(f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
-                             r"layer names, for example pattern=r'decode_head\..*'.")
+            raise ValueError(
+                f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
+                r"layer names, for example pattern=r'decode_head\..*'."
+            )
         _check_keys('compression rule', rule, keys)
         changes = {key: value for key, value in rule.items() if key != 'pattern'}
         for role in _QUANTIZERS:
@@ -84,8 +92,11 @@ def _plain(value):
     mmengine adds a ``_scope_`` to everything that a ``package::`` base defines. It is left out.
     """
     if isinstance(value, dict):
-        return {key: _component(item) if key == 'type' else _plain(item)
-                for key, item in value.items() if key != '_scope_'}
+        return {
+            key: _component(item) if key == 'type' else _plain(item)
+            for key, item in value.items()
+            if key != '_scope_'
+        }
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -101,16 +112,22 @@ def _compile(pattern: str) -> None:
     try:
         re.compile(pattern)
     except (re.error, TypeError) as error:
-        raise ValueError(f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a name as '
-                         r"r'\.'.") from error
+        raise ValueError(
+            f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a name as '
+            r"r'\.'."
+        ) from error
 
 
 def _check_integer(integer) -> None:
     kept = integer.get('keep_float', ()) if isinstance(integer, dict) else ()
     if not isinstance(integer, (bool, dict)) or not isinstance(kept, (list, tuple)):
-        raise TypeError(f'compression: integer must be True, False or dict(keep_float=[names]), got {integer!r}. Use '
-                        'True to load the checkpoint of a model that was converted to integers.')
-    _check_keys('compression integer', integer if isinstance(integer, dict) else {}, ('keep_float', ))
+        raise TypeError(
+            f'compression: integer must be True, False or dict(keep_float=[names]), got {integer!r}. Use '
+            'True to load the checkpoint of a model that was converted to integers.'
+        )
+    _check_keys(
+        'compression integer', integer if isinstance(integer, dict) else {}, ('keep_float',)
+    )
     for pattern in kept:
         _compile(pattern)
 
@@ -152,6 +169,7 @@ class CompressionConfig:
         ValueError: If a key is unknown, a rule has no pattern, or a pattern is not a regular
             expression.
     """
+
     pointwise: dict | None = None
     other: dict | None = None
     weight_quant: dict | None = None
@@ -167,17 +185,23 @@ class CompressionConfig:
     def parse(cls, compression: dict) -> CompressionConfig:
         """Check a plain dictionary and freeze it."""
         if not isinstance(compression, dict):
-            raise TypeError(f'compression must be a dict, got {compression!r}. Inherit a preset of '
-                            'configs/_base_/compression, for example wcc_w8a8_k50.py.')
+            raise TypeError(
+                f'compression must be a dict, got {compression!r}. Inherit a preset of '
+                'configs/_base_/compression, for example wcc_w8a8_k50.py.'
+            )
         compression = _plain(compression)
         _check_keys('compression', compression, (f.name for f in fields(cls)))
         for key in ('pointwise', 'other', 'separate', 'lean_activations', *_QUANTIZERS):
             _check_mapping('compression', key, compression.get(key))
         _check_keys('compression separate', compression.get('separate') or {}, _SEPARATE_KEYS)
-        _check_keys('compression lean_activations', compression.get('lean_activations') or {}, _LEAN_KEYS)
+        _check_keys(
+            'compression lean_activations', compression.get('lean_activations') or {}, _LEAN_KEYS
+        )
         for key in ('keep_dense', 'rules'):
             if not isinstance(compression.get(key, ()), (list, tuple)):
-                raise TypeError(f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].')
+                raise TypeError(
+                    f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].'
+                )
         for pattern in compression.get('keep_dense', ()):
             _compile(pattern)
         _check_integer(compression.get('integer', False))
@@ -219,6 +243,10 @@ def _merged(config: dict, changes: dict) -> dict:
     merged = {**config, **changes}
     for role in _QUANTIZERS:
         old, new = config[role], changes.get(role)
-        if old is not None and new is not None and new.get('type', old.get('type')) == old.get('type'):
+        if (
+            old is not None
+            and new is not None
+            and new.get('type', old.get('type')) == old.get('type')
+        ):
             merged[role] = {**old, **new}
     return merged

@@ -1,4 +1,5 @@
 """In-place conversion of a model: compressed layers replace convolutions and keep their weights."""
+
 from __future__ import annotations
 
 import warnings
@@ -41,7 +42,9 @@ __all__ = ['compress_model']
 _PLACES = ('first', 'last')
 
 
-def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True) -> CompressionReport:
+def compress_model(
+    model: nn.Module, compression: dict, *, verbose: bool = True
+) -> CompressionReport:
     """Replace the convolutions of ``model`` by compressed layers, in place.
 
     Every new layer keeps the qualified name, parameter objects, device, training mode, hooks and
@@ -83,7 +86,11 @@ def compress_model(model: nn.Module, compression: dict, *, verbose: bool = True)
         report.warning = _check_changed(model, report, decisions, separated)
         report = _put_integers(model, config, report)
         lean = _make_lean(model, config)
-    watch_predictions(model, [layer.name for layer in report if layer.reason == "keep_dense 'last'"], config.keep_dense)
+    watch_predictions(
+        model,
+        [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
+        config.keep_dense,
+    )
     settle_after_forward(model)
     if report.warning:
         warnings.warn(report.warning, stacklevel=2)
@@ -118,8 +125,11 @@ def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> boo
     # An entry that matches nothing yet may name a layer that only the split creates. After the
     # split, an entry that still matches nothing is an error.
     names = convolutions('compress_model', model)
-    keep_dense = [entry for entry in config.keep_dense
-                  if entry in _PLACES or any(matches(entry, name) for name in names)]
+    keep_dense = [
+        entry
+        for entry in config.keep_dense
+        if entry in _PLACES or any(matches(entry, name) for name in names)
+    ]
     report = separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=verbose)
     return any(not layer.reason for layer in report)
 
@@ -132,19 +142,23 @@ def _decide(model: nn.Module, config: CompressionConfig) -> dict[nn.Conv2d, _Dec
         if not any(rule.matches(name) for name in names):
             raise ValueError(no_match('compress_model', 'rule', rule.pattern, names))
     dense = dense_names('compress_model', model, config.keep_dense, names)
-    return {module: _decision(known, module, config, dense)
-            for module, known in names_by_layer(modules).items()}
+    return {
+        module: _decision(known, module, config, dense)
+        for module, known in names_by_layer(modules).items()
+    }
 
 
-def _decision(names: list[str], module: nn.Conv2d, config: CompressionConfig,
-              dense: dict[str, str]) -> _Decision:
+def _decision(
+    names: list[str], module: nn.Conv2d, config: CompressionConfig, dense: dict[str, str]
+) -> _Decision:
     """Decide what happens to the convolution with these names."""
     if isinstance(module, CompressedLayer):
         return _Decision(names[0], reason='compressed already')
     kept = [dense[name] for name in names if name in dense]
     if kept:
-        return _Decision(names[0], reason=f'keep_dense {kept[0]!r}',
-                         chosen=not set(kept) <= set(_PLACES))
+        return _Decision(
+            names[0], reason=f'keep_dense {kept[0]!r}', chosen=not set(kept) <= set(_PLACES)
+        )
     if not is_plain(module):
         return _Decision(names[0], reason=f'{type(module).__name__} has a forward of its own')
     if obstacle(module):
@@ -162,8 +176,9 @@ def _is_eligible(conv: nn.Conv2d) -> bool:
     return is_eligible(conv.kernel_size, conv.padding, conv.groups)
 
 
-def _judge_speed(model: nn.Module, config: CompressionConfig,
-                 decisions: dict[nn.Conv2d, _Decision]) -> dict[nn.Conv2d, _Decision]:
+def _judge_speed(
+    model: nn.Module, config: CompressionConfig, decisions: dict[nn.Conv2d, _Decision]
+) -> dict[nn.Conv2d, _Decision]:
     """Drop wavelets where they would not make a layer faster, if the dictionary asks for that."""
     if config.only_if_faster is None:
         return decisions
@@ -178,8 +193,10 @@ def _judge_speed(model: nn.Module, config: CompressionConfig,
 
 def _convert(model: nn.Module, decisions: dict[nn.Conv2d, _Decision]) -> CompressionReport:
     """Replace convolutions as decided, and report on all of them."""
-    layers = {conv: conv if decision.config is None else _build(conv, decision)
-              for conv, decision in decisions.items()}
+    layers = {
+        conv: conv if decision.config is None else _build(conv, decision)
+        for conv, decision in decisions.items()
+    }
     report = CompressionReport(unhandled=unhandled_layers(model))
     for name, conv in convolutions('compress_model', model).items():
         report.append(describe_layer(name, layers[conv], geometry(conv), decisions[conv].reason))
@@ -192,18 +209,25 @@ def _build(conv: nn.Conv2d, decision: _Decision) -> nn.Module:
     kind, name = decision.config['type'], decision.name
     layer_type = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(layer_type, type) and issubclass(layer_type, CompressedConvMixin)):
-        raise ValueError(f'compress_model: {name} cannot become {kind!r}, which is not a compressed '
-                         "convolution. Use 'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'.")
+        raise ValueError(
+            f'compress_model: {name} cannot become {kind!r}, which is not a compressed '
+            "convolution. Use 'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'."
+        )
     arguments = {key: value for key, value in decision.config.items() if key != 'type'}
     try:
         return layer_type.from_conv2d(conv, **arguments)
     except (TypeError, ValueError) as error:
-        raise type(error)(f'compress_model: {name} ({geometry(conv)}) cannot become {kind}: '
-                          f'{error}') from error
+        raise type(error)(
+            f'compress_model: {name} ({geometry(conv)}) cannot become {kind}: {error}'
+        ) from error
 
 
-def _check_changed(model: nn.Module, report: CompressionReport,
-                   decisions: dict[nn.Conv2d, _Decision], separated: bool) -> str:
+def _check_changed(
+    model: nn.Module,
+    report: CompressionReport,
+    decisions: dict[nn.Conv2d, _Decision],
+    separated: bool,
+) -> str:
     """Return '' if anything was compressed, and a warning if the user chose to compress nothing.
 
     Raises:
@@ -217,8 +241,9 @@ def _check_changed(model: nn.Module, report: CompressionReport,
     return warning
 
 
-def _put_integers(model: nn.Module, config: CompressionConfig,
-                  report: CompressionReport) -> CompressionReport:
+def _put_integers(
+    model: nn.Module, config: CompressionConfig, report: CompressionReport
+) -> CompressionReport:
     """Build integer layers if the dictionary asks for them; return the report that names them."""
     if config.integer is False:
         return report
@@ -235,12 +260,15 @@ def _make_lean(model: nn.Module, config: CompressionConfig) -> list[str]:
 
 def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
     """Return the message that all convolutions of a model stay dense, and why."""
-    reasons = Counter(layer.reason or 'no pointwise, other or rule compresses it'
-                      for layer in report)
+    reasons = Counter(
+        layer.reason or 'no pointwise, other or rule compresses it' for layer in report
+    )
     stay = ', '.join(f'{count} x {reason}' for reason, count in reasons.items())
     others = listed(report.unhandled)
     others = f' and with layers that are not compressed: {others}' if others else ''
-    return (f'compress_model: compression must change a layer, got {type(model).__name__} with all '
-            f'convolutions left dense ({stay}){others}. Let pointwise, other or a rule give them a '
-            'layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
-            'without compression.')
+    return (
+        f'compress_model: compression must change a layer, got {type(model).__name__} with all '
+        f'convolutions left dense ({stay}){others}. Let pointwise, other or a rule give them a '
+        'layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
+        'without compression.'
+    )

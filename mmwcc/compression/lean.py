@@ -1,4 +1,5 @@
 """Activations that save masks, not feature maps, in front of wavelet compressed layers."""
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -37,10 +38,14 @@ def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) 
         ['1']
     """
     readers = _readers(model, input_shape)
-    made = {module: _LEAN[type(module)](module.inplace).train(module.training) for module in readers
-            if all(type(reader) is WaveletCompressedConv2d for reader in readers[module])}
-    replaced = [name for name, module in model.named_modules(remove_duplicate=False)
-                if module in made]
+    made = {
+        module: _LEAN[type(module)](module.inplace).train(module.training)
+        for module in readers
+        if all(type(reader) is WaveletCompressedConv2d for reader in readers[module])
+    }
+    replaced = [
+        name for name, module in model.named_modules(remove_duplicate=False) if module in made
+    ]
     replace_layers(model, made)
     return replaced
 
@@ -69,6 +74,12 @@ def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, 
             elif isinstance(module, WaveletCompressedConv2d) or _is_leaf(module):
                 module.register_forward_pre_hook(read)
 
-    run_on_zeros('lean_activations', model, input_shape, watch, purpose='show what reads its activations',
-                 remedy='Give the input_shape of its input, or leave lean_activations out.')
+    run_on_zeros(
+        'lean_activations',
+        model,
+        input_shape,
+        watch,
+        purpose='show what reads its activations',
+        remedy='Give the input_shape of its input, or leave lean_activations out.',
+    )
     return readers

@@ -1,4 +1,5 @@
 """Advice for older checkpoints, whose networks compress prediction layers that now stay dense."""
+
 from __future__ import annotations
 
 import warnings
@@ -23,8 +24,9 @@ class _Watch:
         keep_dense: All entries of ``keep_dense``.
     """
 
-    def __init__(self, protected: Iterable[str], before: Iterable[str],
-                 keep_dense: Iterable[str]) -> None:
+    def __init__(
+        self, protected: Iterable[str], before: Iterable[str], keep_dense: Iterable[str]
+    ) -> None:
         self.protected, self.before = tuple(protected), tuple(before)
         self.keep_dense = tuple(keep_dense)
 
@@ -38,12 +40,17 @@ class _Watch:
         compressed = [name for name in self.protected if any(f'.{name}.' in key for key in keys)]
         if not compressed:
             return ''
-        last = [name for name in dict.fromkeys([*self.before, *self.protected])
-                if name not in compressed]
+        last = [
+            name
+            for name in dict.fromkeys([*self.before, *self.protected])
+            if name not in compressed
+        ]
         entries = [new for old in self.keep_dense for new in (last if old == 'last' else [old])]
-        return ("keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
-                f"{', '.join(compressed)}, as version 0.1 did. Set keep_dense={entries!r} in the "
-                'compression config to build the network that it belongs to.')
+        return (
+            "keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
+            f'{", ".join(compressed)}, as version 0.1 did. Set keep_dense={entries!r} in the '
+            'compression config to build the network that it belongs to.'
+        )
 
     def __call__(self, module: nn.Module, incompatible_keys) -> None:
         advice = self.advice(incompatible_keys.unexpected_keys)
@@ -74,6 +81,10 @@ def advice_for(model: nn.Module, names: Iterable[str]) -> str:
         model: The model, which may be wrapped.
         names: Names of layers and quantizers that only the checkpoint has.
     """
-    hooks = [hook for module in model.modules()
-             for hook in module._load_state_dict_post_hooks.values() if isinstance(hook, _Watch)]
+    hooks = [
+        hook
+        for module in model.modules()
+        for hook in module._load_state_dict_post_hooks.values()
+        if isinstance(hook, _Watch)
+    ]
     return ' '.join(filter(None, (hook.advice(names) for hook in hooks)))

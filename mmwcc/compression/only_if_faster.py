@@ -1,4 +1,5 @@
 """Which layers wavelet compression makes faster, according to a table measured on one machine."""
+
 from __future__ import annotations
 
 import json
@@ -36,16 +37,23 @@ class SpeedTable:
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
             self.levels, rows = content['environment']['levels'], content['rows']
-            measured = {(row['channels'], row['out'], row['size']**2, float(name[1:])): math.log(value)
-                        for row in rows for name, value in row['speedup'].items()}
+            measured = {
+                (row['channels'], row['out'], row['size'] ** 2, float(name[1:])): math.log(value)
+                for row in rows
+                for name, value in row['speedup'].items()
+            }
             self._axes = [sorted(set(axis)) for axis in zip(*measured, strict=True)]
             self._logs = {place: measured[place] for place in product(*self._axes)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError('only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, got '
-                             f'{path} ({type(error).__name__}: {error}). Measure one, or use None for the shipped '
-                             'table.') from error
+            raise ValueError(
+                'only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, got '
+                f'{path} ({type(error).__name__}: {error}). Measure one, or use None for the shipped '
+                'table.'
+            ) from error
 
-    def speedup(self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3) -> float:
+    def speedup(
+        self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3
+    ) -> float:
         """Estimate the dense time of one layer divided by its compressed time.
 
         The result is above 1 if compression is faster. The logarithm of the ratio is interpolated
@@ -62,10 +70,15 @@ class SpeedTable:
         """
         padded = position_count(*size, levels)
         total = 0.0
-        brackets = [_bracket(axis, value) for axis, value in
-                    zip(self._axes, (channels, out, padded, keep_ratio), strict=True)]
+        brackets = [
+            _bracket(axis, value)
+            for axis, value in zip(self._axes, (channels, out, padded, keep_ratio), strict=True)
+        ]
         for corner in product(*brackets):
-            total += math.prod(weight for _, weight in corner) * self._logs[tuple(value for value, _ in corner)]
+            total += (
+                math.prod(weight for _, weight in corner)
+                * self._logs[tuple(value for value, _ in corner)]
+            )
         return math.exp(total) * size[0] * size[1] / padded
 
 
@@ -86,6 +99,7 @@ class OnlyIfFaster:
         input_shape: Height and width of the images, or channels, height and width.
         table: The measured speeds.
     """
+
     input_shape: tuple[int, ...]
     table: SpeedTable
 
@@ -100,23 +114,38 @@ class OnlyIfFaster:
         """
         use = 'Use only_if_faster=dict(input_shape=(512, 1024)).'
         if not isinstance(config, dict):
-            raise TypeError(f'compression: only_if_faster must be a dict or None, got {config!r}. {use}')
+            raise TypeError(
+                f'compression: only_if_faster must be a dict or None, got {config!r}. {use}'
+            )
         unknown = sorted(set(config) - {'input_shape', 'table'})
         if unknown:
-            raise ValueError(f'only_if_faster: unknown key {unknown[0]!r}. Known keys: input_shape, table.')
+            raise ValueError(
+                f'only_if_faster: unknown key {unknown[0]!r}. Known keys: input_shape, table.'
+            )
         shape = config.get('input_shape')
-        if not isinstance(shape, (list, tuple)) or len(shape) not in (2, 3) or not all(
-                isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape):
-            raise ValueError(f'only_if_faster: input_shape must be (height, width) or (channels, height, width), got '
-                             f'{shape!r}. {use}')
+        if (
+            not isinstance(shape, (list, tuple))
+            or len(shape) not in (2, 3)
+            or not all(
+                isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape
+            )
+        ):
+            raise ValueError(
+                f'only_if_faster: input_shape must be (height, width) or (channels, height, width), got '
+                f'{shape!r}. {use}'
+            )
         table = config.get('table')
         if table is not None and not isinstance(table, (str, Path)):
-            raise TypeError(f'only_if_faster: table must be a path or None, got {table!r}. Measure one with '
-                            'tools/benchmarks/layer_map.py, or use None for the shipped table.')
+            raise TypeError(
+                f'only_if_faster: table must be a path or None, got {table!r}. Measure one with '
+                'tools/benchmarks/layer_map.py, or use None for the shipped table.'
+            )
         return cls(tuple(shape), SpeedTable(table))
 
 
-def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d, list[tuple[int, int]]]:
+def map_sizes(
+    model: nn.Module, input_shape: tuple[int, ...]
+) -> dict[nn.Conv2d, list[tuple[int, int]]]:
     """Run a model once on zeros and record the sizes of the feature maps its convolutions compute.
 
     Models of mmengine run in mode 'tensor'. The model does not change: it runs in eval mode without
@@ -144,8 +173,14 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Conv2d,
         for module in convolutions:
             module.register_forward_hook(record)
 
-    run_on_zeros('only_if_faster', model, input_shape, watch, purpose='show the sizes of its maps',
-                 remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.')
+    run_on_zeros(
+        'only_if_faster',
+        model,
+        input_shape,
+        watch,
+        purpose='show the sizes of its maps',
+        remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.',
+    )
     return sizes
 
 
@@ -173,13 +208,16 @@ class SpeedJudge:
         for size in self._sizes[conv]:
             pixels = size[0] * size[1]
             dense += pixels
-            compressed += pixels / self._table.speedup(conv.in_channels, conv.out_channels, size,
-                                                       layer_config['keep_ratio'], levels)
+            compressed += pixels / self._table.speedup(
+                conv.in_channels, conv.out_channels, size, layer_config['keep_ratio'], levels
+            )
         ratio = dense / compressed
         sizes = ', '.join(f'{height}x{width}' for height, width in dict.fromkeys(self._sizes[conv]))
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'
 
-    def settle(self, conv: nn.Conv2d, layer_config: dict, other: dict | None) -> tuple[dict | None, str]:
+    def settle(
+        self, conv: nn.Conv2d, layer_config: dict, other: dict | None
+    ) -> tuple[dict | None, str]:
         """Return the config of what replaces a convolution, and why it is not the wavelet layer.
 
         Args:

@@ -5,6 +5,7 @@ scheduled value and the value it was built with (``LayerState.under``). Exceptio
 rules therefore survive, and training ends in the state that the config describes. Nothing here
 imports torch.
 """
+
 from __future__ import annotations
 
 import math
@@ -14,8 +15,16 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ['QUANTITIES', 'Schedule', 'StepSchedule', 'SmoothSchedule', 'LinearSchedule', 'CosineSchedule',
-           'ExponentialSchedule', 'build_schedule']
+__all__ = [
+    'QUANTITIES',
+    'Schedule',
+    'StepSchedule',
+    'SmoothSchedule',
+    'LinearSchedule',
+    'CosineSchedule',
+    'ExponentialSchedule',
+    'build_schedule',
+]
 
 QUANTITIES = ('keep_ratio', 'weight_bits', 'act_bits')
 _BITS_OFF = 32
@@ -34,8 +43,10 @@ class Schedule(ABC):
 
     def __init__(self, quantity: str) -> None:
         if quantity not in QUANTITIES:
-            raise ValueError(f'{type(self).__name__}: quantity must be one of {", ".join(QUANTITIES)}, '
-                             f'got {quantity!r}.')
+            raise ValueError(
+                f'{type(self).__name__}: quantity must be one of {", ".join(QUANTITIES)}, '
+                f'got {quantity!r}.'
+            )
         self.quantity = quantity
 
     @property
@@ -65,18 +76,27 @@ class Schedule(ABC):
         """Raise an error if the quantity cannot have this value."""
         if self.quantity == 'keep_ratio':
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
-                raise ValueError(f'{self._name}: {argument} must be in (0, 1], got {value!r}. Use 1.0 to keep every '
-                                 'coefficient.')
-        elif not isinstance(value, int) or isinstance(value, bool) or not (2 <= value <= _MAX_BITS
-                                                                           or value == _BITS_OFF):
-            raise ValueError(f'{self._name}: {argument} must be an integer from 2 to {_MAX_BITS} or {_BITS_OFF}, got '
-                             f'{value!r}. Use {_BITS_OFF} to switch quantization off.')
+                raise ValueError(
+                    f'{self._name}: {argument} must be in (0, 1], got {value!r}. Use 1.0 to keep every '
+                    'coefficient.'
+                )
+        elif (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or not (2 <= value <= _MAX_BITS or value == _BITS_OFF)
+        ):
+            raise ValueError(
+                f'{self._name}: {argument} must be an integer from 2 to {_MAX_BITS} or {_BITS_OFF}, got '
+                f'{value!r}. Use {_BITS_OFF} to switch quantization off.'
+            )
 
     def _check_time(self, argument: str, t: Any) -> None:
         """Raise an error if ``t`` is not an integer of at least 0."""
         if not isinstance(t, int) or isinstance(t, bool) or t < 0:
-            raise ValueError(f'{self._name}: {argument} must be an integer of at least 0, got {t!r}. Iterations and '
-                             'epochs are counted from 0.')
+            raise ValueError(
+                f'{self._name}: {argument} must be an integer of at least 0, got {t!r}. Iterations and '
+                'epochs are counted from 0.'
+            )
 
 
 class StepSchedule(Schedule):
@@ -99,24 +119,38 @@ class StepSchedule(Schedule):
 
     def __init__(self, quantity: str, steps: Sequence[tuple[int, float]]) -> None:
         super().__init__(quantity)
-        pairs = isinstance(steps, Sequence) and not isinstance(steps, str) and all(
-            isinstance(step, Sequence) and not isinstance(step, str) and len(step) == 2 for step in steps)
+        pairs = (
+            isinstance(steps, Sequence)
+            and not isinstance(steps, str)
+            and all(
+                isinstance(step, Sequence) and not isinstance(step, str) and len(step) == 2
+                for step in steps
+            )
+        )
         if not pairs or not steps:
-            raise ValueError(f'{self._name}: steps must be a list of (moment, value) pairs with at least one pair, got '
-                             f'{steps!r}. Did you mean steps=[(0, {self._open()})]?')
+            raise ValueError(
+                f'{self._name}: steps must be a list of (moment, value) pairs with at least one pair, got '
+                f'{steps!r}. Did you mean steps=[(0, {self._open()})]?'
+            )
         for moment, value in steps:
             self._check_time('the moment of a step', moment)
             self._check_value('the value of a step', value)
         if steps[0][0] != 0:
-            raise ValueError(f'{self._name}: the first step must be at 0, got {steps[0][0]}. Put (0, {self._open()}) '
-                             'before it to start uncompressed.')
+            raise ValueError(
+                f'{self._name}: the first step must be at 0, got {steps[0][0]}. Put (0, {self._open()}) '
+                'before it to start uncompressed.'
+            )
         for (t, value), (next_t, next_value) in pairwise(steps):
             if next_t <= t:
-                raise ValueError(f'{self._name}: the moments of steps must increase, got {next_t} after {t}. Sort '
-                                 'the steps and give each moment once.')
+                raise ValueError(
+                    f'{self._name}: the moments of steps must increase, got {next_t} after {t}. Sort '
+                    'the steps and give each moment once.'
+                )
             if next_value > value:
-                raise ValueError(f'{self._name}: values must not increase, got {next_value} after {value}. A schedule '
-                                 'only lowers; leave a layer less compressed by a rule in the compression config.')
+                raise ValueError(
+                    f'{self._name}: values must not increase, got {next_value} after {value}. A schedule '
+                    'only lowers; leave a layer less compressed by a rule in the compression config.'
+                )
         self._moments = [moment for moment, _ in steps]
         self._values = [float(value) if quantity == 'keep_ratio' else value for _, value in steps]
 
@@ -156,21 +190,29 @@ class SmoothSchedule(Schedule):
             not below ``start``, or ``interval`` is not a positive integer.
     """
 
-    def __init__(self, quantity: str, begin: int, end: int, start: float, stop: float, interval: int = 1) -> None:
+    def __init__(
+        self, quantity: str, begin: int, end: int, start: float, stop: float, interval: int = 1
+    ) -> None:
         super().__init__(quantity)
         self._check_time('begin', begin)
         self._check_time('end', end)
         self._check_value('start', start)
         self._check_value('stop', stop)
         if begin >= end:
-            raise ValueError(f'{self._name}: begin must be before end, got begin={begin} and end={end}. Use '
-                             "type='step' to change a value at once.")
+            raise ValueError(
+                f'{self._name}: begin must be before end, got begin={begin} and end={end}. Use '
+                "type='step' to change a value at once."
+            )
         if start <= stop:
-            raise ValueError(f'{self._name}: stop must be below start, got start={start} and stop={stop}. A schedule '
-                             'only lowers; drop it to hold a value.')
+            raise ValueError(
+                f'{self._name}: stop must be below start, got start={start} and stop={stop}. A schedule '
+                'only lowers; drop it to hold a value.'
+            )
         if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
-            raise ValueError(f'{self._name}: interval must be an integer of at least 1, got {interval!r}. Use 1 to '
-                             'change the value at every moment.')
+            raise ValueError(
+                f'{self._name}: interval must be an integer of at least 1, got {interval!r}. Use 1 to '
+                'change the value at every moment.'
+            )
         self._begin, self._end, self._interval = begin, end, interval
         self._start, self._stop = start, stop
 
@@ -191,7 +233,9 @@ class SmoothSchedule(Schedule):
             value = self._stop
         else:
             elapsed = max(t - self._begin, 0) // self._interval * self._interval
-            exact = self._interpolate(elapsed / (self._end - self._begin)) if elapsed else self._start
+            exact = (
+                self._interpolate(elapsed / (self._end - self._begin)) if elapsed else self._start
+            )
             value = min(max(exact, self._stop), self._start)
         if self.quantity == 'keep_ratio':
             return float(value)
@@ -244,8 +288,12 @@ class ExponentialSchedule(SmoothSchedule):
 
 
 _KEYS = ('begin', 'end', 'start', 'stop')
-_TYPES = {'step': (StepSchedule, ('steps',), ()), 'linear': (LinearSchedule, _KEYS, ('interval',)),
-          'cosine': (CosineSchedule, _KEYS, ('interval',)), 'exponential': (ExponentialSchedule, _KEYS, ('interval',))}
+_TYPES = {
+    'step': (StepSchedule, ('steps',), ()),
+    'linear': (LinearSchedule, _KEYS, ('interval',)),
+    'cosine': (CosineSchedule, _KEYS, ('interval',)),
+    'exponential': (ExponentialSchedule, _KEYS, ('interval',)),
+}
 _NAMES = {entry[0].__name__: name for name, entry in _TYPES.items()}
 
 
@@ -270,19 +318,27 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
         8
     """
     if not isinstance(cfg, Mapping):
-        raise TypeError(f'build_schedule: the schedule of {quantity} must be a dict, got {cfg!r}. Did you mean '
-                        "dict(type='step', steps=[(0, ...), ...])?")
+        raise TypeError(
+            f'build_schedule: the schedule of {quantity} must be a dict, got {cfg!r}. Did you mean '
+            "dict(type='step', steps=[(0, ...), ...])?"
+        )
     kind = cfg.get('type')
     name = str(getattr(kind, '__name__', kind)).rpartition('.')[2]  # a class, or its import path
     name = _NAMES.get(name, name)
     if name not in _TYPES:
-        raise ValueError(f'build_schedule: type of the schedule of {quantity} must be one of {", ".join(_TYPES)}, got '
-                         f"{kind!r}. Did you mean type='step'?")
+        raise ValueError(
+            f'build_schedule: type of the schedule of {quantity} must be one of {", ".join(_TYPES)}, got '
+            f"{kind!r}. Did you mean type='step'?"
+        )
     cls, required, optional = _TYPES[name]
     kwargs = {key: value for key, value in cfg.items() if key != 'type'}
-    for wrong, why in ((sorted(set(kwargs) - {*required, *optional}), 'has no key'),
-                       (sorted(set(required) - set(kwargs)), 'needs the key')):
+    for wrong, why in (
+        (sorted(set(kwargs) - {*required, *optional}), 'has no key'),
+        (sorted(set(required) - set(kwargs)), 'needs the key'),
+    ):
         if wrong:
-            raise ValueError(f'{cls.__name__} of {quantity}: a schedule of type {name!r} {why} {", ".join(wrong)}. '
-                             f'Its keys are {", ".join(("type", *required, *optional))}.')
+            raise ValueError(
+                f'{cls.__name__} of {quantity}: a schedule of type {name!r} {why} {", ".join(wrong)}. '
+                f'Its keys are {", ".join(("type", *required, *optional))}.'
+            )
     return cls(quantity, **kwargs)

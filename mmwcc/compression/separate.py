@@ -1,4 +1,5 @@
 """In-place split of k x k convolutions into depthwise and 1x1 ones, which can be compressed."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -46,6 +47,7 @@ class SeparatedLayer:
             kernels start from random values.
         reason: Why it stays dense, or empty.
     """
+
     name: str
     before: str
     macs_before: int
@@ -70,7 +72,9 @@ class SeparationReport(list):
         text = f'{sum(not layer.reason for layer in self)} of {len(self)} convolutions separated'
         if not self.whole:
             return text
-        before, after = (sum(getattr(layer, key) for layer in self) for key in ('macs_before', 'macs_after'))
+        before, after = (
+            sum(getattr(layer, key) for layer in self) for key in ('macs_before', 'macs_after')
+        )
         return f'{text}: {before:,} to {after:,} MACs, {before / after:.2f} times less'
 
     def to_dicts(self) -> list[dict]:
@@ -82,14 +86,28 @@ class SeparationReport(list):
         cells = [('layer', 'from', f'{unit} before', 'after', 'error', 'note')]
         for layer in self:
             error = '-' if layer.error is None else f'{layer.error:.3f}'
-            cells.append((layer.name, layer.before, f'{layer.macs_before:,}', f'{layer.macs_after:,}', error,
-                          layer.reason))
+            cells.append(
+                (
+                    layer.name,
+                    layer.before,
+                    f'{layer.macs_before:,}',
+                    f'{layer.macs_after:,}',
+                    error,
+                    layer.reason,
+                )
+            )
         return '\n'.join([*aligned(cells, range(2, 5)), self.summary()])
 
 
-def separate_convs(model: nn.Module, rules: Sequence[dict] = (), *, keep_dense: Iterable[str] = ('first', 'last'),
-                   init: str = 'svd', input_shape: Sequence[int] | None = None,
-                   verbose: bool = True) -> SeparationReport:
+def separate_convs(
+    model: nn.Module,
+    rules: Sequence[dict] = (),
+    *,
+    keep_dense: Iterable[str] = ('first', 'last'),
+    init: str = 'svd',
+    input_shape: Sequence[int] | None = None,
+    verbose: bool = True,
+) -> SeparationReport:
     """Split the k x k convolutions of ``model`` into depthwise k x k and 1x1 ones, in place.
 
     Every plain convolution with one group and a kernel larger than 1x1 becomes a
@@ -156,8 +174,9 @@ def separate_convs(model: nn.Module, rules: Sequence[dict] = (), *, keep_dense: 
     return report
 
 
-def _decision(names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str],
-              init: str) -> tuple[str, str]:
+def _decision(
+    names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str], init: str
+) -> tuple[str, str]:
     """Return why the convolution with these names stays, or '', and how to initialize the split."""
     settings = dict(dense=False, init=init)
     for rule in rules:
@@ -179,8 +198,9 @@ def _decision(names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[
 
 def _owners(model: nn.Module) -> Counter:
     """Count the modules that hold each parameter of a model."""
-    return Counter(parameter for module in model.modules()
-                   for parameter in module._parameters.values())
+    return Counter(
+        parameter for module in model.modules() for parameter in module._parameters.values()
+    )
 
 
 def _tie(conv: nn.Conv2d, owners: Counter) -> str:
@@ -200,7 +220,9 @@ def _convs(layer: nn.Module) -> list[nn.Conv2d]:
 
 def _error(conv: nn.Conv2d, layer: SeparableConv2d) -> float:
     dense = conv.weight.detach()
-    nearest = layer.pointwise_conv.weight.detach() * layer.depthwise_conv.weight.detach().transpose(0, 1)
+    nearest = layer.pointwise_conv.weight.detach() * layer.depthwise_conv.weight.detach().transpose(
+        0, 1
+    )
     return float((dense - nearest).norm() / dense.norm().clamp_min(torch.finfo(dense.dtype).tiny))
 
 
@@ -215,6 +237,12 @@ def _positions(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module
         for conv in _convs(model):
             conv.register_forward_hook(count)
 
-    run_on_zeros('separate_convs', model, input_shape, watch, purpose='count operations',
-                 remedy='Give the shape of its input, or leave input_shape out.')
+    run_on_zeros(
+        'separate_convs',
+        model,
+        input_shape,
+        watch,
+        purpose='count operations',
+        remedy='Give the shape of its input, or leave input_shape out.',
+    )
     return positions

@@ -1,7 +1,12 @@
 """The cost of networks: operations, bit operations and memory."""
+
 from .count import CostReport, LayerCost, count_cost
 from .formulas import CONVENTIONS, check_convention
 
 __all__ = [
-    'CONVENTIONS', 'CostReport', 'LayerCost', 'check_convention', 'count_cost',
+    'CONVENTIONS',
+    'CostReport',
+    'LayerCost',
+    'check_convention',
+    'count_cost',
 ]

@@ -1,4 +1,5 @@
 """Counting the cost of a model."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -23,11 +24,22 @@ from .report import CostReport, CostSum
 __all__ = ['CONVENTIONS', 'KINDS', 'CostReport', 'CostSum', 'LayerCost', 'count_cost']
 
 _CONVOLUTIONS = (_ConvNd, IntegerLayer)
-_LAYERS = (*_CONVOLUTIONS, nn.Linear, FusedInvertedResidual, WaveletConv2d, DepthwiseFastWaveletTransform)
+_LAYERS = (
+    *_CONVOLUTIONS,
+    nn.Linear,
+    FusedInvertedResidual,
+    WaveletConv2d,
+    DepthwiseFastWaveletTransform,
+)
 
 
-def count_cost(model: nn.Module, input_shape: Sequence[int] | None = None, *, inputs: Any = None,
-               convention: str = 'exact') -> CostReport:
+def count_cost(
+    model: nn.Module,
+    input_shape: Sequence[int] | None = None,
+    *,
+    inputs: Any = None,
+    convention: str = 'exact',
+) -> CostReport:
     """Count operations, parameters and bytes of a model, layer by layer, in one run.
 
     Layers with weights are counted from their geometry and bits. Products without weights, as in
@@ -69,7 +81,9 @@ def count_cost(model: nn.Module, input_shape: Sequence[int] | None = None, *, in
     """
     check_convention('count_cost', convention)
     if not isinstance(model, nn.Module):
-        raise TypeError(f'count_cost: model must be a torch.nn.Module, got {model!r}. Build it from its config first.')
+        raise TypeError(
+            f'count_cost: model must be a torch.nn.Module, got {model!r}. Build it from its config first.'
+        )
     model = unwrapped(model)
     inputs, input_shape = _inputs(model, input_shape, inputs)
     ledger = _Ledger(model, convention)
@@ -80,21 +94,33 @@ def count_cost(model: nn.Module, input_shape: Sequence[int] | None = None, *, in
         raise
     except Exception as error:  # the model may raise anything
         what = 'these inputs' if input_shape is None else f'an input of shape {input_shape}'
-        raise ValueError(f'count_cost: {type(model).__name__} must run on {what}, but {type(error).__name__}: {error}. '
-                         'Give the shape that its network sees, or its `inputs`.') from error
+        raise ValueError(
+            f'count_cost: {type(model).__name__} must run on {what}, but {type(error).__name__}: {error}. '
+            'Give the shape that its network sees, or its `inputs`.'
+        ) from error
     return ledger.report(operations, input_shape)
 
 
 def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...] | None]:
     """Return what to call the model with, and its shape if it is a single tensor."""
     if (input_shape is None) == (inputs is None):
-        raise ValueError('count_cost: exactly one of input_shape and inputs must be given, got '
-                         f'{"none" if inputs is None else "both"}. Use input_shape=(height, width).')
+        raise ValueError(
+            'count_cost: exactly one of input_shape and inputs must be given, got '
+            f'{"none" if inputs is None else "both"}. Use input_shape=(height, width).'
+        )
     if inputs is None:
-        if not isinstance(input_shape, Sequence) or not input_shape or not all(
-                isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in input_shape):
-            raise ValueError(f'count_cost: input_shape must be made of positive integers, got {input_shape!r}. Use '
-                             '(height, width) or (channels, height, width).')
+        if (
+            not isinstance(input_shape, Sequence)
+            or not input_shape
+            or not all(
+                isinstance(size, int) and not isinstance(size, bool) and size > 0
+                for size in input_shape
+            )
+        ):
+            raise ValueError(
+                f'count_cost: input_shape must be made of positive integers, got {input_shape!r}. Use '
+                '(height, width) or (channels, height, width).'
+            )
         inputs = example_input(model, tuple(input_shape))
     return inputs, tuple(inputs.shape) if isinstance(inputs, Tensor) else None
 
@@ -112,9 +138,16 @@ def _geometry(layer: nn.Module, state: LayerState, convention: str) -> Geometry:
         (_, padding, _, groups), kernel_size = layer.geometry, tuple(weight.shape[2:])
     else:
         padding, groups, kernel_size = layer.padding, layer.groups, layer.kernel_size
-    if len(kernel_size) == 2 and not isinstance(layer, _ConvTransposeNd) and is_eligible(kernel_size, padding, groups):
-        transform = {key: getattr(state, key) for key in ('levels', 'wavelet')
-                     if getattr(state, key) is not None}
+    if (
+        len(kernel_size) == 2
+        and not isinstance(layer, _ConvTransposeNd)
+        and is_eligible(kernel_size, padding, groups)
+    ):
+        transform = {
+            key: getattr(state, key)
+            for key in ('levels', 'wavelet')
+            if getattr(state, key) is not None
+        }
         geometry = replace(geometry, pointwise=(weight.shape[1], weight.shape[0]), **transform)
     return geometry
 
@@ -133,7 +166,12 @@ def _conv_macs(layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...], convent
         (stride, padding, dilation, groups), (out, _, *kernel) = layer.geometry, layer.weight.shape
         channels = layer.weight.shape[1] * groups
     else:
-        stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
+        stride, padding, dilation, groups = (
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
         kernel, channels, out = layer.kernel_size, layer.in_channels, layer.out_channels
     if isinstance(layer, _ConvTransposeNd):  # equation (13) does not cover these
         return conv_macs(channels, out, kernel, x, groups=groups)
@@ -141,9 +179,11 @@ def _conv_macs(layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...], convent
         return conv_macs(channels, out, kernel, y, groups=groups)
     # The output size at stride 1. With 'same' padding, by the layer or in front of it, this is the
     # size of the input.
-    pads = (0 if padding == 'valid' else None, ) * len(x) if isinstance(padding, str) else padding
-    size = tuple(side if pad is None else side + 2 * pad - step * (taps - 1)
-                 for side, pad, step, taps in zip(x, pads, dilation, kernel, strict=True))
+    pads = (0 if padding == 'valid' else None,) * len(x) if isinstance(padding, str) else padding
+    size = tuple(
+        side if pad is None else side + 2 * pad - step * (taps - 1)
+        for side, pad, step, taps in zip(x, pads, dilation, kernel, strict=True)
+    )
     return conv_macs(channels, out, kernel, size, stride=stride, groups=groups, convention='paper')
 
 
@@ -165,7 +205,9 @@ class _Ledger:
 
     def __init__(self, model: nn.Module, convention: str) -> None:
         self.convention = convention
-        self.names = {module: name for name, module in model.named_modules() if isinstance(module, _LAYERS)}
+        self.names = {
+            module: name for name, module in model.named_modules() if isinstance(module, _LAYERS)
+        }
         self._parameters = Counter()
         for name, parameter in model.named_parameters():
             self._parameters[name.rpartition('.')[0]] += parameter.numel()
@@ -179,8 +221,14 @@ class _Ledger:
                 where = _joined(name, inner)
                 state = LayerState.of(part)
                 self._parts[part] = where, _geometry(part, state, convention), state
-                self._closed |= {where, *(_joined(where, child) for child, quantizer in part.named_children()
-                                          if isinstance(quantizer, UniformQuantizer))}
+                self._closed |= {
+                    where,
+                    *(
+                        _joined(where, child)
+                        for child, quantizer in part.named_children()
+                        if isinstance(quantizer, UniformQuantizer)
+                    ),
+                }
 
     def record(self, module: nn.Module, inputs, output) -> None:
         """Record a call; this is the forward hook of every layer."""
@@ -200,11 +248,20 @@ class _Ledger:
 
     def _record_convolution(self, layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...]) -> None:
         dims = len(getattr(layer, 'kernel_size', (1, 1)))
-        batch = prod(x[:-dims - 1])
-        self._note(layer, Map(batch * _conv_macs(layer, x[-dims:], y[-dims:], self.convention), prod(x), batch,
-                              y[-dims:]))
+        batch = prod(x[: -dims - 1])
+        self._note(
+            layer,
+            Map(
+                batch * _conv_macs(layer, x[-dims:], y[-dims:], self.convention),
+                prod(x),
+                batch,
+                y[-dims:],
+            ),
+        )
 
-    def _record_block(self, block: FusedInvertedResidual, x: tuple[int, ...], y: tuple[int, ...]) -> None:
+    def _record_block(
+        self, block: FusedInvertedResidual, x: tuple[int, ...], y: tuple[int, ...]
+    ) -> None:
         batch, channels = x[0], block.depthwise.weight.shape[0]
         before, after = (batch, channels, *x[2:]), (batch, channels, *y[2:])
         if block.expand is not None:
@@ -218,25 +275,49 @@ class _Ledger:
         for part, (name, geometry, state) in self._parts.items():
             if part in self._maps:
                 maps = tuple(self._maps[part])
-                additions = _dfwt_additions(part, maps) if isinstance(part, DepthwiseFastWaveletTransform) else 0
-                layers.append(LayerCost.of(name, replace(geometry, maps=maps, additions=additions),
-                                           **state.quantities))
+                additions = (
+                    _dfwt_additions(part, maps)
+                    if isinstance(part, DepthwiseFastWaveletTransform)
+                    else 0
+                )
+                layers.append(
+                    LayerCost.of(
+                        name, replace(geometry, maps=maps, additions=additions), **state.quantities
+                    )
+                )
         counted = sum(self._parameters[layer.name] for layer in layers)
-        reached = sum(count for name, count in self._parameters.items()
-                      if not any(f'{name}.'.startswith(f'{outer}.') for outer in operations.uncalled))
+        reached = sum(
+            count
+            for name, count in self._parameters.items()
+            if not any(f'{name}.'.startswith(f'{outer}.') for outer in operations.uncalled)
+        )
         elementwise, uncounted = Counter(), Counter()
         for name, counts in operations.counts.items():
             if name not in self._closed:
                 macs = sum(count for operator, count in counts.items() if operator in PRODUCTS)
-                elementwise.update({key: count for key, count in counts.items() if key not in PRODUCTS})
+                elementwise.update(
+                    {key: count for key, count in counts.items() if key not in PRODUCTS}
+                )
                 if macs:
-                    layers.append(LayerCost.of(name, Geometry((Map(macs, 0), ), self.convention)))
+                    layers.append(LayerCost.of(name, Geometry((Map(macs, 0),), self.convention)))
         for name, calls in operations.uncounted.items():
-            uncounted.update({operator: count for operator, count in calls.items()
-                              if name not in self._closed or operator.startswith('mmwcc::')})
+            uncounted.update(
+                {
+                    operator: count
+                    for operator, count in calls.items()
+                    if name not in self._closed or operator.startswith('mmwcc::')
+                }
+            )
         layers.sort(key=lambda layer: self._order[layer.name])
-        return CostReport(layers, self.convention, input_shape, dict(elementwise), dict(uncounted),
-                          operations.uncalled, reached - counted)
+        return CostReport(
+            layers,
+            self.convention,
+            input_shape,
+            dict(elementwise),
+            dict(uncounted),
+            operations.uncalled,
+            reached - counted,
+        )
 
 
 def _dfwt_additions(transform: DepthwiseFastWaveletTransform, maps: tuple[Map, ...]) -> int:

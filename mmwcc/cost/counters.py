@@ -4,6 +4,7 @@
 tools built on it also count compressed layers. A handler gets the inputs and outputs of an operator
 as values of the traced graph.
 """
+
 from __future__ import annotations
 
 from collections import Counter
@@ -24,8 +25,18 @@ from .formulas import transform_operations
 
 __all__ = ['HANDLERS', 'PRODUCTS', 'Operations', 'analyze']
 
-PRODUCTS = ('addmm', 'bmm', 'conv', 'einsum', 'linear', 'matmul', 'mm', 'quantized_product', 'int8_linear',
-            'scaled_dot_product_attention')
+PRODUCTS = (
+    'addmm',
+    'bmm',
+    'conv',
+    'einsum',
+    'linear',
+    'matmul',
+    'mm',
+    'quantized_product',
+    'int8_linear',
+    'scaled_dot_product_attention',
+)
 """mmengine's names for operators that multiply and accumulate; the others work elementwise."""
 
 
@@ -61,7 +72,9 @@ HANDLERS: dict[str, Callable[[list, list], Counter]] = {
 
 def _attention(inputs, outputs) -> Counter:
     query, key, value = map(_shape, inputs[:3])
-    return Counter(scaled_dot_product_attention=prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+    return Counter(
+        scaled_dot_product_attention=prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ class Operations:
         uncounted: Calls of operators without a rule, arranged in the same way.
         uncalled: Names of containers that were not called and in which nothing was called.
     """
+
     counts: dict[str, Counter]
     uncounted: dict[str, Counter]
     uncalled: tuple[str, ...]
@@ -89,7 +103,7 @@ class _Traced(nn.Module):
     def forward(self, inputs):
         if isinstance(inputs, Mapping):
             return tuple(_tensors(self.model(**inputs, **self._mode)))
-        inputs = inputs if isinstance(inputs, tuple) else (inputs, )
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
         return tuple(_tensors(self.model(*inputs, **self._mode)))
 
 
@@ -118,30 +132,40 @@ def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable])
     Raises:
         ModuleNotFoundError: If mmengine is missing.
     """
-    analyzer = _analyzer(_Traced(model), (inputs, ))
+    analyzer = _analyzer(_Traced(model), (inputs,))
     with undisturbed(model), _without_fused_attention():
         for module, hook in record.items():
             module.register_forward_hook(hook)
         statistics = analyzer._analyze()
-    return Operations(_own(statistics.counts), _own(statistics.unsupported_ops),
-                      _untouched(model, {_inner(name) for name in statistics.uncalled_mods}))
+    return Operations(
+        _own(statistics.counts),
+        _own(statistics.unsupported_ops),
+        _untouched(model, {_inner(name) for name in statistics.uncalled_mods}),
+    )
 
 
 def _analyzer(model: nn.Module, inputs: tuple):
     try:
         from mmengine.analysis import FlopAnalyzer
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('count_cost needs mmengine, whose complexity analysis it is built on. Run '
-                                  "`pip install 'mmwcc[openmmlab]'`.") from error
+        raise ModuleNotFoundError(
+            'count_cost needs mmengine, whose complexity analysis it is built on. Run '
+            "`pip install 'mmwcc[openmmlab]'`."
+        ) from error
 
     class Analyzer(FlopAnalyzer):
-
         def _should_ignore_node(self, node) -> bool:
             # The graph also computes shapes. Only operators on tensors are worth a line.
             return super()._should_ignore_node(node) or all(map(_is_scalar, node.outputs()))
 
-    analyzer = Analyzer(model, inputs).set_op_handle('aten::scaled_dot_product_attention', _attention)
-    return analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
+    analyzer = Analyzer(model, inputs).set_op_handle(
+        'aten::scaled_dot_product_attention', _attention
+    )
+    return (
+        analyzer.unsupported_ops_warnings(False)
+        .uncalled_modules_warnings(False)
+        .tracer_warnings('none')
+    )
 
 
 def _is_scalar(value) -> bool:
@@ -181,7 +205,11 @@ def _untouched(model: nn.Module, uncalled: set[str]) -> tuple[str, ...]:
     found: list[str] = []
     for name, module in names.items():
         inside = [child for child, _ in module.named_modules(prefix=name) if child != name]
-        if (inside and set(inside) <= uncalled and any(True for _ in module.parameters())
-                and not any(name.startswith(f'{outer}.') for outer in found)):
+        if (
+            inside
+            and set(inside) <= uncalled
+            and any(True for _ in module.parameters())
+            and not any(name.startswith(f'{outer}.') for outer in found)
+        ):
             found.append(name)
     return tuple(found)

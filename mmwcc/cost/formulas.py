@@ -1,4 +1,5 @@
 """Formulas for the number of operations in a convolution and in a wavelet transform."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -22,8 +23,10 @@ def check_convention(owner: str, convention: str) -> None:
         ValueError: If convention is not one of :data:`CONVENTIONS`.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"{owner}: convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}. Use "
-                         "'exact' for what is computed.")
+        raise ValueError(
+            f'{owner}: convention must be one of {", ".join(CONVENTIONS)}, got {convention!r}. Use '
+            "'exact' for what is computed."
+        )
 
 
 def whole(value: float) -> int | float:
@@ -31,8 +34,16 @@ def whole(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
 
-def conv_macs(in_channels: int, out_channels: int, kernel_size: int | Sequence[int], size: Sequence[int], *,
-              stride: int | Sequence[int] = 1, groups: int = 1, convention: str = 'exact') -> int | float:
+def conv_macs(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | Sequence[int],
+    size: Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    groups: int = 1,
+    convention: str = 'exact',
+) -> int | float:
     """Count the multiply-accumulate operations of a convolution for one image.
 
     Args:
@@ -62,11 +73,17 @@ def conv_macs(in_channels: int, out_channels: int, kernel_size: int | Sequence[i
 
 
 def _volume(extent: int | Sequence[int], size: Sequence[int]) -> int:
-    return extent**len(size) if isinstance(extent, int) else prod(extent)
+    return extent ** len(size) if isinstance(extent, int) else prod(extent)
 
 
-def transform_operations(channels: int, positions: float, *, levels: int = 3, wavelet: str = 'haar',
-                         weight_bits: int = 32) -> int | float:
+def transform_operations(
+    channels: int,
+    positions: float,
+    *,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    weight_bits: int = 32,
+) -> int | float:
     """Count the additions of single values in a wavelet analysis or synthesis.
 
     Args:
@@ -85,14 +102,21 @@ def transform_operations(channels: int, positions: float, *, levels: int = 3, wa
     Reference:
         Finder et al., NeurIPS 2022, equation (15) and Appendix F.
     """
-    haar = 4 * channels * positions * (4**levels - 1) / (3 * 4**(levels - 1))
+    haar = 4 * channels * positions * (4**levels - 1) / (3 * 4 ** (levels - 1))
     if wavelet != 'haar':
-        haar *= (len(filter_bank(wavelet).dec_lo) / 2)**2 * weight_bits
+        haar *= (len(filter_bank(wavelet).dec_lo) / 2) ** 2 * weight_bits
     return whole(haar)
 
 
-def transform_bops(channels: int, size: Sequence[int], act_bits: int, *, levels: int = 3, wavelet: str = 'haar',
-                   weight_bits: int = 32) -> int | float:
+def transform_bops(
+    channels: int,
+    size: Sequence[int],
+    act_bits: int,
+    *,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    weight_bits: int = 32,
+) -> int | float:
     """Count the bit operations of a wavelet analysis or synthesis for one image.
 
     Args:
@@ -108,5 +132,6 @@ def transform_bops(channels: int, size: Sequence[int], act_bits: int, *, levels:
     Reference:
         Finder et al., NeurIPS 2022, equation (15) and Appendix F.
     """
-    return act_bits * transform_operations(channels, prod(size), levels=levels, wavelet=wavelet,
-                                           weight_bits=weight_bits)
+    return act_bits * transform_operations(
+        channels, prod(size), levels=levels, wavelet=wavelet, weight_bits=weight_bits
+    )

@@ -1,4 +1,5 @@
 """The cost of one layer as data, which can be recomputed for other bits or keep ratios."""
+
 from __future__ import annotations
 
 import math
@@ -29,6 +30,7 @@ class Map(NamedTuple):
         batch: Number of images.
         size: Height and width of the output feature map.
     """
+
     macs: float
     inputs: int
     batch: int = 1
@@ -50,6 +52,7 @@ class Geometry:
         wavelet: The wavelet of that transform.
         additions: Operations of a transform without a product.
     """
+
     maps: tuple[Map, ...]
     convention: str = 'exact'
     weights: int = 0
@@ -91,6 +94,7 @@ class LayerCost:
         calls: How often the layer was called.
         geometry: The geometry, which :meth:`at` needs.
     """
+
     name: str
     kind: str
     macs: float
@@ -111,8 +115,14 @@ class LayerCost:
         return self.bops + self.transform_bops
 
     @classmethod
-    def of(cls, name: str, geometry: Geometry, weight_bits: int = 32, act_bits: int = 32,
-           keep_ratio: float | None = None) -> LayerCost:
+    def of(
+        cls,
+        name: str,
+        geometry: Geometry,
+        weight_bits: int = 32,
+        act_bits: int = 32,
+        keep_ratio: float | None = None,
+    ) -> LayerCost:
         """Compute the cost of a layer.
 
         Raises:
@@ -125,32 +135,60 @@ class LayerCost:
         """
         for role, bits in (('weight_bits', weight_bits), ('act_bits', act_bits)):
             if bits not in (*range(2, 17), 32):
-                raise ValueError(f'LayerCost: {role} of {name} must be in 2 ... 16, or 32 for no quantization, got '
-                                 f'{bits!r}. Use 8 for a start.')
+                raise ValueError(
+                    f'LayerCost: {role} of {name} must be in 2 ... 16, or 32 for no quantization, got '
+                    f'{bits!r}. Use 8 for a start.'
+                )
         macs, transform = sum(image.macs for image in geometry.maps), geometry.additions
         act_bits_read = act_bits * sum(image.inputs for image in geometry.maps)
         kind = 'dense' if weight_bits == act_bits == 32 else 'quantized'
         if keep_ratio is not None:
             check_keep_ratio('LayerCost', keep_ratio)
             if geometry.pointwise is None:
-                raise ValueError(f'LayerCost: keep_ratio of {name} must be None, got {keep_ratio}. Only 1x1 '
-                                 'convolutions without padding and groups can be wavelet compressed; change bits.')
-            kept, everything = (sum(part) for part in zip(*(geometry.positions(image, keep_ratio)
-                                                            for image in geometry.maps), strict=True))
+                raise ValueError(
+                    f'LayerCost: keep_ratio of {name} must be None, got {keep_ratio}. Only 1x1 '
+                    'convolutions without padding and groups can be wavelet compressed; change bits.'
+                )
+            kept, everything = (
+                sum(part)
+                for part in zip(
+                    *(geometry.positions(image, keep_ratio) for image in geometry.maps), strict=True
+                )
+            )
             kind, macs = 'wcc', kept * math.prod(geometry.pointwise)
-            transform = transform_operations(sum(geometry.pointwise), everything, levels=geometry.levels,
-                                             wavelet=geometry.wavelet, weight_bits=weight_bits)
+            transform = transform_operations(
+                sum(geometry.pointwise),
+                everything,
+                levels=geometry.levels,
+                wavelet=geometry.wavelet,
+                weight_bits=weight_bits,
+            )
             act_bits_read = act_bits * geometry.pointwise[0] * kept + everything
         elif geometry.additions:
             kind, act_bits_read = 'transform', 0
         singles = geometry.biases + (geometry.scales if weight_bits < 32 else 0)
-        return cls(name, kind, whole(macs), whole(macs * weight_bits * act_bits), whole(transform * act_bits),
-                   geometry.weights + geometry.biases,
-                   math.ceil(geometry.weights * weight_bits / 8) + 4 * singles, math.ceil(act_bits_read / 8),
-                   weight_bits, act_bits, keep_ratio, len(geometry.maps), geometry)
+        return cls(
+            name,
+            kind,
+            whole(macs),
+            whole(macs * weight_bits * act_bits),
+            whole(transform * act_bits),
+            geometry.weights + geometry.biases,
+            math.ceil(geometry.weights * weight_bits / 8) + 4 * singles,
+            math.ceil(act_bits_read / 8),
+            weight_bits,
+            act_bits,
+            keep_ratio,
+            len(geometry.maps),
+            geometry,
+        )
 
-    def at(self, weight_bits: int | None = None, act_bits: int | None = None,
-           keep_ratio: float | None = None) -> LayerCost:
+    def at(
+        self,
+        weight_bits: int | None = None,
+        act_bits: int | None = None,
+        keep_ratio: float | None = None,
+    ) -> LayerCost:
         """Return the cost of this layer at other bits or another keep ratio.
 
         Args:
@@ -166,9 +204,13 @@ class LayerCost:
             ValueError: If a value is outside its range, or if keep_ratio is given for a layer that
                 cannot be wavelet compressed.
         """
-        return self.of(self.name, self.geometry, self.weight_bits if weight_bits is None else weight_bits,
-                       self.act_bits if act_bits is None else act_bits,
-                       self.keep_ratio if keep_ratio is None else keep_ratio)
+        return self.of(
+            self.name,
+            self.geometry,
+            self.weight_bits if weight_bits is None else weight_bits,
+            self.act_bits if act_bits is None else act_bits,
+            self.keep_ratio if keep_ratio is None else keep_ratio,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without the geometry."""

@@ -1,4 +1,5 @@
 """The cost of a model as data: by layer, in total, at other bits or keep ratios, and as a table."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ __all__ = ['CostReport', 'CostSum']
 @dataclass(frozen=True)
 class CostSum:
     """The summed costs of several layers; attributes as in :class:`LayerCost`."""
+
     layers: int = 0
     macs: float = 0
     bops: float = 0
@@ -27,7 +29,9 @@ class CostSum:
     def of(cls, costs: Iterable[LayerCost]) -> CostSum:
         """Add up the costs of layers."""
         costs = list(costs)
-        return cls(len(costs), *(sum(getattr(cost, amount) for cost in costs) for amount in _AMOUNTS))
+        return cls(
+            len(costs), *(sum(getattr(cost, amount) for cost in costs) for amount in _AMOUNTS)
+        )
 
     @property
     def total_bops(self) -> float:
@@ -58,6 +62,7 @@ class CostReport:
             counted.
         other_params: Parameters outside ``layers``: normalization and clips of quantizers.
     """
+
     layers: list[LayerCost]
     convention: str
     input_shape: tuple[int, ...] | None
@@ -88,16 +93,23 @@ class CostReport:
         All wavelet transforms count as 'transform', including those of compressed layers, so 'wcc'
         only has the products. Parameters outside the layers count as 'dense'.
         """
-        sums = {kind: CostSum.of(layer for layer in self.layers if layer.kind == kind) for kind in KINDS}
+        sums = {
+            kind: CostSum.of(layer for layer in self.layers if layer.kind == kind) for kind in KINDS
+        }
         moved = sums['wcc'].transform_bops
         sums['wcc'] = replace(sums['wcc'], transform_bops=0)
-        sums['transform'] = replace(sums['transform'], transform_bops=sums['transform'].transform_bops + moved)
+        sums['transform'] = replace(
+            sums['transform'], transform_bops=sums['transform'].transform_bops + moved
+        )
         sums['dense'] = self._with_others(sums['dense'])
         return sums
 
     def _with_others(self, costs: CostSum) -> CostSum:
-        return replace(costs, params=costs.params + self.other_params,
-                       weight_bytes=costs.weight_bytes + _FULL_PRECISION_BYTES * self.other_params)
+        return replace(
+            costs,
+            params=costs.params + self.other_params,
+            weight_bytes=costs.weight_bytes + _FULL_PRECISION_BYTES * self.other_params,
+        )
 
     def at(self, states: Mapping[str, Mapping[str, Any]]) -> CostReport:
         """Return the cost if some layers had other bits or keep ratios.
@@ -112,28 +124,54 @@ class CostReport:
         """
         unknown = sorted(set(states) - {layer.name for layer in self.layers})
         if unknown:
-            raise ValueError(f'CostReport: states must name layers that were counted, got {unknown[0]!r}. The names '
-                             'are those of `layers`.')
-        return replace(self, layers=[layer.at(**states.get(layer.name, {})) for layer in self.layers])
+            raise ValueError(
+                f'CostReport: states must name layers that were counted, got {unknown[0]!r}. The names '
+                'are those of `layers`.'
+            )
+        return replace(
+            self, layers=[layer.at(**states.get(layer.name, {})) for layer in self.layers]
+        )
 
     def summary(self) -> str:
         """State the totals in one line."""
         total = self.total
-        return (f'{total.macs / 1e9:,.3f} G MACs, {total.total_bops / 1e9:,.3f} G BOPs '
-                f'({total.transform_bops / 1e9:,.3f} of transforms), {total.params / 1e6:,.3f} M parameters in '
-                f'{total.weight_bytes / 1e6:,.3f} MB, activations {total.act_bytes / 1e6:,.3f} MB')
+        return (
+            f'{total.macs / 1e9:,.3f} G MACs, {total.total_bops / 1e9:,.3f} G BOPs '
+            f'({total.transform_bops / 1e9:,.3f} of transforms), {total.params / 1e6:,.3f} M parameters in '
+            f'{total.weight_bytes / 1e6:,.3f} MB, activations {total.act_bytes / 1e6:,.3f} MB'
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return dict(convention=self.convention, input_shape=None if self.input_shape is None else
-                    list(self.input_shape), total=self.total.to_dict(),
-                    by_kind={kind: costs.to_dict() for kind, costs in self.by_kind().items()},
-                    layers=[layer.to_dict() for layer in self.layers], elementwise=dict(self.elementwise),
-                    uncounted=dict(self.uncounted), uncalled=list(self.uncalled), other_params=self.other_params)
+        return dict(
+            convention=self.convention,
+            input_shape=None if self.input_shape is None else list(self.input_shape),
+            total=self.total.to_dict(),
+            by_kind={kind: costs.to_dict() for kind, costs in self.by_kind().items()},
+            layers=[layer.to_dict() for layer in self.layers],
+            elementwise=dict(self.elementwise),
+            uncounted=dict(self.uncounted),
+            uncalled=list(self.uncalled),
+            other_params=self.other_params,
+        )
 
     def __str__(self) -> str:
-        cells = [('layer', 'kind', 'calls', 'w bits', 'a bits', 'keep', 'M MACs', 'M BOPs', 'transform', 'params',
-                  'w kB', 'a kB')]
+        cells = [
+            (
+                'layer',
+                'kind',
+                'calls',
+                'w bits',
+                'a bits',
+                'keep',
+                'M MACs',
+                'M BOPs',
+                'transform',
+                'params',
+                'w kB',
+                'a kB',
+            )
+        ]
         for layer in self.layers:
             setting = setting_cells(layer.weight_bits, layer.act_bits, layer.keep_ratio)
             cells.append((layer.name, layer.kind, str(layer.calls), *setting, *_amounts(layer)))
@@ -145,19 +183,35 @@ class CostReport:
         return '\n'.join([*lines, self.summary(), *self._footnotes()])
 
     def _footnotes(self) -> list[str]:
-        shape = 'several inputs' if self.input_shape is None else f"input {'x'.join(map(str, self.input_shape))}"
+        shape = (
+            'several inputs'
+            if self.input_shape is None
+            else f'input {"x".join(map(str, self.input_shape))}'
+        )
         notes = [f'{shape}; convention {self.convention!r}; full precision counts as 32 bits']
-        for what, numbers in (('elementwise, not in the figures above', self.elementwise),
-                              ('not counted', {name: f'{calls}x' for name, calls in self.uncounted.items()})):
+        for what, numbers in (
+            ('elementwise, not in the figures above', self.elementwise),
+            ('not counted', {name: f'{calls}x' for name, calls in self.uncounted.items()}),
+        ):
             if numbers:
-                notes.append(f'{what}: ' + ', '.join(
-                    f'{name} {value if isinstance(value, str) else f"{value / 1e6:,.3f} M"}'
-                    for name, value in numbers.items()))
+                notes.append(
+                    f'{what}: '
+                    + ', '.join(
+                        f'{name} {value if isinstance(value, str) else f"{value / 1e6:,.3f} M"}'
+                        for name, value in numbers.items()
+                    )
+                )
         if self.uncalled:
-            notes.append(f"not reached by this input, parameters not counted: {', '.join(self.uncalled)}")
+            notes.append(
+                f'not reached by this input, parameters not counted: {", ".join(self.uncalled)}'
+            )
         return notes
 
 
 def _amounts(costs: LayerCost | CostSum) -> list[str]:
     millions = [f'{value / 1e6:,.3f}' for value in (costs.macs, costs.bops, costs.transform_bops)]
-    return [*millions, f'{costs.params:,}', *(f'{value / 1e3:,.1f}' for value in (costs.weight_bytes, costs.act_bytes))]
+    return [
+        *millions,
+        f'{costs.params:,}',
+        *(f'{value / 1e3:,.1f}' for value in (costs.weight_bytes, costs.act_bytes)),
+    ]

@@ -1,4 +1,5 @@
 """CamVid street scenes with the usual 11 classes."""
+
 from __future__ import annotations
 
 import os
@@ -8,8 +9,10 @@ from mmseg.datasets import BaseSegDataset
 
 from mmwcc.registry import DATASETS
 
-_HELP = ('Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_dir/{train,val,test} with '
-         'tools/dataset_converters/camvid.py (see docs/datasets.md).')
+_HELP = (
+    'Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_dir/{train,val,test} with '
+    'tools/dataset_converters/camvid.py (see docs/datasets.md).'
+)
 
 
 @DATASETS.register_module()
@@ -41,14 +44,39 @@ class CamVidDataset(BaseSegDataset):
     """
 
     METAINFO = dict(
-        classes=('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'signsymbol', 'fence', 'car', 'pedestrian',
-                 'bicyclist'),
-        palette=[[128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0],
-                 [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]])
+        classes=(
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'signsymbol',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
+        ),
+        palette=[
+            [128, 128, 128],
+            [128, 0, 0],
+            [192, 192, 128],
+            [128, 64, 128],
+            [60, 40, 222],
+            [128, 128, 0],
+            [192, 128, 128],
+            [64, 64, 128],
+            [64, 0, 128],
+            [64, 64, 0],
+            [0, 128, 192],
+        ],
+    )
 
     img_suffix: str | None
 
-    def __init__(self, img_suffix: str | None = None, seg_map_suffix: str = '.png', **kwargs) -> None:
+    def __init__(
+        self, img_suffix: str | None = None, seg_map_suffix: str = '.png', **kwargs
+    ) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -59,29 +87,41 @@ class CamVidDataset(BaseSegDataset):
         img_dir, ann_dir = self.data_prefix.get('img_path'), self.data_prefix.get('seg_map_path')
         for name, folder in (('img_path', img_dir), ('seg_map_path', ann_dir)):
             if folder is not None and not fileio.isdir(folder, backend_args=self.backend_args):
-                raise FileNotFoundError(f'CamVidDataset: {name} must be an existing folder, got {folder}. {_HELP}')
+                raise FileNotFoundError(
+                    f'CamVidDataset: {name} must be an existing folder, got {folder}. {_HELP}'
+                )
         names = self._list(img_dir)
         if self.img_suffix is None:
             self.img_suffix = self._find_suffix(img_dir, names)
-        pictures = {name[:-len(self.img_suffix)] for name in names if name.endswith(self.img_suffix)}
+        pictures = {
+            name[: -len(self.img_suffix)] for name in names if name.endswith(self.img_suffix)
+        }
         if not pictures:
-            raise FileNotFoundError(f'CamVidDataset: img_path must hold pictures ending in {self.img_suffix}, got none '
-                                    f'in {img_dir}. {_HELP}')
+            raise FileNotFoundError(
+                f'CamVidDataset: img_path must hold pictures ending in {self.img_suffix}, got none '
+                f'in {img_dir}. {_HELP}'
+            )
         if ann_dir is not None:
             suffix = self.seg_map_suffix
-            labels = {name[:-len(suffix)] for name in self._list(ann_dir) if name.endswith(suffix)}
+            labels = {name[: -len(suffix)] for name in self._list(ann_dir) if name.endswith(suffix)}
             _check_match(img_dir, ann_dir, pictures, labels)
         return super().load_data_list()
 
     def _list(self, folder: str) -> list[str]:
-        return list(fileio.list_dir_or_file(folder, list_dir=False, recursive=True, backend_args=self.backend_args))
+        return list(
+            fileio.list_dir_or_file(
+                folder, list_dir=False, recursive=True, backend_args=self.backend_args
+            )
+        )
 
     @staticmethod
     def _find_suffix(img_dir: str, names: list[str]) -> str:
         found = sorted({os.path.splitext(name)[1] for name in names} & {'.png', '.jpg', '.jpeg'})
         if len(found) > 1:
-            raise ValueError(f'CamVidDataset: img_suffix must be given where a folder mixes suffixes, got {found} in '
-                             f"{img_dir}. Use img_suffix='{found[0]}' or remove the others.")
+            raise ValueError(
+                f'CamVidDataset: img_suffix must be given where a folder mixes suffixes, got {found} in '
+                f"{img_dir}. Use img_suffix='{found[0]}' or remove the others."
+            )
         return found[0] if found else '.png'
 
 
@@ -93,6 +133,8 @@ def _check_match(img_dir: str, ann_dir: str, pictures: set[str], labels: set[str
         first = ', '.join(sorted(names)[:5]) or 'none'
         return first + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
-    raise ValueError(f'CamVidDataset: every picture must have one label map, got pictures without label map in '
-                     f'{img_dir}: {some(pictures - labels)}; label maps without picture in {ann_dir}: '
-                     f'{some(labels - pictures)}. Convert the data again or remove these files.')
+    raise ValueError(
+        f'CamVidDataset: every picture must have one label map, got pictures without label map in '
+        f'{img_dir}: {some(pictures - labels)}; label maps without picture in {ann_dir}: '
+        f'{some(labels - pictures)}. Convert the data again or remove these files.'
+    )

@@ -1,4 +1,5 @@
 """CIFAR-10 from its original files, binary or pickled."""
+
 from __future__ import annotations
 
 import codecs
@@ -15,8 +16,10 @@ __all__ = ['CIFAR10']
 _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
 _RECORD = 1 + _PIXELS
-_HELP = ('Get CIFAR-10 from https://www.cs.toronto.edu/~kriz/cifar.html, the binary or the Python version, and unpack '
-         'it into data_root.')
+_HELP = (
+    'Get CIFAR-10 from https://www.cs.toronto.edu/~kriz/cifar.html, the binary or the Python version, and unpack '
+    'it into data_root.'
+)
 
 
 @DATASETS.register_module()
@@ -50,12 +53,27 @@ class CIFAR10(BaseDataset):
         Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
 
-    METAINFO = dict(classes=('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'))
+    METAINFO = dict(
+        classes=(
+            'airplane',
+            'automobile',
+            'bird',
+            'cat',
+            'deer',
+            'dog',
+            'frog',
+            'horse',
+            'ship',
+            'truck',
+        )
+    )
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
         if split not in ('train', 'test'):
-            raise ValueError(f"CIFAR10: split must be 'train' or 'test', got {split!r}. CIFAR-10 has no other; cut one "
-                             "off with indices or mmengine's dataset wrappers.")
+            raise ValueError(
+                f"CIFAR10: split must be 'train' or 'test', got {split!r}. CIFAR-10 has no other; cut one "
+                "off with indices or mmengine's dataset wrappers."
+            )
         self.split = split
         self._classes_given = 'classes' in (kwargs.get('metainfo') or {})
         super().__init__(data_root=data_root, **kwargs)
@@ -71,12 +89,16 @@ class CIFAR10(BaseDataset):
             pictures, labels = (_read_binary if binary else _read_pickle)(file)
             classes = len(self._metainfo['classes'])
             if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-                raise ValueError(f'CIFAR10: labels must be in [0, {classes - 1}] for {classes} classes, got '
-                                 f'{labels.min()} to {labels.max()} in {file}. Write all class names into '
-                                 'batches.meta.txt or give them as metainfo=dict(classes=...).')
+                raise ValueError(
+                    f'CIFAR10: labels must be in [0, {classes - 1}] for {classes} classes, got '
+                    f'{labels.min()} to {labels.max()} in {file}. Write all class names into '
+                    'batches.meta.txt or give them as metainfo=dict(classes=...).'
+                )
             pictures = pictures.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
-            entries += [dict(img=np.ascontiguousarray(picture), gt_label=int(label))
-                        for picture, label in zip(pictures, labels, strict=True)]
+            entries += [
+                dict(img=np.ascontiguousarray(picture), gt_label=int(label))
+                for picture, label in zip(pictures, labels, strict=True)
+            ]
         return entries
 
     def _find(self) -> tuple[list[Path], bool]:
@@ -89,8 +111,10 @@ class CIFAR10(BaseDataset):
             pickles = sorted(path for path in folder.glob(stem) if not path.suffix)
             if pickles:
                 return pickles, False
-        raise FileNotFoundError(f'CIFAR10: data_root must hold {stem}.bin or the pickle {stem}, got neither in {root}. '
-                                f'{_HELP}')
+        raise FileNotFoundError(
+            f'CIFAR10: data_root must hold {stem}.bin or the pickle {stem}, got neither in {root}. '
+            f'{_HELP}'
+        )
 
 
 def _class_names(folder: Path, binary: bool) -> tuple[str, ...]:
@@ -104,8 +128,10 @@ def _class_names(folder: Path, binary: bool) -> tuple[str, ...]:
 def _read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
     content = np.fromfile(file, dtype=np.uint8)
     if not len(content) or len(content) % _RECORD:
-        raise ValueError(f'CIFAR10: a binary batch must be made of records of {_RECORD:,} bytes, got {len(content):,} '
-                         f'bytes in {file}. It was probably cut off; unpack the archive again.')
+        raise ValueError(
+            f'CIFAR10: a binary batch must be made of records of {_RECORD:,} bytes, got {len(content):,} '
+            f'bytes in {file}. It was probably cut off; unpack the archive again.'
+        )
     records = content.reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]
 
@@ -113,17 +139,25 @@ def _read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:
     batch = _unpickle(file)
     if not isinstance(batch, dict) or not {'data', 'labels'} <= set(batch):
-        raise ValueError(f'CIFAR10: a pickled batch must be a dict with data and labels, got {type(batch).__name__} in '
-                         f'{file}. {_HELP}')
+        raise ValueError(
+            f'CIFAR10: a pickled batch must be a dict with data and labels, got {type(batch).__name__} in '
+            f'{file}. {_HELP}'
+        )
     pictures, labels = np.asarray(batch['data'], dtype=np.uint8), np.asarray(batch['labels'])
     if pictures.shape != (len(labels), _PIXELS):
-        raise ValueError(f'CIFAR10: data of a pickled batch must have the shape ({len(labels)}, {_PIXELS}) for its '
-                         f'labels, got {pictures.shape} in {file}. {_HELP}')
+        raise ValueError(
+            f'CIFAR10: data of a pickled batch must have the shape ({len(labels)}, {_PIXELS}) for its '
+            f'labels, got {pictures.shape} in {file}. {_HELP}'
+        )
     return pictures, labels
 
 
-_ALLOWED = {'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype, '_codecs.encode': codecs.encode,
-            '_reconstruct': np.zeros(0).__reduce__()[0]}
+_ALLOWED = {
+    'numpy.ndarray': np.ndarray,
+    'numpy.dtype': np.dtype,
+    '_codecs.encode': codecs.encode,
+    '_reconstruct': np.zeros(0).__reduce__()[0],
+}
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -131,13 +165,21 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         # NumPy 1 and 2 have different names for this module; a file may come from either.
-        known = name if module in ('numpy.core.multiarray', 'numpy._core.multiarray') else f'{module}.{name}'
+        known = (
+            name
+            if module in ('numpy.core.multiarray', 'numpy._core.multiarray')
+            else f'{module}.{name}'
+        )
         if known in _ALLOWED:
             return _ALLOWED[known]
-        raise pickle.UnpicklingError(f'CIFAR10: a pickled batch must hold arrays and plain data only, got '
-                                     f'{module}.{name}, which could run any code. Use the binary version of the data.')
+        raise pickle.UnpicklingError(
+            f'CIFAR10: a pickled batch must hold arrays and plain data only, got '
+            f'{module}.{name}, which could run any code. Use the binary version of the data.'
+        )
 
 
 def _unpickle(file: Path):
     with file.open('rb') as stream:
-        return _ArrayUnpickler(stream, encoding='latin1').load()  # Python 2 wrote the original files
+        return _ArrayUnpickler(
+            stream, encoding='latin1'
+        ).load()  # Python 2 wrote the original files

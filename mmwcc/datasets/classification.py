@@ -1,4 +1,5 @@
 """Transforms for classification pipelines that mmcv does not have."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,26 +30,32 @@ class PadRandomCrop:
         (32, 32, 3)
     """
 
-    def __init__(self, crop_size: int | Sequence[int], padding: int = 0, pad_value: float = 0) -> None:
+    def __init__(
+        self, crop_size: int | Sequence[int], padding: int = 0, pad_value: float = 0
+    ) -> None:
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
         if min(self.crop_size) < 1 or padding < 0:
-            raise ValueError(f'PadRandomCrop: crop_size must be positive and padding not negative, got {crop_size} and '
-                             f'{padding}. Use crop_size=32, padding=4 for CIFAR.')
+            raise ValueError(
+                f'PadRandomCrop: crop_size must be positive and padding not negative, got {crop_size} and '
+                f'{padding}. Use crop_size=32, padding=4 for CIFAR.'
+            )
         self.padding, self.pad_value = padding, pad_value
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with ``img`` and ``img_shape`` of the window."""
         image = results['img']
         if self.padding:
-            border = ((self.padding, self.padding), ) * 2 + ((0, 0), ) * (image.ndim - 2)
+            border = ((self.padding, self.padding),) * 2 + ((0, 0),) * (image.ndim - 2)
             image = np.pad(image, border, constant_values=self.pad_value)
         height, width = self.crop_size
         free = (image.shape[0] - height, image.shape[1] - width)
         if min(free) < 0:
-            raise ValueError(f'PadRandomCrop: crop_size must fit into the padded picture, got {self.crop_size} and '
-                             f'{image.shape[:2]}. Put a Resize before it, or pad more.')
+            raise ValueError(
+                f'PadRandomCrop: crop_size must fit into the padded picture, got {self.crop_size} and '
+                f'{image.shape[:2]}. Put a Resize before it, or pad more.'
+            )
         top, left = (int(np.random.randint(space + 1)) for space in free)
-        results['img'] = image[top:top + height, left:left + width]
+        results['img'] = image[top : top + height, left : left + width]
         results['img_shape'] = (height, width)
         return results
 
@@ -79,7 +86,9 @@ class GaussianNoise:
 
     def __init__(self, variance: float = 0.0, seed: int = 0) -> None:
         if variance < 0:
-            raise ValueError(f'GaussianNoise: variance must not be negative, got {variance}. Use 0.0 for no noise.')
+            raise ValueError(
+                f'GaussianNoise: variance must not be negative, got {variance}. Use 0.0 for no noise.'
+            )
         self.variance, self.seed = float(variance), seed
 
     def __call__(self, results: dict) -> dict:
@@ -87,7 +96,9 @@ class GaussianNoise:
         if self.variance:
             image = results['img']
             generator = np.random.default_rng((self.seed, int(results.get('sample_idx', 0))))
-            noisy = image + 255 * self.variance**0.5 * generator.standard_normal(image.shape, dtype=np.float32)
+            noisy = image + 255 * self.variance**0.5 * generator.standard_normal(
+                image.shape, dtype=np.float32
+            )
             results['img'] = noisy.round().clip(0, 255).astype(image.dtype)
         return results
 
@@ -114,20 +125,30 @@ class PackClsInputs:
         (torch.Size([3, 2, 4]), tensor([1]))
     """
 
-    def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'ori_shape', 'img_shape')) -> None:
+    def __init__(
+        self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'ori_shape', 'img_shape')
+    ) -> None:
         self.meta_keys = tuple(meta_keys)
 
     def __call__(self, results: dict) -> dict:
         """Return ``dict(inputs=..., data_samples=...)``."""
         from mmengine.structures import BaseDataElement
+
         if 'img' not in results:
-            raise KeyError(f'PackClsInputs: the entry must have img, got {sorted(results)}. Begin the pipeline with '
-                           "dict(type='LoadImageFromFile').")
+            raise KeyError(
+                f'PackClsInputs: the entry must have img, got {sorted(results)}. Begin the pipeline with '
+                "dict(type='LoadImageFromFile')."
+            )
         image = results['img'] if results['img'].ndim == 3 else results['img'][..., None]
-        sample = BaseDataElement(metainfo={key: results[key] for key in self.meta_keys if key in results})
+        sample = BaseDataElement(
+            metainfo={key: results[key] for key in self.meta_keys if key in results}
+        )
         if 'gt_label' in results:
             sample.gt_label = torch.tensor([results['gt_label']], dtype=torch.int64)
-        return dict(inputs=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), data_samples=sample)
+        return dict(
+            inputs=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            data_samples=sample,
+        )
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(meta_keys={self.meta_keys})'

@@ -5,6 +5,7 @@ An entry has ``frames``, the target (H, W, 3) uint8 BGR followed by its sources,
 target to those of each source, and ``gt_depth`` (H, W) float32, which is 0 where nothing was
 measured.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +17,13 @@ import torch
 
 from mmwcc.registry import TRANSFORMS
 
-__all__ = ['DepthColorJitter', 'LoadDepthFrames', 'PackDepthInputs', 'RandomFlipDepthFrames', 'ResizeDepthFrames']
+__all__ = [
+    'DepthColorJitter',
+    'LoadDepthFrames',
+    'PackDepthInputs',
+    'RandomFlipDepthFrames',
+    'ResizeDepthFrames',
+]
 
 
 @TRANSFORMS.register_module()
@@ -33,14 +40,20 @@ class LoadDepthFrames:
         frames: list[Any] = [cv2.imread(path, cv2.IMREAD_COLOR) for path in results['frame_paths']]
         for path, frame in zip(results['frame_paths'], frames, strict=True):
             if frame is None:
-                raise FileNotFoundError(f'LoadDepthFrames: frame_paths must be pictures that can be read, got {path}. '
-                                        'Check that it is there and not cut off.')
+                raise FileNotFoundError(
+                    f'LoadDepthFrames: frame_paths must be pictures that can be read, got {path}. '
+                    'Check that it is there and not cut off.'
+                )
         shapes = {frame.shape for frame in frames}
         if len(shapes) > 1:
-            raise ValueError(f'LoadDepthFrames: the frames of a sample must have one size, got {sorted(shapes)} for '
-                             f"{results['frame_paths']}. Take frames of one drive.")
+            raise ValueError(
+                f'LoadDepthFrames: the frames of a sample must have one size, got {sorted(shapes)} for '
+                f'{results["frame_paths"]}. Take frames of one drive.'
+            )
         shape = frames[0].shape[:2]
-        results.update(frames=frames, img_path=results['frame_paths'][0], ori_shape=shape, img_shape=shape)
+        results.update(
+            frames=frames, img_path=results['frame_paths'][0], ori_shape=shape, img_shape=shape
+        )
         return results
 
     def __repr__(self) -> str:
@@ -62,16 +75,21 @@ class ResizeDepthFrames:
 
     def __init__(self, scale: tuple[int, int]) -> None:
         if len(scale) != 2 or min(scale) < 1:
-            raise ValueError(f'ResizeDepthFrames: scale must be (width, height), got {scale}. Use (640, 192) for '
-                             'KITTI.')
+            raise ValueError(
+                f'ResizeDepthFrames: scale must be (width, height), got {scale}. Use (640, 192) for '
+                'KITTI.'
+            )
         self.scale = (scale[0], scale[1])
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with resized frames."""
         from PIL import Image
+
         height, width = results['frames'][0].shape[:2]
-        results['frames'] = [np.asarray(Image.fromarray(frame).resize(self.scale, Image.Resampling.LANCZOS))
-                             for frame in results['frames']]
+        results['frames'] = [
+            np.asarray(Image.fromarray(frame).resize(self.scale, Image.Resampling.LANCZOS))
+            for frame in results['frames']
+        ]
         x, y = self.scale[0] / width, self.scale[1] / height
         # Pixel centres have integer coordinates, so the left edge of an image is at -0.5.
         change = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]], np.float32)
@@ -139,20 +157,30 @@ class DepthColorJitter:
         torchvision.transforms.ColorJitter.
     """
 
-    def __init__(self, brightness: float = 0.2, contrast: float = 0.2, saturation: float = 0.2, hue: float = 0.1,
-                 prob: float = 0.5) -> None:
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        prob: float = 0.5,
+    ) -> None:
         self.ranges = dict(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
         self.prob = prob
         for name, value in (*self.ranges.items(), ('prob', prob)):
             if not 0 <= value <= 1:
-                raise ValueError(f'DepthColorJitter: {name} must be in [0, 1], got {value}. Leave it out for '
-                                 "Monodepth2's.")
+                raise ValueError(
+                    f'DepthColorJitter: {name} must be in [0, 1], got {value}. Leave it out for '
+                    "Monodepth2's."
+                )
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with ``aug_frames``, changed or not."""
         frames = results['frames']
         if np.random.random() < self.prob:
-            changes = [(name, np.random.uniform(-reach, reach)) for name, reach in self.ranges.items()]
+            changes = [
+                (name, np.random.uniform(-reach, reach)) for name, reach in self.ranges.items()
+            ]
             order = np.random.permutation(len(changes))
             frames = [adjust_colors(frame, [changes[i] for i in order]) for frame in frames]
         results['aug_frames'] = frames
@@ -199,17 +227,30 @@ class PackDepthInputs:
         KeyError: In use, if there are no frames.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'ori_shape', 'img_shape',
-                                                   'frame_ids')) -> None:
+    def __init__(
+        self,
+        meta_keys: Sequence[str] = (
+            'sample_idx',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'frame_ids',
+        ),
+    ) -> None:
         self.meta_keys = tuple(meta_keys)
 
     def __call__(self, results: dict) -> dict:
         """Return ``dict(inputs=..., data_samples=...)``."""
         from mmengine.structures import BaseDataElement
+
         if 'frames' not in results:
-            raise KeyError(f'PackDepthInputs: the entry must have frames, got {sorted(results)}. Begin the pipeline '
-                           "with dict(type='mmwcc.LoadDepthFrames').")
-        sample = BaseDataElement(metainfo={key: results[key] for key in self.meta_keys if key in results})
+            raise KeyError(
+                f'PackDepthInputs: the entry must have frames, got {sorted(results)}. Begin the pipeline '
+                "with dict(type='mmwcc.LoadDepthFrames')."
+            )
+        sample = BaseDataElement(
+            metainfo={key: results[key] for key in self.meta_keys if key in results}
+        )
         inputs = _stack(results.get('aug_frames', results['frames']))
         if len(inputs) > 1:
             sample.frames = _stack(results['frames'])

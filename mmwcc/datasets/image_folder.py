@@ -1,4 +1,5 @@
 """Images sorted into one folder for each class."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -41,8 +42,13 @@ class ImageFolder(BaseDataset):
 
     EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
-    def __init__(self, data_root: str = '', data_prefix: str | dict = '',
-                 extensions: Sequence[str] = EXTENSIONS, **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: str | dict = '',
+        extensions: Sequence[str] = EXTENSIONS,
+        **kwargs,
+    ) -> None:
         prefix = dict(img_path=data_prefix) if isinstance(data_prefix, str) else data_prefix
         self.extensions = tuple(extension.lower() for extension in extensions)
         super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
@@ -51,26 +57,45 @@ class ImageFolder(BaseDataset):
         """Return one entry for each image: ``img_path`` and ``gt_label``."""
         folder = self.data_prefix['img_path'] or self.data_root or '.'
         if not fileio.isdir(folder):
-            raise FileNotFoundError(f'ImageFolder: data_prefix must be an existing folder, got {folder}. Set data_root '
-                                    'and data_prefix to a folder that holds one sub-folder for each class.')
-        folders = sorted(name for name in fileio.list_dir_or_file(folder, list_file=False) if not name.startswith('.'))
+            raise FileNotFoundError(
+                f'ImageFolder: data_prefix must be an existing folder, got {folder}. Set data_root '
+                'and data_prefix to a folder that holds one sub-folder for each class.'
+            )
+        folders = sorted(
+            name
+            for name in fileio.list_dir_or_file(folder, list_file=False)
+            if not name.startswith('.')
+        )
         if not folders:
-            raise FileNotFoundError(f'ImageFolder: data_prefix must hold one sub-folder for each class, got none in '
-                                    f'{folder}. Move the pictures into folders called as their classes.')
+            raise FileNotFoundError(
+                f'ImageFolder: data_prefix must hold one sub-folder for each class, got none in '
+                f'{folder}. Move the pictures into folders called as their classes.'
+            )
         classes = self._metainfo.get('classes', folders)
         missing = [name for name in classes if name not in folders]
         if missing:
-            raise FileNotFoundError(f"ImageFolder: metainfo['classes'] must name sub-folders of {folder}, which has "
-                                    f'none called {missing[0]} ({len(missing)} of {len(classes)} are missing). Leave '
-                                    'metainfo out to take the sub-folders as they are.')
+            raise FileNotFoundError(
+                f"ImageFolder: metainfo['classes'] must name sub-folders of {folder}, which has "
+                f'none called {missing[0]} ({len(missing)} of {len(classes)} are missing). Leave '
+                'metainfo out to take the sub-folders as they are.'
+            )
         self._metainfo['classes'] = tuple(classes)
-        return [entry for label, name in enumerate(classes) for entry in self._list(folder, name, label)]
+        return [
+            entry for label, name in enumerate(classes) for entry in self._list(folder, name, label)
+        ]
 
     def _list(self, folder: str, name: str, label: int) -> list[dict]:
         path = fileio.join_path(folder, name)
-        pictures = sorted(picture for picture in fileio.list_dir_or_file(path, list_dir=False, recursive=True)
-                          if picture.lower().endswith(self.extensions))
+        pictures = sorted(
+            picture
+            for picture in fileio.list_dir_or_file(path, list_dir=False, recursive=True)
+            if picture.lower().endswith(self.extensions)
+        )
         if not pictures:
-            raise FileNotFoundError(f'ImageFolder: every class must have a picture ({", ".join(self.extensions)}), got '
-                                    f'none in {path}. Remove the folder or name the class list in metainfo.')
-        return [dict(img_path=fileio.join_path(path, picture), gt_label=label) for picture in pictures]
+            raise FileNotFoundError(
+                f'ImageFolder: every class must have a picture ({", ".join(self.extensions)}), got '
+                f'none in {path}. Remove the folder or name the class list in metainfo.'
+            )
+        return [
+            dict(img_path=fileio.join_path(path, picture), gt_label=label) for picture in pictures
+        ]

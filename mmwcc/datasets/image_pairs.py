@@ -1,4 +1,5 @@
 """Pairs of small and original images, and the transforms that prepare them."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,7 +13,13 @@ from mmengine.structures import BaseDataElement
 from mmwcc.functional import resize_bicubic
 from mmwcc.registry import DATASETS, TRANSFORMS
 
-__all__ = ['LoadImagePair', 'PackImagePair', 'PairedRandomCrop', 'PairedRandomFlipRotate', 'SuperResolutionDataset']
+__all__ = [
+    'LoadImagePair',
+    'PackImagePair',
+    'PairedRandomCrop',
+    'PairedRandomFlipRotate',
+    'SuperResolutionDataset',
+]
 
 
 @DATASETS.register_module()
@@ -44,12 +51,20 @@ class SuperResolutionDataset(BaseDataset):
 
     EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.tif', '.tiff', '.webp')
 
-    def __init__(self, data_root: str = '', data_prefix: dict | None = None, img_tmpl: str = '{}',
-                 extensions: Sequence[str] = EXTENSIONS, **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: dict | None = None,
+        img_tmpl: str = '{}',
+        extensions: Sequence[str] = EXTENSIONS,
+        **kwargs,
+    ) -> None:
         prefix = dict(gt='') if data_prefix is None else data_prefix
         if 'gt' not in prefix:
-            raise ValueError(f"SuperResolutionDataset: data_prefix must have gt, got {prefix}. Use dict(gt='HR') for "
-                             'the folder of the originals.')
+            raise ValueError(
+                f"SuperResolutionDataset: data_prefix must have gt, got {prefix}. Use dict(gt='HR') for "
+                'the folder of the originals.'
+            )
         self.img_tmpl = img_tmpl
         self.extensions = tuple(extension.lower() for extension in extensions)
         super().__init__(data_root=data_root, data_prefix=prefix, **kwargs)
@@ -61,8 +76,10 @@ class SuperResolutionDataset(BaseDataset):
         """
         originals = self._pictures('gt')
         if not originals:
-            raise FileNotFoundError(f'SuperResolutionDataset: the folder of the originals must hold pictures '
-                                    f"({', '.join(self.extensions)}), got none in {self.data_prefix['gt']}.")
+            raise FileNotFoundError(
+                f'SuperResolutionDataset: the folder of the originals must hold pictures '
+                f'({", ".join(self.extensions)}), got none in {self.data_prefix["gt"]}.'
+            )
         if 'img' not in self.data_prefix:
             return [dict(gt_path=path) for path in originals.values()]
         small = self._pictures('img')
@@ -70,28 +87,40 @@ class SuperResolutionDataset(BaseDataset):
         if missing:
             raise FileNotFoundError(
                 f'SuperResolutionDataset: every original must have a small version, got none called '
-                f"{self.img_tmpl.format(missing[0])} in {self.data_prefix['img']} ({len(missing)} of {len(originals)} "
-                "are missing). Set img_tmpl to the pattern of their names, such as '{}x2'.")
-        return [dict(gt_path=path, img_path=small[self.img_tmpl.format(stem)]) for stem, path in originals.items()]
+                f'{self.img_tmpl.format(missing[0])} in {self.data_prefix["img"]} ({len(missing)} of {len(originals)} '
+                "are missing). Set img_tmpl to the pattern of their names, such as '{}x2'."
+            )
+        return [
+            dict(gt_path=path, img_path=small[self.img_tmpl.format(stem)])
+            for stem, path in originals.items()
+        ]
 
     def _pictures(self, key: str) -> dict[str, str]:
         """Map file names without extension to paths."""
         folder = self.data_prefix[key] or self.data_root or '.'
         if not fileio.isdir(folder):
-            raise FileNotFoundError(f'SuperResolutionDataset: data_prefix[{key!r}] must be an existing folder, got '
-                                    f'{folder}. Set data_root and data_prefix to where the pictures are.')
-        names = sorted(name for name in fileio.list_dir_or_file(folder, list_dir=False)
-                       if name.lower().endswith(self.extensions))
+            raise FileNotFoundError(
+                f'SuperResolutionDataset: data_prefix[{key!r}] must be an existing folder, got '
+                f'{folder}. Set data_root and data_prefix to where the pictures are.'
+            )
+        names = sorted(
+            name
+            for name in fileio.list_dir_or_file(folder, list_dir=False)
+            if name.lower().endswith(self.extensions)
+        )
         return {name.rpartition('.')[0]: fileio.join_path(folder, name) for name in names}
 
 
 def _read(path: str) -> np.ndarray:
     """Return the pixels of a file, (H, W, 3) uint8 in RGB order."""
     import cv2
+
     content = np.frombuffer(fileio.get(path), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
-        raise ValueError(f'LoadImagePair: {path} must be a picture, got a file that cannot be decoded. Copy it again.')
+        raise ValueError(
+            f'LoadImagePair: {path} must be a picture, got a file that cannot be decoded. Copy it again.'
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -118,19 +147,29 @@ class LoadImagePair:
 
     def __init__(self, scale: int = 2) -> None:
         if not isinstance(scale, int) or scale < 2:
-            raise ValueError(f'LoadImagePair: scale must be an integer of at least 2, got {scale!r}. Use 2, 3 or 4.')
+            raise ValueError(
+                f'LoadImagePair: scale must be an integer of at least 2, got {scale!r}. Use 2, 3 or 4.'
+            )
         self.scale = scale
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with ``gt``, ``img`` and ``scale``."""
         gt = _read(results['gt_path'])
         img = _read(results['img_path']) if 'img_path' in results else None
-        height, width = (size // self.scale for size in gt.shape[:2]) if img is None else img.shape[:2]
-        if min(height, width) < 1 or gt.shape[0] < self.scale * height or gt.shape[1] < self.scale * width:
-            raise ValueError(f'LoadImagePair: an original must be {self.scale} times as large as its small version, '
-                             f"got {gt.shape[:2]} and {(height, width)} for {results['gt_path']}. Give scale and the "
-                             'folders of the same enlargement.')
-        results['gt'] = gt[:self.scale * height, :self.scale * width]
+        height, width = (
+            (size // self.scale for size in gt.shape[:2]) if img is None else img.shape[:2]
+        )
+        if (
+            min(height, width) < 1
+            or gt.shape[0] < self.scale * height
+            or gt.shape[1] < self.scale * width
+        ):
+            raise ValueError(
+                f'LoadImagePair: an original must be {self.scale} times as large as its small version, '
+                f'got {gt.shape[:2]} and {(height, width)} for {results["gt_path"]}. Give scale and the '
+                'folders of the same enlargement.'
+            )
+        results['gt'] = gt[: self.scale * height, : self.scale * width]
         results['img'] = _small(results['gt'], (height, width)) if img is None else img
         results['scale'] = self.scale
         return results
@@ -153,19 +192,25 @@ class PairedRandomCrop:
 
     def __init__(self, crop_size: int = 48) -> None:
         if crop_size < 1:
-            raise ValueError(f'PairedRandomCrop: crop_size must be at least 1, got {crop_size}. Use 48 as in EDSR.')
+            raise ValueError(
+                f'PairedRandomCrop: crop_size must be at least 1, got {crop_size}. Use 48 as in EDSR.'
+            )
         self.crop_size = crop_size
 
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with the windows as ``img`` and ``gt``."""
         free = [size - self.crop_size for size in results['img'].shape[:2]]
         if min(free) < 0:
-            raise ValueError(f'PairedRandomCrop: crop_size must fit into the small version, got {self.crop_size} and '
-                             f"{results['img'].shape[:2]}. Use a smaller crop_size, or larger pictures.")
+            raise ValueError(
+                f'PairedRandomCrop: crop_size must fit into the small version, got {self.crop_size} and '
+                f'{results["img"].shape[:2]}. Use a smaller crop_size, or larger pictures.'
+            )
         top, left = (np.random.randint(space + 1) for space in free)
         for key, scale in (('img', 1), ('gt', results['scale'])):
-            results[key] = results[key][scale * top:scale * (top + self.crop_size),
-                                        scale * left:scale * (left + self.crop_size)]
+            results[key] = results[key][
+                scale * top : scale * (top + self.crop_size),
+                scale * left : scale * (left + self.crop_size),
+            ]
         return results
 
     def __repr__(self) -> str:
@@ -202,13 +247,20 @@ class PackImagePair:
             and scale.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'gt_path', 'scale')) -> None:
+    def __init__(
+        self, meta_keys: Sequence[str] = ('sample_idx', 'img_path', 'gt_path', 'scale')
+    ) -> None:
         self.meta_keys = tuple(meta_keys)
 
     def __call__(self, results: dict) -> dict:
         """Return ``dict(inputs=..., data_samples=...)``."""
-        img, gt = (torch.from_numpy(np.ascontiguousarray(results[key].transpose(2, 0, 1))) for key in ('img', 'gt'))
-        sample = BaseDataElement(metainfo={key: results[key] for key in self.meta_keys if key in results}, gt_img=gt)
+        img, gt = (
+            torch.from_numpy(np.ascontiguousarray(results[key].transpose(2, 0, 1)))
+            for key in ('img', 'gt')
+        )
+        sample = BaseDataElement(
+            metainfo={key: results[key] for key in self.meta_keys if key in results}, gt_img=gt
+        )
         return dict(inputs=img, data_samples=sample)
 
     def __repr__(self) -> str:

@@ -1,4 +1,5 @@
 """KITTI's raw drives for learning depth, and depth measured by the laser scanner."""
+
 from __future__ import annotations
 
 from collections import defaultdict
@@ -50,11 +51,19 @@ class KITTIRawDataset(BaseDataset):
         NeurIPS 2014, Zhou et al., CVPR 2017.
     """
 
-    def __init__(self, data_root: str = '', ann_file: str = '', frame_ids: Sequence[int | str] = (-1, 1),
-                 baseline: float = 0.1, **kwargs) -> None:
+    def __init__(
+        self,
+        data_root: str = '',
+        ann_file: str = '',
+        frame_ids: Sequence[int | str] = (-1, 1),
+        baseline: float = 0.1,
+        **kwargs,
+    ) -> None:
         if not all(i == 's' or (isinstance(i, int) and i) for i in frame_ids):
-            raise ValueError("KITTIRawDataset: frame_ids must be whole numbers other than 0 or 's', got "
-                             f"{tuple(frame_ids)}. Use (-1, 1) for video and ('s',) for stereo pairs.")
+            raise ValueError(
+                "KITTIRawDataset: frame_ids must be whole numbers other than 0 or 's', got "
+                f"{tuple(frame_ids)}. Use (-1, 1) for video and ('s',) for stereo pairs."
+            )
         self.frame_ids, self.baseline = tuple(frame_ids), baseline
         self._calibrations: dict[tuple[str, str], Calibration] = {}
         super().__init__(data_root=data_root, ann_file=ann_file, **kwargs)
@@ -63,36 +72,51 @@ class KITTIRawDataset(BaseDataset):
         """Return one entry for each line of the list."""
         root = Path(self.data_root)
         if not Path(self.ann_file).is_file():
-            raise FileNotFoundError(f'KITTIRawDataset: ann_file must be a list of frames, got {self.ann_file}, which '
-                                    'does not exist. Copy the folder splits of Monodepth2 into data_root.')
+            raise FileNotFoundError(
+                f'KITTIRawDataset: ann_file must be a list of frames, got {self.ann_file}, which '
+                'does not exist. Copy the folder splits of Monodepth2 into data_root.'
+            )
         pictures: dict[tuple[str, str], dict] = defaultdict(dict)
         entries = []
         for drive, number, side in _read_list(Path(self.ann_file)):
-            for view in (side, _OTHER[side]) if 's' in self.frame_ids else (side, ):
+            for view in (side, _OTHER[side]) if 's' in self.frame_ids else (side,):
                 if (drive, view) not in pictures:
                     pictures[drive, view] = _list_pictures(root, drive, view)
             date = drive.split('/')[0]
             if (date, side) not in self._calibrations:
                 self._calibrations[date, side] = read_calibration(root / date, _CAMERAS[side])
-            wanted = [(side, number)] + [(_OTHER[side], number) if isinstance(i, str) else (side, number + i)
-                                         for i in self.frame_ids]
+            wanted = [(side, number)] + [
+                (_OTHER[side], number) if isinstance(i, str) else (side, number + i)
+                for i in self.frame_ids
+            ]
             paths = []
             for view, frame in wanted:
                 if frame not in pictures[drive, view]:
-                    raise FileNotFoundError(f'KITTIRawDataset: frame {frame} ({view}) of {drive} must exist for the '
-                                            f'line "{drive} {number} {side}" with frame_ids {self.frame_ids}, got '
-                                            f'none in {_folder(root, drive, view)}. Download the whole drive, or take '
-                                            'the line out.')
+                    raise FileNotFoundError(
+                        f'KITTIRawDataset: frame {frame} ({view}) of {drive} must exist for the '
+                        f'line "{drive} {number} {side}" with frame_ids {self.frame_ids}, got '
+                        f'none in {_folder(root, drive, view)}. Download the whole drive, or take '
+                        'the line out.'
+                    )
                 paths.append(pictures[drive, view][frame])
-            entries.append(dict(frame_paths=paths, date=date, side=side, frame_ids=self.frame_ids,
-                                velodyne_path=str(root / drive / f'velodyne_points/data/{number:010d}.bin')))
+            entries.append(
+                dict(
+                    frame_paths=paths,
+                    date=date,
+                    side=side,
+                    frame_ids=self.frame_ids,
+                    velodyne_path=str(root / drive / f'velodyne_points/data/{number:010d}.bin'),
+                )
+            )
         return entries
 
     def get_data_info(self, idx: int) -> dict:
         """Return entry ``idx`` with the calibration of its date."""
         info = super().get_data_info(idx)
         calibration = self._calibrations[info['date'], info['side']]
-        info.update(intrinsics=calibration.intrinsics.copy(), velo_to_camera=calibration.velo_to_camera)
+        info.update(
+            intrinsics=calibration.intrinsics.copy(), velo_to_camera=calibration.velo_to_camera
+        )
         if self.frame_ids:
             poses = np.full((len(self.frame_ids), 4, 4), np.nan, np.float32)
             for pose, frame_id in zip(poses, self.frame_ids, strict=True):
@@ -127,14 +151,23 @@ class LoadVelodyneDepth:
         """Return ``results`` with ``gt_depth``."""
         path = Path(results['velodyne_path'])
         if not path.is_file():
-            raise FileNotFoundError(f'LoadVelodyneDepth: velodyne_path must be a scan, got {path}, which does not '
-                                    'exist. Download the drive with its velodyne_points.')
+            raise FileNotFoundError(
+                f'LoadVelodyneDepth: velodyne_path must be a scan, got {path}, which does not '
+                'exist. Download the drive with its velodyne_points.'
+            )
         scan = np.fromfile(path, np.float32)
         if not len(scan) or len(scan) % 4:
-            raise ValueError(f'LoadVelodyneDepth: a scan must be made of points of four float32, got {len(scan)} '
-                             f'numbers in {path}. It was probably cut off; unpack the drive again.')
-        results['gt_depth'] = laser_depth(scan.reshape(-1, 4)[:, :3], results['velo_to_camera'], results['intrinsics'],
-                                          results['frames'][0].shape[:2], self.forward_distance)
+            raise ValueError(
+                f'LoadVelodyneDepth: a scan must be made of points of four float32, got {len(scan)} '
+                f'numbers in {path}. It was probably cut off; unpack the drive again.'
+            )
+        results['gt_depth'] = laser_depth(
+            scan.reshape(-1, 4)[:, :3],
+            results['velo_to_camera'],
+            results['intrinsics'],
+            results['frames'][0].shape[:2],
+            self.forward_distance,
+        )
         return results
 
     def __repr__(self) -> str:
@@ -147,13 +180,22 @@ def _read_list(path: Path) -> list[tuple[str, int, str]]:
         words = line.split()
         if not words:
             continue
-        if len(words) != 3 or '/' not in words[0] or not words[1].isdigit() or words[2] not in _CAMERAS:
-            raise ValueError(f'KITTIRawDataset: a line of ann_file must be "date/drive frame l|r", got {line!r} in '
-                             f'line {number} of {path}. Use the lists of Monodepth2, not paths of pictures.')
+        if (
+            len(words) != 3
+            or '/' not in words[0]
+            or not words[1].isdigit()
+            or words[2] not in _CAMERAS
+        ):
+            raise ValueError(
+                f'KITTIRawDataset: a line of ann_file must be "date/drive frame l|r", got {line!r} in '
+                f'line {number} of {path}. Use the lists of Monodepth2, not paths of pictures.'
+            )
         frames.append((words[0], int(words[1]), words[2]))
     if not frames:
-        raise ValueError(f'KITTIRawDataset: ann_file must name frames, got none in {path}. Use the lists of '
-                         'Monodepth2.')
+        raise ValueError(
+            f'KITTIRawDataset: ann_file must name frames, got none in {path}. Use the lists of '
+            'Monodepth2.'
+        )
     return frames
 
 
@@ -164,7 +206,12 @@ def _folder(root: Path, drive: str, side: str) -> Path:
 def _list_pictures(root: Path, drive: str, side: str) -> dict[int, str]:
     folder = _folder(root, drive, side)
     if not folder.is_dir():
-        raise FileNotFoundError(f'KITTIRawDataset: data_root must hold the drives of the list, got none in {folder}. '
-                                'Download the synced and rectified drive, and unpack it below its date.')
-    return {int(path.stem): str(path) for path in sorted(folder.iterdir())
-            if path.suffix in ('.jpg', '.png') and path.stem.isdigit()}
+        raise FileNotFoundError(
+            f'KITTIRawDataset: data_root must hold the drives of the list, got none in {folder}. '
+            'Download the synced and rectified drive, and unpack it below its date.'
+        )
+    return {
+        int(path.stem): str(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in ('.jpg', '.png') and path.stem.isdigit()
+    }

@@ -1,4 +1,5 @@
 """Calibration files of KITTI's raw drives, and laser points as depth maps."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def read_calibration(folder: Path, camera: int) -> Calibration:
     projection = _matrix(cameras, f'P_rect_0{camera}', (3, 4))
     rectify, velo = np.eye(4), np.eye(4)
     rectify[:3, :3] = _matrix(cameras, 'R_rect_00', (3, 3))
-    velo[:3, :3], velo[:3, 3] = _matrix(laser, 'R', (3, 3)), _matrix(laser, 'T', (3, ))
+    velo[:3, :3], velo[:3, 3] = _matrix(laser, 'R', (3, 3)), _matrix(laser, 'T', (3,))
     # P = K [I | t]: rectified cameras differ only by a translation.
     shift = np.eye(4)
     shift[:3, 3] = np.linalg.solve(projection[:, :3], projection[:, 3])
@@ -47,8 +48,10 @@ def read_calibration(folder: Path, camera: int) -> Calibration:
 
 def _matrix(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(f'KITTIRawDataset: every date must have its calibration, got no {path}. Download the '
-                                'calibration of the date and unpack it there.')
+        raise FileNotFoundError(
+            f'KITTIRawDataset: every date must have its calibration, got no {path}. Download the '
+            'calibration of the date and unpack it there.'
+        )
     for line in path.read_text().splitlines():
         name, _, numbers = line.partition(':')
         if name.strip() == key:
@@ -56,14 +59,23 @@ def _matrix(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
             try:
                 return np.array(values, np.float64).reshape(shape)
             except ValueError as error:
-                raise ValueError(f'KITTIRawDataset: {key} must hold {np.prod(shape)} numbers, got {len(values)} in '
-                                 f'{path}. Unpack the calibration again.') from error
-    raise ValueError(f'KITTIRawDataset: a calibration must have {key}, got none in {path}. Unpack the calibration '
-                     'again.')
+                raise ValueError(
+                    f'KITTIRawDataset: {key} must hold {np.prod(shape)} numbers, got {len(values)} in '
+                    f'{path}. Unpack the calibration again.'
+                ) from error
+    raise ValueError(
+        f'KITTIRawDataset: a calibration must have {key}, got none in {path}. Unpack the calibration '
+        'again.'
+    )
 
 
-def laser_depth(points: np.ndarray, velo_to_camera: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int],
-                forward_distance: bool = True) -> np.ndarray:
+def laser_depth(
+    points: np.ndarray,
+    velo_to_camera: np.ndarray,
+    intrinsics: np.ndarray,
+    size: tuple[int, int],
+    forward_distance: bool = True,
+) -> np.ndarray:
     """Project laser points into a depth map; each pixel keeps its nearest point.
 
     Args:

@@ -1,4 +1,5 @@
 """Boxes in the Pascal VOC format, with errors that say what is wrong with the files."""
+
 from __future__ import annotations
 
 from xml.etree.ElementTree import ParseError
@@ -37,16 +38,22 @@ class XMLBoxDataset(XMLDataset):
     def load_data_list(self) -> list[dict]:
         """Return one entry for each image."""
         if not self._metainfo.get('classes'):
-            raise ValueError("XMLBoxDataset: metainfo must have classes, got none. Use metainfo=dict(classes=('RBC', "
-                             "'WBC', 'Platelets')) with the names in the annotations.")
+            raise ValueError(
+                "XMLBoxDataset: metainfo must have classes, got none. Use metainfo=dict(classes=('RBC', "
+                "'WBC', 'Platelets')) with the names in the annotations."
+            )
         self._require(self.ann_file, 'ann_file must be a list of names')
         self._passed_over: set[str] = set()
         entries = super().load_data_list()
         if not entries:
-            raise ValueError(f'XMLBoxDataset: ann_file must have a name in each line, got {self.ann_file} with none.')
+            raise ValueError(
+                f'XMLBoxDataset: ann_file must have a name in each line, got {self.ann_file} with none.'
+            )
         if self._passed_over and not any(entry['instances'] for entry in entries):
-            raise ValueError(f"XMLBoxDataset: classes must be names in the annotations, got {self.metainfo['classes']} "
-                             f"where there are {', '.join(sorted(self._passed_over))}. Change metainfo.")
+            raise ValueError(
+                f'XMLBoxDataset: classes must be names in the annotations, got {self.metainfo["classes"]} '
+                f'where there are {", ".join(sorted(self._passed_over))}. Change metainfo.'
+            )
         return entries
 
     def parse_data_info(self, img_info: dict) -> dict:
@@ -56,9 +63,11 @@ class XMLBoxDataset(XMLDataset):
         try:
             entry = super().parse_data_info(img_info)
         except (ParseError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f'XMLBoxDataset: an annotation must have <size> and, for each <object>, <name> and '
-                             f'<bndbox> with four numbers, got {path} ({error}). Repair it, or take its name out of '
-                             f'{self.ann_file}.') from error
+            raise ValueError(
+                f'XMLBoxDataset: an annotation must have <size> and, for each <object>, <name> and '
+                f'<bndbox> with four numbers, got {path} ({error}). Repair it, or take its name out of '
+                f'{self.ann_file}.'
+            ) from error
         self._require(entry['img_path'], f'every name of {self.ann_file} must have a picture')
         return entry
 

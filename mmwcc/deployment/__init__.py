@@ -1,4 +1,5 @@
 """Export trained models for use elsewhere: as verified ONNX files, and as published weights."""
+
 from .onnx import EXPORTERS, SELECTIONS, export_onnx
 from .parity import Parity
 from .prepare import RawOutputs, exportable
@@ -8,6 +9,17 @@ from .runtime import ExportError, open_session
 from .thresholds import calibrate_thresholds, kept_ratios
 
 __all__ = [
-    'DROPPED', 'EXPORTERS', 'SELECTIONS', 'ExportError', 'ExportReport', 'Parity', 'RawOutputs',
-    'calibrate_thresholds', 'export_onnx', 'exportable', 'kept_ratios', 'open_session', 'publish',
+    'DROPPED',
+    'EXPORTERS',
+    'SELECTIONS',
+    'ExportError',
+    'ExportReport',
+    'Parity',
+    'RawOutputs',
+    'calibrate_thresholds',
+    'export_onnx',
+    'exportable',
+    'kept_ratios',
+    'open_session',
+    'publish',
 ]

@@ -1,4 +1,5 @@
 """Compressed layers in a form that exporters support: constants folded, ONNX operators only."""
+
 from __future__ import annotations
 
 import torch
@@ -63,7 +64,9 @@ class _Folded(nn.Module):
         qdq: Whether to store weights of 8 bits or fewer as int8, for DequantizeLinear.
     """
 
-    def __init__(self, conv: QuantConv2d | WaveletCompressedConv2d, norm: nn.Module | None, qdq: bool) -> None:
+    def __init__(
+        self, conv: QuantConv2d | WaveletCompressedConv2d, norm: nn.Module | None, qdq: bool
+    ) -> None:
         super().__init__()
         self.stride = conv.stride
         scale, bias = scale_and_bias(conv, norm, torch.float64)
@@ -88,7 +91,11 @@ class _Folded(nn.Module):
         return weight
 
     def _float_weight(self) -> Tensor:
-        return self.weight if self.scale is None else dequantize_linear(self.weight, self.scale, self._axis)
+        return (
+            self.weight
+            if self.scale is None
+            else dequantize_linear(self.weight, self.scale, self._axis)
+        )
 
 
 def _positive(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +128,15 @@ class ExportableConv2d(_Folded):
         """Return the output of the layer and the normalization for a map (B, C, H, W)."""
         x = x if self.pad is None else F.pad(x, self.pad[0], mode=self.pad[1])
         x = x if self.act_quant is None else self.act_quant(x)
-        return F.conv2d(x, self._float_weight(), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return F.conv2d(
+            x,
+            self._float_weight(),
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        )
 
 
 class ExportableWaveletConv2d(_Folded):
@@ -145,8 +160,13 @@ class ExportableWaveletConv2d(_Folded):
 
     _axis = 1
 
-    def __init__(self, conv: WaveletCompressedConv2d, norm: nn.Module | None = None, qdq: bool = True,
-                 dynamic: bool = True) -> None:
+    def __init__(
+        self,
+        conv: WaveletCompressedConv2d,
+        norm: nn.Module | None = None,
+        qdq: bool = True,
+        dynamic: bool = True,
+    ) -> None:
         super().__init__(conv, norm, qdq)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.keep_ratio, self.selection, self.levels = conv.keep_ratio, conv.selection, conv.levels
@@ -174,7 +194,7 @@ class ExportableWaveletConv2d(_Folded):
         """Return all wavelet coefficients of a map, shape (B, N, C)."""
         batch, height, width, tall, wide = self._sizes(x)
         if self.stride != (1, 1):
-            x = x[:, :, ::self.stride[0], ::self.stride[1]]
+            x = x[:, :, :: self.stride[0], :: self.stride[1]]
         if self.dynamic or (height, width) != (tall, wide):
             x = F.pad(x, (0, wide - width, 0, tall - height))
         return self.transform.analysis(x, batch, self.in_channels)
@@ -190,7 +210,13 @@ class ExportableWaveletConv2d(_Folded):
         if not self.dynamic:
             height, width = int(height), int(width)
         height, width = (height + down - 1) // down, (width + across - 1) // across
-        return int(x.shape[0]), height, width, padded_size(height, self.levels), padded_size(width, self.levels)
+        return (
+            int(x.shape[0]),
+            height,
+            width,
+            padded_size(height, self.levels),
+            padded_size(width, self.levels),
+        )
 
     def _mask(self, rows: Tensor, tall, wide) -> Tensor:
         if self.threshold is not None:
@@ -208,7 +234,11 @@ class ExportableWaveletConv2d(_Folded):
         kept = self._multiply(rows.reshape(-1, self.in_channels).index_select(0, index))
         # Use one column, because exporters store zeros of a known shape: 68 of the 73 MB of a
         # DeepLabV3+ at 256x512.
-        y = kept.new_zeros(batch * positions, 1).expand(-1, self.out_channels).index_put((index, ), kept)
+        y = (
+            kept.new_zeros(batch * positions, 1)
+            .expand(-1, self.out_channels)
+            .index_put((index,), kept)
+        )
         return y.reshape(batch, positions, self.out_channels)
 
     def _multiply(self, rows: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """Export to ONNX with either exporter of torch, and verify the result."""
+
 from __future__ import annotations
 
 import logging
@@ -30,10 +31,21 @@ SELECTIONS = ('topk', 'threshold')
 _OLDEST = dict(dynamo=18, torchscript=13)
 
 
-def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int] = (512, 1024), *, channels: int = 3,
-                dynamic: bool = False, exporter: str = 'auto', opset: int = 18, selection: str = 'topk',
-                calibration: Sequence[Tensor] = (), qdq: bool = True, argmax: bool = False,
-                repeats: int = 5) -> ExportReport:
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    shape: tuple[int, int] = (512, 1024),
+    *,
+    channels: int = 3,
+    dynamic: bool = False,
+    exporter: str = 'auto',
+    opset: int = 18,
+    selection: str = 'topk',
+    calibration: Sequence[Tensor] = (),
+    qdq: bool = True,
+    argmax: bool = False,
+    repeats: int = 5,
+) -> ExportReport:
     """Write a dense, quantized or wavelet compressed model as ONNX, and verify the file.
 
     The file is kept only if it passes two checks. First, it must select, apply thresholds and
@@ -73,8 +85,18 @@ def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int] = (51
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        return _export(network, path, x, dynamic=dynamic, exporter=exporter, opset=opset, selection=selection,
-                       calibration=calibration, qdq=qdq, repeats=repeats)
+        return _export(
+            network,
+            path,
+            x,
+            dynamic=dynamic,
+            exporter=exporter,
+            opset=opset,
+            selection=selection,
+            calibration=calibration,
+            qdq=qdq,
+            repeats=repeats,
+        )
     finally:
         for module, training in modes.items():
             module.training = training
@@ -82,24 +104,46 @@ def export_onnx(model: nn.Module, path: str | Path, shape: tuple[int, int] = (51
 
 def _check(shape, exporter: str, opset: int, selection: str, calibration) -> None:
     if len(shape) != 2 or any(side < 1 for side in shape):
-        raise ValueError(f'export_onnx: shape must be height and width of at least 1 pixel, got {tuple(shape)}. Use '
-                         '(512, 1024).')
-    for name, value, allowed in (('exporter', exporter, EXPORTERS), ('selection', selection, SELECTIONS)):
+        raise ValueError(
+            f'export_onnx: shape must be height and width of at least 1 pixel, got {tuple(shape)}. Use '
+            '(512, 1024).'
+        )
+    for name, value, allowed in (
+        ('exporter', exporter, EXPORTERS),
+        ('selection', selection, SELECTIONS),
+    ):
         if value not in allowed:
-            raise ValueError(f"export_onnx: {name} must be one of {', '.join(allowed)}, got {value!r}. Use "
-                             f'{allowed[0]!r}.')
+            raise ValueError(
+                f'export_onnx: {name} must be one of {", ".join(allowed)}, got {value!r}. Use '
+                f'{allowed[0]!r}.'
+            )
     oldest = _OLDEST.get(exporter, _OLDEST['dynamo'])
     if opset < oldest:
-        raise ValueError(f'export_onnx: opset must be at least {oldest} with exporter={exporter!r}, got {opset}. Use '
-                         "18, or exporter='torchscript' for 13 to 17.")
+        raise ValueError(
+            f'export_onnx: opset must be at least {oldest} with exporter={exporter!r}, got {opset}. Use '
+            "18, or exporter='torchscript' for 13 to 17."
+        )
     if selection == 'threshold' and not len(calibration):
-        raise ValueError("export_onnx: calibration must hold images for selection='threshold', got none. Give some "
-                         'tens of training images.')
+        raise ValueError(
+            "export_onnx: calibration must hold images for selection='threshold', got none. Give some "
+            'tens of training images.'
+        )
 
 
 @torch.no_grad()
-def _export(network: RawOutputs, path: Path, x: Tensor, *, dynamic, exporter, opset, selection, calibration, qdq,
-            repeats) -> ExportReport:
+def _export(
+    network: RawOutputs,
+    path: Path,
+    x: Tensor,
+    *,
+    dynamic,
+    exporter,
+    opset,
+    selection,
+    calibration,
+    qdq,
+    repeats,
+) -> ExportReport:
     prepared = exportable(network, x, qdq=qdq, dynamic=dynamic)
     thresholds = calibrate_thresholds(prepared, calibration) if selection == 'threshold' else {}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,10 +157,21 @@ def _export(network: RawOutputs, path: Path, x: Tensor, *, dynamic, exporter, op
         check_graph(graph, inputs, expected)
         parities = []
         for image in inputs:
-            parities.append(compare(graph, prepared if thresholds else network, image, network, repeats))
+            parities.append(
+                compare(graph, prepared if thresholds else network, image, network, repeats)
+            )
         written.replace(path)
-    return ExportReport(path, used, opset, note, dynamic, path.stat().st_size, expected[0], parities,
-                        kept_ratios(prepared, calibration) if thresholds else {})
+    return ExportReport(
+        path,
+        used,
+        opset,
+        note,
+        dynamic,
+        path.stat().st_size,
+        expected[0],
+        parities,
+        kept_ratios(prepared, calibration) if thresholds else {},
+    )
 
 
 def _second_size(height: int, width: int) -> tuple[int, int]:
@@ -124,30 +179,50 @@ def _second_size(height: int, width: int) -> tuple[int, int]:
     return (height * 3 // 4) | 1, (width * 5 // 8) | 1
 
 
-def _write(network: nn.Module, path: Path, x: Tensor, names: list[str], dynamic: bool, exporter: str,
-           opset: int) -> tuple[str, str]:
+def _write(
+    network: nn.Module,
+    path: Path,
+    x: Tensor,
+    names: list[str],
+    dynamic: bool,
+    exporter: str,
+    opset: int,
+) -> tuple[str, str]:
     """Write the file with the first exporter that succeeds.
 
     Return its name, and why earlier exporters failed.
     """
     note = ''
-    for name in ('dynamo', 'torchscript') if exporter == 'auto' else (exporter, ):
+    for name in ('dynamo', 'torchscript') if exporter == 'auto' else (exporter,):
         try:
             with _quiet():
                 _WRITERS[name](network, path, x, names, dynamic, opset)
             return name, note
         except Exception as error:  # an exporter may raise anything
-            reason = next((line for line in str(error).splitlines()[::-1] if 'Error' in line), str(error)[:200])
+            reason = next(
+                (line for line in str(error).splitlines()[::-1] if 'Error' in line),
+                str(error)[:200],
+            )
             note = f'{note}{name}: {type(error).__name__}: {reason.strip()} '
             last = error
-    raise ExportError(f'export_onnx: the exporter must know every operator of the model. {note.strip()}') from last
+    raise ExportError(
+        f'export_onnx: the exporter must know every operator of the model. {note.strip()}'
+    ) from last
 
 
 def _write_dynamo(network, path, x, names, dynamic, opset) -> None:
     open_size = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    program = torch.onnx.export(network, (x, ), dynamo=True, opset_version=opset, input_names=['image'],
-                                output_names=names, dynamic_shapes=(open_size, ) if dynamic else None,
-                                custom_translation_table=translations(), verbose=False)
+    program = torch.onnx.export(
+        network,
+        (x,),
+        dynamo=True,
+        opset_version=opset,
+        input_names=['image'],
+        output_names=names,
+        dynamic_shapes=(open_size,) if dynamic else None,
+        custom_translation_table=translations(),
+        verbose=False,
+    )
     for node in program.model.graph:
         node.metadata_props.clear()  # remove source locations
     program.save(path)
@@ -156,8 +231,16 @@ def _write_dynamo(network, path, x, names, dynamic, opset) -> None:
 def _write_torchscript(network, path, x, names, dynamic, opset) -> None:
     axes = {'image': {2: 'height', 3: 'width'}} if dynamic else None
     with torchscript_symbols(opset):
-        torch.onnx.export(network, (x, ), path, dynamo=False, opset_version=opset, input_names=['image'],
-                          output_names=names, dynamic_axes=axes)
+        torch.onnx.export(
+            network,
+            (x,),
+            path,
+            dynamo=False,
+            opset_version=opset,
+            input_names=['image'],
+            output_names=names,
+            dynamic_axes=axes,
+        )
 
 
 _WRITERS = dict(dynamo=_write_dynamo, torchscript=_write_torchscript)

@@ -4,6 +4,7 @@ The fake quantization of torch can be exported for two grids only, divides by mu
 reciprocal, and leaves weights in float32. These two operators compute in torch exactly what the
 ONNX specification defines.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -74,8 +75,10 @@ def translations() -> dict:
     def dequantize(x, scale, axis):
         return op.DequantizeLinear(x, scale, axis=axis)
 
-    return {torch.ops.mmwcc_onnx.quantize_linear.default: quantize,
-            torch.ops.mmwcc_onnx.dequantize_linear.default: dequantize}
+    return {
+        torch.ops.mmwcc_onnx.quantize_linear.default: quantize,
+        torch.ops.mmwcc_onnx.dequantize_linear.default: dequantize,
+    }
 
 
 @contextmanager

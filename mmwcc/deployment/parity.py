@@ -1,4 +1,5 @@
 """Compare ONNX Runtime with torch in values and in time."""
+
 from __future__ import annotations
 
 import statistics
@@ -38,6 +39,7 @@ class Parity:
         torch_ms: Median latency of the model in ms.
         onnx_ms: Median latency of the graph in ONNX Runtime in ms.
     """
+
     size: tuple[int, int]
     largest: float
     mean: float
@@ -79,32 +81,46 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
     try:
         got = session.run(None, feeds)
     except Exception as error:  # onnxruntime raises its own classes
-        raise ExportError(f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was frozen at '
-                          'the one that was traced.') from error
+        raise ExportError(
+            f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was frozen at '
+            'the one that was traced.'
+        ) from error
     expected = _tensors(reference(x))
     largest, mean = _difference(got, expected, size)
     nudge = _NUDGE * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     _, sensitivity = _difference(_tensors(reference(x + nudge)), expected, size)
     if not mean <= _TOLERANCE + _ROOM * sensitivity:
-        raise ExportError(f'export_onnx: ONNX Runtime must return what torch does, got a mean difference of {mean:.3g} '
-                          f'of the mean magnitude at {size[0]}x{size[1]}, where the model moves by {sensitivity:.3g} '
-                          'with the image. The graph is not the model.')
+        raise ExportError(
+            f'export_onnx: ONNX Runtime must return what torch does, got a mean difference of {mean:.3g} '
+            f'of the mean magnitude at {size[0]}x{size[1]}, where the model moves by {sensitivity:.3g} '
+            'with the image. The graph is not the model.'
+        )
     from_model = None if reference is model else _difference(got, _tensors(model(x)), size)[0]
-    return Parity(size, largest, mean, sensitivity, from_model, _median_ms(lambda: model(x), repeats),
-                  _median_ms(lambda: session.run(None, feeds), repeats))
+    return Parity(
+        size,
+        largest,
+        mean,
+        sensitivity,
+        from_model,
+        _median_ms(lambda: model(x), repeats),
+        _median_ms(lambda: session.run(None, feeds), repeats),
+    )
 
 
 def _tensors(outputs: Any) -> list[np.ndarray]:
-    return [tensor.numpy() for tensor in ((outputs, ) if isinstance(outputs, Tensor) else outputs)]
+    return [tensor.numpy() for tensor in ((outputs,) if isinstance(outputs, Tensor) else outputs)]
 
 
-def _difference(got: Sequence[np.ndarray], expected: Sequence[np.ndarray],
-                size: tuple[int, int]) -> tuple[float, float]:
+def _difference(
+    got: Sequence[np.ndarray], expected: Sequence[np.ndarray], size: tuple[int, int]
+) -> tuple[float, float]:
     """Return the largest and the relative mean difference, each for the worst of all outputs."""
     if [one.shape for one in got] != [other.shape for other in expected]:
-        raise ExportError(f'export_onnx: the outputs must have the shapes {[one.shape for one in expected]} at '
-                          f'{size[0]}x{size[1]}, got {[one.shape for one in got]}. A size was frozen at the one that '
-                          'was traced.')
+        raise ExportError(
+            f'export_onnx: the outputs must have the shapes {[one.shape for one in expected]} at '
+            f'{size[0]}x{size[1]}, got {[one.shape for one in got]}. A size was frozen at the one that '
+            'was traced.'
+        )
     largest = mean = 0.0
     for one, other in zip(got, expected, strict=True):
         if one.dtype.kind != 'f':
@@ -112,7 +128,9 @@ def _difference(got: Sequence[np.ndarray], expected: Sequence[np.ndarray],
             continue
         difference = np.abs(one.astype(np.float64) - other)
         largest = max(largest, float(difference.max(initial=0)))
-        mean = max(mean, float(difference.mean() / max(np.abs(other).mean(), np.finfo(np.float32).tiny)))
+        mean = max(
+            mean, float(difference.mean() / max(np.abs(other).mean(), np.finfo(np.float32).tiny))
+        )
     return largest, mean
 
 

@@ -2,6 +2,7 @@
 
 Compressed layers become plain operators, BatchNorm is folded, and outputs are raw.
 """
+
 from __future__ import annotations
 
 import copy
@@ -47,12 +48,16 @@ class RawOutputs(nn.Module):
         super().__init__()
         self.is_segmentor = hasattr(model, 'decode_head') and hasattr(model, 'align_corners')
         if hasattr(model, 'roi_head'):
-            raise ValueError(f'RawOutputs: model must be a network of one stage, got {type(model).__name__} with a '
-                             'roi_head, whose second stage starts from post-processed boxes. Export a one-stage '
-                             'detector.')
+            raise ValueError(
+                f'RawOutputs: model must be a network of one stage, got {type(model).__name__} with a '
+                'roi_head, whose second stage starts from post-processed boxes. Export a one-stage '
+                'detector.'
+            )
         if argmax and not self.is_segmentor:
-            raise ValueError(f'RawOutputs: argmax must be False for a model that is no segmentor, got '
-                             f'{type(model).__name__}. Take the argmax outside.')
+            raise ValueError(
+                f'RawOutputs: argmax must be False for a model that is no segmentor, got '
+                f'{type(model).__name__}. Take the argmax outside.'
+            )
         self.model, self.argmax = model, argmax
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -60,13 +65,23 @@ class RawOutputs(nn.Module):
         outputs = self.raw(x)
         if self.argmax:
             return outputs.argmax(1)
-        return outputs if isinstance(outputs, Tensor) else tuple(tensor for _, tensor in _leaves(outputs))
+        return (
+            outputs
+            if isinstance(outputs, Tensor)
+            else tuple(tensor for _, tensor in _leaves(outputs))
+        )
 
     def raw(self, x: Tensor):
         """Return the output of the model; for a segmentor, its logits at the size of the image."""
-        outputs = self.model(x, None, mode='tensor') if hasattr(self.model, 'data_preprocessor') else self.model(x)
+        outputs = (
+            self.model(x, None, mode='tensor')
+            if hasattr(self.model, 'data_preprocessor')
+            else self.model(x)
+        )
         if self.is_segmentor:
-            outputs = F.interpolate(outputs, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
+            outputs = F.interpolate(
+                outputs, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners
+            )
         return outputs
 
     @torch.no_grad()
@@ -99,7 +114,10 @@ def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, nn.Module, Ten
         calls.append((name, layer, inputs[0].detach()))
         outputs.append(output)
 
-    handles = [layer.register_forward_hook(partial(record, name)) for name, layer in compressed_layers(network).items()]
+    handles = [
+        layer.register_forward_hook(partial(record, name))
+        for name, layer in compressed_layers(network).items()
+    ]
     try:
         with torch.enable_grad():
             ends = [tensor.sum() for _, tensor in _leaves(network.raw(x.clone().requires_grad_()))]
@@ -111,36 +129,52 @@ def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, nn.Module, Ten
 
 
 def _check_form(network: nn.Module) -> None:
-    ready = [name for name, module in network.named_modules()
-             if isinstance(module, (FusedInvertedResidual, IntegerLayer))]
+    ready = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, (FusedInvertedResidual, IntegerLayer))
+    ]
     if ready:
-        raise ValueError(f'exportable: the model must be as it was trained, got fused or integer layers: '
-                         f'{_listed(ready)}. Load the trained checkpoint; the export writes integers by itself.')
-    stuck = [f'{name} ({obstacle(layer)})' for name, layer in compressed_layers(network).items()
-             if obstacle(layer)]
+        raise ValueError(
+            f'exportable: the model must be as it was trained, got fused or integer layers: '
+            f'{_listed(ready)}. Load the trained checkpoint; the export writes integers by itself.'
+        )
+    stuck = [
+        f'{name} ({obstacle(layer)})'
+        for name, layer in compressed_layers(network).items()
+        if obstacle(layer)
+    ]
     if stuck:
-        raise ValueError('exportable: the weights of compressed layers must be parameters, got '
-                         f'{_listed(stuck)}. Make them permanent first, for example by '
-                         'torch.nn.utils.prune.remove.')
+        raise ValueError(
+            'exportable: the weights of compressed layers must be parameters, got '
+            f'{_listed(stuck)}. Make them permanent first, for example by '
+            'torch.nn.utils.prune.remove.'
+        )
 
 
 def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
-    unlearned = [name for name, layer in compressed_layers(network).items()
-                 if layer in called and layer.unlearned()]
+    unlearned = [
+        name
+        for name, layer in compressed_layers(network).items()
+        if layer in called and layer.unlearned()
+    ]
     if unlearned:
-        raise RuntimeError('exportable: every quantizer must have learned its clip, got layers that are not '
-                           f'initialized: {_listed(unlearned)}. Load a compressed checkpoint, or train '
-                           'or calibrate the model first.')
+        raise RuntimeError(
+            'exportable: every quantizer must have learned its clip, got layers that are not '
+            f'initialized: {_listed(unlearned)}. Load a compressed checkpoint, or train '
+            'or calibrate the model first.'
+        )
 
 
 def _listed(names) -> str:
     names = list(names)
-    return ', '.join(names[:_NAMED]) + (f' and {len(names) - _NAMED} more' if len(names) > _NAMED else '')
+    return ', '.join(names[:_NAMED]) + (
+        f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
+    )
 
 
 def _is_replaceable(module: nn.Module) -> bool:
-    return isinstance(module, _WITH_EXPORTABLE_FORM) or (
-        is_plain(module) and not obstacle(module))
+    return isinstance(module, _WITH_EXPORTABLE_FORM) or (is_plain(module) and not obstacle(module))
 
 
 @torch.no_grad()
@@ -167,17 +201,26 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
         if id(inputs[0]) in made:
             fed[made[id(inputs[0])][0], module] += 1
 
-    handles = [module.register_forward_hook(after_convolution) for module in network.modules()
-               if _is_replaceable(module)]
-    handles += [module.register_forward_pre_hook(before_norm) for module in network.modules()
-                if isinstance(module, _BatchNorm) and module.running_var is not None]
+    handles = [
+        module.register_forward_hook(after_convolution)
+        for module in network.modules()
+        if _is_replaceable(module)
+    ]
+    handles += [
+        module.register_forward_pre_hook(before_norm)
+        for module in network.modules()
+        if isinstance(module, _BatchNorm) and module.running_var is not None
+    ]
     try:
         network(x)
     finally:
         for handle in handles:
             handle.remove()
-    behind = {conv: norm for (conv, norm), count in fed.items()
-              if calls[conv] == calls[norm] == count and not {conv, norm} & hooked}
+    behind = {
+        conv: norm
+        for (conv, norm), count in fed.items()
+        if calls[conv] == calls[norm] == count and not {conv, norm} & hooked
+    }
     return {module: behind.get(module) for module in calls if isinstance(module, nn.Conv2d)}
 
 
@@ -190,7 +233,9 @@ def _replacement(conv: nn.Conv2d, norm: nn.Module | None, qdq: bool, dynamic: bo
 
 
 @torch.no_grad()
-def exportable(network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool = True) -> nn.Module:
+def exportable(
+    network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool = True
+) -> nn.Module:
     """Return a copy of a network in ONNX operators: compressed layers replaced, BatchNorm folded.
 
     Args:

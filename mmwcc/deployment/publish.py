@@ -1,4 +1,5 @@
 """Publish weights as safetensors with a JSON description. Neither file can run code."""
+
 from __future__ import annotations
 
 import hashlib
@@ -19,7 +20,9 @@ DROPPED = ('optimizer', 'param_schedulers', 'message_hub', 'ema_state_dict')
 """What checkpoints hold for resuming a training, and published weights do not."""
 
 
-def publish(checkpoint: Mapping[str, Any], out: str | Path, *, ema: bool = True) -> tuple[Path, Path]:
+def publish(
+    checkpoint: Mapping[str, Any], out: str | Path, *, ema: bool = True
+) -> tuple[Path, Path]:
     """Write the weights of a checkpoint as safetensors, and its meta as JSON in a file next to it.
 
     Once mmwcc is imported, ``load_checkpoint`` of mmengine reads both files, given the name of the
@@ -42,15 +45,26 @@ def publish(checkpoint: Mapping[str, Any], out: str | Path, *, ema: bool = True)
     """
     out = Path(out)
     if out.suffix != '.safetensors':
-        raise ValueError(f'publish: out must end in .safetensors, got {out}. Its name says how to load it.')
+        raise ValueError(
+            f'publish: out must end in .safetensors, got {out}. Its name says how to load it.'
+        )
     from safetensors.torch import save_file
+
     weights = _weights(checkpoint, ema)
-    meta = _plain({key: value for key, value in checkpoint.get('meta', {}).items() if key != 'hook_msgs'})
+    meta = _plain(
+        {key: value for key, value in checkpoint.get('meta', {}).items() if key != 'hook_msgs'}
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, out, metadata=dict(format='pt'))
-    content = dict(format='mmwcc', version=__version__, sha256=hashlib.sha256(out.read_bytes()).hexdigest(),
-                   tensors=len(weights), parameters=sum(tensor.numel() for tensor in weights.values()),
-                   metrics=_metrics(checkpoint), meta=meta)
+    content = dict(
+        format='mmwcc',
+        version=__version__,
+        sha256=hashlib.sha256(out.read_bytes()).hexdigest(),
+        tensors=len(weights),
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        metrics=_metrics(checkpoint),
+        meta=meta,
+    )
     out.with_suffix('.json').write_text(json.dumps(content, indent=1) + '\n')
     return out, out.with_suffix('.json')
 
@@ -60,26 +74,41 @@ def _weights(checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
     if not ema:
         # EMAHook saves the averages as state_dict, and the trained weights under its own key.
         if 'ema_state_dict' not in checkpoint:
-            raise ValueError('publish: ema must be True for a checkpoint without averaged weights. Leave it out.')
-        trained = {key.removeprefix('module.'): value for key, value in checkpoint['ema_state_dict'].items()
-                   if key != 'steps'}
+            raise ValueError(
+                'publish: ema must be True for a checkpoint without averaged weights. Leave it out.'
+            )
+        trained = {
+            key.removeprefix('module.'): value
+            for key, value in checkpoint['ema_state_dict'].items()
+            if key != 'steps'
+        }
         weights = {**weights, **trained}
     if not weights:
-        raise ValueError('publish: the checkpoint must hold a state_dict, got none. Give a checkpoint that mmengine '
-                         'wrote.')
+        raise ValueError(
+            'publish: the checkpoint must hold a state_dict, got none. Give a checkpoint that mmengine '
+            'wrote.'
+        )
     wrong = [key for key, value in weights.items() if not isinstance(value, Tensor)]
     if wrong:
-        raise TypeError(f'publish: every weight must be a tensor, got {type(weights[wrong[0]]).__name__} for '
-                        f'{wrong[0]}. Remove it from the state_dict.')
+        raise TypeError(
+            f'publish: every weight must be a tensor, got {type(weights[wrong[0]]).__name__} for '
+            f'{wrong[0]}. Remove it from the state_dict.'
+        )
     # safetensors refuses tensors that share memory, as in shared layers.
-    return {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
+    return {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in weights.items()
+    }
 
 
 def _metrics(checkpoint: Mapping[str, Any]) -> dict[str, float]:
     """Return the last value of every validation or test metric that the run recorded."""
     scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
-    return {name: float(history.current()) for name, history in scalars.items()
-            if name.partition('/')[0] in ('val', 'test') and not name.endswith(('/time', '/data_time'))}
+    return {
+        name: float(history.current())
+        for name, history in scalars.items()
+        if name.partition('/')[0] in ('val', 'test') and not name.endswith(('/time', '/data_time'))
+    }
 
 
 def _plain(value: Any) -> Any:

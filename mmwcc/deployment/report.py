@@ -1,4 +1,5 @@
 """The report of an export."""
+
 from __future__ import annotations
 
 import statistics
@@ -27,6 +28,7 @@ class ExportReport:
         parities: One entry per size.
         kept: Fraction of positions that thresholds keep, by layer; empty without thresholds.
     """
+
     path: Path
     exporter: str
     opset: int
@@ -39,20 +41,31 @@ class ExportReport:
 
     def __str__(self) -> str:
         holds = self.expected
-        lines = [f'{self.path}: {self.bytes:,} bytes, {self.exporter} exporter, opset {self.opset}, '
-                 f"{'dynamic' if self.dynamic else 'static'} height and width"]
+        lines = [
+            f'{self.path}: {self.bytes:,} bytes, {self.exporter} exporter, opset {self.opset}, '
+            f'{"dynamic" if self.dynamic else "static"} height and width'
+        ]
         lines += [f'not used: {self.note.strip()}'] if self.note else []
-        lines.append(f'{holds.layers} calls of compressed layers: {len(holds.kept)} TopK, {len(holds.thresholds)} '
-                     f'thresholds, {holds.quantized} QuantizeLinear, {holds.rounded} Clip and Round, '
-                     f'{holds.integer_weights} int8 weights')
+        lines.append(
+            f'{holds.layers} calls of compressed layers: {len(holds.kept)} TopK, {len(holds.thresholds)} '
+            f'thresholds, {holds.quantized} QuantizeLinear, {holds.rounded} Clip and Round, '
+            f'{holds.integer_weights} int8 weights'
+        )
         if self.kept:
             values = list(self.kept.values())
-            lines.append(f'thresholds keep {100 * statistics.mean(values):.1f} % of the positions of calibration '
-                         f'images ({100 * min(values):.1f} to {100 * max(values):.1f} % a layer)')
+            lines.append(
+                f'thresholds keep {100 * statistics.mean(values):.1f} % of the positions of calibration '
+                f'images ({100 * min(values):.1f} to {100 * max(values):.1f} % a layer)'
+            )
         for parity in self.parities:
-            line = (f'{parity.size[0]}x{parity.size[1]}: largest difference {parity.largest:.3g}, mean '
-                    f'{parity.mean:.2g} of the mean magnitude (torch with the image moved by 1e-5: '
-                    f'{parity.sensitivity:.2g}); torch {parity.torch_ms:.1f} ms, ONNX Runtime {parity.onnx_ms:.1f} ms')
-            lines.append(line if parity.from_model is None else
-                         f'{line}; from the model with the k largest {parity.from_model:.3g}')
+            line = (
+                f'{parity.size[0]}x{parity.size[1]}: largest difference {parity.largest:.3g}, mean '
+                f'{parity.mean:.2g} of the mean magnitude (torch with the image moved by 1e-5: '
+                f'{parity.sensitivity:.2g}); torch {parity.torch_ms:.1f} ms, ONNX Runtime {parity.onnx_ms:.1f} ms'
+            )
+            lines.append(
+                line
+                if parity.from_model is None
+                else f'{line}; from the model with the k largest {parity.from_model:.3g}'
+            )
         return '\n'.join(lines)

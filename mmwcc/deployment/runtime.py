@@ -1,4 +1,5 @@
 """Run ONNX files in ONNX Runtime."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,6 +23,7 @@ def load_graph(path: str | Path):
     """
     import onnx
     import onnxruntime  # noqa: F401  (before any work is done)
+
     model = onnx.load(path)
     onnx.checker.check_model(model)
     return model
@@ -30,13 +32,16 @@ def load_graph(path: str | Path):
 def open_session(model):
     """Return an ONNX Runtime session on the CPU, with as many threads as torch has."""
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     # Otherwise its threads spin after a run and take the cores from the next program, such as torch
     # in a comparison.
     options.add_session_config_entry('session.force_spinning_stop', '1')
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=['CPUExecutionProvider']
+    )
 
 
 def run_graph(model, x: Tensor) -> list[np.ndarray]:

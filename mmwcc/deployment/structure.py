@@ -1,4 +1,5 @@
 """Determine what an exported graph must contain to compress as the network does, and check it."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -31,6 +32,7 @@ class Expected:
         integer_weights: Number of layers with int8 weights.
         layers: Number of calls of compressed layers.
     """
+
     kept: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
     quantized: int = 0
@@ -39,7 +41,9 @@ class Expected:
     layers: int = 0
 
 
-def expected_operators(network: RawOutputs, x: Tensor, qdq: bool, thresholds: Mapping[str, float]) -> Expected:
+def expected_operators(
+    network: RawOutputs, x: Tensor, qdq: bool, thresholds: Mapping[str, float]
+) -> Expected:
     """Run the network on ``x``, and derive from its compressed layers what a graph must contain.
 
     Args:
@@ -52,22 +56,47 @@ def expected_operators(network: RawOutputs, x: Tensor, qdq: bool, thresholds: Ma
     calls = live_calls(network, x)
     # Exporters merge equal computations on one map, as in branches that share their input and have
     # equal clips.
-    acts = {(image.data_ptr(), image.shape, layer.stride if isinstance(layer, WaveletCompressedConv2d) else None,
-             layer.act_quant.clip_alpha.item(), layer.act_quant.bits): layer.act_quant for _, layer, image in calls
-            if layer.act_quant is not None and layer.act_quant.bits != 32}
+    acts = {
+        (
+            image.data_ptr(),
+            image.shape,
+            layer.stride if isinstance(layer, WaveletCompressedConv2d) else None,
+            layer.act_quant.clip_alpha.item(),
+            layer.act_quant.bits,
+        ): layer.act_quant
+        for _, layer, image in calls
+        if layer.act_quant is not None and layer.act_quant.bits != 32
+    }
     quantized = sum(qdq and is_integer(quantizer) for quantizer in acts.values())
-    selecting = {(image.data_ptr(), image.shape, layer.stride, layer.levels, layer.wavelet, _kept(layer, image)): name
-                 for name, layer, image in calls if isinstance(layer, WaveletCompressedConv2d)
-                 and layer.selection == 'energy' and layer.keep_ratio < 1}
-    return Expected(() if thresholds else tuple(key[-1] for key in selecting),
-                    tuple(thresholds[name] for name in selecting.values()) if thresholds else (), quantized,
-                    len(acts) - quantized,
-                    len({name for name, layer, _ in calls if qdq and is_integer(layer.weight_quant)}), len(calls))
+    selecting = {
+        (
+            image.data_ptr(),
+            image.shape,
+            layer.stride,
+            layer.levels,
+            layer.wavelet,
+            _kept(layer, image),
+        ): name
+        for name, layer, image in calls
+        if isinstance(layer, WaveletCompressedConv2d)
+        and layer.selection == 'energy'
+        and layer.keep_ratio < 1
+    }
+    return Expected(
+        () if thresholds else tuple(key[-1] for key in selecting),
+        tuple(thresholds[name] for name in selecting.values()) if thresholds else (),
+        quantized,
+        len(acts) - quantized,
+        len({name for name, layer, _ in calls if qdq and is_integer(layer.weight_quant)}),
+        len(calls),
+    )
 
 
 def _kept(layer: WaveletCompressedConv2d, x: Tensor) -> int:
-    height, width = (padded_size(-(-size // stride), layer.levels)
-                     for size, stride in zip(x.shape[2:], layer.stride, strict=True))
+    height, width = (
+        padded_size(-(-size // stride), layer.levels)
+        for size, stride in zip(x.shape[2:], layer.stride, strict=True)
+    )
     return kept_positions(height * width, layer.keep_ratio)
 
 
@@ -85,7 +114,11 @@ def check_graph(model, inputs: Sequence[Tensor], expected: Sequence[Expected]) -
     constants = _constants(model)
     found = Counter(node.op_type for node in model.graph.node)
     holds = expected[0]
-    weights = [constants.get(node.input[0]) for node in model.graph.node if node.op_type == 'DequantizeLinear']
+    weights = [
+        constants.get(node.input[0])
+        for node in model.graph.node
+        if node.op_type == 'DequantizeLinear'
+    ]
     integers = sum(weight is not None and weight.dtype == np.int8 for weight in weights)
     _require('QuantizeLinear', found['QuantizeLinear'], holds.quantized)
     _require('Round', found['Round'], holds.rounded)
@@ -110,45 +143,67 @@ def _constants(model) -> dict[str, np.ndarray]:
 
 def _array(tensor) -> np.ndarray:
     from onnx import numpy_helper
+
     return numpy_helper.to_array(tensor)
 
 
 def _require(what: str, found: int, expected: int) -> None:
     if found < expected:
-        raise ExportError(f'export_onnx: the graph must hold {expected} {what}, one for each map that needs it, '
-                          f'got {found}. The export lost the compression of {expected - found} layers.')
+        raise ExportError(
+            f'export_onnx: the graph must hold {expected} {what}, one for each map that needs it, '
+            f'got {found}. The export lost the compression of {expected - found} layers.'
+        )
 
 
-def _check_thresholds(model, constants: Mapping[str, np.ndarray], found: Mapping[str, int],
-                      thresholds: Sequence[float]) -> None:
-    compared = Counter(float(constants[name]) for node in model.graph.node
-                       if node.op_type in ('GreaterOrEqual', 'Greater', 'Less', 'LessOrEqual')
-                       for name in node.input if name in constants and constants[name].size == 1)
+def _check_thresholds(
+    model,
+    constants: Mapping[str, np.ndarray],
+    found: Mapping[str, int],
+    thresholds: Sequence[float],
+) -> None:
+    compared = Counter(
+        float(constants[name])
+        for node in model.graph.node
+        if node.op_type in ('GreaterOrEqual', 'Greater', 'Less', 'LessOrEqual')
+        for name in node.input
+        if name in constants and constants[name].size == 1
+    )
     missing = Counter(float(np.float32(threshold)) for threshold in thresholds) - compared
     if missing:
-        raise ExportError(f'export_onnx: the graph must compare with {len(thresholds)} thresholds, got '
-                          f'{sum(missing.values())} of them missing. The export lost the compression of these layers.')
+        raise ExportError(
+            f'export_onnx: the graph must compare with {len(thresholds)} thresholds, got '
+            f'{sum(missing.values())} of them missing. The export lost the compression of these layers.'
+        )
     left = [kind for kind in ('TopK', 'ScatterND', 'ScatterElements') if found[kind]]
     if left:
-        raise ExportError(f"export_onnx: a graph with thresholds must hold no {' or '.join(left)}. Something besides "
-                          'the compressed layers selects or scatters.')
+        raise ExportError(
+            f'export_onnx: a graph with thresholds must hold no {" or ".join(left)}. Something besides '
+            'the compressed layers selects or scatters.'
+        )
 
 
 def _check_kept(model, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
     """Run the graph with the k of every TopK as an output, and compare it with the network."""
     import onnx
+
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    names = list(dict.fromkeys(node.input[1] for node in probe.graph.node if node.op_type == 'TopK'))
+    names = list(
+        dict.fromkeys(node.input[1] for node in probe.graph.node if node.op_type == 'TopK')
+    )
     uses = [node.input[1] for node in probe.graph.node if node.op_type == 'TopK']
     del probe.graph.output[:]
     for name in names:
         probe.graph.node.append(onnx.helper.make_node('Identity', [name], [f'{name}_probed']))
-        probe.graph.output.append(onnx.helper.make_tensor_value_info(f'{name}_probed', onnx.TensorProto.INT64, None))
+        probe.graph.output.append(
+            onnx.helper.make_tensor_value_info(f'{name}_probed', onnx.TensorProto.INT64, None)
+        )
     for x, holds in zip(inputs, expected, strict=True):
         values = dict(zip(names, (int(value.item()) for value in run_graph(probe, x)), strict=True))
         wrong = Counter(holds.kept) - Counter(values[name] for name in uses)
         if wrong:
-            raise ExportError(f'export_onnx: k of every TopK must follow the size of the input, got graphs without '
-                              f'k={sorted(wrong)[0]} for an input of {x.shape[2]}x{x.shape[3]}. The k was frozen at '
-                              'the size that was traced.')
+            raise ExportError(
+                f'export_onnx: k of every TopK must follow the size of the input, got graphs without '
+                f'k={sorted(wrong)[0]} for an input of {x.shape[2]}x{x.shape[3]}. The k was frozen at '
+                'the size that was traced.'
+            )

@@ -1,4 +1,5 @@
 """Replace TopK by static energy thresholds for wavelet positions, found on calibration images."""
+
 from __future__ import annotations
 
 import math
@@ -14,16 +15,26 @@ __all__ = ['calibrate_thresholds', 'kept_ratios']
 
 def _selecting(network: nn.Module) -> dict[str, ExportableWaveletConv2d]:
     """Return the layers that choose positions by energy, by name."""
-    return {name: module for name, module in network.named_modules()
-            if isinstance(module, ExportableWaveletConv2d) and module.selection == 'energy' and module.keep_ratio < 1}
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, ExportableWaveletConv2d)
+        and module.selection == 'energy'
+        and module.keep_ratio < 1
+    }
 
 
 @torch.no_grad()
 def _energies(network: nn.Module, images: Iterable[Tensor], record) -> None:
     """Call ``record(name, layer, energies)`` whenever a layer that selects by energy runs."""
-    handles = [layer.register_forward_pre_hook(
-        lambda layer, inputs, name=name: record(name, layer, layer.energies(layer.coefficients(inputs[0]))))
-        for name, layer in _selecting(network).items()]
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda layer, inputs, name=name: record(
+                name, layer, layer.energies(layer.coefficients(inputs[0]))
+            )
+        )
+        for name, layer in _selecting(network).items()
+    ]
     try:
         for x in images:
             network(x)
@@ -53,13 +64,17 @@ def calibrate_thresholds(network: nn.Module, images: Iterable[Tensor]) -> dict[s
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     _energies(network, images, lambda name, layer, energies: seen[name].append(energies.flatten()))
     if not all(seen.values()):
-        raise ValueError('calibrate_thresholds: images must hold at least one image, got none. Use '
-                         "selection='topk', which needs none.")
+        raise ValueError(
+            'calibrate_thresholds: images must hold at least one image, got none. Use '
+            "selection='topk', which needs none."
+        )
     for name, layer in layers.items():
         energies = torch.cat(seen[name])
         k = math.ceil(layer.keep_ratio * len(energies))
         # Positions without energy contribute nothing, whether kept or not.
-        layer.threshold = energies.topk(k).values[-1].clamp_min(torch.finfo(torch.float32).tiny).item()
+        layer.threshold = (
+            energies.topk(k).values[-1].clamp_min(torch.finfo(torch.float32).tiny).item()
+        )
     return {name: layer.threshold for name, layer in layers.items()}
 
 

@@ -1,4 +1,5 @@
 """Wavelet transforms of feature maps, built from operators that every ONNX runtime has."""
+
 from __future__ import annotations
 
 import torch
@@ -36,11 +37,15 @@ class HaarTransform(nn.Module):
         self.side, self.area = 1 << levels, 1 << 2 * levels
         pixels = torch.eye(self.area).reshape(-1, 1, self.side, self.side)
         coefficients, _ = pack(pixels, keep_ratio=1.0, levels=levels)
-        self.register_buffer('filters', coefficients.reshape(self.area, -1).t().reshape(pixels.shape).contiguous())
+        self.register_buffer(
+            'filters', coefficients.reshape(self.area, -1).t().reshape(pixels.shape).contiguous()
+        )
 
     def analysis(self, x: Tensor, batch: int, channels: int) -> Tensor:
         """Return the coefficients of a padded map, shape (B, N, C)."""
-        cells = F.conv2d(x.reshape(batch * channels, 1, *x.shape[2:]), self.filters, stride=self.side)
+        cells = F.conv2d(
+            x.reshape(batch * channels, 1, *x.shape[2:]), self.filters, stride=self.side
+        )
         return cells.reshape(batch, channels, -1).transpose(1, 2)
 
     def synthesis(self, rows: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:
@@ -78,14 +83,18 @@ class PeriodizedTransform(nn.Module):
     def analysis(self, x: Tensor, batch: int, channels: int) -> Tensor:
         """Return the coefficients of a padded map, shape (B, N, C)."""
         approximation, *details = wavedec2(x, self.wavelet, self.levels)
-        return fold(approximation.permute(0, 2, 3, 1),
-                    [torch.stack([band.permute(0, 2, 3, 1) for band in bands], dim=3) for bands in details])
+        return fold(
+            approximation.permute(0, 2, 3, 1),
+            [torch.stack([band.permute(0, 2, 3, 1) for band in bands], dim=3) for bands in details],
+        )
 
     def synthesis(self, rows: Tensor, batch: int, channels: int, height: int, width: int) -> Tensor:
         """Return the padded map for rows of coefficients, shape (B, height, width, O)."""
         approximation, details = unfold(rows, height, width, self.levels)
         bands = [tuple(band.permute(0, 3, 1, 2) for band in level.unbind(3)) for level in details]
-        return waverec2([approximation.permute(0, 3, 1, 2), *bands], self.wavelet).permute(0, 2, 3, 1)
+        return waverec2([approximation.permute(0, 3, 1, 2), *bands], self.wavelet).permute(
+            0, 2, 3, 1
+        )
 
     def by_position(self, values: Tensor) -> Tensor:
         """Reorder one value per row, shape (B, N), into the order of positions."""
@@ -102,4 +111,8 @@ class PeriodizedTransform(nn.Module):
 
 def build_transform(wavelet: str, levels: int) -> HaarTransform | PeriodizedTransform:
     """Return the faster transform for a wavelet and a depth."""
-    return HaarTransform(levels) if wavelet == 'haar' and levels <= _DEEPEST else PeriodizedTransform(wavelet, levels)
+    return (
+        HaarTransform(levels)
+        if wavelet == 'haar' and levels <= _DEEPEST
+        else PeriodizedTransform(wavelet, levels)
+    )

@@ -1,4 +1,5 @@
 """Diagnostics of a network: its layers and feature maps under compression, latency, channels."""
+
 from .compression_error import WAVELET, CompressionErrors, measure_errors, plot_errors, write_errors
 from .connectivity import adjacency, path_counts
 from .feature_maps import (
@@ -14,8 +15,23 @@ from .latency import dense_twin, device_name, measure_latency, peak_memory
 from .layer_stats import LayerStats
 
 __all__ = [
-    'WAVELET', 'CompressionErrors', 'LayerStats', 'MapError', 'adjacency', 'compress_map',
-    'dense_twin', 'device_name', 'eligible_layers', 'equal_cost_bits', 'map_error',
-    'measure_errors', 'measure_latency', 'observe_inputs', 'path_counts', 'peak_memory',
-    'plot_errors', 'quantize_map', 'write_errors',
+    'WAVELET',
+    'CompressionErrors',
+    'LayerStats',
+    'MapError',
+    'adjacency',
+    'compress_map',
+    'dense_twin',
+    'device_name',
+    'eligible_layers',
+    'equal_cost_bits',
+    'map_error',
+    'measure_errors',
+    'measure_latency',
+    'observe_inputs',
+    'path_counts',
+    'peak_memory',
+    'plot_errors',
+    'quantize_map',
+    'write_errors',
 ]

@@ -1,4 +1,5 @@
 """Which output channels of a layer or a network depend on which input channels."""
+
 from __future__ import annotations
 
 import copy
@@ -35,13 +36,20 @@ def adjacency(module: nn.Module, in_channels: int, size: Sequence[int] = (5, 5))
     with torch.no_grad():
         for parameter in module.parameters():
             # Scales of normalization are made positive, so that activations do not die.
-            parameter.copy_(torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5
-                            if parameter.dim() == 1 else
-                            torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    x = torch.randn(4, in_channels, *size, generator=generator, dtype=torch.float64).requires_grad_()
+            parameter.copy_(
+                torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5
+                if parameter.dim() == 1
+                else torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            )
+    x = torch.randn(
+        4, in_channels, *size, generator=generator, dtype=torch.float64
+    ).requires_grad_()
     y = module(x)
     y = (y if isinstance(y, Tensor) else y[-1]).transpose(0, 1).flatten(1)
-    rows = [torch.autograd.grad(channel.sum(), x, retain_graph=True)[0].abs().sum((0, 2, 3)) for channel in y]
+    rows = [
+        torch.autograd.grad(channel.sum(), x, retain_graph=True)[0].abs().sum((0, 2, 3))
+        for channel in y
+    ]
     return (torch.stack(rows) > 0).long()
 
 
@@ -65,11 +73,15 @@ def path_counts(*adjacencies: Tensor) -> Tensor:
         [[2, 2], [2, 2]]
     """
     if not adjacencies:
-        raise ValueError('path_counts: at least one adjacency must be given, got none. Make them with adjacency().')
+        raise ValueError(
+            'path_counts: at least one adjacency must be given, got none. Make them with adjacency().'
+        )
     total = adjacencies[0]
     for matrix in adjacencies[1:]:
         if matrix.shape[1] != total.shape[0]:
-            raise ValueError(f'path_counts: a layer must have as many inputs as the layer before has outputs, got '
-                             f'{matrix.shape[1]} after {total.shape[0]}. Give the first layer first.')
+            raise ValueError(
+                f'path_counts: a layer must have as many inputs as the layer before has outputs, got '
+                f'{matrix.shape[1]} after {total.shape[0]}. Give the first layer first.'
+            )
         total = matrix @ total
     return total

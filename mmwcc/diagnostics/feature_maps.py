@@ -1,4 +1,5 @@
 """The error of compressed feature maps: joint wavelet shrinkage and quantization at equal cost."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +16,17 @@ from mmwcc.kernels import padded_size, unfold
 from mmwcc.layers import is_eligible
 from mmwcc.quantizers import choose_clip, measure
 
-__all__ = ['CompressedMap', 'MapError', 'compress_map', 'eligible_layers', 'equal_cost_bits', 'map_error', 'mosaic',
-           'observe_inputs', 'quantize_map']
+__all__ = [
+    'CompressedMap',
+    'MapError',
+    'compress_map',
+    'eligible_layers',
+    'equal_cost_bits',
+    'map_error',
+    'mosaic',
+    'observe_inputs',
+    'quantize_map',
+]
 
 
 class CompressedMap(NamedTuple):
@@ -27,6 +37,7 @@ class CompressedMap(NamedTuple):
         kept: Which wavelet positions were kept, in the layout of :func:`mosaic`, shape
             (B, Hp, Wp), bool.
     """
+
     values: Tensor
     kept: Tensor
 
@@ -40,6 +51,7 @@ class MapError:
         energy: Sum of squares of the original.
         size: Number of values.
     """
+
     squared: float = 0.0
     energy: float = 0.0
     size: int = 0
@@ -55,7 +67,9 @@ class MapError:
         return self.squared / self.energy if self.energy else float('nan')
 
     def __add__(self, other: MapError) -> MapError:
-        return MapError(self.squared + other.squared, self.energy + other.energy, self.size + other.size)
+        return MapError(
+            self.squared + other.squared, self.energy + other.energy, self.size + other.size
+        )
 
 
 def map_error(original: Tensor, changed: Tensor) -> MapError:
@@ -66,7 +80,9 @@ def map_error(original: Tensor, changed: Tensor) -> MapError:
         0.04
     """
     original, changed = original.double(), changed.double()
-    return MapError((original - changed).square().sum().item(), original.square().sum().item(), original.numel())
+    return MapError(
+        (original - changed).square().sum().item(), original.square().sum().item(), original.numel()
+    )
 
 
 def equal_cost_bits(keep_ratio: float, bits: int = 8) -> int:
@@ -88,7 +104,7 @@ def equal_cost_bits(keep_ratio: float, bits: int = 8) -> int:
 def _rounded(x: Tensor, bits: int, signed: bool) -> Tensor:
     """Round ``x`` to the uniform grid that gives the least squared error."""
     magnitudes = measure(x)
-    levels = 2**(bits - 1) - 1 if signed else 2**bits - 1
+    levels = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     clip = x.new_tensor(choose_clip(magnitudes, 'mse', levels, percentile=100.0))
     return quantize(x, clip, torch.tensor(signed, device=x.device), QuantizationSpec(bits))
 
@@ -115,8 +131,10 @@ def quantize_map(x: Tensor, bits: int) -> Tensor:
         [-2.0, 2.0]
     """
     if bits not in (*range(1, 17), 32):
-        raise ValueError(f'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
-                         'start.')
+        raise ValueError(
+            f'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
+            'start.'
+        )
     x = x.detach().float()
     if bits == 32:
         return x
@@ -129,8 +147,15 @@ def quantize_map(x: Tensor, bits: int) -> Tensor:
     return torch.where(x > clip / 2, clip, 0.0)
 
 
-def compress_map(x: Tensor, keep_ratio: float, bits: int = 8, *, levels: int = 3, wavelet: str = 'haar',
-                 selection: str = 'energy') -> CompressedMap:
+def compress_map(
+    x: Tensor,
+    keep_ratio: float,
+    bits: int = 8,
+    *,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    selection: str = 'energy',
+) -> CompressedMap:
     """Transform a feature map, keep and quantize its jointly largest coefficients, transform back.
 
     A :class:`mmwcc.layers.WaveletCompressedConv2d` computes the same if its kernel is the identity
@@ -158,8 +183,10 @@ def compress_map(x: Tensor, keep_ratio: float, bits: int = 8, *, levels: int = 3
         Finder et al., NeurIPS 2022, equation (9).
     """
     if bits not in (*range(2, 17), 32):
-        raise ValueError(f'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 as '
-                         'the paper does.')
+        raise ValueError(
+            f'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 as '
+            'the paper does.'
+        )
     x = x.detach().float()
     rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
     if bits != 32:
@@ -188,18 +215,26 @@ def mosaic(coefficients: Tensor, size: Sequence[int], levels: int = 3) -> Tensor
     corner, details = unfold(coefficients, height, width, levels)
     for detail in details:
         horizontal, vertical, diagonal = detail.unbind(3)
-        corner = torch.cat([torch.cat([corner, vertical], 2), torch.cat([horizontal, diagonal], 2)], 1)
+        corner = torch.cat(
+            [torch.cat([corner, vertical], 2), torch.cat([horizontal, diagonal], 2)], 1
+        )
     return corner.permute(0, 3, 1, 2)
 
 
 def eligible_layers(model: nn.Module) -> dict[str, nn.Conv2d]:
     """Return the convolutions that are or could be wavelet compressed, by qualified name."""
-    return {name: module for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d) and is_eligible(module.kernel_size, module.padding, module.groups)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+        and is_eligible(module.kernel_size, module.padding, module.groups)
+    }
 
 
 @contextmanager
-def observe_inputs(layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Tensor], None]) -> Iterator[None]:
+def observe_inputs(
+    layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Tensor], None]
+) -> Iterator[None]:
     """Call ``observer(name, x)`` with every feature map that one of ``layers`` multiplies.
 
     For a layer with a stride, this is every stride-th pixel of its input. ``x`` is detached.
@@ -208,7 +243,10 @@ def observe_inputs(layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Ten
         layers: Pointwise convolutions by name.
         observer: Called in each forward pass, once for each use of a layer.
     """
-    handles = [layer.register_forward_pre_hook(partial(_observe, name, observer)) for name, layer in layers.items()]
+    handles = [
+        layer.register_forward_pre_hook(partial(_observe, name, observer))
+        for name, layer in layers.items()
+    ]
     try:
         yield
     finally:
@@ -216,6 +254,8 @@ def observe_inputs(layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Ten
             handle.remove()
 
 
-def _observe(name: str, observer: Callable[[str, Tensor], None], layer: nn.Conv2d, inputs: tuple) -> None:
+def _observe(
+    name: str, observer: Callable[[str, Tensor], None], layer: nn.Conv2d, inputs: tuple
+) -> None:
     height, width = layer.stride
     observer(name, inputs[0].detach()[..., ::height, ::width])

@@ -1,4 +1,5 @@
 """Measured latency and memory of a model on this machine, and its dense twin for comparison."""
+
 from __future__ import annotations
 
 import copy
@@ -30,6 +31,7 @@ class Latency:
         median: Median in milliseconds.
         p95: 95th percentile in milliseconds.
     """
+
     median: float
     p95: float
 
@@ -55,7 +57,8 @@ def dense_twin(model: nn.Module) -> nn.Module:
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
     made: dict[nn.Module, nn.Module] = {
-        layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedConvMixin)}
+        layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedConvMixin)
+    }
     replace_layers(twin, made)
     return made.get(twin, twin)
 
@@ -64,14 +67,28 @@ def _dense(layer: Any) -> nn.Conv2d:
     """Return the convolution that a compressed layer stands for."""
     # The weights are replaced at once, so spend no memory and no random numbers on them.
     with torch.device('meta'):
-        conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
-                         layer.dilation, layer.groups, layer.bias is not None, layer.padding_mode)
+        conv = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+        )
     conv.weight, conv.bias = layer.weight, layer.bias
     return conv.train(layer.training)
 
 
-def measure_latency(calls: Mapping[str, Callable[[], Any]], device: torch.device, *, repeats: int = 20,
-                    warmup: int = 3) -> dict[str, Latency]:
+def measure_latency(
+    calls: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    *,
+    repeats: int = 20,
+    warmup: int = 3,
+) -> dict[str, Latency]:
     """Time several calls in turns, so that changes of the machine's speed affect them all alike.
 
     An untimed call of the same function precedes each timed one, so that the caches do not hold
@@ -93,7 +110,9 @@ def measure_latency(calls: Mapping[str, Callable[[], Any]], device: torch.device
         for name, call in calls.items():
             call()
             times[name].append(timer(call, device))
-    return {name: Latency(statistics.median(values), _p95(values)) for name, values in times.items()}
+    return {
+        name: Latency(statistics.median(values), _p95(values)) for name, values in times.items()
+    }
 
 
 def _cpu_time(call: Callable[[], Any], device: torch.device) -> float:
@@ -114,7 +133,9 @@ def _cuda_time(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def _p95(values: list[float]) -> float:
-    return statistics.quantiles(values, n=20, method='inclusive')[-1] if len(values) > 1 else values[0]
+    return (
+        statistics.quantiles(values, n=20, method='inclusive')[-1] if len(values) > 1 else values[0]
+    )
 
 
 def peak_memory(call: Callable[[], Any]) -> int:
@@ -169,5 +190,7 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
-                platform.processor())
+    return next(
+        (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')),
+        platform.processor(),
+    )

@@ -1,4 +1,5 @@
 """What compression loses on given data: energy not selected, clipped values, rounding noise."""
+
 from __future__ import annotations
 
 import math
@@ -61,8 +62,10 @@ class LayerStats:
             TypeError: If the layer is not a compressed one that computes in floating point.
         """
         if not isinstance(layer, CompressedConvMixin):
-            raise TypeError('LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
-                            f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of a model.')
+            raise TypeError(
+                'LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
+                f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of a model.'
+            )
         with torch.autocast(x.device.type, enabled=False):
             values = x.detach()
             if isinstance(layer, WaveletCompressedConv2d):
@@ -78,7 +81,9 @@ class LayerStats:
         if not self._sums:
             return {}
         values = {}
-        for name, (part, whole) in zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True):
+        for name, (part, whole) in zip(
+            self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True
+        ):
             if name.endswith('sqnr'):
                 value = 10 * math.log10(whole / part) if part and whole else math.nan
             else:
@@ -93,7 +98,7 @@ class LayerStats:
 
     def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
         """Add the energy of the kept and of all coefficients, and return the kept ones."""
-        x = x[:, :, ::layer.stride[0], ::layer.stride[1]]
+        x = x[:, :, :: layer.stride[0], :: layer.stride[1]]
         transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
         everything, _ = pack(x, keep_ratio=1.0, **transform)
         kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
@@ -111,7 +116,11 @@ class LayerStats:
         outside = (values > clip) | (values < low / high * clip)
         noise = quantize(values, clip_alpha, quantizer.signed, spec) - values
         self._add(f'{role}_clip_alpha', clip_alpha.sum(), clip.new_tensor(clip_alpha.numel()))
-        self._add(f'{role}_clipped', outside.sum(), outside.new_tensor(outside.numel(), dtype=torch.float64))
+        self._add(
+            f'{role}_clipped',
+            outside.sum(),
+            outside.new_tensor(outside.numel(), dtype=torch.float64),
+        )
         self._add(f'{role}_sqnr', _energy(noise), _energy(values))
 
 

@@ -1,4 +1,5 @@
 """Figures for the visualizer: the input image, and what compression does to feature maps."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ class FeatureMap:
         wavelet: See the same function.
         selection: See the same function.
     """
+
     name: str
     values: Tensor
     keep_ratio: float
@@ -80,7 +82,9 @@ def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
     """
     height, width = picture.shape[1:]
     row = min(max(3.1 * height / width, 1.2), 5.0) + 0.55
-    figure = Figure(figsize=(13.2, row * (len(maps) + 1)), dpi=100, facecolor='white', layout='constrained')
+    figure = Figure(
+        figsize=(13.2, row * (len(maps) + 1)), dpi=100, facecolor='white', layout='constrained'
+    )
     grid = figure.add_gridspec(len(maps) + 1, 4)
     _draw_picture(figure.add_subplot(grid[0, 0]), picture)
     note = figure.add_subplot(grid[0, 1:])
@@ -111,17 +115,38 @@ def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
     bits, keep_ratio = feature_map.bits, feature_map.keep_ratio
     equal = equal_cost_bits(keep_ratio, bits)
     quantized = quantize_map(dense, equal if equal <= 16 else 32)
-    compressed = compress_map(dense, keep_ratio, bits, levels=feature_map.levels, wavelet=feature_map.wavelet,
-                              selection=feature_map.selection)
+    compressed = compress_map(
+        dense,
+        keep_ratio,
+        bits,
+        levels=feature_map.levels,
+        wavelet=feature_map.wavelet,
+        selection=feature_map.selection,
+    )
     channel = int(dense.flatten(2).var(2).argmax())
     # Limit the colour range, so that a few extreme values do not use it up.
     low, high = np.percentile(dense[0, channel].cpu().numpy(), (0.5, 99.5))
     for axes, values, title in (
-            (panels[0], dense, f'dense, channel {channel} of {channels}\n{width} x {height}'),
-            (panels[1], quantized, f'quantized, {_plural(equal)}\n{_error(map_error(dense, quantized))}'),
-            (panels[2], compressed.values, f'{100 * keep_ratio:g} % of {feature_map.wavelet}, {_width(bits)} = '
-             f'{bits * keep_ratio:g} effective\n{_error(map_error(dense, compressed.values))}')):
-        axes.imshow(values[0, channel].cpu().numpy(), cmap='viridis', vmin=low, vmax=high, interpolation='nearest')
+        (panels[0], dense, f'dense, channel {channel} of {channels}\n{width} x {height}'),
+        (
+            panels[1],
+            quantized,
+            f'quantized, {_plural(equal)}\n{_error(map_error(dense, quantized))}',
+        ),
+        (
+            panels[2],
+            compressed.values,
+            f'{100 * keep_ratio:g} % of {feature_map.wavelet}, {_width(bits)} = '
+            f'{bits * keep_ratio:g} effective\n{_error(map_error(dense, compressed.values))}',
+        ),
+    ):
+        axes.imshow(
+            values[0, channel].cpu().numpy(),
+            cmap='viridis',
+            vmin=low,
+            vmax=high,
+            interpolation='nearest',
+        )
         axes.set_title(title, fontsize=10)
         _clear(axes)
     panels[0].set_ylabel(_broken(feature_map.name), fontsize=9)
@@ -136,7 +161,9 @@ def _draw_kept(axes: Axes, kept: np.ndarray, feature_map: FeatureMap) -> None:
         axes.plot([x, x], [-0.5, 2 * y + 0.5], color='tab:orange', linewidth=0.9)
         axes.plot([-0.5, 2 * x + 0.5], [y, y], color='tab:orange', linewidth=0.9)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axes.set_title(f'{kept.sum():,} of {kept.size:,} positions kept\nthe same in all channels', fontsize=10)
+    axes.set_title(
+        f'{kept.sum():,} of {kept.size:,} positions kept\nthe same in all channels', fontsize=10
+    )
     _clear(axes)
 
 

@@ -1,4 +1,5 @@
 """Metrics that OpenMMLab lacks."""
+
 from importlib.util import find_spec
 
 __all__ = []
@@ -8,4 +9,11 @@ if find_spec('mmengine') is not None:
     from .depth_metric import DepthMetric, depth_errors
     from .image_quality import SuperResolutionMetric
     from .reconstruction import ReconstructionPSNR
-    __all__ += ['Accuracy', 'DepthMetric', 'depth_errors', 'ReconstructionPSNR', 'SuperResolutionMetric']
+
+    __all__ += [
+        'Accuracy',
+        'DepthMetric',
+        'depth_errors',
+        'ReconstructionPSNR',
+        'SuperResolutionMetric',
+    ]

@@ -1,4 +1,5 @@
 """Top-k accuracy."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -40,12 +41,19 @@ class Accuracy(BaseMetric):
 
     default_prefix = 'accuracy'
 
-    def __init__(self, topk: int | Sequence[int] = (1, 5), score: str = 'pred_score', collect_device: str = 'cpu',
-                 prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        topk: int | Sequence[int] = (1, 5),
+        score: str = 'pred_score',
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.topk = (topk, ) if isinstance(topk, int) else tuple(topk)
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
-            raise ValueError(f'Accuracy: topk must hold numbers of at least 1, got {topk}. Use topk=(1, 5).')
+            raise ValueError(
+                f'Accuracy: topk must hold numbers of at least 1, got {topk}. Use topk=(1, 5).'
+            )
         self.score = score
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -53,17 +61,23 @@ class Accuracy(BaseMetric):
         for sample in data_samples:
             for field in ('gt_label', self.score):
                 if field not in sample:
-                    raise KeyError(f'Accuracy: every sample must have {field}, got {sorted(sample)}. Pack labels with '
-                                   'mmwcc.PackClsInputs and evaluate a classifier.')
+                    raise KeyError(
+                        f'Accuracy: every sample must have {field}, got {sorted(sample)}. Pack labels with '
+                        'mmwcc.PackClsInputs and evaluate a classifier.'
+                    )
             score, label = sample[self.score].float().cpu(), int(sample['gt_label'])
             if max(self.topk) > len(score):
-                raise ValueError(f'Accuracy: topk must not exceed the number of classes, got {max(self.topk)} of '
-                                 f'{len(score)} classes. Use topk=(1, ).')
+                raise ValueError(
+                    f'Accuracy: topk must not exceed the number of classes, got {max(self.topk)} of '
+                    f'{len(score)} classes. Use topk=(1, ).'
+                )
             # Ties count against the prediction, so that a network that gives all classes the same
             # score is not counted as right. A score that is not a number is not counted as right
             # either.
             better = ~(score < score[label])
-            self.results.append(int(better.sum()) - 1 if not torch.isnan(score[label]) else len(score))
+            self.results.append(
+                int(better.sum()) - 1 if not torch.isnan(score[label]) else len(score)
+            )
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
         """Return the percentages under the names top1, top5, …"""

@@ -1,4 +1,5 @@
 """Errors of predicted depth."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ __all__ = ['DepthMetric', 'depth_errors']
 
 # KITTI results are compared on this part of the image, as fractions of height and width: top,
 # bottom, left, right.
-_CROPS = {'garg': (0.40810811, 0.99189189, 0.03594771, 0.96405229),
-          'eigen': (0.3324324, 0.91351351, 0.0359477, 0.96405229)}
+_CROPS = {
+    'garg': (0.40810811, 0.99189189, 0.03594771, 0.96405229),
+    'eigen': (0.3324324, 0.91351351, 0.0359477, 0.96405229),
+}
 
 
 def depth_errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
@@ -36,9 +39,12 @@ def depth_errors(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float
     difference = predicted - measured
     ratio = np.maximum(predicted / measured, measured / predicted)
     errors = dict(
-        AbsRel=np.mean(np.abs(difference) / measured), SqRel=np.mean(difference**2 / measured),
-        RMSE=np.sqrt(np.mean(difference**2)), RMSElog=np.sqrt(np.mean(np.log(predicted / measured)**2)),
-        **{f'a{n}': np.mean(ratio < 1.25**n) for n in (1, 2, 3)})
+        AbsRel=np.mean(np.abs(difference) / measured),
+        SqRel=np.mean(difference**2 / measured),
+        RMSE=np.sqrt(np.mean(difference**2)),
+        RMSElog=np.sqrt(np.mean(np.log(predicted / measured) ** 2)),
+        **{f'a{n}': np.mean(ratio < 1.25**n) for n in (1, 2, 3)},
+    )
     return {name: float(value) for name, value in errors.items()}
 
 
@@ -76,47 +82,83 @@ class DepthMetric(BaseMetric):
 
     default_prefix = 'depth'
 
-    def __init__(self, scaling: str | float = 'median', crop: str | None = None, min_depth: float = 1e-3,
-                 max_depth: float = 80.0, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        scaling: str | float = 'median',
+        crop: str | None = None,
+        min_depth: float = 1e-3,
+        max_depth: float = 80.0,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if scaling != 'median' and not (isinstance(scaling, (int, float)) and scaling > 0):
-            raise ValueError(f"DepthMetric: scaling must be 'median' or a number above 0, got {scaling!r}. Use 1.0 for "
-                             'predictions in metres.')
+            raise ValueError(
+                f"DepthMetric: scaling must be 'median' or a number above 0, got {scaling!r}. Use 1.0 for "
+                'predictions in metres.'
+            )
         if crop is not None and crop not in _CROPS:
-            raise ValueError(f"DepthMetric: crop must be 'garg', 'eigen' or None, got {crop!r}. Use 'garg' for KITTI.")
+            raise ValueError(
+                f"DepthMetric: crop must be 'garg', 'eigen' or None, got {crop!r}. Use 'garg' for KITTI."
+            )
         if not 0 < min_depth < max_depth:
-            raise ValueError(f'DepthMetric: min_depth must be in (0, max_depth), got {min_depth} and {max_depth}. Use '
-                             '1e-3 and 80.')
-        self.scaling, self.crop, self.min_depth, self.max_depth = scaling, crop, min_depth, max_depth
+            raise ValueError(
+                f'DepthMetric: min_depth must be in (0, max_depth), got {min_depth} and {max_depth}. Use '
+                '1e-3 and 80.'
+            )
+        self.scaling, self.crop, self.min_depth, self.max_depth = (
+            scaling,
+            crop,
+            min_depth,
+            max_depth,
+        )
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Record the errors of every image in which something was measured."""
         for sample in data_samples:
             for field in ('pred_depth', 'gt_depth'):
                 if field not in sample:
-                    raise ValueError(f'DepthMetric: every sample must have {field}, got {sorted(sample)}. Evaluate a '
-                                     'depth network, with a pipeline that loads measured depth.')
-            predicted, measured = (sample[field].double().cpu().numpy() for field in ('pred_depth', 'gt_depth'))
+                    raise ValueError(
+                        f'DepthMetric: every sample must have {field}, got {sorted(sample)}. Evaluate a '
+                        'depth network, with a pipeline that loads measured depth.'
+                    )
+            predicted, measured = (
+                sample[field].double().cpu().numpy() for field in ('pred_depth', 'gt_depth')
+            )
             height, width = measured.shape
             mask = (measured > self.min_depth) & (measured < self.max_depth)
             if self.crop is not None:
-                top, bottom, left, right = (int(share * side) for share, side in
-                                            zip(_CROPS[self.crop], (height, height, width, width), strict=True))
+                top, bottom, left, right = (
+                    int(share * side)
+                    for share, side in zip(
+                        _CROPS[self.crop], (height, height, width, width), strict=True
+                    )
+                )
                 inside = np.zeros_like(mask)
                 inside[top:bottom, left:right] = True
                 mask &= inside
             if not mask.any():
                 self.results.append(None)
                 continue
-            predicted = 1 / cv2.resize(1 / predicted, (width, height), interpolation=cv2.INTER_LINEAR)
+            predicted = 1 / cv2.resize(
+                1 / predicted, (width, height), interpolation=cv2.INTER_LINEAR
+            )
             predicted, measured = predicted[mask], measured[mask]
-            scale = np.median(measured) / np.median(predicted) if self.scaling == 'median' else self.scaling
-            self.results.append(depth_errors(np.clip(scale * predicted, self.min_depth, self.max_depth), measured))
+            scale = (
+                np.median(measured) / np.median(predicted)
+                if self.scaling == 'median'
+                else self.scaling
+            )
+            self.results.append(
+                depth_errors(np.clip(scale * predicted, self.min_depth, self.max_depth), measured)
+            )
 
     def compute_metrics(self, results: list[dict | None]) -> dict[str, float]:
         """Return the means over images."""
         measured = [errors for errors in results if errors is not None]
         if not measured:
-            raise ValueError('DepthMetric: gt_depth must hold measured depths, got none within min_depth, max_depth '
-                             'and crop in any picture. Check the unit, metres, and the range.')
+            raise ValueError(
+                'DepthMetric: gt_depth must hold measured depths, got none within min_depth, max_depth '
+                'and crop in any picture. Check the unit, metres, and the range.'
+            )
         return {name: float(np.mean([errors[name] for errors in measured])) for name in measured[0]}

@@ -1,4 +1,5 @@
 """Peak signal-to-noise ratio and structural similarity of upscaled images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -54,7 +55,9 @@ def ssim(image: Tensor, original: Tensor) -> float:
         2004.
     """
     x, y = image.double()[:, None], original.double()[:, None]
-    taps = torch.exp(-torch.arange(-5., 6., dtype=torch.float64, device=x.device).square() / (2 * 1.5**2))
+    taps = torch.exp(
+        -torch.arange(-5.0, 6.0, dtype=torch.float64, device=x.device).square() / (2 * 1.5**2)
+    )
     taps = taps / taps.sum()
 
     def mean(values: Tensor) -> Tensor:
@@ -63,9 +66,12 @@ def ssim(image: Tensor, original: Tensor) -> float:
     mean_x, mean_y = mean(x), mean(y)
     variance_x, variance_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
     covariance = mean(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 255)**2, (0.03 * 255)**2
-    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)
-                  / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    similarity = (
+        (2 * mean_x * mean_y + c1)
+        * (2 * covariance + c2)
+        / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
+    )
     return float(similarity.mean())
 
 
@@ -102,16 +108,26 @@ class SuperResolutionMetric(BaseMetric):
 
     default_prefix = 'sr'
 
-    def __init__(self, crop_border: int, color: Sequence[str] = ('rgb', 'y'), bicubic: bool = False,
-                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
+    def __init__(
+        self,
+        crop_border: int,
+        color: Sequence[str] = ('rgb', 'y'),
+        bicubic: bool = False,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if crop_border < 0:
-            raise ValueError(f'SuperResolutionMetric: crop_border must not be negative, got {crop_border}. Use 0 to '
-                             'compare whole pictures.')
-        self.color = (color, ) if isinstance(color, str) else tuple(color)
+            raise ValueError(
+                f'SuperResolutionMetric: crop_border must not be negative, got {crop_border}. Use 0 to '
+                'compare whole pictures.'
+            )
+        self.color = (color,) if isinstance(color, str) else tuple(color)
         if not self.color or set(self.color) - {'rgb', 'y'}:
-            raise ValueError(f"SuperResolutionMetric: color must be of 'rgb' and 'y', got {color!r}. Use ('rgb', 'y') "
-                             'for both.')
+            raise ValueError(
+                f"SuperResolutionMetric: color must be of 'rgb' and 'y', got {color!r}. Use ('rgb', 'y') "
+                'for both.'
+            )
         self.crop_border, self.bicubic = crop_border, bicubic
 
     def process(self, data_batch: dict[str, Any], data_samples: Sequence[dict]) -> None:
@@ -119,8 +135,10 @@ class SuperResolutionMetric(BaseMetric):
         for index, sample in enumerate(data_samples):
             for field in ('pred_img', 'gt_img'):
                 if field not in sample:
-                    raise KeyError(f'SuperResolutionMetric: every sample must have {field}, got {sorted(sample)}. Pack '
-                                   'originals with mmwcc.PackImagePair and evaluate mmwcc.SuperResolver.')
+                    raise KeyError(
+                        f'SuperResolutionMetric: every sample must have {field}, got {sorted(sample)}. Pack '
+                        'originals with mmwcc.PackImagePair and evaluate mmwcc.SuperResolver.'
+                    )
             original = sample['gt_img'].cpu().double()
             result = self._compare('', sample['pred_img'].cpu().double(), original)
             if self.bicubic:
@@ -131,14 +149,19 @@ class SuperResolutionMetric(BaseMetric):
     def _compare(self, name: str, image: Tensor, original: Tensor) -> dict[str, float]:
         border = self.crop_border
         if image.shape != original.shape or min(image.shape[1:]) - 2 * border < 11:
-            raise ValueError('SuperResolutionMetric: predictions must have the size of the originals and leave 11 x 11 '
-                             f'pixels inside crop_border={border}, got {tuple(image.shape)} and '
-                             f'{tuple(original.shape)}. Use the scale of the network in the pipeline, and whole '
-                             'pictures.')
+            raise ValueError(
+                'SuperResolutionMetric: predictions must have the size of the originals and leave 11 x 11 '
+                f'pixels inside crop_border={border}, got {tuple(image.shape)} and '
+                f'{tuple(original.shape)}. Use the scale of the network in the pipeline, and whole '
+                'pictures.'
+            )
         result = {}
         for color in self.color:
             pair = [luma(pixels) if color == 'y' else pixels for pixels in (image, original)]
-            pair = [pixels[:, border:pixels.shape[1] - border, border:pixels.shape[2] - border] for pixels in pair]
+            pair = [
+                pixels[:, border : pixels.shape[1] - border, border : pixels.shape[2] - border]
+                for pixels in pair
+            ]
             result[f'{name}psnr_{color}'], result[f'{name}ssim_{color}'] = psnr(*pair), ssim(*pair)
         return result
 

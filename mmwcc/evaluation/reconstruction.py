@@ -1,4 +1,5 @@
 """Measure how well an auto-encoder reconstructs images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -38,15 +39,23 @@ class ReconstructionPSNR(BaseMetric):
         """Compare ``decoded_pixels`` of every sample with the image as it was loaded."""
         for picture, sample in zip(data_batch['inputs'], data_samples, strict=True):
             if 'decoded_pixels' not in sample:
-                raise KeyError(f'ReconstructionPSNR: every sample must have decoded_pixels, got {sorted(sample)}. '
-                               'Evaluate mmwcc.WAE with it, not a classifier.')
+                raise KeyError(
+                    f'ReconstructionPSNR: every sample must have decoded_pixels, got {sorted(sample)}. '
+                    'Evaluate mmwcc.WAE with it, not a classifier.'
+                )
             picture = picture.double().cpu()
-            decoded = sample['decoded_pixels'].double().cpu()[:, :picture.shape[1], :picture.shape[2]]
+            decoded = (
+                sample['decoded_pixels'].double().cpu()[:, : picture.shape[1], : picture.shape[2]]
+            )
             # A perfect reconstruction counts as 148 dB.
             error = (picture - decoded).square().mean().clamp_min(1e-10)
-            low, high = (part.double().cpu() - part.double().cpu().mean((1, 2), keepdim=True)
-                         for part in (sample['low'], sample['high']))
-            share = high.square().sum() / (low.square().sum() + high.square().sum()).clamp_min(1e-12)
+            low, high = (
+                part.double().cpu() - part.double().cpu().mean((1, 2), keepdim=True)
+                for part in (sample['low'], sample['high'])
+            )
+            share = high.square().sum() / (low.square().sum() + high.square().sum()).clamp_min(
+                1e-12
+            )
             self.results.append((float(10 * torch.log10(255**2 / error)), float(share)))
 
     def compute_metrics(self, results: list[tuple[float, float]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 They cover wavelets, joint shrinkage, quantized products, compressed convolution and resizing.
 """
+
 from .channel_wavelets import dfwt, inverse_dfwt
 from .quantization import (
     QuantizationSpec,
@@ -23,9 +24,27 @@ from .wavelet_compressed_conv import (
 from .wavelets import filter_bank, wavedec2, waverec2
 
 __all__ = [
-    'SELECTIONS', 'WAVELETS', 'QuantizationSpec', 'check_compression', 'check_keep_ratio',
-    'check_selection', 'dfwt', 'filter_bank', 'inverse_dfwt', 'kept_positions', 'multiply_rows',
-    'normalization', 'one_call', 'pack', 'pack_int8', 'quantize', 'quantized_conv2d',
-    'quantized_linear', 'resize_bicubic', 'unpack', 'wavedec2', 'wavelet_compressed_conv2d',
+    'SELECTIONS',
+    'WAVELETS',
+    'QuantizationSpec',
+    'check_compression',
+    'check_keep_ratio',
+    'check_selection',
+    'dfwt',
+    'filter_bank',
+    'inverse_dfwt',
+    'kept_positions',
+    'multiply_rows',
+    'normalization',
+    'one_call',
+    'pack',
+    'pack_int8',
+    'quantize',
+    'quantized_conv2d',
+    'quantized_linear',
+    'resize_bicubic',
+    'unpack',
+    'wavedec2',
+    'wavelet_compressed_conv2d',
     'waverec2',
 ]

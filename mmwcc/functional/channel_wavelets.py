@@ -3,6 +3,7 @@
 It returns pieces: the differences of every step, then the sums of the last one. Each piece is a
 tensor of its own, so that a convolution of pieces reads them as they were written.
 """
+
 from __future__ import annotations
 
 import torch
@@ -41,10 +42,12 @@ def dfwt(x: Tensor, kappa: int, orthonormal: bool = False) -> tuple[Tensor, ...]
         Networks for Edge Devices, 2018.
     """
     if x.shape[1] % (1 << kappa):
-        raise ValueError(f'dfwt: the channels of x must be divisible by 2**kappa={1 << kappa}, got {x.shape[1]}. '
-                         'Lower kappa.')
+        raise ValueError(
+            f'dfwt: the channels of x must be divisible by 2**kappa={1 << kappa}, got {x.shape[1]}. '
+            'Lower kappa.'
+        )
     if kappa == 0:
-        return (x, )
+        return (x,)
     scale = 0.5**0.5 if orthonormal else 1.0
     plain = _is_compiled() or not (x.requires_grad and torch.is_grad_enabled())
     return tuple(_split(x, kappa, scale)) if plain else _Split.apply(x, kappa, scale)
@@ -120,7 +123,6 @@ def _merge(pieces, scale: float) -> Tensor:
 # batches of 1 and 8. A numba kernel for the transform was measured too. It would have saved about
 # 2 % of a network's time, so there is none.
 class _Split(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x: Tensor, kappa: int, scale: float):
         ctx.scale = scale
@@ -132,7 +134,6 @@ class _Split(torch.autograd.Function):
 
 
 class _Merge(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, scale: float, *pieces: Tensor) -> Tensor:
         ctx.scale, ctx.kappa = scale, len(pieces) - 1

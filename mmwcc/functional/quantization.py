@@ -4,6 +4,7 @@ What is saved is the unquantized operand. Autograd of ``F.linear(quantize(x), qu
 would keep ``x`` for the quantizer and its quantized copy for the product. The functions here keep
 only ``x`` and ``weight``, and quantize again in the backward pass.
 """
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ class QuantizationSpec(NamedTuple):
         axes: Axes of the tensor along which the clip differs. It is shared over all others. ()
             means one clip, (0,) means one for each output channel of a kernel.
     """
+
     bits: int
     symmetric: bool = True
     clip_gradient: bool = True
@@ -47,8 +49,13 @@ class QuantizationSpec(NamedTuple):
     @property
     def grid(self) -> tuple:
         """Return the static arguments of the fake-quantization operator."""
-        return (self.bits, self.symmetric, self.clip_gradient, self.alpha_scale,
-                self.rounding_gradient)
+        return (
+            self.bits,
+            self.symmetric,
+            self.clip_gradient,
+            self.alpha_scale,
+            self.rounding_gradient,
+        )
 
     def spread(self, per_clip: Tensor, x: Tensor) -> Tensor:
         """Return a tensor with one element per clip in the shape that broadcasts to ``x``."""
@@ -70,7 +77,9 @@ def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec) -> Tensor:
+def _forward(
+    x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec
+) -> Tensor:
     """Round values as ``spec`` says. At 32 bits, return ``x`` itself."""
     if spec.bits == 32:
         return x
@@ -83,8 +92,13 @@ def _forward(x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: 
     return rounded * std if spec.normalize == 'rescale' else rounded
 
 
-def _backward(grad: Tensor, x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None,
-              spec: QuantizationSpec) -> tuple[Tensor, Tensor | None]:
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    clip_alpha: Tensor | None,
+    signed: Tensor | None,
+    spec: QuantizationSpec,
+) -> tuple[Tensor, Tensor | None]:
     """Return the gradients of ``x`` and ``clip_alpha``.
 
     Mean and deviation of a normalized tensor count as constants.
@@ -103,7 +117,6 @@ def _backward(grad: Tensor, x: Tensor, clip_alpha: Tensor | None, signed: Tensor
 
 
 class _Quantize(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x, clip_alpha, signed, spec):
         ctx.save_for_backward(x, clip_alpha, signed)
@@ -145,7 +158,21 @@ class _QuantizedProduct(torch.autograd.Function):
     """``product(quantize(x), quantize(weight))``, where the product is linear or a convolution."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, scale, act, wgt, conv, dtype):
+    def forward(
+        ctx,
+        x,
+        weight,
+        bias,
+        act_alpha,
+        act_signed,
+        weight_alpha,
+        weight_signed,
+        scale,
+        act,
+        wgt,
+        conv,
+        dtype,
+    ):
         ctx.save_for_backward(x, weight, act_alpha, act_signed, weight_alpha, weight_signed, scale)
         ctx.static = act, wgt, conv, dtype
         ctx.bias = None if bias is None else bias.dtype
@@ -178,17 +205,44 @@ class _QuantizedProduct(torch.autograd.Function):
         else:
             stride, padding, dilation, groups = conv
             grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-                grad, left, right, None if ctx.bias is None else [weight.shape[0]], stride, padding, dilation, False,
-                [0, 0], groups, [need_x, need_weight, need_bias])
+                grad,
+                left,
+                right,
+                None if ctx.bias is None else [weight.shape[0]],
+                stride,
+                padding,
+                dilation,
+                False,
+                [0, 0],
+                groups,
+                [need_x, need_weight, need_bias],
+            )
         if need_x:
             grad_x, grad_act_alpha = _backward(grad_x.to(x.dtype), x, act_alpha, act_signed, act)
         if need_weight:
             grad_weight, grad_weight_alpha = _backward(
-                _scaled(grad_weight.to(weight.dtype), scale), weight, weight_alpha, weight_signed, wgt)
+                _scaled(grad_weight.to(weight.dtype), scale),
+                weight,
+                weight_alpha,
+                weight_signed,
+                wgt,
+            )
         if need_bias:
             grad_bias = grad_bias.to(ctx.bias)
-        return (grad_x, grad_weight, grad_bias, grad_act_alpha, None, grad_weight_alpha, None, None, None, None, None,
-                None)
+        return (
+            grad_x,
+            grad_weight,
+            grad_bias,
+            grad_act_alpha,
+            None,
+            grad_weight_alpha,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
@@ -197,19 +251,32 @@ def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, conv) -> Tensor:
-    """Run :class:`_QuantizedProduct` in the dtype of autocast if it is on. float64 stays float64.
-    """
+    """Run :class:`_QuantizedProduct` in the dtype of autocast if it is on. float64 stays float64."""
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     if x.dtype == torch.float64:
         dtype = x.dtype
     act_alpha, act_signed, act_spec = act or (None, None, OFF)
     weight_alpha, weight_signed, weight_spec = wgt or (None, None, OFF)
-    return _QuantizedProduct.apply(x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, scale,
-                                   act_spec, weight_spec, conv, dtype)
+    return _QuantizedProduct.apply(
+        x,
+        weight,
+        bias,
+        act_alpha,
+        act_signed,
+        weight_alpha,
+        weight_signed,
+        scale,
+        act_spec,
+        weight_spec,
+        conv,
+        dtype,
+    )
 
 
-def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale: Tensor | None = None) -> Tensor:
+def quantized_linear(
+    rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale: Tensor | None = None
+) -> Tensor:
     """Multiply rows by a point-wise kernel, both quantized.
 
     Autograd saves only the unquantized rows.
@@ -226,12 +293,25 @@ def quantized_linear(rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale:
         Products, shape (B, k, O), in the autocast dtype if autocast is on.
     """
     if kernels.is_faster_as_map(rows):
-        return kernels.rows_of_map(quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt, scale=scale))
+        return kernels.rows_of_map(
+            quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt, scale=scale)
+        )
     return _product(rows, weight, None, act, wgt, scale, None)
 
 
-def quantized_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=(1, 1), padding=(0, 0),
-                     dilation=(1, 1), groups: int = 1, *, act=None, wgt=None, scale: Tensor | None = None) -> Tensor:
+def quantized_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride=(1, 1),
+    padding=(0, 0),
+    dilation=(1, 1),
+    groups: int = 1,
+    *,
+    act=None,
+    wgt=None,
+    scale: Tensor | None = None,
+) -> Tensor:
     """Convolve a feature map with a kernel, both quantized.
 
     Autograd saves only the unquantized map.

@@ -1,4 +1,5 @@
 """Bicubic interpolation as in super-resolution benchmarks."""
+
 from __future__ import annotations
 
 import torch.nn.functional as F
@@ -25,5 +26,10 @@ def resize_bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([[[9, 9]]], dtype=torch.uint8)
     """
     batch = images if images.dim() == 4 else images[None]
-    resized = F.interpolate(batch.float(), size, mode='bicubic', antialias=True).round().clamp(0, 255).byte()
+    resized = (
+        F.interpolate(batch.float(), size, mode='bicubic', antialias=True)
+        .round()
+        .clamp(0, 255)
+        .byte()
+    )
     return resized if images.dim() == 4 else resized[0]

@@ -1,4 +1,5 @@
 """The product between pack and unpack: rows of kept coefficients times a point-wise kernel."""
+
 from __future__ import annotations
 
 import torch
@@ -21,6 +22,11 @@ def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
     """
     # Preparing the kernel pays only if the next call has the same one, as is unlikely in training.
     training = torch.is_grad_enabled()
-    if rows.device.type != 'cpu' or training or torch.is_autocast_enabled('cpu') or torch.compiler.is_compiling():
+    if (
+        rows.device.type != 'cpu'
+        or training
+        or torch.is_autocast_enabled('cpu')
+        or torch.compiler.is_compiling()
+    ):
         return kernels.plain_product(rows, weight)
     return kernels.multiply_rows(rows, weight)

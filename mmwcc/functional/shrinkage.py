@@ -2,6 +2,7 @@
 
 All channels keep the same positions.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -44,7 +45,9 @@ def kept_positions(positions: int, keep_ratio: float) -> int:
 
     The arithmetic is in integers, so that k stays dynamic in exports.
     """
-    numerator, denominator = (_fraction if torch.compiler.is_compiling() else _known_fraction)(keep_ratio)
+    numerator, denominator = (_fraction if torch.compiler.is_compiling() else _known_fraction)(
+        keep_ratio
+    )
     # Not -(-a // b): ONNX divides towards zero, so that would round down.
     return max(1, (positions * numerator + denominator - 1) // denominator) if numerator else 1
 
@@ -56,8 +59,17 @@ def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
     """
     height, width = x.shape[2:]
     running = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
-    running = F.pad(running, (0, 0, 0, kernels.padded_size(width, levels) - width, 0,
-                              kernels.padded_size(height, levels) - height))
+    running = F.pad(
+        running,
+        (
+            0,
+            0,
+            0,
+            kernels.padded_size(width, levels) - width,
+            0,
+            kernels.padded_size(height, levels) - height,
+        ),
+    )
     details = []
     for _ in range(levels):
         running, detail = decompose2(running, filter_bank(wavelet))
@@ -68,11 +80,19 @@ def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
 def _coarse_slot(x: Tensor, k: int, levels: int) -> Tensor:
     """Return the slot of the k coarsest positions, which are the same in every image."""
     height, width = (kernels.padded_size(size, levels) for size in x.shape[2:])
-    return kernels.slot_of((kernels.coarse_rank(height, width, levels, x.device) < k).expand(x.shape[0], -1))
+    return kernels.slot_of(
+        (kernels.coarse_rank(height, width, levels, x.device) < k).expand(x.shape[0], -1)
+    )
 
 
-def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar',
-         selection: str = 'energy') -> tuple[Tensor, Tensor]:
+def pack(
+    x: Tensor,
+    *,
+    keep_ratio: float,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    selection: str = 'energy',
+) -> tuple[Tensor, Tensor]:
     """Transform ``x`` and keep the coefficients at k positions.
 
     All channels of an image keep the same positions.
@@ -101,8 +121,11 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
         slot = _coarse_slot(x, k, levels)
         return kernels.haar_pack(x, slot, k, levels), slot
     coefficients = _coefficients(x, wavelet, levels)
-    slot = (kernels.select(coefficients.detach().square().sum(-1), k) if selection == 'energy' else
-            _coarse_slot(x, k, levels))
+    slot = (
+        kernels.select(coefficients.detach().square().sum(-1), k)
+        if selection == 'energy'
+        else _coarse_slot(x, k, levels)
+    )
     index = torch.where(slot >= 0, 0, 1).argsort(dim=1, stable=True)[:, :k]
     index = index + torch.arange(batch, device=x.device).unsqueeze(1) * positions
     # The index is saved for the backward pass: int32 takes half the memory of int64.
@@ -110,8 +133,17 @@ def pack(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar'
     return rows.reshape(batch, k, channels).to(x.dtype), slot
 
 
-def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = 'haar', selection: str = 'energy',
-              step: Tensor, low: int, high: int) -> tuple[Tensor, Tensor]:
+def pack_int8(
+    x: Tensor,
+    *,
+    keep_ratio: float,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    selection: str = 'energy',
+    step: Tensor,
+    low: int,
+    high: int,
+) -> tuple[Tensor, Tensor]:
     """Return :func:`pack` of ``x`` with the rows rounded to a grid, as the integers of that grid.
 
     Args:
@@ -129,7 +161,9 @@ def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = '
         becomes 0.
     """
     if wavelet != 'haar':
-        rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
+        rows, slot = pack(
+            x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection
+        )
         return kernels.quantize_int8(rows.transpose(1, 2).unsqueeze(3), step, low, high), slot
     k = kept_positions(kernels.position_count(*x.shape[2:], levels), keep_ratio)
     if selection == 'energy':
@@ -138,8 +172,16 @@ def pack_int8(x: Tensor, *, keep_ratio: float, levels: int = 3, wavelet: str = '
     return kernels.haar_pack_int8(x, slot, k, levels, step, low, high), slot
 
 
-def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: Sequence[int], levels: int = 3,
-           wavelet: str = 'haar', channels_last: bool = False) -> Tensor:
+def unpack(
+    rows: Tensor,
+    slot: Tensor,
+    bias: Tensor | None = None,
+    *,
+    size: Sequence[int],
+    levels: int = 3,
+    wavelet: str = 'haar',
+    channels_last: bool = False,
+) -> Tensor:
     """Put ``rows`` back at their positions, with zeros elsewhere, and invert the transform.
 
     The map is cropped to its size, and the bias is added.
@@ -170,8 +212,12 @@ def unpack(rows: Tensor, slot: Tensor, bias: Tensor | None = None, *, size: Sequ
     padded = F.pad(compute, (0, 0, 0, 1)).flatten(0, 1)
     first = torch.arange(batch, device=rows.device).unsqueeze(1) * (k + 1)
     coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten().int())
-    running, details = kernels.unfold(coefficients.reshape(*slot.shape, channels), kernels.padded_size(height, levels),
-                                      kernels.padded_size(width, levels), levels)
+    running, details = kernels.unfold(
+        coefficients.reshape(*slot.shape, channels),
+        kernels.padded_size(height, levels),
+        kernels.padded_size(width, levels),
+        levels,
+    )
     for detail in details:
         running = recompose2(running, detail, filter_bank(wavelet))
     y = running[:, :height, :width]

@@ -1,4 +1,5 @@
 """Behaviour of layers when ``torch.fx`` traces them symbolically."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -44,6 +45,8 @@ def _call(module: nn.Module, x: Proxy) -> Proxy:
     tracer: Any = x.tracer  # a Tracer, which has a root; Proxy declares its base class
     if tracer.root is module:
         name = type(module).__name__
-        raise TypeError(f'{name}: torch.fx can trace a model that contains this layer, got the layer '
-                        'itself. Put it into torch.nn.Sequential.')
-    return tracer.create_proxy('call_module', tracer.path_of_module(module), (x, ), {})
+        raise TypeError(
+            f'{name}: torch.fx can trace a model that contains this layer, got the layer '
+            'itself. Put it into torch.nn.Sequential.'
+        )
+    return tracer.create_proxy('call_module', tracer.path_of_module(module), (x,), {})

@@ -1,4 +1,5 @@
 """Wavelet compressed convolution as a function."""
+
 from __future__ import annotations
 
 import math
@@ -14,7 +15,9 @@ from .wavelets import filter_bank
 __all__ = ['check_compression', 'wavelet_compressed_conv2d']
 
 
-def check_compression(owner: str, *, keep_ratio: float, levels: int, wavelet: str, selection: str) -> None:
+def check_compression(
+    owner: str, *, keep_ratio: float, levels: int, wavelet: str, selection: str
+) -> None:
     """Refuse compression arguments that no layer can have.
 
     Args:
@@ -31,36 +34,56 @@ def check_compression(owner: str, *, keep_ratio: float, levels: int, wavelet: st
     """
     check_keep_ratio(owner, keep_ratio)
     if isinstance(levels, bool) or not isinstance(levels, int):
-        raise TypeError(f'{owner}: levels must be an integer, got {levels!r}. Use levels=3 as the paper does.')
+        raise TypeError(
+            f'{owner}: levels must be an integer, got {levels!r}. Use levels=3 as the paper does.'
+        )
     if levels < 1:
-        raise ValueError(f'{owner}: levels must be at least 1, got {levels}. Use levels=3 as the paper does.')
+        raise ValueError(
+            f'{owner}: levels must be at least 1, got {levels}. Use levels=3 as the paper does.'
+        )
     try:
         filter_bank(wavelet)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f'{owner}: wavelet must be a discrete wavelet of PyWavelets, got {wavelet!r}. Use one of '
-                         f"{', '.join(WAVELETS)}.") from error
+        raise ValueError(
+            f'{owner}: wavelet must be a discrete wavelet of PyWavelets, got {wavelet!r}. Use one of '
+            f'{", ".join(WAVELETS)}.'
+        ) from error
     check_selection(owner, selection)
 
 
 def check_selection(owner: str, selection: str) -> None:
     """Refuse an unknown selection policy; see :func:`check_compression`."""
     if selection not in SELECTIONS:
-        raise ValueError(f"{owner}: selection must be one of {', '.join(SELECTIONS)}, got {selection!r}. Use "
-                         "'energy' to keep the largest coefficients of each image.")
+        raise ValueError(
+            f'{owner}: selection must be one of {", ".join(SELECTIONS)}, got {selection!r}. Use '
+            "'energy' to keep the largest coefficients of each image."
+        )
 
 
 def check_keep_ratio(owner: str, keep_ratio: float) -> None:
     """Refuse a keep_ratio that is not a number in (0, 1]; see :func:`check_compression`."""
     if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)):
-        raise TypeError(f'{owner}: keep_ratio must be a number, got {keep_ratio!r}. Use 0.5 to keep half of the '
-                        'coefficients.')
+        raise TypeError(
+            f'{owner}: keep_ratio must be a number, got {keep_ratio!r}. Use 0.5 to keep half of the '
+            'coefficients.'
+        )
     if not (math.isfinite(keep_ratio) and 0 < keep_ratio <= 1):
-        raise ValueError(f'{owner}: keep_ratio must be in (0, 1], got {keep_ratio}. Use 1.0 to keep every '
-                         'coefficient.')
+        raise ValueError(
+            f'{owner}: keep_ratio must be in (0, 1], got {keep_ratio}. Use 1.0 to keep every '
+            'coefficient.'
+        )
 
 
-def wavelet_compressed_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, keep_ratio: float,
-                              levels: int = 3, wavelet: str = 'haar', selection: str = 'energy') -> Tensor:
+def wavelet_compressed_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    keep_ratio: float,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    selection: str = 'energy',
+) -> Tensor:
     """Convolve 1x1 on the jointly largest wavelet coefficients: ``y = H^T T^T K T H x + bias``.
 
     Args:
@@ -94,13 +117,27 @@ def wavelet_compressed_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = N
         Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022,
         equation (9).
     """
-    check_compression('wavelet_compressed_conv2d', keep_ratio=keep_ratio, levels=levels, wavelet=wavelet,
-                      selection=selection)
+    check_compression(
+        'wavelet_compressed_conv2d',
+        keep_ratio=keep_ratio,
+        levels=levels,
+        wavelet=wavelet,
+        selection=selection,
+    )
     if x.dim() != 4 or weight.shape[1:] != (x.shape[1], 1, 1):
-        raise ValueError('wavelet_compressed_conv2d: x must have shape (B, C, H, W) and weight (O, C, 1, 1), got '
-                         f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d for larger '
-                         'kernels or groups.')
+        raise ValueError(
+            'wavelet_compressed_conv2d: x must have shape (B, C, H, W) and weight (O, C, 1, 1), got '
+            f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d for larger '
+            'kernels or groups.'
+        )
     rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
     rows = multiply_rows(rows, weight)
-    return unpack(rows, slot, bias, size=x.shape[2:], levels=levels, wavelet=wavelet,
-                  channels_last=is_channels_last(x))
+    return unpack(
+        rows,
+        slot,
+        bias,
+        size=x.shape[2:],
+        levels=levels,
+        wavelet=wavelet,
+        channels_last=is_channels_last(x),
+    )

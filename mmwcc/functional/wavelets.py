@@ -4,6 +4,7 @@ They are differentiable and written as sums of strided slices. So autograd saves
 differentiates the analysis by its adjoint. That is not the synthesis, which is another operator for
 biorthogonal wavelets.
 """
+
 from __future__ import annotations
 
 import operator
@@ -19,6 +20,7 @@ __all__ = ['wavedec2', 'waverec2']
 
 class FilterBank(NamedTuple):
     """Taps of a wavelet: low-pass and high-pass of the analysis, then of the synthesis."""
+
     dec_lo: tuple[float, ...]
     dec_hi: tuple[float, ...]
     rec_lo: tuple[float, ...]
@@ -39,8 +41,10 @@ def filter_bank(wavelet: str) -> FilterBank:
     try:
         import pywt
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"wavelet={wavelet!r} takes its filters from PyWavelets, which is not installed. "
-                                  "Run `pip install PyWavelets`, or use wavelet='haar'.") from error
+        raise ModuleNotFoundError(
+            f'wavelet={wavelet!r} takes its filters from PyWavelets, which is not installed. '
+            "Run `pip install PyWavelets`, or use wavelet='haar'."
+        ) from error
     return FilterBank(*(tuple(taps) for taps in pywt.Wavelet(wavelet).filter_bank))
 
 
@@ -52,28 +56,35 @@ def _wrapped(x: Tensor, dim: int, before: int, after: int) -> Tensor:
 
 def _slice(x: Tensor, dim: int, start: int, length: int, step: int) -> Tensor:
     """Return ``length`` elements of ``x`` along ``dim``, from ``start`` on, ``step`` apart."""
-    return x[(slice(None), ) * dim + (slice(start, start + step * (length - 1) + 1, step), )]
+    return x[(slice(None),) * dim + (slice(start, start + step * (length - 1) + 1, step),)]
 
 
 def _sum(terms: Iterable[Tensor]) -> Tensor:
     return reduce(operator.add, terms)
 
 
-def _decompose(x: Tensor, dim: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+def _decompose(
+    x: Tensor, dim: int, low: tuple[float, ...], high: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
     """Filter and halve ``x`` along ``dim``: ``c[k] = sum_t h[t] x[2k + F/2 - t]``, indices modulo the size."""
     taps, half = len(low), x.shape[dim] // 2
     extended = _wrapped(x, dim, taps // 2 - 1, taps // 2)
     slices = [_slice(extended, dim, taps - 1 - tap, half, 2) for tap in range(taps)]
-    return (_sum(tap * part for tap, part in zip(low, slices, strict=True)),
-            _sum(tap * part for tap, part in zip(high, slices, strict=True)))
+    return (
+        _sum(tap * part for tap, part in zip(low, slices, strict=True)),
+        _sum(tap * part for tap, part in zip(high, slices, strict=True)),
+    )
 
 
-def _recompose(approximation: Tensor, detail: Tensor, dim: int, low: tuple[float, ...],
-               high: tuple[float, ...]) -> Tensor:
+def _recompose(
+    approximation: Tensor, detail: Tensor, dim: int, low: tuple[float, ...], high: tuple[float, ...]
+) -> Tensor:
     """Double along ``dim``: ``x[n] = sum_k cA[k] g_lo[n + F/2 - 1 - 2k] + cD[k] g_hi[...]``, modulo the size."""
     taps, half = len(low), approximation.shape[dim]
     reach = (taps + 2) // 4
-    low_wrapped, high_wrapped = (_wrapped(band, dim, reach, reach) for band in (approximation, detail))
+    low_wrapped, high_wrapped = (
+        _wrapped(band, dim, reach, reach) for band in (approximation, detail)
+    )
     phases = []
     for phase in range(2):
         terms = []
@@ -128,8 +139,10 @@ def wavedec2(x: Tensor, wavelet: str = 'haar', levels: int = 3) -> list:
     """
     height, width = x.shape[2:]
     if height % (1 << levels) or width % (1 << levels):
-        raise ValueError(f'wavedec2: H and W must be multiples of 2**levels = {1 << levels}, got {height}x{width}. '
-                         'Pad the map, for example with torch.nn.functional.pad.')
+        raise ValueError(
+            f'wavedec2: H and W must be multiples of 2**levels = {1 << levels}, got {height}x{width}. '
+            'Pad the map, for example with torch.nn.functional.pad.'
+        )
     filters = filter_bank(wavelet)
     running, details = x.permute(0, 2, 3, 1), []
     for _ in range(levels):
@@ -151,5 +164,7 @@ def waverec2(coefficients: list, wavelet: str = 'haar') -> Tensor:
     filters = filter_bank(wavelet)
     running = coefficients[0].permute(0, 2, 3, 1)
     for bands in coefficients[1:]:
-        running = recompose2(running, torch.stack([band.permute(0, 2, 3, 1) for band in bands], dim=3), filters)
+        running = recompose2(
+            running, torch.stack([band.permute(0, 2, 3, 1) for band in bands], dim=3), filters
+        )
     return running.permute(0, 3, 1, 2)

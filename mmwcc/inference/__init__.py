@@ -1,4 +1,5 @@
 """Integer and fused layers for inference, and the functions that convert a trained model."""
+
 from .fold import fold_batch_norm, scale_and_bias, scale_channels
 from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
 from .integer_conv import (
@@ -12,8 +13,21 @@ from .inverted_residual import FoldedConv, FusedInvertedResidual, clamp_bounds
 from .to_integer import UNLEARNED, integer_skeleton, to_integer
 
 __all__ = [
-    'UNLEARNED', 'BlockReport', 'FoldedConv', 'FusedInvertedResidual', 'FusionReport',
-    'IntegerConv2d', 'IntegerLayer', 'IntegerWaveletCompressedConv2d', 'act_grid', 'clamp_bounds',
-    'fold_batch_norm', 'fuse_inverted_residuals', 'integer_skeleton', 'integer_weight',
-    'scale_and_bias', 'scale_channels', 'to_integer',
+    'UNLEARNED',
+    'BlockReport',
+    'FoldedConv',
+    'FusedInvertedResidual',
+    'FusionReport',
+    'IntegerConv2d',
+    'IntegerLayer',
+    'IntegerWaveletCompressedConv2d',
+    'act_grid',
+    'clamp_bounds',
+    'fold_batch_norm',
+    'fuse_inverted_residuals',
+    'integer_skeleton',
+    'integer_weight',
+    'scale_and_bias',
+    'scale_channels',
+    'to_integer',
 ]

@@ -1,4 +1,5 @@
 """Folding of batch normalization into the convolution before it. Only this module does it."""
+
 from __future__ import annotations
 
 import copy
@@ -14,8 +15,9 @@ def _unchanged(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None,
-                   dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
+def scale_and_bias(
+    conv: nn.Conv2d, norm: nn.Module | None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Return the scale and bias that replace a batch normalization after a convolution.
 
     With the running statistics, ``norm(conv(x))`` equals ``scale * conv_without_bias(x) + bias``.
@@ -29,8 +31,9 @@ def scale_and_bias(conv: nn.Conv2d, norm: nn.Module | None,
         The scale, shape (out_channels,), and the bias, or None if nothing is added.
     """
     if norm is None:
-        scale = torch.ones(conv.out_channels, dtype=dtype or conv.weight.dtype,
-                           device=conv.weight.device)
+        scale = torch.ones(
+            conv.out_channels, dtype=dtype or conv.weight.dtype, device=conv.weight.device
+        )
         return scale, None if conv.bias is None else conv.bias.detach().clone()
     cast = _unchanged if dtype is None else lambda tensor: tensor.to(dtype)
     scale = torch.rsqrt(cast(norm.running_var) + norm.eps)
@@ -59,7 +62,8 @@ def fold_batch_norm(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     """
     scale, bias = scale_and_bias(conv, norm, torch.float64)
     folded = copy.deepcopy(conv)
-    folded.weight = nn.Parameter(scale_channels(conv.weight, scale).to(conv.weight.dtype),
-                                 conv.weight.requires_grad)
+    folded.weight = nn.Parameter(
+        scale_channels(conv.weight, scale).to(conv.weight.dtype), conv.weight.requires_grad
+    )
     folded.bias = nn.Parameter(bias.to(conv.weight.dtype), conv.weight.requires_grad)
     return folded

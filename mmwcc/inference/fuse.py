@@ -1,4 +1,5 @@
 """In-place fusion of inverted residual blocks with compressed 1x1 convolutions, for inference."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class BlockReport:
             operator.
         reason: Why it was not replaced, or why its depthwise convolution runs on its own, or empty.
     """
+
     name: str
     kind: str
     fused: bool
@@ -47,8 +49,10 @@ class FusionReport(list):
     def summary(self) -> str:
         """Count the blocks in one line."""
         fused = [block for block in self if block.fused]
-        return (f'{len(self)} inverted residual blocks: {len(fused)} fused, '
-                f'{sum(block.depthwise for block in fused)} of them with the depthwise convolution')
+        return (
+            f'{len(self)} inverted residual blocks: {len(fused)} fused, '
+            f'{sum(block.depthwise for block in fused)} of them with the depthwise convolution'
+        )
 
     def to_dicts(self) -> list[dict]:
         """Return plain data, one dict per block."""
@@ -56,26 +60,39 @@ class FusionReport(list):
 
     def __str__(self) -> str:
         cells = [('block', 'from', 'fused', 'note')]
-        cells += [(block.name, block.kind, ('all' if block.depthwise else '1x1') if block.fused else 'no', block.reason)
-                  for block in self]
+        cells += [
+            (
+                block.name,
+                block.kind,
+                ('all' if block.depthwise else '1x1') if block.fused else 'no',
+                block.reason,
+            )
+            for block in self
+        ]
         widths = [max(len(row[column]) for row in cells) for column in range(4)]
-        lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                 for row in cells]
+        lines = [
+            '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
         lines.insert(1, '-' * max(map(len, lines)))
         return '\n'.join([*lines, self.summary()])
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers that ``module`` applies in turn."""
-    if type(module) is nn.Sequential or (isinstance(module, nn.Sequential)
-                                         and type(module).forward is nn.Sequential.forward):
+    if type(module) is nn.Sequential or (
+        isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    ):
         for child in module:
             yield from _parts(child)
     elif type(module).__name__ == 'ConvModule' and hasattr(module, 'order'):
         if module.with_spectral_norm or module.with_explicit_padding:
             raise _NotFusible('spectral normalization or padding of its own')
-        layers = dict(conv=module.conv, norm=module.norm if module.with_norm else None,
-                      act=module.activate if module.with_activation else None)
+        layers = dict(
+            conv=module.conv,
+            norm=module.norm if module.with_norm else None,
+            act=module.activate if module.with_activation else None,
+        )
         yield from (layers[step] for step in module.order if layers[step] is not None)
     elif not isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):  # no effect in eval mode
         yield module
@@ -109,8 +126,11 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:
-    return (conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1
-            and (conv.padding_mode == 'zeros' or not any(conv._reversed_padding_repeated_twice)))
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and conv.groups > 1
+        and (conv.padding_mode == 'zeros' or not any(conv._reversed_padding_repeated_twice))
+    )
 
 
 def _looks_like_a_block(stages: list) -> bool:
@@ -137,7 +157,9 @@ def _fused(chain: nn.Module, residual: bool) -> FusedInvertedResidual:
     for conv in pointwise:
         if getattr(conv, 'wavelet', 'haar') != 'haar':
             raise _NotFusible(f'wavelet {conv.wavelet!r}; only haar has fused operators')
-    expand, depthwise, project = [None] * (3 - len(stages)) + [FoldedConv(*stage) for stage in stages]
+    expand, depthwise, project = [None] * (3 - len(stages)) + [
+        FoldedConv(*stage) for stage in stages
+    ]
     return FusedInvertedResidual(expand, depthwise, project, residual).eval()
 
 
@@ -161,7 +183,11 @@ def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
     """
     # Classes of this name in mmseg, mmpretrain and torchvision compute x + conv(x) or conv(x).
     named = 'InvertedResidual' in type(block).__name__
-    if named and isinstance(getattr(block, 'conv', None), nn.Sequential) and hasattr(block, 'use_res_connect'):
+    if (
+        named
+        and isinstance(getattr(block, 'conv', None), nn.Sequential)
+        and hasattr(block, 'use_res_connect')
+    ):
         return block.conv, bool(block.use_res_connect)
     # Those in mmdet, and those of MobileNetV3 in mmseg and mmpretrain, have three named
     # convolutions.
@@ -189,15 +215,19 @@ def _try(name: str, block: nn.Module) -> tuple[nn.Module, BlockReport] | None:
         chain = _chain(block)
         if chain is None:
             return None
-        hooked = [part for part, module in block.named_modules()
-                  if module is not block and has_hooks(module)]
+        hooked = [
+            part
+            for part, module in block.named_modules()
+            if module is not block and has_hooks(module)
+        ]
         if hooked:
             raise _NotFusible(f'hooks on {hooked[0]}, which would not run')
         fused = _fused(*chain)
     except _NotFusible as reason:
         return block, BlockReport(name, type(block).__name__, False, reason=str(reason))
-    return fused, BlockReport(name, type(block).__name__, True, fused.fuses_depthwise,
-                              _why_apart(fused))
+    return fused, BlockReport(
+        name, type(block).__name__, True, fused.fuses_depthwise, _why_apart(fused)
+    )
 
 
 def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> FusionReport:
@@ -224,8 +254,10 @@ def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> Fusion
         RuntimeError: If the model is in training mode.
     """
     if model.training:
-        raise RuntimeError('fuse_inverted_residuals: the model must be in evaluation mode, got one in training mode. '
-                           'Call model.eval() and load its checkpoint before.')
+        raise RuntimeError(
+            'fuse_inverted_residuals: the model must be in evaluation mode, got one in training mode. '
+            'Call model.eval() and load its checkpoint before.'
+        )
     report, made, seen = FusionReport(), {}, []
     for name, block in list(model.named_modules(remove_duplicate=False)):
         if any(name.startswith(f'{outer}.') for outer in seen) or not name:

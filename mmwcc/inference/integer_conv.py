@@ -1,4 +1,5 @@
 """Integer forms of trained quantized 1x1 convolutions: int8 inputs times int8 weights."""
+
 from __future__ import annotations
 
 import torch
@@ -8,13 +9,26 @@ from torch.nn.modules.utils import _pair
 from mmwcc import kernels
 from mmwcc.functional import check_compression, normalization, one_call, pack_int8, quantize, unpack
 from mmwcc.kernels.fake_quant import grid
-from mmwcc.layers import CompressedConvMixin, CompressedLayer, QuantConv2d, WaveletCompressedConv2d, is_eligible
+from mmwcc.layers import (
+    CompressedConvMixin,
+    CompressedLayer,
+    QuantConv2d,
+    WaveletCompressedConv2d,
+    is_eligible,
+)
 from mmwcc.model_tree import FULL_PRECISION, LayerState
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
-__all__ = ['INTEGER_FORMS', 'IntegerConv2d', 'IntegerLayer', 'IntegerWaveletCompressedConv2d',
-           'act_grid', 'integer_obstacle', 'integer_weight']
+__all__ = [
+    'INTEGER_FORMS',
+    'IntegerConv2d',
+    'IntegerLayer',
+    'IntegerWaveletCompressedConv2d',
+    'act_grid',
+    'integer_obstacle',
+    'integer_weight',
+]
 
 _WIDEST = 8
 
@@ -35,7 +49,9 @@ def integer_obstacle(layer: nn.Module) -> str:
 def act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
     """Return the step and the lowest and highest grid level of an activation quantizer."""
     spec = quantizer.spec(torch.zeros(1))
-    step, low, high = grid(torch.float32, quantizer.clip_alpha.detach(), quantizer.signed, spec.bits, spec.symmetric)
+    step, low, high = grid(
+        torch.float32, quantizer.clip_alpha.detach(), quantizer.signed, spec.bits, spec.symmetric
+    )
     return step.reshape(()), int(low), int(high)
 
 
@@ -63,8 +79,10 @@ def integer_weight(owner: str, layer: nn.Module) -> tuple[Tensor, Tensor]:
     # The mean that normalization subtracts is never added back, so levels are integers * step.
     levels = (quantize(weight, clip, quantizer.signed, spec).double() / step).round()
     if levels.isnan().any():
-        raise ValueError(f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of {levels.numel()} '
-                         'that are NaN. Convert a checkpoint of a training that did not diverge.')
+        raise ValueError(
+            f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of {levels.numel()} '
+            'that are NaN. Convert a checkpoint of a training that did not diverge.'
+        )
     step = step.reshape(-1).expand(len(weight))
     if layer.weight_scale is not None:
         step = step * layer.weight_scale.double()
@@ -76,8 +94,15 @@ class IntegerLayer(CompressedLayer, nn.Module):
 
     _stands_for: type[nn.Module]
 
-    def __init__(self, in_channels: int, out_channels: int, stride, bias: bool, weight_bits: int,
-                 act_bits: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride,
+        bias: bool,
+        weight_bits: int,
+        act_bits: int,
+    ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, _pair(stride)
         self.kernel_size, self.padding, self.dilation, self.groups = (1, 1), (0, 0), (1, 1), 1
@@ -99,15 +124,25 @@ class IntegerLayer(CompressedLayer, nn.Module):
         """
         name, kind = cls.__name__, cls._stands_for
         if type(layer) is not kind:
-            raise TypeError(f'{name}: layer must be a {kind.__name__}, got a {type(layer).__name__}. Use '
-                            'mmwcc.inference.to_integer, which chooses.')
+            raise TypeError(
+                f'{name}: layer must be a {kind.__name__}, got a {type(layer).__name__}. Use '
+                'mmwcc.inference.to_integer, which chooses.'
+            )
         obstacle = integer_obstacle(layer)
         if obstacle:
-            raise ValueError(f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits or '
-                             f'fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such layers.')
+            raise ValueError(
+                f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits or '
+                f'fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such layers.'
+            )
         state = LayerState.of(layer)
-        return cls(layer.in_channels, layer.out_channels, layer.stride, **cls._settings(layer),
-                   weight_bits=state.weight_bits, act_bits=state.act_bits)
+        return cls(
+            layer.in_channels,
+            layer.out_channels,
+            layer.stride,
+            **cls._settings(layer),
+            weight_bits=state.weight_bits,
+            act_bits=state.act_bits,
+        )
 
     @classmethod
     def from_layer(cls, layer: nn.Module):
@@ -131,8 +166,10 @@ class IntegerLayer(CompressedLayer, nn.Module):
     def _take(self, layer: nn.Module) -> None:
         """Take over weights, scales, grid and bias of a trained layer."""
         for role in layer.unlearned():
-            raise RuntimeError(f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
-                               'initialized. Load a compressed checkpoint, or train or calibrate the model first.')
+            raise RuntimeError(
+                f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
+                'initialized. Load a compressed checkpoint, or train or calibrate the model first.'
+            )
         levels, weight_step = integer_weight(type(self).__name__, layer)
         step, low, high = act_grid(layer.act_quant)
         scale = step.double().to(weight_step.device) * weight_step
@@ -152,13 +189,17 @@ class IntegerLayer(CompressedLayer, nn.Module):
         """Check state and shape, and return the input as a batch, subsampled by the stride."""
         name = type(self).__name__
         if self.training and torch.is_grad_enabled():
-            raise RuntimeError(f'{name}: integers have no gradient, got a call in training mode. Call model.eval(), or '
-                               'train the model before mmwcc.inference.to_integer.')
+            raise RuntimeError(
+                f'{name}: integers have no gradient, got a call in training mode. Call model.eval(), or '
+                'train the model before mmwcc.inference.to_integer.'
+            )
         if self._low == self._high:
-            raise RuntimeError(f'{name}: the layer must have weights, got none so far. Load a checkpoint of an integer '
-                               'model (tools/deployment/to_integer.py writes them).')
+            raise RuntimeError(
+                f'{name}: the layer must have weights, got none so far. Load a checkpoint of an integer '
+                'model (tools/deployment/to_integer.py writes them).'
+            )
         batch = CompressedConvMixin._batched(self, x)
-        return batch if self.stride == (1, 1) else batch[:, :, ::self.stride[0], ::self.stride[1]]
+        return batch if self.stride == (1, 1) else batch[:, :, :: self.stride[0], :: self.stride[1]]
 
     def _apply(self, fn, recurse: bool = True):
         # .half() and the like must not reach the buffers: a rounded step would change the levels.
@@ -176,8 +217,10 @@ class IntegerLayer(CompressedLayer, nn.Module):
 
     def extra_repr(self) -> str:
         stride = '' if self.stride == (1, 1) else f', stride={self.stride}'
-        return (f'{self.in_channels}, {self.out_channels}{stride}, bias={self.bias is not None}, '
-                f'grid={self._low}...{self._high}')
+        return (
+            f'{self.in_channels}, {self.out_channels}{stride}, bias={self.bias is not None}, '
+            f'grid={self._low}...{self._high}'
+        )
 
 
 @MODELS.register_module()
@@ -216,8 +259,15 @@ class IntegerConv2d(IntegerLayer):
 
     _stands_for = QuantConv2d
 
-    def __init__(self, in_channels: int, out_channels: int, stride=1, *, weight_bits: int = 8,
-                 act_bits: int = 8) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride=1,
+        *,
+        weight_bits: int = 8,
+        act_bits: int = 8,
+    ) -> None:
         super().__init__(in_channels, out_channels, stride, True, weight_bits, act_bits)
 
     @one_call
@@ -266,35 +316,74 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
 
     _stands_for = WaveletCompressedConv2d
 
-    def __init__(self, in_channels: int, out_channels: int, stride=1, bias: bool = True, *, keep_ratio: float,
-                 levels: int = 3, wavelet: str = 'haar', selection: str = 'energy', weight_bits: int = 8,
-                 act_bits: int = 8) -> None:
-        check_compression(type(self).__name__, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet,
-                          selection=selection)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride=1,
+        bias: bool = True,
+        *,
+        keep_ratio: float,
+        levels: int = 3,
+        wavelet: str = 'haar',
+        selection: str = 'energy',
+        weight_bits: int = 8,
+        act_bits: int = 8,
+    ) -> None:
+        check_compression(
+            type(self).__name__,
+            keep_ratio=keep_ratio,
+            levels=levels,
+            wavelet=wavelet,
+            selection=selection,
+        )
         super().__init__(in_channels, out_channels, stride, bias, weight_bits, act_bits)
         self.keep_ratio, self.levels = float(keep_ratio), levels
         self.wavelet, self.selection = wavelet, selection
 
     @staticmethod
     def _settings(layer: WaveletCompressedConv2d) -> dict:
-        return dict(bias=layer.bias is not None, keep_ratio=layer.keep_ratio, levels=layer.levels,
-                    wavelet=layer.wavelet, selection=layer.selection)
+        return dict(
+            bias=layer.bias is not None,
+            keep_ratio=layer.keep_ratio,
+            levels=layer.levels,
+            wavelet=layer.wavelet,
+            selection=layer.selection,
+        )
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
-        rows, slot = pack_int8(batch, keep_ratio=self.keep_ratio, levels=self.levels, wavelet=self.wavelet,
-                               selection=self.selection, step=self.step, low=self._low, high=self._high)
+        rows, slot = pack_int8(
+            batch,
+            keep_ratio=self.keep_ratio,
+            levels=self.levels,
+            wavelet=self.wavelet,
+            selection=self.selection,
+            step=self.step,
+            low=self._low,
+            high=self._high,
+        )
         rows = kernels.int8_linear(rows, self.weight, self.scale).to(x.dtype)
-        y = unpack(rows, slot, self.bias, size=batch.shape[2:], levels=self.levels, wavelet=self.wavelet,
-                   channels_last=kernels.is_channels_last(x if x.dim() == 4 else x.unsqueeze(0)))
+        y = unpack(
+            rows,
+            slot,
+            self.bias,
+            size=batch.shape[2:],
+            levels=self.levels,
+            wavelet=self.wavelet,
+            channels_last=kernels.is_channels_last(x if x.dim() == 4 else x.unsqueeze(0)),
+        )
         return y if x.dim() == 4 else y.squeeze(0)
 
     def extra_repr(self) -> str:
-        return (f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
-                f'wavelet={self.wavelet!r}, selection={self.selection!r}')
+        return (
+            f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
+            f'wavelet={self.wavelet!r}, selection={self.selection!r}'
+        )
 
 
 INTEGER_FORMS: dict[type[nn.Module], type[IntegerLayer]] = {
-    form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)}
+    form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)
+}
 """The integer form of each trainable class. Subclasses have none, as they may compute otherwise."""

@@ -1,4 +1,5 @@
 """A fused inverted residual block for inference: a depthwise between two compressed 1x1 layers."""
+
 from __future__ import annotations
 
 import torch
@@ -14,8 +15,13 @@ from .fold import scale_and_bias, scale_channels
 
 __all__ = ['FoldedConv', 'FusedInvertedResidual', 'clamp_bounds']
 
-_BOUNDS = {nn.Identity: (None, None), nn.ReLU: (0.0, None), LeanReLU: (0.0, None), nn.ReLU6: (0.0, 6.0),
-           LeanReLU6: (0.0, 6.0)}
+_BOUNDS = {
+    nn.Identity: (None, None),
+    nn.ReLU: (0.0, None),
+    LeanReLU: (0.0, None),
+    nn.ReLU6: (0.0, 6.0),
+    LeanReLU6: (0.0, 6.0),
+}
 
 
 def clamp_bounds(activation: nn.Module | None) -> tuple[float | None, float | None] | None:
@@ -48,7 +54,9 @@ class FoldedConv(nn.Module):
             clamp.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None) -> None:
+    def __init__(
+        self, conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
         self.compressed = isinstance(conv, WaveletCompressedConv2d)
@@ -75,12 +83,15 @@ class FoldedConv(nn.Module):
             return self.activation(y)
         return y if self.bounds == (None, None) else y.clamp(*self.bounds)
 
-    def from_coefficients(self, rows: Tensor, slot: Tensor, size, channels_last: bool,
-                          residual: Tensor | None = None) -> Tensor:
+    def from_coefficients(
+        self, rows: Tensor, slot: Tensor, size, channels_last: bool, residual: Tensor | None = None
+    ) -> Tensor:
         """Convolve kept coefficients, transform back, add the residual and apply the activation."""
         rows = multiply_rows(self.quantized(rows), self.weight)
         bounds = self.bounds or (None, None)
-        y = kernels.haar_unpack(rows, slot, self.bias, *size, self.levels, channels_last, residual, *bounds)
+        y = kernels.haar_unpack(
+            rows, slot, self.bias, *size, self.levels, channels_last, residual, *bounds
+        )
         return y if self.bounds else self.activation(y)
 
     @one_call
@@ -88,13 +99,17 @@ class FoldedConv(nn.Module):
         """Apply convolution, normalization and activation to a feature map (B, C, H, W)."""
         if not self.compressed:
             return self.dense(x)
-        rows, slot = pack(x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection)
+        rows, slot = pack(
+            x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection
+        )
         return self.from_coefficients(rows, slot, x.shape[2:], kernels.is_channels_last(x))
 
     def extra_repr(self) -> str:
-        return (f'{self.weight.shape[1] * self.geometry[3]}, {self.weight.shape[0]}, '
-                f'kernel_size={tuple(self.weight.shape[2:])}, stride={self.geometry[0]}'
-                + (f', keep_ratio={self.keep_ratio:g}, levels={self.levels}' if self.compressed else ''))
+        return (
+            f'{self.weight.shape[1] * self.geometry[3]}, {self.weight.shape[0]}, '
+            f'kernel_size={tuple(self.weight.shape[2:])}, stride={self.geometry[0]}'
+            + (f', keep_ratio={self.keep_ratio:g}, levels={self.levels}' if self.compressed else '')
+        )
 
 
 class FusedInvertedResidual(nn.Module):
@@ -137,25 +152,50 @@ class FusedInvertedResidual(nn.Module):
         Finder et al., NeurIPS 2022, section 4; Sandler et al., MobileNetV2, CVPR 2018.
     """
 
-    def __init__(self, expand: FoldedConv | None, depthwise: FoldedConv, project: FoldedConv,
-                 residual: bool = False) -> None:
+    def __init__(
+        self,
+        expand: FoldedConv | None,
+        depthwise: FoldedConv,
+        project: FoldedConv,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         for role, conv in (('expand', expand), ('project', project)):
             if conv is not None and (conv.weight.shape[2:] != (1, 1) or conv.geometry[3] != 1):
-                raise ValueError(f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got {conv}. '
-                                 'Leave other blocks as they are.')
+                raise ValueError(
+                    f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got {conv}. '
+                    'Leave other blocks as they are.'
+                )
         if depthwise.weight.shape[:2] != (depthwise.geometry[3], 1):
-            raise ValueError('FusedInvertedResidual: depthwise must have one kernel a channel, got '
-                             f'{depthwise}. Leave other blocks as they are.')
-        self.expand, self.depthwise, self.project, self.residual = expand, depthwise, project, residual
+            raise ValueError(
+                'FusedInvertedResidual: depthwise must have one kernel a channel, got '
+                f'{depthwise}. Leave other blocks as they are.'
+            )
+        self.expand, self.depthwise, self.project, self.residual = (
+            expand,
+            depthwise,
+            project,
+            residual,
+        )
 
     @property
     def fuses_depthwise(self) -> bool:
         """Whether depthwise convolution and wavelet transform are one operator."""
-        (height, width), (stride, padding, dilation, _) = self.depthwise.weight.shape[2:], self.depthwise.geometry
-        same = padding in ('same', (dilation[0] * (height // 2), ) * 2)
-        return (self.project.compressed and self.project.selection == 'energy' and self.depthwise.bounds is not None
-                and stride == (1, 1) and dilation[0] == dilation[1] and height == width and height % 2 == 1 and same)
+        (height, width), (stride, padding, dilation, _) = (
+            self.depthwise.weight.shape[2:],
+            self.depthwise.geometry,
+        )
+        same = padding in ('same', (dilation[0] * (height // 2),) * 2)
+        return (
+            self.project.compressed
+            and self.project.selection == 'energy'
+            and self.depthwise.bounds is not None
+            and stride == (1, 1)
+            and dilation[0] == dilation[1]
+            and height == width
+            and height % 2 == 1
+            and same
+        )
 
     def _kept(self, x: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
         """Filter the expanded feature map; return the kept rows, their slots and the size.
@@ -167,10 +207,18 @@ class FusedInvertedResidual(nn.Module):
         conv = self.project
         if not self.fuses_depthwise:
             x = self.depthwise(x)
-            return *pack(x, keep_ratio=conv.keep_ratio, levels=conv.levels, selection=conv.selection), x.shape[2:]
+            return *pack(
+                x, keep_ratio=conv.keep_ratio, levels=conv.levels, selection=conv.selection
+            ), x.shape[2:]
         size, x = x.shape[2:], self.depthwise.quantized(x)
-        x, norms = kernels.depthwise_haar(x, self.depthwise.weight, self.depthwise.bias, conv.levels,
-                                          self.depthwise.geometry[2][0], *self.depthwise.bounds)
+        x, norms = kernels.depthwise_haar(
+            x,
+            self.depthwise.weight,
+            self.depthwise.bias,
+            conv.levels,
+            self.depthwise.geometry[2][0],
+            *self.depthwise.bounds,
+        )
         k = kept_positions(norms.shape[1], conv.keep_ratio)
         slot = kernels.select(norms, k)
         return kernels.gather_rows(x, slot, k), slot, size

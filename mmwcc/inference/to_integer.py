@@ -1,4 +1,5 @@
 """Conversion of trained quantized layers to integer layers, and the model that loads the result."""
+
 from __future__ import annotations
 
 import warnings
@@ -29,10 +30,12 @@ _NAMED = 5
 
 
 def _candidates(model: nn.Module) -> dict[str, nn.Module]:
-    """Return convolutions and integer layers by qualified name, shared ones under all their names.
-    """
-    return {name: module for name, module in model.named_modules(remove_duplicate=False)
-            if isinstance(module, (nn.Conv2d, IntegerLayer))}
+    """Return convolutions and integer layers by qualified name, shared ones under all their names."""
+    return {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, (nn.Conv2d, IntegerLayer))
+    }
 
 
 def _obstacle(layer: nn.Module) -> str:
@@ -52,8 +55,14 @@ def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerRe
     reason = '' if integer is not None else _obstacle(layer) or UNLEARNED
     if isinstance(layer, IntegerLayer):
         reason = 'converted already'
-    return LayerReport(name, state.kind, state.kind if integer is None else type(integer).__name__,
-                       **state.quantities, weights=weight_count(layer), reason=reason)
+    return LayerReport(
+        name,
+        state.kind,
+        state.kind if integer is None else type(integer).__name__,
+        **state.quantities,
+        weights=weight_count(layer),
+        reason=reason,
+    )
 
 
 def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
@@ -95,30 +104,48 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
     """
     layers = _candidates(model)
     if '' in layers:
-        raise ValueError(f'to_integer: the model must contain the layers to convert, got a {type(model).__name__}. Use '
-                         'from_layer of its integer class, or put it into nn.Sequential.')
+        raise ValueError(
+            f'to_integer: the model must contain the layers to convert, got a {type(model).__name__}. Use '
+            'from_layer of its integer class, or put it into nn.Sequential.'
+        )
     ready = {name: layer for name, layer in layers.items() if not _obstacle(layer)}
     if not ready:
-        raise ValueError(f'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or fewer, '
-                         f'got {type(model).__name__} without one among its {len(layers)} convolutions. Compress it '
-                         'with a preset such as wcc_w8a8_k50 and train it first.')
+        raise ValueError(
+            f'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or fewer, '
+            f'got {type(model).__name__} without one among its {len(layers)} convolutions. Compress it '
+            'with a preset such as wcc_w8a8_k50 and train it first.'
+        )
     unlearned = [name for name, layer in ready.items() if layer.unlearned()]
-    named = ', '.join(unlearned[:_NAMED]) + (f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else '')
+    named = ', '.join(unlearned[:_NAMED]) + (
+        f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
+    )
     if len(unlearned) == len(ready):
-        raise RuntimeError('to_integer: quantizers must have learned their clips, got layers that are not initialized: '
-                           f'{named}. Load a compressed checkpoint, or train or calibrate the model first.')
+        raise RuntimeError(
+            'to_integer: quantizers must have learned their clips, got layers that are not initialized: '
+            f'{named}. Load a compressed checkpoint, or train or calibrate the model first.'
+        )
     if unlearned:
-        warnings.warn(f'to_integer: {named} stay as they are, because they never ran, so that their clips are not '
-                      'learned. Calibrate the model if they should run.', stacklevel=2)
-    put = _convert(model, {name: layer for name, layer in ready.items() if name not in unlearned},
-                   lambda layer: INTEGER_FORMS[type(layer)].from_layer(layer))
-    report = CompressionReport(_describe(name, layer, put.get(name)) for name, layer in layers.items())
+        warnings.warn(
+            f'to_integer: {named} stay as they are, because they never ran, so that their clips are not '
+            'learned. Calibrate the model if they should run.',
+            stacklevel=2,
+        )
+    put = _convert(
+        model,
+        {name: layer for name, layer in ready.items() if name not in unlearned},
+        lambda layer: INTEGER_FORMS[type(layer)].from_layer(layer),
+    )
+    report = CompressionReport(
+        _describe(name, layer, put.get(name)) for name, layer in layers.items()
+    )
     if verbose:
         announce(f'Converted {type(model).__name__} to integers:\n{report}')
     return report
 
 
-def integer_skeleton(model: nn.Module, report: CompressionReport, keep_float: Iterable[str] = ()) -> CompressionReport:
+def integer_skeleton(
+    model: nn.Module, report: CompressionReport, keep_float: Iterable[str] = ()
+) -> CompressionReport:
     """Put integer layers without weights where :func:`to_integer` would put integer layers.
 
     Args:
@@ -138,10 +165,20 @@ def integer_skeleton(model: nn.Module, report: CompressionReport, keep_float: It
     for entry in keep_float:
         if not any(matches(entry, name) for name in ready):
             raise ValueError(no_match('compress_model', 'keep_float entry', entry, list(ready)))
-    put = _convert(model, {name: layer for name, layer in ready.items()
-                           if not any(matches(entry, name) for entry in keep_float)},
-                   lambda layer: INTEGER_FORMS[type(layer)].like(layer).to(layer.weight.device).train(layer.training))
+    put = _convert(
+        model,
+        {
+            name: layer
+            for name, layer in ready.items()
+            if not any(matches(entry, name) for entry in keep_float)
+        },
+        lambda layer: (
+            INTEGER_FORMS[type(layer)].like(layer).to(layer.weight.device).train(layer.training)
+        ),
+    )
     if not put:
-        raise ValueError('compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
-                         'got none. Use the compression that the model was trained with.')
+        raise ValueError(
+            'compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
+            'got none. Use the compression that the model was trained with.'
+        )
     return report.updated({name: dict(after=type(layer).__name__) for name, layer in put.items()})

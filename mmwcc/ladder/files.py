@@ -1,4 +1,5 @@
 """Files that a ladder keeps in the work folder of a point: its record, its log and a lock."""
+
 from __future__ import annotations
 
 import json
@@ -36,6 +37,7 @@ def last_line(log: Path) -> str:
 def locked(folder: Path) -> Iterator[int | None]:
     """Lock a work folder for this process and its children; yield None if it is locked already."""
     import fcntl  # not available on Windows
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / 'ladder.lock', os.O_RDWR | os.O_CREAT)
     try:

@@ -1,4 +1,5 @@
 """Read a ladder file: its points, what each starts from, and the order to train them in."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ class Point:
             'quantized', or 'WCC' with its bits.
         tags: Words to select the point by. Defaults to none.
     """
+
     name: str
     compression: str | dict | None = None
     changes: dict = field(default_factory=dict)
@@ -64,24 +66,32 @@ class Point:
                 keys that exclude each other.
         """
         if not isinstance(settings, Mapping):
-            raise TypeError(f"ladder: a point must be a dict, got {settings!r}. Use dict(name='quant-w8a8', "
-                            "compression='quant_w8a8').")
+            raise TypeError(
+                f"ladder: a point must be a dict, got {settings!r}. Use dict(name='quant-w8a8', "
+                "compression='quant_w8a8')."
+            )
         settings = settings.to_dict() if hasattr(settings, 'to_dict') else dict(settings)
         name = settings.get('name')
         if not isinstance(name, str) or not name.replace('_', '').replace('-', '').isalnum():
-            raise ValueError('ladder: the name of a point must be made of letters, digits, - and _, got '
-                             f"{name!r}. Use name='quant-w8a8'.")
+            raise ValueError(
+                'ladder: the name of a point must be made of letters, digits, - and _, got '
+                f"{name!r}. Use name='quant-w8a8'."
+            )
         for key in settings:
             _check_key(f'point {name}', key, [part.name for part in fields(cls)])
         point = cls(**{**settings, 'tags': tuple(settings.get('tags', ()))})
         for key in ('schedule', 'distillation') if not point.train else ():
             if getattr(point, key):
-                raise ValueError(f'ladder: point {name} must be trained to have a {key}, got train=False. Leave out '
-                                 'one of the two.')
+                raise ValueError(
+                    f'ladder: point {name} must be trained to have a {key}, got train=False. Leave out '
+                    'one of the two.'
+                )
         if point.calibration and (point.train or not point.compression):
-            raise ValueError(f'ladder: point {name} must be compressed and have train=False to be calibrated, got '
-                             f'calibration={point.calibration}. Use mmwcc.CalibrationHook in its overrides to '
-                             'calibrate before training.')
+            raise ValueError(
+                f'ladder: point {name} must be compressed and have train=False to be calibrated, got '
+                f'calibration={point.calibration}. Use mmwcc.CalibrationHook in its overrides to '
+                'calibrate before training.'
+            )
         return point
 
 
@@ -93,6 +103,7 @@ class Step:
         point: The point.
         seed: The seed, or None if neither the point nor what it starts from is trained.
     """
+
     point: Point
     seed: int | None = None
 
@@ -113,6 +124,7 @@ class Ladder:
         recipe: The changes that all points make to the dense config.
         points: The points by name, in the order of the file.
     """
+
     path: Path
     config: Path
     checkpoint: str
@@ -121,19 +133,26 @@ class Ladder:
 
     def origins(self, point: Point) -> list[str]:
         """Return what a point needs before it can begin: names of points, or checkpoints."""
-        teacher = [] if point.distillation is None else [point.distillation.get('checkpoint') or self.checkpoint]
+        teacher = (
+            []
+            if point.distillation is None
+            else [point.distillation.get('checkpoint') or self.checkpoint]
+        )
         return [point.start or self.checkpoint, *teacher]
 
     def is_trained(self, point: Point) -> bool:
         """Tell whether a point depends on a seed."""
-        return point.train or any(self.is_trained(self.points[origin]) for origin in self.origins(point)
-                                  if origin in self.points)
+        return point.train or any(
+            self.is_trained(self.points[origin])
+            for origin in self.origins(point)
+            if origin in self.points
+        )
 
     def step(self, point: Point, seed: int) -> Step:
         """Return a point with a seed, or without one if it does not depend on it."""
         return Step(point, seed if self.is_trained(point) else None)
 
-    def steps(self, seeds: Sequence[int] = (0, ), only: Sequence[str] = ()) -> list[Step]:
+    def steps(self, seeds: Sequence[int] = (0,), only: Sequence[str] = ()) -> list[Step]:
         """Return all steps, each after the steps that it starts from.
 
         Args:
@@ -144,30 +163,48 @@ class Ladder:
         Raises:
             ValueError: If a pattern matches nothing.
         """
-        chosen = [point for point in self.points.values() if not only or any(
-            fnmatchcase(point.name, pattern) or pattern in point.tags for pattern in only)]
+        chosen = [
+            point
+            for point in self.points.values()
+            if not only
+            or any(fnmatchcase(point.name, pattern) or pattern in point.tags for pattern in only)
+        ]
         for pattern in only:
-            if not any(fnmatchcase(point.name, pattern) or pattern in point.tags for point in self.points.values()):
+            if not any(
+                fnmatchcase(point.name, pattern) or pattern in point.tags
+                for point in self.points.values()
+            ):
                 tags = dict.fromkeys(tag for point in self.points.values() for tag in point.tags)
-                raise ValueError(f"ladder: --only {pattern} matches no point. Points: {', '.join(self.points)}. "
-                                 f"Tags: {', '.join(tags) or 'none'}.")
-        steps = [self.step(point, seed) for seed in seeds for wanted in chosen for point in self._with_origins(wanted)]
+                raise ValueError(
+                    f'ladder: --only {pattern} matches no point. Points: {", ".join(self.points)}. '
+                    f'Tags: {", ".join(tags) or "none"}.'
+                )
+        steps = [
+            self.step(point, seed)
+            for seed in seeds
+            for wanted in chosen
+            for point in self._with_origins(wanted)
+        ]
         return list({step.name: step for step in steps}.values())
 
     def _with_origins(self, point: Point, waiting: tuple[str, ...] = ()) -> Iterator[Point]:
         """Yield the points that a point needs, and then the point."""
         if point.name in waiting:
-            raise ValueError(f"ladder: points must not start from each other, got {' <- '.join((*waiting, point.name))}"
-                             '. Let one of them start from a checkpoint.')
+            raise ValueError(
+                f'ladder: points must not start from each other, got {" <- ".join((*waiting, point.name))}'
+                '. Let one of them start from a checkpoint.'
+            )
         for origin in self.origins(point):
             if origin in self.points:
                 yield from self._with_origins(self.points[origin], (*waiting, point.name))
             elif not origin.endswith(_CHECKPOINTS) and not is_address(origin):
                 nearest = get_close_matches(origin, self.points, n=1)
                 hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
-                raise ValueError(f'ladder: point {point.name} must start from another point or a '
-                                 f"checkpoint ({' or '.join(_CHECKPOINTS)}), got {origin!r}. {hint}"
-                                 f"Points: {', '.join(self.points)}.")
+                raise ValueError(
+                    f'ladder: point {point.name} must start from another point or a '
+                    f'checkpoint ({" or ".join(_CHECKPOINTS)}), got {origin!r}. {hint}'
+                    f'Points: {", ".join(self.points)}.'
+                )
         yield point
 
 
@@ -192,7 +229,9 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
             _check_key(str(path), key, _KEYS)
     for key in _KEYS:
         if not content.get(key):
-            raise ValueError(f'ladder: {path} must have {key!r}. See docs/results/camvid.md for an example.')
+            raise ValueError(
+                f'ladder: {path} must have {key!r}. See docs/results/camvid.md for an example.'
+            )
     points: dict[str, Point] = {}
     for point in map(Point.parse, content['points']):
         if point.name in points:
@@ -200,8 +239,10 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
         points[point.name] = point
     config = Path(path).parent / content.config
     if not config.is_file():
-        raise LaunchError(f'{path} names the config {content.config}, but there is no {config}. Write the path as seen '
-                          'from the folder of the ladder.')
+        raise LaunchError(
+            f'{path} names the config {content.config}, but there is no {config}. Write the path as seen '
+            'from the folder of the ladder.'
+        )
     ladder = Ladder(Path(path), config, content.checkpoint, content.recipe.to_dict(), points)
     ladder.steps()  # rejects origins that do not exist or form a cycle
     return ladder
@@ -210,5 +251,7 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
 def _check_key(owner: str, key: str, known: Sequence[str]) -> None:
     if key not in known:
         nearest = get_close_matches(key, known, n=1)
-        raise ValueError(f"ladder: {owner} has an unknown key {key!r}. "
-                         f"{f'Did you mean {nearest[0]!r}? ' if nearest else ''}Known keys: {', '.join(known)}.")
+        raise ValueError(
+            f'ladder: {owner} has an unknown key {key!r}. '
+            f'{f"Did you mean {nearest[0]!r}? " if nearest else ""}Known keys: {", ".join(known)}.'
+        )

@@ -1,4 +1,5 @@
 """Build the config of one point of a ladder, and compare settings to detect changes."""
+
 from __future__ import annotations
 
 import copy
@@ -24,7 +25,9 @@ __all__ = ['build_config', 'differences', 'file_fingerprint', 'fingerprint', 'se
 _PLACES = ('work_dir', 'load_from', 'resume', 'launcher')
 
 
-def build_config(ladder: Ladder, step: Step, folder: Path, start: str, teacher: str | None = None) -> Config:
+def build_config(
+    ladder: Ladder, step: Step, folder: Path, start: str, teacher: str | None = None
+) -> Config:
     """Return the config of a point: dense config, recipe, overrides, compression, seed.
 
     Args:
@@ -51,7 +54,9 @@ def build_config(ladder: Ladder, step: Step, folder: Path, start: str, teacher: 
     if point.schedule is not None:
         config.default_hooks.compression_schedule = _schedule(point.schedule, config.train_cfg)
     if point.distillation is not None:
-        config.default_hooks.distillation = dict(point.distillation, type='mmwcc.DistillationHook', checkpoint=teacher)
+        config.default_hooks.distillation = dict(
+            point.distillation, type='mmwcc.DistillationHook', checkpoint=teacher
+        )
     if step.seed is not None:
         config.randomness = dict(config.get('randomness') or {}, seed=step.seed)
     config.work_dir, config.load_from, config.resume = str(folder), start, False
@@ -74,8 +79,10 @@ def _compression(ladder: Ladder, point: Point) -> dict:
         return preset(name, **point.changes)
     file = ladder.path.parent / name
     if not file.is_file():
-        raise LaunchError(f'the compression of point {point.name} is to be in {file}, which does not exist. '
-                          'tools/analysis_tools/sensitivity.py writes such files.')
+        raise LaunchError(
+            f'the compression of point {point.name} is to be in {file}, which does not exist. '
+            'tools/analysis_tools/sensitivity.py writes such files.'
+        )
     config = Config.fromfile(file)
     config.merge_from_dict({f'compression.{key}': value for key, value in point.changes.items()})
     return config.compression.to_dict()
@@ -87,7 +94,10 @@ def _schedule(schedules: Mapping[str, Mapping], train_cfg: Mapping) -> dict:
     length = train_cfg['max_epochs' if by_epoch else 'max_iters']
     hook = dict(type='mmwcc.CompressionScheduleHook', by_epoch=by_epoch)
     for quantity, schedule in schedules.items():
-        hook[quantity] = {**schedule, **{key: round(schedule[key] * length) for key in ('begin', 'end')}}
+        hook[quantity] = {
+            **schedule,
+            **{key: round(schedule[key] * length) for key in ('begin', 'end')},
+        }
     return hook
 
 
@@ -121,8 +131,11 @@ def file_fingerprint(path: str) -> str:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Describe the differences between two settings, one key per line."""
     old, new = dict(_leaves(old)), dict(_leaves(new))
-    return [f'{key} was {old.get(key, "absent")}, is {new.get(key, "absent")}'
-            for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    return [
+        f'{key} was {old.get(key, "absent")}, is {new.get(key, "absent")}'
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key)
+    ]
 
 
 def _leaves(value: Any, prefix: str = '') -> Iterator[tuple[str, str]]:

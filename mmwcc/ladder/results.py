@@ -1,4 +1,5 @@
 """Present the results of a ladder: a table, and a plot of accuracy against bit operations."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,13 @@ from .plan import Ladder
 __all__ = ['draw_ladder', 'ladder_table']
 
 
-def draw_ladder(ladder: Ladder, folder: Path, records: Mapping[str, Mapping[str, Any]], metric: str | None = None,
-                shape: Sequence[int] | None = None) -> str:
+def draw_ladder(
+    ladder: Ladder,
+    folder: Path,
+    records: Mapping[str, Mapping[str, Any]],
+    metric: str | None = None,
+    shape: Sequence[int] | None = None,
+) -> str:
     """Write tradeoff.png and tradeoff.csv of all finished points.
 
     Args:
@@ -40,16 +46,25 @@ def draw_ladder(ladder: Ladder, folder: Path, records: Mapping[str, Mapping[str,
         ValueError: If no point is finished, or none has the metric.
     """
     if not records:
-        raise ValueError(f'ladder: {folder} must hold a finished point, got none. Run the ladder first.')
+        raise ValueError(
+            f'ladder: {folder} must hold a finished point, got none. Run the ladder first.'
+        )
     work_dirs = [read_work_dir(folder / name) for name in records]
     metric = common_metric(work_dirs, metric)
     if metric is None:
-        raise ValueError(f'ladder: the finished points in {folder} must have a metric, got none. Test them first.')
+        raise ValueError(
+            f'ladder: the finished points in {folder} must have a metric, got none. Test them first.'
+        )
     points = gather_points(work_dirs, [examine(work_dir, shape) for work_dir in work_dirs], metric)
-    points = [replace(point, family=ladder.points[point.config].series or point.family) for point in points]
+    points = [
+        replace(point, family=ladder.points[point.config].series or point.family)
+        for point in points
+    ]
     write_tradeoff(points, metric, folder / 'tradeoff.csv')
     plot_tradeoff(points, metric, folder / 'tradeoff.png', ladder.path.stem)
-    return ladder_table(points, metric, {str(folder / name): record['minutes'] for name, record in records.items()})
+    return ladder_table(
+        points, metric, {str(folder / name): record['minutes'] for name, record in records.items()}
+    )
 
 
 def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str, float]) -> str:
@@ -61,10 +76,15 @@ def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str,
         minutes: Time that each work folder took, without the time that an interrupted process had
             spent.
     """
-    lines = [f'| point | network | | G BOPs | {metric} | runs | minutes | Pareto front |', '|---' * 8 + '|']
+    lines = [
+        f'| point | network | | G BOPs | {metric} | runs | minutes | Pareto front |',
+        '|---' * 8 + '|',
+    ]
     for point in points:
         error = '' if point.error is None else f' ± {point.error:.2g}'
-        lines.append(f'| {point.config} | {point.family} | {point.label} | {point.bops / 1e9:,.4g} | '
-                     f'{point.mean:.4g}{error} | {len(point.values)} | '
-                     f"{sum(minutes[folder] for folder in point.work_dirs):.0f} | {'yes' if point.pareto else ''} |")
+        lines.append(
+            f'| {point.config} | {point.family} | {point.label} | {point.bops / 1e9:,.4g} | '
+            f'{point.mean:.4g}{error} | {len(point.values)} | '
+            f'{sum(minutes[folder] for folder in point.work_dirs):.0f} | {"yes" if point.pareto else ""} |'
+        )
     return '\n'.join(lines)

@@ -1,4 +1,5 @@
 """Train and test the points of a ladder one after the other, in separate processes."""
+
 from __future__ import annotations
 
 import subprocess
@@ -39,10 +40,16 @@ Execute = Callable[[Sequence[str], Path, int], int]
 def run_command(command: Sequence[str], log: Path, lock: int) -> int:
     """Run a command in a process that holds the lock, even if the ladder ends before it."""
     with log.open('a', encoding='utf-8') as output:
-        output.write(f"\n$ {' '.join(command)}\n")
+        output.write(f'\n$ {" ".join(command)}\n')
         output.flush()
-        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                              pass_fds=[lock], check=False).returncode
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],
+            check=False,
+        ).returncode
 
 
 @dataclass
@@ -55,6 +62,7 @@ class Outcome:
             or 'busy' (another process works on it).
         message: Details of the state.
     """
+
     state: str
     message: str = ''
 
@@ -62,6 +70,7 @@ class Outcome:
 @dataclass
 class _Job:
     """A step with everything that the ladder file determines for it."""
+
     step: Step
     folder: Path
     config: Config
@@ -78,7 +87,11 @@ class _Job:
         """The checkpoint that other steps can start from."""
         if self.step.point.train:
             return str(final_checkpoint(self.config))
-        return str(self.folder / 'calibrated.pth') if self.step.point.compression else self.origins['start']
+        return (
+            str(self.folder / 'calibrated.pth')
+            if self.step.point.compression
+            else self.origins['start']
+        )
 
     @property
     def config_file(self) -> Path:
@@ -96,12 +109,27 @@ class _Job:
         if point.train and not _is_usable(self.checkpoint):
             commands.insert(0, ['train.py', config, '--resume'])
         elif not point.train and point.compression:
-            options = [text for key, value in point.calibration.items()
-                       for text in (f"--{key.replace('_', '-')}", *([] if value is True else [str(value)]))]
-            commands.insert(0, ['analysis_tools/calibrate.py', config, self.origins['start'], '--no-test', '--out',
-                                self.checkpoint, *options])
-        return [[sys.executable, str(TOOLS / name), *rest, '--work-dir', str(self.folder)]
-                for name, *rest in commands]
+            options = [
+                text
+                for key, value in point.calibration.items()
+                for text in (f'--{key.replace("_", "-")}', *([] if value is True else [str(value)]))
+            ]
+            commands.insert(
+                0,
+                [
+                    'analysis_tools/calibrate.py',
+                    config,
+                    self.origins['start'],
+                    '--no-test',
+                    '--out',
+                    self.checkpoint,
+                    *options,
+                ],
+            )
+        return [
+            [sys.executable, str(TOOLS / name), *rest, '--work-dir', str(self.folder)]
+            for name, *rest in commands
+        ]
 
 
 def _is_usable(checkpoint: str) -> bool:
@@ -138,6 +166,7 @@ class LadderRun:
         The fingerprint covers the config and the checkpoints that the ladder begins with, but
         neither code nor data.
     """
+
     ladder: Ladder
     folder: Path
     steps: Sequence[Step]
@@ -163,12 +192,17 @@ class LadderRun:
                 if name not in self._jobs:
                     raise _NotYet(f'its {role} {name} cannot be had')
                 needs.append(name)
-                origins[role], prints[role] = self._jobs[name].checkpoint, self._jobs[name].fingerprint
+                origins[role], prints[role] = (
+                    self._jobs[name].checkpoint,
+                    self._jobs[name].fingerprint,
+                )
             else:
                 check_checkpoint(origin)
                 origins[role], prints[role] = origin, file_fingerprint(origin)
         try:
-            config = build_config(self.ladder, step, folder, origins['start'], origins.get('teacher'))
+            config = build_config(
+                self.ladder, step, folder, origins['start'], origins.get('teacher')
+            )
         except LaunchError as error:
             raise _NotYet(str(error)) from error
         return _Job(step, folder, config, settings_of(config, step.point, prints), origins, needs)
@@ -183,8 +217,11 @@ class LadderRun:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Return the contents of ``ladder.json`` of all finished steps, by name."""
-        return {name: read_record(self._jobs[name].folder) for name, outcome in self.outcomes.items()
-                if outcome.state == 'finished'}
+        return {
+            name: read_record(self._jobs[name].folder)
+            for name, outcome in self.outcomes.items()
+            if outcome.state == 'finished'
+        }
 
     def refuse_changes(self) -> None:
         """Refuse to mix results of different recipes.
@@ -192,12 +229,18 @@ class LadderRun:
         Raises:
             ValueError: If a point has been begun or finished under other settings.
         """
-        changed = {name: outcome.message for name, outcome in self.outcomes.items() if outcome.state == 'changed'}
+        changed = {
+            name: outcome.message
+            for name, outcome in self.outcomes.items()
+            if outcome.state == 'changed'
+        }
         if changed:
             name, message = next(iter(changed.items()))
             others = f' So have {len(changed) - 1} more.' if len(changed) > 1 else ''
-            raise ValueError(f'ladder: {name} in {self.folder} has been run under other settings: {message}.{others} '
-                             'Choose another --work-dir, or train what has changed again with --force.')
+            raise ValueError(
+                f'ladder: {name} in {self.folder} has been run under other settings: {message}.{others} '
+                'Choose another --work-dir, or train what has changed again with --force.'
+            )
 
     def set_aside_changes(self) -> None:
         """Move the work folders of changed points aside, so that these points are trained again."""
@@ -209,7 +252,9 @@ class LadderRun:
                 aside.parent.mkdir(exist_ok=True)
                 with locked(folder) as lock:
                     if lock is None:
-                        raise ValueError(f'ladder: {name} cannot be trained again while another process works on it.')
+                        raise ValueError(
+                            f'ladder: {name} cannot be trained again while another process works on it.'
+                        )
                     folder.rename(aside)
                 self.say(f'{name}: moved to {aside}, for its settings have changed')
                 self.outcomes[name] = Outcome('new')
@@ -233,17 +278,21 @@ class LadderRun:
         for number, step in enumerate(self.steps, 1):
             outcome = self.outcomes[step.name]
             if outcome.state in ('new', 'begun'):
-                self.say(f'[{number}/{len(self.steps)}] {step.name}: '
-                         f"{'begins' if outcome.state == 'new' else 'goes on'}{self._remaining()}")
+                self.say(
+                    f'[{number}/{len(self.steps)}] {step.name}: '
+                    f'{"begins" if outcome.state == "new" else "goes on"}{self._remaining()}'
+                )
                 outcome = self.outcomes[step.name] = self._run(self._jobs[step.name])
-            self.say(f'[{number}/{len(self.steps)}] {step.name}: {outcome.state}'
-                     + (f', {outcome.message}' if outcome.message else ''))
+            self.say(
+                f'[{number}/{len(self.steps)}] {step.name}: {outcome.state}'
+                + (f', {outcome.message}' if outcome.message else '')
+            )
         return all(outcome.state == 'finished' for outcome in self.outcomes.values())
 
     def _run(self, job: _Job) -> Outcome:
         missing = [name for name in job.needs if self.outcomes[name].state != 'finished']
         if missing:
-            return Outcome('waiting', f"for {', '.join(missing)}")
+            return Outcome('waiting', f'for {", ".join(missing)}')
         with locked(job.folder) as lock:
             if lock is None:
                 return Outcome('busy', 'another process works on it')
@@ -253,7 +302,9 @@ class LadderRun:
             return self._train_and_test(job, lock)
 
     def _train_and_test(self, job: _Job, lock: int) -> Outcome:
-        record = read_record(job.folder) or dict(fingerprint=job.fingerprint, settings=job.settings, minutes=0.0)
+        record = read_record(job.folder) or dict(
+            fingerprint=job.fingerprint, settings=job.settings, minutes=0.0
+        )
         write_record(job.folder, record)
         job.config_file.parent.mkdir(exist_ok=True)
         job.config.dump(job.config_file)
@@ -264,8 +315,11 @@ class LadderRun:
             record['minutes'] += (time.monotonic() - began) / 60
             write_record(job.folder, record)
             if code:
-                return Outcome('failed', f'{Path(command[1]).name} ended with {code}: {last_line(job.folder / LOG)} '
-                                         f'({job.folder / LOG})')
+                return Outcome(
+                    'failed',
+                    f'{Path(command[1]).name} ended with {code}: {last_line(job.folder / LOG)} '
+                    f'({job.folder / LOG})',
+                )
         try:
             tests = [test for test in read_work_dir(job.folder).tests if test.run not in before]
         except (FileNotFoundError, ValueError) as error:
@@ -274,18 +328,33 @@ class LadderRun:
             return Outcome('failed', f'test.py left no metrics in {job.folder}')
         record['metrics'] = tests[-1].metrics
         write_record(job.folder, record)
-        return Outcome('finished', ', '.join(f'{name} {value:g}' for name, value in record['metrics'].items()))
+        return Outcome(
+            'finished', ', '.join(f'{name} {value:g}' for name, value in record['metrics'].items())
+        )
 
     def _remaining(self) -> str:
         """Estimate the remaining time from the points that are finished."""
-        known = {kind: [record['minutes'] for name, record in self.records().items()
-                        if self._jobs[name].step.point.train == kind] for kind in (True, False)}
-        left = [job.step.point.train for name, job in self._jobs.items()
-                if self.outcomes[name].state in ('new', 'begun')]
+        known = {
+            kind: [
+                record['minutes']
+                for name, record in self.records().items()
+                if self._jobs[name].step.point.train == kind
+            ]
+            for kind in (True, False)
+        }
+        left = [
+            job.step.point.train
+            for name, job in self._jobs.items()
+            if self.outcomes[name].state in ('new', 'begun')
+        ]
         if not all(known[kind] for kind in left):
             return ''
         minutes = sum(mean(known[kind]) for kind in left)
-        return f', about {minutes / 60:.1f} h left' if minutes > 90 else f', about {max(minutes, 1):.0f} min left'
+        return (
+            f', about {minutes / 60:.1f} h left'
+            if minutes > 90
+            else f', about {max(minutes, 1):.0f} min left'
+        )
 
 
 class _NotYet(Exception):

@@ -1,4 +1,5 @@
 """Trainable layers that take the place of ``torch.nn.Conv2d``."""
+
 from .dfwt import DepthwiseFastWaveletTransform, deepest_kappa
 from .lean_activation import LeanReLU, LeanReLU6
 from .quant_conv import QuantConv2d
@@ -8,8 +9,22 @@ from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d, is_eligible
 from .wavelet_conv import WaveletConv2d, WConv, wavelet_partition
 
 __all__ = [
-    'COMPUTED', 'WCC', 'CompressedConvMixin', 'CompressedLayer', 'DepthwiseFastWaveletTransform',
-    'LeanReLU', 'LeanReLU6', 'QuantConv2d', 'SeparableConv2d', 'WConv', 'WaveletCompressedConv2d',
-    'WaveletConv2d', 'check_init', 'check_parameters', 'computed_tensor', 'deepest_kappa',
-    'is_eligible', 'wavelet_partition',
+    'COMPUTED',
+    'WCC',
+    'CompressedConvMixin',
+    'CompressedLayer',
+    'DepthwiseFastWaveletTransform',
+    'LeanReLU',
+    'LeanReLU6',
+    'QuantConv2d',
+    'SeparableConv2d',
+    'WConv',
+    'WaveletCompressedConv2d',
+    'WaveletConv2d',
+    'check_init',
+    'check_parameters',
+    'computed_tensor',
+    'deepest_kappa',
+    'is_eligible',
+    'wavelet_partition',
 ]

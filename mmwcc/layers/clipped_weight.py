@@ -1,4 +1,5 @@
 """A convolution weight that stays together with the clip learned on it."""
+
 from __future__ import annotations
 
 import copy
@@ -114,7 +115,8 @@ class ClippedWeight(_Conv2d):
             raise RuntimeError(
                 f'{type(self).__name__}: weight must be the present one times one factor for each output channel, as '
                 'folding of BatchNorm makes it, because weight_quant has learned its clip; got another weight. Call '
-                'weight_quant.reset_parameters() before and calibrate again, or load the weight by load_state_dict.')
+                'weight_quant.reset_parameters() before and calibrate again, or load the weight by load_state_dict.'
+            )
         scale = factor if self.weight_scale is None else factor * self.weight_scale
         self.weight_scale = scale.to(present.dtype)
         return present
@@ -140,9 +142,11 @@ class ClippedWeight(_Conv2d):
             raise RuntimeError(self._misfit())
 
     def _misfit(self) -> str:
-        return (f'{type(self).__name__}: the clip of weight_quant must have been learned on the weight, got a weight '
-                'that it cuts off although another clip would not. The weight was overwritten in place. Call '
-                'weight_quant.reset_parameters() and calibrate again, or load the weight by load_state_dict.')
+        return (
+            f'{type(self).__name__}: the clip of weight_quant must have been learned on the weight, got a weight '
+            'that it cuts off although another clip would not. The weight was overwritten in place. Call '
+            'weight_quant.reset_parameters() and calibrate again, or load the weight by load_state_dict.'
+        )
 
     @torch.no_grad()
     def clip_fits(self) -> bool:
@@ -179,12 +183,17 @@ class ClippedWeight(_Conv2d):
 
     def _expect(self, state_dict, prefix: str) -> None:
         """Forget the clips and factors of the present weight that the new one does not replace."""
-        missing = [role for role in ('weight_quant', 'act_quant')
-                   if f'{prefix}{role}.clip_alpha' not in state_dict]
+        missing = [
+            role
+            for role in ('weight_quant', 'act_quant')
+            if f'{prefix}{role}.clip_alpha' not in state_dict
+        ]
         if missing:
             self._reset_quantizers(*missing)
         scale = state_dict.get(f'{prefix}weight_scale')
-        self.weight_scale = None if scale is None else torch.empty_like(scale, device=self.weight.device)
+        self.weight_scale = (
+            None if scale is None else torch.empty_like(scale, device=self.weight.device)
+        )
 
 
 def _lost(quantizer: UniformQuantizer, weight: Tensor) -> float:

@@ -1,4 +1,5 @@
 """The depthwise fast wavelet transform (DFWT), a layer without parameters."""
+
 from __future__ import annotations
 
 import torch
@@ -18,7 +19,9 @@ def check_kappa(owner: str, name: str, kappa: int) -> None:
         ValueError: If it is negative.
     """
     if not isinstance(kappa, int) or isinstance(kappa, bool):
-        raise TypeError(f'{owner}: {name} must be a whole number, got {kappa!r}. Use 3, as published, or 0 for none.')
+        raise TypeError(
+            f'{owner}: {name} must be a whole number, got {kappa!r}. Use 3, as published, or 0 for none.'
+        )
     if kappa < 0:
         raise ValueError(f'{owner}: {name} must be at least 0, got {kappa}. Use 0 for none.')
 
@@ -98,12 +101,16 @@ class DepthwiseFastWaveletTransform(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4:
-            raise ValueError(f'{type(self).__name__}: x must have shape (B, D, H, W) or (D, H, W), got '
-                             f'{tuple(x.shape)}. Reshape it before this layer.')
+            raise ValueError(
+                f'{type(self).__name__}: x must have shape (B, D, H, W) or (D, H, W), got '
+                f'{tuple(x.shape)}. Reshape it before this layer.'
+            )
         if x.shape[1] % (1 << self.kappa):
-            raise ValueError(f'{type(self).__name__}: the channels of x must be divisible by 2**kappa='
-                             f'{1 << self.kappa}, got {x.shape[1]}. Use kappa={deepest_kappa(self.kappa, x.shape[1])} '
-                             'at most.')
+            raise ValueError(
+                f'{type(self).__name__}: the channels of x must be divisible by 2**kappa='
+                f'{1 << self.kappa}, got {x.shape[1]}. Use kappa={deepest_kappa(self.kappa, x.shape[1])} '
+                'at most.'
+            )
 
     def extra_repr(self) -> str:
         return f'kappa={self.kappa}' + (', orthonormal=True' if self.orthonormal else '')

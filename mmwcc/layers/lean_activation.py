@@ -1,4 +1,5 @@
 """ReLU and ReLU6 that save one byte per value for backward instead of their output."""
+
 from __future__ import annotations
 
 import torch
@@ -27,7 +28,7 @@ class _Clip(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        passed, = ctx.saved_tensors
+        (passed,) = ctx.saved_tensors
         return grad * passed, None, None
 
 
@@ -81,4 +82,4 @@ class LeanReLU6(nn.ReLU6):
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
-        return _Clip.apply(x, 6., self.inplace) if _is_recorded(x) else super().forward(x)
+        return _Clip.apply(x, 6.0, self.inplace) if _is_recorded(x) else super().forward(x)

@@ -1,4 +1,5 @@
 """Quantized convolution."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -41,11 +42,36 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
         torch.Size([1, 16, 5, 5])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, padding_mode: Any = 'zeros', device=None, dtype=None, *,
-                 weight_quant: dict | None = None, act_quant: dict | None = None) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-                         device, dtype)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = 'zeros',
+        device=None,
+        dtype=None,
+        *,
+        weight_quant: dict | None = None,
+        act_quant: dict | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
         self._build_quantizers(weight_quant, act_quant)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -54,7 +80,16 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
         if self.padding_mode != 'zeros' or isinstance(padding, str):
             mode = 'constant' if self.padding_mode == 'zeros' else self.padding_mode
             batch, padding = F.pad(batch, self._reversed_padding_repeated_twice, mode=mode), (0, 0)
-        y = quantized_conv2d(batch, weight, bias, self.stride, padding, self.dilation, self.groups,
-                             act=self._quantization('act_quant', batch),
-                             wgt=self._quantization('weight_quant', weight), scale=self.weight_scale)
+        y = quantized_conv2d(
+            batch,
+            weight,
+            bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            act=self._quantization('act_quant', batch),
+            wgt=self._quantization('weight_quant', weight),
+            scale=self.weight_scale,
+        )
         return y if x.dim() == 4 else y.squeeze(0)

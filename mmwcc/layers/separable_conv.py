@@ -1,4 +1,5 @@
 """A k x k convolution that is split into a depthwise convolution and a 1x1 convolution."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -23,8 +24,10 @@ def check_init(owner: str, init: str) -> None:
         ValueError: If init is neither 'svd' nor 'random'.
     """
     if init not in ('svd', 'random'):
-        raise ValueError(f"{owner}: init must be 'svd' or 'random', got {init!r}. Use 'svd' to start from the dense "
-                         'weights.')
+        raise ValueError(
+            f"{owner}: init must be 'svd' or 'random', got {init!r}. Use 'svd' to start from the dense "
+            'weights.'
+        )
 
 
 @torch.no_grad()
@@ -49,7 +52,9 @@ def separable_kernels(weight: Tensor) -> tuple[Tensor, Tensor]:
         True
     """
     out_channels, in_channels, *taps = weight.shape
-    left, values, right = torch.linalg.svd(weight.double().transpose(0, 1).flatten(2), full_matrices=False)
+    left, values, right = torch.linalg.svd(
+        weight.double().transpose(0, 1).flatten(2), full_matrices=False
+    )
     scale = values[:, :1].sqrt()
     depthwise = (scale * right[:, 0]).reshape(in_channels, 1, *taps)
     pointwise = (scale * left[:, :, 0]).t().reshape(out_channels, in_channels, 1, 1)
@@ -89,15 +94,39 @@ class SeparableConv2d(nn.Sequential):
 
     kernel_size: tuple[int, int]
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, padding_mode: Any = 'zeros', device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = 'zeros',
+        device=None,
+        dtype=None,
+    ) -> None:
         if _pair(kernel_size) == (1, 1) or groups != 1:
-            raise ValueError(f'SeparableConv2d: kernel_size must be larger than 1 and groups must be 1, got '
-                             f'{kernel_size} and {groups}. Use torch.nn.Conv2d for it.')
+            raise ValueError(
+                f'SeparableConv2d: kernel_size must be larger than 1 and groups must be 1, got '
+                f'{kernel_size} and {groups}. Use torch.nn.Conv2d for it.'
+            )
         super().__init__()
         factory = dict(device=device, dtype=dtype)
-        self.depthwise_conv = nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding, dilation,
-                                        groups=in_channels, bias=False, padding_mode=padding_mode, **factory)
+        self.depthwise_conv = nn.Conv2d(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups=in_channels,
+            bias=False,
+            padding_mode=padding_mode,
+            **factory,
+        )
         self.pointwise_conv = nn.Conv2d(in_channels, out_channels, 1, bias=bias, **factory)
         # mmcv's ConvModule reads these attributes from its convolution.
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
@@ -123,9 +152,16 @@ class SeparableConv2d(nn.Sequential):
         """
         check_init('SeparableConv2d', init)
         check_parameters('SeparableConv2d', conv)
-        layer = cls(conv.in_channels, conv.out_channels, conv.kernel_size, groups=conv.groups,
-                    bias=conv.bias is not None, device=conv.weight.device, dtype=conv.weight.dtype,
-                    **{name: getattr(conv, name) for name in _GEOMETRY})
+        layer = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            groups=conv.groups,
+            bias=conv.bias is not None,
+            device=conv.weight.device,
+            dtype=conv.weight.dtype,
+            **{name: getattr(conv, name) for name in _GEOMETRY},
+        )
         if init == 'svd':
             layer.load_state_dict(dict(weight=conv.weight), strict=False)
         layer.pointwise_conv.bias = conv.bias
@@ -136,7 +172,11 @@ class SeparableConv2d(nn.Sequential):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
         dense = state_dict.get(f'{prefix}weight')
-        if dense is not None and tuple(dense.shape) == (self.out_channels, self.in_channels, *self.kernel_size):
+        if dense is not None and tuple(dense.shape) == (
+            self.out_channels,
+            self.in_channels,
+            *self.kernel_size,
+        ):
             kernels = separable_kernels(state_dict.pop(f'{prefix}weight'))
             for name, kernel in zip(('depthwise_conv', 'pointwise_conv'), kernels, strict=True):
                 state_dict[f'{prefix}{name}.weight'] = kernel

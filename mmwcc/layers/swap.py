@@ -1,4 +1,5 @@
 """What all layers that replace ``nn.Conv2d`` share: quantizers, weight, construction, loading."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,7 +14,12 @@ from mmwcc.registry import MODELS
 from .clipped_weight import ClippedWeight
 
 __all__ = [
-    'COMPUTED', 'CompressedConvMixin', 'CompressedLayer', 'build_quantizer', 'check_parameters', 'computed_tensor'
+    'COMPUTED',
+    'CompressedConvMixin',
+    'CompressedLayer',
+    'build_quantizer',
+    'check_parameters',
+    'computed_tensor',
 ]
 
 COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
@@ -35,13 +41,17 @@ def check_parameters(owner: str, conv: nn.Conv2d) -> None:
     """
     computed = computed_tensor(conv)
     if computed:
-        raise ValueError(f'{owner}: the {computed} of conv must be a parameter, got one that is '
-                         f'computed ({COMPUTED}). Make it permanent first, for example by '
-                         'torch.nn.utils.parametrize.remove_parametrizations, or leave the layer '
-                         'as it is.')
+        raise ValueError(
+            f'{owner}: the {computed} of conv must be a parameter, got one that is '
+            f'computed ({COMPUTED}). Make it permanent first, for example by '
+            'torch.nn.utils.parametrize.remove_parametrizations, or leave the layer '
+            'as it is.'
+        )
 
 
-def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | None) -> UniformQuantizer | None:
+def build_quantizer(
+    owner: str, role: str, config: dict | UniformQuantizer | None
+) -> UniformQuantizer | None:
     """Build the quantizer that ``config`` describes.
 
     Args:
@@ -57,11 +67,15 @@ def build_quantizer(owner: str, role: str, config: dict | UniformQuantizer | Non
         config = MODELS.build(config)
     if config is not None and not isinstance(config, UniformQuantizer):
         kind = 'Weight' if role == 'weight_quant' else 'Act'
-        raise TypeError(f'{owner}: {role} must be None, a quantizer or a dict with a type, got {config!r}. Use '
-                        f"dict(type='mmwcc.LearnedClip{kind}Quantizer', bits=8).")
+        raise TypeError(
+            f'{owner}: {role} must be None, a quantizer or a dict with a type, got {config!r}. Use '
+            f"dict(type='mmwcc.LearnedClip{kind}Quantizer', bits=8)."
+        )
     if role == 'act_quant' and config is not None and config.scales == CHANNEL:
-        raise ValueError(f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for each '
-                         'output channel, of which activations have none. Leave per_channel out.')
+        raise ValueError(
+            f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for each '
+            'output channel, of which activations have none. Leave per_channel out.'
+        )
     return config
 
 
@@ -103,16 +117,25 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
             ValueError: If the weight or bias of ``conv`` is not a parameter.
         """
         check_parameters(cls.__name__, conv)
-        geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding,
-                                        dilation=conv.dilation, groups=conv.groups, bias=conv.bias is not None)
+        geometry: dict[str, Any] = dict(
+            kernel_size=conv.kernel_size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            bias=conv.bias is not None,
+        )
         if conv.padding_mode != 'zeros' and any(conv._reversed_padding_repeated_twice):
             geometry['padding_mode'] = conv.padding_mode
         quantizers: dict[str, Any] = {
             role: build_quantizer(cls.__name__, role, config)
-            for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))}
+            for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))
+        }
         # The weights are replaced at once, so spend no memory and no random numbers on them.
         with torch.device('meta'):
-            layer = cls(conv.in_channels, conv.out_channels, **geometry, **quantizers, **compression)
+            layer = cls(
+                conv.in_channels, conv.out_channels, **geometry, **quantizers, **compression
+            )
         layer.weight, layer.bias = conv.weight, conv.bias
         if not conv.weight.requires_grad:
             layer._freeze_quantizers()
@@ -129,11 +152,15 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
     def _batched(self, x: Tensor) -> Tensor:
         name = type(self).__name__
         if x.dim() not in (3, 4):
-            raise ValueError(f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
-                             'before this layer.')
+            raise ValueError(
+                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
+                'before this layer.'
+            )
         if x.shape[-3] != self.in_channels:
-            raise ValueError(f'{name}: x must have in_channels={self.in_channels} channels, got shape '
-                             f'{tuple(x.shape)}. Give the layer the channel count of its input.')
+            raise ValueError(
+                f'{name}: x must have in_channels={self.in_channels} channels, got shape '
+                f'{tuple(x.shape)}. Give the layer the channel count of its input.'
+            )
         return x if x.dim() == 4 else x.unsqueeze(0)
 
     def unlearned(self) -> list[str]:
@@ -142,8 +169,15 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         Zeros need no clip. A quantizer therefore needs none if its weights are all zero, or if its
         input has only ever been zero.
         """
-        needed = dict(weight_quant=lambda: bool(self.weight.any()),
-                      act_quant=lambda: self.act_quant is None or not self.act_quant.met_zeros_alone)
-        return [role for role, is_needed in needed.items()
-                if (quantizer := getattr(self, role)) is not None and quantizer.bits != 32
-                and not quantizer.is_settled and is_needed()]
+        needed = dict(
+            weight_quant=lambda: bool(self.weight.any()),
+            act_quant=lambda: self.act_quant is None or not self.act_quant.met_zeros_alone,
+        )
+        return [
+            role
+            for role, is_needed in needed.items()
+            if (quantizer := getattr(self, role)) is not None
+            and quantizer.bits != 32
+            and not quantizer.is_settled
+            and is_needed()
+        ]

@@ -1,4 +1,5 @@
 """Wavelet compressed convolution, and the function that builds it from ``conv_cfg``."""
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -27,7 +28,11 @@ def is_eligible(kernel_size, padding, groups: int) -> bool:
 
     It can if it is 1x1, has no padding and has one group. The stride does not matter.
     """
-    return _pair(kernel_size) == (1, 1) and padding in (0, (0, 0), [0, 0], 'valid', 'same') and groups == 1
+    return (
+        _pair(kernel_size) == (1, 1)
+        and padding in (0, (0, 0), [0, 0], 'valid', 'same')
+        and groups == 1
+    )
 
 
 @MODELS.register_module()
@@ -82,15 +87,47 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, equation (9).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size=1, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, device=None, dtype=None, *, keep_ratio: float,
-                 levels: int = 3, wavelet: str = 'haar', selection: str = 'energy', weight_quant: dict | None = None,
-                 act_quant: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size=1,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        bias: bool = True,
+        device=None,
+        dtype=None,
+        *,
+        keep_ratio: float,
+        levels: int = 3,
+        wavelet: str = 'haar',
+        selection: str = 'energy',
+        weight_quant: dict | None = None,
+        act_quant: dict | None = None,
+    ) -> None:
         self._check_geometry(kernel_size, padding, groups)
-        check_compression(type(self).__name__, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet,
-                          selection=selection)
-        super().__init__(in_channels, out_channels, kernel_size, stride, 0, dilation, groups, bias, 'zeros', device,
-                         dtype)
+        check_compression(
+            type(self).__name__,
+            keep_ratio=keep_ratio,
+            levels=levels,
+            wavelet=wavelet,
+            selection=selection,
+        )
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            0,
+            dilation,
+            groups,
+            bias,
+            'zeros',
+            device,
+            dtype,
+        )
         self.keep_ratio, self.selection = keep_ratio, selection
         self.levels, self.wavelet = levels, wavelet
         self._build_quantizers(weight_quant, act_quant)
@@ -101,7 +138,9 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
     def _check_geometry(kernel_size, padding, groups: int) -> None:
         remedy = "Use QuantConv2d for it, or conv_cfg=dict(type='mmwcc.WCC', ...), which chooses by itself."
         if _pair(kernel_size) != (1, 1):
-            raise ValueError(f'WaveletCompressedConv2d: kernel_size must be 1, got {kernel_size}. {remedy}')
+            raise ValueError(
+                f'WaveletCompressedConv2d: kernel_size must be 1, got {kernel_size}. {remedy}'
+            )
         if not is_eligible(1, padding, 1):
             raise ValueError(f'WaveletCompressedConv2d: padding must be 0, got {padding}. {remedy}')
         if groups != 1:
@@ -131,27 +170,57 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         batch = self._batched(x)
         channels_last = is_channels_last(batch)
         if self.stride != (1, 1):
-            batch = batch[:, :, ::self.stride[0], ::self.stride[1]]
-        rows, slot = pack(batch, keep_ratio=self.keep_ratio, levels=self.levels, wavelet=self.wavelet,
-                          selection=self.selection)
+            batch = batch[:, :, :: self.stride[0], :: self.stride[1]]
+        rows, slot = pack(
+            batch,
+            keep_ratio=self.keep_ratio,
+            levels=self.levels,
+            wavelet=self.wavelet,
+            selection=self.selection,
+        )
         if self.weight_quant is None and self.act_quant is None:
             rows = multiply_rows(rows, weight)
         else:
-            rows = quantized_linear(rows, weight, act=self._quantization('act_quant', rows),
-                                    wgt=self._quantization('weight_quant', weight), scale=self.weight_scale)
-        y = unpack(rows, slot, bias, size=batch.shape[2:], levels=self.levels, wavelet=self.wavelet,
-                   channels_last=channels_last)
+            rows = quantized_linear(
+                rows,
+                weight,
+                act=self._quantization('act_quant', rows),
+                wgt=self._quantization('weight_quant', weight),
+                scale=self.weight_scale,
+            )
+        y = unpack(
+            rows,
+            slot,
+            bias,
+            size=batch.shape[2:],
+            levels=self.levels,
+            wavelet=self.wavelet,
+            channels_last=channels_last,
+        )
         return y if x.dim() == 4 else y.squeeze(0)
 
     def extra_repr(self) -> str:
-        return (f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
-                f'wavelet={self.wavelet!r}, selection={self.selection!r}')
+        return (
+            f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
+            f'wavelet={self.wavelet!r}, selection={self.selection!r}'
+        )
 
 
 @MODELS.register_module()
-def WCC(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
-        bias: bool = True, *, weight_quant: dict | None = None, act_quant: dict | None = None,
-        **compression) -> nn.Conv2d:
+def WCC(
+    in_channels: int,
+    out_channels: int,
+    kernel_size,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups: int = 1,
+    bias: bool = True,
+    *,
+    weight_quant: dict | None = None,
+    act_quant: dict | None = None,
+    **compression,
+) -> nn.Conv2d:
     """Build the layer that suits a convolution, for ``conv_cfg``.
 
     Use it as ``conv_cfg=dict(type='mmwcc.WCC', keep_ratio=0.25, ...)``. OpenMMLab passes the same
@@ -171,9 +240,22 @@ def WCC(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, d
     """
     geometry = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias)
     if is_eligible(kernel_size, padding, groups):
-        return WaveletCompressedConv2d(in_channels, out_channels, kernel_size, **geometry, **compression,
-                                       weight_quant=weight_quant, act_quant=act_quant)
+        return WaveletCompressedConv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            **geometry,
+            **compression,
+            weight_quant=weight_quant,
+            act_quant=act_quant,
+        )
     if weight_quant is None and act_quant is None:
         return nn.Conv2d(in_channels, out_channels, kernel_size, **geometry)
-    return QuantConv2d(in_channels, out_channels, kernel_size, **geometry, weight_quant=weight_quant,
-                       act_quant=act_quant)
+    return QuantConv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        **geometry,
+        weight_quant=weight_quant,
+        act_quant=act_quant,
+    )

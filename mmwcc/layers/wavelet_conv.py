@@ -1,4 +1,5 @@
 """Wavelet convolution (WConv), and the function that builds it from ``conv_cfg``."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -79,20 +80,55 @@ class WaveletConv2d(nn.Module):
     # mmcv's ConvModule reads these attributes from its convolution.
     transposed, output_padding, groups = False, (0, 0), 1
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1,
-                 groups: int = 1, bias: bool = True, padding_mode: Any = 'zeros', device=None, dtype=None, *,
-                 kappa: int = 3, dfwt: int = 0, orthonormal: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Any = 'zeros',
+        device=None,
+        dtype=None,
+        *,
+        kappa: int = 3,
+        dfwt: int = 0,
+        orthonormal: bool = False,
+    ) -> None:
         super().__init__()
         self._check(in_channels, out_channels, groups, kappa, dfwt)
         self.in_channels, self.out_channels, self.kappa = in_channels, out_channels, kappa
-        sizes = zip(wavelet_partition(in_channels, kappa), reversed(wavelet_partition(out_channels, kappa)),
-                    strict=True)
+        sizes = zip(
+            wavelet_partition(in_channels, kappa),
+            reversed(wavelet_partition(out_channels, kappa)),
+            strict=True,
+        )
         self.dfwt = DepthwiseFastWaveletTransform(dfwt, orthonormal) if dfwt else None
         self.pieces = nn.ModuleList(
-            nn.Conv2d(long, short, kernel_size, stride, padding, dilation, 1, bias, padding_mode, device, dtype)
-            for long, short in sizes)
+            nn.Conv2d(
+                long,
+                short,
+                kernel_size,
+                stride,
+                padding,
+                dilation,
+                1,
+                bias,
+                padding_mode,
+                device,
+                dtype,
+            )
+            for long, short in sizes
+        )
         first = self.pieces[0]
-        self.kernel_size, self.stride, self.dilation = first.kernel_size, first.stride, first.dilation
+        self.kernel_size, self.stride, self.dilation = (
+            first.kernel_size,
+            first.stride,
+            first.dilation,
+        )
         self.padding, self.padding_mode = first.padding, padding_mode
 
     @classmethod
@@ -100,25 +136,35 @@ class WaveletConv2d(nn.Module):
         check_kappa(cls.__name__, 'kappa', kappa)
         check_kappa(cls.__name__, 'dfwt', dfwt)
         if groups != 1:
-            raise ValueError(f'{cls.__name__}: groups must be 1, got {groups}. Use nn.Conv2d for it, or '
-                             "conv_cfg=dict(type='mmwcc.WConv', ...), which chooses by itself.")
+            raise ValueError(
+                f'{cls.__name__}: groups must be 1, got {groups}. Use nn.Conv2d for it, or '
+                "conv_cfg=dict(type='mmwcc.WConv', ...), which chooses by itself."
+            )
         for name, channels in (('in_channels', in_channels), ('out_channels', out_channels)):
             if channels % (1 << kappa):
-                raise ValueError(f'{cls.__name__}: {name} must be divisible by 2**kappa={1 << kappa}, got {channels}. '
-                                 f'Use kappa={deepest_kappa(kappa, in_channels, out_channels)} at most.')
+                raise ValueError(
+                    f'{cls.__name__}: {name} must be divisible by 2**kappa={1 << kappa}, got {channels}. '
+                    f'Use kappa={deepest_kappa(kappa, in_channels, out_channels)} at most.'
+                )
         if in_channels % (1 << dfwt):
-            raise ValueError(f'{cls.__name__}: in_channels must be divisible by 2**dfwt={1 << dfwt}, got '
-                             f'{in_channels}. Use dfwt={deepest_kappa(dfwt, in_channels)} at most.')
+            raise ValueError(
+                f'{cls.__name__}: in_channels must be divisible by 2**dfwt={1 << dfwt}, got '
+                f'{in_channels}. Use dfwt={deepest_kappa(dfwt, in_channels)} at most.'
+            )
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = x if x.dim() == 4 else x.unsqueeze(0)
         if batch.dim() != 4 or batch.shape[1] != self.in_channels:
-            raise ValueError(f'{type(self).__name__}: x must have shape (B, {self.in_channels}, H, W) or '
-                             f'({self.in_channels}, H, W), got {tuple(x.shape)}. Give the layer the channel count of '
-                             'its input.')
-        parts = (batch, ) if self.dfwt is None else self.dfwt.pieces(batch)
-        outputs = [piece(part) for piece, part in zip(self.pieces, self._aligned(parts), strict=True)]
+            raise ValueError(
+                f'{type(self).__name__}: x must have shape (B, {self.in_channels}, H, W) or '
+                f'({self.in_channels}, H, W), got {tuple(x.shape)}. Give the layer the channel count of '
+                'its input.'
+            )
+        parts = (batch,) if self.dfwt is None else self.dfwt.pieces(batch)
+        outputs = [
+            piece(part) for piece, part in zip(self.pieces, self._aligned(parts), strict=True)
+        ]
         y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return y if x.dim() == 4 else y.squeeze(0)
 
@@ -130,7 +176,10 @@ class WaveletConv2d(nn.Module):
         """
         kappa, depth = len(self.pieces) - 1, len(parts) - 1
         if depth < kappa:
-            return (*parts[:-1], *parts[-1].split(wavelet_partition(parts[-1].shape[1], kappa - depth), dim=1))
+            return (
+                *parts[:-1],
+                *parts[-1].split(wavelet_partition(parts[-1].shape[1], kappa - depth), dim=1),
+            )
         if depth > kappa:
             return (*parts[:kappa], torch.cat(parts[kappa:], dim=1))
         return parts
@@ -140,9 +189,22 @@ class WaveletConv2d(nn.Module):
 
 
 @MODELS.register_module()
-def WConv(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0, dilation=1, groups: int = 1,
-          bias: bool = True, *, kappa: int = 3, dfwt: int = 0, orthonormal: bool = False, lower: bool = False,
-          **kwargs) -> nn.Module:
+def WConv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups: int = 1,
+    bias: bool = True,
+    *,
+    kappa: int = 3,
+    dfwt: int = 0,
+    orthonormal: bool = False,
+    lower: bool = False,
+    **kwargs,
+) -> nn.Module:
     """Build the convolution for ``conv_cfg=dict(type='mmwcc.WConv', kappa=3, dfwt=3)``.
 
     OpenMMLab passes the same ``conv_cfg`` to all convolutions of a network, so this function
@@ -162,7 +224,9 @@ def WConv(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0,
     Returns:
         The layer.
     """
-    geometry = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias, **kwargs)
+    geometry = dict(
+        stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias, **kwargs
+    )
     if groups != 1:
         return nn.Conv2d(in_channels, out_channels, kernel_size, **geometry)
     if lower:
@@ -173,5 +237,12 @@ def WConv(in_channels: int, out_channels: int, kernel_size, stride=1, padding=0,
         kappa = allowed
     if kappa == dfwt == 0:
         return nn.Conv2d(in_channels, out_channels, kernel_size, **geometry)
-    return WaveletConv2d(in_channels, out_channels, kernel_size, **geometry, kappa=kappa, dfwt=dfwt,
-                         orthonormal=orthonormal)
+    return WaveletConv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        **geometry,
+        kappa=kappa,
+        dfwt=dfwt,
+        orthonormal=orthonormal,
+    )

@@ -1,4 +1,5 @@
 """The modules of a model: finding, naming, running, replacing and reporting them."""
+
 from .compressed import compressed_layers, unwrapped
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state
 from .names import (
@@ -26,10 +27,38 @@ from .report import (
 from .unhandled import UnhandledLayers, listed, unhandled_layers
 
 __all__ = [
-    'FULL_PRECISION', 'CompressionReport', 'LayerReport', 'LayerState', 'UnhandledLayers',
-    'aligned', 'all_or_nothing', 'announce', 'compressed_layers', 'convolutions', 'dense_names',
-    'describe_layer', 'example_input', 'geometry', 'has_hooks', 'is_plain', 'kept_by_name',
-    'listed', 'matches', 'names_by_layer', 'no_match', 'obstacle', 'prediction_layers',
-    'quantizers_off', 'replace_layers', 'run_on_zeros', 'set_layer_state', 'setting_cells',
-    'swap_layers', 'tensor_mode', 'undisturbed', 'unhandled_layers', 'unwrapped', 'weight_count',
+    'FULL_PRECISION',
+    'CompressionReport',
+    'LayerReport',
+    'LayerState',
+    'UnhandledLayers',
+    'aligned',
+    'all_or_nothing',
+    'announce',
+    'compressed_layers',
+    'convolutions',
+    'dense_names',
+    'describe_layer',
+    'example_input',
+    'geometry',
+    'has_hooks',
+    'is_plain',
+    'kept_by_name',
+    'listed',
+    'matches',
+    'names_by_layer',
+    'no_match',
+    'obstacle',
+    'prediction_layers',
+    'quantizers_off',
+    'replace_layers',
+    'run_on_zeros',
+    'set_layer_state',
+    'setting_cells',
+    'swap_layers',
+    'tensor_mode',
+    'undisturbed',
+    'unhandled_layers',
+    'unwrapped',
+    'weight_count',
 ]

@@ -1,4 +1,5 @@
 """The compressed layers of a model."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,11 +13,18 @@ __all__ = ['compressed_layers', 'unwrapped']
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside DDP and mmengine's wrappers."""
-    while isinstance(inner := getattr(model, 'module', None), nn.Module) and len(list(model.children())) == 1:
+    while (
+        isinstance(inner := getattr(model, 'module', None), nn.Module)
+        and len(list(model.children())) == 1
+    ):
         model = inner
     return model
 
 
 def compressed_layers(model: nn.Module) -> dict[str, Any]:
     """Return the compressed layers of a model by qualified name, without the names of wrappers."""
-    return {name: module for name, module in unwrapped(model).named_modules() if isinstance(module, CompressedLayer)}
+    return {
+        name: module
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(module, CompressedLayer)
+    }

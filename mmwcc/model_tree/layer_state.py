@@ -1,4 +1,5 @@
 """How a layer is compressed, as data."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ FULL_PRECISION = 32
 """The number of bits that stands for no quantization."""
 
 _BITS = ('weight_bits', 'act_bits')
-_PLAIN = dict(keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int,
-              act_bits=int)
+_PLAIN = dict(
+    keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int, act_bits=int
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class LayerState:
         >>> state.keep_ratio, state.act_bits
         (0.25, 32)
     """
+
     kind: str
     keep_ratio: float | None = None
     selection: str | None = None
@@ -50,25 +53,33 @@ class LayerState:
     @classmethod
     def of(cls, layer: nn.Module) -> LayerState:
         """Read the state of a layer, which may be dense, trainable, folded or integer."""
-        transform: dict[str, Any] = {key: getattr(layer, key, None)
-                     for key in ('keep_ratio', 'selection', 'wavelet', 'levels')}
-        bits: dict[str, Any] = {key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
-                for key in _BITS}
+        transform: dict[str, Any] = {
+            key: getattr(layer, key, None)
+            for key in ('keep_ratio', 'selection', 'wavelet', 'levels')
+        }
+        bits: dict[str, Any] = {
+            key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
+            for key in _BITS
+        }
         quantizers = tuple(key for key in _BITS if hasattr(_quantizer(layer, key), 'bits'))
         return cls(type(layer).__name__, **transform, **bits, quantizers=quantizers)
 
     @property
     def quantities(self) -> dict[str, Any]:
         """Bits and keep ratio. Together with the geometry, they determine the cost of a layer."""
-        return dict(weight_bits=self.weight_bits, act_bits=self.act_bits,
-                    keep_ratio=self.keep_ratio)
+        return dict(
+            weight_bits=self.weight_bits, act_bits=self.act_bits, keep_ratio=self.keep_ratio
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data as checkpoints record it: ``type`` and the values the layer has."""
-        own = {key: getattr(self, key) for key in _PLAIN
-               if key not in _BITS or key in self.quantizers}
-        return {'type': self.kind,
-                **{key: _PLAIN[key](value) for key, value in own.items() if value is not None}}
+        own = {
+            key: getattr(self, key) for key in _PLAIN if key not in _BITS or key in self.quantizers
+        }
+        return {
+            'type': self.kind,
+            **{key: _PLAIN[key](value) for key, value in own.items() if value is not None},
+        }
 
     def has(self, quantity: str) -> bool:
         """Tell whether the layer has a quantity, for example 'keep_ratio', that can be changed."""
@@ -86,8 +97,14 @@ class LayerState:
             >>> built.under(dict(act_bits=16, keep_ratio=0.5)).act_bits
             16
         """
-        return replace(self, **{quantity: max(getattr(self, quantity), value)
-                                for quantity, value in ceilings.items() if self.has(quantity)})
+        return replace(
+            self,
+            **{
+                quantity: max(getattr(self, quantity), value)
+                for quantity, value in ceilings.items()
+                if self.has(quantity)
+            },
+        )
 
 
 def _quantizer(layer: nn.Module, bits: str) -> Any:
@@ -106,8 +123,9 @@ def set_layer_state(layer: Any, values: Mapping[str, float]) -> bool:
         Whether anything changed.
     """
     state = LayerState.of(layer)
-    changed = {quantity: value for quantity, value in values.items()
-               if getattr(state, quantity) != value}
+    changed = {
+        quantity: value for quantity, value in values.items() if getattr(state, quantity) != value
+    }
     for quantity, value in changed.items():
         if quantity == 'keep_ratio':
             layer.keep_ratio = value

@@ -1,4 +1,5 @@
 """Convolutions of a model by name: which ones a config means, and how reports describe them."""
+
 from __future__ import annotations
 
 import re
@@ -13,8 +14,15 @@ from mmwcc.layers import SeparableConv2d, WaveletConv2d
 from .predictors import named_like_a_predictor, prediction_layers
 from .unhandled import listed, unhandled_layers
 
-__all__ = ['convolutions', 'dense_names', 'geometry', 'is_plain', 'kept_by_name', 'matches',
-           'no_match']
+__all__ = [
+    'convolutions',
+    'dense_names',
+    'geometry',
+    'is_plain',
+    'kept_by_name',
+    'matches',
+    'no_match',
+]
 
 Layer = TypeVar('Layer', bound=nn.Module)
 
@@ -29,17 +37,24 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
     Raises:
         ValueError: If the model contains none, or is itself a convolution.
     """
-    found = {name: module for name, module in model.named_modules(remove_duplicate=False)
-             if isinstance(module, nn.Conv2d)}
+    found = {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Conv2d)
+    }
     if '' in found:
-        raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got {type(model).__name__} with '
-                         'none inside. Put a single layer into nn.Sequential, or use its class directly.')
+        raise ValueError(
+            f'{caller}: the model must contain convolutions (nn.Conv2d), got {type(model).__name__} with '
+            'none inside. Put a single layer into nn.Sequential, or use its class directly.'
+        )
     if not found:
         others = listed(unhandled_layers(model))
         instead = f'none but {others}' if others else 'none inside'
-        raise ValueError(f'{caller}: the model must contain convolutions (nn.Conv2d), got '
-                         f'{type(model).__name__} with {instead}. '
-                         'Other layers are not compressed; leave this model as it is.')
+        raise ValueError(
+            f'{caller}: the model must contain convolutions (nn.Conv2d), got '
+            f'{type(model).__name__} with {instead}. '
+            'Other layers are not compressed; leave this model as it is.'
+        )
     return found
 
 
@@ -61,8 +76,10 @@ def is_plain(module: nn.Module) -> bool:
     kind = type(module)
     if kind._conv_forward is not nn.Conv2d._conv_forward:
         return False
-    return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == ('mmcv.cnn.bricks.wrappers',
-                                                                                    'Conv2d')
+    return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == (
+        'mmcv.cnn.bricks.wrappers',
+        'Conv2d',
+    )
 
 
 def _parts(model: nn.Module) -> dict[str, str]:
@@ -70,12 +87,18 @@ def _parts(model: nn.Module) -> dict[str, str]:
 
     Such convolutions are the first or last layer of a model only together.
     """
-    return {f'{name}.{part}': name for name, module in model.named_modules(remove_duplicate=False)
-            if isinstance(module, (SeparableConv2d, WaveletConv2d))
-            for part, inner in module.named_modules(remove_duplicate=False) if isinstance(inner, nn.Conv2d)}
+    return {
+        f'{name}.{part}': name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, (SeparableConv2d, WaveletConv2d))
+        for part, inner in module.named_modules(remove_duplicate=False)
+        if isinstance(inner, nn.Conv2d)
+    }
 
 
-def dense_names(caller: str, model: nn.Module, keep_dense: Iterable[str], names: list[str]) -> dict[str, str]:
+def dense_names(
+    caller: str, model: nn.Module, keep_dense: Iterable[str], names: list[str]
+) -> dict[str, str]:
     """Resolve ``keep_dense`` to names of layers.
 
     Args:
@@ -128,8 +151,10 @@ def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
     nearest = get_close_matches(plain, names, n=1, cutoff=0.4)
     hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
     shown = ', '.join(names[:40]) + (f', ... ({len(names) - 40} more)' if len(names) > 40 else '')
-    return (f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified name.{hint} '
-            f'Convolutions of this model: {shown}.')
+    return (
+        f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified name.{hint} '
+        f'Convolutions of this model: {shown}.'
+    )
 
 
 def geometry(conv: nn.Conv2d) -> str:

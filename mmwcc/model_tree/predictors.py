@@ -1,4 +1,5 @@
 """The layers that predict: known by class in OpenMMLab's heads, and by name in other heads."""
+
 from __future__ import annotations
 
 import re
@@ -23,8 +24,10 @@ _PREDICTORS = {
     'EncHead': r'se_layer',
     'KernelUpdateHead': r'fc_mask|feat_transform',
     'SegmenterMaskTransformerHead': r'patch_proj|classes_proj',
-    'SideAdapterCLIPHead': (r'side_adapter_network\.mask_decoder\.(query|pix)_mlp|'
-                            r'rec_with_attnbias\.proj'),
+    'SideAdapterCLIPHead': (
+        r'side_adapter_network\.mask_decoder\.(query|pix)_mlp|'
+        r'rec_with_attnbias\.proj'
+    ),
     'VPDDepthHead': r'depth_pred_layer',
     # mmdetection: dense heads
     'AnchorHead': r'conv_(cls|reg)',
@@ -88,7 +91,8 @@ _LIBRARIES = ('mmseg', 'mmdet', 'mmwcc')
 # Names that other heads usually give to prediction layers.
 _BY_CUSTOM = re.compile(
     r'(.*_)?(conv_seg|cls_seg|conv_cls|conv_reg|conv_centerness|conv_obj|conv_pred|cls|reg|bbox|'
-    r'centerness|objectness|cls_out|reg_out|logits|predictor)')
+    r'centerness|objectness|cls_out|reg_out|logits|predictor)'
+)
 
 # SeparableConv2d and WaveletConv2d each stand for one convolution.
 _LAYERS = (nn.Conv2d, nn.Linear, SeparableConv2d, WaveletConv2d)
@@ -128,8 +132,11 @@ def prediction_layers(model: nn.Module) -> set[str]:
             found.update(_last_layers(head, pattern))
         if _is_known(type(head)):
             settled.append(f'{name}.' if name else '')
-    found.update(layer for name, layer in layers.items()
-                 if named_like_a_predictor(name) and not name.startswith(tuple(settled)))
+    found.update(
+        layer
+        for name, layer in layers.items()
+        if named_like_a_predictor(name) and not name.startswith(tuple(settled))
+    )
     return {name for name, layer in layers.items() if layer in found}
 
 

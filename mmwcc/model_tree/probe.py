@@ -1,4 +1,5 @@
 """Running a model once to inspect it, without leaving a trace in it."""
+
 from __future__ import annotations
 
 import inspect
@@ -27,8 +28,10 @@ def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     if len(input_shape) == 2:
         first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
         if first is None:
-            raise ValueError(f'{type(model).__name__} has no convolution that tells the channels of an input of size '
-                             f'{tuple(input_shape)}. Give the whole shape, (channels, height, width).')
+            raise ValueError(
+                f'{type(model).__name__} has no convolution that tells the channels of an input of size '
+                f'{tuple(input_shape)}. Give the whole shape, (channels, height, width).'
+            )
         input_shape = (first.in_channels, *input_shape)
     parameter = next(model.parameters(), torch.empty(()))
     return torch.zeros((1, *input_shape), dtype=parameter.dtype, device=parameter.device)
@@ -47,8 +50,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     # The flags are set directly, because OpenMMLab's networks override model.train().
     training = {module: module.training for module in model.modules()}
-    hooks = {module: [(hooks, list(hooks)) for hooks in (module._forward_pre_hooks, module._forward_hooks)]
-             for module in training}
+    hooks = {
+        module: [
+            (hooks, list(hooks)) for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        ]
+        for module in training
+    }
     try:
         for module in training:
             module.training = False
@@ -68,7 +75,9 @@ def quantizers_off(model: nn.Module) -> Iterator[None]:
 
     Shapes stay the same, no quantizer calibrates, and none warns that it is not calibrated.
     """
-    bits = {module: module.bits for module in model.modules() if isinstance(module, UniformQuantizer)}
+    bits = {
+        module: module.bits for module in model.modules() if isinstance(module, UniformQuantizer)
+    }
     try:
         for quantizer in bits:
             quantizer.bits = 32
@@ -78,8 +87,15 @@ def quantizers_off(model: nn.Module) -> Iterator[None]:
             quantizer.bits = width
 
 
-def run_on_zeros(owner: str, model: nn.Module, input_shape: tuple[int, ...], watch: Callable[[], None], *,
-                 purpose: str, remedy: str) -> None:
+def run_on_zeros(
+    owner: str,
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    watch: Callable[[], None],
+    *,
+    purpose: str,
+    remedy: str,
+) -> None:
     """Run ``model`` once on zeros with the hooks that ``watch`` registers, and leave no trace.
 
     Args:
@@ -99,5 +115,7 @@ def run_on_zeros(owner: str, model: nn.Module, input_shape: tuple[int, ...], wat
             watch()
             model(image, **tensor_mode(model))
     except Exception as error:  # the model may raise anything
-        raise ValueError(f'{owner}: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
-                         f'{purpose}, but {type(error).__name__}: {error}. {remedy}') from error
+        raise ValueError(
+            f'{owner}: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
+            f'{purpose}, but {type(error).__name__}: {error}. {remedy}'
+        ) from error

@@ -1,4 +1,5 @@
 """Replacing layers together with everything attached to them, and undoing it after a failure."""
+
 from __future__ import annotations
 
 import weakref
@@ -23,8 +24,10 @@ _PARTS = ('weight_quant', 'act_quant')
 def has_hooks(module: nn.Module) -> bool:
     """Tell whether a module has a hook of any kind, apart from the one that settles clips."""
     own = dict(_forward_hooks=int(is_settling(module)))
-    return any(isinstance(hooks := vars(module).get(name), dict) and len(hooks) > own.get(name, 0)
-               for name in _HOOKS)
+    return any(
+        isinstance(hooks := vars(module).get(name), dict) and len(hooks) > own.get(name, 0)
+        for name in _HOOKS
+    )
 
 
 def obstacle(conv: nn.Module) -> str:
@@ -50,8 +53,11 @@ def _places(model: nn.Module) -> Iterator[tuple[Any, Any, nn.Module]]:
         for holder in (vars(parent), *vars(parent).values()):
             if isinstance(holder, (dict, list)):
                 items = holder.items() if isinstance(holder, dict) else enumerate(holder)
-                yield from ((holder, key, module) for key, module in list(items)
-                            if isinstance(module, nn.Module))
+                yield from (
+                    (holder, key, module)
+                    for key, module in list(items)
+                    if isinstance(module, nn.Module)
+                )
 
 
 def swap_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
@@ -89,12 +95,18 @@ def _adopt(layer: nn.Module, old: nn.Module) -> None:
     # Share the dictionaries and do not copy them: handles that users hold refer to them.
     vars(layer).update({name: vars(old)[name] for name in _HOOKS if name in vars(old)})
     _bind_hooks(layer)
-    vars(layer).update({name: value for name, value in vars(old).items()
-                        if not hasattr(layer, name)})
+    vars(layer).update(
+        {name: value for name, value in vars(old).items() if not hasattr(layer, name)}
+    )
     if isinstance(old, nn.Conv2d):
         for kind in ('_parameters', '_buffers'):
-            getattr(layer, kind).update({name: value for name, value in getattr(old, kind).items()
-                                         if name not in _TAKEN_OVER and not hasattr(layer, name)})
+            getattr(layer, kind).update(
+                {
+                    name: value
+                    for name, value in getattr(old, kind).items()
+                    if name not in _TAKEN_OVER and not hasattr(layer, name)
+                }
+            )
         layer._non_persistent_buffers_set |= old._non_persistent_buffers_set & layer._buffers.keys()
 
 

@@ -1,4 +1,5 @@
 """What a conversion did, layer by layer."""
+
 from __future__ import annotations
 
 import sys
@@ -18,7 +19,12 @@ from .names import geometry
 from .unhandled import UnhandledLayers, listed
 
 __all__ = [
-    'CompressionReport', 'LayerReport', 'aligned', 'announce', 'describe_layer', 'setting_cells',
+    'CompressionReport',
+    'LayerReport',
+    'aligned',
+    'announce',
+    'describe_layer',
+    'setting_cells',
     'weight_count',
 ]
 
@@ -40,14 +46,20 @@ def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> li
         numeric: Columns to align on the right. Defaults to none.
     """
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ['  '.join(cell.rjust(width) if column in numeric else cell.ljust(width)
-                       for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-             for row in cells]
+    lines = [
+        '  '.join(
+            cell.rjust(width) if column in numeric else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
     lines.insert(1, '-' * max(map(len, lines)))
     return lines
 
 
-def setting_cells(weight_bits: int, act_bits: int, keep_ratio: float | None) -> tuple[str, str, str]:
+def setting_cells(
+    weight_bits: int, act_bits: int, keep_ratio: float | None
+) -> tuple[str, str, str]:
     """Return bits and keep ratio as table cells, with '-' for full precision and for no transform.
 
     Example:
@@ -80,6 +92,7 @@ class LayerReport:
         weights: Number of weights.
         reason: Why it stays dense, or empty.
     """
+
     name: str
     before: str
     after: str
@@ -90,7 +103,9 @@ class LayerReport:
     reason: str = ''
 
 
-def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reason: str = '') -> LayerReport:
+def describe_layer(
+    name: str, module: nn.Conv2d, before: str | None = None, reason: str = ''
+) -> LayerReport:
     """Report on one convolution as it is now.
 
     Args:
@@ -101,8 +116,14 @@ def describe_layer(name: str, module: nn.Conv2d, before: str | None = None, reas
     """
     state = LayerState.of(module)
     after = state.kind if isinstance(module, CompressedLayer) else 'dense'
-    return LayerReport(name, before or geometry(module), after, **state.quantities,
-                       weights=weight_count(module), reason=reason)
+    return LayerReport(
+        name,
+        before or geometry(module),
+        after,
+        **state.quantities,
+        weights=weight_count(module),
+        reason=reason,
+    )
 
 
 class CompressionReport(list):
@@ -114,8 +135,12 @@ class CompressionReport(list):
         warning: A sentence that the user should know about the whole. Defaults to none.
     """
 
-    def __init__(self, layers: Iterable[LayerReport] = (),
-                 unhandled: Sequence[UnhandledLayers] = (), warning: str = '') -> None:
+    def __init__(
+        self,
+        layers: Iterable[LayerReport] = (),
+        unhandled: Sequence[UnhandledLayers] = (),
+        warning: str = '',
+    ) -> None:
         super().__init__(layers)
         self.unhandled, self.warning = list(unhandled), warning
 
@@ -143,7 +168,16 @@ class CompressionReport(list):
         cells = [header]
         for layer in self:
             setting = setting_cells(layer.weight_bits, layer.act_bits, layer.keep_ratio)
-            cells.append((layer.name, layer.before, layer.after, *setting, f'{layer.weights:,}', layer.reason))
+            cells.append(
+                (
+                    layer.name,
+                    layer.before,
+                    layer.after,
+                    *setting,
+                    f'{layer.weights:,}',
+                    layer.reason,
+                )
+            )
         remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []
         remarks += [self.warning] if self.warning else []
         return '\n'.join([*aligned(cells, numeric=range(3, 7)), *remarks, self.summary()])

@@ -1,4 +1,5 @@
 """Learned layers that compression does not handle, so that a report can name them."""
+
 from __future__ import annotations
 
 import re
@@ -29,6 +30,7 @@ class UnhandledLayers:
         count: Number of layers, where a shared one counts once.
         weights: Number of their weights.
     """
+
     kind: str
     count: int
     weights: int
@@ -44,8 +46,12 @@ def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
         >>> unhandled_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(8, 4), nn.Linear(4, 2)))
         [UnhandledLayers(kind='Linear', count=2, weights=40)]
     """
-    inside = {part for module in model.modules() if is_parametrized(module)
-              for part in module.get_submodule('parametrizations').modules()}
+    inside = {
+        part
+        for module in model.modules()
+        if is_parametrized(module)
+        for part in module.get_submodule('parametrizations').modules()
+    }
     weights: dict[str, list[int]] = {}
     for module in model.modules():
         if module not in inside and not isinstance(module, (nn.Conv2d, *_NORMS, *_TABLES)):
@@ -59,9 +65,15 @@ def _weight_count(module: Any) -> int:
     own = list(module._parameters.items())
     if is_parametrized(module):
         own += module.parametrizations.named_parameters()
-    return sum(parameter.numel() for name, parameter in own
-               if parameter is not None and not is_lazy(parameter) and parameter.is_floating_point()
-               and parameter.dim() > 1 and not _ADDED.search(name))
+    return sum(
+        parameter.numel()
+        for name, parameter in own
+        if parameter is not None
+        and not is_lazy(parameter)
+        and parameter.is_floating_point()
+        and parameter.dim() > 1
+        and not _ADDED.search(name)
+    )
 
 
 def listed(layers: Iterable[UnhandledLayers]) -> str:

@@ -1,4 +1,5 @@
 """The factory that enables compression in a config."""
+
 from __future__ import annotations
 
 from torch import nn

@@ -1,4 +1,5 @@
 """Sharing a budget of bit operations among layers by choosing keep_ratio and bits for each."""
+
 from __future__ import annotations
 
 import re
@@ -25,6 +26,7 @@ class Candidate:
         bops: Bit operations of the layer, including its transforms.
         divergence: Predicted divergence of the network's output.
     """
+
     choice: Choice
     bops: float
     divergence: float
@@ -40,6 +42,7 @@ class Allocation:
         bound: Lower bound: no choice of candidates within the budget has a lower divergence.
         fixed: Bit operations of layers that have no candidates.
     """
+
     layers: dict[str, Candidate]
     budget: float
     bound: float
@@ -57,20 +60,27 @@ class Allocation:
 
     def summary(self) -> str:
         """State the totals in one line."""
-        return (f'{self.bops / 1e9:,.3f} of {self.budget / 1e9:,.3f} G BOPs, predicted divergence '
-                f'{self.divergence:.5f} (no choice below {self.bound:.5f})')
+        return (
+            f'{self.bops / 1e9:,.3f} of {self.budget / 1e9:,.3f} G BOPs, predicted divergence '
+            f'{self.divergence:.5f} (no choice below {self.bound:.5f})'
+        )
 
     def __str__(self) -> str:
-        cells: list[tuple[str, ...]] = [('layer', 'w bits', 'a bits', 'keep', 'M BOPs', 'divergence')]
+        cells: list[tuple[str, ...]] = [
+            ('layer', 'w bits', 'a bits', 'keep', 'M BOPs', 'divergence')
+        ]
         for name, candidate in self.layers.items():
             choice = candidate.choice
             setting = setting_cells(choice.weight_bits, choice.act_bits, choice.keep_ratio)
-            cells.append((name, *setting, f'{candidate.bops / 1e6:,.3f}', f'{candidate.divergence:.6f}'))
+            cells.append(
+                (name, *setting, f'{candidate.bops / 1e6:,.3f}', f'{candidate.divergence:.6f}')
+            )
         return '\n'.join([*aligned(cells, numeric=range(1, 6)), self.summary()])
 
 
-def find_candidates(sensitivity: Iterable[LayerSensitivity], cost: CostReport,
-                    grid: Grid | None = None) -> dict[str, list[Candidate]]:
+def find_candidates(
+    sensitivity: Iterable[LayerSensitivity], cost: CostReport, grid: Grid | None = None
+) -> dict[str, list[Candidate]]:
     """List the candidates: every measured combination of bits and keep_ratio with its cost.
 
     Args:
@@ -89,22 +99,36 @@ def find_candidates(sensitivity: Iterable[LayerSensitivity], cost: CostReport,
     found = {}
     for layer in sensitivity:
         if layer.name not in costs:
-            raise ValueError(f'find_candidates: cost must count every layer of sensitivity, got none for {layer.name}. '
-                             'Count the same model, on an input that reaches it.')
+            raise ValueError(
+                f'find_candidates: cost must count every layer of sensitivity, got none for {layer.name}. '
+                'Count the same model, on an input that reaches it.'
+            )
         geometry = costs[layer.name].geometry
         found[layer.name] = [
-            Candidate(choice, LayerCost.of(layer.name, geometry, choice.weight_bits, choice.act_bits,
-                                           choice.keep_ratio).total_bops, layer.divergence(choice))
-            for choice in layer.choices() if grid is None or _within(choice, grid)]
+            Candidate(
+                choice,
+                LayerCost.of(
+                    layer.name, geometry, choice.weight_bits, choice.act_bits, choice.keep_ratio
+                ).total_bops,
+                layer.divergence(choice),
+            )
+            for choice in layer.choices()
+            if grid is None or _within(choice, grid)
+        ]
         if not found[layer.name]:
-            raise ValueError(f'find_candidates: grid must leave every layer a choice, got none for {layer.name}. '
-                             'Choose from the values that were measured.')
+            raise ValueError(
+                f'find_candidates: grid must leave every layer a choice, got none for {layer.name}. '
+                'Choose from the values that were measured.'
+            )
     return found
 
 
 def _within(choice: Choice, grid: Grid) -> bool:
-    return (choice.weight_bits in (*grid.weight_bits, 32) and choice.act_bits in (*grid.act_bits, 32)
-            and choice.keep_ratio in (*grid.keep_ratios, None))
+    return (
+        choice.weight_bits in (*grid.weight_bits, 32)
+        and choice.act_bits in (*grid.act_bits, 32)
+        and choice.keep_ratio in (*grid.keep_ratios, None)
+    )
 
 
 def _gain(cheap: Candidate, dear: Candidate) -> float:
@@ -118,7 +142,9 @@ def _hull(candidates: Sequence[Candidate]) -> list[Candidate]:
     Along the hull, each step saves less divergence per bit operation than the one before.
     """
     hull: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda candidate: (candidate.bops, candidate.divergence)):
+    for candidate in sorted(
+        candidates, key=lambda candidate: (candidate.bops, candidate.divergence)
+    ):
         if hull and candidate.divergence >= hull[-1].divergence:
             continue
         while len(hull) > 1 and _gain(hull[-2], candidate) >= _gain(hull[-2], hull[-1]):
@@ -127,7 +153,9 @@ def _hull(candidates: Sequence[Candidate]) -> list[Candidate]:
     return hull
 
 
-def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed: float = 0.0) -> Allocation:
+def allocate(
+    candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed: float = 0.0
+) -> Allocation:
     """Choose one candidate for each layer, for the least sum of divergences within a budget.
 
     This is the multiple-choice knapsack problem. Every layer starts with its cheapest candidate.
@@ -156,15 +184,22 @@ def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed
     chosen = {name: hull[0] for name, hull in hulls.items()}
     left = budget - fixed - sum(candidate.bops for candidate in chosen.values())
     if not chosen or left < 0:
-        raise ValueError(f'allocate: budget must be at least what the network costs with the cheapest candidates of '
-                         f'{len(chosen)} layers, {budget - left:,.0f} bit operations, got {budget:,.0f}. Raise it, or '
-                         'allow fewer bits or smaller keep ratios.')
+        raise ValueError(
+            f'allocate: budget must be at least what the network costs with the cheapest candidates of '
+            f'{len(chosen)} layers, {budget - left:,.0f} bit operations, got {budget:,.0f}. Raise it, or '
+            'allow fewer bits or smaller keep ratios.'
+        )
     bound = None
-    steps = [(name, before, after) for name, hull in hulls.items() for before, after in pairwise(hull)]
+    steps = [
+        (name, before, after) for name, hull in hulls.items() for before, after in pairwise(hull)
+    ]
     for name, before, after in sorted(steps, key=lambda step: -_gain(*step[1:])):
         price = after.bops - before.bops
         if price > left and bound is None:  # taking part of this step would be optimal
-            bound = sum(candidate.divergence for candidate in chosen.values()) - _gain(before, after) * left
+            bound = (
+                sum(candidate.divergence for candidate in chosen.values())
+                - _gain(before, after) * left
+            )
         if price <= left and chosen[name] is before:
             chosen[name], left = after, left - price
     _fill(chosen, candidates, left)
@@ -172,12 +207,18 @@ def allocate(candidates: Mapping[str, Sequence[Candidate]], budget: float, fixed
     return Allocation(chosen, budget, total if bound is None else bound, fixed)
 
 
-def _fill(chosen: dict[str, Candidate], candidates: Mapping[str, Sequence[Candidate]], left: float) -> None:
+def _fill(
+    chosen: dict[str, Candidate], candidates: Mapping[str, Sequence[Candidate]], left: float
+) -> None:
     """Make the single change that saves most, as long as one fits into what is left."""
     while True:
-        changes = [(chosen[name].divergence - option.divergence, name, option)
-                   for name, options in candidates.items() for option in options
-                   if option.divergence < chosen[name].divergence and option.bops - chosen[name].bops <= left]
+        changes = [
+            (chosen[name].divergence - option.divergence, name, option)
+            for name, options in candidates.items()
+            for option in options
+            if option.divergence < chosen[name].divergence
+            and option.bops - chosen[name].bops <= left
+        ]
         if not changes:
             return
         _, name, option = max(changes, key=lambda change: change[0])

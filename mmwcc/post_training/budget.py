@@ -1,4 +1,5 @@
 """Budgets of bit operations given as text, and measurements that can be resumed later."""
+
 from __future__ import annotations
 
 import json
@@ -49,8 +50,9 @@ def compressed_cost(model: nn.Module, compression: dict, count: Count) -> CostRe
     return count(model)
 
 
-def budget_bops(text: str, model: nn.Module, count: Count,
-                presets: Mapping[str, dict] | None = None) -> float:
+def budget_bops(
+    text: str, model: nn.Module, count: Count, presets: Mapping[str, dict] | None = None
+) -> float:
     """Return the bit operations that a budget allows a network.
 
     Args:
@@ -67,13 +69,20 @@ def budget_bops(text: str, model: nn.Module, count: Count,
         return compressed_cost(model, presets[text], count).total.total_bops
     number = budget_number(text)
     if not number > 0:
-        raise ValueError('budget_bops: text must be the name of a preset or a positive number, got '
-                         f"{text!r}. Use '5%' for a twentieth of the dense network.")
+        raise ValueError(
+            'budget_bops: text must be the name of a preset or a positive number, got '
+            f"{text!r}. Use '5%' for a twentieth of the dense network."
+        )
     return number * count(model).total.total_bops if text.endswith('%') or number <= 1 else number
 
 
-def choosable(layers: Sequence[LayerSensitivity], cost: CostReport, grid: Grid, *,
-              pointwise_only: bool = False) -> dict[str, list[Candidate]]:
+def choosable(
+    layers: Sequence[LayerSensitivity],
+    cost: CostReport,
+    grid: Grid,
+    *,
+    pointwise_only: bool = False,
+) -> dict[str, list[Candidate]]:
     """Return the candidates of each layer.
 
     Args:
@@ -88,9 +97,12 @@ def choosable(layers: Sequence[LayerSensitivity], cost: CostReport, grid: Grid, 
         return candidates
     built = {layer.name: Choice(layer.weight_bits, layer.act_bits) for layer in cost.layers}
     wavelets = {layer.name for layer in layers if layer.keep_ratio}
-    return {name: options if name in wavelets else
-            [option for option in options if option.choice == built[name]]
-            for name, options in candidates.items()}
+    return {
+        name: options
+        if name in wavelets
+        else [option for option in options if option.choice == built[name]]
+        for name, options in candidates.items()
+    }
 
 
 class MeasuredLayers:
@@ -117,8 +129,10 @@ class MeasuredLayers:
         for key, value in self.settings.items():
             if content['settings'].get(key) != value:
                 measured = content['settings'].get(key)
-                raise ValueError(f'{self.path} was measured with {key} {measured}, not {value}. '
-                                 'Choose another folder, or delete the file.')
+                raise ValueError(
+                    f'{self.path} was measured with {key} {measured}, not {value}. '
+                    'Choose another folder, or delete the file.'
+                )
         return [_sensitivity(layer) for layer in content['layers']]
 
     def keep(self, layer: LayerSensitivity) -> None:
@@ -128,8 +142,16 @@ class MeasuredLayers:
         content = dict(settings=self.settings, layers=[asdict(layer) for layer in self.layers])
         self.path.write_text(json.dumps(content, indent=1), encoding='utf-8')
 
-    def measure(self, model: nn.Module, compression: dict, batches: list, *, grid: Grid,
-                batch_norm: bool = True, say: Callable[[str], None] = print) -> list[LayerSensitivity]:
+    def measure(
+        self,
+        model: nn.Module,
+        compression: dict,
+        batches: list,
+        *,
+        grid: Grid,
+        batch_norm: bool = True,
+        say: Callable[[str], None] = print,
+    ) -> list[LayerSensitivity]:
         """Measure the layers that are not in the file yet, see :func:`measure_sensitivity`.
 
         Args:
@@ -144,18 +166,31 @@ class MeasuredLayers:
         Returns:
             All layers, those of earlier calls first.
         """
+
         def keep(layer: LayerSensitivity) -> None:
             self.keep(layer)
             say(f'{len(self.layers):4d}  {layer.name}')
 
-        measure_sensitivity(model, compression, batches, batch_norm=batch_norm, on_layer=keep,
-                            grid=grid, skip=[layer.name for layer in self.layers])
+        measure_sensitivity(
+            model,
+            compression,
+            batches,
+            batch_norm=batch_norm,
+            on_layer=keep,
+            grid=grid,
+            skip=[layer.name for layer in self.layers],
+        )
         return self.layers
 
 
 def _sensitivity(entry: Mapping[str, Any]) -> LayerSensitivity:
     """Read a layer from JSON, where all keys are text."""
-    parts: dict[str, dict] = {key: {float(value) if key == 'keep_ratio' else int(value): divergence
-                   for value, divergence in values.items()}
-             for key, values in entry.items() if key != 'name'}
+    parts: dict[str, dict] = {
+        key: {
+            float(value) if key == 'keep_ratio' else int(value): divergence
+            for value, divergence in values.items()
+        }
+        for key, values in entry.items()
+        if key != 'name'
+    }
     return LayerSensitivity(entry['name'], **parts)

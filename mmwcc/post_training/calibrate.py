@@ -1,4 +1,5 @@
 """Post-training calibration: initial clips and BatchNorm statistics from a few batches."""
+
 from __future__ import annotations
 
 import copy
@@ -13,7 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmwcc.model_tree import compressed_layers, undisturbed
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
 
-__all__ = ['CalibrationReport', 'batch_statistics', 'calibrate', 'learning', 'reestimate_batch_norm', 'run_model']
+__all__ = [
+    'CalibrationReport',
+    'batch_statistics',
+    'calibrate',
+    'learning',
+    'reestimate_batch_norm',
+    'run_model',
+]
 
 Forward = Callable[[nn.Module, Any], Any]
 
@@ -29,12 +37,15 @@ class CalibrationReport:
             that only training uses. They keep the clip that they had, or learn from the first
             training batch.
     """
+
     batches: int
     calibrated: tuple[str, ...]
     missed: tuple[str, ...]
 
     def __str__(self) -> str:
-        missed = f', {len(self.missed)} got no values ({self.missed[0]}, ...)' if self.missed else ''
+        missed = (
+            f', {len(self.missed)} got no values ({self.missed[0]}, ...)' if self.missed else ''
+        )
         return f'{len(self.calibrated)} clips from {self.batches} batches{missed}'
 
 
@@ -82,7 +93,9 @@ def _kept_unless_learned(quantizers: Iterable[UniformQuantizer]) -> Iterator[Non
 
 
 @contextmanager
-def _choosing(quantizer: UniformQuantizer, method: str | None, percentile: float | None) -> Iterator[None]:
+def _choosing(
+    quantizer: UniformQuantizer, method: str | None, percentile: float | None
+) -> Iterator[None]:
     """Let a quantizer choose clips by another method inside the block."""
     own = quantizer.calibration, quantizer.percentile
     quantizer.calibration = own[0] if method is None else method
@@ -93,8 +106,15 @@ def _choosing(quantizer: UniformQuantizer, method: str | None, percentile: float
         quantizer.calibration, quantizer.percentile = own
 
 
-def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = None, percentile: float | None = None,
-              again: bool = True, forward: Forward = run_model) -> CalibrationReport:
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    method: str | None = None,
+    percentile: float | None = None,
+    again: bool = True,
+    forward: Forward = run_model,
+) -> CalibrationReport:
     """Set the clips of all quantizers of a model from a few batches.
 
     Each activation quantizer collects the magnitudes of all values that it gets in one histogram,
@@ -133,8 +153,11 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = 
         3.0
     """
     _check(method, percentile)
-    quantizers = {name: quantizer for name, quantizer in _quantizers(model).items()
-                  if again or not quantizer.is_settled}
+    quantizers = {
+        name: quantizer
+        for name, quantizer in _quantizers(model).items()
+        if again or not quantizer.is_settled
+    }
     if not quantizers:
         return CalibrationReport(0, (), ())
     count = 0
@@ -150,29 +173,44 @@ def calibrate(model: nn.Module, batches: Iterable[Any], *, method: str | None = 
         settle(model)
         done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
         if not count:
-            raise ValueError('calibrate: batches must hold at least one batch, got none. Give a data loader that is '
-                             'not used up.')
-    return CalibrationReport(count, tuple(name for name, learned in done.items() if learned),
-                             tuple(name for name, learned in done.items() if not learned))
+            raise ValueError(
+                'calibrate: batches must hold at least one batch, got none. Give a data loader that is '
+                'not used up.'
+            )
+    return CalibrationReport(
+        count,
+        tuple(name for name, learned in done.items() if learned),
+        tuple(name for name, learned in done.items() if not learned),
+    )
 
 
 def _check(method: str | None, percentile: float | None) -> None:
     if method is not None and method not in CALIBRATIONS:
-        raise ValueError(f"calibrate: method must be one of {', '.join(CALIBRATIONS)} or None, got {method!r}. Use "
-                         'None for what the quantizers were built with.')
+        raise ValueError(
+            f'calibrate: method must be one of {", ".join(CALIBRATIONS)} or None, got {method!r}. Use '
+            'None for what the quantizers were built with.'
+        )
     if percentile is not None and not 0 < percentile <= 100:
-        raise ValueError(f'calibrate: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one magnitude '
-                         'in a thousand.')
+        raise ValueError(
+            f'calibrate: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one magnitude '
+            'in a thousand.'
+        )
 
 
 def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
     """Return the quantizers that are on, by name."""
-    found = {f'{name}.{role}': getattr(layer, role)
-             for name, layer in compressed_layers(model).items() for role in ('weight_quant', 'act_quant')
-             if isinstance(getattr(layer, role, None), UniformQuantizer) and getattr(layer, role).bits != 32}
+    found = {
+        f'{name}.{role}': getattr(layer, role)
+        for name, layer in compressed_layers(model).items()
+        for role in ('weight_quant', 'act_quant')
+        if isinstance(getattr(layer, role, None), UniformQuantizer)
+        and getattr(layer, role).bits != 32
+    }
     if not found:
-        raise ValueError('calibrate: the model must have a quantizer with less than 32 bits, got a '
-                         f'{type(model).__name__} without one. Compress it first, with weight_quant or act_quant.')
+        raise ValueError(
+            'calibrate: the model must have a quantizer with less than 32 bits, got a '
+            f'{type(model).__name__} without one. Compress it first, with weight_quant or act_quant.'
+        )
     return found
 
 
@@ -191,8 +229,11 @@ def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_Ba
     Returns:
         The number of batches by which each layer has normalized so far.
     """
-    norms = {module: (module.momentum, module.training) for module in model.modules()
-             if isinstance(module, _BatchNorm) and module.track_running_stats}
+    norms = {
+        module: (module.momentum, module.training)
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    }
     reached: dict[_BatchNorm, int] = {}
 
     def switch(norm: _BatchNorm, inputs: tuple) -> None:
@@ -213,7 +254,9 @@ def batch_statistics(model: nn.Module, learn: bool = False) -> Iterator[dict[_Ba
             norm.momentum, norm.training, norm.track_running_stats = momentum, training, True
 
 
-def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any], *, forward: Forward = run_model) -> int:
+def reestimate_batch_norm(
+    model: nn.Module, batches: Iterable[Any], *, forward: Forward = run_model
+) -> int:
     """Replace the running statistics of BatchNorm layers by averages over batches.
 
     Compression changes the input of BatchNorm: coefficients that are not kept take their energy

@@ -1,4 +1,5 @@
 """How much compressing a single layer changes a network's output, measured without labels."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ class Choice:
         act_bits: Bits of the input or of its kept coefficients, 32 if not quantized.
         keep_ratio: Fraction of wavelet positions kept, or None for quantization without wavelets.
     """
+
     weight_bits: int = 32
     act_bits: int = 32
     keep_ratio: float | None = None
@@ -46,6 +48,7 @@ class Grid:
         keep_ratios: Fractions of wavelet positions. Defaults to (0.75, 0.5, 0.375, 0.25, 0.1875,
             0.125, 0.0625).
     """
+
     weight_bits: Sequence[int] = (8, 6, 5, 4)
     act_bits: Sequence[int] = (8, 6, 5, 4, 3)
     keep_ratios: Sequence[float] = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)
@@ -64,6 +67,7 @@ class LayerSensitivity:
         keep_ratio: Divergence for each fraction of coefficients kept, unquantized. Empty for layers
             without wavelets.
     """
+
     name: str
     weight_bits: dict[int, float]
     act_bits: dict[int, float]
@@ -95,7 +99,13 @@ def _tensors(output: Any) -> list[Tensor]:
     """Return the tensors of nested tuples, lists and dicts in order."""
     if isinstance(output, Tensor):
         return [output]
-    items = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
+    items = (
+        output.values()
+        if isinstance(output, dict)
+        else output
+        if isinstance(output, (list, tuple))
+        else ()
+    )
     return [tensor for item in items for tensor in _tensors(item)]
 
 
@@ -121,20 +131,32 @@ def divergence(reference: Any, output: Any) -> float:
     """
     ours, theirs = _tensors(output), _tensors(reference)
     if not ours or len(ours) != len(theirs):
-        raise ValueError(f'divergence: the outputs must hold as many tensors as each other, and at least one, got '
-                         f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.')
+        raise ValueError(
+            f'divergence: the outputs must hold as many tensors as each other, and at least one, got '
+            f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.'
+        )
     if len(ours) == 1 and ours[0].dim() > 1:
         expected, log = log_softmax(theirs[0].float(), 1), log_softmax(ours[0].float(), 1)
         # Rounding could make it slightly negative.
         return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)
-    errors = [(a - b).float().square().sum() / b.float().square().sum().clamp(min=1e-12)
-              for a, b in zip(ours, theirs, strict=True)]
+    errors = [
+        (a - b).float().square().sum() / b.float().square().sum().clamp(min=1e-12)
+        for a, b in zip(ours, theirs, strict=True)
+    ]
     return torch.stack(errors).mean().item()
 
 
-def measure_sensitivity(model: nn.Module, compression: dict, batches: Iterable[Any], *, grid: Grid | None = None,
-                        batch_norm: bool = False, skip: Iterable[str] = (), forward: Forward = run_model,
-                        on_layer: Callable[[LayerSensitivity], None] = lambda layer: None) -> list[LayerSensitivity]:
+def measure_sensitivity(
+    model: nn.Module,
+    compression: dict,
+    batches: Iterable[Any],
+    *,
+    grid: Grid | None = None,
+    batch_norm: bool = False,
+    skip: Iterable[str] = (),
+    forward: Forward = run_model,
+    on_layer: Callable[[LayerSensitivity], None] = lambda layer: None,
+) -> list[LayerSensitivity]:
     """Measure how compressing each layer alone changes the output, one quantity at a time.
 
     Weight bits, activation bits and keep_ratio are measured separately, and a combination counts as
@@ -168,14 +190,18 @@ def measure_sensitivity(model: nn.Module, compression: dict, batches: Iterable[A
     """
     grid, batches, skip = grid or Grid(), list(batches), set(skip)
     if not batches:
-        raise ValueError('measure_sensitivity: batches must hold at least one batch, got none. Give a data loader that '
-                         'is not used up.')
+        raise ValueError(
+            'measure_sensitivity: batches must hold at least one batch, got none. Give a data loader that '
+            'is not used up.'
+        )
     compressed = deepcopy(model)
     compress_model(compressed, compression, verbose=False)
     layers = compressed_layers(compressed)
     if not layers:
-        raise ValueError('measure_sensitivity: compression must compress a layer, got a dictionary that leaves all '
-                         'dense. Inherit a preset of configs/_base_/compression.')
+        raise ValueError(
+            'measure_sensitivity: compression must compress a layer, got a dictionary that leaves all '
+            'dense. Inherit a preset of configs/_base_/compression.'
+        )
     measured = []
     with undisturbed(model), batch_statistics(model) if batch_norm else nullcontext():
         runs = [_Run(model, batch, forward) for batch in batches]
@@ -201,7 +227,11 @@ class _Run:
         self._model, self._batch, self._forward = model, batch, forward
         self._outputs: dict[nn.Module, list[Tensor]] = {}
         self._calls: list[nn.Module] = []
-        leaves = [module for module in model.modules() if not list(module.children()) and list(module.parameters())]
+        leaves = [
+            module
+            for module in model.modules()
+            if not list(module.children()) and list(module.parameters())
+        ]
         handles = [module.register_forward_hook(self._note) for module in leaves]
         try:
             self._reference = forward(model, batch)
@@ -248,12 +278,14 @@ def _in_place(model: nn.Module, name: str, layer: nn.Module) -> Iterator[None]:
 
 def _pixel_quantizer(quantizer: UniformQuantizer | None) -> UniformQuantizer | None:
     """Return a copy of a coefficient quantizer that decides anew whether its values are signed."""
-    return quantizer and type(quantizer)(quantizer.bits, calibration=quantizer.calibration,
-                                         percentile=quantizer.percentile)
+    return quantizer and type(quantizer)(
+        quantizer.bits, calibration=quantizer.calibration, percentile=quantizer.percentile
+    )
 
 
 def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> LayerSensitivity:
     """Try the values of a grid on one layer, one quantity at a time."""
+
     def by_bits(layer: nn.Module, role: str, widths: Sequence[int]) -> dict[int, float]:
         quantizer, result = getattr(layer, role), {}
         if quantizer is None:
@@ -267,11 +299,19 @@ def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> Laye
     for quantizer in filter(None, (layer.weight_quant, layer.act_quant)):
         quantizer.bits = 32
     if not isinstance(layer, WaveletCompressedConv2d):
-        return LayerSensitivity(name, by_bits(layer, 'weight_quant', grid.weight_bits),
-                                by_bits(layer, 'act_quant', grid.act_bits))
-    plain = QuantConv2d.from_conv2d(layer, weight_quant=layer.weight_quant, act_quant=_pixel_quantizer(layer.act_quant))
+        return LayerSensitivity(
+            name,
+            by_bits(layer, 'weight_quant', grid.weight_bits),
+            by_bits(layer, 'act_quant', grid.act_bits),
+        )
+    plain = QuantConv2d.from_conv2d(
+        layer, weight_quant=layer.weight_quant, act_quant=_pixel_quantizer(layer.act_quant)
+    )
     layer.keep_ratio = 1.0
-    weights, acts = by_bits(plain, 'weight_quant', grid.weight_bits), by_bits(plain, 'act_quant', grid.act_bits)
+    weights, acts = (
+        by_bits(plain, 'weight_quant', grid.weight_bits),
+        by_bits(plain, 'act_quant', grid.act_bits),
+    )
     coefficients, keep = by_bits(layer, 'act_quant', grid.act_bits), {}
     for layer.keep_ratio in grid.keep_ratios:
         keep[layer.keep_ratio] = measure(name, layer)

@@ -1,4 +1,5 @@
 """Uniform quantizers with learned clips, all on one base: the paper's, LSQ and PACT."""
+
 from .base import UniformQuantizer
 from .calibration import CALIBRATIONS, choose_clip, measure
 from .granularity import CHANNEL, LAYER, Granularity
@@ -9,7 +10,20 @@ from .settling import is_settling, settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
-    'CALIBRATIONS', 'CHANNEL', 'LAYER', 'Granularity', 'LSQActQuantizer', 'LSQWeightQuantizer',
-    'LearnedClipActQuantizer', 'LearnedClipWeightQuantizer', 'PACTActQuantizer', 'UniformQuantizer',
-    'choose_clip', 'is_settling', 'measure', 'settle', 'settle_after_forward', 'upgrade_optimizer_state',
+    'CALIBRATIONS',
+    'CHANNEL',
+    'LAYER',
+    'Granularity',
+    'LSQActQuantizer',
+    'LSQWeightQuantizer',
+    'LearnedClipActQuantizer',
+    'LearnedClipWeightQuantizer',
+    'PACTActQuantizer',
+    'UniformQuantizer',
+    'choose_clip',
+    'is_settling',
+    'measure',
+    'settle',
+    'settle_after_forward',
+    'upgrade_optimizer_state',
 ]

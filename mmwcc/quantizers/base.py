@@ -1,4 +1,5 @@
 """The base of all quantizers: bits, the learned clip, its state, and what layers read."""
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -71,24 +72,42 @@ class UniformQuantizer(ClipLearner, ABC):
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        changed = [name for name in _FINAL if getattr(cls, name) is not getattr(UniformQuantizer, name)]
+        changed = [
+            name for name in _FINAL if getattr(cls, name) is not getattr(UniformQuantizer, name)
+        ]
         if changed:
-            raise TypeError(f'{cls.__name__}: a quantizer must not override {changed[0]}, because layers quantize '
-                            'without calling it. Say in spec() how it rounds and how gradients flow.')
+            raise TypeError(
+                f'{cls.__name__}: a quantizer must not override {changed[0]}, because layers quantize '
+                'without calling it. Say in spec() how it rounds and how gradients flow.'
+            )
 
-    def __init__(self, bits: int = 8, *, signed: bool | None = None, calibration: str | None = 'mse',
-                 percentile: float = 99.9, initial_clip: float = 1.0, scales: Granularity = LAYER) -> None:
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        signed: bool | None = None,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float = 1.0,
+        scales: Granularity = LAYER,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         if calibration is not None and calibration not in CALIBRATIONS:
-            raise ValueError(f"{name}: calibration must be one of {', '.join(CALIBRATIONS)} or None, got "
-                             f"{calibration!r}. Use 'mse' for the clip of least squared error.")
+            raise ValueError(
+                f'{name}: calibration must be one of {", ".join(CALIBRATIONS)} or None, got '
+                f"{calibration!r}. Use 'mse' for the clip of least squared error."
+            )
         if not 0 < percentile <= 100:
-            raise ValueError(f'{name}: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one '
-                             'magnitude in a thousand.')
+            raise ValueError(
+                f'{name}: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one '
+                'magnitude in a thousand.'
+            )
         if not initial_clip > 0:
-            raise ValueError(f'{name}: initial_clip must be positive, got {initial_clip}. Use 1.0, or let '
-                             'calibration choose it.')
+            raise ValueError(
+                f'{name}: initial_clip must be positive, got {initial_clip}. Use 1.0, or let '
+                'calibration choose it.'
+            )
         self.bits = bits
         self.calibration = calibration
         self.percentile = percentile
@@ -96,8 +115,10 @@ class UniformQuantizer(ClipLearner, ABC):
         self._sign = signed  # None if calibration decides
         self._domain = PIXELS
         if scales.axes and signed is None:
-            raise ValueError(f'{name}: signed must be True or False where there are several clips, got None. Use '
-                             'True for weights.')
+            raise ValueError(
+                f'{name}: signed must be True or False where there are several clips, got None. Use '
+                'True for weights.'
+            )
         self.scales = scales
         self.clip_alpha = nn.Parameter(torch.empty(1))  # not a scalar: FSDP refuses those
         self.register_buffer('initialized', torch.empty((), dtype=torch.uint8))
@@ -131,10 +152,14 @@ class UniformQuantizer(ClipLearner, ABC):
     def bits(self, bits: int) -> None:
         name = type(self).__name__
         if isinstance(bits, bool) or not isinstance(bits, int):
-            raise TypeError(f'{name}: bits must be an integer, got {bits!r}. Use 8, or 32 for no quantization.')
+            raise TypeError(
+                f'{name}: bits must be an integer, got {bits!r}. Use 8, or 32 for no quantization.'
+            )
         if not (2 <= bits <= 16 or bits == 32):
-            raise ValueError(f'{name}: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
-                             'start.')
+            raise ValueError(
+                f'{name}: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
+                'start.'
+            )
         self._bits = bits
 
     @abstractmethod
@@ -158,8 +183,10 @@ class UniformQuantizer(ClipLearner, ABC):
             ValueError: If this quantizer was built with signed=False.
         """
         if self._sign is False:
-            raise ValueError(f'{owner}: act_quant must be signed, got signed=False: wavelet coefficients are negative '
-                             'as often as positive. Leave signed out, or use signed=True.')
+            raise ValueError(
+                f'{owner}: act_quant must be signed, got signed=False: wavelet coefficients are negative '
+                'as often as positive. Leave signed out, or use signed=True.'
+            )
         self._sign = True
         self._domain = COEFFICIENTS
         self.signed.fill_(1)
@@ -175,9 +202,11 @@ class UniformQuantizer(ClipLearner, ABC):
             return x
         mean, std = normalization(x)
         if not std > 0:
-            raise ValueError(f'{type(self).__name__}: the weights must differ from each other for normalize='
-                             f'{normalize!r}, got a tensor of shape {tuple(x.shape)} with std {std.item():g}. '
-                             'Use normalize=None for this layer, or keep it dense.')
+            raise ValueError(
+                f'{type(self).__name__}: the weights must differ from each other for normalize='
+                f'{normalize!r}, got a tensor of shape {tuple(x.shape)} with std {std.item():g}. '
+                'Use normalize=None for this layer, or keep it dense.'
+            )
         return (x - mean) / std
 
     @property
@@ -202,16 +231,25 @@ class UniformQuantizer(ClipLearner, ABC):
         clip, signed, spec = self.arguments(x)
         return quantize(x, clip, signed, spec)
 
-    def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, local_metadata: dict,
-                              strict: bool, missing_keys: list, unexpected_keys: list, error_msgs: list) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: MutableMapping[str, Tensor],
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list,
+        unexpected_keys: list,
+        error_msgs: list,
+    ) -> None:
         wrong = refusal(self, state_dict, prefix, local_metadata.get('version') or 1)
         if wrong:
             error_msgs.append(wrong)
             self.reset_parameters()  # loaders may go on after an error: leave no partial state
             return
         upgrade(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
-                                      error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         self._seen = self._learned = None
         self._remember()
 

@@ -1,4 +1,5 @@
 """Initial clips from data: histograms of magnitudes, and the clip that suits a histogram."""
+
 from __future__ import annotations
 
 import math
@@ -8,8 +9,14 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    'CALIBRATIONS', 'Clips', 'Magnitudes', 'choose_clip', 'choose_clips', 'join', 'measure',
-    'nothing'
+    'CALIBRATIONS',
+    'Clips',
+    'Magnitudes',
+    'choose_clip',
+    'choose_clips',
+    'join',
+    'measure',
+    'nothing',
 ]
 
 CALIBRATIONS = ('mse', 'percentile', 'lsq')
@@ -34,6 +41,7 @@ class Magnitudes(NamedTuple):
         largest: The largest magnitude, a scalar tensor, float64.
         negative: Whether any value is below zero, a scalar boolean tensor.
     """
+
     counts: Tensor
     largest: Tensor
     negative: Tensor
@@ -47,7 +55,9 @@ class Magnitudes(NamedTuple):
     def centres(self) -> Tensor:
         """Return the centre of each bin, shape (bins,), float64."""
         bins = len(self.counts)
-        return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) * (2.0**self.exponent / bins)
+        return (torch.arange(bins, device=self.counts.device, dtype=torch.float64) + 0.5) * (
+            2.0**self.exponent / bins
+        )
 
 
 class Clips(NamedTuple):
@@ -58,6 +68,7 @@ class Clips(NamedTuple):
     Attributes:
         clips: A clip for each part, shape (parts,), or 0 where all values are zero.
     """
+
     clips: Tensor
 
     @property
@@ -85,7 +96,7 @@ def measure(x: Tensor) -> Magnitudes:
     largest = x.abs().max().item() if x.numel() else 0.0
     if largest == 0:
         return nothing(x.device)
-    upper = min(2.0**_exponent(largest), torch.finfo(torch.float32).max)
+    upper = min(2.0 ** _exponent(largest), torch.finfo(torch.float32).max)
     counts = torch.histc(x.abs(), bins=_BINS, min=0, max=upper).double()
     return Magnitudes(counts, counts.new_tensor(largest), (x < 0).any())
 
@@ -112,7 +123,7 @@ def widened(magnitudes: Magnitudes, exponent: int) -> Magnitudes:
     Bins are joined so that their number stays.
     """
     counts = magnitudes.counts
-    together = min(2**max(0, exponent - magnitudes.exponent), len(counts))
+    together = min(2 ** max(0, exponent - magnitudes.exponent), len(counts))
     if together > 1 and magnitudes.largest > 0:
         joined = counts.unflatten(0, (-1, together)).sum(1)
         counts = torch.cat([joined, counts.new_zeros(len(counts) - len(joined))])
@@ -137,11 +148,15 @@ def choose_clip(magnitudes: Magnitudes, method: str, levels: int, percentile: fl
     centres = magnitudes.centres
     if method == 'percentile':
         reached = counts.cumsum(0) >= counts.sum() * percentile / 100
-        return min((reached.int().argmax().item() + 1) / len(counts) * 2.0**magnitudes.exponent, largest)
+        return min(
+            (reached.int().argmax().item() + 1) / len(counts) * 2.0**magnitudes.exponent, largest
+        )
     if method == 'lsq':
         mean = ((counts * centres).sum() / counts.sum()).item()
         return 2 * mean * levels**0.5
-    clips = largest * torch.logspace(-3, 0, _CANDIDATES, base=10, device=counts.device, dtype=torch.float64)
+    clips = largest * torch.logspace(
+        -3, 0, _CANDIDATES, base=10, device=counts.device, dtype=torch.float64
+    )
     steps = (clips / levels).unsqueeze(1)
     error = ((centres / steps).clamp(max=levels).round() * steps - centres).square() @ counts
     return clips[error.argmin()].item()

@@ -1,4 +1,5 @@
 """Which values of a tensor share a clip."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -16,6 +17,7 @@ class Granularity(NamedTuple):
         axes: Axes of the quantized tensor along which the clip differs. It is shared over all
             others.
     """
+
     name: str
     code: int
     axes: tuple[int, ...]
@@ -24,5 +26,5 @@ class Granularity(NamedTuple):
 LAYER = Granularity('layer', 0, ())
 """One clip for the whole tensor."""
 
-CHANNEL = Granularity('channel', 1, (0, ))
+CHANNEL = Granularity('channel', 1, (0,))
 """A clip for each output channel of a weight."""

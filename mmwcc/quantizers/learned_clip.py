@@ -1,4 +1,5 @@
 """The paper's quantizers: a learned clip on a symmetric grid, with straight-through gradients."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -38,10 +39,22 @@ class LearnedClipActQuantizer(UniformQuantizer):
         form.
     """
 
-    def __init__(self, bits: int = 8, *, signed: bool | None = None, calibration: str | None = 'mse',
-                 percentile: float = 99.9, initial_clip: float = 8.0) -> None:
-        super().__init__(bits, signed=signed, calibration=calibration, percentile=percentile,
-                         initial_clip=initial_clip)
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        signed: bool | None = None,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float = 8.0,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=signed,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=initial_clip,
+        )
 
     def spec(self, x: Tensor) -> QuantizationSpec:
         return QuantizationSpec(self.bits)
@@ -77,19 +90,36 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
         Finder et al., NeurIPS 2022, section 3; Li et al., ICLR 2020 (APoT), weight normalization.
     """
 
-    def __init__(self, bits: int = 8, *, normalize: str | None = None, calibration: str | None = 'mse',
-                 percentile: float = 99.9, initial_clip: float = 3.0, per_channel: bool = False) -> None:
-        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile,
-                         initial_clip=initial_clip, scales=CHANNEL if per_channel else LAYER)
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        normalize: str | None = None,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float = 3.0,
+        per_channel: bool = False,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=True,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=initial_clip,
+            scales=CHANNEL if per_channel else LAYER,
+        )
         if normalize not in ('standard', 'rescale', None):
-            raise ValueError("LearnedClipWeightQuantizer: normalize must be 'standard', 'rescale' or None, got "
-                             f'{normalize!r}. Use None to quantize the weights as they are.')
+            raise ValueError(
+                "LearnedClipWeightQuantizer: normalize must be 'standard', 'rescale' or None, got "
+                f'{normalize!r}. Use None to quantize the weights as they are.'
+            )
         self.normalize = normalize
 
     def spec(self, x: Tensor) -> QuantizationSpec:
         # The gradient of weights is straight-through everywhere, so a clipped weight can return.
-        return QuantizationSpec(self.bits, clip_gradient=False, normalize=self.normalize or '',
-                                axes=self.scales.axes)
+        return QuantizationSpec(
+            self.bits, clip_gradient=False, normalize=self.normalize or '', axes=self.scales.axes
+        )
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, normalize={self.normalize!r}'

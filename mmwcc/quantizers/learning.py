@@ -1,4 +1,5 @@
 """How a quantizer learns its clip: when, from which values, and what it remembers."""
+
 from __future__ import annotations
 
 import warnings
@@ -63,14 +64,15 @@ class ClipLearner(nn.Module):
         if not self.scales.axes or present == clips:
             return
         if present != 1:
-            raise ValueError(f'{type(self).__name__}: a tensor must have one index for each of {present} clips, got '
-                             f'{clips}. Give each layer a quantizer of its own.')
+            raise ValueError(
+                f'{type(self).__name__}: a tensor must have one index for each of {present} clips, got '
+                f'{clips}. Give each layer a quantizer of its own.'
+            )
         self.clip_alpha.data = self.clip_alpha.data.expand(clips).clone()
 
     @torch.compiler.disable
     def _unsettled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return clip and signedness while they are unsettled, learning from ``x`` if that is due.
-        """
+        """Return clip and signedness while they are unsettled, learning from ``x`` if that is due."""
         self._fit_to(x)
         # Frozen stages of a backbone are in eval mode while the model trains.
         trains = self.training or (torch.is_grad_enabled() and not self.clip_alpha.requires_grad)
@@ -86,15 +88,16 @@ class ClipLearner(nn.Module):
             return self._choose(present)
         if self._learned is not None and self._seen is None and trains:
             self._complain_if_alone()
-        clip, signed = (self.clip_alpha, self.signed) if self._learned is None else self._choose(self._learned)
+        clip, signed = (
+            (self.clip_alpha, self.signed) if self._learned is None else self._choose(self._learned)
+        )
         # The parameter is written when the clip is settled, maybe before the backward pass of this
         # call. So autograd gets a copy whose gradient leads to the parameter. The difference that
         # is added is exactly zero.
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
 
     def _complain_if_alone(self) -> None:
-        """Warn once if an optimizer has stepped before the ranks agreed on what this one learned.
-        """
+        """Warn once if an optimizer has stepped before the ranks agreed on what this one learned."""
         if self._learned_at is not None and self.clip_alpha._version != self._learned_at:
             self._learned_at = None
             warn_alone(self)
@@ -145,7 +148,7 @@ class ClipLearner(nn.Module):
 
     def _steps(self, signed: Tensor | bool) -> int:
         """Return the number of steps between zero and the clip."""
-        return 2**(self.bits - 1) - 1 if signed else 2**self.bits - 1
+        return 2 ** (self.bits - 1) - 1 if signed else 2**self.bits - 1
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -182,9 +185,11 @@ class ClipLearner(nn.Module):
                 written.
         """
         if not isinstance(self.clip_alpha, nn.Parameter):
-            raise RuntimeError(f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel flattens '
-                               'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
-                               'load a compressed checkpoint before it is wrapped, or use fully_shard.')
+            raise RuntimeError(
+                f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel flattens '
+                'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
+                'load a compressed checkpoint before it is wrapped, or use fully_shard.'
+            )
         clip, signed = self._choose(learned)
         self.state_dict()  # makes FSDP2 put the shards in place, or the writes are lost
         if clip is not self.clip_alpha:
@@ -217,9 +222,13 @@ def _write(parameter: Any, value: Tensor) -> None:
     """Write a value into a parameter. If it is sharded, write the part that this rank holds."""
     if hasattr(parameter, 'to_local'):
         from torch.distributed.tensor import DTensor, Replicate
+
         mesh = parameter.device_mesh
         whole = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
-        value, parameter = whole.redistribute(mesh, parameter.placements).to_local(), parameter.to_local()
+        value, parameter = (
+            whole.redistribute(mesh, parameter.placements).to_local(),
+            parameter.to_local(),
+        )
     parameter.copy_(value)
 
 
@@ -231,4 +240,6 @@ def _warn_uninitialized(name: str) -> None:
         _warned.add(name)
         warnings.warn(
             f'{name}: evaluated before its clip was learned, so each batch is quantized with a clip of its own. Load '
-            'a compressed checkpoint, or train or calibrate the model first.', stacklevel=4)
+            'a compressed checkpoint, or train or calibrate the model first.',
+            stacklevel=4,
+        )

@@ -1,4 +1,5 @@
 """Learned step size quantization (LSQ) on the same base: the strong baseline."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -28,10 +29,14 @@ class _LSQQuantizer(UniformQuantizer):
         if self.bits == 32:
             return QuantizationSpec(self.bits)
         levels = self.positive_levels
-        gradient_scale = (self._count(x) * levels)**-0.5
+        gradient_scale = (self._count(x) * levels) ** -0.5
         # The operator returns the gradient of the clip, dL/ds / n. Hence the factor n twice.
-        return QuantizationSpec(self.bits, symmetric=False, alpha_scale=gradient_scale * levels**2,
-                                axes=self.scales.axes)
+        return QuantizationSpec(
+            self.bits,
+            symmetric=False,
+            alpha_scale=gradient_scale * levels**2,
+            axes=self.scales.axes,
+        )
 
 
 @MODELS.register_module()
@@ -55,10 +60,22 @@ class LSQActQuantizer(_LSQQuantizer):
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
     """
 
-    def __init__(self, bits: int = 8, *, signed: bool | None = None, calibration: str | None = 'mse',
-                 percentile: float = 99.9, initial_clip: float = 8.0) -> None:
-        super().__init__(bits, signed=signed, calibration=calibration, percentile=percentile,
-                         initial_clip=initial_clip)
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        signed: bool | None = None,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float = 8.0,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=signed,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=initial_clip,
+        )
 
     def _count(self, x: Tensor) -> int:
         return max(1, x[0].numel() if len(x) else 1)  # features of one image, whatever the batch
@@ -84,7 +101,20 @@ class LSQWeightQuantizer(_LSQQuantizer):
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
     """
 
-    def __init__(self, bits: int = 8, *, calibration: str | None = 'mse', percentile: float = 99.9,
-                 initial_clip: float = 1.0, per_channel: bool = False) -> None:
-        super().__init__(bits, signed=True, calibration=calibration, percentile=percentile,
-                         initial_clip=initial_clip, scales=CHANNEL if per_channel else LAYER)
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float = 1.0,
+        per_channel: bool = False,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=True,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=initial_clip,
+            scales=CHANNEL if per_channel else LAYER,
+        )

@@ -1,4 +1,5 @@
 """PACT: the clip of activations is learned only from the values that it clips."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -52,11 +53,22 @@ class PACTActQuantizer(UniformQuantizer):
         section 3, equations (1) to (3).
     """
 
-    def __init__(self, bits: int = 8, *, signed: bool | None = None,
-                 calibration: str | None = 'mse', percentile: float = 99.9,
-                 initial_clip: float = 10.0) -> None:
-        super().__init__(bits, signed=signed, calibration=calibration, percentile=percentile,
-                         initial_clip=initial_clip)
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        signed: bool | None = None,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float = 10.0,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=signed,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=initial_clip,
+        )
 
     def spec(self, x: Tensor) -> QuantizationSpec:
         return QuantizationSpec(self.bits, rounding_gradient=False)

@@ -3,6 +3,7 @@
 Which values reach a quantizer may depend on the data of a rank. So nothing here is called from the
 forward pass of a quantizer: a collective there would wait for ranks that never come.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -45,9 +46,14 @@ def _agree_on_clips(quantizers: Sequence[UniformQuantizer]) -> None:
     if not quantizers:
         return
     sizes = [quantizer.clip_alpha.numel() for quantizer in quantizers]
-    clips = torch.cat([quantizer._learned.clips.float() if isinstance(quantizer._learned, Clips)
-                       else torch.zeros(size, device=quantizer.clip_alpha.device)
-                       for quantizer, size in zip(quantizers, sizes, strict=True)])
+    clips = torch.cat(
+        [
+            quantizer._learned.clips.float()
+            if isinstance(quantizer._learned, Clips)
+            else torch.zeros(size, device=quantizer.clip_alpha.device)
+            for quantizer, size in zip(quantizers, sizes, strict=True)
+        ]
+    )
     if several_ranks():
         dist.all_reduce(clips, op=dist.ReduceOp.MAX)
     for quantizer, part in zip(quantizers, clips.split(sizes), strict=True):
@@ -59,15 +65,23 @@ def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
     """Settle quantizers with one clip from the histogram of the values of all ranks."""
     if not quantizers:
         return
-    own = [quantizer._learned if isinstance(quantizer._learned, Magnitudes)
-           else nothing(quantizer.clip_alpha.device) for quantizer in quantizers]
+    own = [
+        quantizer._learned
+        if isinstance(quantizer._learned, Magnitudes)
+        else nothing(quantizer.clip_alpha.device)
+        for quantizer in quantizers
+    ]
     if not several_ranks():
         joint = own
     else:
-        extremes = torch.stack([torch.stack([part.largest, part.negative.double()]) for part in own])
+        extremes = torch.stack(
+            [torch.stack([part.largest, part.negative.double()]) for part in own]
+        )
         dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
-        joint = [part._replace(largest=largest, negative=negative.bool())
-                 for part, (largest, negative) in zip(own, extremes, strict=True)]
+        joint = [
+            part._replace(largest=largest, negative=negative.bool())
+            for part, (largest, negative) in zip(own, extremes, strict=True)
+        ]
     learned = [index for index, part in enumerate(joint) if part.largest > 0]
     if several_ranks() and learned:
         # The bins of all ranks must have the same bounds before they are added up.
@@ -85,4 +99,5 @@ def warn_alone(quantizer: nn.Module) -> None:
         f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may '
         'have learned another one. Call mmwcc.quantizers.settle_after_forward(model) on every rank '
         'before training, for the module whose forward pass every rank runs in every step.',
-        stacklevel=2)
+        stacklevel=2,
+    )

@@ -1,4 +1,5 @@
 """When the quantizers of a model settle what the ranks of a distributed training learned."""
+
 from __future__ import annotations
 
 import torch
@@ -24,8 +25,13 @@ def settle(model: nn.Module) -> None:
     Args:
         model: A model with quantizers. Every rank must call this at the same point of its program.
     """
-    agree([quantizer for quantizer in _quantizers(model)
-           if quantizer.bits != 32 and not quantizer.is_settled])
+    agree(
+        [
+            quantizer
+            for quantizer in _quantizers(model)
+            if quantizer.bits != 32 and not quantizer.is_settled
+        ]
+    )
 
 
 def settle_after_forward(model: nn.Module) -> None:

@@ -13,6 +13,7 @@ A quantizer has three entries, and a fourth if it has several clips:
 dictionary. Files without metadata, such as those of safetensors, are recognized by their shapes and
 names.
 """
+
 from __future__ import annotations
 
 from collections.abc import MutableMapping
@@ -33,8 +34,9 @@ NOTHING, PIXELS, COEFFICIENTS, ZEROS = range(4)
 """Values of ``initialized``: what the clip was learned from."""
 
 
-def refusal(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str,
-            version: int) -> str:
+def refusal(
+    quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str, version: int
+) -> str:
     """Return why a state cannot belong to a quantizer, or '' if it can.
 
     Args:
@@ -45,21 +47,29 @@ def refusal(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
     """
     name, clip = type(quantizer).__name__, state.get(f'{prefix}clip_alpha')
     if version > VERSION:
-        return (f'{name}: the state of {prefix[:-1]} must be of version {VERSION} or older, got '
-                f'version {version}. Load it with the mmwcc that wrote it, or a later one.')
+        return (
+            f'{name}: the state of {prefix[:-1]} must be of version {VERSION} or older, got '
+            f'version {version}. Load it with the mmwcc that wrote it, or a later one.'
+        )
     if clip is None or clip.numel() == 1:
         return ''
     code, clips = state.get(f'{prefix}granularity'), quantizer.clip_alpha.numel()
     if not quantizer.scales.axes:
-        return (f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each '
-                'output channel. Build the quantizer with per_channel=True, as it was trained.')
+        return (
+            f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each '
+            'output channel. Build the quantizer with per_channel=True, as it was trained.'
+        )
     if code is not None and int(code) != quantizer.scales.code:
-        return (f'{name}: {prefix}granularity must be {quantizer.scales.code} '
-                f'({quantizer.scales.name}), got {int(code)}. Build the quantizer as it was '
-                'trained.')
+        return (
+            f'{name}: {prefix}granularity must be {quantizer.scales.code} '
+            f'({quantizer.scales.name}), got {int(code)}. Build the quantizer as it was '
+            'trained.'
+        )
     if clips not in (1, clip.numel()):
-        return (f'{name}: {prefix}clip_alpha must have a clip for each of {clips} output channels, '
-                f'got {clip.numel()}. Build the network that the checkpoint belongs to.')
+        return (
+            f'{name}: {prefix}clip_alpha must have a clip for each of {clips} output channels, '
+            f'got {clip.numel()}. Build the network that the checkpoint belongs to.'
+        )
     return ''
 
 
@@ -75,7 +85,8 @@ def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
         prefix: Name of the quantizer in it, with a dot.
     """
     clip, initialized, signed, granularity = (
-        f'{prefix}{name}' for name in ('clip_alpha', 'initialized', 'signed', 'granularity'))
+        f'{prefix}{name}' for name in ('clip_alpha', 'initialized', 'signed', 'granularity')
+    )
     if clip in state:
         if state[clip].dim() == 0:
             state[clip] = state[clip].reshape(1)
@@ -88,8 +99,9 @@ def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
             state[signed] = torch.ones_like(state[initialized])
 
 
-def _spread(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], clip: str,
-            granularity: str) -> None:
+def _spread(
+    quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], clip: str, granularity: str
+) -> None:
     """Give each output channel the single clip of a layer, which leaves the same grid."""
     kind, clips = quantizer.scales, quantizer.clip_alpha.numel()
     if not kind.axes:

@@ -1,4 +1,5 @@
 """Loading of optimizer states that 0.1 wrote, when clips were scalars."""
+
 from __future__ import annotations
 
 from itertools import chain
@@ -30,23 +31,27 @@ def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
     state = dict(state_dict['state'])
     for parameter, index in zip(parameters, indices, strict=False):
         _refuse_other_clips(parameter, state.get(index, {}))
-        if parameter.shape == (1, ) and index in state:
+        if parameter.shape == (1,) and index in state:
             # Adam counts its steps in a scalar, whatever the shape of the parameter.
             state[index] = {
                 key: value.reshape(1) if _is_scalar(value) and key != 'step' else value
-                for key, value in state[index].items()}
+                for key, value in state[index].items()
+            }
     return {**state_dict, 'state': state}
 
 
 def _refuse_other_clips(parameter: Tensor, state: dict) -> None:
-    """Refuse to resume several clips from the averages of one: each would have had other gradients.
-    """
-    single = any(isinstance(value, Tensor) and value.shape == (1, ) and key != 'step'
-                 for key, value in state.items())
+    """Refuse to resume several clips from the averages of one: each would have had other gradients."""
+    single = any(
+        isinstance(value, Tensor) and value.shape == (1,) and key != 'step'
+        for key, value in state.items()
+    )
     if single and parameter.dim() == 1 and parameter.numel() > 1:
-        raise ValueError('upgrade_optimizer_state: the state of an optimizer must be that of its '
-                         f'parameters, got that of one clip for {parameter.numel()} clips. Start a '
-                         'new run from the checkpoint (load_from with resume=False).')
+        raise ValueError(
+            'upgrade_optimizer_state: the state of an optimizer must be that of its '
+            f'parameters, got that of one clip for {parameter.numel()} clips. Start a '
+            'new run from the checkpoint (load_from with resume=False).'
+        )
 
 
 def _is_scalar(value) -> bool:

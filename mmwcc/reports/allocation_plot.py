@@ -1,4 +1,5 @@
 """Plot how a budget is allocated to the layers."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -18,6 +19,7 @@ def plot_allocation(allocation: Allocation, path: str | Path, title: str = '') -
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(max(6.0, 0.17 * len(allocation.layers)), 8), layout='constrained')
     FigureCanvasAgg(figure)
     keep, bits, cost, damage = figure.subplots(4, 1, sharex=True)
@@ -27,10 +29,21 @@ def plot_allocation(allocation: Allocation, path: str | Path, title: str = '') -
     keep.bar(places, [candidate.choice.keep_ratio or 1 for candidate in candidates], color=colors)
     keep.set(ylabel='keep_ratio', title='blue: wavelet compressed, grey: quantized only')
     keep.title.set_fontsize(9)
-    bits.plot(places, [candidate.choice.weight_bits for candidate in candidates], 's', color='tab:orange',
-              markersize=4, label='weights')
-    bits.plot(places, [candidate.choice.act_bits for candidate in candidates], '.', color='tab:green',
-              label='activations')
+    bits.plot(
+        places,
+        [candidate.choice.weight_bits for candidate in candidates],
+        's',
+        color='tab:orange',
+        markersize=4,
+        label='weights',
+    )
+    bits.plot(
+        places,
+        [candidate.choice.act_bits for candidate in candidates],
+        '.',
+        color='tab:green',
+        label='activations',
+    )
     bits.set(ylabel='bits')
     bits.legend(fontsize=8)
     cost.bar(places, [candidate.bops / 1e9 for candidate in candidates], color=colors)

@@ -1,4 +1,5 @@
 """Show how super-resolution networks render a detail of an image."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,21 @@ def check_crop(crop: Sequence[int], size: Sequence[int]) -> None:
         ValueError: If the crop is empty or not inside the image.
     """
     left, top, width, height = crop
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[1] or top + height > size[0]:
-        raise ValueError(f'plot_enlarged_crops: crop must be left, top, width and height inside a picture of '
-                         f'{size[1]} x {size[0]} pixels, got {tuple(crop)}. Use a smaller one.')
+    if (
+        min(left, top) < 0
+        or min(width, height) < 1
+        or left + width > size[1]
+        or top + height > size[0]
+    ):
+        raise ValueError(
+            f'plot_enlarged_crops: crop must be left, top, width and height inside a picture of '
+            f'{size[1]} x {size[0]} pixels, got {tuple(crop)}. Use a smaller one.'
+        )
 
 
-def plot_enlarged_crops(original: np.ndarray, panels: Mapping[str, np.ndarray], crop: Sequence[int]):
+def plot_enlarged_crops(
+    original: np.ndarray, panels: Mapping[str, np.ndarray], crop: Sequence[int]
+):
     """Draw an image with a frame around a detail, and next to it that detail of several images.
 
     Args:
@@ -40,6 +50,7 @@ def plot_enlarged_crops(original: np.ndarray, panels: Mapping[str, np.ndarray], 
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
+
     check_crop(crop, original.shape[:2])
     left, top, width, height = crop
     rows = 2 if len(panels) > 3 else 1
@@ -47,15 +58,21 @@ def plot_enlarged_crops(original: np.ndarray, panels: Mapping[str, np.ndarray], 
     side = 2.6
     across = rows * side * original.shape[1] / original.shape[0]
     detail = side * width / height
-    figure = Figure(figsize=(across + columns * detail, rows * (side + 0.45)), dpi=120, layout='constrained')
+    figure = Figure(
+        figsize=(across + columns * detail, rows * (side + 0.45)), dpi=120, layout='constrained'
+    )
     grid = figure.add_gridspec(rows, columns + 1, width_ratios=[across, *[detail] * columns])
     whole = figure.add_subplot(grid[:, 0])
     whole.imshow(original)
-    whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor='red', linewidth=1.5))
+    whole.add_patch(
+        Rectangle(
+            (left - 0.5, top - 0.5), width, height, fill=False, edgecolor='red', linewidth=1.5
+        )
+    )
     whole.set_axis_off()
     for place, (caption, picture) in enumerate(panels.items()):
         axes = figure.add_subplot(grid[place // columns, 1 + place % columns])
-        axes.imshow(picture[top:top + height, left:left + width], interpolation='nearest')
+        axes.imshow(picture[top : top + height, left : left + width], interpolation='nearest')
         axes.set_title(caption, fontsize=9)
         axes.set_axis_off()
     return figure

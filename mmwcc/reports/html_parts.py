@@ -1,4 +1,5 @@
 """Parts of an HTML page of results: cells, sortable tables, sections, charts, embedded images."""
+
 from __future__ import annotations
 
 import base64
@@ -11,7 +12,18 @@ from pathlib import Path
 
 from .run_logs import Curve
 
-__all__ = ['MISSING', 'Cell', 'Chart', 'Series', 'code', 'data_uri', 'charts_json', 'number', 'section', 'table']
+__all__ = [
+    'MISSING',
+    'Cell',
+    'Chart',
+    'Series',
+    'code',
+    'data_uri',
+    'charts_json',
+    'number',
+    'section',
+    'table',
+]
 
 _JPEG_QUALITY = 82
 
@@ -25,6 +37,7 @@ class Cell:
         value: The number to sort by, if there is one; NaN if the number is missing.
         share: Length of the bar in its background, 0 to 1.
     """
+
     html: str
     value: float | None = None
     share: float | None = None
@@ -35,10 +48,14 @@ class Cell:
         return cls(escape(text))
 
 
-MISSING = Cell('<span class="quiet" title="not on record" aria-label="not on record">–</span>', math.nan)
+MISSING = Cell(
+    '<span class="quiet" title="not on record" aria-label="not on record">–</span>', math.nan
+)
 
 
-def number(value: float | None, digits: int = 2, note: str = '', share: float | None = None) -> Cell:
+def number(
+    value: float | None, digits: int = 2, note: str = '', share: float | None = None
+) -> Cell:
     """Return a cell with a number, and a note in small print below it.
 
     Example:
@@ -56,8 +73,13 @@ def code(text: str) -> str:
     return f'<code>{escape(text)}</code>'
 
 
-def table(caption: str, headers: Sequence[str], rows: Sequence[tuple[str, Sequence[Cell]]], tall: bool = False,
-          numeric: Sequence[int] = ()) -> str:
+def table(
+    caption: str,
+    headers: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Cell]]],
+    tall: bool = False,
+    numeric: Sequence[int] = (),
+) -> str:
     """Return a table that can be sorted by every column, within a frame that scrolls on its own.
 
     Args:
@@ -68,21 +90,29 @@ def table(caption: str, headers: Sequence[str], rows: Sequence[tuple[str, Sequen
         tall: Whether the frame also scrolls vertically. Defaults to False.
         numeric: Indices of the right-aligned columns. Defaults to none.
     """
+
     def kind(column: int) -> str:
         return ' class="num"' if column in numeric else ''
 
-    head = ''.join(f'<th scope="col" aria-sort="none"{kind(column)}><button type="button">{escape(title)}</button></th>'
-                   for column, title in enumerate(headers))
+    head = ''.join(
+        f'<th scope="col" aria-sort="none"{kind(column)}><button type="button">{escape(title)}</button></th>'
+        for column, title in enumerate(headers)
+    )
     lines = []
     for attributes, cells in rows:
         first, *others = cells
         body = ''.join(_cell(cell, column in numeric) for column, cell in enumerate(others, 1))
-        lines.append(f'<tr{attributes and " " + attributes}><th scope="row">{first.html}</th>{body}</tr>')
+        lines.append(
+            f'<tr{attributes and " " + attributes}><th scope="row">{first.html}</th>{body}</tr>'
+        )
     # No caption element: it would scroll away sideways with the table.
-    return (f'<p class="about">{escape(caption)}</p>\n'
-            f'<div class="scroll{" tall" if tall else ""}" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
-            f'<table aria-label="{escape(caption)}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
-            + '\n'.join(lines) + '\n</tbody></table></div>')
+    return (
+        f'<p class="about">{escape(caption)}</p>\n'
+        f'<div class="scroll{" tall" if tall else ""}" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
+        f'<table aria-label="{escape(caption)}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+        + '\n'.join(lines)
+        + '\n</tbody></table></div>'
+    )
 
 
 def _cell(cell: Cell, is_number: bool) -> str:
@@ -98,8 +128,10 @@ def _cell(cell: Cell, is_number: bool) -> str:
 def section(name: str, title: str, *content: str) -> str:
     """Return a section of the page."""
     body = '\n'.join(part for part in content if part)
-    return (f'<section id="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{escape(title)}</h2>\n'
-            f'{body}\n</section>')
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{escape(title)}</h2>\n'
+        f'{body}\n</section>'
+    )
 
 
 @dataclass(frozen=True)
@@ -108,6 +140,7 @@ class Series:
 
     ``index`` is the place of the model among all models, which determines its colour and marker.
     """
+
     name: str
     index: int
     points: list[tuple[float, float]]
@@ -115,8 +148,15 @@ class Series:
     @classmethod
     def of(cls, name: str, index: int, curve: Curve) -> Series:
         """Return a curve as a series, without values that are not finite."""
-        return cls(name, index, [(step, value) for step, value in zip(curve.steps, curve.values, strict=True)
-                                 if math.isfinite(value)])
+        return cls(
+            name,
+            index,
+            [
+                (step, value)
+                for step, value in zip(curve.steps, curve.values, strict=True)
+                if math.isfinite(value)
+            ],
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +170,7 @@ class Chart:
         series: One series per model.
         scatter: Whether the chart shows points rather than curves. Defaults to False.
     """
+
     title: str
     x: str
     y: str
@@ -143,20 +184,33 @@ class Chart:
 
     def html(self, place: int) -> str:
         """Return the figure element for the chart, which is number ``place`` on the page."""
-        said = '; '.join(f'{series.name}: {series.points[-1][1]:g} at {series.points[-1][0]:g}'
-                         for series in self.series if series.points)
+        said = '; '.join(
+            f'{series.name}: {series.points[-1][1]:g} at {series.points[-1][0]:g}'
+            for series in self.series
+            if series.points
+        )
         label = f'{self.y} against {self.x}. {"" if self.scatter else "Last values: "}{said}'
-        return (f'<figure class="chart{" wide" if self.scatter else ""}" data-chart="{place}"><h3>{escape(self.title)}'
-                f'</h3><svg role="img" aria-label="{escape(label)}"></svg></figure>')
+        return (
+            f'<figure class="chart{" wide" if self.scatter else ""}" data-chart="{place}"><h3>{escape(self.title)}'
+            f'</h3><svg role="img" aria-label="{escape(label)}"></svg></figure>'
+        )
 
     def data(self) -> dict:
         """Return the data that the script draws from."""
         abscissas = [x for series in self.series for x, _ in series.points]
         # Beyond a factor of eight, small models would lie on top of each other.
         log = self.scatter and min(abscissas) > 0 and max(abscissas) > 8 * min(abscissas)
-        return dict(x=self.x, y=self.y, points=self.scatter, log=log,
-                    series=[dict(name=series.name, index=series.index, points=series.points)
-                            for series in self.series if series.points])
+        return dict(
+            x=self.x,
+            y=self.y,
+            points=self.scatter,
+            log=log,
+            series=[
+                dict(name=series.name, index=series.index, points=series.points)
+                for series in self.series
+                if series.points
+            ],
+        )
 
 
 def charts_json(charts: Sequence[Chart]) -> str:
@@ -175,6 +229,7 @@ def data_uri(file: Path, width: int = 480) -> str | None:
     """
     import cv2
     import numpy as np
+
     content = np.fromfile(file, np.uint8)
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if picture is None:
@@ -182,8 +237,12 @@ def data_uri(file: Path, width: int = 480) -> str | None:
     if picture.shape[1] > width:
         size = width, max(1, round(picture.shape[0] * width / picture.shape[1]))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    encoded = {kind: cv2.imencode(suffix, picture, options)[1].tobytes() for kind, suffix, options in (
-        ('png', '.png', [cv2.IMWRITE_PNG_COMPRESSION, 9]),
-        ('jpeg', '.jpg', [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]))}
+    encoded = {
+        kind: cv2.imencode(suffix, picture, options)[1].tobytes()
+        for kind, suffix, options in (
+            ('png', '.png', [cv2.IMWRITE_PNG_COMPRESSION, 9]),
+            ('jpeg', '.jpg', [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]),
+        )
+    }
     kind = min(encoded, key=lambda name: len(encoded[name]))
     return f'data:image/{kind};base64,{base64.b64encode(encoded[kind]).decode()}'

@@ -1,4 +1,5 @@
 """Find out what a config says about a model without data: its layers, compression and cost."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ class ModelFacts:
         recorded: What mmwcc.CostHook wrote into the latest checkpoint, empty without it.
         notes: What could not be found out, in full sentences.
     """
+
     layers: CompressionReport = field(default_factory=CompressionReport)
     cost: CostReport | None = None
     recorded: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +53,11 @@ class ModelFacts:
         """The convention and the input shape of :attr:`total`, or None if they are not known."""
         if self.cost:
             return self.cost.convention, tuple(self.cost.input_shape or ())
-        return (self.recorded['convention'], tuple(self.recorded['input_shape'] or ())) if self.recorded else None
+        return (
+            (self.recorded['convention'], tuple(self.recorded['input_shape'] or ()))
+            if self.recorded
+            else None
+        )
 
     @property
     def layer_costs(self) -> dict[str, LayerCost]:
@@ -80,8 +86,11 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
             model = build_model(dense)
             return model, compress_model(model, compression, verbose=False)
         model = build_model(config)
-        layers = (describe_layer(name, module) for name, module in model.named_modules()
-                  if isinstance(module, nn.Conv2d))
+        layers = (
+            describe_layer(name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d)
+        )
         return model, CompressionReport(layers, unhandled_layers(model))
 
 
@@ -104,16 +113,22 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
         with quiet():
             model, report = build_with_report(work_dir.config)
     except Exception as error:  # building a model of any project may raise anything
-        facts.notes.append(f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
-                           f'layers{"" if facts.recorded else " and its cost"} are not known.')
+        facts.notes.append(
+            f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
+            f'layers{"" if facts.recorded else " and its cost"} are not known.'
+        )
         return facts
-    states = {name: {key: state[key] for key in QUANTITIES if key in state}
-              for name, state in work_dir.stamp.get('layers', {}).items()}
+    states = {
+        name: {key: state[key] for key in QUANTITIES if key in state}
+        for name, state in work_dir.stamp.get('layers', {}).items()
+    }
     facts.layers = report.updated(states)
     convention = 'exact' if shape else facts.recorded.get('convention', 'exact')
     shape = shape or (facts.recorded.get('input_shape') or ())[1:] or input_size(work_dir.config)
     if shape is None:
-        facts.notes.append('The config names no size of input images, so the cost was not counted. Give --shape.')
+        facts.notes.append(
+            'The config names no size of input images, so the cost was not counted. Give --shape.'
+        )
         return facts
     try:
         counted = count_cost(model, tuple(shape), convention=convention)
@@ -134,10 +149,16 @@ def input_size(config: Config) -> tuple[int, int] | None:
         >>> input_size(Config(dict(test_dataloader=dict(dataset=dict(img_scale=(192, 128))))))
         (128, 192)
     """
-    dataset = (config.get('test_dataloader') or config.get('val_dataloader') or {}).get('dataset', {})
+    dataset = (config.get('test_dataloader') or config.get('val_dataloader') or {}).get(
+        'dataset', {}
+    )
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    resizes = [step for step in dataset.get('pipeline', ()) if type_name(step.get('type')).endswith('Resize')]
+    resizes = [
+        step
+        for step in dataset.get('pipeline', ())
+        if type_name(step.get('type')).endswith('Resize')
+    ]
     for scale in (dataset.get('img_scale'), *(step.get('scale') for step in reversed(resizes))):
         if _is_pair(scale):
             return scale[1], scale[0]
@@ -146,5 +167,8 @@ def input_size(config: Config) -> tuple[int, int] | None:
 
 
 def _is_pair(value) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(side, int) for side in value)
-
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) == 2
+        and all(isinstance(side, int) for side in value)
+    )

@@ -1,4 +1,5 @@
 """Read the logs of mmengine runs: one JSON object per line, as written by LocalVisBackend."""
+
 from __future__ import annotations
 
 import json
@@ -22,6 +23,7 @@ class Curve:
         values: The values.
         unit: Unit of ``steps``: 'iteration' or 'epoch'.
     """
+
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     unit: str = 'iteration'
@@ -45,8 +47,10 @@ def read_log(file: Path, notes: list[str]) -> list[dict]:
         else:
             unreadable += 1
     if unreadable:
-        notes.append(f'{unreadable} of the lines of {file} could not be read and were skipped; a process that is '
-                     'killed while it writes leaves such a line.')
+        notes.append(
+            f'{unreadable} of the lines of {file} could not be read and were skipped; a process that is '
+            'killed while it writes leaves such a line.'
+        )
     return entries
 
 
@@ -88,7 +92,9 @@ def _count_validations(entries: list[dict], config: Mapping[str, Any]) -> list[d
     return counted
 
 
-def sort_entries(entries: Sequence[dict]) -> tuple[dict[str, Curve], dict[str, Curve], dict[str, Curve]]:
+def sort_entries(
+    entries: Sequence[dict],
+) -> tuple[dict[str, Curve], dict[str, Curve], dict[str, Curve]]:
     """Return the curves logged by training, by validation and by other hooks."""
     losses: dict[str, Curve] = {}
     metrics: dict[str, Curve] = {}
@@ -110,4 +116,6 @@ def _is_validation(entry: dict) -> bool:
 
 def is_result(name: str, value: Any) -> bool:
     """Tell whether an item of an entry is a result of the model, not a time, memory or place."""
-    return name not in _BOOKKEEPING and isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (
+        name not in _BOOKKEEPING and isinstance(value, (int, float)) and not isinstance(value, bool)
+    )

@@ -1,4 +1,5 @@
 """Read the work folder of an OpenMMLab training: config, curves, results, checkpoint, images."""
+
 from __future__ import annotations
 
 import json
@@ -37,6 +38,7 @@ class Evaluation:
         run: Name of its folder, which is the time it started.
         metrics: Value of every metric.
     """
+
     run: str
     metrics: dict[str, float]
 
@@ -53,6 +55,7 @@ class Latency:
         dense: Median time of the model without compression, None if it was not measured.
         machine: Description of the machine.
     """
+
     shape: tuple[int, ...]
     median: float
     p95: float
@@ -78,6 +81,7 @@ class WorkDir:
         seed: The seed of the latest training, None if it is not on record.
         notes: What could not be read, in full sentences.
     """
+
     path: Path
     config: Config
     config_name: str
@@ -96,7 +100,9 @@ class WorkDir:
 
     def metric_names(self) -> list[str]:
         """Return the names of all metrics of validation and tests, in order of first appearance."""
-        return list(dict.fromkeys([*self.metrics, *(name for test in self.tests for name in test.metrics)]))
+        return list(
+            dict.fromkeys([*self.metrics, *(name for test in self.tests for name in test.metrics)])
+        )
 
     def last(self, metric: str) -> float | None:
         """Return the last validation value of a metric, or None without one."""
@@ -110,14 +116,18 @@ class WorkDir:
             The value, or None if there is none or it is not known which values are better.
         """
         larger = larger_is_better(metric)
-        values = [value for value in self.metrics.get(metric, Curve()).values if not math.isnan(value)]
+        values = [
+            value for value in self.metrics.get(metric, Curve()).values if not math.isnan(value)
+        ]
         if larger is None or not values:
             return None
         return max(values) if larger else min(values)
 
     def tested(self, metric: str) -> float | None:
         """Return the value of a metric in the latest test that has it, or None without one."""
-        return next((test.metrics[metric] for test in reversed(self.tests) if metric in test.metrics), None)
+        return next(
+            (test.metrics[metric] for test in reversed(self.tests) if metric in test.metrics), None
+        )
 
     def result(self, metric: str) -> float | None:
         """Return the test value of a metric, else the last validation value, else None."""
@@ -128,22 +138,40 @@ class WorkDir:
     def latencies(self) -> list[Latency]:
         """The latest measurements of mmwcc.BenchmarkHook, one per shape."""
         hooks = (self.config.get('default_hooks') or {}).values()
-        names = [hook.get('out_file') for hook in hooks
-                 if hook and type_name(hook.get('type')) == 'mmwcc.BenchmarkHook']
+        names = [
+            hook.get('out_file')
+            for hook in hooks
+            if hook and type_name(hook.get('type')) == 'mmwcc.BenchmarkHook'
+        ]
         file = self.path / ((names and names[0]) or 'benchmark.json')
         if not file.is_file():
             return []
         try:
             content = json.loads(file.read_text(encoding='utf-8'))
             newest = max(row['iter'] for row in content['rows'])
-            rows = {(row['contender'], tuple(row['shape'])): row for row in content['rows'] if row['iter'] == newest}
+            rows = {
+                (row['contender'], tuple(row['shape'])): row
+                for row in content['rows']
+                if row['iter'] == newest
+            }
             about = content['environment']
-            machine = f"{about['device']}, {about['threads']} threads, {about['dtype']}"
-            return [Latency(shape, row['latency_ms'], row['p95_ms'], row['peak_memory_mib'],
-                            rows.get(('dense', shape), {}).get('latency_ms'), machine)
-                    for (contender, shape), row in rows.items() if contender == 'model']
+            machine = f'{about["device"]}, {about["threads"]} threads, {about["dtype"]}'
+            return [
+                Latency(
+                    shape,
+                    row['latency_ms'],
+                    row['p95_ms'],
+                    row['peak_memory_mib'],
+                    rows.get(('dense', shape), {}).get('latency_ms'),
+                    machine,
+                )
+                for (contender, shape), row in rows.items()
+                if contender == 'model'
+            ]
         except (ValueError, KeyError, TypeError) as error:
-            self.notes.append(f'{file} could not be read ({type(error).__name__}: {error}) and was skipped.')
+            self.notes.append(
+                f'{file} could not be read ({type(error).__name__}: {error}) and was skipped.'
+            )
             return []
 
     @cached_property
@@ -166,11 +194,21 @@ class WorkDir:
         if self.checkpoint is None:
             return {}
         import torch
+
         try:
             content = torch.load(self.checkpoint, map_location='meta')
-        except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            self.notes.append(f'The checkpoint {self.checkpoint} could not be read ({type(error).__name__}), so bits '
-                              'and kept fractions are those of the config.')
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            KeyError,
+            ValueError,
+            pickle.UnpicklingError,
+        ) as error:
+            self.notes.append(
+                f'The checkpoint {self.checkpoint} could not be read ({type(error).__name__}), so bits '
+                'and kept fractions are those of the config.'
+            )
             return {}
         return read_stamp(content)
 
@@ -178,11 +216,17 @@ class WorkDir:
     def pictures(self) -> dict[str, Path]:
         """Images drawn by visualizers, by name without the step, and only the newest of each."""
         found: dict[str, Path] = {}
-        for file in sorted(self.path.rglob('*'), key=lambda file: (file.stat().st_mtime, _digits(file.stem))):
+        for file in sorted(
+            self.path.rglob('*'), key=lambda file: (file.stat().st_mtime, _digits(file.stem))
+        ):
             if file.suffix.lower() in _PICTURES and file.is_file():
                 # LocalVisBackend appends the step. Other names may end in a number that belongs to
                 # them.
-                found[re.sub(r'_\d+$', '', file.stem) if file.parent.name == 'vis_image' else file.stem] = file
+                found[
+                    re.sub(r'_\d+$', '', file.stem)
+                    if file.parent.name == 'vis_image'
+                    else file.stem
+                ] = file
         return found
 
 
@@ -207,20 +251,27 @@ def read_work_dir(path: str | Path) -> WorkDir:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise FileNotFoundError(f'read_work_dir: path must be a work folder, got {path}, which is not a folder. Name '
-                                'the folder that tools/train.py wrote, work_dirs/<config name> by default.')
-    runs = sorted(entry for entry in folder.iterdir() if entry.is_dir() and _STAMP.match(entry.name))
+        raise FileNotFoundError(
+            f'read_work_dir: path must be a work folder, got {path}, which is not a folder. Name '
+            'the folder that tools/train.py wrote, work_dirs/<config name> by default.'
+        )
+    runs = sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and _STAMP.match(entry.name)
+    )
     notes: list[str] = []
     logs = {run: read_log(run / 'vis_data' / 'scalars.json', notes) for run in runs}
     trainings = [run for run in runs if any('iter' in entry for entry in logs[run])]
     config_file = _find_config(folder, trainings or runs)
-    work_dir = WorkDir(folder, _read_config(config_file), _config_name(folder, config_file), runs=runs, notes=notes)
+    work_dir = WorkDir(
+        folder, _read_config(config_file), _config_name(folder, config_file), runs=runs, notes=notes
+    )
     work_dir.tests = _read_tests(runs, notes)
     if not any(logs.values()) and not work_dir.tests:
         raise FileNotFoundError(
             f'read_work_dir: a work folder must hold TIME/vis_data/scalars.json of a training or TIME/TIME.json of a '
             f"test, got neither in {path}. Train with mmengine's LocalVisBackend, or run tools/test.py with "
-            f'--work-dir {path}.')
+            f'--work-dir {path}.'
+        )
     if trainings:
         joined = join_logs([(_config_of_run(run), logs[run]) for run in trainings])
         work_dir.losses, work_dir.metrics, work_dir.scalars = sort_entries(joined)
@@ -261,13 +312,18 @@ def common_metric(work_dirs: list[WorkDir], wanted: str | None = None) -> str | 
     names = [name for work_dir in work_dirs for name in work_dir.metric_names()]
     if wanted is not None:
         if wanted not in names:
-            raise ValueError(f"common_metric: metric must be one of {', '.join(dict.fromkeys(names)) or 'none'}, got "
-                             f'{wanted!r}. Use one that a work folder has.')
+            raise ValueError(
+                f'common_metric: metric must be one of {", ".join(dict.fromkeys(names)) or "none"}, got '
+                f'{wanted!r}. Use one that a work folder has.'
+            )
         return wanted
 
     def rank(name: str) -> tuple[int, int]:
         headline = name.rpartition('/')[2]
-        return -names.count(name), _HEADLINES.index(headline) if headline in _HEADLINES else len(_HEADLINES)
+        return -names.count(name), _HEADLINES.index(headline) if headline in _HEADLINES else len(
+            _HEADLINES
+        )
+
     return min(dict.fromkeys(names), key=rank, default=None)
 
 
@@ -283,8 +339,10 @@ def _find_config(folder: Path, runs: list[Path]) -> Path:
     candidates += sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime, reverse=True)
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
-        raise FileNotFoundError(f'read_work_dir: a work folder must hold its config, got none in {folder}. mmengine '
-                                'writes it as <config name>.py and as TIME/vis_data/config.py; copy one of them there.')
+        raise FileNotFoundError(
+            f'read_work_dir: a work folder must hold its config, got none in {folder}. mmengine '
+            'writes it as <config name>.py and as TIME/vis_data/config.py; copy one of them there.'
+        )
     return found
 
 
@@ -292,8 +350,10 @@ def _read_config(file: Path) -> Config:
     try:
         return Config.fromfile(file)
     except Exception as error:  # the Python code of a config may raise anything
-        raise ValueError(f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: {error}. '
-                         'Restore it from a copy.') from error
+        raise ValueError(
+            f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: {error}. '
+            'Restore it from a copy.'
+        ) from error
 
 
 def _config_of_run(run: Path) -> Mapping[str, Any]:
@@ -306,7 +366,10 @@ def _config_name(folder: Path, file: Path) -> str:
     """Return the original name of the config; visualizers always call their copy config.py."""
     if file.parent == folder:
         return file.stem
-    dumped = sorted(folder.glob('*.py'), key=lambda path: (path.read_text() != file.read_text(), path.stat().st_mtime))
+    dumped = sorted(
+        folder.glob('*.py'),
+        key=lambda path: (path.read_text() != file.read_text(), path.stat().st_mtime),
+    )
     return dumped[0].stem if dumped else folder.resolve().name
 
 
@@ -333,6 +396,8 @@ def _find_seed(config: Config, run: Path) -> int | None:
     seed = (config.get('randomness') or {}).get('seed')
     if seed is None:
         for log in run.glob('*.log'):
-            match = re.search(r'^\s*seed: (\d+)$', log.read_text(errors='replace')[:20000], re.MULTILINE)
+            match = re.search(
+                r'^\s*seed: (\d+)$', log.read_text(errors='replace')[:20000], re.MULTILINE
+            )
             seed = int(match.group(1)) if match else None
     return seed

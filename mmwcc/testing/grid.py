@@ -2,6 +2,7 @@
 
 Nothing here comes from mmwcc.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Grid:
         clip_scale: Factor on the gradient of the clip.
         normalize: '', 'standard' or 'rescale' (weights).
     """
+
     clip: float
     bits: int
     signed: bool = True
@@ -35,10 +37,12 @@ class Grid:
         """Lowest and highest level."""
         if not self.signed:
             return 0, 2**self.bits - 1
-        high = 2**(self.bits - 1) - 1
+        high = 2 ** (self.bits - 1) - 1
         return (-high if self.symmetric else -high - 1), high
 
-    def quantize(self, values: np.ndarray, measured: np.ndarray | None = None, tolerance: float = 0.0) -> Quantized:
+    def quantize(
+        self, values: np.ndarray, measured: np.ndarray | None = None, tolerance: float = 0.0
+    ) -> Quantized:
         """Quantize ``values``.
 
         Args:
@@ -58,7 +62,9 @@ class Grid:
         if measured is not None:
             level = np.rint(measured / output_step)
             largest = np.abs(clipped).max(initial=1.0)
-            assert np.abs(measured / output_step - level).max(initial=0) <= tolerance * largest, 'not on the grid'
+            assert np.abs(measured / output_step - level).max(initial=0) <= tolerance * largest, (
+                'not on the grid'
+            )
             # Small coefficients can be differences of large ones, with an error relative to those.
             noise = tolerance * np.abs(scaled).max(initial=1.0)
             assert np.abs(level - clipped).max(initial=0) <= 0.5 + noise, 'not the nearest level'
@@ -68,6 +74,7 @@ class Grid:
 @dataclass(frozen=True)
 class Quantized:
     """Values on a grid, and how gradients pass through them."""
+
     grid: Grid
     values: np.ndarray
     level: np.ndarray
@@ -89,7 +96,9 @@ class Quantized:
 
         The error is relative to the largest value.
         """
-        distance = min(np.abs(self.scaled - bound).min(initial=np.inf) for bound in self.grid.bounds)
+        distance = min(
+            np.abs(self.scaled - bound).min(initial=np.inf) for bound in self.grid.bounds
+        )
         return distance > tolerance * self.largest * self.grid.bounds[1]
 
     def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, float]:
@@ -97,6 +106,11 @@ class Quantized:
         grid, high = self.grid, self.grid.bounds[1]
         if grid.normalize == 'rescale':
             grad = grad * self.factor
-        terms = grad * np.where(self.inside, self.level - self.scaled, self.level) / high * grid.clip_scale
+        terms = (
+            grad
+            * np.where(self.inside, self.level - self.scaled, self.level)
+            / high
+            * grid.clip_scale
+        )
         grad_values = np.where(self.inside, grad, 0.0) if grid.clip_gradient else grad
         return grad_values / (self.factor if grid.normalize else 1.0), terms.sum()

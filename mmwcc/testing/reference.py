@@ -5,6 +5,7 @@ feature map (..., H, W) is transformed over its last two axes into coefficients 
 position order. Gradients follow from the linear operators A (analysis) and S (synthesis) and their
 transposes. For biorthogonal wavelets, A and S are not each other's transpose.
 """
+
 from __future__ import annotations
 
 import warnings
@@ -50,7 +51,9 @@ def mallat_index(height: int, width: int, levels: int) -> np.ndarray:
                 band_size = band_height * band_width  # also the number of all coarser coefficients
                 for row in range(patch_row * side, patch_row * side + side):
                     for col in range(patch_col * side, patch_col * side + side):
-                        index += [band_size * (1 + band) + row * band_width + col for band in range(3)]
+                        index += [
+                            band_size * (1 + band) + row * band_width + col for band in range(3)
+                        ]
     return np.array(index)
 
 
@@ -61,20 +64,26 @@ def dual_wavelet(wavelet: str) -> pywt.Wavelet:
     Its synthesis is the transpose of the analysis of ``wavelet``, too.
     """
     dec_lo, dec_hi, rec_lo, rec_hi = pywt.Wavelet(wavelet).filter_bank
-    return pywt.Wavelet(f'dual {wavelet}', filter_bank=[rec_lo[::-1], rec_hi[::-1], dec_lo[::-1], dec_hi[::-1]])
+    return pywt.Wavelet(
+        f'dual {wavelet}', filter_bank=[rec_lo[::-1], rec_hi[::-1], dec_lo[::-1], dec_hi[::-1]]
+    )
 
 
 def _analyse(maps: np.ndarray, wavelet: pywt.Wavelet, levels: int) -> np.ndarray:
     """Return the coefficients of maps in position order, by PyWavelets."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # "all coefficients will experience boundary effects"
+        warnings.simplefilter(
+            'ignore', UserWarning
+        )  # "all coefficients will experience boundary effects"
         bands = pywt.wavedec2(maps, wavelet, mode='periodization', level=levels, axes=(-2, -1))
     bands = [bands[0], *(band for details in bands[1:] for band in details)]
     flat = np.concatenate([band.reshape(*maps.shape[:-2], -1) for band in bands], axis=-1)
     return flat[..., mallat_index(*maps.shape[-2:], levels)]
 
 
-def _synthesise(coefficients: np.ndarray, height: int, width: int, wavelet: pywt.Wavelet, levels: int) -> np.ndarray:
+def _synthesise(
+    coefficients: np.ndarray, height: int, width: int, wavelet: pywt.Wavelet, levels: int
+) -> np.ndarray:
     """Undo :func:`_analyse` with the synthesis of ``wavelet``."""
     flat = np.empty_like(coefficients)
     flat[..., mallat_index(height, width, levels)] = coefficients
@@ -83,7 +92,7 @@ def _synthesise(coefficients: np.ndarray, height: int, width: int, wavelet: pywt
     for level in range(levels, 0, -1):
         shape = (*leading, 3, height >> level, width >> level)
         size = 3 * shape[-2] * shape[-1]
-        bands.append(tuple(np.moveaxis(flat[..., start:start + size].reshape(shape), -3, 0)))
+        bands.append(tuple(np.moveaxis(flat[..., start : start + size].reshape(shape), -3, 0)))
         start += size
     return pywt.waverec2([approximation, *bands], wavelet, mode='periodization', axes=(-2, -1))
 
@@ -105,6 +114,7 @@ class Transform:
     Small maps go through the matrices A and S, larger ones through PyWavelets with the wavelet or
     its dual. A test makes sure that the two agree.
     """
+
     height: int
     width: int
     levels: int
@@ -137,7 +147,7 @@ class Transform:
             operator = matrices(*self.size, self.levels, self.wavelet)[matrix]
             maps = coefficients @ (operator if matrix == 0 else operator.T)
             maps = maps.reshape(*coefficients.shape[:-1], *self.size)
-        return maps[..., :self.height, :self.width]
+        return maps[..., : self.height, : self.width]
 
     def analysis(self, maps: np.ndarray) -> np.ndarray:
         """Apply A: coefficients (..., N) of maps (..., H, W)."""
@@ -191,6 +201,7 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 @dataclass(frozen=True)
 class Reference:
     """The output of a wavelet compressed convolution, and what its gradients need."""
+
     transform: Transform
     shape: tuple[int, ...]
     stride: int
@@ -218,15 +229,29 @@ class Reference:
             grad_kept, gradients['act_clip'] = self.act.gradients(grad_kept)
         gradients['weight'] = grad_weight[:, :, None, None]
         gradients['x'] = np.zeros(self.shape)
-        gradients['x'][:, :, ::self.stride, ::self.stride] = self.transform.analysis_transposed(
-            grad_kept * self.keep[:, None])
+        gradients['x'][:, :, :: self.stride, :: self.stride] = self.transform.analysis_transposed(
+            grad_kept * self.keep[:, None]
+        )
         return gradients
 
 
-def reference_wcc(x: Tensor, weight: Tensor, bias: Tensor | None = None, keep_ratio: float = 1.0, levels: int = 3,
-                  wavelet: str = 'haar', selection: str = 'energy', stride: int = 1, *, keep: Tensor | None = None,
-                  tolerance: float = 1e-5, act: Grid | None = None, wgt: Grid | None = None,
-                  measured_rows: Tensor | None = None, measured_weight: Tensor | None = None) -> Reference:
+def reference_wcc(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    keep_ratio: float = 1.0,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    selection: str = 'energy',
+    stride: int = 1,
+    *,
+    keep: Tensor | None = None,
+    tolerance: float = 1e-5,
+    act: Grid | None = None,
+    wgt: Grid | None = None,
+    measured_rows: Tensor | None = None,
+    measured_weight: Tensor | None = None,
+) -> Reference:
     """Compute ``y = S T^T K T A x + bias`` in float64, with both quantizers if they are given.
 
     Args:
@@ -254,7 +279,9 @@ def reference_wcc(x: Tensor, weight: Tensor, bias: Tensor | None = None, keep_ra
     coefficients = transform.analysis(sampled)
     k = kept_count(transform.positions, keep_ratio)
     if selection == 'coarse':
-        exact = np.broadcast_to(mallat_index(*transform.size, levels) < k, (len(x), transform.positions))
+        exact = np.broadcast_to(
+            mallat_index(*transform.size, levels) < k, (len(x), transform.positions)
+        )
         assert keep is None or np.array_equal(to_numpy(keep), exact), 'not the coarsest positions'
         keep = exact
     else:
@@ -278,8 +305,18 @@ def reference_wcc(x: Tensor, weight: Tensor, bias: Tensor | None = None, keep_ra
     y = transform.synthesis(np.einsum('oc,bcn->bon', weight, kept_quantized))
     if bias is not None:
         y = y + to_numpy(bias)[:, None, None]
-    return Reference(transform, x.shape, stride, y, keep, kept, kept_quantized, weight, quantized_rows,
-                     quantized_weight)
+    return Reference(
+        transform,
+        x.shape,
+        stride,
+        y,
+        keep,
+        kept,
+        kept_quantized,
+        weight,
+        quantized_rows,
+        quantized_weight,
+    )
 
 
 def relative_error(actual: Tensor | np.ndarray, expected: np.ndarray) -> float:

@@ -1,4 +1,5 @@
 """Tools that programs need around a model: registration, configs, checkpoints and runners."""
+
 from .command_line import one_line_errors, quiet
 from .compression_file import CONFIG_SUFFIXES, write_compression
 from .launch import (
@@ -17,8 +18,23 @@ from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 
 __all__ = [
-    'CONFIG_SUFFIXES', 'LaunchError', 'build_model', 'build_runner', 'calibration_batches',
-    'check_checkpoint', 'check_resumable', 'dense_config', 'is_address', 'load_config',
-    'load_trained', 'model_config', 'one_line_errors', 'quiet', 'refuse_new_start',
-    'register_all_modules', 'set_work_dir', 'spread_batches', 'write_compression',
+    'CONFIG_SUFFIXES',
+    'LaunchError',
+    'build_model',
+    'build_runner',
+    'calibration_batches',
+    'check_checkpoint',
+    'check_resumable',
+    'dense_config',
+    'is_address',
+    'load_config',
+    'load_trained',
+    'model_config',
+    'one_line_errors',
+    'quiet',
+    'refuse_new_start',
+    'register_all_modules',
+    'set_work_dir',
+    'spread_batches',
+    'write_compression',
 ]

@@ -1,4 +1,5 @@
 """Error messages and warnings of the command-line tools."""
+
 from __future__ import annotations
 
 import sys

@@ -1,4 +1,5 @@
 """Write compression dictionaries to data files that configs can inherit."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ class _Line(dict):
     """A rule that is written on one line."""
 
 
-def write_compression(path: str | Path, compression: Mapping, base: str | None = None, note: str = '') -> None:
+def write_compression(
+    path: str | Path, compression: Mapping, base: str | None = None, note: str = ''
+) -> None:
     """Write a ``compression`` dictionary as YAML, one rule per line.
 
     The file is an ordinary mmengine config: others can list it in ``_base_``, wherever they are
@@ -34,14 +37,20 @@ def write_compression(path: str | Path, compression: Mapping, base: str | None =
     class Dumper(yaml.SafeDumper):
         pass
 
-    Dumper.add_representer(_Line, lambda dumper, line: dumper.represent_mapping(
-        yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, line.items(), flow_style=True))
+    Dumper.add_representer(
+        _Line,
+        lambda dumper, line: dumper.represent_mapping(
+            yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, line.items(), flow_style=True
+        ),
+    )
     plain = _plain(compression)
     if 'rules' in plain:
         plain['rules'] = [_Line(rule) for rule in plain['rules']]
     content = {**({} if base is None else {'_base_': base}), 'compression': plain}
     comments = ''.join(f'# {line}\n' for line in note.splitlines())
-    text = yaml.dump(content, Dumper=Dumper, sort_keys=False, width=float('inf'), allow_unicode=True)
+    text = yaml.dump(
+        content, Dumper=Dumper, sort_keys=False, width=float('inf'), allow_unicode=True
+    )
     Path(path).write_text(comments + text, encoding='utf-8')
 
 

@@ -2,6 +2,7 @@
 
 Each step rejects bad input before anything has been built.
 """
+
 from __future__ import annotations
 
 import copy
@@ -20,8 +21,14 @@ from mmwcc.compat import load_from_safetensors
 from mmwcc.compressed_config import compression_path, is_compressed
 
 __all__ = [
-    'LaunchError', 'build_model', 'build_runner', 'check_checkpoint', 'is_address', 'load_config', 'model_config',
-    'set_work_dir'
+    'LaunchError',
+    'build_model',
+    'build_runner',
+    'check_checkpoint',
+    'is_address',
+    'load_config',
+    'model_config',
+    'set_work_dir',
 ]
 
 
@@ -43,16 +50,20 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
             effect.
     """
     if not Path(path).is_file():
-        raise LaunchError(f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
-                          'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
-                          'by name.')
+        raise LaunchError(
+            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
+            'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
+            'by name.'
+        )
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
     for key in options or {}:
         if key.split('.')[0] == 'compression' and is_compressed(cfg.get('model', {})):
             inner = '.'.join([compression_path(cfg.model), *key.split('.')[1:]])
-            raise LaunchError(f'--cfg-options {key} has no effect, for the model of {path} took its own copy of '
-                              f'`compression` when the file was read. Use model.{inner}.')
+            raise LaunchError(
+                f'--cfg-options {key} has no effect, for the model of {path} took its own copy of '
+                f'`compression` when the file was read. Use model.{inner}.'
+            )
     if options is not None:
         cfg.merge_from_dict(options)
     return cfg
@@ -65,7 +76,9 @@ def model_config(cfg: Config) -> ConfigDict:
         LaunchError: If the config has no ``model``.
     """
     if 'model' not in cfg:
-        raise LaunchError(f'{cfg.filename} has no `model`. Give a config that can be trained, not one of its bases.')
+        raise LaunchError(
+            f'{cfg.filename} has no `model`. Give a config that can be trained, not one of its bases.'
+        )
     return cfg.model
 
 
@@ -134,12 +147,16 @@ def check_checkpoint(path: str) -> None:
         return
     file = Path(path).expanduser()
     if not file.is_file():
-        raise LaunchError(f'The checkpoint {path} does not exist (looked from {Path.cwd()}).{_others(file)}')
+        raise LaunchError(
+            f'The checkpoint {path} does not exist (looked from {Path.cwd()}).{_others(file)}'
+        )
     damage = _damage(file)
     if damage:
-        raise LaunchError(f'The checkpoint {path} ({file.stat().st_size:,} bytes) is not usable: {damage}. It was '
-                          'probably cut off while being saved or copied. Copy or download it again, or use another '
-                          f'one.{_others(file)}')
+        raise LaunchError(
+            f'The checkpoint {path} ({file.stat().st_size:,} bytes) is not usable: {damage}. It was '
+            'probably cut off while being saved or copied. Copy or download it again, or use another '
+            f'one.{_others(file)}'
+        )
 
 
 def _damage(file: Path) -> str:
@@ -164,12 +181,15 @@ def _damage(file: Path) -> str:
             return 'it is not a file that torch.save wrote'
         raise _refusal(file, error) from error
     except (EOFError, RuntimeError, KeyError, ValueError) as error:
-        return f'torch.load says {str(error).splitlines()[0]!r}' if str(error) else 'it ends too early'
+        return (
+            f'torch.load says {str(error).splitlines()[0]!r}' if str(error) else 'it ends too early'
+        )
     return ''
 
 
 def _safetensors_damage(file: Path) -> str:
     from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(file, 'pt'):
             return ''
@@ -179,13 +199,21 @@ def _safetensors_damage(file: Path) -> str:
 
 def _refusal(file: Path, error: Exception) -> LaunchError:
     reason = str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]
-    return LaunchError(f'The checkpoint {file} is complete, but torch.load refuses objects in it by default, because '
-                       f'loading them could run any code: {reason or error} If you trust where the file comes from, '
-                       'set the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again.')
+    return LaunchError(
+        f'The checkpoint {file} is complete, but torch.load refuses objects in it by default, because '
+        f'loading them could run any code: {reason or error} If you trust where the file comes from, '
+        'set the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again.'
+    )
 
 
 def _others(file: Path) -> str:
     """Name the other checkpoints in the same folder, latest first."""
-    others = [path for path in file.parent.glob('*.pth') if path != file] if file.parent.is_dir() else []
+    others = (
+        [path for path in file.parent.glob('*.pth') if path != file] if file.parent.is_dir() else []
+    )
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    return f' In the same folder, latest first: {", ".join(path.name for path in others[:5])}.' if others else ''
+    return (
+        f' In the same folder, latest first: {", ".join(path.name for path in others[:5])}.'
+        if others
+        else ''
+    )

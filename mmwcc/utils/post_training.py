@@ -1,4 +1,5 @@
 """Prepare to compress a trained network without training: dense config, calibration images."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -28,8 +29,10 @@ def dense_config(config: Config) -> tuple[Config, dict]:
         LaunchError: If the config has no compressed model.
     """
     if not is_compressed(config.get('model', {})):
-        raise LaunchError(f'{config.filename} has no compressed model. Give a compressed config, or say how to '
-                          'compress with --compression PRESET.')
+        raise LaunchError(
+            f'{config.filename} has no compressed model. Give a compressed config, or say how to '
+            'compress with --compression PRESET.'
+        )
     config = Config(config.to_dict(), filename=config.filename)
     compression: Any = find_compression(config.model)  # a ConfigDict
     config.model = without_compression(config.model)
@@ -50,7 +53,9 @@ def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Ite
     """
     for split in ('train', 'test'):
         if config.get(f'{split}_dataloader') is None:
-            raise LaunchError(f'{config.filename} has no `{split}_dataloader`. Give a config with data.')
+            raise LaunchError(
+                f'{config.filename} has no `{split}_dataloader`. Give a config with data.'
+            )
     config = Config(config.to_dict(), filename=config.filename)
     pipeline = _inner(config.test_dataloader.dataset).get('pipeline')
     config.train_dataloader.dataset = dataset = _inner(config.train_dataloader.dataset)
@@ -58,7 +63,10 @@ def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Ite
         part.pipeline = pipeline
     group: dict[str, list] = {}
     for batch in spread_batches(config, number, 'train'):
-        if group and (len(group['inputs']) == batch_size or group['inputs'][0].shape != batch['inputs'][0].shape):
+        if group and (
+            len(group['inputs']) == batch_size
+            or group['inputs'][0].shape != batch['inputs'][0].shape
+        ):
             yield group
             group = {}
         group = {key: [*group.get(key, ()), *values] for key, values in batch.items()}

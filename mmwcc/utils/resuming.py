@@ -1,4 +1,5 @@
 """Check whether training can resume from a checkpoint as if it had never stopped."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,9 +13,11 @@ from .launch import LaunchError, check_checkpoint
 
 __all__ = ['check_resumable', 'refuse_new_start']
 
-_REMEDY = ('Start a new run from its weights (load_from with resume=False), or resume from a checkpoint that '
-           'CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, calibrated '
-           'and converted checkpoints hold weights only.')
+_REMEDY = (
+    'Start a new run from its weights (load_from with resume=False), or resume from a checkpoint that '
+    'CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, calibrated '
+    'and converted checkpoints hold weights only.'
+)
 
 
 def check_resumable(path: str, cfg: Config) -> None:
@@ -34,8 +37,10 @@ def check_resumable(path: str, cfg: Config) -> None:
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     missing = _missing(checkpoint, cfg.get('param_scheduler') is not None)
     if missing and not _is_over(checkpoint, cfg.get('train_cfg') or {}):
-        raise LaunchError(f'Training cannot be resumed from {path}, which does not hold {missing}: it would '
-                          f'start anew. {_REMEDY}')
+        raise LaunchError(
+            f'Training cannot be resumed from {path}, which does not hold {missing}: it would '
+            f'start anew. {_REMEDY}'
+        )
 
 
 def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -> None:
@@ -60,26 +65,32 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
         return
     missing = _missing(checkpoint, runner.param_schedulers is not None)
     if missing:
-        raise RuntimeError(f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
-                           f'start anew. {_REMEDY}')
+        raise RuntimeError(
+            f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
+            f'start anew. {_REMEDY}'
+        )
     # mmengine itself logs that it skips the schedules of the checkpoint.
     if runner.param_schedulers is None:
         return
     theirs, ours = map(_units, (checkpoint.get('param_schedulers'), runner.param_schedulers))
     if theirs != ours:
-        raise RuntimeError(f'{hook}: to resume, a run must have the parameter schedules of the checkpoint, '
-                           f'got {ours} in the run and {theirs} in the checkpoint, which would replace them. '
-                           'Resume with the config that the run was started with, or start a new run '
-                           '(load_from with resume=False).')
+        raise RuntimeError(
+            f'{hook}: to resume, a run must have the parameter schedules of the checkpoint, '
+            f'got {ours} in the run and {theirs} in the checkpoint, which would replace them. '
+            'Resume with the config that the run was started with, or start a new run '
+            '(load_from with resume=False).'
+        )
 
 
 def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:
     """Name what a checkpoint lacks for resuming, or return an empty string."""
     meta = checkpoint.get('meta') or {}
-    parts = {'the iteration and epoch': 'iter' in meta and 'epoch' in meta,
-             'the log history (message_hub)': 'message_hub' in checkpoint,
-             'the state of the optimizer': 'optimizer' in checkpoint,
-             'the state of the parameter schedules': 'param_schedulers' in checkpoint or not scheduled}
+    parts = {
+        'the iteration and epoch': 'iter' in meta and 'epoch' in meta,
+        'the log history (message_hub)': 'message_hub' in checkpoint,
+        'the state of the optimizer': 'optimizer' in checkpoint,
+        'the state of the parameter schedules': 'param_schedulers' in checkpoint or not scheduled,
+    }
     *others, last = [part for part, there in parts.items() if not there] or ['']
     return f'{", ".join(others)} and {last}' if others else last
 
@@ -87,8 +98,10 @@ def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:
 def _is_over(checkpoint: Mapping[str, Any], length: Mapping[str, Any]) -> bool:
     """Tell whether a checkpoint marks the end of a training of max_iters or max_epochs."""
     meta = checkpoint.get('meta') or {}
-    return any(length.get(key) and meta.get(unit, 0) >= length[key]
-               for unit, key in (('iter', 'max_iters'), ('epoch', 'max_epochs')))
+    return any(
+        length.get(key) and meta.get(unit, 0) >= length[key]
+        for unit, key in (('iter', 'max_iters'), ('epoch', 'max_epochs'))
+    )
 
 
 def _units(schedulers) -> list[str] | dict[str, Any]:
@@ -98,5 +111,8 @@ def _units(schedulers) -> list[str] | dict[str, Any]:
     """
     if isinstance(schedulers, Mapping):
         return {name: _units(of_one) for name, of_one in schedulers.items()}
-    flags = [state['by_epoch'] if isinstance(state, Mapping) else state.by_epoch for state in schedulers or ()]
+    flags = [
+        state['by_epoch'] if isinstance(state, Mapping) else state.by_epoch
+        for state in schedulers or ()
+    ]
     return ['epochs' if by_epoch else 'iterations' for by_epoch in flags]

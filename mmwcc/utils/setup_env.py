@@ -1,4 +1,5 @@
 """Register all components of mmwcc at once."""
+
 from __future__ import annotations
 
 from mmwcc.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS

@@ -1,4 +1,5 @@
 """Load a trained network, and some of its images, for tools that inspect it."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -32,9 +33,13 @@ def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
     check_checkpoint(checkpoint)
     model = revert_sync_batchnorm(build_model(config)).eval()
     try:
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu', strict=True, logger='silent')
+        loaded = load_checkpoint(
+            model, checkpoint, map_location='cpu', strict=True, logger='silent'
+        )
     except RuntimeError as error:
-        raise LaunchError(f'{checkpoint} does not fit the model of {config.filename}: {error}') from error
+        raise LaunchError(
+            f'{checkpoint} does not fit the model of {config.filename}: {error}'
+        ) from error
     return model, loaded
 
 
@@ -51,16 +56,22 @@ def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator
     """
     loader = config.get(f'{split}_dataloader')
     if loader is None:
-        raise LaunchError(f'{config.filename} has no `{split}_dataloader`. Give a config with data.')
+        raise LaunchError(
+            f'{config.filename} has no `{split}_dataloader`. Give a config with data.'
+        )
     init_default_scope(config.get('default_scope', 'mmengine'))
     try:
         dataset = DATASETS.build(loader.dataset)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise LaunchError(f'The {split} data of {config.filename} is not there: {error}. docs/datasets.md says where '
-                          'to get it.') from error
+        raise LaunchError(
+            f'The {split} data of {config.filename} is not there: {error}. docs/datasets.md says where '
+            'to get it.'
+        ) from error
     if not len(dataset):
-        raise LaunchError(f'The {split} data of {config.filename} holds no images. docs/datasets.md says how to '
-                          'lay it out.')
+        raise LaunchError(
+            f'The {split} data of {config.filename} holds no images. docs/datasets.md says how to '
+            'lay it out.'
+        )
     number = min(number, len(dataset))
     for place in range(number):
         yield pseudo_collate([dataset[place * len(dataset) // number]])

@@ -1,4 +1,5 @@
 """The compression dictionary: what it accepts and what it says of one layer."""
+
 import pytest
 
 from mmwcc.compression import CompressionConfig
@@ -35,7 +36,12 @@ def test_without_a_config_layers_stay_dense():
 
 def test_a_rule_merges_quantizers_and_replaces_values():
     rules = [dict(pattern='a', keep_ratio=0.5, act_quant=dict(bits=6), weight_quant=None)]
-    assert layer(rules=rules) == {**WCC, 'keep_ratio': 0.5, 'weight_quant': None, 'act_quant': {**ACT, 'bits': 6}}
+    assert layer(rules=rules) == {
+        **WCC,
+        'keep_ratio': 0.5,
+        'weight_quant': None,
+        'act_quant': {**ACT, 'bits': 6},
+    }
 
 
 def test_a_rule_with_another_quantizer_type_does_not_inherit_arguments():
@@ -45,7 +51,11 @@ def test_a_rule_with_another_quantizer_type_does_not_inherit_arguments():
 
 
 def test_rules_match_whole_names_and_later_ones_win():
-    rules = [dict(pattern='a.*', keep_ratio=0.5), dict(pattern='a', keep_ratio=0.75), dict(pattern='b', dense=True)]
+    rules = [
+        dict(pattern='a.*', keep_ratio=0.5),
+        dict(pattern='a', keep_ratio=0.75),
+        dict(pattern='b', dense=True),
+    ]
     assert layer('a', rules=rules)['keep_ratio'] == 0.75
     assert layer('ab', rules=rules)['keep_ratio'] == 0.5
     assert layer('xa', rules=rules)['keep_ratio'] == 0.25
@@ -56,18 +66,29 @@ def test_keep_ratio_of_a_rule_does_not_concern_layers_that_are_not_compressed():
     assert 'keep_ratio' not in layer(eligible=False, rules=[dict(pattern='a', keep_ratio=0.5)])
 
 
-@pytest.mark.parametrize('changes, error, message', [
-    (dict(pointwize=WCC), ValueError, "unknown key 'pointwize'. Did you mean 'pointwise'"),
-    (dict(pointwise='wcc'), TypeError, 'pointwise must be a dict or None'),
-    (dict(keep_dense='first'), TypeError, 'keep_dense must be a list'),
-    (dict(keep_dense=['(']), ValueError, 'is not a regular expression'),
-    (dict(rules=dict(pattern='a')), TypeError, 'rules must be a list'),
-    (dict(rules=['a']), TypeError, 'a rule must be a dict'),
-    (dict(rules=[dict(keep_ratio=0.5)]), ValueError, 'a rule needs a pattern'),
-    (dict(rules=[dict(pattern='a', keepratio=0.5)]), ValueError, "Did you mean 'keep_ratio'"),
-    (dict(rules=[dict(pattern='(', keep_ratio=0.5)]), ValueError, 'is not a regular expression'),
-    (dict(rules=[dict(pattern='a', act_quant=8)]), TypeError, 'act_quant must be a dict or None'),
-])
+@pytest.mark.parametrize(
+    'changes, error, message',
+    [
+        (dict(pointwize=WCC), ValueError, "unknown key 'pointwize'. Did you mean 'pointwise'"),
+        (dict(pointwise='wcc'), TypeError, 'pointwise must be a dict or None'),
+        (dict(keep_dense='first'), TypeError, 'keep_dense must be a list'),
+        (dict(keep_dense=['(']), ValueError, 'is not a regular expression'),
+        (dict(rules=dict(pattern='a')), TypeError, 'rules must be a list'),
+        (dict(rules=['a']), TypeError, 'a rule must be a dict'),
+        (dict(rules=[dict(keep_ratio=0.5)]), ValueError, 'a rule needs a pattern'),
+        (dict(rules=[dict(pattern='a', keepratio=0.5)]), ValueError, "Did you mean 'keep_ratio'"),
+        (
+            dict(rules=[dict(pattern='(', keep_ratio=0.5)]),
+            ValueError,
+            'is not a regular expression',
+        ),
+        (
+            dict(rules=[dict(pattern='a', act_quant=8)]),
+            TypeError,
+            'act_quant must be a dict or None',
+        ),
+    ],
+)
 def test_bad_dictionaries_are_refused(changes, error, message):
     with pytest.raises(error, match=message.replace('(', r'\(')):
         CompressionConfig.parse({**FULL, **changes})
@@ -78,8 +99,12 @@ def test_a_preset_name_in_place_of_a_dictionary_is_refused():
         CompressionConfig.parse('wcc_w8a8_k50')
 
 
-FORMS = {'names': str, 'bare names': lambda name: name.removeprefix('mmwcc.'), 'classes': MODELS.get,
-         'import paths': lambda name: f'{MODELS.get(name).__module__}.{MODELS.get(name).__name__}'}
+FORMS = {
+    'names': str,
+    'bare names': lambda name: name.removeprefix('mmwcc.'),
+    'classes': MODELS.get,
+    'import paths': lambda name: f'{MODELS.get(name).__module__}.{MODELS.get(name).__name__}',
+}
 
 
 @pytest.mark.parametrize('form', FORMS.values(), ids=FORMS)
@@ -88,9 +113,14 @@ def test_every_form_of_a_type_says_the_same(form, eligible):
     def written(config):
         return {**config, 'type': form(config['type'])}
 
-    rules = [dict(pattern='a', act_quant=dict(bits=6)), dict(pattern='b', type=form('mmwcc.QuantConv2d')),
-             dict(pattern='c', act_quant=dict(type=form('mmwcc.LearnedClipActQuantizer'), bits=5))]
-    config = CompressionConfig.parse(dict(rules=rules, **{key: written(value) for key, value in FULL.items()}))
+    rules = [
+        dict(pattern='a', act_quant=dict(bits=6)),
+        dict(pattern='b', type=form('mmwcc.QuantConv2d')),
+        dict(pattern='c', act_quant=dict(type=form('mmwcc.LearnedClipActQuantizer'), bits=5)),
+    ]
+    config = CompressionConfig.parse(
+        dict(rules=rules, **{key: written(value) for key, value in FULL.items()})
+    )
     base = WCC if eligible else QUANT
     for name, kind, bits in (('x', base, 8), ('a', base, 6), ('b', QUANT, 8), ('c', base, 5)):
         expected = {**kind, 'weight_quant': WEIGHT, 'act_quant': {**ACT, 'bits': bits}}
@@ -105,8 +135,14 @@ def test_a_class_of_another_project_stays_a_class():
 
 
 def test_quantizers_of_a_layer_take_the_place_of_the_general_ones():
-    config = CompressionConfig.parse(dict(
-        pointwise=dict(type='mmwcc.QuantConv2d', act_quant=dict(type='mmwcc.LSQActQuantizer', bits=4)),
-        other=dict(type='mmwcc.QuantConv2d'), act_quant=dict(type='mmwcc.LSQActQuantizer', bits=8)))
+    config = CompressionConfig.parse(
+        dict(
+            pointwise=dict(
+                type='mmwcc.QuantConv2d', act_quant=dict(type='mmwcc.LSQActQuantizer', bits=4)
+            ),
+            other=dict(type='mmwcc.QuantConv2d'),
+            act_quant=dict(type='mmwcc.LSQActQuantizer', bits=8),
+        )
+    )
     assert config.layer_config('a', eligible=True)['act_quant']['bits'] == 4
     assert config.layer_config('a', eligible=False)['act_quant']['bits'] == 8

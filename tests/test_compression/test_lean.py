@@ -1,4 +1,5 @@
 """Which activations become lean, and what that saves."""
+
 import copy
 
 import pytest
@@ -16,7 +17,9 @@ class Block(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.expand = nn.Sequential(nn.Conv2d(8, 32, 1), nn.BatchNorm2d(32), nn.ReLU6(inplace=True))
-        self.depthwise = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.BatchNorm2d(32), nn.ReLU6(True))
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.BatchNorm2d(32), nn.ReLU6(True)
+        )
         self.between = nn.Identity()
         self.project = nn.Conv2d(32, 8, 1)
         self.shared = nn.ReLU()
@@ -88,11 +91,15 @@ def test_same_training_step_and_less_saved():
         loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
-    assert saved[1] - saved[0] == 2 * 32 * 16 * 16 * 3  # three of four bytes of the map of the depthwise layer
+    assert (
+        saved[1] - saved[0] == 2 * 32 * 16 * 16 * 3
+    )  # three of four bytes of the map of the depthwise layer
 
 
 def count_hooks(model):
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    )
 
 
 def test_nothing_else_of_the_model_changes():
@@ -111,12 +118,16 @@ def test_nothing_else_of_the_model_changes():
 @pytest.mark.filterwarnings('error')
 def test_quantized_layers_count_as_wavelet_layers():
     model = compressed(act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
-    assert isinstance(model.project, WaveletCompressedConv2d) and lean_activations(model) == ['depthwise.2']
+    assert isinstance(model.project, WaveletCompressedConv2d) and lean_activations(model) == [
+        'depthwise.2'
+    ]
     assert model.project.act_quant.bits == 8 and not model.project.act_quant.initialized
 
 
 def test_input_that_does_not_fit():
-    with pytest.raises(ValueError, match=r'lean_activations: Block must run on zeros of shape \(1, 5, 8, 8\)'):
+    with pytest.raises(
+        ValueError, match=r'lean_activations: Block must run on zeros of shape \(1, 5, 8, 8\)'
+    ):
         lean_activations(compressed(), (5, 8, 8))
     with pytest.raises(ValueError, match="lean_activations: unknown key 'input'"):
         compressed(lean_activations=dict(input=(8, 8)))

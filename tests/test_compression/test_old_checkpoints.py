@@ -1,4 +1,5 @@
 """Checkpoints of version 0.1, which compressed layers that now stay dense because they predict."""
+
 import ast
 import copy
 import pickle
@@ -24,17 +25,25 @@ from mmengine.runner.checkpoint import load_state_dict  # noqa: E402
 from toy_heads import PIXEL_DECODER, mask_former  # noqa: E402
 from toy_heads_mmdet import DENSE, PANOPTIC, TOWER, five, one, with_samples  # noqa: E402
 
-QUANTIZED = dict(pointwise=dict(type='mmwcc.QuantConv2d'), other=dict(type='mmwcc.QuantConv2d'),
-                 weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                 act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+QUANTIZED = dict(
+    pointwise=dict(type='mmwcc.QuantConv2d'),
+    other=dict(type='mmwcc.QuantConv2d'),
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 PROJECTED = mask_former(PIXEL_DECODER, **PANOPTIC, enforce_decoder_input_project=True)
 
 # The head, how it runs, what version 0.1 kept for 'last', and what else predicts.
 HEADS = dict(
     CenterNetHead=(DENSE, one, ['offset_head.2'], ['heatmap_head.2', 'wh_head.2']),
     CondInstBboxHead=(TOWER, five, ['conv_cls', 'conv_reg', 'conv_centerness'], ['controller']),
-    MaskFormerHead=(PROJECTED, with_samples, ['decoder_input_proj'],
-                    ['pixel_decoder.mask_feature']))
+    MaskFormerHead=(
+        PROJECTED,
+        with_samples,
+        ['decoder_input_proj'],
+        ['pixel_decoder.mask_feature'],
+    ),
+)
 
 
 def build(head, **compression) -> nn.Module:
@@ -62,14 +71,19 @@ def rule(message: str) -> list[str]:
 
 
 @pytest.mark.parametrize('head', HEADS)
-@pytest.mark.parametrize('load', [load_state_dict, lambda model, state: model.load_state_dict(
-    state, strict=False)], ids=['mmengine', 'torch'])
+@pytest.mark.parametrize(
+    'load',
+    [load_state_dict, lambda model, state: model.load_state_dict(state, strict=False)],
+    ids=['mmengine', 'torch'],
+)
 def test_loading_says_how_to_build_the_network(head, load):
     old = of_version_0_1(head)
     kept, compressed = HEADS[head][2:]
     names = ', '.join(f'the_head.{name}' for name in compressed)
-    words = (r"^ModuleDict: keep_dense 'last' keeps all prediction layers dense, and the checkpoint "
-             rf'compresses {names}, as version 0\.1 did\. Set')
+    words = (
+        r"^ModuleDict: keep_dense 'last' keeps all prediction layers dense, and the checkpoint "
+        rf'compresses {names}, as version 0\.1 did\. Set'
+    )
     with pytest.warns(UserWarning, match=words) as said:
         load(build(head), old.state_dict())
     assert rule(str(said[0].message)) == ['first', *(f'the_head.{name}' for name in kept)]
@@ -88,13 +102,21 @@ def test_strict_loading_says_it_before_torch_refuses():
 def test_integers_are_seen():
     old = of_version_0_1('CenterNetHead')
     to_integer(old)
-    with pytest.raises(RuntimeError, match='size mismatch'), \
-            pytest.warns(match='compresses the_head.heatmap_head.2, the_head.wh_head.2'):
+    with (
+        pytest.raises(RuntimeError, match='size mismatch'),
+        pytest.warns(match='compresses the_head.heatmap_head.2, the_head.wh_head.2'),
+    ):
         build('CenterNetHead').load_state_dict(old.state_dict(), strict=False)
 
 
-@pytest.mark.parametrize('copied', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)),
-                                    lambda model: nn.ModuleDict(dict(module=model))])
+@pytest.mark.parametrize(
+    'copied',
+    [
+        copy.deepcopy,
+        lambda model: pickle.loads(pickle.dumps(model)),
+        lambda model: nn.ModuleDict(dict(module=model)),
+    ],
+)
 def test_copies_and_wrappers_say_it_too(copied):
     model, old = copied(build('CenterNetHead')), copied(of_version_0_1('CenterNetHead'))
     with pytest.warns(match=re.escape("['first', 'the_head.offset_head.2']")):

@@ -1,4 +1,5 @@
 """Compression where a measured table says that it is faster: the table, the traced maps, the decision, the report."""
+
 import json
 from itertools import product
 
@@ -12,9 +13,11 @@ from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.quantizers import LearnedClipWeightQuantizer
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
-QUANTIZED = dict(other=dict(type='mmwcc.QuantConv2d'),
-                 weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                 act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+QUANTIZED = dict(
+    other=dict(type='mmwcc.QuantConv2d'),
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 
 
 class Net(nn.Module):
@@ -22,7 +25,9 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.5))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.5)
+        )
         self.narrow = nn.Conv2d(8, 64, 1)
         self.wide = nn.Conv2d(64, 64, 1, stride=2)
         self.auxiliary = nn.Conv2d(64, 64, 1)
@@ -32,7 +37,9 @@ class Net(nn.Module):
     def forward(self, x, data_samples=None, mode='loss'):
         self.modes.append((mode, x.shape, self.training))
         x = self.narrow(self.stem(x))
-        return self.last(self.wide(x)) if mode == 'tensor' else self.last(self.auxiliary(self.wide(x)))
+        return (
+            self.last(self.wide(x)) if mode == 'tensor' else self.last(self.auxiliary(self.wide(x)))
+        )
 
 
 def row(channels, out, size, **speedup):
@@ -42,16 +49,31 @@ def row(channels, out, size, **speedup):
 @pytest.fixture
 def table(tmp_path):
     """Write a table: compression is faster from 64 input channels on, and twice as fast at half the keep ratio."""
-    rows = [row(channels, out, size, **{f'k{keep:g}': channels / 32 / keep / 2 for keep in (1.0, 0.5, 0.25)})
-            for channels, out, size in product((8, 64, 512), (8, 512), (8, 16))]
+    rows = [
+        row(
+            channels,
+            out,
+            size,
+            **{f'k{keep:g}': channels / 32 / keep / 2 for keep in (1.0, 0.5, 0.25)},
+        )
+        for channels, out, size in product((8, 64, 512), (8, 512), (8, 16))
+    ]
     path = tmp_path / 'speed.json'
     path.write_text(json.dumps(dict(environment=dict(levels=3), rows=rows)))
     return path
 
 
 def compress(model, table, keep_dense=('first', 'last'), **more):
-    return compress_model(model, dict(pointwise=WCC, keep_dense=list(keep_dense), only_if_faster=dict(
-        input_shape=(32, 32), table=str(table)), **more), verbose=False)
+    return compress_model(
+        model,
+        dict(
+            pointwise=WCC,
+            keep_dense=list(keep_dense),
+            only_if_faster=dict(input_shape=(32, 32), table=str(table)),
+            **more,
+        ),
+        verbose=False,
+    )
 
 
 def test_layers_that_would_be_slower_stay_dense_and_the_report_says_why(table):
@@ -74,16 +96,23 @@ def test_off_by_default():
 
 def test_slower_layers_are_quantized_where_others_are(table):
     model = Net()
-    report = compress(model, table, rules=[dict(pattern='narrow', act_quant=dict(bits=6))], **QUANTIZED)
+    report = compress(
+        model, table, rules=[dict(pattern='narrow', act_quant=dict(bits=6))], **QUANTIZED
+    )
     assert type(model.narrow) is type(model.auxiliary) is QuantConv2d
     assert (model.narrow.act_quant.bits, model.auxiliary.act_quant.bits) == (6, 8)
-    assert next(layer for layer in report if layer.name == 'narrow').reason.startswith('WCC would run')
+    assert next(layer for layer in report if layer.name == 'narrow').reason.startswith(
+        'WCC would run'
+    )
 
 
 def test_trace_changes_nothing(table):
     model = Net().train()
     model.stem[1].eval()
-    before, random = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    before, random = (
+        {key: value.clone() for key, value in model.state_dict().items()},
+        torch.get_rng_state(),
+    )
     compress(model, table)
     assert model.modes == [('tensor', (1, 3, 32, 32), False)]
     assert torch.equal(random, torch.get_rng_state())
@@ -101,7 +130,9 @@ def test_map_sizes_are_those_of_the_outputs_once_a_call():
 
 def test_a_shared_layer_is_judged_by_its_total_time(table, monkeypatch):
     shared = nn.Conv2d(64, 64, 1)
-    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), shared, nn.AvgPool2d(2), shared, nn.Conv2d(64, 2, 1))
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), shared, nn.AvgPool2d(2), shared, nn.Conv2d(64, 2, 1)
+    )
     ratios = {(16, 16): 2.0, (8, 8): 0.2}
     monkeypatch.setattr(speed.SpeedTable, 'speedup', lambda self, c, o, size, *rest: ratios[size])
     judge = speed.SpeedJudge(model, speed.OnlyIfFaster((16, 16), speed.SpeedTable(table)))
@@ -119,14 +150,17 @@ def test_layers_without_measurements_stay_dense(table, change):
     assert any(layer.reason.startswith('no speed measured for') for layer in report)
 
 
-@pytest.mark.parametrize(('place', 'expected'), [
-    ((64, 8, (8, 8), 1.0), 1.0),  # on the grid
-    ((64, 64, (16, 16), 0.25), 4.0),
-    ((8, 8, (8, 8), 0.5 / 2**0.5), 0.25 * 2**0.5),  # half-way in logarithms
-    ((64 * 8**0.5, 8, (8, 8), 1.0), 8**0.5),
-    ((1, 8, (8, 8), 0.01), 0.5),  # beyond the grid: its border
-    ((64, 8, (5, 8), 1.0), 5 / 8),  # padded to 8x8
-])
+@pytest.mark.parametrize(
+    ('place', 'expected'),
+    [
+        ((64, 8, (8, 8), 1.0), 1.0),  # on the grid
+        ((64, 64, (16, 16), 0.25), 4.0),
+        ((8, 8, (8, 8), 0.5 / 2**0.5), 0.25 * 2**0.5),  # half-way in logarithms
+        ((64 * 8**0.5, 8, (8, 8), 1.0), 8**0.5),
+        ((1, 8, (8, 8), 0.01), 0.5),  # beyond the grid: its border
+        ((64, 8, (5, 8), 1.0), 5 / 8),  # padded to 8x8
+    ],
+)
 def test_table_interpolates(table, place, expected):
     assert speed.SpeedTable(table).speedup(*place) == pytest.approx(expected)
 
@@ -138,15 +172,26 @@ def test_shipped_table_knows_that_wide_layers_gain_more_than_narrow_ones():
     assert shipped.speedup(1024, 1024, (64, 64), 0.125) > shipped.speedup(1024, 1024, (64, 64), 1.0)
 
 
-@pytest.mark.parametrize(('wish', 'error', 'message'), [
-    (True, TypeError, 'only_if_faster must be a dict or None, got True'),
-    (dict(input_shape=(8, 8), tables=1), ValueError, "unknown key 'tables'. Known keys: input_shape, table"),
-    (dict(), ValueError, r'input_shape must be \(height, width\) or .*, got None'),
-    (dict(input_shape=(8, )), ValueError, 'input_shape must be'),
-    (dict(input_shape=(8, -8)), ValueError, 'input_shape must be'),
-    (dict(input_shape=(8, 8), table=3), TypeError, 'table must be a path or None, got 3'),
-    (dict(input_shape=(8, 8), table='none.json'), ValueError, 'table must be a file .* got none.json .FileNotFound'),
-])
+@pytest.mark.parametrize(
+    ('wish', 'error', 'message'),
+    [
+        (True, TypeError, 'only_if_faster must be a dict or None, got True'),
+        (
+            dict(input_shape=(8, 8), tables=1),
+            ValueError,
+            "unknown key 'tables'. Known keys: input_shape, table",
+        ),
+        (dict(), ValueError, r'input_shape must be \(height, width\) or .*, got None'),
+        (dict(input_shape=(8,)), ValueError, 'input_shape must be'),
+        (dict(input_shape=(8, -8)), ValueError, 'input_shape must be'),
+        (dict(input_shape=(8, 8), table=3), TypeError, 'table must be a path or None, got 3'),
+        (
+            dict(input_shape=(8, 8), table='none.json'),
+            ValueError,
+            'table must be a file .* got none.json .FileNotFound',
+        ),
+    ],
+)
 def test_wrong_wishes_are_refused(wish, error, message):
     with pytest.raises(error, match=message):
         compress_model(Net(), dict(pointwise=WCC, only_if_faster=wish), verbose=False)
@@ -161,17 +206,29 @@ def test_table_with_a_hole_is_refused(table):
 
 
 def test_model_that_cannot_run_is_explained_and_put_back(table):
-    model, message = Net().train(), r'Net must run on zeros of shape \(1, 5, 32, 32\) .* RuntimeError: .*by rules'
+    model, message = (
+        Net().train(),
+        r'Net must run on zeros of shape \(1, 5, 32, 32\) .* RuntimeError: .*by rules',
+    )
     with pytest.raises(ValueError, match=message):
-        compress_model(model, dict(pointwise=WCC, only_if_faster=dict(input_shape=(5, 32, 32), table=str(table))))
+        compress_model(
+            model,
+            dict(pointwise=WCC, only_if_faster=dict(input_shape=(5, 32, 32), table=str(table))),
+        )
     assert model.training and not any(module._forward_hooks for module in model.modules())
     assert type(model.wide) is nn.Conv2d
 
 
 def test_layers_given_as_classes_are_judged_too(table):
     model = Net()
-    compress_model(model, dict(
-        pointwise=dict(type=WaveletCompressedConv2d, keep_ratio=0.5), other=dict(type=QuantConv2d),
-        weight_quant=dict(type=LearnedClipWeightQuantizer, bits=8),
-        only_if_faster=dict(input_shape=(32, 32), table=str(table))), verbose=False)
+    compress_model(
+        model,
+        dict(
+            pointwise=dict(type=WaveletCompressedConv2d, keep_ratio=0.5),
+            other=dict(type=QuantConv2d),
+            weight_quant=dict(type=LearnedClipWeightQuantizer, bits=8),
+            only_if_faster=dict(input_shape=(32, 32), table=str(table)),
+        ),
+        verbose=False,
+    )
     assert (type(model.wide), type(model.narrow)) == (WaveletCompressedConv2d, QuantConv2d)

@@ -1,4 +1,5 @@
 """The shipped configs, and what it takes to run one of them on a few random images without a network."""
+
 from __future__ import annotations
 
 import json
@@ -38,7 +39,9 @@ def drop_pretrained(cfg) -> None:
     """Remove in place whatever would download weights."""
     values = list(cfg.items()) if isinstance(cfg, dict) else list(enumerate(cfg))
     for key, value in values:
-        if key == 'pretrained' or (key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained'):
+        if key == 'pretrained' or (
+            key == 'init_cfg' and isinstance(value, dict) and value.get('type') == 'Pretrained'
+        ):
             cfg[key] = None
         elif isinstance(value, (dict, list)):
             drop_pretrained(value)
@@ -57,13 +60,17 @@ def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Conf
     drop_pretrained(cfg.model)
     cfg.load_from = None
     if 'training_stage' in cfg.default_hooks:
-        cfg.default_hooks.training_stage.needs_checkpoint = False  # of the stage before, which is not trained here
+        cfg.default_hooks.training_stage.needs_checkpoint = (
+            False  # of the stage before, which is not trained here
+        )
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = work_dir.name
     cfg.visualizer = dict(type='Visualizer', name=f'visualizer_{work_dir.name}', _scope_='mmengine')
     cfg.env_cfg = dict(cudnn_benchmark=False)
     cfg.default_hooks.pop('visualization', None)
-    cfg.default_hooks.checkpoint.update(interval=1 if validate else -1, save_last=False, by_epoch=False)
+    cfg.default_hooks.checkpoint.update(
+        interval=1 if validate else -1, save_last=False, by_epoch=False
+    )
     if cfg.train_cfg.get('type') == 'IterBasedTrainLoop':
         cfg.train_cfg.update(max_iters=1, val_interval=1)
     else:
@@ -83,16 +90,32 @@ def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Conf
                 part['score_thr'] = 0.0  # an untrained detector is sure of nothing
         for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
             if 'ann_file' in evaluator:
-                evaluator.ann_file = str(data_root / 'coco' / 'annotations' / 'instances_val2017.json')
+                evaluator.ann_file = str(
+                    data_root / 'coco' / 'annotations' / 'instances_val2017.json'
+                )
     else:
-        for key in ('val_dataloader', 'val_cfg', 'val_evaluator', 'test_dataloader', 'test_cfg', 'test_evaluator'):
+        for key in (
+            'val_dataloader',
+            'val_cfg',
+            'val_evaluator',
+            'test_dataloader',
+            'test_cfg',
+            'test_evaluator',
+        ):
             cfg.pop(key)
     return cfg
 
 
-_FOLDERS = {'mmwcc.CamVidDataset': 'camvid', 'CityscapesDataset': 'cityscapes', 'PascalVOCDataset': 'voc',
-            'CocoDataset': 'coco', 'mmwcc.XMLBoxDataset': 'bccd', 'mmwcc.CIFAR10': 'cifar10',
-            'mmwcc.ImageFolder': 'folder', 'mmwcc.KITTIRawDataset': 'kitti_raw'}
+_FOLDERS = {
+    'mmwcc.CamVidDataset': 'camvid',
+    'CityscapesDataset': 'cityscapes',
+    'PascalVOCDataset': 'voc',
+    'CocoDataset': 'coco',
+    'mmwcc.XMLBoxDataset': 'bccd',
+    'mmwcc.CIFAR10': 'cifar10',
+    'mmwcc.ImageFolder': 'folder',
+    'mmwcc.KITTIRawDataset': 'kitti_raw',
+}
 
 
 def _shrink_data(data_set, data_root: Path) -> None:
@@ -143,7 +166,10 @@ def write_data_sets(root: Path) -> Path:
     for split in ('train', 'val', 'test'):
         _bccd(root / 'bccd/BCCD', split)
     for split in ('train2017', 'val2017'):
-        _text(root / f'coco/annotations/instances_{split}.json', json.dumps(_coco(root / 'coco' / split)))
+        _text(
+            root / f'coco/annotations/instances_{split}.json',
+            json.dumps(_coco(root / 'coco' / split)),
+        )
     return root
 
 
@@ -173,11 +199,16 @@ def _bccd(folder: Path, split: str) -> None:
     _text(folder / f'ImageSets/Main/{split}.txt', '\n'.join(names))
     for name in names:
         _image(folder / f'JPEGImages/{name}.jpg')
-        boxes = ''.join(f'<object><name>{kind}</name><bndbox><xmin>{left}</xmin><ymin>10</ymin><xmax>{right}</xmax>'
-                        '<ymax>50</ymax></bndbox></object>'
-                        for kind, left, right in (('RBC', 10, 60), ('Platelets', 70, 90), ('WBC', 20, 20)))
-        _text(folder / f'Annotations/{name}.xml', f'<annotation><size><width>{SIZE[0]}</width><height>{SIZE[1]}'
-                                                  f'</height></size>{boxes}</annotation>')
+        boxes = ''.join(
+            f'<object><name>{kind}</name><bndbox><xmin>{left}</xmin><ymin>10</ymin><xmax>{right}</xmax>'
+            '<ymax>50</ymax></bndbox></object>'
+            for kind, left, right in (('RBC', 10, 60), ('Platelets', 70, 90), ('WBC', 20, 20))
+        )
+        _text(
+            folder / f'Annotations/{name}.xml',
+            f'<annotation><size><width>{SIZE[0]}</width><height>{SIZE[1]}'
+            f'</height></size>{boxes}</annotation>',
+        )
 
 
 def _kitti(folder: Path) -> None:
@@ -188,19 +219,32 @@ def _kitti(folder: Path) -> None:
         points = _random(path).uniform((5, -2, -1, 0), (50, 2, 1, 1), (200, 4))
         points.astype(np.float32).tofile(path)
     for name in ('eigen_zhou/train', 'eigen/test'):
-        _text(folder / f'splits/{name}_files.txt', '\n'.join(f'{drive} {i + 1} l' for i in range(IMAGES)))
-    _text(folder / '2011_09_26/calib_cam_to_cam.txt', 'R_rect_00: 1 0 0 0 1 0 0 0 1\n'
-                                                      'P_rect_02: 80 0 48 0 0 80 36 0 0 0 1 0')
+        _text(
+            folder / f'splits/{name}_files.txt',
+            '\n'.join(f'{drive} {i + 1} l' for i in range(IMAGES)),
+        )
+    _text(
+        folder / '2011_09_26/calib_cam_to_cam.txt',
+        'R_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_02: 80 0 48 0 0 80 36 0 0 0 1 0',
+    )
     _text(folder / '2011_09_26/calib_velo_to_cam.txt', 'R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 -0.3')
 
 
 def _coco(folder: Path) -> dict:
     from mmdet.datasets import CocoDataset
+
     images, boxes = [], []
     for i in range(IMAGES):
         _image(folder / f'{i}.jpg')
         images.append(dict(id=i, file_name=f'{i}.jpg', width=SIZE[0], height=SIZE[1]))
-        boxes.append(dict(id=i + 1, image_id=i, category_id=1 + i, bbox=[10, 10, 50, 40], area=2000, iscrowd=0))
+        boxes.append(
+            dict(
+                id=i + 1, image_id=i, category_id=1 + i, bbox=[10, 10, 50, 40], area=2000, iscrowd=0
+            )
+        )
     names = CocoDataset.METAINFO['classes']
-    return dict(images=images, annotations=boxes,
-                categories=[dict(id=i + 1, name=name) for i, name in enumerate(names)])
+    return dict(
+        images=images,
+        annotations=boxes,
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(names)],
+    )

@@ -1,4 +1,5 @@
 """The allocations of results/allocation.md, data that configs inherit: what they say, and where they are found."""
+
 import hashlib
 import json
 from pathlib import Path
@@ -24,7 +25,9 @@ def name_of(step: str) -> str:
 
 
 def fingerprint(config: Config) -> str:
-    return hashlib.sha256(json.dumps(config.model.compression.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        json.dumps(config.model.compression.to_dict(), sort_keys=True).encode()
+    ).hexdigest()[:16]
 
 
 @pytest.mark.parametrize('step', MEASURED)

@@ -1,4 +1,5 @@
 """What the shipped configs say agrees with their names, with each other and with the metafiles."""
+
 import math
 import re
 from pathlib import Path
@@ -11,13 +12,17 @@ NAMES = config_files()
 ROOT = CONFIGS.parent
 TRAINING_IMAGES = {'cityscapes': 2975, 'voc12aug': 10582}
 
-_NAME = re.compile(r'(?P<network>[^_]+_[^_]+)_(?P<method>dense|quant|wcc)(?:-(?:fp|w(?P<w>\d+)a(?P<a>\d+)))?'
-                   r'(?:-k(?P<keep>12_5|\d+))?(?:-[a-z]+)?_(?P<schedule>[^_]+)_(?P<data>[^_]+)-(?P<size>\d+x\d+)')
+_NAME = re.compile(
+    r'(?P<network>[^_]+_[^_]+)_(?P<method>dense|quant|wcc)(?:-(?:fp|w(?P<w>\d+)a(?P<a>\d+)))?'
+    r'(?:-k(?P<keep>12_5|\d+))?(?:-[a-z]+)?_(?P<schedule>[^_]+)_(?P<data>[^_]+)-(?P<size>\d+x\d+)'
+)
 
 
 def parts(name: str) -> dict[str, str]:
     match = _NAME.fullmatch(Path(name).stem)
-    assert match, f'{name} is not called {{network}}_{{method}}-{{bits}}-{{keep}}_{{schedule}}_{{data}}-{{size}}.py'
+    assert match, (
+        f'{name} is not called {{network}}_{{method}}-{{bits}}-{{keep}}_{{schedule}}_{{data}}-{{size}}.py'
+    )
     return match.groupdict()
 
 
@@ -25,8 +30,10 @@ def amounts(cfg) -> tuple[int, int, float]:
     """Return bits of weights, bits of activations and keep_ratio; what is not compressed counts as whole."""
     compression = cfg.model.get('compression') or {}
     quantizers = [compression.get(role) or {} for role in ('weight_quant', 'act_quant')]
-    return (*(quantizer.get('bits', 32) for quantizer in quantizers),
-            (compression.get('pointwise') or {}).get('keep_ratio', 1.0))
+    return (
+        *(quantizer.get('bits', 32) for quantizer in quantizers),
+        (compression.get('pointwise') or {}).get('keep_ratio', 1.0),
+    )
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if name.startswith('wcc/')])
@@ -42,7 +49,9 @@ def test_name_says_what_it_is(name):
     epochs = re.search(r'(\d+)e$', said['schedule'])
     if epochs:
         assert cfg.train_dataloader.batch_size == 4 and cfg.auto_scale_lr.base_batch_size == 16
-        assert cfg.train_cfg.max_iters == math.ceil(int(epochs[1]) * TRAINING_IMAGES[said['data']] / 16)
+        assert cfg.train_cfg.max_iters == math.ceil(
+            int(epochs[1]) * TRAINING_IMAGES[said['data']] / 16
+        )
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -55,7 +64,10 @@ def test_schedule_and_hooks(name):
     schedule = cfg.default_hooks.get('compression_schedule')
     if schedule is not None:
         from mmwcc.engine.hooks import CompressionScheduleHook
-        hook = CompressionScheduleHook(**{key: value for key, value in schedule.items() if key != 'type'})
+
+        hook = CompressionScheduleHook(
+            **{key: value for key, value in schedule.items() if key != 'type'}
+        )
         assert all(part.end < length for part in hook.schedules.values())
         assert hook.values_at(length)['keep_ratio'] == amounts(cfg)[2]
     if cfg.model.type == 'mmwcc.CompressedModel':
@@ -65,7 +77,9 @@ def test_schedule_and_hooks(name):
 @pytest.mark.parametrize('name', [name for name in NAMES if re.search('_(quant|wcc)-', name)])
 def test_starts_where_the_step_before_ends(name):
     cfg = read(name)
-    assert not cfg.model.get('pretrained'), 'pretrained weights would be downloaded and then replaced'
+    assert not cfg.model.get('pretrained'), (
+        'pretrained weights would be downloaded and then replaced'
+    )
     if cfg.load_from.startswith('https://download.openmmlab.com/'):
         return
     folder, stem, file = cfg.load_from.split('/')
@@ -79,8 +93,16 @@ def test_starts_where_the_step_before_ends(name):
     drop_pretrained(before.model)
     drop_pretrained(cfg.model)
     assert now != then and all(ours <= theirs for ours, theirs in zip(now, then, strict=True))
-    for key in ('backbone', 'neck', 'decode_head', 'auxiliary_head', 'bbox_head', 'generator',
-                'decoder', 'pose_net'):
+    for key in (
+        'backbone',
+        'neck',
+        'decode_head',
+        'auxiliary_head',
+        'bbox_head',
+        'generator',
+        'decoder',
+        'pose_net',
+    ):
         assert cfg.model.get(key) == before.model.get(key)
 
 
@@ -96,7 +118,11 @@ def metafiles() -> list[Path]:
 
 
 def test_metafiles_list_every_config_and_no_other():
-    listed = [model['Config'] for path in metafiles() for model in yaml.safe_load(path.read_text())['Models']]
+    listed = [
+        model['Config']
+        for path in metafiles()
+        for model in yaml.safe_load(path.read_text())['Models']
+    ]
     assert sorted(listed) == sorted(f'configs/{name}' for name in NAMES)
 
 
@@ -115,8 +141,13 @@ def test_metafile(path):
 def check_metadata(model: dict, cfg) -> None:
     """Check the numbers that a metafile repeats."""
     metadata = model['Metadata']
-    weight_bits, act_bits, keep_ratio = ('allocated', ) * 3 if '-alloc' in model['Name'] else amounts(cfg)
-    assert (metadata.get('Weight Bits', 32), metadata.get('Activation Bits', 32)) == (weight_bits, act_bits)
+    weight_bits, act_bits, keep_ratio = (
+        ('allocated',) * 3 if '-alloc' in model['Name'] else amounts(cfg)
+    )
+    assert (metadata.get('Weight Bits', 32), metadata.get('Activation Bits', 32)) == (
+        weight_bits,
+        act_bits,
+    )
     assert metadata.get('Keep Ratio', 1.0) == keep_ratio
     assert metadata.get('Iterations') == cfg.train_cfg.get('max_iters')
     assert metadata.get('Epochs') == cfg.train_cfg.get('max_epochs')
@@ -139,7 +170,9 @@ def test_first_wavelet_step_calibrates_on_coefficients():
 
     def build(method: str) -> nn.Module:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1)
+        )
         cfg = read(f'wcc/deeplabv3plus_mobilenetv2-os16_{method}_400i_camvid-256x256.py')
         compress_model(model, cfg.compression, verbose=False)
         return model.train()

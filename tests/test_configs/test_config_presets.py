@@ -1,4 +1,5 @@
 """The presets of configs/_base_/compression, as bases and through mmwcc.presets."""
+
 import json
 import re
 
@@ -31,10 +32,14 @@ def test_name_says_what_it_is(name):
     config = Config.fromfile(FOLDER / f'{name}.py')
     # Two files of one `_base_` list must not share a key, so a preset has none that a dense config has.
     assert set(config) == {'compression', 'quantizer_paramwise'}
-    kind, weight_bits, act_bits, keep = re.fullmatch(r'(quant|wcc)_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name).groups()
+    kind, weight_bits, act_bits, keep = re.fullmatch(
+        r'(quant|wcc)_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name
+    ).groups()
     compression = config.compression
     for quantizer, bits in (('weight_quant', weight_bits), ('act_quant', act_bits)):
-        assert (compression[quantizer].bits if bits else compression[quantizer]) == (int(bits) if bits else None)
+        assert (compression[quantizer].bits if bits else compression[quantizer]) == (
+            int(bits) if bits else None
+        )
     if kind == 'wcc':
         assert compression.pointwise.type == 'mmwcc.WaveletCompressedConv2d'
         assert compression.pointwise.keep_ratio == float(keep.replace('_', '.')) / 100
@@ -47,21 +52,30 @@ def test_name_says_what_it_is(name):
 def test_compress_is_inheriting(name, tmp_path):
     dense, inherits, calls = (tmp_path / f'{stem}.py' for stem in ('dense', 'inherits', 'calls'))
     dense.write_text(DENSE)
-    inherits.write_text(f"_base_ = ['./dense.py', {str(FOLDER / f'{name}.py')!r}]\n"
-                        "model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type,\n"
-                        '             compression=_base_.compression)\n'
-                        'optim_wrapper = dict(paramwise_cfg=_base_.quantizer_paramwise)\n')
-    calls.write_text("_base_ = ['./dense.py']\n"
-                     'from mmwcc.presets import compress, quantizer_optim\n'
-                     f'model = compress(_base_.model, {name!r})\n'
-                     'optim_wrapper = quantizer_optim(_base_.optim_wrapper)\n')
+    inherits.write_text(
+        f"_base_ = ['./dense.py', {str(FOLDER / f'{name}.py')!r}]\n"
+        "model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type,\n"
+        '             compression=_base_.compression)\n'
+        'optim_wrapper = dict(paramwise_cfg=_base_.quantizer_paramwise)\n'
+    )
+    calls.write_text(
+        "_base_ = ['./dense.py']\n"
+        'from mmwcc.presets import compress, quantizer_optim\n'
+        f'model = compress(_base_.model, {name!r})\n'
+        'optim_wrapper = quantizer_optim(_base_.optim_wrapper)\n'
+    )
     one, other = Config.fromfile(inherits), Config.fromfile(calls)
     assert one.model.to_dict() == other.model.to_dict()
     assert one.optim_wrapper.to_dict() == other.optim_wrapper.to_dict()
     assert one.model.task_type == 'EncoderDecoder'
     assert Config.fromfile(dense).model.to_dict() == {
-        **{key: value for key, value in other.model.to_dict().items() if key not in ('task_type', 'compression')},
-        'type': 'EncoderDecoder'}
+        **{
+            key: value
+            for key, value in other.model.to_dict().items()
+            if key not in ('task_type', 'compression')
+        },
+        'type': 'EncoderDecoder',
+    }
 
 
 def test_names_are_the_files():
@@ -69,14 +83,18 @@ def test_names_are_the_files():
 
 
 def test_changes_are_merged():
-    changed = preset('wcc_w8a8_k50', pointwise=dict(levels=2), rules=[dict(pattern='head.*', dense=True)])
+    changed = preset(
+        'wcc_w8a8_k50', pointwise=dict(levels=2), rules=[dict(pattern='head.*', dense=True)]
+    )
     assert changed['pointwise'] == {**preset('wcc_w8a8_k50')['pointwise'], 'levels': 2}
     assert changed['rules'] == [dict(pattern='head.*', dense=True)]
     assert preset('wcc_w8a8_k50')['rules'] == []
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match=r"no preset 'wcc_w8a8_k51'\. Did you mean 'wcc_w8a8_k50'\?") as error:
+    with pytest.raises(
+        ValueError, match=r"no preset 'wcc_w8a8_k51'\. Did you mean 'wcc_w8a8_k50'\?"
+    ) as error:
         compress(dict(type='EncoderDecoder'), 'wcc_w8a8_k51')
     assert all(name in str(error.value) for name in NAMES)
 
@@ -96,8 +114,10 @@ DENSE_CONFIGS = [name for name in config_files() if not re.search('_(quant|wcc)-
 
 
 def two_lines(name: str) -> str:
-    return (f'_base_ = [{str(CONFIGS / name)!r}]\nfrom mmwcc.presets import compress\n'
-            "model = compress(_base_.model, 'wcc_w8a8_k50')\n")
+    return (
+        f'_base_ = [{str(CONFIGS / name)!r}]\nfrom mmwcc.presets import compress\n'
+        "model = compress(_base_.model, 'wcc_w8a8_k50')\n"
+    )
 
 
 @pytest.mark.slow
@@ -116,7 +136,10 @@ def test_two_lines_compress_every_config(tmp_path):
         drop_pretrained(config.model)
         assert without_compression(config.model) == dense, name
         model = build_model(config)
-        assert type(model).__name__ in (dense.type.removeprefix('mmwcc.'), dense.get('task_type')), name
+        assert type(model).__name__ in (
+            dense.type.removeprefix('mmwcc.'),
+            dense.get('task_type'),
+        ), name
         assert compressed_layers(model), name
     assert len(seen) > 40
 

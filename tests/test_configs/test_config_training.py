@@ -1,4 +1,5 @@
 """Every shipped config trains: one iteration in its own runner, or one loss where that would cost too much."""
+
 import math
 import re
 
@@ -15,7 +16,9 @@ from mmwcc.engine.hooks import CompressionCheckHook, RandomStateHook
 from mmwcc.model_tree.compressed import compressed_layers
 
 # The paper's ladders on large images differ from CamVid's in numbers only, so their compressed steps compute one loss.
-LOSS_ONLY = [name for name in config_files() if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug)-', name)]
+LOSS_ONLY = [
+    name for name in config_files() if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug)-', name)
+]
 # VGG16 and ResNet-50 on 224x224 are run without memory or time, on meta tensors, in test_wae_configs.py.
 ON_META = [name for name in config_files() if re.match('wae/(vgg16|resnet50)_', name)]
 IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY + ON_META]
@@ -23,7 +26,9 @@ IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY + ON_META]
 
 def validates(name: str) -> bool:
     """Tell whether a validation follows: for dense models, detectors, the most compressed one, and changing ones."""
-    return bool(re.search(r'_dense_|coco|bccd|w8a8-k12_5|waveletnet-(m4|1.0x)_|wae_stage1|wae-stage3', name))
+    return bool(
+        re.search(r'_dense_|coco|bccd|w8a8-k12_5|waveletnet-(m4|1.0x)_|wae_stage1|wae-stage3', name)
+    )
 
 
 def check_quantizers(model: nn.Module) -> None:
@@ -47,20 +52,29 @@ def test_trains_one_iteration(name, data_root, tmp_path):
     assert runner.iter == 1
     assert math.isfinite(runner.message_hub.get_scalar('train/loss').current())
     assert all(torch.isfinite(value).all() for value in runner.model.state_dict().values())
-    assert any(not torch.equal(before[key], value) for key, value in runner.model.named_parameters())
+    assert any(
+        not torch.equal(before[key], value) for key, value in runner.model.named_parameters()
+    )
     assert {CompressionCheckHook, RandomStateHook} <= {type(hook) for hook in runner.hooks}
     assert bool(compressed_layers(runner.model)) == compressed
     check_quantizers(runner.model)
     check_optimizer(runner)
     if validates(name):
-        metrics = {key: runner.message_hub.get_scalar(key).current() for key in runner.message_hub.log_scalars
-                   if key.startswith('val/')}
+        metrics = {
+            key: runner.message_hub.get_scalar(key).current()
+            for key in runner.message_hub.log_scalars
+            if key.startswith('val/')
+        }
         assert any(re.search('mIoU|mAP|accuracy|psnr|AbsRel', key) for key in metrics), metrics
 
 
 def check_optimizer(runner) -> None:
     """Check that learned clips train with a tenth of the learning rate and without weight decay."""
-    groups = {id(parameter): group for group in runner.optim_wrapper.param_groups for parameter in group['params']}
+    groups = {
+        id(parameter): group
+        for group in runner.optim_wrapper.param_groups
+        for parameter in group['params']
+    }
     rates = {group['initial_lr'] for group in groups.values()}
     for name, parameter in runner.model.named_parameters():
         if not parameter.requires_grad:
@@ -79,6 +93,7 @@ def check_optimizer(runner) -> None:
 @pytest.mark.parametrize('name', LOSS_ONLY)
 def test_loss(name):
     from mmseg.structures import SegDataSample
+
     cfg = read(name)
     drop_pretrained(cfg.model)
     cfg.model.data_preprocessor.size = CROP
@@ -88,8 +103,11 @@ def test_loss(name):
     classes = model.decode_head.num_classes
     data = dict(
         inputs=[torch.randint(0, 256, (3, *CROP), dtype=torch.uint8) for _ in range(2)],
-        data_samples=[SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, *CROP))))
-                      for _ in range(2)])
+        data_samples=[
+            SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, classes, (1, *CROP))))
+            for _ in range(2)
+        ],
+    )
     loss, _ = model.parse_losses(model(**model.data_preprocessor(data, training=True), mode='loss'))
     loss.backward()
 
@@ -101,8 +119,18 @@ def test_loss(name):
 
 
 def test_every_data_set_is_known():
-    known = {'mmwcc.CamVidDataset', 'mmwcc.SyntheticStreetDataset', 'CityscapesDataset', 'PascalVOCDataset',
-             'CocoDataset', 'mmwcc.XMLBoxDataset', 'mmwcc.CIFAR10', 'mmwcc.ImageFolder', 'mmwcc.SuperResolutionDataset',
-             'mmwcc.KITTIRawDataset', 'mmwcc.SyntheticStreetSequence'}
+    known = {
+        'mmwcc.CamVidDataset',
+        'mmwcc.SyntheticStreetDataset',
+        'CityscapesDataset',
+        'PascalVOCDataset',
+        'CocoDataset',
+        'mmwcc.XMLBoxDataset',
+        'mmwcc.CIFAR10',
+        'mmwcc.ImageFolder',
+        'mmwcc.SuperResolutionDataset',
+        'mmwcc.KITTIRawDataset',
+        'mmwcc.SyntheticStreetSequence',
+    }
     used = {data_set_type(read(name)) for name in config_files()}
     assert used <= known, 'write a fabricated version of the new data set in fabricated.py'

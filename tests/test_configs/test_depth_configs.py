@@ -1,4 +1,5 @@
 """The depth configs: published costs, and which layers the ladder compresses."""
+
 import json
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from mmwcc.cost import count_cost
 from mmwcc.model_tree.compressed import compressed_layers
 
 NAMES = [name for name in config_files() if name.startswith('depth/')]
-FIGURES = json.loads((Path(__file__).parents[1] / 'test_cost' / 'paper_tables.json').read_text())['figures']
+FIGURES = json.loads((Path(__file__).parents[1] / 'test_cost' / 'paper_tables.json').read_text())[
+    'figures'
+]
 KITTI = 'depth/monodepth2_mobilenetv2_{}_1xb12-20e_kitti-192x640.py'
 STREET = KITTI.replace('1xb12-20e_kitti-192x640', '{}_street-64x192')
 
@@ -41,13 +44,18 @@ def test_what_stays_dense():
     convs = {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
     dense = convs - set(compressed_layers(model))
     assert {name for name in dense if not name.startswith(('pose_net.', 'decoder.dispconvs.'))} == {
-        'backbone.conv1.conv'}
+        'backbone.conv1.conv'
+    }
     assert sum(name.startswith('decoder.dispconvs.') for name in dense) == 8
-    assert not any(name.startswith(('pose_net.', 'decoder.dispconvs.')) for name in compressed_layers(model))
+    assert not any(
+        name.startswith(('pose_net.', 'decoder.dispconvs.')) for name in compressed_layers(model)
+    )
 
 
-@pytest.mark.parametrize('step', ['quant-w8a8', 'quant-w8a4', 'quant-w8a2', 'wcc-w8a8-k50', 'wcc-w8a8-k25',
-                                  'wcc-w8a8-k12_5'])
+@pytest.mark.parametrize(
+    'step',
+    ['quant-w8a8', 'quant-w8a4', 'quant-w8a2', 'wcc-w8a8-k50', 'wcc-w8a8-k25', 'wcc-w8a8-k12_5'],
+)
 def test_both_ladders_compress_alike(step):
     street, kitti = read(STREET.format(step, '60i')), read(KITTI.format(step))
     assert street.model.compression == kitti.model.compression == kitti.compression

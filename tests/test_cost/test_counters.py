@@ -1,4 +1,5 @@
 """mmengine's own complexity analysis of compressed models, which must agree with count_cost."""
+
 import logging
 import os
 import subprocess
@@ -20,18 +21,28 @@ from mmwcc.inference import fuse_inverted_residuals, to_integer
 
 COMPRESSION = dict(
     pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.3, levels=2),
-    other=dict(type='mmwcc.QuantConv2d'), keep_dense=[],
+    other=dict(type='mmwcc.QuantConv2d'),
+    keep_dense=[],
     weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 UNQUANTIZED = dict(COMPRESSION, weight_quant=None, act_quant=None)
 SHAPE = (8, 21, 30)
 
 
 def block():
-    return nn.Sequential(nn.Sequential(
-        nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
-        nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
-        nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8)))
+    return nn.Sequential(
+        nn.Sequential(
+            nn.Conv2d(8, 16, 1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU6(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU6(),
+            nn.Conv2d(16, 8, 1, bias=False),
+            nn.BatchNorm2d(8),
+        )
+    )
 
 
 def analyzed(model):
@@ -42,8 +53,11 @@ def analyzed(model):
 def expected(model):
     """Return mmengine's figure from the report: products, elementwise operations, additions of the transforms."""
     report = count_cost(model, SHAPE)
-    return report.total.macs + sum(report.elementwise.values()) + sum(
-        layer.transform_bops // layer.act_bits for layer in report.layers)
+    return (
+        report.total.macs
+        + sum(report.elementwise.values())
+        + sum(layer.transform_bops // layer.act_bits for layer in report.layers)
+    )
 
 
 @pytest.mark.parametrize('form', ['dense', 'compressed', 'unquantized', 'fused', 'integer'])
@@ -99,7 +113,12 @@ print(get_model_complexity_info(layer, (4, 8, 8), show_table=False, show_arch=Fa
 
 def test_without_importing_compression_first():
     """The table is filled when mmengine is imported; the handlers are found when a layer is counted."""
-    done = subprocess.run([sys.executable, '-c', PROGRAM], capture_output=True, text=True, cwd='/',
-                          env=dict(os.environ, MMWCC_KERNELS='reference', OMP_NUM_THREADS='1'))
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM],
+        capture_output=True,
+        text=True,
+        cwd='/',
+        env=dict(os.environ, MMWCC_KERNELS='reference', OMP_NUM_THREADS='1'),
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.splitlines()[-1]) == 4 * 6 * 32 + 4 * (4 + 6) * 64

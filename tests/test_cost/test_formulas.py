@@ -1,4 +1,5 @@
 """The formulas of MACs and bit operations."""
+
 import pytest
 
 from mmwcc.cost.formulas import conv_macs, transform_bops, transform_operations
@@ -7,7 +8,7 @@ from mmwcc.cost.formulas import conv_macs, transform_bops, transform_operations
 def test_conv_macs():
     assert conv_macs(3, 8, 3, (5, 7)) == 3 * 8 * 9 * 35
     assert conv_macs(12, 8, (1, 3), (5, 7), groups=4, stride=2) == 12 * 8 // 4 * 3 * 35
-    assert conv_macs(6, 4, 3, (10, )) == 6 * 4 * 3 * 10
+    assert conv_macs(6, 4, 3, (10,)) == 6 * 4 * 3 * 10
     assert conv_macs(5, 4, 1, ()) == 20
 
 
@@ -28,10 +29,17 @@ def test_haar(levels, each):
 def test_longer_wavelets(wavelet, taps):
     pytest.importorskip('pywt')
     haar = transform_operations(3, 64)
-    assert transform_operations(3, 64, wavelet=wavelet, weight_bits=8) == (taps // 2)**2 * 8 * haar
-    assert transform_bops(3, (8, 8), 4, wavelet=wavelet, weight_bits=8) == (taps // 2)**2 * 8 * 4 * haar
+    assert (
+        transform_operations(3, 64, wavelet=wavelet, weight_bits=8) == (taps // 2) ** 2 * 8 * haar
+    )
+    assert (
+        transform_bops(3, (8, 8), 4, wavelet=wavelet, weight_bits=8)
+        == (taps // 2) ** 2 * 8 * 4 * haar
+    )
 
 
 def test_unknown_convention():
-    with pytest.raises(ValueError, match="conv_macs: convention must be one of exact, paper, got 'exakt'"):
+    with pytest.raises(
+        ValueError, match="conv_macs: convention must be one of exact, paper, got 'exakt'"
+    ):
         conv_macs(1, 1, 1, (1, 1), convention='exakt')

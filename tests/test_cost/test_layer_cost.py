@@ -1,4 +1,5 @@
 """Costs of a layer: dense, quantized, compressed, and at other bits and keep ratios."""
+
 import pytest
 
 from mmwcc.cost.layer_cost import Geometry, LayerCost, Map
@@ -6,9 +7,11 @@ from mmwcc.cost.layer_cost import Geometry, LayerCost, Map
 SIZE, WEIGHTS = (10, 13), 6 * 4
 MACS = WEIGHTS * 130
 PADDED = 16 * 16
-POINTWISE = Geometry((Map(MACS, 6 * 130, 1, SIZE), ), weights=WEIGHTS, biases=4, pointwise=(6, 4))
-PAPER = Geometry((Map(MACS, 6 * 130, 1, SIZE), ), 'paper', weights=WEIGHTS, biases=4, pointwise=(6, 4))
-SPATIAL = Geometry((Map(9 * MACS, 6 * 130, 1, SIZE), ), weights=9 * WEIGHTS)
+POINTWISE = Geometry((Map(MACS, 6 * 130, 1, SIZE),), weights=WEIGHTS, biases=4, pointwise=(6, 4))
+PAPER = Geometry(
+    (Map(MACS, 6 * 130, 1, SIZE),), 'paper', weights=WEIGHTS, biases=4, pointwise=(6, 4)
+)
+SPATIAL = Geometry((Map(9 * MACS, 6 * 130, 1, SIZE),), weights=9 * WEIGHTS)
 
 
 def test_dense():
@@ -54,18 +57,30 @@ def test_calls_and_batches_add_up():
 
 
 def test_at_is_of():
-    assert LayerCost.of('a', POINTWISE, 8, 4, 0.5) == LayerCost.of('a', POINTWISE).at(8).at(act_bits=4).at(
-        keep_ratio=0.5)
+    assert LayerCost.of('a', POINTWISE, 8, 4, 0.5) == LayerCost.of('a', POINTWISE).at(8).at(
+        act_bits=4
+    ).at(keep_ratio=0.5)
     assert LayerCost.of('a', POINTWISE, 8, 4, 0.5).at() == LayerCost.of('a', POINTWISE, 8, 4, 0.5)
 
 
-@pytest.mark.parametrize(('change', 'error', 'message'), [
-    (dict(keep_ratio=0.5), ValueError, 'LayerCost: keep_ratio of a must be None, got 0.5. Only 1x1 convolutions'),
-    (dict(keep_ratio=1.5), ValueError, r'LayerCost: keep_ratio must be in \(0, 1\], got 1.5'),
-    (dict(keep_ratio='half'), TypeError, 'LayerCost: keep_ratio must be a number'),
-    (dict(weight_bits=1), ValueError, r'LayerCost: weight_bits of a must be in 2 \.\.\. 16, or 32 .* got 1'),
-    (dict(act_bits=24), ValueError, 'act_bits of a must be in'),
-])
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (
+            dict(keep_ratio=0.5),
+            ValueError,
+            'LayerCost: keep_ratio of a must be None, got 0.5. Only 1x1 convolutions',
+        ),
+        (dict(keep_ratio=1.5), ValueError, r'LayerCost: keep_ratio must be in \(0, 1\], got 1.5'),
+        (dict(keep_ratio='half'), TypeError, 'LayerCost: keep_ratio must be a number'),
+        (
+            dict(weight_bits=1),
+            ValueError,
+            r'LayerCost: weight_bits of a must be in 2 \.\.\. 16, or 32 .* got 1',
+        ),
+        (dict(act_bits=24), ValueError, 'act_bits of a must be in'),
+    ],
+)
 def test_refusals(change, error, message):
     with pytest.raises(error, match=message):
         LayerCost.of('a', SPATIAL).at(**change)

@@ -44,9 +44,13 @@ def test_segnet_layout(tmp_path):
     converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out')])
     expected = np.where(ids == 11, 255, ids)
     for split in ('train', 'val', 'test'):
-        np.testing.assert_array_equal(read(tmp_path / 'out/ann_dir' / split / f'{split}_0.png'), expected)
-        dataset = CamVidDataset(data_root=str(tmp_path / 'out'),
-                                data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}'))
+        np.testing.assert_array_equal(
+            read(tmp_path / 'out/ann_dir' / split / f'{split}_0.png'), expected
+        )
+        dataset = CamVidDataset(
+            data_root=str(tmp_path / 'out'),
+            data_prefix=dict(img_path=f'img_dir/{split}', seg_map_path=f'ann_dir/{split}'),
+        )
         assert len(dataset) == 1
 
 
@@ -57,7 +61,9 @@ def test_original_layout_and_its_split(tmp_path):
     converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--nproc', '2'])
     expected = np.array([*range(11), 255]).reshape(2, 6)
     for name, split in FRAMES.items():
-        np.testing.assert_array_equal(read(tmp_path / 'out/ann_dir' / split / f'{name}.png'), expected)
+        np.testing.assert_array_equal(
+            read(tmp_path / 'out/ann_dir' / split / f'{name}.png'), expected
+        )
         assert (tmp_path / 'out/img_dir' / split / f'{name}.png').is_file()
 
 
@@ -71,13 +77,25 @@ def test_scale_keeps_label_ids(tmp_path):
     ids = np.repeat(np.repeat(np.array([[0, 10], [11, 3]], np.uint8), 4, 0), 4, 1)
     write_segnet(tmp_path / 'in', ids)
     converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--scale', '4', '2'])
-    np.testing.assert_array_equal(read(tmp_path / 'out/ann_dir/val/val_0.png'), [[0, 0, 10, 10], [255, 255, 3, 3]])
+    np.testing.assert_array_equal(
+        read(tmp_path / 'out/ann_dir/val/val_0.png'), [[0, 0, 10, 10], [255, 255, 3, 3]]
+    )
     assert read(tmp_path / 'out/img_dir/val/val_0.png').shape == (2, 4, 3)
 
 
-@pytest.mark.parametrize('name, split', [
-    ('0001TP_008520', 'train'), ('0001TP_008550', 'test'), ('0006R0_f03930', 'train'), ('0016E5_07920', 'train'),
-    ('0016E5_07959', 'val'), ('0016E5_08159', 'val'), ('0016E5_08190', 'train'), ('Seq05VD_f05100', 'test')])
+@pytest.mark.parametrize(
+    'name, split',
+    [
+        ('0001TP_008520', 'train'),
+        ('0001TP_008550', 'test'),
+        ('0006R0_f03930', 'train'),
+        ('0016E5_07920', 'train'),
+        ('0016E5_07959', 'val'),
+        ('0016E5_08159', 'val'),
+        ('0016E5_08190', 'train'),
+        ('Seq05VD_f05100', 'test'),
+    ],
+)
 def test_split_by_sequence(name, split):
     assert converter.segnet_split(name) == split
 
@@ -88,16 +106,22 @@ def test_unknown_frame_needs_a_split_dir(tmp_path):
         converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out')])
     lists = tmp_path / 'lists'
     lists.mkdir()
-    for split, name in zip(('train', 'val', 'test'), ('mine_3', 'mine_1.png', 'mine_2'), strict=True):
+    for split, name in zip(
+        ('train', 'val', 'test'), ('mine_3', 'mine_1.png', 'mine_2'), strict=True
+    ):
         (lists / f'{split}.txt').write_text(f'{name}\n')
     converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(lists)])
     assert (tmp_path / 'out/ann_dir/val/mine_1.png').is_file()
     (lists / 'val.txt').write_text('mine_9\n')
     with pytest.raises(ValueError, match='lists mine_9'):
-        converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(lists)])
+        converter.main(
+            [str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(lists)]
+        )
     (lists / 'val.txt').unlink()
     with pytest.raises(FileNotFoundError, match='val.txt is missing'):
-        converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(lists)])
+        converter.main(
+            [str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(lists)]
+        )
 
 
 def test_unknown_ids_and_colours_are_refused(tmp_path):
@@ -117,4 +141,6 @@ def test_missing_parts_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"without partner: \['val_0'\]"):
         converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out')])
     with pytest.raises(ValueError, match='--split-dir is for the original layout'):
-        converter.main([str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(tmp_path)])
+        converter.main(
+            [str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--split-dir', str(tmp_path)]
+        )

@@ -1,4 +1,5 @@
 """Steps of classification pipelines."""
+
 import numpy as np
 import pytest
 import torch
@@ -13,17 +14,25 @@ def test_crops_are_windows_of_the_padded_picture():
     for _ in range(2000):  # of 48 windows; all but never is one of them missed
         results = step(dict(img=image))
         assert results['img_shape'] == (3, 5)
-        found = [(top, left) for top in range(6) for left in range(8)
-                 if np.array_equal(padded[top:top + 3, left:left + 5], results['img'])]
+        found = [
+            (top, left)
+            for top in range(6)
+            for left in range(8)
+            if np.array_equal(padded[top : top + 3, left : left + 5], results['img'])
+        ]
         assert found
         seen.update(found)
     assert {(0, 0), (5, 7)} <= seen and len(seen) == 48  # every window comes up
 
 
 def test_crop_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r'must fit into the padded picture, got \(9, 9\) and \(8, 8\)'):
+    with pytest.raises(
+        ValueError, match=r'must fit into the padded picture, got \(9, 9\) and \(8, 8\)'
+    ):
         PadRandomCrop(9, padding=2)(dict(img=np.zeros((4, 4, 3), np.uint8)))
-    with pytest.raises(ValueError, match='crop_size must be positive and padding not negative, got 0 and 0'):
+    with pytest.raises(
+        ValueError, match='crop_size must be positive and padding not negative, got 0 and 0'
+    ):
         PadRandomCrop(0)
 
 

@@ -8,7 +8,13 @@ from mmwcc.datasets import ImageFolder
 
 @pytest.fixture
 def root(tmp_path):
-    for name in ('train/dog/2.JPG', 'train/cat/b/1.png', 'train/cat/a.jpg', 'train/cat/notes.txt', 'train/.x/1.png'):
+    for name in (
+        'train/dog/2.JPG',
+        'train/cat/b/1.png',
+        'train/cat/a.jpg',
+        'train/cat/notes.txt',
+        'train/.x/1.png',
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith('.txt'):
             (tmp_path / name).write_text('no picture')
@@ -18,8 +24,10 @@ def root(tmp_path):
 
 
 def entries(dataset):
-    return [(entry['img_path'].split('train/')[1], entry['gt_label']) for entry in map(
-        dataset.get_data_info, range(len(dataset)))]
+    return [
+        (entry['img_path'].split('train/')[1], entry['gt_label'])
+        for entry in map(dataset.get_data_info, range(len(dataset)))
+    ]
 
 
 def test_classes_are_sub_folders(root):
@@ -30,17 +38,24 @@ def test_classes_are_sub_folders(root):
 
 
 def test_metainfo_orders_and_selects_classes(root):
-    dataset = ImageFolder(data_root=root, data_prefix='train', metainfo=dict(classes=('dog', 'cat')))
+    dataset = ImageFolder(
+        data_root=root, data_prefix='train', metainfo=dict(classes=('dog', 'cat'))
+    )
     assert {name.split('/')[0]: label for name, label in entries(dataset)} == dict(dog=0, cat=1)
-    dataset = ImageFolder(data_root=root, data_prefix='train', metainfo=dict(classes=('dog', )))
+    dataset = ImageFolder(data_root=root, data_prefix='train', metainfo=dict(classes=('dog',)))
     assert entries(dataset) == [('dog/2.JPG', 0)]
 
 
 def test_from_a_config_with_a_pipeline(root):
     pytest.importorskip('mmcv')
-    dataset = DATASETS.build(dict(
-        type='mmwcc.ImageFolder', data_root=root, data_prefix='train',
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='mmwcc.PackClsInputs')]))
+    dataset = DATASETS.build(
+        dict(
+            type='mmwcc.ImageFolder',
+            data_root=root,
+            data_prefix='train',
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='mmwcc.PackClsInputs')],
+        )
+    )
     packed = dataset[1]
     assert packed['inputs'][:, 0, 0].tolist() == [10, 20, 30]
     assert packed['data_samples'].gt_label.tolist() == [0]
@@ -48,12 +63,16 @@ def test_from_a_config_with_a_pipeline(root):
 
 
 def test_missing_folder(root):
-    with pytest.raises(FileNotFoundError, match='data_prefix must be an existing folder, got .*/val'):
+    with pytest.raises(
+        FileNotFoundError, match='data_prefix must be an existing folder, got .*/val'
+    ):
         ImageFolder(data_root=root, data_prefix='val')
 
 
 def test_folder_without_classes(tmp_path):
-    with pytest.raises(FileNotFoundError, match='must hold one sub-folder for each class, got none in'):
+    with pytest.raises(
+        FileNotFoundError, match='must hold one sub-folder for each class, got none in'
+    ):
         ImageFolder(data_root=str(tmp_path))
 
 
@@ -64,4 +83,4 @@ def test_class_without_folder(root):
 
 def test_class_without_pictures(root):
     with pytest.raises(FileNotFoundError, match=r'must have a picture \(.png\), got none in .*dog'):
-        ImageFolder(data_root=root, data_prefix='train', extensions=('.png', ))
+        ImageFolder(data_root=root, data_prefix='train', extensions=('.png',))

@@ -1,4 +1,5 @@
 """Pairs of pictures: folders, reading, shrinking, crops, flips, packing."""
+
 import cv2
 import numpy as np
 import pytest
@@ -35,19 +36,28 @@ def test_small_versions_are_made(tmp_path):
 
 def test_small_versions_are_read(tmp_path):
     gt, img = picture(9, 12), picture(4, 5, seed=1)
-    results = LoadImagePair()(dict(gt_path=write(tmp_path / 'a.png', gt), img_path=write(tmp_path / 'b.png', img)))
+    results = LoadImagePair()(
+        dict(gt_path=write(tmp_path / 'a.png', gt), img_path=write(tmp_path / 'b.png', img))
+    )
     assert np.array_equal(results['img'], img) and np.array_equal(results['gt'], gt[:8, :10])
 
 
 def test_pictures_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path):
     gt, img = write(tmp_path / 'a.png', picture(9, 12)), write(tmp_path / 'b.png', picture(5, 5))
-    with pytest.raises(ValueError, match=r'must be 2 times as large as its small version, got \(9, 12\) and \(5, 5\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'must be 2 times as large as its small version, got \(9, 12\) and \(5, 5\)',
+    ):
         LoadImagePair()(dict(gt_path=gt, img_path=img))
-    with pytest.raises(ValueError, match=r'must be 10 times as large .* got \(9, 12\) and \(0, 1\)'):
+    with pytest.raises(
+        ValueError, match=r'must be 10 times as large .* got \(9, 12\) and \(0, 1\)'
+    ):
         LoadImagePair(10)(dict(gt_path=gt))
     for name, content in (('empty.png', b''), ('text.png', b'not a picture')):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f'{name} must be a picture, got a file that cannot be decoded'):
+        with pytest.raises(
+            ValueError, match=f'{name} must be a picture, got a file that cannot be decoded'
+        ):
             LoadImagePair()(dict(gt_path=str(tmp_path / name)))
 
 
@@ -70,7 +80,9 @@ def test_windows_belong_together():
 
 
 def test_windows_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r'crop_size must fit into the small version, got 9 and \(8, 9\)'):
+    with pytest.raises(
+        ValueError, match=r'crop_size must fit into the small version, got 9 and \(8, 9\)'
+    ):
         PairedRandomCrop(9)(dict(img=np.zeros((8, 9, 3)), gt=np.zeros((16, 18, 3)), scale=2))
     with pytest.raises(ValueError, match='crop_size must be at least 1, got 0'):
         PairedRandomCrop(0)
@@ -88,7 +100,9 @@ def test_all_eight_flips_and_rotations_of_both():
 
 def test_packing():
     gt, img = picture(4, 6), picture(2, 3)
-    packed = PackImagePair()(dict(img=img[:, ::-1], gt=gt, scale=2, gt_path='a.png', sample_idx=3, other=1))
+    packed = PackImagePair()(
+        dict(img=img[:, ::-1], gt=gt, scale=2, gt_path='a.png', sample_idx=3, other=1)
+    )
     assert packed['inputs'].shape == (3, 2, 3) and packed['inputs'].dtype == torch.uint8
     assert np.array_equal(packed['inputs'].numpy(), img[:, ::-1].transpose(2, 0, 1))
     sample = packed['data_samples']
@@ -97,18 +111,25 @@ def test_packing():
 
 
 def test_steps_print_their_arguments():
-    assert [repr(step) for step in (LoadImagePair(3), PairedRandomCrop(5), PairedRandomFlipRotate())] == [
-        'LoadImagePair(scale=3)', 'PairedRandomCrop(crop_size=5)', 'PairedRandomFlipRotate()']
+    assert [
+        repr(step) for step in (LoadImagePair(3), PairedRandomCrop(5), PairedRandomFlipRotate())
+    ] == ['LoadImagePair(scale=3)', 'PairedRandomCrop(crop_size=5)', 'PairedRandomFlipRotate()']
     assert repr(PackImagePair(['scale'])) == "PackImagePair(meta_keys=('scale',))"
 
 
 def test_a_folder_of_originals(tmp_path):
     for name in ('b.PNG', 'a.jpg', 'notes.txt', 'sub/c.png'):
-        write(tmp_path / 'hr' / name, picture(8, 8)) if 'txt' not in name else (tmp_path / 'hr' / name).write_text('')
-    data = SuperResolutionDataset(data_root=str(tmp_path), data_prefix=dict(gt='hr'),
-                                  pipeline=[dict(type='mmwcc.LoadImagePair'), dict(type='mmwcc.PackImagePair')])
+        write(tmp_path / 'hr' / name, picture(8, 8)) if 'txt' not in name else (
+            tmp_path / 'hr' / name
+        ).write_text('')
+    data = SuperResolutionDataset(
+        data_root=str(tmp_path),
+        data_prefix=dict(gt='hr'),
+        pipeline=[dict(type='mmwcc.LoadImagePair'), dict(type='mmwcc.PackImagePair')],
+    )
     assert [data.get_data_info(i)['gt_path'] for i in range(len(data))] == [
-        str(tmp_path / 'hr' / name) for name in ('a.jpg', 'b.PNG')]
+        str(tmp_path / 'hr' / name) for name in ('a.jpg', 'b.PNG')
+    ]
     assert data[1]['inputs'].shape == (3, 4, 4)
     assert len(SuperResolutionDataset(data_root=str(tmp_path / 'hr'))) == 2
 
@@ -125,7 +146,9 @@ def test_pairs_by_the_pattern_of_their_names(tmp_path):
 
 
 def test_folders_that_are_missing_or_empty_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"data_prefix\['gt'\] must be an existing folder, got .*none"):
+    with pytest.raises(
+        FileNotFoundError, match=r"data_prefix\['gt'\] must be an existing folder, got .*none"
+    ):
         SuperResolutionDataset(data_root=str(tmp_path), data_prefix=dict(gt='none'))
     with pytest.raises(FileNotFoundError, match='must hold pictures .* got none in'):
         SuperResolutionDataset(data_root=str(tmp_path))

@@ -1,4 +1,5 @@
 """Boxes in Pascal VOC's format, and what is said about files that are not."""
+
 import pytest
 
 pytest.importorskip('mmdet', exc_type=ImportError)
@@ -7,8 +8,10 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from mmengine.registry import DATASETS, init_default_scope  # noqa: E402
 
-OBJECT = ('<object><name>{}</name><bndbox><xmin>3</xmin><ymin>5</ymin><xmax>21</xmax><ymax>17</ymax></bndbox>'
-          '</object>')
+OBJECT = (
+    '<object><name>{}</name><bndbox><xmin>3</xmin><ymin>5</ymin><xmax>21</xmax><ymax>17</ymax></bndbox>'
+    '</object>'
+)
 
 
 @pytest.fixture
@@ -31,8 +34,16 @@ def annotate(root, name, classes, size='<size><width>32</width><height>24</heigh
 def build(root, classes=('RBC', 'WBC'), **changes):
     init_default_scope('mmdet')
     metainfo = dict(classes=classes) if classes else {}
-    return DATASETS.build(dict(type='mmwcc.XMLBoxDataset', data_root=str(root), ann_file='ImageSets/Main/train.txt',
-                               data_prefix=dict(sub_data_root=''), metainfo=metainfo, **changes))
+    return DATASETS.build(
+        dict(
+            type='mmwcc.XMLBoxDataset',
+            data_root=str(root),
+            ann_file='ImageSets/Main/train.txt',
+            data_prefix=dict(sub_data_root=''),
+            metainfo=metainfo,
+            **changes,
+        )
+    )
 
 
 def test_reads_boxes(root):
@@ -49,36 +60,53 @@ def test_pictures_without_boxes_are_kept(root):
     assert len(build(root)) == 2
 
 
-@pytest.mark.parametrize(('file', 'rule'), [
-    ('ImageSets/Main/train.txt', 'ann_file must be a list of names'),
-    ('Annotations/b.xml', r'every name of .*train.txt must have an annotation'),
-    ('JPEGImages/b.jpg', r'every name of .*train.txt must have a picture')])
+@pytest.mark.parametrize(
+    ('file', 'rule'),
+    [
+        ('ImageSets/Main/train.txt', 'ann_file must be a list of names'),
+        ('Annotations/b.xml', r'every name of .*train.txt must have an annotation'),
+        ('JPEGImages/b.jpg', r'every name of .*train.txt must have a picture'),
+    ],
+)
 def test_missing_files(root, file, rule):
     (root / file).unlink()
-    with pytest.raises(FileNotFoundError, match=rf'XMLBoxDataset: {rule}, and .*{file} does not exist. Lay the data'):
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf'XMLBoxDataset: {rule}, and .*{file} does not exist. Lay the data',
+    ):
         build(root)
 
 
-@pytest.mark.parametrize('text', [
-    '<annotation><size>',
-    '<annotation><size><width>32</width></size></annotation>',
-    '<annotation><size><width>wide</width><height>24</height></size></annotation>',
-    '<annotation><size><width>32</width><height>24</height></size><object><name>RBC</name></object></annotation>',
-    '<annotation><size><width>32</width><height>24</height></size><object></object></annotation>'])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '<annotation><size>',
+        '<annotation><size><width>32</width></size></annotation>',
+        '<annotation><size><width>wide</width><height>24</height></size></annotation>',
+        '<annotation><size><width>32</width><height>24</height></size><object><name>RBC</name></object></annotation>',
+        '<annotation><size><width>32</width><height>24</height></size><object></object></annotation>',
+    ],
+)
 def test_malformed_annotations(root, text):
     (root / 'Annotations/b.xml').write_text(text)
-    with pytest.raises(ValueError, match=r'XMLBoxDataset: an annotation must have <size> and, .* got .*b\.xml'):
+    with pytest.raises(
+        ValueError, match=r'XMLBoxDataset: an annotation must have <size> and, .* got .*b\.xml'
+    ):
         build(root)
 
 
 def test_empty_list(root):
     (root / 'ImageSets/Main/train.txt').write_text('')
-    with pytest.raises(ValueError, match=r'XMLBoxDataset: ann_file must have a name in each line, got .*train\.txt'):
+    with pytest.raises(
+        ValueError, match=r'XMLBoxDataset: ann_file must have a name in each line, got .*train\.txt'
+    ):
         build(root)
 
 
 def test_classes_must_be_known(root):
-    with pytest.raises(ValueError, match=r'classes must be names in the annotations, got .* Dust, RBC, WBC'):
+    with pytest.raises(
+        ValueError, match=r'classes must be names in the annotations, got .* Dust, RBC, WBC'
+    ):
         build(root, classes=('rbc', 'wbc'))
     with pytest.raises(ValueError, match='XMLBoxDataset: metainfo must have classes, got none'):
         build(root, classes=None)

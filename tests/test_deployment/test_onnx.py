@@ -1,4 +1,5 @@
 """Exports of a small network with both exporters, and exports that lost something."""
+
 import numpy as np
 import onnx
 import pytest
@@ -16,8 +17,12 @@ from mmwcc.inference import to_integer
 ODD_SIZES = [(65, 97), (49, 61), (31, 40), (64, 96), (17, 18)]
 
 
-def export(model, tmp_path, exporter='torchscript', **kwargs) -> tuple[ExportReport, onnx.ModelProto]:
-    report = export_onnx(model, tmp_path / 'net.onnx', (65, 97), exporter=exporter, repeats=1, **kwargs)
+def export(
+    model, tmp_path, exporter='torchscript', **kwargs
+) -> tuple[ExportReport, onnx.ModelProto]:
+    report = export_onnx(
+        model, tmp_path / 'net.onnx', (65, 97), exporter=exporter, repeats=1, **kwargs
+    )
     return report, load_graph(report.path)
 
 
@@ -25,17 +30,24 @@ def types(graph) -> list[str]:
     return [node.op_type for node in graph.graph.node]
 
 
-@pytest.mark.parametrize(('bits', 'exporter'), [
-    (32, 'torchscript'), (8, 'torchscript'), (4, 'torchscript'), (8, 'dynamo')])
+@pytest.mark.parametrize(
+    ('bits', 'exporter'),
+    [(32, 'torchscript'), (8, 'torchscript'), (4, 'torchscript'), (8, 'dynamo')],
+)
 def test_dynamic_graphs_return_what_the_model_does(bits, exporter, tmp_path):
     model = build(bits)
     report, graph = export(model, tmp_path, exporter, dynamic=True)
     assert [parity.size for parity in report.parities] == [(65, 97), (49, 61)]
     assert max(parity.largest for parity in report.parities) < 1e-5
-    assert report.expected.kept[:2] == (672, 672)  # ceil(0.3 * 40 * 56), the padded 33x49 map of the block
+    assert report.expected.kept[:2] == (
+        672,
+        672,
+    )  # ceil(0.3 * 40 * 56), the padded 33x49 map of the block
     for size in ODD_SIZES:
         x = torch.randn(1, 3, *size)
-        np.testing.assert_allclose(run_graph(graph, x)[0], model(x).detach().numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            run_graph(graph, x)[0], model(x).detach().numpy(), rtol=0, atol=1e-5
+        )
     assert 'BatchNormalization' not in types(graph)
 
 
@@ -43,14 +55,27 @@ def test_dynamic_graphs_return_what_the_model_does(bits, exporter, tmp_path):
 def test_static_graphs_have_one_size(exporter, tmp_path):
     report, graph = export(build(8), tmp_path, exporter)
     assert len(report.parities) == 1 and report.parities[0].largest < 1e-5
-    assert [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 65, 97]
+    assert [dim.dim_value for dim in graph.graph.input[0].type.tensor_type.shape.dim] == [
+        1,
+        3,
+        65,
+        97,
+    ]
 
 
 def test_quantizers_of_eight_bits_become_operators_with_int8_weights(tmp_path):
     report, graph = export(build(8), tmp_path)
-    assert (report.expected.quantized, report.expected.rounded, report.expected.integer_weights) == (4, 0, 4)
+    assert (
+        report.expected.quantized,
+        report.expected.rounded,
+        report.expected.integer_weights,
+    ) == (4, 0, 4)
     assert types(graph).count('QuantizeLinear') == 4 and types(graph).count('DequantizeLinear') == 8
-    weights = [onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer if tensor.data_type == 3]
+    weights = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.graph.initializer
+        if tensor.data_type == 3
+    ]
     weights = [array for array in weights if array.size > 1]
     assert len(weights) == 4
     assert min(array.min() for array in weights) == -127  # the grid is symmetric
@@ -62,9 +87,14 @@ def test_quantizers_of_eight_bits_become_operators_with_int8_weights(tmp_path):
 def test_clips_of_channels_become_scales_of_an_axis(kind, qdq, tmp_path):
     report, graph = export(build(4, kind, per_channel=True), tmp_path, qdq=qdq)
     assert max(parity.largest for parity in report.parities) < 1e-5
-    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
-    scales = [weights[node.input[1]] for node in graph.graph.node
-              if node.op_type == 'DequantizeLinear' and node.input[0] in weights]
+    weights = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.graph.initializer
+    }
+    scales = [
+        weights[node.input[1]]
+        for node in graph.graph.node
+        if node.op_type == 'DequantizeLinear' and node.input[0] in weights
+    ]
     assert len(scales) == (4 if qdq else 0)
     for scale in scales:  # of different normalizations and different clips
         assert scale.ndim == 1 and len(np.unique(scale)) == len(scale)
@@ -77,8 +107,10 @@ def test_other_quantizers_become_clip_and_round(bits, qdq, tmp_path):
     assert report.parities[0].largest < 1e-5
 
 
-@pytest.mark.parametrize('pointwise', [
-    dict(wavelet='db2', levels=2), dict(levels=1), dict(selection='coarse'), dict(keep_ratio=1.0)])
+@pytest.mark.parametrize(
+    'pointwise',
+    [dict(wavelet='db2', levels=2), dict(levels=1), dict(selection='coarse'), dict(keep_ratio=1.0)],
+)
 def test_other_wavelets_depths_and_selections(pointwise, tmp_path):
     report, graph = export(build(8, **pointwise), tmp_path, dynamic=True)
     assert max(parity.largest for parity in report.parities) < 1e-5
@@ -102,7 +134,9 @@ def test_thresholds_need_no_topk(exporter, tmp_path, images):
 
 
 def test_a_dense_network(tmp_path):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    ).eval()
     report, graph = export(model, tmp_path, dynamic=True)
     assert report.expected.layers == 0 and types(graph) == ['Conv', 'Relu', 'Conv']
 
@@ -120,18 +154,32 @@ def test_a_frozen_k_is_seen(tmp_path, monkeypatch):
     frozen = ExportableWaveletConv2d._multiply_largest
 
     def freeze(layer, rows, batch, positions):
-        monkeypatch.setattr('mmwcc.deployment.layers.kept_positions', lambda n, ratio: -(-int(n) * 3 // 10))
+        monkeypatch.setattr(
+            'mmwcc.deployment.layers.kept_positions', lambda n, ratio: -(-int(n) * 3 // 10)
+        )
         return frozen(layer, rows, batch, positions)
 
     monkeypatch.setattr(ExportableWaveletConv2d, '_multiply_largest', freeze)
-    with pytest.raises(ExportError, match='got graphs without k=.* for an input of 49x61. The k was frozen'):
+    with pytest.raises(
+        ExportError, match='got graphs without k=.* for an input of 49x61. The k was frozen'
+    ):
         export(build(), tmp_path, dynamic=True)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(('keep', 'message'), [
-    (lambda module: type(module).__name__ != 'ExportableConv2d', 'must hold 4 QuantizeLinear, .* got 3'),
-    (lambda module: type(module).__name__ != 'ExportableWaveletConv2d', 'must hold 4 QuantizeLinear, .* got 1')])
+@pytest.mark.parametrize(
+    ('keep', 'message'),
+    [
+        (
+            lambda module: type(module).__name__ != 'ExportableConv2d',
+            'must hold 4 QuantizeLinear, .* got 3',
+        ),
+        (
+            lambda module: type(module).__name__ != 'ExportableWaveletConv2d',
+            'must hold 4 QuantizeLinear, .* got 1',
+        ),
+    ],
+)
 def test_a_layer_that_became_dense_is_seen(keep, message, tmp_path, monkeypatch):
     real = exporting.exportable
 
@@ -139,8 +187,11 @@ def test_a_layer_that_became_dense_is_seen(keep, message, tmp_path, monkeypatch)
         network = real(network, x, **kwargs)
         for name, module in list(network.named_modules()):
             if not keep(module):
-                dense = nn.LazyConv2d(module.bias.numel() if module.bias is not None else module.weight.shape[-1], 1,
-                                      stride=module.stride)
+                dense = nn.LazyConv2d(
+                    module.bias.numel() if module.bias is not None else module.weight.shape[-1],
+                    1,
+                    stride=module.stride,
+                )
                 parent, _, attribute = name.rpartition('.')
                 setattr(network.get_submodule(parent), attribute, dense)
         network(x)
@@ -162,7 +213,9 @@ def test_a_selection_that_was_lost_is_seen(tmp_path, monkeypatch, images):
         return network
 
     monkeypatch.setattr(exporting, 'exportable', all_kept)
-    with pytest.raises(ExportError, match='must hold 3 TopK, .* got 0. The export lost the compression of 3 layers'):
+    with pytest.raises(
+        ExportError, match='must hold 3 TopK, .* got 0. The export lost the compression of 3 layers'
+    ):
         export(build(), tmp_path)
 
 
@@ -179,12 +232,16 @@ def test_other_weights_are_seen(tmp_path, monkeypatch):
         export(build(), tmp_path)
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(exporter='onnx'), "exporter must be one of auto, dynamo, torchscript, got 'onnx'"),
-    (dict(selection='energy'), "selection must be one of topk, threshold, got 'energy'"),
-    (dict(exporter='dynamo', opset=13), 'opset must be at least 18'),
-    (dict(selection='threshold'), 'calibration must hold images'),
-    (dict(argmax=True), 'argmax must be False for a model that is no segmentor')])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(exporter='onnx'), "exporter must be one of auto, dynamo, torchscript, got 'onnx'"),
+        (dict(selection='energy'), "selection must be one of topk, threshold, got 'energy'"),
+        (dict(exporter='dynamo', opset=13), 'opset must be at least 18'),
+        (dict(selection='threshold'), 'calibration must hold images'),
+        (dict(argmax=True), 'argmax must be False for a model that is no segmentor'),
+    ],
+)
 def test_bad_arguments(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(build(), tmp_path, **arguments)
@@ -195,12 +252,16 @@ def test_bad_arguments(arguments, message, tmp_path):
 def test_models_that_cannot_be_exported(tmp_path):
     model = build(8)
     to_integer(model, verbose=False)
-    with pytest.raises(ValueError, match='must be as it was trained, got fused or integer layers: model.expand'):
+    with pytest.raises(
+        ValueError, match='must be as it was trained, got fused or integer layers: model.expand'
+    ):
         export(model, tmp_path)
     model = build(8)
     model.expand.act_quant.reset_parameters()
     model.expand.act_quant._remember()
-    with pytest.raises(RuntimeError, match='must have learned its clip, got layers .* initialized: model.expand'):
+    with pytest.raises(
+        RuntimeError, match='must have learned its clip, got layers .* initialized: model.expand'
+    ):
         export(model, tmp_path)
     model = build(8)
     model.roi_head = nn.Identity()
@@ -221,15 +282,27 @@ def test_branches_that_share_a_map_may_share_its_quantizer(tmp_path):
     class Branches(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.one, self.other = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+            self.stem, self.one, self.other = (
+                nn.Conv2d(3, 8, 1),
+                nn.Conv2d(8, 4, 1),
+                nn.Conv2d(8, 4, 3, padding=1),
+            )
 
         def forward(self, x):
             x = self.stem(x)
             return self.one(x) + self.other(x)
 
     model = Branches()
-    compress_model(model, dict(pointwise=dict(type='mmwcc.QuantConv2d'), other=dict(type='mmwcc.QuantConv2d'),
-                               keep_dense=['stem'], **quantizers(8)), verbose=False)
+    compress_model(
+        model,
+        dict(
+            pointwise=dict(type='mmwcc.QuantConv2d'),
+            other=dict(type='mmwcc.QuantConv2d'),
+            keep_dense=['stem'],
+            **quantizers(8),
+        ),
+        verbose=False,
+    )
     model(torch.randn(1, 3, 16, 16))
     report, graph = export(model.eval(), tmp_path, 'dynamo')
     assert report.expected.quantized == types(graph).count('QuantizeLinear') == 1
@@ -240,7 +313,11 @@ def test_what_no_output_needs_is_not_missed(tmp_path):
     class Idle(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.used, self.idle = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+            self.stem, self.used, self.idle = (
+                nn.Conv2d(3, 8, 1),
+                nn.Conv2d(8, 4, 1),
+                nn.Conv2d(8, 4, 1),
+            )
 
         def forward(self, x):
             x = self.stem(x)
@@ -248,7 +325,13 @@ def test_what_no_output_needs_is_not_missed(tmp_path):
             return self.used(x)
 
     model = Idle()
-    compress_model(model, dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5),
-                               keep_dense=['stem']), verbose=False)
+    compress_model(
+        model,
+        dict(
+            pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5),
+            keep_dense=['stem'],
+        ),
+        verbose=False,
+    )
     report, graph = export(model.eval(), tmp_path)
     assert report.expected.layers == types(graph).count('TopK') == 1

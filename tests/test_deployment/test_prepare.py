@@ -1,4 +1,5 @@
 """What exportable makes of hooks and of weights that are computed."""
+
 import pytest
 import torch
 from torch import nn
@@ -19,8 +20,10 @@ def equal(model, x):
     return network
 
 
-@pytest.mark.parametrize('layer, kind', [
-    ('project', ExportableWaveletConv2d), ('depthwise', ExportableConv2d), ('stem', nn.Conv2d)])
+@pytest.mark.parametrize(
+    'layer, kind',
+    [('project', ExportableWaveletConv2d), ('depthwise', ExportableConv2d), ('stem', nn.Conv2d)],
+)
 def test_hooks_see_the_map_before_normalization(layer, kind):
     model, x = build(8), image()
     model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: 2 * output)
@@ -41,7 +44,6 @@ def test_computed_weights_of_dense_layers_stay_as_they_are():
 def test_a_convolution_with_a_forward_of_its_own_is_not_folded():
 
     class Doubling(nn.Conv2d):
-
         def forward(self, x):
             return 2 * super().forward(x)
 
@@ -54,8 +56,11 @@ def test_computed_weights_of_compressed_layers_are_refused():
     model = build(8)
     prune.l1_unstructured(model.project, 'weight', amount=0.5)
     before = dict(model.named_modules())
-    with pytest.raises(ValueError, match=r'weights of compressed layers must be parameters, got '
-                                         r'project \(its weight is computed .*\. Make them perm'):
+    with pytest.raises(
+        ValueError,
+        match=r'weights of compressed layers must be parameters, got '
+        r'project \(its weight is computed .*\. Make them perm',
+    ):
         exportable(model, image())
     prune.remove(model.project, 'weight')
     equal(model, image())

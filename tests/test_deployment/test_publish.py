@@ -1,4 +1,5 @@
 """Published weights and what is said of them."""
+
 import hashlib
 import json
 
@@ -20,12 +21,28 @@ from mmwcc.utils import LaunchError, check_checkpoint  # noqa: E402
 def checkpoint():
     weights = nn.Conv2d(2, 3, 1).state_dict()
     weights['again'] = weights['weight']
-    ema = {'module.weight': weights['weight'] + 1, 'module.bias': weights['bias'], 'steps': torch.tensor(4)}
-    scalars = {'val/mIoU': HistoryBuffer([10.0, 47.5], [1, 1]), 'train/loss': HistoryBuffer([1.0], [1]),
-               'val/time': HistoryBuffer([1.0], [1])}
-    return dict(state_dict=weights, optimizer=dict(state={}), ema_state_dict=ema, message_hub=dict(log_scalars=scalars),
-                meta=dict(iter=7, cfg='model = dict()', mmwcc=dict(version='0', layers={'a': dict(bits=8)}),
-                          dataset_meta=dict(classes=('road', 'sky'), palette=np.array([[1, 2, 3], [4, 5, 6]]))))
+    ema = {
+        'module.weight': weights['weight'] + 1,
+        'module.bias': weights['bias'],
+        'steps': torch.tensor(4),
+    }
+    scalars = {
+        'val/mIoU': HistoryBuffer([10.0, 47.5], [1, 1]),
+        'train/loss': HistoryBuffer([1.0], [1]),
+        'val/time': HistoryBuffer([1.0], [1]),
+    }
+    return dict(
+        state_dict=weights,
+        optimizer=dict(state={}),
+        ema_state_dict=ema,
+        message_hub=dict(log_scalars=scalars),
+        meta=dict(
+            iter=7,
+            cfg='model = dict()',
+            mmwcc=dict(version='0', layers={'a': dict(bits=8)}),
+            dataset_meta=dict(classes=('road', 'sky'), palette=np.array([[1, 2, 3], [4, 5, 6]])),
+        ),
+    )
 
 
 def test_the_pair_loads_as_a_checkpoint(checkpoint, tmp_path):
@@ -34,8 +51,13 @@ def test_the_pair_loads_as_a_checkpoint(checkpoint, tmp_path):
     assert set(loaded) == {'meta', 'state_dict'}
     assert set(loaded['state_dict']) == {'weight', 'bias', 'again'}
     assert torch.equal(loaded['state_dict']['weight'], checkpoint['state_dict']['weight'])
-    assert loaded['meta']['dataset_meta'] == dict(classes=['road', 'sky'], palette=[[1, 2, 3], [4, 5, 6]])
-    assert loaded['meta']['mmwcc'] == checkpoint['meta']['mmwcc'] and loaded['meta']['cfg'] == 'model = dict()'
+    assert loaded['meta']['dataset_meta'] == dict(
+        classes=['road', 'sky'], palette=[[1, 2, 3], [4, 5, 6]]
+    )
+    assert (
+        loaded['meta']['mmwcc'] == checkpoint['meta']['mmwcc']
+        and loaded['meta']['cfg'] == 'model = dict()'
+    )
     said = json.loads(meta.read_text())
     assert said['metrics'] == {'val/mIoU': 47.5}
     assert said['sha256'] == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -46,9 +68,14 @@ def test_the_pair_loads_as_a_checkpoint(checkpoint, tmp_path):
 def test_averaged_weights_are_left_out_on_request(checkpoint, tmp_path):
     weights, _ = publish(checkpoint, tmp_path / 'net.safetensors', ema=False)
     loaded = runner.CheckpointLoader.load_checkpoint(str(weights))['state_dict']
-    assert torch.equal(loaded['weight'], checkpoint['state_dict']['weight'] + 1) and 'steps' not in loaded
+    assert (
+        torch.equal(loaded['weight'], checkpoint['state_dict']['weight'] + 1)
+        and 'steps' not in loaded
+    )
     del checkpoint['ema_state_dict']
-    with pytest.raises(ValueError, match='ema must be True for a checkpoint without averaged weights'):
+    with pytest.raises(
+        ValueError, match='ema must be True for a checkpoint without averaged weights'
+    ):
         publish(checkpoint, tmp_path / 'net.safetensors', ema=False)
 
 

@@ -1,4 +1,5 @@
 """What compression costs feature maps: against PyWavelets, the layers, the quantizers and hand-made values."""
+
 import math
 
 import pytest
@@ -28,7 +29,9 @@ def test_mosaic_is_the_layout_of_pywavelets(size, levels):
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     step = 2**levels
     padded = F.pad(x, (0, -size[1] % step, 0, -size[0] % step)).numpy()
-    expected, _ = pywt.coeffs_to_array(pywt.wavedec2(padded, 'haar', 'periodization', levels), axes=(-2, -1))
+    expected, _ = pywt.coeffs_to_array(
+        pywt.wavedec2(padded, 'haar', 'periodization', levels), axes=(-2, -1)
+    )
     rows, _ = pack(x, keep_ratio=1.0, levels=levels)
     torch.testing.assert_close(mosaic(rows, size, levels), torch.from_numpy(expected))
 
@@ -54,12 +57,19 @@ def test_the_kept_positions_are_shown_where_they_are():
 
 
 @pytest.mark.filterwarnings('ignore:LearnedClipActQuantizer')
-@pytest.mark.parametrize('settings', [
-    dict(keep_ratio=0.25), dict(keep_ratio=0.4, levels=2, selection='coarse'),
-    dict(keep_ratio=0.5, wavelet='bior2.2', levels=1)])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(keep_ratio=0.25),
+        dict(keep_ratio=0.4, levels=2, selection='coarse'),
+        dict(keep_ratio=0.5, wavelet='bior2.2', levels=1),
+    ],
+)
 def test_compressing_is_what_a_layer_does(settings):
     x = torch.randn(2, 3, 13, 18)
-    layer = WaveletCompressedConv2d(3, 3, bias=False, act_quant=LearnedClipActQuantizer(bits=8), **settings).eval()
+    layer = WaveletCompressedConv2d(
+        3, 3, bias=False, act_quant=LearnedClipActQuantizer(bits=8), **settings
+    ).eval()
     with torch.no_grad():
         layer.weight.copy_(torch.eye(3)[..., None, None])
         expected = layer(x)
@@ -71,7 +81,9 @@ def test_compressing_is_what_a_layer_does(settings):
 @pytest.mark.parametrize('prepare', [torch.relu, torch.nn.Identity()], ids=['unsigned', 'signed'])
 def test_quantizing_is_what_a_quantizer_does(bits, prepare):
     x = prepare(torch.randn(1, 3, 9, 9))
-    torch.testing.assert_close(quantize_map(x, bits), LearnedClipActQuantizer(bits=bits).eval()(x).detach())
+    torch.testing.assert_close(
+        quantize_map(x, bits), LearnedClipActQuantizer(bits=bits).eval()(x).detach()
+    )
 
 
 def test_one_bit_is_the_better_of_two_levels():
@@ -81,18 +93,39 @@ def test_one_bit_is_the_better_of_two_levels():
     assert quantize_map(torch.zeros(4), 1).tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize(('function', 'arguments', 'message'), [
-    (quantize_map, (0, ), 'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got 0'),
-    (quantize_map, (24, ), 'got 24'),
-    (compress_map, (0.5, 1), 'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got 1'),
-])
+@pytest.mark.parametrize(
+    ('function', 'arguments', 'message'),
+    [
+        (
+            quantize_map,
+            (0,),
+            'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got 0',
+        ),
+        (quantize_map, (24,), 'got 24'),
+        (
+            compress_map,
+            (0.5, 1),
+            'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got 1',
+        ),
+    ],
+)
 def test_bits_that_no_grid_has_are_refused(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(torch.ones(1, 1, 8, 8), *arguments)
 
 
-@pytest.mark.parametrize(('keep_ratio', 'bits', 'expected'), [
-    (0.25, 8, 2), (0.3, 8, 3), (0.125, 8, 1), (0.01, 8, 1), (1.0, 8, 8), (0.1, 10, 1), (0.5, 32, 16)])
+@pytest.mark.parametrize(
+    ('keep_ratio', 'bits', 'expected'),
+    [
+        (0.25, 8, 2),
+        (0.3, 8, 3),
+        (0.125, 8, 1),
+        (0.01, 8, 1),
+        (1.0, 8, 8),
+        (0.1, 10, 1),
+        (0.5, 32, 16),
+    ],
+)
 def test_equal_cost(keep_ratio, bits, expected):
     assert equal_cost_bits(keep_ratio, bits) == expected
 
@@ -105,8 +138,12 @@ def test_errors_add_up():
 
 
 def test_inputs_are_observed_as_they_are_multiplied():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1, stride=(2, 3)),
-                          nn.Conv2d(4, 4, 1, groups=2), WaveletCompressedConv2d(4, 2, keep_ratio=0.5))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 1, stride=(2, 3)),
+        nn.Conv2d(4, 4, 1, groups=2),
+        WaveletCompressedConv2d(4, 2, keep_ratio=0.5),
+    )
     layers = eligible_layers(model)
     assert list(layers) == ['1', '3']
     seen, x = {}, torch.randn(2, 3, 9, 10)
@@ -121,6 +158,9 @@ def test_inputs_are_observed_as_they_are_multiplied():
 
 def test_observing_ends_with_an_error():
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
-    with pytest.raises(ZeroDivisionError), observe_inputs(eligible_layers(model), lambda name, x: 1 / 0):
+    with (
+        pytest.raises(ZeroDivisionError),
+        observe_inputs(eligible_layers(model), lambda name, x: 1 / 0),
+    ):
         model(torch.ones(1, 3, 4, 4))
     model(torch.ones(1, 3, 4, 4))

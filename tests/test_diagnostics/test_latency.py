@@ -1,4 +1,5 @@
 """The dense twin is what a model was before compression; times and bytes are those of fabricated calls."""
+
 import itertools
 import time
 from types import SimpleNamespace
@@ -13,16 +14,22 @@ from mmwcc.diagnostics.latency import Latency, dense_twin, device_name, measure_
 from mmwcc.layers import WCC, QuantConv2d, WaveletCompressedConv2d
 
 CPU = torch.device('cpu')
-COMPRESSION = dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25), keep_dense=[],
-                   other=dict(type='mmwcc.QuantConv2d'),
-                   weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
-                   act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=4))
+COMPRESSION = dict(
+    pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25),
+    keep_dense=[],
+    other=dict(type='mmwcc.QuantConv2d'),
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=4),
+)
 
 
 def network():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, padding=1, padding_mode='reflect'), nn.BatchNorm2d(8),
-                         nn.Conv2d(8, 8, 3, padding='same', dilation=2, groups=4, bias=False),
-                         nn.Sequential(nn.Conv2d(8, 4, 1, stride=2)))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, padding=1, padding_mode='reflect'),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, padding='same', dilation=2, groups=4, bias=False),
+        nn.Sequential(nn.Conv2d(8, 4, 1, stride=2)),
+    )
 
 
 def test_twin_is_the_network_before_compression():
@@ -35,15 +42,22 @@ def test_twin_is_the_network_before_compression():
     assert not torch.allclose(model.train()(x), expected)
     assert [type(twin[i]) for i in (0, 2)] == [nn.Conv2d] * 2 and type(twin[3][0]) is nn.Conv2d
     assert {key: value.data_ptr() for key, value in twin.named_parameters()} == {
-        key: value.data_ptr() for key, value in model.named_parameters() if 'clip_alpha' not in key}
+        key: value.data_ptr() for key, value in model.named_parameters() if 'clip_alpha' not in key
+    }
     assert list(before) == list(model.state_dict()) and isinstance(model[0], QuantConv2d)
 
 
 def test_twin_of_conv_cfg_layers_of_a_shared_layer_and_of_one_layer():
     point = WCC(4, 4, 1, keep_ratio=0.5)
-    model = nn.ModuleDict(dict(one=point, other=nn.Sequential(point, WCC(4, 4, 3, padding=1, keep_ratio=0.5))))
+    model = nn.ModuleDict(
+        dict(one=point, other=nn.Sequential(point, WCC(4, 4, 3, padding=1, keep_ratio=0.5)))
+    )
     twin = dense_twin(model)
-    assert type(twin.one) is nn.Conv2d and twin.other[0] is twin.one and type(twin.other[1]) is nn.Conv2d
+    assert (
+        type(twin.one) is nn.Conv2d
+        and twin.other[0] is twin.one
+        and type(twin.other[1]) is nn.Conv2d
+    )
     alone = dense_twin(WaveletCompressedConv2d(4, 6, keep_ratio=0.5))
     assert type(alone) is nn.Conv2d and alone.weight.shape == (6, 4, 1, 1)
 
@@ -101,10 +115,15 @@ def test_cuda_times_are_those_of_events(monkeypatch):
             assert (self.name, end.name) == ('event 0', 'event 1')
             return 7.0
 
-    fake = SimpleNamespace(Event=Event, current_stream=lambda device: stream,
-                           synchronize=lambda device: log.append(f'synchronize {device}'))
+    fake = SimpleNamespace(
+        Event=Event,
+        current_stream=lambda device: stream,
+        synchronize=lambda device: log.append(f'synchronize {device}'),
+    )
     monkeypatch.setattr(torch, 'cuda', fake)
-    seen = measure_latency(dict(a=lambda: log.append('call')), torch.device('cuda', 1), repeats=2, warmup=1)
+    seen = measure_latency(
+        dict(a=lambda: log.append('call')), torch.device('cuda', 1), repeats=2, warmup=1
+    )
     turn = ['call', 'synchronize cuda:1', 'event 0', 'call', 'event 1', 'synchronize cuda:1']
     assert log == ['call', *turn, *turn] and seen == dict(a=Latency(7.0, 7.0))
 
@@ -113,7 +132,9 @@ def test_peak_memory_by_hand():
     x = torch.zeros(1, 4, 10, 10)  # 1600 bytes
     model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
     with torch.no_grad():
-        assert peak_memory(lambda: model(x)) == 2 * 3200  # the map, and the same after ReLU; the next one is smaller
+        assert (
+            peak_memory(lambda: model(x)) == 2 * 3200
+        )  # the map, and the same after ReLU; the next one is smaller
         model[1].inplace = True
         assert peak_memory(lambda: model(x)) == 3200 + 800
         kept = []

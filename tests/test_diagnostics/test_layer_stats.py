@@ -1,4 +1,5 @@
 """Statistics of layers against PyWavelets and plain arithmetic in NumPy."""
+
 import math
 
 import numpy as np
@@ -24,7 +25,13 @@ def coefficients(image, wavelet, levels):
     """Return all coefficients of a zero-padded image (C, H, W) at all positions, (N, C), in any order."""
     side = 2**levels
     pad = [(0, 0), (0, -image.shape[1] % side), (0, -image.shape[2] % side)]
-    tree = pywt.wavedec2(np.pad(image.double().numpy(), pad), wavelet, mode='periodization', level=levels, axes=(1, 2))
+    tree = pywt.wavedec2(
+        np.pad(image.double().numpy(), pad),
+        wavelet,
+        mode='periodization',
+        level=levels,
+        axes=(1, 2),
+    )
     bands = [tree[0], *(band for level in tree[1:] for band in level)]
     return np.concatenate([band.reshape(len(image), -1) for band in bands], axis=1).T
 
@@ -35,7 +42,7 @@ def kept(x, keep_ratio, wavelet, levels):
     for image in x:
         values = coefficients(image, wavelet, levels)
         energy = np.square(values).sum(1)
-        rows.append(values[np.argsort(energy)[::-1][:math.ceil(keep_ratio * len(values))]])
+        rows.append(values[np.argsort(energy)[::-1][: math.ceil(keep_ratio * len(values))]])
         total += energy.sum()
     return np.concatenate(rows), total
 
@@ -53,7 +60,9 @@ def layer_of(kind, x, train=True, **kwargs):
     layer = kind(x.shape[1], 5, **kwargs)
     nn.init.normal_(layer.weight, std=0.1)
     if train:
-        layer(x)  # quantizers without calibration start from their initial clip in the first training step
+        layer(
+            x
+        )  # quantizers without calibration start from their initial clip in the first training step
     return layer
 
 
@@ -64,26 +73,44 @@ def stats_of(layer, *inputs):
     return stats.compute()
 
 
-@pytest.mark.parametrize(('wavelet', 'levels', 'keep_ratio'), [('haar', 3, 0.25), ('haar', 1, 0.07), ('db2', 2, 0.5),
-                                                              ('bior2.2', 1, 0.125)])
+@pytest.mark.parametrize(
+    ('wavelet', 'levels', 'keep_ratio'),
+    [('haar', 3, 0.25), ('haar', 1, 0.07), ('db2', 2, 0.5), ('bior2.2', 1, 0.125)],
+)
 def test_against_pywavelets(wavelet, levels, keep_ratio):
     x = maps(2, 6, 13, 22)
-    layer = layer_of(WaveletCompressedConv2d, x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet,
-                     act_quant=ACT, weight_quant=WEIGHT)
+    layer = layer_of(
+        WaveletCompressedConv2d,
+        x,
+        keep_ratio=keep_ratio,
+        levels=levels,
+        wavelet=wavelet,
+        act_quant=ACT,
+        weight_quant=WEIGHT,
+    )
     rows, total = kept(x, keep_ratio, wavelet, levels)
     weight = layer.weight.detach().double().numpy()
-    assert stats_of(layer, x) == pytest.approx(dict(
-        energy_kept=np.square(rows).sum() / total,
-        act_clip_alpha=1.2, act_clipped=(np.abs(rows) > 1.2).mean(), act_sqnr=decibel(rows, rounded(rows, 1.2, -7, 7)),
-        weight_clip_alpha=0.2, weight_clipped=(np.abs(weight) > 0.2).mean(),
-        weight_sqnr=decibel(weight, rounded(weight, 0.2, -3, 3))), rel=1e-4)
+    assert stats_of(layer, x) == pytest.approx(
+        dict(
+            energy_kept=np.square(rows).sum() / total,
+            act_clip_alpha=1.2,
+            act_clipped=(np.abs(rows) > 1.2).mean(),
+            act_sqnr=decibel(rows, rounded(rows, 1.2, -7, 7)),
+            weight_clip_alpha=0.2,
+            weight_clipped=(np.abs(weight) > 0.2).mean(),
+            weight_sqnr=decibel(weight, rounded(weight, 0.2, -3, 3)),
+        ),
+        rel=1e-4,
+    )
 
 
 def test_stride_is_taken_before_the_transform():
     x = maps(1, 4, 15, 17)
     layer = layer_of(WaveletCompressedConv2d, x, stride=2, keep_ratio=0.3, levels=2)
     rows, total = kept(x[:, :, ::2, ::2], 0.3, 'haar', 2)
-    assert stats_of(layer, x) == pytest.approx(dict(energy_kept=np.square(rows).sum() / total), rel=1e-5)
+    assert stats_of(layer, x) == pytest.approx(
+        dict(energy_kept=np.square(rows).sum() / total), rel=1e-5
+    )
 
 
 def test_coarse_selection():
@@ -96,7 +123,9 @@ def test_coarse_selection():
 
 def test_all_energy():
     x = maps(2, 3, 9, 7)
-    assert stats_of(layer_of(WaveletCompressedConv2d, x, keep_ratio=1.0), x) == dict(energy_kept=1.0)
+    assert stats_of(layer_of(WaveletCompressedConv2d, x, keep_ratio=1.0), x) == dict(
+        energy_kept=1.0
+    )
 
 
 def test_images_and_calls_are_weighted_by_their_energy():
@@ -113,14 +142,21 @@ def test_quantized_convolution(signed, low, high):
     layer = layer_of(QuantConv2d, x, kernel_size=3, padding=1, act_quant=dict(ACT, signed=signed))
     values = x.double().numpy()
     outside = (values > 1.2) | (values < (-1.2 if signed else 0))
-    assert stats_of(layer, x) == pytest.approx(dict(
-        act_clip_alpha=1.2, act_clipped=outside.mean(), act_sqnr=decibel(values, rounded(values, 1.2, low, high))),
-        rel=1e-4)
+    assert stats_of(layer, x) == pytest.approx(
+        dict(
+            act_clip_alpha=1.2,
+            act_clipped=outside.mean(),
+            act_sqnr=decibel(values, rounded(values, 1.2, low, high)),
+        ),
+        rel=1e-4,
+    )
 
 
 def test_lsq_has_a_level_below_the_clip():
     x = torch.tensor([-1.2, -1.1, -1.0, 0.25, 1.0, 1.05]).reshape(1, 1, 1, 6)
-    lsq = dict(type='mmwcc.LSQActQuantizer', bits=4, signed=True, calibration=None, initial_clip=1.0)
+    lsq = dict(
+        type='mmwcc.LSQActQuantizer', bits=4, signed=True, calibration=None, initial_clip=1.0
+    )
     stats = stats_of(layer_of(QuantConv2d, x, kernel_size=1, act_quant=lsq), x)
     assert stats['act_clipped'] == pytest.approx(2 / 6)  # the lowest level is -8/7
 
@@ -128,23 +164,41 @@ def test_lsq_has_a_level_below_the_clip():
 @pytest.mark.parametrize('normalize', ['standard', 'rescale'])
 def test_normalized_weights(normalize):
     x = maps(1, 4, 8, 8)
-    layer = layer_of(QuantConv2d, x, kernel_size=1, weight_quant=dict(WEIGHT, normalize=normalize, initial_clip=1.5))
+    layer = layer_of(
+        QuantConv2d,
+        x,
+        kernel_size=1,
+        weight_quant=dict(WEIGHT, normalize=normalize, initial_clip=1.5),
+    )
     weight = layer.weight.detach().double().numpy()
     weight = (weight - weight.mean()) / weight.std(ddof=1)
-    assert stats_of(layer, x) == pytest.approx(dict(
-        weight_clip_alpha=1.5, weight_clipped=(np.abs(weight) > 1.5).mean(),
-        weight_sqnr=decibel(weight, rounded(weight, 1.5, -3, 3))), rel=1e-4)
+    assert stats_of(layer, x) == pytest.approx(
+        dict(
+            weight_clip_alpha=1.5,
+            weight_clipped=(np.abs(weight) > 1.5).mean(),
+            weight_sqnr=decibel(weight, rounded(weight, 1.5, -3, 3)),
+        ),
+        rel=1e-4,
+    )
 
 
 def test_clips_of_channels_are_reported_by_their_mean():
     x, clips = maps(1, 4, 8, 8), torch.tensor([0.1, 0.2, 0.4])
     layer = layer_of(QuantConv2d, x, kernel_size=1, weight_quant=dict(WEIGHT, per_channel=True))
-    layer.weight_quant.clip_alpha.data[:] = clips.repeat(len(layer.weight))[:len(layer.weight)]
-    weight, bounds = layer.weight.detach().flatten(1), layer.weight_quant.clip_alpha.detach().unsqueeze(1)
+    layer.weight_quant.clip_alpha.data[:] = clips.repeat(len(layer.weight))[: len(layer.weight)]
+    weight, bounds = (
+        layer.weight.detach().flatten(1),
+        layer.weight_quant.clip_alpha.detach().unsqueeze(1),
+    )
     levels = (weight / bounds * 3).round().clamp(-3, 3) * bounds / 3
-    assert stats_of(layer, x) == pytest.approx(dict(
-        weight_clip_alpha=bounds.mean().item(), weight_clipped=(weight.abs() > bounds).float().mean().item(),
-        weight_sqnr=decibel(weight.double().numpy(), levels.double().numpy())), rel=1e-4)
+    assert stats_of(layer, x) == pytest.approx(
+        dict(
+            weight_clip_alpha=bounds.mean().item(),
+            weight_clipped=(weight.abs() > bounds).float().mean().item(),
+            weight_sqnr=decibel(weight.double().numpy(), levels.double().numpy()),
+        ),
+        rel=1e-4,
+    )
 
 
 def test_half_precision():
@@ -156,8 +210,14 @@ def test_half_precision():
 
 def test_quantizers_without_a_clip_are_left_alone():
     x = maps(1, 4, 8, 8)
-    layer = layer_of(QuantConv2d, x, train=False, kernel_size=1, act_quant=dict(ACT, calibration='mse'),
-                     weight_quant=WEIGHT)
+    layer = layer_of(
+        QuantConv2d,
+        x,
+        train=False,
+        kernel_size=1,
+        act_quant=dict(ACT, calibration='mse'),
+        weight_quant=WEIGHT,
+    )
     before = {key: value.clone() for key, value in layer.state_dict().items()}
     assert stats_of(layer, x) == {}
     assert all(torch.equal(before[key], value) for key, value in layer.state_dict().items())
@@ -175,12 +235,16 @@ def test_what_is_not_finite_is_left_out():
 
 def test_nothing_is_recorded_by_autograd():
     x = maps(1, 4, 8, 8).requires_grad_()
-    layer = layer_of(WaveletCompressedConv2d, x, keep_ratio=0.25, act_quant=ACT, weight_quant=WEIGHT)
+    layer = layer_of(
+        WaveletCompressedConv2d, x, keep_ratio=0.25, act_quant=ACT, weight_quant=WEIGHT
+    )
     stats = LayerStats()
     stats.update(layer, x)
     assert not any(tensor.requires_grad for tensor in stats._sums.values())
 
 
 def test_refusal():
-    with pytest.raises(TypeError, match='layer must be a WaveletCompressedConv2d or a QuantConv2d, got a Conv2d'):
+    with pytest.raises(
+        TypeError, match='layer must be a WaveletCompressedConv2d or a QuantConv2d, got a Conv2d'
+    ):
         LayerStats().update(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 4, 4))

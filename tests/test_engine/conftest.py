@@ -1,4 +1,5 @@
 """Makes ``toy_training`` importable."""
+
 import sys
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Clips from several batches before training."""
+
 import pytest
 
 pytest.importorskip('mmengine')
@@ -12,7 +13,9 @@ OFF = dict(compression_schedule=None)
 
 
 def state_of(runner, part):
-    return {name: value.clone() for name, value in runner.model.state_dict().items() if part in name}
+    return {
+        name: value.clone() for name, value in runner.model.state_dict().items() if part in name
+    }
 
 
 class Watch(CalibrationHook):
@@ -34,12 +37,16 @@ def train(tmp_path, hook, name='run', **kwargs):
 
 @pytest.mark.parametrize('by_epoch', [False, True])
 def test_clips_are_those_of_several_batches(tmp_path, by_epoch):
-    hooks = [Watch(num_batches=batches, method='percentile', percentile=100.0) for batches in (1, 20)]
+    hooks = [
+        Watch(num_batches=batches, method='percentile', percentile=100.0) for batches in (1, 20)
+    ]
     for hook in hooks:
         train(tmp_path, hook, name=str(hook.num_batches), by_epoch=by_epoch, length=1)
     one, all_of_them = (hook.clips['point.act_quant.clip_alpha'] for hook in hooks)
     assert all_of_them > one > 0  # 20 is more than there are: the whole data
-    assert all(hook.clips[key] for hook in hooks for key in hook.clips if key.endswith('.initialized'))
+    assert all(
+        hook.clips[key] for hook in hooks for key in hook.clips if key.endswith('.initialized')
+    )
 
 
 def test_training_sees_the_same_batches(tmp_path, monkeypatch):
@@ -75,15 +82,24 @@ def test_a_calibrated_checkpoint(tmp_path, again):
     saved = torch.load(tmp_path / 'first' / 'iter_2.pth')['state_dict']
     hook = Watch(method='percentile', percentile=50.0, again=again)
     train(tmp_path, hook, name='second', load_from=str(tmp_path / 'first' / 'iter_2.pth'))
-    same = [torch.equal(hook.clips[name], saved[name]) for name in hook.clips if name.endswith('clip_alpha')]
+    same = [
+        torch.equal(hook.clips[name], saved[name])
+        for name in hook.clips
+        if name.endswith('clip_alpha')
+    ]
     assert not any(same) if again else all(same)
 
 
 def test_quantizers_that_a_schedule_has_off_are_left(tmp_path):
-    schedule = dict(type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (1, 8)]))
+    schedule = dict(
+        type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (1, 8)])
+    )
     hook = Watch()
     runner = train(tmp_path, hook, hooks=dict(compression_schedule=schedule))
-    assert not hook.clips['point.act_quant.initialized'] and hook.clips['point.weight_quant.initialized']
+    assert (
+        not hook.clips['point.act_quant.initialized']
+        and hook.clips['point.weight_quant.initialized']
+    )
     assert runner.model.point.act_quant.initialized  # from the batch that switched it on
 
 
@@ -98,17 +114,33 @@ def test_it_is_registered_and_logs(tmp_path, caplog):
 
 def test_two_ranks_are_one_process_over_the_same_images(tmp_path):
     """Every image counts once, wherever it is seen; a learning rate of 0 keeps the clips as they begin."""
+
     def job(name, batch_size, ranks):
-        loader = dict(batch_size=batch_size, num_workers=0, dataset=dict(type='ToyImages', size=12, augment=False),
-                      sampler=dict(type='InfiniteSampler'))
+        loader = dict(
+            batch_size=batch_size,
+            num_workers=0,
+            dataset=dict(type='ToyImages', size=12, augment=False),
+            sampler=dict(type='InfiniteSampler'),
+        )
         still = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.0))
         hooks = dict(OFF, calibration=dict(type='mmwcc.CalibrationHook', num_batches=1))
-        return dict(ranks=ranks, overrides=dict(work_dir=str(tmp_path / name), length=1, hooks=hooks,
-                                                train_dataloader=loader, optim_wrapper=still, param_scheduler=None))
+        return dict(
+            ranks=ranks,
+            overrides=dict(
+                work_dir=str(tmp_path / name),
+                length=1,
+                hooks=hooks,
+                train_dataloader=loader,
+                optim_wrapper=still,
+                param_scheduler=None,
+            ),
+        )
 
     run_jobs(tmp_path, [job('two', 6, 2), job('one', 12, 1)])
-    first, second, one = ({key: value for key, value in torch.load(tmp_path / file).items() if '_quant.' in key}
-                          for file in ('two/rank0.pth', 'two/rank1.pth', 'one/rank0.pth'))
+    first, second, one = (
+        {key: value for key, value in torch.load(tmp_path / file).items() if '_quant.' in key}
+        for file in ('two/rank0.pth', 'two/rank1.pth', 'one/rank0.pth')
+    )
     assert all(one[key] for key in one if key.endswith('.initialized')) and len(one) == 12
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     # Later layers see what earlier ones rounded with the clips of one rank.
@@ -121,7 +153,9 @@ def test_ranks_share_the_images(monkeypatch, images, batches):
     """Equally, for a rank with a batch more would wait for the others, and no image more often than that takes."""
     seen = []
     for rank in range(3):
-        monkeypatch.setattr('mmwcc.engine.hooks.calibration_hook.get_dist_info', lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(
+            'mmwcc.engine.hooks.calibration_hook.get_dist_info', lambda rank=rank: (rank, 3)
+        )
         loader = CalibrationHook._batches(DataLoader(range(images), 3))
         assert [len(batch) for batch in loader] == batches
         seen += [image for batch in loader for image in batch.tolist()]
@@ -134,14 +168,21 @@ def test_nothing_to_calibrate(tmp_path):
         train(tmp_path, CalibrationHook(), compression=unquantized)
 
 
-@pytest.mark.parametrize('arguments, error, message', [
-    (dict(num_batches=1.5), TypeError, 'num_batches must be an integer, got 1.5'),
-    (dict(num_batches=True), TypeError, 'num_batches must be an integer, got True'),
-    (dict(num_batches=0), ValueError, 'num_batches must be at least 1, got 0'),
-    (dict(method='kl'), ValueError, "method must be one of mse, percentile, lsq or None, got 'kl'"),
-    (dict(percentile=101), ValueError, r'percentile must be in \(0, 100\], got 101'),
-    (dict(again=1), TypeError, 'again must be True or False, got 1'),
-])
+@pytest.mark.parametrize(
+    'arguments, error, message',
+    [
+        (dict(num_batches=1.5), TypeError, 'num_batches must be an integer, got 1.5'),
+        (dict(num_batches=True), TypeError, 'num_batches must be an integer, got True'),
+        (dict(num_batches=0), ValueError, 'num_batches must be at least 1, got 0'),
+        (
+            dict(method='kl'),
+            ValueError,
+            "method must be one of mse, percentile, lsq or None, got 'kl'",
+        ),
+        (dict(percentile=101), ValueError, r'percentile must be in \(0, 100\], got 101'),
+        (dict(again=1), TypeError, 'again must be True or False, got 1'),
+    ],
+)
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=f'CalibrationHook: {message}'):
         CalibrationHook(**arguments)

@@ -1,4 +1,5 @@
 """Checkpoints that do not fit are refused, with words, before mmengine would have skipped them in silence."""
+
 import logging
 import re
 
@@ -19,32 +20,43 @@ def changed(**pointwise):
 
 
 def make(folder, compression=COMPRESSION, check=None, schedule=None, **kwargs):
-    hooks = dict(compression_schedule=schedule, random_state=None,
-                 compression_check=dict(type='mmwcc.CompressionCheckHook', **(check or {})))
-    return toy_runner(folder, compression=compression, hooks={**hooks, **kwargs.pop('hooks', {})}, **kwargs)
+    hooks = dict(
+        compression_schedule=schedule,
+        random_state=None,
+        compression_check=dict(type='mmwcc.CompressionCheckHook', **(check or {})),
+    )
+    return toy_runner(
+        folder, compression=compression, hooks={**hooks, **kwargs.pop('hooks', {})}, **kwargs
+    )
 
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory):
     """One checkpoint each of a dense, a compressed, an unquantized WCC and a scheduled run, after two iterations."""
     folder = tmp_path_factory.mktemp('checkpoints')
-    schedule = dict(type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (1, 8), (2, 4)]))
+    schedule = dict(
+        type='mmwcc.CompressionScheduleHook',
+        act_bits=dict(type='step', steps=[(0, 32), (1, 8), (2, 4)]),
+    )
     make(folder / 'dense', None, length=2).train()
     make(folder / 'compressed', length=2).train()
     make(folder / 'wcc', UNQUANTIZED, length=2).train()
     make(folder / 'scheduled', schedule=schedule, length=2).train()
-    return {name: folder / name / 'iter_2.pth' for name in ('dense', 'compressed', 'wcc', 'scheduled')} | dict(
-        schedule=schedule)
+    return {
+        name: folder / name / 'iter_2.pth' for name in ('dense', 'compressed', 'wcc', 'scheduled')
+    } | dict(schedule=schedule)
 
 
 @pytest.fixture
 def log(caplog):
     """Collect what mmengine's loggers say, which do not propagate."""
+
     def attach(runner):
         runner.logger.setLevel(logging.INFO)
         runner.logger.addHandler(caplog.handler)
         caplog.handler.setLevel(logging.INFO)
         return caplog
+
     return attach
 
 
@@ -63,16 +75,31 @@ def test_stamp(checkpoints, tmp_path):
     meta = torch.load(checkpoints['scheduled'], weights_only=False)['meta']
     quantizers = dict(weight_bits=4, act_bits=8)
     assert meta['mmwcc'] == dict(
-        version=mmwcc.__version__, iter=1, epoch=0, scheduled=True, compression=COMPRESSION,
-        layers=dict(point=dict(type='WaveletCompressedConv2d', keep_ratio=0.25, levels=2, wavelet='haar',
-                               selection='energy', **quantizers),
-                    spatial=dict(type='QuantConv2d', **quantizers)))
+        version=mmwcc.__version__,
+        iter=1,
+        epoch=0,
+        scheduled=True,
+        compression=COMPRESSION,
+        layers=dict(
+            point=dict(
+                type='WaveletCompressedConv2d',
+                keep_ratio=0.25,
+                levels=2,
+                wavelet='haar',
+                selection='energy',
+                **quantizers,
+            ),
+            spatial=dict(type='QuantConv2d', **quantizers),
+        ),
+    )
     torch.save(meta['mmwcc'], tmp_path / 'stamp.pth')
     assert torch.load(tmp_path / 'stamp.pth', weights_only=True) == meta['mmwcc']
 
 
 def test_stamp_of_classes_has_their_names(tmp_path):
-    classes = dict(COMPRESSION, pointwise=dict(COMPRESSION['pointwise'], type=WaveletCompressedConv2d))
+    classes = dict(
+        COMPRESSION, pointwise=dict(COMPRESSION['pointwise'], type=WaveletCompressedConv2d)
+    )
     make(tmp_path, classes, length=1).train()
     stamp = torch.load(tmp_path / 'iter_1.pth', weights_only=True)['meta']['mmwcc']
     assert stamp['compression'] == COMPRESSION
@@ -86,11 +113,19 @@ def test_stamp_of_a_dense_model(checkpoints):
 @pytest.mark.parametrize('name', ['compressed', 'wcc'])
 @pytest.mark.parametrize('mode', ['train', 'resume', 'test', 'val'])
 def test_compressed_checkpoint_refused_by_dense_model(checkpoints, tmp_path, name, mode):
-    runner = make(tmp_path, None, load_from=str(checkpoints[name]), resume=mode == 'resume', val_interval=1)
-    parts = dict(wcc='point', compressed='point, point.act_quant, point.weight_quant, spatial, spatial.act_quant and 1 '
-                                         'more')[name]
-    with pytest.raises(RuntimeError, match=f'needs a compressed model, got a dense model and a checkpoint with {parts} '
-                                           "compressed. .*type='mmwcc.CompressedModel'"):
+    runner = make(
+        tmp_path, None, load_from=str(checkpoints[name]), resume=mode == 'resume', val_interval=1
+    )
+    parts = dict(
+        wcc='point',
+        compressed='point, point.act_quant, point.weight_quant, spatial, spatial.act_quant and 1 '
+        'more',
+    )[name]
+    with pytest.raises(
+        RuntimeError,
+        match=f'needs a compressed model, got a dense model and a checkpoint with {parts} '
+        "compressed. .*type='mmwcc.CompressedModel'",
+    ):
         getattr(runner, 'train' if mode == 'resume' else mode)()
 
 
@@ -99,7 +134,11 @@ def test_keys_tell_where_there_is_no_stamp(checkpoints, tmp_path):
     with pytest.raises(RuntimeError, match='needs a compressed model'):
         make(tmp_path, None, load_from=path).test()
     make(tmp_path, load_from=path).test()
-    bare = edited(tmp_path, path, lambda checkpoint: {f'module.{k}': v for k, v in checkpoint['state_dict'].items()})
+    bare = edited(
+        tmp_path,
+        path,
+        lambda checkpoint: {f'module.{k}': v for k, v in checkpoint['state_dict'].items()},
+    )
     with pytest.raises(RuntimeError, match='needs a compressed model'):
         make(tmp_path, None, load_from=bare).test()
     make(tmp_path, load_from=bare).test()
@@ -119,17 +158,27 @@ def test_training_starts_from_dense_weights(checkpoints, tmp_path, log):
 @pytest.mark.parametrize('mode', ['resume', 'test', 'val'])
 def test_dense_weights_refused_elsewhere(checkpoints, tmp_path, mode, log):
     def run(**check):
-        runner = make(tmp_path, load_from=str(checkpoints['dense']), resume=mode == 'resume', check=check,
-                      val_interval=1)
+        runner = make(
+            tmp_path,
+            load_from=str(checkpoints['dense']),
+            resume=mode == 'resume',
+            check=check,
+            val_interval=1,
+        )
         messages = log(runner)
         getattr(runner, 'train' if mode == 'resume' else mode)()
         return messages
 
     purpose = 'resume' if mode == 'resume' else 'evaluate'
-    with pytest.raises(RuntimeError, match=f'to {purpose}, the checkpoint must have what the model compresses, got a '
-                                           'checkpoint that is dense: point, spatial. .*allow_dense=True'):
+    with pytest.raises(
+        RuntimeError,
+        match=f'to {purpose}, the checkpoint must have what the model compresses, got a '
+        'checkpoint that is dense: point, spatial. .*allow_dense=True',
+    ):
         run()
-    if mode != 'resume':  # the optimizer of a dense run has fewer parameters, which torch itself refuses
+    if (
+        mode != 'resume'
+    ):  # the optimizer of a dense run has fewer parameters, which torch itself refuses
         assert 'got a checkpoint that is dense' in run(allow_dense=True).text
 
 
@@ -143,17 +192,28 @@ def test_unquantized_wcc_without_stamp_counts_as_dense(checkpoints, tmp_path):
 @pytest.mark.parametrize('mode', ['resume', 'test'])
 def test_quantizer_on_one_side_only(checkpoints, tmp_path, mode):
     def run(name, compression):
-        runner = make(tmp_path, compression, load_from=str(checkpoints[name]), resume=mode == 'resume')
+        runner = make(
+            tmp_path, compression, load_from=str(checkpoints[name]), resume=mode == 'resume'
+        )
         getattr(runner, 'train' if mode == 'resume' else mode)()
 
-    with pytest.raises(RuntimeError, match='got point.act_quant, spatial.act_quant in the checkpoint only'):
+    with pytest.raises(
+        RuntimeError, match='got point.act_quant, spatial.act_quant in the checkpoint only'
+    ):
         run('compressed', {**COMPRESSION, 'act_quant': None})
-    with pytest.raises(RuntimeError, match='dense or not quantized: point.act_quant, point.weight_quant. Train'):
+    with pytest.raises(
+        RuntimeError, match='dense or not quantized: point.act_quant, point.weight_quant. Train'
+    ):
         run('wcc', {**COMPRESSION, 'other': None})
 
 
 def test_fine_tuning_with_fewer_quantizers_warns(checkpoints, tmp_path, log):
-    runner = make(tmp_path, {**COMPRESSION, 'act_quant': None}, length=1, load_from=str(checkpoints['compressed']))
+    runner = make(
+        tmp_path,
+        {**COMPRESSION, 'act_quant': None},
+        length=1,
+        load_from=str(checkpoints['compressed']),
+    )
     messages = log(runner)
     runner.train()
     assert 'got point.act_quant, spatial.act_quant in the checkpoint only' in messages.text
@@ -176,17 +236,23 @@ def heatmaps(tmp_path_factory):
 
     def model(*last):
         compression = {**COMPRESSION, 'keep_dense': ['first', *last]}
-        return dict(default_scope='mmdet', model=dict(
-            type='mmwcc.CompressedModel', task_type='ToyHeatMaps', compression=compression))
+        return dict(
+            default_scope='mmdet',
+            model=dict(
+                type='mmwcc.CompressedModel', task_type='ToyHeatMaps', compression=compression
+            ),
+        )
 
     folder = tmp_path_factory.mktemp('heatmaps')
     make(folder, length=2, **model('classify.offset_head.2')).train()
     return model, str(folder / 'iter_2.pth')
 
 
-ADVICE = (r"keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
-          r'classify.heatmap_head.2, classify.wh_head.2, as version 0.1 did. Set '
-          r"keep_dense=\['first', 'classify.offset_head.2'\] in the compression config")
+ADVICE = (
+    r"keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
+    r'classify.heatmap_head.2, classify.wh_head.2, as version 0.1 did. Set '
+    r"keep_dense=\['first', 'classify.offset_head.2'\] in the compression config"
+)
 
 
 @pytest.mark.parametrize('mode', ['resume', 'test', 'val'])
@@ -209,13 +275,22 @@ def test_training_from_a_checkpoint_that_compresses_predictions(heatmaps, tmp_pa
 
 
 def test_shapes(checkpoints, tmp_path):
-    wider = dict(type='mmwcc.CompressedModel', task_type='ToySegmentor', compression=COMPRESSION, width=6)
+    wider = dict(
+        type='mmwcc.CompressedModel', task_type='ToySegmentor', compression=COMPRESSION, width=6
+    )
     runner = make(tmp_path, model=wider, load_from=str(checkpoints['compressed']))
-    with pytest.raises(RuntimeError, match=r'point.weight: \(8, 8, 1, 1\) in the checkpoint, \(6, 6, 1, 1\) in the '
-                                           r'model; point.bias: \(8,\) .*spatial.*allow_mismatch'):
+    with pytest.raises(
+        RuntimeError,
+        match=r'point.weight: \(8, 8, 1, 1\) in the checkpoint, \(6, 6, 1, 1\) in the '
+        r'model; point.bias: \(8,\) .*spatial.*allow_mismatch',
+    ):
         runner.test()
-    runner = make(tmp_path, model=wider, check=dict(allow_mismatch=[r'point\..*', r'spatial\.(weight|bias)']),
-                  load_from=str(checkpoints['compressed']))
+    runner = make(
+        tmp_path,
+        model=wider,
+        check=dict(allow_mismatch=[r'point\..*', r'spatial\.(weight|bias)']),
+        load_from=str(checkpoints['compressed']),
+    )
     runner.train()
 
 
@@ -229,11 +304,15 @@ def test_one_clip_serves_all_channels_and_not_the_reverse(checkpoints, tmp_path)
     clips = runner.model.point.weight_quant.clip_alpha
     assert torch.equal(clips, layer.model.point.weight_quant.clip_alpha.expand(8))
     runner = make(tmp_path, channels, load_from=str(checkpoints['compressed']), resume=True)
-    with pytest.raises(ValueError, match='upgrade_optimizer_state: .* that of one clip for 8 clips'):
+    with pytest.raises(
+        ValueError, match='upgrade_optimizer_state: .* that of one clip for 8 clips'
+    ):
         runner.train()
     make(tmp_path / 'channels', channels, length=2).train()
     runner = make(tmp_path, load_from=str(tmp_path / 'channels' / 'iter_2.pth'))
-    with pytest.raises(RuntimeError, match=r'clip_alpha: \(8,\) in the checkpoint, \(1,\) in the model'):
+    with pytest.raises(
+        RuntimeError, match=r'clip_alpha: \(8,\) in the checkpoint, \(1,\) in the model'
+    ):
         runner.test()
 
 
@@ -247,7 +326,9 @@ def test_shapes_of_dense_layers_are_left_to_mmengine(checkpoints, tmp_path):
 
 def test_kernels_of_conv1d_are_accepted(checkpoints, tmp_path):
     def squeeze(checkpoint):
-        checkpoint['state_dict']['point.weight'] = checkpoint['state_dict']['point.weight'].squeeze(-1)
+        checkpoint['state_dict']['point.weight'] = checkpoint['state_dict']['point.weight'].squeeze(
+            -1
+        )
 
     runner = make(tmp_path, load_from=edited(tmp_path, checkpoints['compressed'], squeeze))
     runner.test()
@@ -255,36 +336,52 @@ def test_kernels_of_conv1d_are_accepted(checkpoints, tmp_path):
     assert torch.equal(runner.model.point.weight, weight)
 
 
-@pytest.mark.parametrize(('compression', 'difference'), [
-    (changed(keep_ratio=0.5), 'point: keep_ratio 0.25 in the checkpoint, 0.5 in the model'),
-    (changed(wavelet='db2'), 'point: wavelet haar in the checkpoint, db2 in the model'),
-    (changed(levels=1), 'point: levels 2 in the checkpoint, 1 in the model'),
-    ({**COMPRESSION, 'act_quant': dict(COMPRESSION['act_quant'], bits=8)},
-     'point: act_bits 4 in the checkpoint, 8 in the model; spatial: act_bits 4 in the checkpoint, 8 in the model'),
-])
+@pytest.mark.parametrize(
+    ('compression', 'difference'),
+    [
+        (changed(keep_ratio=0.5), 'point: keep_ratio 0.25 in the checkpoint, 0.5 in the model'),
+        (changed(wavelet='db2'), 'point: wavelet haar in the checkpoint, db2 in the model'),
+        (changed(levels=1), 'point: levels 2 in the checkpoint, 1 in the model'),
+        (
+            {**COMPRESSION, 'act_quant': dict(COMPRESSION['act_quant'], bits=8)},
+            'point: act_bits 4 in the checkpoint, 8 in the model; '
+            'spatial: act_bits 4 in the checkpoint, 8 in the model',
+        ),
+    ],
+)
 def test_changed_state(checkpoints, tmp_path, compression, difference, log):
     path = str(checkpoints['compressed'])
-    with pytest.raises(RuntimeError, match=f'as the checkpoint records, got {difference}. Resume with'):
+    with pytest.raises(
+        RuntimeError, match=f'as the checkpoint records, got {difference}. Resume with'
+    ):
         make(tmp_path, compression, load_from=path, resume=True).train()
-    for mode, words in (('test', 'The result is not that of the trained model.'),
-                        ('train', 'Training goes on as the model is configured.')):
+    for mode, words in (
+        ('test', 'The result is not that of the trained model.'),
+        ('train', 'Training goes on as the model is configured.'),
+    ):
         runner = make(tmp_path, compression, length=1, load_from=path)
         messages = log(runner)
         getattr(runner, mode)()
         assert f'got {difference}. {words}' in messages.text
 
 
-@pytest.mark.parametrize('priorities', [{}, dict(compression_check=0), dict(compression_schedule=100)])
+@pytest.mark.parametrize(
+    'priorities', [{}, dict(compression_check=0), dict(compression_schedule=100)]
+)
 def test_schedule_aligns_before_the_comparison(checkpoints, tmp_path, priorities, log):
-    hooks = dict(compression_schedule=dict(checkpoints['schedule']),
-                 compression_check=dict(type='mmwcc.CompressionCheckHook'))
+    hooks = dict(
+        compression_schedule=dict(checkpoints['schedule']),
+        compression_check=dict(type='mmwcc.CompressionCheckHook'),
+    )
     for name, priority in priorities.items():
         hooks[name]['priority'] = priority
     runner = make(tmp_path, hooks=hooks, load_from=str(checkpoints['scheduled']))
     messages = log(runner)
     runner.test()
     assert runner.model.point.act_quant.bits == 8 and 'must compress as' not in messages.text
-    make(tmp_path, hooks=hooks, load_from=str(checkpoints['scheduled']), resume=True, length=3).train()
+    make(
+        tmp_path, hooks=hooks, load_from=str(checkpoints['scheduled']), resume=True, length=3
+    ).train()
 
 
 def test_schedule_missing_or_changed(checkpoints, tmp_path, log):
@@ -293,25 +390,41 @@ def test_schedule_missing_or_changed(checkpoints, tmp_path, log):
     messages = log(runner)
     runner.test()
     assert 'point: act_bits 8 in the checkpoint, 4 in the model' in messages.text
-    later = dict(type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (5, 4)]))
-    for name, schedule, theirs, ours in (('scheduled', later, 8, 32), ('scheduled', None, 8, 4),
-                                         ('compressed', later, 4, 32)):
+    later = dict(
+        type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (5, 4)])
+    )
+    for name, schedule, theirs, ours in (
+        ('scheduled', later, 8, 32),
+        ('scheduled', None, 8, 4),
+        ('compressed', later, 4, 32),
+    ):
         runner = make(tmp_path, schedule=schedule, load_from=str(checkpoints[name]), resume=True)
-        with pytest.raises(RuntimeError, match=f'point: act_bits {theirs} in the checkpoint, {ours} in the model'):
+        with pytest.raises(
+            RuntimeError, match=f'point: act_bits {theirs} in the checkpoint, {ours} in the model'
+        ):
             runner.train()
 
 
 def test_efficient_conv_bn_eval_is_refused(tmp_path):
-    with pytest.raises(RuntimeError, match=r"efficient_conv_bn_eval must not be set .*got \['stem'\] and 2 such layer"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"efficient_conv_bn_eval must not be set .*got \['stem'\] and 2 such layer",
+    ):
         make(tmp_path, efficient_conv_bn_eval=['stem']).train()
     make(tmp_path, efficient_conv_bn_eval=['stem']).test()
 
 
-@pytest.mark.parametrize(('kwargs', 'message'), [
-    (dict(allow_dense='yes'), "allow_dense must be True or False, got 'yes'"),
-    (dict(allow_mismatch='head'), "allow_mismatch must be a list of regular expressions, got 'head'"),
-    (dict(allow_mismatch=[1]), r'got \[1\]'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(allow_dense='yes'), "allow_dense must be True or False, got 'yes'"),
+        (
+            dict(allow_mismatch='head'),
+            "allow_mismatch must be a list of regular expressions, got 'head'",
+        ),
+        (dict(allow_mismatch=[1]), r'got \[1\]'),
+    ],
+)
 def test_refusals(kwargs, message):
     with pytest.raises(TypeError, match=message):
         CompressionCheckHook(**kwargs)

@@ -1,4 +1,5 @@
 """The schedule hook in real runners: what holds at each iteration, in validation, in checkpoints and after loading."""
+
 import logging
 
 import pytest
@@ -9,8 +10,11 @@ from toy_training import COMPRESSION, KEEP_RATIO, QUANT_LAYER, WCC_LAYER, toy_ru
 from mmwcc.engine.hooks import CompressionScheduleHook
 from mmwcc.model_tree.compressed import compressed_layers
 
-SCHEDULE = dict(type='mmwcc.CompressionScheduleHook', keep_ratio=KEEP_RATIO,
-                act_bits=dict(type='step', steps=[(0, 32), (3, 8), (7, 4)]))
+SCHEDULE = dict(
+    type='mmwcc.CompressionScheduleHook',
+    keep_ratio=KEEP_RATIO,
+    act_bits=dict(type='step', steps=[(0, 32), (3, 8), (7, 4)]),
+)
 
 
 class Probe(Hook):
@@ -23,8 +27,12 @@ class Probe(Hook):
 
     def state(self, runner):
         layers = compressed_layers(runner.model)
-        return (layers[WCC_LAYER].keep_ratio, layers[WCC_LAYER].act_quant.bits, layers[QUANT_LAYER].act_quant.bits,
-                layers[WCC_LAYER].weight_quant.bits)
+        return (
+            layers[WCC_LAYER].keep_ratio,
+            layers[WCC_LAYER].act_quant.bits,
+            layers[QUANT_LAYER].act_quant.bits,
+            layers[WCC_LAYER].weight_quant.bits,
+        )
 
     def after_train_iter(self, runner, *args, **kwargs):
         self.train.append(self.state(runner))
@@ -44,15 +52,23 @@ def train(tmp_path, schedule=SCHEDULE, **kwargs):
 @pytest.fixture
 def log(caplog):
     """Collect what mmengine's loggers say, which do not propagate."""
+
     def attach(runner):
         runner.logger.setLevel(logging.INFO)
         runner.logger.addHandler(caplog.handler)
         caplog.handler.setLevel(logging.INFO)
         return caplog
+
     return attach
 
 
-EXPECTED = [(1.0, 32, 32, 4)] * 3 + [(1.0, 8, 8, 4)] + [(0.5, 8, 8, 4)] * 3 + [(0.5, 4, 4, 4)] + [(0.25, 4, 4, 4)] * 4
+EXPECTED = (
+    [(1.0, 32, 32, 4)] * 3
+    + [(1.0, 8, 8, 4)]
+    + [(0.5, 8, 8, 4)] * 3
+    + [(0.5, 4, 4, 4)]
+    + [(0.25, 4, 4, 4)] * 4
+)
 
 
 def test_states_at_each_iteration_and_in_validation(tmp_path):
@@ -61,13 +77,24 @@ def test_states_at_each_iteration_and_in_validation(tmp_path):
     assert probe.train == EXPECTED
     # Validation after an iteration sees the state that iteration was trained in.
     assert sorted(set(probe.val)) == [(i, *EXPECTED[i - 1]) for i in (3, 6, 9, 12)]
-    assert runner.message_hub.get_scalar('train/compression/keep_ratio').data[0].tolist() == [1.0, 0.5, 0.25]
-    assert runner.message_hub.get_scalar('train/compression/act_bits').data[0].tolist() == [32, 8, 4]
+    assert runner.message_hub.get_scalar('train/compression/keep_ratio').data[0].tolist() == [
+        1.0,
+        0.5,
+        0.25,
+    ]
+    assert runner.message_hub.get_scalar('train/compression/act_bits').data[0].tolist() == [
+        32,
+        8,
+        4,
+    ]
 
 
 def test_epochs(tmp_path):
-    schedule = dict(type='mmwcc.CompressionScheduleHook', by_epoch=True,
-                    keep_ratio=dict(type='step', steps=[(0, 1.0), (2, 0.25)]))
+    schedule = dict(
+        type='mmwcc.CompressionScheduleHook',
+        by_epoch=True,
+        keep_ratio=dict(type='step', steps=[(0, 1.0), (2, 0.25)]),
+    )
     runner, probe = train(tmp_path, schedule, by_epoch=True, length=3, val_interval=1)
     runner.train()
     assert [state[0] for state in probe.train] == [1.0] * 6 + [0.25] * 3
@@ -81,7 +108,9 @@ def test_iterations_in_an_epoch_based_loop(tmp_path):
 
 
 def test_rules_survive(tmp_path):
-    compression = dict(COMPRESSION, rules=[dict(pattern='point', keep_ratio=0.4, act_quant=dict(bits=6))])
+    compression = dict(
+        COMPRESSION, rules=[dict(pattern='point', keep_ratio=0.4, act_quant=dict(bits=6))]
+    )
     runner, probe = train(tmp_path, compression=compression)
     runner.train()
     assert [state[:3] for state in probe.train][-1] == (0.4, 6, 4)
@@ -98,7 +127,8 @@ def test_log_lines(tmp_path, log):
         'compression schedule at iter 3: act_bits 32 -> 8 on 2 layers',
         'compression schedule at iter 4: keep_ratio 1 -> 0.5 on 1 layers',
         'compression schedule at iter 7: act_bits 8 -> 4 on 2 layers',
-        'compression schedule at iter 8: keep_ratio 0.5 -> 0.25 on 1 layers']
+        'compression schedule at iter 8: keep_ratio 0.5 -> 0.25 on 1 layers',
+    ]
 
 
 def test_smooth_schedules_are_logged_in_few_lines(tmp_path, log):
@@ -136,10 +166,14 @@ def test_mid_schedule_checkpoint_is_tested_as_it_was_trained(tmp_path, log):
 
 
 def test_best_checkpoint_records_the_state_it_was_measured_in(tmp_path):
-    best = dict(type='CheckpointHook', interval=12, by_epoch=False, save_best='evaluations', rule='greater')
+    best = dict(
+        type='CheckpointHook', interval=12, by_epoch=False, save_best='evaluations', rule='greater'
+    )
     runner, _ = train(tmp_path, length=3, val_interval=3, hooks=dict(checkpoint=best))
     runner.train()
-    stamp = torch.load(tmp_path / 'best_evaluations_iter_3.pth', weights_only=False)['meta']['mmwcc']
+    stamp = torch.load(tmp_path / 'best_evaluations_iter_3.pth', weights_only=False)['meta'][
+        'mmwcc'
+    ]
     assert stamp['iter'] == 2 and stamp['layers'][QUANT_LAYER]['act_bits'] == 32
 
 
@@ -151,31 +185,50 @@ def test_ema_evaluates_in_the_scheduled_state(tmp_path):
 
 def test_schedule_of_a_quantity_no_layer_has(tmp_path):
     runner, _ = train(tmp_path, compression={**COMPRESSION, 'act_quant': None})
-    with pytest.raises(RuntimeError, match='a schedule of act_bits needs layers that have it, got none among 2'):
+    with pytest.raises(
+        RuntimeError, match='a schedule of act_bits needs layers that have it, got none among 2'
+    ):
         runner.train()
 
 
 def test_epochs_of_an_iteration_based_loop(tmp_path):
     runner, _ = train(tmp_path, dict(SCHEDULE, by_epoch=True))
-    with pytest.raises(RuntimeError, match='by_epoch must be False with an iteration-based training loop, got True'):
+    with pytest.raises(
+        RuntimeError, match='by_epoch must be False with an iteration-based training loop, got True'
+    ):
         runner.train()
 
 
 def test_warnings_of_a_schedule_that_does_not_arrive(tmp_path, log):
     keep_ratio = dict(type='step', steps=[(0, 1.0), (4, 0.5)])
-    runner, _ = train(tmp_path, dict(type='mmwcc.CompressionScheduleHook', keep_ratio=keep_ratio), length=2)
+    runner, _ = train(
+        tmp_path, dict(type='mmwcc.CompressionScheduleHook', keep_ratio=keep_ratio), length=2
+    )
     messages = log(runner)
     runner.train()
-    assert 'keep_ratio ends at 0.5, above what 1 layers were built with (point: 0.25)' in messages.text
+    assert (
+        'keep_ratio ends at 0.5, above what 1 layers were built with (point: 0.25)' in messages.text
+    )
     assert 'keep_ratio reaches 0.5 at iter 4, but training ends at 2' in messages.text
 
 
-@pytest.mark.parametrize(('kwargs', 'error', 'message'), [
-    (dict(), ValueError, 'at least one of keep_ratio, weight_bits and act_bits must be given'),
-    (dict(by_epoch=1, keep_ratio=KEEP_RATIO), TypeError, 'by_epoch must be True or False, got 1'),
-    (dict(keep_ratio=0.5), TypeError, 'the schedule of keep_ratio must be a dict, got 0.5'),
-    (dict(act_bits=KEEP_RATIO), ValueError, 'StepSchedule of act_bits: the value of a step must be an integer'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(), ValueError, 'at least one of keep_ratio, weight_bits and act_bits must be given'),
+        (
+            dict(by_epoch=1, keep_ratio=KEEP_RATIO),
+            TypeError,
+            'by_epoch must be True or False, got 1',
+        ),
+        (dict(keep_ratio=0.5), TypeError, 'the schedule of keep_ratio must be a dict, got 0.5'),
+        (
+            dict(act_bits=KEEP_RATIO),
+            ValueError,
+            'StepSchedule of act_bits: the value of a step must be an integer',
+        ),
+    ],
+)
 def test_refusals(kwargs, error, message):
     with pytest.raises(error, match=message):
         CompressionScheduleHook(**kwargs)

@@ -1,4 +1,5 @@
 """The statistics hook in real runners: what it measures and when, where it goes, and what it leaves alone."""
+
 import json
 import logging
 from pathlib import Path
@@ -12,12 +13,24 @@ from mmwcc.diagnostics.layer_stats import LayerStats
 from mmwcc.engine.hooks import CompressionStatsHook
 
 STATS = dict(type='mmwcc.CompressionStatsHook', interval=4)
-QUANTIZERS = ('act_clip_alpha', 'act_clipped', 'act_sqnr', 'weight_clip_alpha', 'weight_clipped', 'weight_sqnr')
+QUANTIZERS = (
+    'act_clip_alpha',
+    'act_clipped',
+    'act_sqnr',
+    'weight_clip_alpha',
+    'weight_clipped',
+    'weight_sqnr',
+)
 VISUALIZER = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 
 def runner_of(tmp_path, stats=STATS, **kwargs):
-    return toy_runner(tmp_path, hooks=dict(compression_schedule=None, stats=stats), visualizer=VISUALIZER, **kwargs)
+    return toy_runner(
+        tmp_path,
+        hooks=dict(compression_schedule=None, stats=stats),
+        visualizer=VISUALIZER,
+        **kwargs,
+    )
 
 
 def scalars(tmp_path, prefix):
@@ -25,7 +38,11 @@ def scalars(tmp_path, prefix):
     path = next(Path(tmp_path).glob('*/vis_data/scalars.json'))
     found = {}
     for line in map(json.loads, path.read_text().splitlines()):
-        values = {key.removeprefix(f'{prefix}/'): value for key, value in line.items() if key.startswith(f'{prefix}/')}
+        values = {
+            key.removeprefix(f'{prefix}/'): value
+            for key, value in line.items()
+            if key.startswith(f'{prefix}/')
+        }
         if values:
             found[line['step']] = values
     return found
@@ -60,16 +77,24 @@ def test_what_is_measured_and_when(tmp_path):
     assert not runner.model.point._forward_hooks
     trained = scalars(tmp_path, 'compression')
     assert list(trained) == [4, 8, 12]
-    assert set(trained[4]) == {f'energy_kept/{WCC_LAYER}', *(f'{name}/{layer}' for name in QUANTIZERS
-                                                            for layer in (WCC_LAYER, QUANT_LAYER))}
+    assert set(trained[4]) == {
+        f'energy_kept/{WCC_LAYER}',
+        *(f'{name}/{layer}' for name in QUANTIZERS for layer in (WCC_LAYER, QUANT_LAYER)),
+    }
     assert list(scalars(tmp_path, 'compression_val')) == [6, 12]
 
 
 def test_values_are_those_of_the_batches(tmp_path):
-    runner, watch = runner_of(tmp_path, dict(STATS, val_batches=2), length=4, val_interval=4), Watch()
+    runner, watch = (
+        runner_of(tmp_path, dict(STATS, val_batches=2), length=4, val_interval=4),
+        Watch(),
+    )
     runner.register_hook(watch)
     runner.train()
-    inputs = [x for training, x in watch.inputs if training], [x for training, x in watch.inputs if not training]
+    inputs = (
+        [x for training, x in watch.inputs if training],
+        [x for training, x in watch.inputs if not training],
+    )
     assert [len(each) for each in inputs] == [4, 2]
     for prefix, batches in (('compression', inputs[0][3:]), ('compression_val', inputs[1])):
         stats = LayerStats()
@@ -78,7 +103,9 @@ def test_values_are_those_of_the_batches(tmp_path):
         seen, expected = scalars(tmp_path, prefix)[4], stats.compute()
         # The optimizer has moved the quantizers since the training batch was seen; the energy is as it was.
         names = expected if prefix == 'compression_val' else ['energy_kept']
-        assert [seen[f'{name}/{WCC_LAYER}'] for name in names] == pytest.approx([expected[name] for name in names])
+        assert [seen[f'{name}/{WCC_LAYER}'] for name in names] == pytest.approx(
+            [expected[name] for name in names]
+        )
 
 
 def test_the_first_iteration_has_calibrated_quantizers(tmp_path):
@@ -107,32 +134,44 @@ def test_log_gets_one_line(tmp_path, caplog):
     runner.train()
     lines = [line for line in caplog.messages if 'energy_kept' in line]
     assert [line.split(':')[0] for line in lines] == [
-        *(f'compression stats at iter {i}' for i in (4, 8, 12)), 'compression stats at validation after iter 12']
+        *(f'compression stats at iter {i}' for i in (4, 8, 12)),
+        'compression stats at validation after iter 12',
+    ]
     seen = scalars(tmp_path, 'compression')[4]
     least = min((WCC_LAYER, QUANT_LAYER), key=lambda layer: seen[f'act_sqnr/{layer}'])
     mean = (seen[f'act_sqnr/{WCC_LAYER}'] + seen[f'act_sqnr/{QUANT_LAYER}']) / 2
-    assert f"act_sqnr {mean:.4g} dB (least {seen[f'act_sqnr/{least}']:.4g} in {least})" in lines[0]
+    assert f'act_sqnr {mean:.4g} dB (least {seen[f"act_sqnr/{least}"]:.4g} in {least})' in lines[0]
 
 
 def test_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
-    runner = toy_runner(tmp_path, hooks=dict(compression_schedule=None, stats=STATS), length=8,
-                        visualizer=dict(type='Visualizer', vis_backends=backends))
+    runner = toy_runner(
+        tmp_path,
+        hooks=dict(compression_schedule=None, stats=STATS),
+        length=8,
+        visualizer=dict(type='Visualizer', vis_backends=backends),
+    )
     runner.train()
     runner.visualizer.close()
     events = EventAccumulator(str(next(tmp_path.glob('*/vis_data')))).Reload()
     tag = f'compression/energy_kept/{WCC_LAYER}'
     assert [(event.step, event.value) for event in events.Scalars(tag)] == [
-        (step, pytest.approx(values[f'energy_kept/{WCC_LAYER}'])) for step, values
-        in scalars(tmp_path, 'compression').items()]
+        (step, pytest.approx(values[f'energy_kept/{WCC_LAYER}']))
+        for step, values in scalars(tmp_path, 'compression').items()
+    ]
 
 
 def test_validation_without_training(tmp_path):
     runner_of(tmp_path / 'train', None, length=2).train()
-    runner = runner_of(tmp_path / 'val', val_interval=1, load_from=str(tmp_path / 'train' / 'iter_2.pth'))
+    runner = runner_of(
+        tmp_path / 'val', val_interval=1, load_from=str(tmp_path / 'train' / 'iter_2.pth')
+    )
     runner.val()
-    assert isinstance(runner._train_loop, dict)  # which would be built, with its data, to ask for the iteration
+    assert isinstance(
+        runner._train_loop, dict
+    )  # which would be built, with its data, to ask for the iteration
     assert list(scalars(tmp_path / 'val', 'compression_val')) == [0]
 
 
@@ -143,36 +182,55 @@ def test_no_batches_of_validation(tmp_path):
 
 def test_two_ranks(tmp_path):
     """Rank 0 alone measures, and the ranks stay together."""
-    overrides = dict(work_dir=str(tmp_path / 'ranks'), hooks=dict(compression_schedule=None, stats=STATS),
-                     visualizer=VISUALIZER)
+    overrides = dict(
+        work_dir=str(tmp_path / 'ranks'),
+        hooks=dict(compression_schedule=None, stats=STATS),
+        visualizer=VISUALIZER,
+    )
     run_jobs(tmp_path, [dict(overrides=overrides, ranks=2)])
     assert list(scalars(tmp_path / 'ranks', 'compression')) == [4, 8, 12]
 
 
 def test_nothing_to_measure_is_said_once(tmp_path, caplog):
     off = {role: dict(COMPRESSION[role], bits=32) for role in ('act_quant', 'weight_quant')}
-    runner = runner_of(tmp_path, dict(STATS, layers=[QUANT_LAYER]), compression={**COMPRESSION, **off})
+    runner = runner_of(
+        tmp_path, dict(STATS, layers=[QUANT_LAYER]), compression={**COMPRESSION, **off}
+    )
     runner.logger.addHandler(caplog.handler)
     runner.train()
     lines = [line for line in caplog.messages if 'nothing was measured' in line]
     assert len(lines) == 1 and 'in 1 layers at iter 4' in lines[0]
 
 
-@pytest.mark.parametrize(('stats', 'kwargs', 'message'), [
-    (STATS, dict(compression=None), 'the model must have compressed layers, got none'),
-    (dict(STATS, layers=['head.*']), {}, r"must match a whole name of a compressed layer, got 'head.*'. They are"),
-])
+@pytest.mark.parametrize(
+    ('stats', 'kwargs', 'message'),
+    [
+        (STATS, dict(compression=None), 'the model must have compressed layers, got none'),
+        (
+            dict(STATS, layers=['head.*']),
+            {},
+            r"must match a whole name of a compressed layer, got 'head.*'. They are",
+        ),
+    ],
+)
 def test_refusals_when_training_starts(tmp_path, stats, kwargs, message):
     with pytest.raises(ValueError, match=message):
         runner_of(tmp_path, stats, **kwargs).train()
 
 
-@pytest.mark.parametrize(('kwargs', 'error', 'message'), [
-    (dict(interval=0), ValueError, 'interval must be an integer of at least 1, got 0'),
-    (dict(interval=2.5), ValueError, 'interval must be an integer of at least 1, got 2.5'),
-    (dict(val_batches=-1), ValueError, 'val_batches must be an integer of at least 0, got -1'),
-    (dict(layers='head'), TypeError, "layers must be a list of regular expressions, got 'head'"),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(interval=0), ValueError, 'interval must be an integer of at least 1, got 0'),
+        (dict(interval=2.5), ValueError, 'interval must be an integer of at least 1, got 2.5'),
+        (dict(val_batches=-1), ValueError, 'val_batches must be an integer of at least 0, got -1'),
+        (
+            dict(layers='head'),
+            TypeError,
+            "layers must be a list of regular expressions, got 'head'",
+        ),
+    ],
+)
 def test_refusals(kwargs, error, message):
     with pytest.raises(error, match=message):
         CompressionStatsHook(**kwargs)

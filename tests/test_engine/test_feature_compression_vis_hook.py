@@ -1,4 +1,5 @@
 """The figure of feature maps in a runner: when it is drawn, of what, and what is refused."""
+
 import cv2
 import pytest
 import torch
@@ -33,7 +34,10 @@ def test_figures_of_validations_and_tests(tmp_path, drawn):
     made.train()
     # The first and the third of three validations; each is of the first of two batches.
     files = sorted(tmp_path.rglob('vis_image/*.png'))
-    assert [file.name for file in files] == ['feature_compression_2.png', 'feature_compression_6.png']
+    assert [file.name for file in files] == [
+        'feature_compression_2.png',
+        'feature_compression_6.png',
+    ]
     assert cv2.imread(str(files[0])).shape[2] == 3
     assert len(drawn) == 2
     made.test()
@@ -46,7 +50,7 @@ def test_compressed_layers_are_drawn_as_they_stand(tmp_path, drawn):
     made.train()
     found = [(maps[0].keep_ratio, maps[0].bits, maps[0].levels) for _, maps in drawn]
     assert found == [(1.0, 32, 2), (0.5, 8, 2)]
-    picture, (first, ) = drawn[-1]
+    picture, (first,) = drawn[-1]
     with torch.no_grad():
         expected = torch.relu(made.model.stem(picture[None]))[0]
     torch.testing.assert_close(first.values, expected)
@@ -55,7 +59,9 @@ def test_compressed_layers_are_drawn_as_they_stand(tmp_path, drawn):
 def test_dense_layers_and_a_fixed_keep_ratio(tmp_path, drawn):
     runner(tmp_path / 'dense', dict(HOOK, layers=['.*']), compression=None).test()
     assert [(item.name, item.keep_ratio, item.bits, item.levels) for item in drawn[0][1]] == [
-        ('point', 0.25, 8, 3), ('classify', 0.25, 8, 3)]
+        ('point', 0.25, 8, 3),
+        ('classify', 0.25, 8, 3),
+    ]
     runner(tmp_path / 'fixed', dict(HOOK, layers=['point'], keep_ratio=0.1)).test()
     assert drawn[1][1][0].keep_ratio == 0.1 and drawn[1][1][0].levels == 2
 
@@ -67,35 +73,61 @@ def test_default_layers_are_spread_without_auxiliary_heads(tmp_path, drawn):
 
 def test_a_pattern_without_match_stops_before_training(tmp_path):
     made = runner(tmp_path, dict(HOOK, layers=['pointt']))
-    message = "entry of layers .1x1 only. 'pointt' matches no.*Did you mean 'point'.*: point, classify.$"
+    message = (
+        "entry of layers .1x1 only. 'pointt' matches no.*Did you mean 'point'.*: point, classify.$"
+    )
     with pytest.raises(ValueError, match=message):
         made.train()
     assert made.iter == 0
 
 
 def test_a_model_without_point_wise_layers_is_refused(tmp_path):
-    with pytest.raises(ValueError, match='the model must have a 1x1 convolution with one group, got none'):
+    with pytest.raises(
+        ValueError, match='the model must have a 1x1 convolution with one group, got none'
+    ):
         runner(tmp_path, compression=None, model=dict(type='NoPointToy')).test()
 
 
 def test_maps_that_are_too_small_are_said_and_not_drawn(tmp_path, drawn):
     # Pictures are 8x10: three levels divide the map, four do not.
-    model = dict(type='mmwcc.CompressedModel', task_type='ToySegmentor', compression=dict(
-        pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=4)))
+    model = dict(
+        type='mmwcc.CompressedModel',
+        task_type='ToySegmentor',
+        compression=dict(
+            pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=4)
+        ),
+    )
     made = runner(tmp_path, dict(HOOK, layers=['point']), model=model)
     warnings = []
     made.logger.warning = warnings.append
     made.test()
     assert not drawn and len(warnings) == 1
-    assert warnings[0].startswith('FeatureCompressionVisHook drew nothing: none of point was given a map')
+    assert warnings[0].startswith(
+        'FeatureCompressionVisHook drew nothing: none of point was given a map'
+    )
 
 
-@pytest.mark.parametrize(('arguments', 'error', 'message'), [
-    (dict(interval=0), ValueError, 'interval must be at least 1, got 0'),
-    (dict(layers='point'), TypeError, r"layers must be a list of regular expressions, got 'point'. Did you mean"),
-    (dict(keep_ratio=0), ValueError, r'FeatureCompressionVisHook: keep_ratio must be in \(0, 1\], got 0'),
-    (dict(keep_ratio='half'), TypeError, 'FeatureCompressionVisHook: keep_ratio must be a number'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'error', 'message'),
+    [
+        (dict(interval=0), ValueError, 'interval must be at least 1, got 0'),
+        (
+            dict(layers='point'),
+            TypeError,
+            r"layers must be a list of regular expressions, got 'point'. Did you mean",
+        ),
+        (
+            dict(keep_ratio=0),
+            ValueError,
+            r'FeatureCompressionVisHook: keep_ratio must be in \(0, 1\], got 0',
+        ),
+        (
+            dict(keep_ratio='half'),
+            TypeError,
+            'FeatureCompressionVisHook: keep_ratio must be a number',
+        ),
+    ],
+)
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         FeatureCompressionVisHook(**arguments)

@@ -1,4 +1,5 @@
 """What the figures show, read from matplotlib's objects."""
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,11 @@ from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_
 
 def panels(figure):
     """Return what imshow was given, and the title, of every panel with an image."""
-    return [(np.asarray(axes.images[0].get_array()), axes.get_title()) for axes in figure.axes if axes.images]
+    return [
+        (np.asarray(axes.images[0].get_array()), axes.get_title())
+        for axes in figure.axes
+        if axes.images
+    ]
 
 
 @pytest.fixture
@@ -24,23 +29,33 @@ def test_what_the_panels_show(values):
     picture = torch.full((3, 30, 40), 300.0)
     settings = dict(keep_ratio=0.25, bits=8, levels=2, selection='coarse')
     figure = draw_feature_maps(picture, [FeatureMap('some.layer', values, **settings)])
-    (pixels, _), (dense, title), (quantized, _), (compressed, _), (kept, kept_title) = panels(figure)
+    (pixels, _), (dense, title), (quantized, _), (compressed, _), (kept, kept_title) = panels(
+        figure
+    )
     assert pixels.shape == (30, 40, 3) and (pixels == 255).all()
     np.testing.assert_array_equal(dense, values[1])
     np.testing.assert_array_equal(quantized, quantize_map(values, 2)[1])
     expected = compress_map(values[None], 0.25, levels=2, selection='coarse')
     np.testing.assert_array_equal(compressed, expected.values[0, 1])
     np.testing.assert_array_equal(~kept.astype(bool), expected.kept[0])
-    assert title == 'dense, channel 1 of 3\n24 x 16' and kept_title.startswith('96 of 384 positions kept')
+    assert title == 'dense, channel 1 of 3\n24 x 16' and kept_title.startswith(
+        '96 of 384 positions kept'
+    )
 
 
 def test_titles_name_bits_and_errors(values):
-    maps = [FeatureMap('a', values, 0.125), FeatureMap('b', values, 0.5, 32), FeatureMap('c', values, 1.0, 32)]
+    maps = [
+        FeatureMap('a', values, 0.125),
+        FeatureMap('b', values, 0.5, 32),
+        FeatureMap('c', values, 1.0, 32),
+    ]
     titles = [title for _, title in panels(draw_feature_maps(torch.zeros(3, 8, 8), maps))]
     error = (quantize_map(values, 1) - values).square().mean().item()
     assert titles[2].startswith(f'quantized, 1 bit\nMSE {error:.3g} (')
     assert titles[3].startswith('12.5 % of haar, 8 bits = 1 effective\nMSE ')
-    assert titles[6].startswith('quantized, 16 bits') and titles[7].startswith('50 % of haar, full precision = 16 eff')
+    assert titles[6].startswith('quantized, 16 bits') and titles[7].startswith(
+        '50 % of haar, full precision = 16 eff'
+    )
     assert titles[10] == 'quantized, full precision\nMSE 0 (0 %)'
 
 
@@ -58,5 +73,8 @@ def test_normalization_is_undone():
     preprocessor = nn.Module()
     x = torch.rand(3, 2, 2)
     assert undo_normalization(x, None) is x and undo_normalization(x, preprocessor) is x
-    preprocessor.mean, preprocessor.std = torch.tensor([1.0, 2, 3]).view(3, 1, 1), torch.full((3, 1, 1), 2.0)
+    preprocessor.mean, preprocessor.std = (
+        torch.tensor([1.0, 2, 3]).view(3, 1, 1),
+        torch.full((3, 1, 1), 2.0),
+    )
     torch.testing.assert_close(undo_normalization((x - preprocessor.mean) / 2, preprocessor), x)

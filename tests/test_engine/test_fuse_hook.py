@@ -1,4 +1,5 @@
 """The hook that fuses blocks when a test begins."""
+
 import pytest
 from torch import nn
 
@@ -11,7 +12,6 @@ from mmwcc.registry import HOOKS
 
 
 class _Runner:
-
     def __init__(self, model):
         self.model = model
 
@@ -19,8 +19,11 @@ class _Runner:
 def test_fuses_before_a_test_and_not_before_training_or_validation():
     depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
     model = nn.Sequential(nn.Sequential(nn.Conv2d(4, 8, 1), depthwise, nn.Conv2d(8, 4, 1)))
-    compress_model(model, dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5), keep_dense=[]),
-                   verbose=False)
+    compress_model(
+        model,
+        dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5), keep_dense=[]),
+        verbose=False,
+    )
     hook, runner = HOOKS.build(dict(type='mmwcc.FuseHook')), _Runner(model)
     assert isinstance(hook, FuseHook)
     for moment in ('before_train', 'before_val', 'before_val_epoch'):

@@ -1,4 +1,5 @@
 """Checkpoints of integer models in mmengine's runner, under the eye of CompressionCheckHook."""
+
 import pytest
 import torch
 from toy_training import COMPRESSION, toy_runner
@@ -19,7 +20,9 @@ def checkpoints(tmp_path_factory):
     runner = make(folder, length=2)
     runner.train()
     to_integer(runner.model, verbose=False)
-    runner.save_checkpoint(str(folder), 'integer.pth', save_optimizer=False, save_param_scheduler=False)
+    runner.save_checkpoint(
+        str(folder), 'integer.pth', save_optimizer=False, save_param_scheduler=False
+    )
     torch.save(dict(state_dict=runner.model.state_dict()), folder / 'bare.pth')
     return {name: str(folder / f'{name}.pth') for name in ('iter_2', 'integer', 'bare')}
 
@@ -36,17 +39,25 @@ def test_integer_model_loads_an_integer_checkpoint(checkpoints, tmp_path, name):
 
 
 def test_integer_model_refuses_a_trained_checkpoint(checkpoints, tmp_path):
-    with pytest.raises(RuntimeError, match='an integer model needs an integer checkpoint, got one without integers in '
-                                           'point. Convert it with tools/deployment/to_integer.py'):
+    with pytest.raises(
+        RuntimeError,
+        match='an integer model needs an integer checkpoint, got one without integers in '
+        'point. Convert it with tools/deployment/to_integer.py',
+    ):
         make(tmp_path, compression=INTEGER, load_from=checkpoints['iter_2']).test()
 
 
 @pytest.mark.parametrize('name', ['integer', 'bare'])
 def test_other_models_refuse_an_integer_checkpoint(checkpoints, tmp_path, name):
-    with pytest.raises(RuntimeError, match='an integer checkpoint needs an integer model, got one without integers in '
-                                           'point. Set integer=True'):
+    with pytest.raises(
+        RuntimeError,
+        match='an integer checkpoint needs an integer model, got one without integers in '
+        'point. Set integer=True',
+    ):
         make(tmp_path, load_from=checkpoints[name]).test()
-    with pytest.raises(RuntimeError, match='a compressed checkpoint needs a compressed model, got a dense model'):
+    with pytest.raises(
+        RuntimeError, match='a compressed checkpoint needs a compressed model, got a dense model'
+    ):
         make(tmp_path, compression=None, load_from=checkpoints[name]).test()
 
 

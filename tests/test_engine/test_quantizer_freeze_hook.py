@@ -1,4 +1,5 @@
 """Clips and BatchNorm statistics that do not move: over optimizers, validation, EMA, resuming and ranks."""
+
 import logging
 from functools import partial
 
@@ -40,11 +41,17 @@ def assert_moments(states, clips=6, norms=4):
     for i in range(1, last):
         assert bool(moved(states[i], states[i + 1], 'clip_alpha')) == (i + 1 <= clips), i
         assert bool(moved(states[i], states[i + 1], *STATISTICS)) == (i + 1 <= norms), i
-        assert len(moved(states[i], states[i + 1], 'norm1.weight', 'point.weight', 'spatial.weight')) == 3, i
+        assert (
+            len(moved(states[i], states[i + 1], 'norm1.weight', 'point.weight', 'spatial.weight'))
+            == 3
+        ), i
 
 
-@pytest.mark.parametrize('optim_wrapper', [SGD, ADAM, dict(SGD, accumulative_counts=1, clip_grad=dict(max_norm=1))],
-                         ids=['momentum', 'adamw', 'clip_grad'])
+@pytest.mark.parametrize(
+    'optim_wrapper',
+    [SGD, ADAM, dict(SGD, accumulative_counts=1, clip_grad=dict(max_norm=1))],
+    ids=['momentum', 'adamw', 'clip_grad'],
+)
 def test_frozen_bit_for_bit(tmp_path, optim_wrapper):
     runner = runner_of(tmp_path, optim_wrapper=optim_wrapper, val_interval=3)
     runner.train()
@@ -54,7 +61,9 @@ def test_frozen_bit_for_bit(tmp_path, optim_wrapper):
 def test_epochs(tmp_path):
     freeze = dict(type='mmwcc.QuantizerFreezeHook', clip_alpha=2, batch_norm=1, by_epoch=True)
     runner_of(tmp_path, freeze, by_epoch=True, val_interval=1).train()
-    assert_moments({i: checkpoint(tmp_path, i, by_epoch=True) for i in range(1, 5)}, clips=2, norms=1)
+    assert_moments(
+        {i: checkpoint(tmp_path, i, by_epoch=True) for i in range(1, 5)}, clips=2, norms=1
+    )
 
 
 def test_only_one_of_them(tmp_path):
@@ -94,11 +103,18 @@ class ClipsApart:
         apart = {True: [], False: []}
         for name, parameter in model.named_parameters():
             apart[name.endswith('clip_alpha')].append(parameter)
-        optimizers = dict(weights=torch.optim.SGD(apart[False], lr=0.05, momentum=0.9, weight_decay=0.1),
-                          clips=torch.optim.AdamW(apart[True], lr=0.01, weight_decay=0.1))
-        return OptimWrapperDict(**{name: OPTIM_WRAPPERS.build(dict(type=self.kind, optimizer=optimizer,
-                                                                   clip_grad=dict(max_norm=1e9)))
-                                   for name, optimizer in optimizers.items()})
+        optimizers = dict(
+            weights=torch.optim.SGD(apart[False], lr=0.05, momentum=0.9, weight_decay=0.1),
+            clips=torch.optim.AdamW(apart[True], lr=0.01, weight_decay=0.1),
+        )
+        return OptimWrapperDict(
+            **{
+                name: OPTIM_WRAPPERS.build(
+                    dict(type=self.kind, optimizer=optimizer, clip_grad=dict(max_norm=1e9))
+                )
+                for name, optimizer in optimizers.items()
+            }
+        )
 
 
 @pytest.fixture
@@ -112,24 +128,34 @@ def amp_on_cpu(monkeypatch):
 @pytest.mark.parametrize('kind', ['OptimWrapper', 'AmpOptimWrapper'])
 def test_several_optimizers(tmp_path, kind, amp_on_cpu):
     model = dict(type='mmwcc.CompressedModel', task_type='TakingTurns', compression=COMPRESSION)
-    runner = runner_of(tmp_path, optim_wrapper=dict(type=kind, constructor='ClipsApart'), model=model)
+    runner = runner_of(
+        tmp_path, optim_wrapper=dict(type=kind, constructor='ClipsApart'), model=model
+    )
     runner.train()
     assert_moments({i: checkpoint(tmp_path, i) for i in range(1, 13)})
-    assert not any(wrapper.optimizer._optimizer_step_pre_hooks for wrapper in runner.optim_wrapper.values())
+    assert not any(
+        wrapper.optimizer._optimizer_step_pre_hooks for wrapper in runner.optim_wrapper.values()
+    )
 
 
-@pytest.mark.parametrize('extra', [{}, dict(clip_grad=dict(max_norm=1.0))], ids=['plain', 'clip_grad'])
+@pytest.mark.parametrize(
+    'extra', [{}, dict(clip_grad=dict(max_norm=1.0))], ids=['plain', 'clip_grad']
+)
 @pytest.mark.parametrize('wrapper', [SGD, ADAM], ids=['momentum', 'adamw'])
 def test_mixed_precision(tmp_path, wrapper, extra, amp_on_cpu):
     """Clips stay in float32 and frozen while autocast computes in bfloat16 and losses are scaled."""
-    runner = runner_of(tmp_path, optim_wrapper=dict(wrapper, type='AmpOptimWrapper', dtype='bfloat16', **extra))
+    runner = runner_of(
+        tmp_path, optim_wrapper=dict(wrapper, type='AmpOptimWrapper', dtype='bfloat16', **extra)
+    )
     seen = set()
     runner.model.norm2.register_forward_pre_hook(lambda module, args: seen.add(args[0].dtype))
     runner.train()
     assert seen == {torch.bfloat16} and runner.optim_wrapper.loss_scaler.get_scale() > 1
     states = {i: checkpoint(tmp_path, i) for i in range(1, 13)}
     assert_moments(states)
-    assert {states[12][key].dtype for key in states[12] if key.endswith('clip_alpha')} == {torch.float32}
+    assert {states[12][key].dtype for key in states[12] if key.endswith('clip_alpha')} == {
+        torch.float32
+    }
 
 
 class Gradients(Hook):
@@ -141,10 +167,24 @@ class Gradients(Hook):
         is_clip = {name: name.endswith('clip_alpha') for name in parameters}
 
         def note(optimizer, args, kwargs):
-            self.clips.append(any(parameters[name].grad is not None and parameters[name].grad.any()
-                                  for name in parameters if is_clip[name]))
-            self.norms.append(torch.stack([parameter.grad.norm() for name, parameter in parameters.items()
-                                           if not is_clip[name]]).norm().item())
+            self.clips.append(
+                any(
+                    parameters[name].grad is not None and parameters[name].grad.any()
+                    for name in parameters
+                    if is_clip[name]
+                )
+            )
+            self.norms.append(
+                torch.stack(
+                    [
+                        parameter.grad.norm()
+                        for name, parameter in parameters.items()
+                        if not is_clip[name]
+                    ]
+                )
+                .norm()
+                .item()
+            )
 
         runner.optim_wrapper.optimizer.register_step_pre_hook(note)
 
@@ -177,7 +217,10 @@ class Modes(Hook):
 
 @pytest.mark.parametrize('by_epoch', [False, True])
 def test_only_batch_norm_is_put_into_evaluation_mode(tmp_path, by_epoch):
-    runner, modes = runner_of(tmp_path, by_epoch=by_epoch, val_interval=1 if by_epoch else 3), Modes()
+    runner, modes = (
+        runner_of(tmp_path, by_epoch=by_epoch, val_interval=1 if by_epoch else 3),
+        Modes(),
+    )
     runner.register_hook(modes)
     runner.train()
     assert modes.evaluating == [(False, False)] * 4 + [(True, True)] * 8
@@ -189,12 +232,21 @@ def test_averaged_model_is_frozen_too(tmp_path, update_buffers):
     ema = dict(type='EMAHook', update_buffers=update_buffers, momentum=0.1)
     runner_of(tmp_path, custom_hooks=[ema], val_interval=4).train()
     ours = {i: checkpoint(tmp_path, i) for i in (6, 7, 8, 12)}
-    trained = {i: {key.removeprefix('module.'): value
-                   for key, value in checkpoint(tmp_path, i, 'ema_state_dict').items()} for i in (6, 7, 8, 12)}
+    trained = {
+        i: {
+            key.removeprefix('module.'): value
+            for key, value in checkpoint(tmp_path, i, 'ema_state_dict').items()
+        }
+        for i in (6, 7, 8, 12)
+    }
     assert moved(ours[6], trained[6], 'clip_alpha')
     for i in (7, 8, 12):
-        assert not moved(ours[i], trained[i], 'clip_alpha') and not moved(ours[i], ours[12], 'clip_alpha')
-        assert not moved(ours[i], trained[i], *STATISTICS[:2]) and not moved(ours[i], ours[12], *STATISTICS[:2])
+        assert not moved(ours[i], trained[i], 'clip_alpha') and not moved(
+            ours[i], ours[12], 'clip_alpha'
+        )
+        assert not moved(ours[i], trained[i], *STATISTICS[:2]) and not moved(
+            ours[i], ours[12], *STATISTICS[:2]
+        )
     assert moved(ours[8], ours[12], 'point.weight')
 
 
@@ -209,7 +261,9 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, iteration):
 
 def test_two_ranks(tmp_path):
     """DistributedDataParallel without find_unused_parameters, whose frozen parameters must still have gradients."""
-    overrides = dict(work_dir=str(tmp_path / 'ranks'), hooks=dict(compression_schedule=None, freeze=FREEZE))
+    overrides = dict(
+        work_dir=str(tmp_path / 'ranks'), hooks=dict(compression_schedule=None, freeze=FREEZE)
+    )
     run_jobs(tmp_path, [dict(overrides=dict(overrides, optim_wrapper=SGD), ranks=2)])
     assert_moments({i: checkpoint(tmp_path / 'ranks', i) for i in range(1, 13)})
     ranks = [torch.load(tmp_path / 'ranks' / f'rank{rank}.pth') for rank in (0, 1)]
@@ -217,16 +271,22 @@ def test_two_ranks(tmp_path):
 
 
 def test_quantizers_that_are_switched_on_later_are_calibrated_and_kept(tmp_path, caplog):
-    schedule = dict(type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (8, 4)]))
-    runner = toy_runner(tmp_path, hooks=dict(compression_schedule=schedule, freeze=FREEZE), optim_wrapper=SGD)
+    schedule = dict(
+        type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (8, 4)])
+    )
+    runner = toy_runner(
+        tmp_path, hooks=dict(compression_schedule=schedule, freeze=FREEZE), optim_wrapper=SGD
+    )
     runner.logger.setLevel(logging.INFO)
     runner.logger.addHandler(caplog.handler)
     runner.train()
     states = {i: checkpoint(tmp_path, i) for i in (8, 9, 12)}
     assert len(moved(states[8], states[9], 'act_quant.clip_alpha')) == 2
     assert not moved(states[9], states[12], 'clip_alpha')
-    assert ('clip_alpha of 4 modules is frozen from iter 6 on; 2 of them learn their clip from their first batch'
-            in caplog.text)
+    assert (
+        'clip_alpha of 4 modules is frozen from iter 6 on; 2 of them learn their clip from their first batch'
+        in caplog.text
+    )
 
 
 def test_training_leaves_no_hooks_behind(tmp_path):
@@ -244,23 +304,37 @@ def test_moment_after_the_end(tmp_path, caplog):
     assert 'batch_norm is to be frozen' not in caplog.text
 
 
-@pytest.mark.parametrize(('freeze', 'kwargs', 'message'), [
-    (FREEZE, dict(compression=None), 'clip_alpha needs a model with quantizers, got ToySegmentor without'),
-    (dict(FREEZE, by_epoch=True), {}, 'by_epoch must be False with an iteration-based training loop, got True'),
-])
+@pytest.mark.parametrize(
+    ('freeze', 'kwargs', 'message'),
+    [
+        (
+            FREEZE,
+            dict(compression=None),
+            'clip_alpha needs a model with quantizers, got ToySegmentor without',
+        ),
+        (
+            dict(FREEZE, by_epoch=True),
+            {},
+            'by_epoch must be False with an iteration-based training loop, got True',
+        ),
+    ],
+)
 def test_refusals_when_training_starts(tmp_path, freeze, kwargs, message):
     runner = runner_of(tmp_path, freeze, **{'compression': COMPRESSION, **kwargs})
     with pytest.raises(RuntimeError, match=message):
         runner.train()
 
 
-@pytest.mark.parametrize(('kwargs', 'error', 'message'), [
-    (dict(), ValueError, 'at least one of clip_alpha and batch_norm must be given'),
-    (dict(clip_alpha=True), TypeError, 'clip_alpha must be an integer or None, got True'),
-    (dict(batch_norm=0.5), TypeError, 'batch_norm must be an integer or None, got 0.5'),
-    (dict(batch_norm=-1), ValueError, 'batch_norm must be at least 0, got -1'),
-    (dict(clip_alpha=1, by_epoch=1), TypeError, 'by_epoch must be True or False, got 1'),
-])
+@pytest.mark.parametrize(
+    ('kwargs', 'error', 'message'),
+    [
+        (dict(), ValueError, 'at least one of clip_alpha and batch_norm must be given'),
+        (dict(clip_alpha=True), TypeError, 'clip_alpha must be an integer or None, got True'),
+        (dict(batch_norm=0.5), TypeError, 'batch_norm must be an integer or None, got 0.5'),
+        (dict(batch_norm=-1), ValueError, 'batch_norm must be at least 0, got -1'),
+        (dict(clip_alpha=1, by_epoch=1), TypeError, 'by_epoch must be True or False, got 1'),
+    ],
+)
 def test_refusals(kwargs, error, message):
     with pytest.raises(error, match=message):
         QuantizerFreezeHook(**kwargs)

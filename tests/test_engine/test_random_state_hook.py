@@ -1,4 +1,5 @@
 """A run that is killed with SIGKILL and resumed is, bit for bit, the run that is not."""
+
 import logging
 import random
 from types import SimpleNamespace
@@ -14,17 +15,32 @@ from mmwcc.engine.hooks.random_state_hook import get_random_state, set_random_st
 
 # What ends each killed run; checkpoints are written every 2 iterations and, as the best, within each validation
 # (every 3 iterations), or after each of the 4 epochs of 3 iterations.
-ITER_KILLS = {'after a checkpoint': ['train', 4], 'between checkpoints': ['train', 9], 'in validation': ['val', 6],
-              'after a checkpoint written in validation': ['train', 7]}
-EPOCH_KILLS = {'within an epoch': ['train', 5], 'in validation': ['val', 6], 'at the end of an epoch': ['train', 9]}
+ITER_KILLS = {
+    'after a checkpoint': ['train', 4],
+    'between checkpoints': ['train', 9],
+    'in validation': ['val', 6],
+    'after a checkpoint written in validation': ['train', 7],
+}
+EPOCH_KILLS = {
+    'within an epoch': ['train', 5],
+    'in validation': ['val', 6],
+    'at the end of an epoch': ['train', 9],
+}
 ITER = dict(val_interval=3)
 EPOCH = dict(val_interval=1, by_epoch=True)
-BEST = dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False, save_best='evaluations', rule='greater'))
+BEST = dict(
+    checkpoint=dict(
+        type='CheckpointHook', interval=2, by_epoch=False, save_best='evaluations', rule='greater'
+    )
+)
 
 
 def killed_and_resumed(settings, kill, **hooks):
     settings = dict(settings, hooks={**settings.get('hooks', {}), **hooks})
-    return [dict(overrides=settings, kill=kill), dict(overrides=dict(settings, resume=True), kill=None)]
+    return [
+        dict(overrides=settings, kill=kill),
+        dict(overrides=dict(settings, resume=True), kill=None),
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -32,12 +48,23 @@ def runs(tmp_path_factory):
     """Run everything in one process that forks, and return the folders by name."""
     folder = tmp_path_factory.mktemp('runs')
     iter_based = dict(ITER, hooks=BEST)
-    jobs = {'iter': [dict(overrides=iter_based, kill=None)], 'epoch': [dict(overrides=EPOCH, kill=None)],
-            'iter without validation': [dict(overrides={}, kill=None)],
-            'iter without hook': killed_and_resumed(iter_based, ITER_KILLS['between checkpoints'], random_state=None),
-            'epoch without hook': killed_and_resumed(EPOCH, EPOCH_KILLS['within an epoch'], random_state=None)}
-    jobs.update({f'iter {name}': killed_and_resumed(iter_based, kill) for name, kill in ITER_KILLS.items()})
-    jobs.update({f'epoch {name}': killed_and_resumed(EPOCH, kill) for name, kill in EPOCH_KILLS.items()})
+    jobs = {
+        'iter': [dict(overrides=iter_based, kill=None)],
+        'epoch': [dict(overrides=EPOCH, kill=None)],
+        'iter without validation': [dict(overrides={}, kill=None)],
+        'iter without hook': killed_and_resumed(
+            iter_based, ITER_KILLS['between checkpoints'], random_state=None
+        ),
+        'epoch without hook': killed_and_resumed(
+            EPOCH, EPOCH_KILLS['within an epoch'], random_state=None
+        ),
+    }
+    jobs.update(
+        {f'iter {name}': killed_and_resumed(iter_based, kill) for name, kill in ITER_KILLS.items()}
+    )
+    jobs.update(
+        {f'epoch {name}': killed_and_resumed(EPOCH, kill) for name, kill in EPOCH_KILLS.items()}
+    )
     for name, steps in jobs.items():
         for job in steps:
             job['overrides'] = dict(job['overrides'], work_dir=str(folder / name))
@@ -52,7 +79,9 @@ def differences(one, other, path=''):
     if isinstance(one, dict):
         if list(one) != list(other):
             return [f'{path} keys']
-        return [where for key in one for where in differences(one[key], other[key], f'{path}.{key}')]
+        return [
+            where for key in one for where in differences(one[key], other[key], f'{path}.{key}')
+        ]
     if isinstance(one, (list, tuple)):
         if len(one) != len(other):
             return [f'{path} length']
@@ -62,12 +91,16 @@ def differences(one, other, path=''):
 
 
 def last(folder, loop):
-    return torch.load(folder / ('iter_12.pth' if loop == 'iter' else 'epoch_4.pth'), weights_only=False)
+    return torch.load(
+        folder / ('iter_12.pth' if loop == 'iter' else 'epoch_4.pth'), weights_only=False
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('loop', 'kill'), [*(('iter', kill) for kill in ITER_KILLS),
-                                            *(('epoch', kill) for kill in EPOCH_KILLS)])
+@pytest.mark.parametrize(
+    ('loop', 'kill'),
+    [*(('iter', kill) for kill in ITER_KILLS), *(('epoch', kill) for kill in EPOCH_KILLS)],
+)
 def test_killed_and_resumed_run_is_the_uninterrupted_one(runs, loop, kill):
     whole, part = last(runs / loop, loop), last(runs / f'{loop} {kill}', loop)
     for key in ('state_dict', 'optimizer', 'param_schedulers', 'mmwcc_random_state'):
@@ -105,9 +138,21 @@ def edited(folder, path, edit):
 def test_states_round_trip_and_load_with_weights_only(tmp_path):
     random.gauss(0, 1), np.random.normal()  # leave half of a pair of normal numbers in both caches
     torch.save(get_random_state(), tmp_path / 'state.pth')
-    draws = [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand(), torch.rand(3).tolist()]
+    draws = [
+        random.gauss(0, 1),
+        random.random(),
+        np.random.normal(),
+        np.random.rand(),
+        torch.rand(3).tolist(),
+    ]
     set_random_state(torch.load(tmp_path / 'state.pth', weights_only=True))
-    assert draws == [random.gauss(0, 1), random.random(), np.random.normal(), np.random.rand(), torch.rand(3).tolist()]
+    assert draws == [
+        random.gauss(0, 1),
+        random.random(),
+        np.random.normal(),
+        np.random.rand(),
+        torch.rand(3).tolist(),
+    ]
 
 
 def test_loading_without_resuming_leaves_the_states_alone(tmp_path):
@@ -118,7 +163,10 @@ def test_loading_without_resuming_leaves_the_states_alone(tmp_path):
         runner = toy_runner(tmp_path / 'second', length=3, load_from=load_from)
         hook = runner.hooks[0]
         before = hook.before_train_iter
-        hook.before_train_iter = lambda *args, **kwargs: (states.append(get_random_state()), before(*args, **kwargs))
+        hook.before_train_iter = lambda *args, **kwargs: (
+            states.append(get_random_state()),
+            before(*args, **kwargs),
+        )
         runner.train()
 
     first_state(None)
@@ -129,6 +177,7 @@ def test_loading_without_resuming_leaves_the_states_alone(tmp_path):
 def test_states_are_restored_after_a_late_creation_of_the_iterator():
     class LateIterator:
         """Creates the iterator of its data loader, which draws, at the first batch, as newer mmengine does."""
+
         created = False
 
         def _ensure_iterator(self):
@@ -171,19 +220,27 @@ def test_states_of_other_ranks(monkeypatch, diff_rank_seed):
 @pytest.fixture
 def log(caplog):
     """Collect what mmengine's loggers say, which do not propagate."""
+
     def attach(runner):
         logger: MMLogger = runner.logger
         logger.addHandler(caplog.handler)
         caplog.handler.setLevel(logging.INFO)
         return caplog
+
     return attach
 
 
 def test_resuming_from_within_an_epoch_warns(tmp_path, log):
     hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False))
     toy_runner(tmp_path, by_epoch=True, length=1, hooks=hooks).train()
-    runner = toy_runner(tmp_path, by_epoch=True, length=1, hooks=hooks, resume=True,
-                        load_from=str(tmp_path / 'iter_2.pth'))
+    runner = toy_runner(
+        tmp_path,
+        by_epoch=True,
+        length=1,
+        hooks=hooks,
+        resume=True,
+        load_from=str(tmp_path / 'iter_2.pth'),
+    )
     messages = log(runner)
     runner.train()
     assert 'written within an epoch (iteration 2)' in messages.text
@@ -209,32 +266,53 @@ def without(*parts):
     def edit(checkpoint):
         for part in parts:
             del checkpoint[part]
+
     return edit
 
 
 @pytest.mark.parametrize('hook', ['RandomStateHook', 'CompressionCheckHook'])
-@pytest.mark.parametrize('parts', [['optimizer'], ['param_schedulers'], ['message_hub'], ['optimizer', 'message_hub']])
-def test_resuming_with_an_optimizer_that_starts_anew_is_refused(tmp_path, two_iterations, hook, parts):
+@pytest.mark.parametrize(
+    'parts', [['optimizer'], ['param_schedulers'], ['message_hub'], ['optimizer', 'message_hub']]
+)
+def test_resuming_with_an_optimizer_that_starts_anew_is_refused(
+    tmp_path, two_iterations, hook, parts
+):
     """mmengine would go on with the momentum and the learning rate of the first iteration."""
     path = edited(tmp_path, two_iterations, without(*parts))
-    hooks = dict(random_state=None) if hook == 'CompressionCheckHook' else dict(compression_check=None)
-    with pytest.raises(RuntimeError, match=f'{hook}: to resume, a checkpoint must hold .*load_from with resume=False'):
+    hooks = (
+        dict(random_state=None) if hook == 'CompressionCheckHook' else dict(compression_check=None)
+    )
+    with pytest.raises(
+        RuntimeError,
+        match=f'{hook}: to resume, a checkpoint must hold .*load_from with resume=False',
+    ):
         toy_runner(tmp_path / 'run', length=3, load_from=path, resume=True, hooks=hooks).train()
     toy_runner(tmp_path / 'run', length=3, load_from=path, hooks=hooks).train()
 
 
 def test_schedules_that_do_not_fit_are_refused(tmp_path, two_iterations):
     poly = dict(type='PolyLR', eta_min=1e-4, begin=0, end=4)
-    for schedulers, got in (([dict(poly, by_epoch=True)], "'epochs'"),
-                            ([dict(poly, by_epoch=False)] * 2, "'iterations', 'iterations'")):
-        with pytest.raises(RuntimeError, match=rf"got \[{got}\] in the run and \['iterations'\] in the checkpoint"):
-            toy_runner(tmp_path / 'run', length=3, load_from=two_iterations, resume=True,
-                       param_scheduler=schedulers).train()
+    for schedulers, got in (
+        ([dict(poly, by_epoch=True)], "'epochs'"),
+        ([dict(poly, by_epoch=False)] * 2, "'iterations', 'iterations'"),
+    ):
+        with pytest.raises(
+            RuntimeError, match=rf"got \[{got}\] in the run and \['iterations'\] in the checkpoint"
+        ):
+            toy_runner(
+                tmp_path / 'run',
+                length=3,
+                load_from=two_iterations,
+                resume=True,
+                param_scheduler=schedulers,
+            ).train()
 
 
 def test_a_run_may_go_on_without_schedules(tmp_path, two_iterations):
     """mmengine skips those of the checkpoint then, and says so."""
-    runner = toy_runner(tmp_path / 'run', length=3, load_from=two_iterations, resume=True, param_scheduler=None)
+    runner = toy_runner(
+        tmp_path / 'run', length=3, load_from=two_iterations, resume=True, param_scheduler=None
+    )
     runner.train()
     assert runner.iter == 3
 

@@ -1,4 +1,5 @@
 """The figure of an auto-encoder, in a runner and by itself."""
+
 import cv2
 import numpy as np
 import pytest
@@ -24,20 +25,54 @@ def cifar(tmp_path):
 
 
 def runner(cifar, work_dir, model, evaluator, **hook):
-    loader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
-        type='mmwcc.CIFAR10', data_root=cifar, split='test', pipeline=[dict(type='mmwcc.PackClsInputs')]))
-    return Runner.from_cfg(QuickConfig(dict(
-        default_scope='mmengine', work_dir=str(work_dir), model=model, log_level='WARNING', train_dataloader=loader,
-        val_dataloader=loader, val_cfg=dict(), val_evaluator=evaluator, test_dataloader=loader, test_cfg=dict(),
-        test_evaluator=evaluator, train_cfg=dict(by_epoch=True, max_epochs=3), experiment_name=work_dir.name,
-        optim_wrapper=dict(optimizer=dict(type='Adam', lr=1e-3)),
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')], name=work_dir.name),
-        default_hooks=dict(wae_figure=dict(type='mmwcc.WAEFigureHook', **hook)))))
+    loader = dict(
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='mmwcc.CIFAR10',
+            data_root=cifar,
+            split='test',
+            pipeline=[dict(type='mmwcc.PackClsInputs')],
+        ),
+    )
+    return Runner.from_cfg(
+        QuickConfig(
+            dict(
+                default_scope='mmengine',
+                work_dir=str(work_dir),
+                model=model,
+                log_level='WARNING',
+                train_dataloader=loader,
+                val_dataloader=loader,
+                val_cfg=dict(),
+                val_evaluator=evaluator,
+                test_dataloader=loader,
+                test_cfg=dict(),
+                test_evaluator=evaluator,
+                train_cfg=dict(by_epoch=True, max_epochs=3),
+                experiment_name=work_dir.name,
+                optim_wrapper=dict(optimizer=dict(type='Adam', lr=1e-3)),
+                visualizer=dict(
+                    type='Visualizer',
+                    vis_backends=[dict(type='LocalVisBackend')],
+                    name=work_dir.name,
+                ),
+                default_hooks=dict(wae_figure=dict(type='mmwcc.WAEFigureHook', **hook)),
+            )
+        )
+    )
 
 
 def test_figures_of_validations_and_tests(cifar, tmp_path):
-    made = runner(cifar, tmp_path / 'figures', dict(type='mmwcc.WAE', data_preprocessor=PREPROCESSOR),
-                  dict(type='mmwcc.ReconstructionPSNR'), interval=2, num_images=3)
+    made = runner(
+        cifar,
+        tmp_path / 'figures',
+        dict(type='mmwcc.WAE', data_preprocessor=PREPROCESSOR),
+        dict(type='mmwcc.ReconstructionPSNR'),
+        interval=2,
+        num_images=3,
+    )
     made.train()
     # The first and the third of three validations.
     files = sorted(tmp_path.rglob('vis_image/wae*.png'))
@@ -49,9 +84,15 @@ def test_figures_of_validations_and_tests(cifar, tmp_path):
 
 def test_a_model_without_auto_encoder_is_refused(cifar, tmp_path):
     head = dict(type='mmwcc.LinearClsHead', num_classes=10, in_channels=3 * 32 * 32)
-    made = runner(cifar, tmp_path / 'none', dict(type='mmwcc.ImageClassifier', backbone=dict(type='PictureAsFeature'),
-                                                 head=head), dict(type='mmwcc.Accuracy'))
-    with pytest.raises(RuntimeError, match='the model must have a mmwcc.WAE, got none in ImageClassifier'):
+    made = runner(
+        cifar,
+        tmp_path / 'none',
+        dict(type='mmwcc.ImageClassifier', backbone=dict(type='PictureAsFeature'), head=head),
+        dict(type='mmwcc.Accuracy'),
+    )
+    with pytest.raises(
+        RuntimeError, match='the model must have a mmwcc.WAE, got none in ImageClassifier'
+    ):
         made.test()
 
 
@@ -79,7 +120,7 @@ def test_what_the_figure_shows():
     x[:, :, :, 1] = 100
     figure = decomposition_figure(Halves(), x)
     assert figure.shape == (80 + 26, 4 * 164, 3)
-    picture, low, high, decoded = (figure[22:-4, 164 * i + 2:164 * i + 162] for i in range(4))
+    picture, low, high, decoded = (figure[22:-4, 164 * i + 2 : 164 * i + 162] for i in range(4))
     np.testing.assert_array_equal(picture, x[0].permute(1, 2, 0))
     assert low[0, 0, 0] == 0 and low[0, -1, 0] == 255
     # I_H without its mean: 100 - 1.25 in its first column, amplified to white; slightly darker than grey elsewhere.

@@ -4,6 +4,7 @@
 ``dict(overrides=..., kill=None or ['train' or 'val', iteration])``, or ``dict(overrides=..., ranks=n)`` for n processes
 that train together; its exit code must be that of a killed process where it is to be killed and 0 elsewhere.
 """
+
 import json
 import os
 import random
@@ -31,7 +32,8 @@ COMPRESSION = dict(
     pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25, levels=2),
     other=dict(type='mmwcc.QuantConv2d'),
     weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
-    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=4))
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=4),
+)
 WCC_LAYER, QUANT_LAYER = 'point', 'spatial'
 
 KEEP_RATIO = dict(type='step', steps=[(0, 1.0), (4, 0.5), (8, 0.25)])
@@ -85,7 +87,9 @@ class ToyImages(Dataset):
     def __getitem__(self, index):
         image, label = self.images[index], self.labels[index]
         if self.augment:
-            image = image * np.float32(np.random.uniform(0.8, 1.2)) + np.float32(np.random.normal(0, 0.05))
+            image = image * np.float32(np.random.uniform(0.8, 1.2)) + np.float32(
+                np.random.normal(0, 0.05)
+            )
             image = image + 0.01 * torch.rand(image.shape)
             if random.random() < 0.5:
                 image, label = image.flip(-1), label.flip(-1)
@@ -133,35 +137,69 @@ class QuickConfig(Config):
         return ''.join(f'{key} = {value!r}\n' for key, value in self.to_dict().items())
 
 
-def toy_config(work_dir, by_epoch=False, compression=COMPRESSION, length=None, val_interval=None, hooks=None,
-               save_interval=1, **overrides):
+def toy_config(
+    work_dir,
+    by_epoch=False,
+    compression=COMPRESSION,
+    length=None,
+    val_interval=None,
+    hooks=None,
+    save_interval=1,
+    **overrides,
+):
     """Return a config: 12 iterations of batch 3, or 4 epochs of 3 iterations, with all three hooks.
 
     ``hooks`` is merged over the default hooks; a hook of None is left out. ``overrides`` replace top-level keys.
     """
-    model = dict(type='ToySegmentor') if compression is None else dict(
-        type='mmwcc.CompressedModel', task_type='ToySegmentor', compression=compression)
+    model = (
+        dict(type='ToySegmentor')
+        if compression is None
+        else dict(type='mmwcc.CompressedModel', task_type='ToySegmentor', compression=compression)
+    )
     default_hooks = dict(
         checkpoint=dict(type='CheckpointHook', interval=save_interval, by_epoch=by_epoch),
         logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=by_epoch),
-        compression_schedule=dict(type='mmwcc.CompressionScheduleHook', keep_ratio=KEEP_RATIO, act_bits=ACT_BITS,
-                                  weight_bits=WEIGHT_BITS),
+        compression_schedule=dict(
+            type='mmwcc.CompressionScheduleHook',
+            keep_ratio=KEEP_RATIO,
+            act_bits=ACT_BITS,
+            weight_bits=WEIGHT_BITS,
+        ),
         compression_check=dict(type='mmwcc.CompressionCheckHook'),
-        random_state=dict(type='mmwcc.RandomStateHook'))
+        random_state=dict(type='mmwcc.RandomStateHook'),
+    )
     default_hooks.update(hooks or {})
-    train_cfg = (dict(by_epoch=True, max_epochs=length or 4) if by_epoch else
-                 dict(by_epoch=False, max_iters=length or 12))
+    train_cfg = (
+        dict(by_epoch=True, max_epochs=length or 4)
+        if by_epoch
+        else dict(by_epoch=False, max_iters=length or 12)
+    )
     cfg = dict(
-        default_scope='mmengine', work_dir=str(work_dir), model=model,
-        train_dataloader=dict(batch_size=3, num_workers=0, dataset=dict(type='ToyImages', size=9),
-                              sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)),
+        default_scope='mmengine',
+        work_dir=str(work_dir),
+        model=model,
+        train_dataloader=dict(
+            batch_size=3,
+            num_workers=0,
+            dataset=dict(type='ToyImages', size=9),
+            sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True),
+        ),
         train_cfg=dict(train_cfg, val_interval=val_interval or 10**6),
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
-        param_scheduler=[dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=12, by_epoch=False)],
+        param_scheduler=[
+            dict(type='PolyLR', eta_min=1e-4, power=0.9, begin=0, end=12, by_epoch=False)
+        ],
         default_hooks={name: hook for name, hook in default_hooks.items() if hook is not None},
-        log_processor=dict(by_epoch=by_epoch), randomness=dict(seed=1), log_level='WARNING')
-    loader = dict(batch_size=2, num_workers=0, dataset=dict(type='ToyImages', size=4),
-                  sampler=dict(type='DefaultSampler', shuffle=False))
+        log_processor=dict(by_epoch=by_epoch),
+        randomness=dict(seed=1),
+        log_level='WARNING',
+    )
+    loader = dict(
+        batch_size=2,
+        num_workers=0,
+        dataset=dict(type='ToyImages', size=4),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
     if val_interval is not None:
         cfg.update(val_dataloader=loader, val_cfg=dict(), val_evaluator=dict(type='ToyAccuracy'))
     cfg.update(test_dataloader=loader, test_cfg=dict(), test_evaluator=dict(type='ToyAccuracy'))
@@ -175,7 +213,9 @@ def toy_runner(work_dir, **kwargs):
     """Build the runner of :func:`toy_config`, under a name of its own, for mmengine keeps one logger a name."""
     global _COUNT
     _COUNT += 1
-    return Runner.from_cfg(toy_config(work_dir, experiment_name=f'toy-{os.getpid()}-{_COUNT}', **kwargs))
+    return Runner.from_cfg(
+        toy_config(work_dir, experiment_name=f'toy-{os.getpid()}-{_COUNT}', **kwargs)
+    )
 
 
 def _run_job(job, rank):
@@ -188,13 +228,17 @@ def _run_job(job, rank):
         # mmengine's own start of a process group selects a CUDA device first.
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(job['ranks']))
         store = Path(overrides['work_dir']).with_suffix('.store')
-        torch.distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=job['ranks'])
+        torch.distributed.init_process_group(
+            'gloo', init_method=f'file://{store}', rank=rank, world_size=job['ranks']
+        )
         wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
         overrides.update(launcher='pytorch', model_wrapper_cfg=wrapper)
     runner = toy_runner(hooks=hooks, **overrides)
     runner.train()
     if 'ranks' in job:
-        torch.save(runner.model.module.state_dict(), Path(overrides['work_dir']) / f'rank{rank}.pth')
+        torch.save(
+            runner.model.module.state_dict(), Path(overrides['work_dir']) / f'rank{rank}.pth'
+        )
         torch.distributed.barrier()
 
 
@@ -232,8 +276,13 @@ def run_jobs(folder, jobs):
     path = Path(folder) / 'jobs.json'
     path.write_text(json.dumps(jobs))
     # numba takes three seconds to start in each process, which is longer than any job here runs.
-    done = subprocess.run([sys.executable, __file__, str(path)], capture_output=True, text=True, timeout=600,
-                          env=dict(os.environ, MMWCC_KERNELS='reference'))
+    done = subprocess.run(
+        [sys.executable, __file__, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=dict(os.environ, MMWCC_KERNELS='reference'),
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 

@@ -1,4 +1,5 @@
 """Bicubic interpolation against a direct implementation of MATLAB's imresize."""
+
 import numpy as np
 import pytest
 import torch
@@ -21,14 +22,21 @@ def imresize(image, scale):
         weights = kernel((centres[:, None] - taps) / scale)
         weights /= weights.sum(1, keepdims=True)
         mirrored = np.where(taps < 0, -1 - taps, np.where(taps >= size, 2 * size - 1 - taps, taps))
-        image = np.moveaxis(np.einsum('ot,ot...->o...', weights, np.moveaxis(image, axis, 0)[mirrored]), 0, axis)
+        image = np.moveaxis(
+            np.einsum('ot,ot...->o...', weights, np.moveaxis(image, axis, 0)[mirrored]), 0, axis
+        )
     return image
 
 
 @pytest.mark.parametrize('scale', [2, 3, 4])
 def test_shrinking_is_that_of_the_benchmarks_inside_the_border(scale):
     image = np.random.default_rng(0).integers(0, 256, (24 * scale, 30 * scale, 3), dtype=np.uint8)
-    ours = resize_bicubic(torch.from_numpy(image).permute(2, 0, 1), (24, 30)).permute(1, 2, 0).numpy().astype(int)
+    ours = (
+        resize_bicubic(torch.from_numpy(image).permute(2, 0, 1), (24, 30))
+        .permute(1, 2, 0)
+        .numpy()
+        .astype(int)
+    )
     matlab = imresize(image.astype(np.float64), scale).round().clip(0, 255)
     assert ours.shape == (24, 30, 3)
     assert np.abs(ours[3:-3, 3:-3] - matlab[3:-3, 3:-3]).max() <= 1
@@ -36,7 +44,9 @@ def test_shrinking_is_that_of_the_benchmarks_inside_the_border(scale):
 
 
 def test_shrinking_keeps_what_is_constant_up_to_the_border():
-    assert resize_bicubic(torch.full((2, 3, 8, 8), 77, dtype=torch.uint8), (4, 6)).unique().tolist() == [77]
+    assert resize_bicubic(
+        torch.full((2, 3, 8, 8), 77, dtype=torch.uint8), (4, 6)
+    ).unique().tolist() == [77]
 
 
 def test_enlarging_gives_back_what_was_smooth():

@@ -1,4 +1,5 @@
 """Wavelet transforms as functions: PyWavelets band by band, reconstruction, derivatives."""
+
 import warnings
 
 import numpy as np
@@ -14,7 +15,9 @@ from mmwcc.testing import WAVELETS
 def pywt_bands(x, wavelet, levels):
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # deep levels of small maps
-        return pywt.wavedec2(x.double().numpy(), wavelet, mode='periodization', level=levels, axes=(-2, -1))
+        return pywt.wavedec2(
+            x.double().numpy(), wavelet, mode='periodization', level=levels, axes=(-2, -1)
+        )
 
 
 @pytest.mark.parametrize('wavelet', [*WAVELETS, 'bior3.1', 'db10'])
@@ -34,7 +37,9 @@ def test_bands_equal_pywt(wavelet, levels, dtype, tolerance):
 @pytest.mark.parametrize('height, width, levels', [(2, 2, 1), (2, 34, 1), (4, 20, 2), (16, 16, 4)])
 def test_perfect_reconstruction(wavelet, height, width, levels):
     x = torch.randn(2, 3, height, width, dtype=torch.float64)
-    torch.testing.assert_close(waverec2(wavedec2(x, wavelet, levels), wavelet), x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        waverec2(wavedec2(x, wavelet, levels), wavelet), x, rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize('wavelet', WAVELETS)
@@ -47,7 +52,9 @@ def test_filters_and_their_signs_are_pywts(wavelet):
 def test_energy_is_preserved_by_orthogonal_wavelets_only(wavelet):
     x = torch.randn(1, 1, 16, 16, dtype=torch.float64)
     bands = wavedec2(x, wavelet, 2)
-    energy = bands[0].square().sum() + sum(band.square().sum() for details in bands[1:] for band in details)
+    energy = bands[0].square().sum() + sum(
+        band.square().sum() for details in bands[1:] for band in details
+    )
     assert torch.isclose(energy, x.square().sum(), rtol=1e-9) == (not wavelet.startswith('bior'))
 
 
@@ -57,7 +64,9 @@ def test_gradcheck(wavelet):
         approximation, *details = wavedec2(x, wavelet, 2)
         return waverec2([approximation * 2, *details], wavelet)
 
-    assert torch.autograd.gradcheck(roundabout, torch.randn(1, 1, 4, 8, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        roundabout, torch.randn(1, 1, 4, 8, dtype=torch.float64, requires_grad=True)
+    )
 
 
 def test_sizes_must_be_multiples():

@@ -1,4 +1,5 @@
 """The one fold of batch normalization, against the layers that it stands for."""
+
 import pytest
 import torch
 from torch import nn
@@ -30,7 +31,9 @@ def test_a_fold_is_rounded_once():
     conv, norm = nn.Conv2d(6, 6, 1), norm_of(6)
     exact = fold_batch_norm(nn.Conv2d(6, 6, 1).double().requires_grad_(False), norm)
     folded = fold_batch_norm(conv, norm.float())
-    assert folded.weight.dtype == folded.bias.dtype == torch.float32 and not exact.weight.requires_grad
+    assert (
+        folded.weight.dtype == folded.bias.dtype == torch.float32 and not exact.weight.requires_grad
+    )
     scale, bias = scale_and_bias(conv, norm, torch.float64)
     assert torch.equal(folded.weight, (conv.weight.double() * scale.reshape(-1, 1, 1, 1)).float())
     assert torch.equal(folded.bias, bias.float())

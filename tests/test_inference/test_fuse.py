@@ -1,4 +1,5 @@
 """Fusion of inverted residual blocks in models of mmseg and mmdet and in plain ones."""
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +8,10 @@ from mmwcc.compression import compress_model
 from mmwcc.inference import FusedInvertedResidual, fuse_inverted_residuals, to_integer
 
 POINTWISE = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25)
-QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                  act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+QUANTIZERS = dict(
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 OTHER = dict(type='mmwcc.QuantConv2d')
 
 
@@ -16,7 +19,11 @@ def _compressed(block, x, quantized=False):
     """Compress a block, give its normalization statistics, and return it in double precision for evaluation."""
     model = nn.Sequential(block).double().train()
     compression = dict(pointwise=POINTWISE, keep_dense=[])
-    compress_model(model, {**compression, **(dict(other=OTHER, **QUANTIZERS) if quantized else {})}, verbose=False)
+    compress_model(
+        model,
+        {**compression, **(dict(other=OTHER, **QUANTIZERS) if quantized else {})},
+        verbose=False,
+    )
     model(x)
     return model.eval()
 
@@ -48,7 +55,9 @@ def test_block_of_mmseg_equals_the_unfused_one(out, stride, ratio, quantized):
 def test_block_of_mmdet_equals_the_unfused_one(stride, size):
     layers = pytest.importorskip('mmdet.models.layers')
     x = _input(8)
-    model = _compressed(layers.InvertedResidual(8, 8, 32, kernel_size=size, stride=stride, drop_path_rate=0.2), x)
+    model = _compressed(
+        layers.InvertedResidual(8, 8, 32, kernel_size=size, stride=stride, drop_path_rate=0.2), x
+    )
     _equal(model, x, (True, stride == 1))
 
 
@@ -61,9 +70,15 @@ def test_blocks_with_squeeze_and_excitation_stay():
 
 
 def _chain(activation=nn.ReLU6):
-    return nn.Sequential(nn.Conv2d(6, 18, 1, bias=False), nn.BatchNorm2d(18), activation(),
-                         nn.Conv2d(18, 18, 3, padding=1, groups=18), nn.BatchNorm2d(18), activation(),
-                         nn.Sequential(nn.Conv2d(18, 10, 1), nn.BatchNorm2d(10)))
+    return nn.Sequential(
+        nn.Conv2d(6, 18, 1, bias=False),
+        nn.BatchNorm2d(18),
+        activation(),
+        nn.Conv2d(18, 18, 3, padding=1, groups=18),
+        nn.BatchNorm2d(18),
+        activation(),
+        nn.Sequential(nn.Conv2d(18, 10, 1), nn.BatchNorm2d(10)),
+    )
 
 
 def test_sequences_of_any_project_are_recognized():
@@ -94,10 +109,15 @@ def test_an_activation_before_the_residual_is_not_fused():
 def test_dense_blocks_other_wavelets_and_integer_layers_stay():
     x = _input(6)
     dense = nn.Sequential(_chain()).double().eval()
-    assert fuse_inverted_residuals(dense, verbose=False)[0].reason == 'no wavelet compressed convolution'
+    assert (
+        fuse_inverted_residuals(dense, verbose=False)[0].reason
+        == 'no wavelet compressed convolution'
+    )
     other = nn.Sequential(_chain()).double()
     pytest.importorskip('pywt')
-    compress_model(other, dict(pointwise={**POINTWISE, 'wavelet': 'db2'}, keep_dense=[]), verbose=False)
+    compress_model(
+        other, dict(pointwise={**POINTWISE, 'wavelet': 'db2'}, keep_dense=[]), verbose=False
+    )
     assert "wavelet 'db2'" in fuse_inverted_residuals(other.eval(), verbose=False)[0].reason
     integer = nn.Sequential(InvertedResidual(nn.Sequential(*_chain()[:6], nn.Conv2d(18, 6, 1))))
     compress_model(integer, dict(pointwise=POINTWISE, keep_dense=[], **QUANTIZERS), verbose=False)
@@ -128,7 +148,10 @@ def test_report_prints_as_a_table(capsys):
     x = _input(6)
     model = _compressed(_chain(), x)
     report = fuse_inverted_residuals(model)
-    assert report.summary() == '1 inverted residual blocks: 1 fused, 1 of them with the depthwise convolution'
+    assert (
+        report.summary()
+        == '1 inverted residual blocks: 1 fused, 1 of them with the depthwise convolution'
+    )
     assert str(report).splitlines()[2].split() == ['0', 'Sequential', 'all']
     assert report.to_dicts()[0]['fused'] is True
 
@@ -136,8 +159,9 @@ def test_report_prints_as_a_table(capsys):
 @pytest.mark.slow
 def test_a_whole_network_agrees_with_the_unfused_one():
     backbones = pytest.importorskip('mmseg.models.backbones')
-    model = backbones.MobileNetV2(out_indices=(1, 2, 4, 6), strides=(1, 2, 2, 1, 1, 1, 1),
-                                  dilations=(1, 1, 1, 2, 2, 4, 4)).double()
+    model = backbones.MobileNetV2(
+        out_indices=(1, 2, 4, 6), strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4)
+    ).double()
     model.train()
     compress_model(model, dict(pointwise=POINTWISE, keep_dense=['first']), verbose=False)
     x = torch.randn(2, 3, 64, 96, dtype=torch.float64)
@@ -154,12 +178,21 @@ def test_a_whole_network_agrees_with_the_unfused_one():
 
 def test_a_block_that_was_compressed_by_itself_is_fused():
     """Where several ranks train, the compressed module settles its clips in a forward hook."""
-    block = nn.Sequential(nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU6(),
-                          nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16), nn.ReLU6(),
-                          nn.Conv2d(16, 8, 1))
+    block = nn.Sequential(
+        nn.Conv2d(8, 16, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU6(),
+        nn.Conv2d(16, 16, 3, padding=1, groups=16),
+        nn.BatchNorm2d(16),
+        nn.ReLU6(),
+        nn.Conv2d(16, 8, 1),
+    )
     pointwise = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
-    compress_model(block, dict(pointwise=pointwise, keep_dense=[], act_quant=dict(type='mmwcc.LSQActQuantizer')),
-                   verbose=False)
+    compress_model(
+        block,
+        dict(pointwise=pointwise, keep_dense=[], act_quant=dict(type='mmwcc.LSQActQuantizer')),
+        verbose=False,
+    )
     model = nn.Sequential(nn.Conv2d(3, 8, 3), block)
     model(torch.randn(2, 3, 18, 18))
     assert fuse_inverted_residuals(model.eval(), verbose=False)[0].fused

@@ -1,4 +1,5 @@
 """Integer layers: the integers of fake quantization, and outputs within the bound of their float32 sums."""
+
 import copy
 import pickle
 
@@ -18,26 +19,42 @@ WEIGHTS = {
     'standard': dict(type='mmwcc.LearnedClipWeightQuantizer', normalize='standard'),
     'rescale': dict(type='mmwcc.LearnedClipWeightQuantizer', normalize='rescale'),
     'LSQ': dict(type='mmwcc.LSQWeightQuantizer'),
-    'channels': dict(type='mmwcc.LearnedClipWeightQuantizer', normalize='rescale', per_channel=True),
+    'channels': dict(
+        type='mmwcc.LearnedClipWeightQuantizer', normalize='rescale', per_channel=True
+    ),
     'LSQ of channels': dict(type='mmwcc.LSQWeightQuantizer', per_channel=True),
 }
-ACTS = dict(learned=dict(type='mmwcc.LearnedClipActQuantizer'), LSQ=dict(type='mmwcc.LSQActQuantizer'))
+ACTS = dict(
+    learned=dict(type='mmwcc.LearnedClipActQuantizer'), LSQ=dict(type='mmwcc.LSQActQuantizer')
+)
 
 
 def quantizers(weight='plain', act='learned', weight_bits=8, act_bits=8):
-    return dict(weight_quant=dict(WEIGHTS[weight], bits=weight_bits), act_quant=dict(ACTS[act], bits=act_bits))
+    return dict(
+        weight_quant=dict(WEIGHTS[weight], bits=weight_bits),
+        act_quant=dict(ACTS[act], bits=act_bits),
+    )
 
 
 def wavelet_layer(x, out_channels=12, bias=True, stride=1, keep_ratio=0.3, **settings):
     names = ('levels', 'wavelet', 'selection')
     geometry = {name: settings.pop(name) for name in names if name in settings}
-    layer = WaveletCompressedConv2d(x.shape[1], out_channels, stride=stride, bias=bias, keep_ratio=keep_ratio,
-                                    **geometry, **quantizers(**settings))
+    layer = WaveletCompressedConv2d(
+        x.shape[1],
+        out_channels,
+        stride=stride,
+        bias=bias,
+        keep_ratio=keep_ratio,
+        **geometry,
+        **quantizers(**settings),
+    )
     return calibrated(layer, x)
 
 
 def plain_layer(x, out_channels=12, bias=True, stride=1, **settings):
-    return calibrated(QuantConv2d(x.shape[1], out_channels, 1, stride, bias=bias, **quantizers(**settings)), x)
+    return calibrated(
+        QuantConv2d(x.shape[1], out_channels, 1, stride, bias=bias, **quantizers(**settings)), x
+    )
 
 
 def calibrated(layer, x):
@@ -60,32 +77,46 @@ def row_bound(rows, weight, shifted=0.0):
 
 def rounded(x, layer):
     """Return the pixels that a plain layer multiplies, as rows (B, H * W, C)."""
-    return x[:, :, ::layer.stride[0], ::layer.stride[1]].permute(0, 2, 3, 1).flatten(1, 2)
+    return x[:, :, :: layer.stride[0], :: layer.stride[1]].permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def assert_plain_equal(layer, integer, x):
     rows, weight = operands(layer, rounded(x, layer))
     step, low, high = integer.step, *integer.grid.tolist()
-    levels = kernels.quantize_int8(x[:, :, ::layer.stride[0], ::layer.stride[1]], step, low, high)
+    levels = kernels.quantize_int8(x[:, :, :: layer.stride[0], :: layer.stride[1]], step, low, high)
     shift = 128 if high > 127 else 0
     assert torch.equal(levels.double() + shift, (rows / step.double()).round())
     bias = 0 if layer.bias is None else layer.bias.detach().double().abs()
     # An unsigned grid is stored 128 lower, so that its sums and the correction for it are rounded apart.
-    stored = (levels.double().abs() @ integer.weight.double().abs().t()) * integer.scale.double() if shift else 0
+    stored = (
+        (levels.double().abs() @ integer.weight.double().abs().t()) * integer.scale.double()
+        if shift
+        else 0
+    )
     allowed = row_bound(rows, weight, stored + integer.bias.double().abs() + bias)
     difference = (integer(x) - layer(x)).detach().double().abs().permute(0, 2, 3, 1).flatten(1, 2)
     assert (difference <= allowed).all(), f'{(difference / allowed).max():.2f} times the bound'
 
 
 def assert_wavelet_equal(layer, integer, x):
-    settings = dict(keep_ratio=layer.keep_ratio, levels=layer.levels, wavelet=layer.wavelet, selection=layer.selection)
-    values, slot = pack(x[:, :, ::layer.stride[0], ::layer.stride[1]], **settings)
+    settings = dict(
+        keep_ratio=layer.keep_ratio,
+        levels=layer.levels,
+        wavelet=layer.wavelet,
+        selection=layer.selection,
+    )
+    values, slot = pack(x[:, :, :: layer.stride[0], :: layer.stride[1]], **settings)
     rows, weight = operands(layer, values)
     y, expected = integer(x), layer(x).detach()
-    assert y.shape == expected.shape and y.stride() == expected.stride() and y.dtype == expected.dtype
+    assert (
+        y.shape == expected.shape and y.stride() == expected.stride() and y.dtype == expected.dtype
+    )
     # Each pixel is a sum of 1 + 3 * levels coefficients with weights 2**-levels, and 2**-l thrice for each level l.
     spread = 2.0**-layer.levels + 3 * sum(2.0**-level for level in range(1, layer.levels + 1))
-    allowed = spread * row_bound(rows, weight).max() + 8 * layer.levels * EPSILON * spread * expected.abs().max()
+    allowed = (
+        spread * row_bound(rows, weight).max()
+        + 8 * layer.levels * EPSILON * spread * expected.abs().max()
+    )
     assert (y - expected).abs().max() <= allowed
 
 
@@ -98,12 +129,26 @@ def test_wavelet_layer_equals_the_trained_one(height, width, keep_ratio, memory_
     assert_wavelet_equal(layer, IntegerWaveletCompressedConv2d.from_layer(layer), x)
 
 
-@pytest.mark.parametrize('settings', [
-    dict(stride=2), dict(stride=(1, 3), bias=False), dict(levels=1), dict(selection='coarse'), dict(weight='standard'),
-    dict(weight='rescale'), dict(weight='LSQ', act='LSQ'), dict(weight_bits=2, act_bits=2),
-    dict(weight_bits=4, act_bits=8), dict(weight_bits=7, act_bits=3), dict(wavelet='db2'), dict(wavelet='bior2.2'),
-    dict(weight='channels'), dict(weight='LSQ of channels', weight_bits=4),
-], ids=str)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(stride=2),
+        dict(stride=(1, 3), bias=False),
+        dict(levels=1),
+        dict(selection='coarse'),
+        dict(weight='standard'),
+        dict(weight='rescale'),
+        dict(weight='LSQ', act='LSQ'),
+        dict(weight_bits=2, act_bits=2),
+        dict(weight_bits=4, act_bits=8),
+        dict(weight_bits=7, act_bits=3),
+        dict(wavelet='db2'),
+        dict(wavelet='bior2.2'),
+        dict(weight='channels'),
+        dict(weight='LSQ of channels', weight_bits=4),
+    ],
+    ids=str,
+)
 def test_wavelet_layer_of_every_kind(settings):
     if settings.get('wavelet'):
         pytest.importorskip('pywt')
@@ -117,15 +162,29 @@ def test_wavelet_layer_of_every_kind(settings):
         assert_wavelet_equal(layer, integer, x)
 
 
-@pytest.mark.parametrize('settings', [
-    dict(), dict(stride=2), dict(stride=(3, 1), bias=False), dict(weight='standard'), dict(weight='rescale'),
-    dict(weight='LSQ', act='LSQ'), dict(weight_bits=2, act_bits=2), dict(weight_bits=4, act_bits=7),
-    dict(weight_bits=3, act_bits=8), dict(weight='channels'), dict(weight='LSQ of channels', weight_bits=4),
-], ids=str)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(),
+        dict(stride=2),
+        dict(stride=(3, 1), bias=False),
+        dict(weight='standard'),
+        dict(weight='rescale'),
+        dict(weight='LSQ', act='LSQ'),
+        dict(weight_bits=2, act_bits=2),
+        dict(weight_bits=4, act_bits=7),
+        dict(weight_bits=3, act_bits=8),
+        dict(weight='channels'),
+        dict(weight='LSQ of channels', weight_bits=4),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize('signed', [True, False])
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 def test_plain_layer_equals_the_trained_one(settings, signed, memory_format):
-    x = (torch.randn if signed else torch.rand)(2, 33, 13, 10).contiguous(memory_format=memory_format)
+    x = (torch.randn if signed else torch.rand)(2, 33, 13, 10).contiguous(
+        memory_format=memory_format
+    )
     layer = plain_layer(x, **settings)
     integer = IntegerConv2d.from_layer(layer)
     assert (integer.grid[0] < 0) == signed
@@ -142,7 +201,7 @@ def test_weights_are_the_levels_of_the_quantizer(bits):
         fake = operands(layer, x)[1]
         step = (integer.scale.double() / integer.step.double()).unsqueeze(1)
         torch.testing.assert_close(integer.weight.double() * step, fake, rtol=1e-6, atol=0)
-        highest = 2**(bits - 1) - 1
+        highest = 2 ** (bits - 1) - 1
         assert integer.weight.int().abs().max() <= highest + ('LSQ' in weight)
         assert integer.grid.tolist() == [-highest, highest]
 
@@ -212,20 +271,35 @@ def test_copies_compute_the_same():
         assert torch.equal(copy.deepcopy(layer)(x), expected)
         assert torch.equal(pickle.loads(pickle.dumps(layer))(x), expected)
         half = copy.deepcopy(layer).half()  # casts activations, not what the integers hang on
-        assert {buffer.dtype for buffer in half.buffers()} == {torch.int8, torch.int16, torch.float32}
+        assert {buffer.dtype for buffer in half.buffers()} == {
+            torch.int8,
+            torch.int16,
+            torch.float32,
+        }
         assert torch.equal(half(x), expected)
 
 
 def test_state_dict_fills_a_layer_built_without_weights():
     x = torch.randn(2, 16, 17, 9)
-    for layer, values in ((wavelet_layer(x, bias=False), x), (plain_layer(x.abs(), bias=False), x.abs())):
+    for layer, values in (
+        (wavelet_layer(x, bias=False), x),
+        (plain_layer(x.abs(), bias=False), x.abs()),
+    ):
         kind = IntegerConv2d if isinstance(layer, QuantConv2d) else IntegerWaveletCompressedConv2d
         trained = kind.from_layer(layer)
         # Before calibration nobody knows whether the input is signed, so both have the same buffers.
-        untrained = type(layer)(16, 12, 1, bias=False, **quantizers(),
-                                **(dict(keep_ratio=0.3) if kind is IntegerWaveletCompressedConv2d else {}))
+        untrained = type(layer)(
+            16,
+            12,
+            1,
+            bias=False,
+            **quantizers(),
+            **(dict(keep_ratio=0.3) if kind is IntegerWaveletCompressedConv2d else {}),
+        )
         empty = kind.like(untrained).eval()
-        with pytest.raises(RuntimeError, match=f'{kind.__name__}: the layer must have weights, got none so far'):
+        with pytest.raises(
+            RuntimeError, match=f'{kind.__name__}: the layer must have weights, got none so far'
+        ):
             empty(values)
         empty.load_state_dict(trained.state_dict())
         assert torch.equal(empty(values), trained(values))
@@ -237,9 +311,12 @@ def test_compiles_as_one_graph_and_exports_with_dynamic_sizes():
         torch._dynamo.reset()
         expected = layer(x)
         assert torch.equal(torch.compile(layer, fullgraph=True, backend='aot_eager')(x), expected)
-        dynamic = {0: torch.export.Dim('batch', min=1, max=64), 2: torch.export.Dim('height', min=4, max=512),
-                   3: torch.export.Dim('width', min=4, max=512)}
-        exported = torch.export.export(layer, (x, ), dynamic_shapes=(dynamic, )).module()
+        dynamic = {
+            0: torch.export.Dim('batch', min=1, max=64),
+            2: torch.export.Dim('height', min=4, max=512),
+            3: torch.export.Dim('width', min=4, max=512),
+        }
+        exported = torch.export.export(layer, (x,), dynamic_shapes=(dynamic,)).module()
         assert torch.equal(exported(x), expected)
         other = x[:1, :, :11, :6].contiguous()
         assert torch.equal(exported(other), layer(other))
@@ -254,7 +331,9 @@ def test_compiles_with_inductor():
 def test_gradients_are_refused():
     for layer, x in both():
         layer.train()
-        with pytest.raises(RuntimeError, match='integers have no gradient, got a call in training mode'):
+        with pytest.raises(
+            RuntimeError, match='integers have no gradient, got a call in training mode'
+        ):
             layer(x)
         with torch.no_grad():
             assert layer(x).shape[1] == 12
@@ -265,30 +344,45 @@ def test_obstacles():
         'not a quantized convolution': nn.Conv2d(4, 4, 1),
         'not a 1x1 convolution without padding and groups': QuantConv2d(4, 4, 3, **quantizers()),
         'weights not quantized': QuantConv2d(4, 4, 1, act_quant=ACTS['learned']),
-        'activations not quantized': WaveletCompressedConv2d(4, 4, keep_ratio=0.5, weight_quant=WEIGHTS['LSQ']),
+        'activations not quantized': WaveletCompressedConv2d(
+            4, 4, keep_ratio=0.5, weight_quant=WEIGHTS['LSQ']
+        ),
         'weights of 9 bits': QuantConv2d(4, 4, 1, **quantizers(weight_bits=9)),
         'activations of 16 bits': QuantConv2d(4, 4, 1, **quantizers(act_bits=16)),
     }
-    assert {reason: integer_obstacle(layer) for reason, layer in build.items()} == {reason: reason for reason in build}
-    assert integer_obstacle(QuantConv2d(4, 4, 1, groups=2, **quantizers())) == integer_obstacle(
-        QuantConv2d(4, 4, 1, padding=1, **quantizers())) == 'not a 1x1 convolution without padding and groups'
+    assert {reason: integer_obstacle(layer) for reason, layer in build.items()} == {
+        reason: reason for reason in build
+    }
+    assert (
+        integer_obstacle(QuantConv2d(4, 4, 1, groups=2, **quantizers()))
+        == integer_obstacle(QuantConv2d(4, 4, 1, padding=1, **quantizers()))
+        == 'not a 1x1 convolution without padding and groups'
+    )
     assert integer_obstacle(QuantConv2d(4, 4, 1, stride=2, **quantizers())) == ''
-    with pytest.raises(ValueError, match='IntegerConv2d: layer must be a 1x1 convolution .* got weights of 9 bits'):
+    with pytest.raises(
+        ValueError, match='IntegerConv2d: layer must be a 1x1 convolution .* got weights of 9 bits'
+    ):
         IntegerConv2d.like(build['weights of 9 bits'])
-    with pytest.raises(TypeError, match='layer must be a QuantConv2d, got a WaveletCompressedConv2d'):
+    with pytest.raises(
+        TypeError, match='layer must be a QuantConv2d, got a WaveletCompressedConv2d'
+    ):
         IntegerConv2d.like(build['activations not quantized'])
 
 
 def test_what_was_not_learned_is_refused():
     layer = QuantConv2d(4, 4, 1, **quantizers()).eval()
-    with pytest.raises(RuntimeError, match='IntegerConv2d: weight_quant must have learned its clip'):
+    with pytest.raises(
+        RuntimeError, match='IntegerConv2d: weight_quant must have learned its clip'
+    ):
         IntegerConv2d.from_layer(layer)
     layer.weight_quant.calibrate(layer.weight)
     with pytest.raises(RuntimeError, match='IntegerConv2d: act_quant must have learned its clip'):
         IntegerConv2d.from_layer(layer)
     layer = plain_layer(torch.randn(1, 4, 4, 4))
     layer.weight.data[0, 0] = float('nan')
-    with pytest.raises(ValueError, match='IntegerConv2d: the weights must be numbers, got 1 of 48 that are NaN'):
+    with pytest.raises(
+        ValueError, match='IntegerConv2d: the weights must be numbers, got 1 of 48 that are NaN'
+    ):
         IntegerConv2d.from_layer(layer)
 
 
@@ -296,5 +390,7 @@ def test_bad_input_and_arguments():
     layer = IntegerConv2d.from_layer(plain_layer(torch.randn(1, 4, 4, 4)))
     with pytest.raises(ValueError, match='IntegerConv2d: x must have in_channels=4 channels'):
         layer(torch.randn(1, 5, 4, 4))
-    with pytest.raises(ValueError, match=r'IntegerWaveletCompressedConv2d: keep_ratio must be in \(0, 1\], got 1.5'):
+    with pytest.raises(
+        ValueError, match=r'IntegerWaveletCompressedConv2d: keep_ratio must be in \(0, 1\], got 1.5'
+    ):
         IntegerWaveletCompressedConv2d(4, 4, keep_ratio=1.5)

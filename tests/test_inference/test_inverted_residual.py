@@ -1,4 +1,5 @@
 """The fused inverted residual block against the chain of layers it stands for."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -17,28 +18,55 @@ WEIGHT, ACT = (dict(type=f'mmwcc.LearnedClip{kind}Quantizer', bits=8) for kind i
 
 def _norm(channels):
     norm = nn.BatchNorm2d(channels).double()
-    for values, low, high in ((norm.running_var, .5, 2), (norm.running_mean, -.5, .5), (norm.weight.data, .5, 2),
-                              (norm.bias.data, -.5, .5)):
+    for values, low, high in (
+        (norm.running_var, 0.5, 2),
+        (norm.running_mean, -0.5, 0.5),
+        (norm.weight.data, 0.5, 2),
+        (norm.bias.data, -0.5, 0.5),
+    ):
         nn.init.uniform_(values, low, high)
     return norm
 
 
-def _stages(stride=1, size=3, dilation=1, activation=nn.ReLU6, keep_ratio=0.25, expand=True, quantized=False,
-            compressed=(True, True), out=CHANNELS, selection='energy'):
+def _stages(
+    stride=1,
+    size=3,
+    dilation=1,
+    activation=nn.ReLU6,
+    keep_ratio=0.25,
+    expand=True,
+    quantized=False,
+    compressed=(True, True),
+    out=CHANNELS,
+    selection='energy',
+):
     quantizers = dict(weight_quant=WEIGHT, act_quant=ACT) if quantized else {}
 
     def pointwise(inputs, outputs, compress):
         if compress:
-            return WaveletCompressedConv2d(inputs, outputs, bias=False, keep_ratio=keep_ratio, selection=selection,
-                                           **quantizers)
+            return WaveletCompressedConv2d(
+                inputs,
+                outputs,
+                bias=False,
+                keep_ratio=keep_ratio,
+                selection=selection,
+                **quantizers,
+            )
         return QuantConv2d(inputs, outputs, 1, **quantizers)
 
     inputs = CHANNELS if expand else HIDDEN
-    depthwise = QuantConv2d(HIDDEN, HIDDEN, size, stride, dilation * (size // 2), dilation, HIDDEN, **quantizers)
-    stages = [(pointwise(inputs, HIDDEN, compressed[0]), _norm(HIDDEN), activation()),
-              (depthwise, _norm(HIDDEN), activation()), (pointwise(HIDDEN, out, compressed[1]), _norm(out), None)]
-    return [tuple(part if part is None else part.double().eval() for part in stage)
-            for stage in (stages if expand else stages[1:])]
+    depthwise = QuantConv2d(
+        HIDDEN, HIDDEN, size, stride, dilation * (size // 2), dilation, HIDDEN, **quantizers
+    )
+    stages = [
+        (pointwise(inputs, HIDDEN, compressed[0]), _norm(HIDDEN), activation()),
+        (depthwise, _norm(HIDDEN), activation()),
+        (pointwise(HIDDEN, out, compressed[1]), _norm(out), None),
+    ]
+    return [
+        tuple(part if part is None else part.double().eval() for part in stage)
+        for stage in (stages if expand else stages[1:])
+    ]
 
 
 def _unfused(stages, x, residual):
@@ -80,13 +108,28 @@ def _input(channels=CHANNELS, size=(20, 27), dtype=torch.float64):
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('quantized', [False, True])
-@pytest.mark.parametrize('options', [
-    dict(), dict(stride=2), dict(size=5), dict(dilation=2), dict(activation=nn.Hardswish), dict(activation=nn.Identity),
-    dict(keep_ratio=1.0), dict(selection='coarse'), dict(compressed=(False, True)), dict(compressed=(True, False)),
-    dict(expand=False)], ids=str)
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(),
+        dict(stride=2),
+        dict(size=5),
+        dict(dilation=2),
+        dict(activation=nn.Hardswish),
+        dict(activation=nn.Identity),
+        dict(keep_ratio=1.0),
+        dict(selection='coarse'),
+        dict(compressed=(False, True)),
+        dict(compressed=(True, False)),
+        dict(expand=False),
+    ],
+    ids=str,
+)
 def test_equals_the_chain_of_layers(options, quantized, memory_format):
     stages = _stages(**options, quantized=quantized)
-    x = _input(HIDDEN if options.get('expand') is False else CHANNELS).to(memory_format=memory_format)
+    x = _input(HIDDEN if options.get('expand') is False else CHANNELS).to(
+        memory_format=memory_format
+    )
     if quantized:
         _calibrated(stages, x)
     with torch.no_grad():
@@ -95,43 +138,64 @@ def test_equals_the_chain_of_layers(options, quantized, memory_format):
 
 def test_says_whether_the_depthwise_convolution_is_fused():
     assert _fused(_stages()).fuses_depthwise
-    for options in (dict(stride=2), dict(activation=nn.Hardswish), dict(selection='coarse'),
-                    dict(compressed=(True, False))):
+    for options in (
+        dict(stride=2),
+        dict(activation=nn.Hardswish),
+        dict(selection='coarse'),
+        dict(compressed=(True, False)),
+    ):
         assert not _fused(_stages(**options)).fuses_depthwise
 
 
 def test_works_in_single_precision_up_to_near_ties_of_the_selection():
-    stages = [tuple(None if part is None else part.float() for part in stage) for stage in _stages(keep_ratio=0.5)]
+    stages = [
+        tuple(None if part is None else part.float() for part in stage)
+        for stage in _stages(keep_ratio=0.5)
+    ]
     x = _input(dtype=torch.float32).to(memory_format=torch.channels_last)
     fused = _fused(stages, True)
     with torch.no_grad():
-        inner = stages[1][2](stages[1][1](stages[1][0](stages[0][2](stages[0][1](stages[0][0](x))))))
+        inner = stages[1][2](
+            stages[1][1](stages[1][0](stages[0][2](stages[0][1](stages[0][0](x)))))
+        )
         norms = kernels.haar_norms(inner, 3)
         k = norms.shape[1] // 2
-        _, fused_norms = kernels.depthwise_haar(fused.expand(x), fused.depthwise.weight, fused.depthwise.bias, 3, 1, 0,
-                                                6)
+        _, fused_norms = kernels.depthwise_haar(
+            fused.expand(x), fused.depthwise.weight, fused.depthwise.bias, 3, 1, 0, 6
+        )
         first, second = (kernels.select(values, k) >= 0 for values in (norms, fused_norms))
-        threshold = norms.sort(1, descending=True).values[:, k - 1:k].expand_as(norms)
+        threshold = norms.sort(1, descending=True).values[:, k - 1 : k].expand_as(norms)
         different = first != second
         torch.testing.assert_close(norms[different], threshold[different], rtol=1e-5, atol=0)
-        torch.testing.assert_close(fused(x), _unfused(stages, x, True), rtol=1e-3, atol=1e-3 + different.sum().item())
+        torch.testing.assert_close(
+            fused(x), _unfused(stages, x, True), rtol=1e-3, atol=1e-3 + different.sum().item()
+        )
 
 
 def test_torch_compile_and_export_keep_the_block():
-    stages = [tuple(None if part is None else part.float() for part in stage) for stage in _stages()]
+    stages = [
+        tuple(None if part is None else part.float() for part in stage) for stage in _stages()
+    ]
     block, x = _fused(stages, True), _input(dtype=torch.float32)
     with torch.no_grad():
         expected = block(x)
-        torch.testing.assert_close(torch.compile(block, fullgraph=True, backend='aot_eager')(x), expected)
-        sizes = {2: torch.export.Dim('height', min=9, max=512), 3: torch.export.Dim('width', min=9, max=512)}
-        program = torch.export.export(block, (x, ), dynamic_shapes=(sizes, ))
+        torch.testing.assert_close(
+            torch.compile(block, fullgraph=True, backend='aot_eager')(x), expected
+        )
+        sizes = {
+            2: torch.export.Dim('height', min=9, max=512),
+            3: torch.export.Dim('width', min=9, max=512),
+        }
+        program = torch.export.export(block, (x,), dynamic_shapes=(sizes,))
         other = _input(size=(33, 18), dtype=torch.float32)
         torch.testing.assert_close(program.module()(other), block(other))
     assert 'depthwise_haar' in str(program.graph)
 
 
 def test_does_not_depend_on_the_number_of_threads():
-    stages = [tuple(None if part is None else part.float() for part in stage) for stage in _stages()]
+    stages = [
+        tuple(None if part is None else part.float() for part in stage) for stage in _stages()
+    ]
     block, x, results = _fused(stages, True), _input(dtype=torch.float32, size=(64, 64)), []
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -165,8 +229,18 @@ def test_needs_less_memory_than_the_chain_of_layers():
     if not Path('/proc/self/status').exists():
         pytest.skip('needs the peak memory that Linux reports')
     tests = Path(__file__).parents[1]
-    fused, unfused = (int(subprocess.run([sys.executable, '-c', _PEAK, kind], cwd=tests, capture_output=True, text=True,
-                                         check=True).stdout) for kind in ('fused', 'unfused'))
+    fused, unfused = (
+        int(
+            subprocess.run(
+                [sys.executable, '-c', _PEAK, kind],
+                cwd=tests,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for kind in ('fused', 'unfused')
+    )
     assert 0 < fused < unfused
 
 
@@ -178,7 +252,10 @@ def test_bounds_of_activations():
 
 
 def test_refuses_other_convolutions():
-    pointwise, depthwise = FoldedConv(nn.Conv2d(4, 4, 1)), FoldedConv(nn.Conv2d(4, 4, 3, padding=1, groups=4))
+    pointwise, depthwise = (
+        FoldedConv(nn.Conv2d(4, 4, 1)),
+        FoldedConv(nn.Conv2d(4, 4, 3, padding=1, groups=4)),
+    )
     with pytest.raises(ValueError, match='expand must be a 1x1 convolution of one group'):
         FusedInvertedResidual(depthwise, depthwise, pointwise)
     with pytest.raises(ValueError, match='project must be a 1x1 convolution of one group'):

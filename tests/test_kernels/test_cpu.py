@@ -1,4 +1,5 @@
 """The numba kernels against the torch references."""
+
 import importlib
 import math
 
@@ -7,7 +8,9 @@ import torch
 
 from mmwcc import kernels
 
-pytest.importorskip('numba', reason='the kernels are numba; without it the references run, which other tests cover')
+pytest.importorskip(
+    'numba', reason='the kernels are numba; without it the references run, which other tests cover'
+)
 
 haar = importlib.import_module('mmwcc.kernels.haar')
 fake_quant = importlib.import_module('mmwcc.kernels.fake_quant')
@@ -19,8 +22,16 @@ select = importlib.import_module('mmwcc.kernels.select')
 cpu_select = importlib.import_module('mmwcc.kernels.cpu.select')
 threads = importlib.import_module('mmwcc.kernels.cpu.threads')
 
-SHAPES = [(1, 3, 1, 1), (2, 144, 17, 9), (1, 65, 16, 24), (2, 1, 5, 40), (1, 1040, 33, 8), (1, 64, 8, 64),
-          (2, 17, 12, 48), (1, 80, 9, 300)]
+SHAPES = [
+    (1, 3, 1, 1),
+    (2, 144, 17, 9),
+    (1, 65, 16, 24),
+    (2, 1, 5, 40),
+    (1, 1040, 33, 8),
+    (1, 64, 8, 64),
+    (2, 17, 12, 48),
+    (1, 80, 9, 300),
+]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
@@ -47,16 +58,24 @@ def _poisoned(allocate):
 def test_haar_kernels_equal_the_references(shape, levels, layout):
     x = torch.randn(shape).to(memory_format=layout)
     norms = haar._norms(x, levels)
-    torch.testing.assert_close(cpu.haar_norms(x, levels), norms, rtol=1e-6, atol=1e-6 * norms.max().item())
+    torch.testing.assert_close(
+        cpu.haar_norms(x, levels), norms, rtol=1e-6, atol=1e-6 * norms.max().item()
+    )
     k = max(1, norms.shape[1] // 3)
     slot = kernels.select(norms, k)
     rows = haar._pack(x, slot, k, levels)
     assert torch.equal(cpu.haar_pack(x, slot, k, levels), rows)
     step = torch.tensor(0.03)
-    assert torch.equal(cpu.haar_pack_int8(x, slot, k, levels, step, -128, 127),
-                       haar._pack_int8(x, slot, k, levels, step, -128, 127))
-    for bias, residual, low, high in ((None, None, None, None), (torch.randn(shape[1]), None, 0.0, 6.0),
-                                      (torch.randn(shape[1]), x, None, None), (None, x, None, 1.0)):
+    assert torch.equal(
+        cpu.haar_pack_int8(x, slot, k, levels, step, -128, 127),
+        haar._pack_int8(x, slot, k, levels, step, -128, 127),
+    )
+    for bias, residual, low, high in (
+        (None, None, None, None),
+        (torch.randn(shape[1]), None, 0.0, 6.0),
+        (torch.randn(shape[1]), x, None, None),
+        (None, x, None, 1.0),
+    ):
         for channels_last in (False, True):
             arguments = (rows, slot, bias, *shape[2:], levels, channels_last, residual, low, high)
             expected, got = haar._unpack(*arguments), cpu.haar_unpack(*arguments)
@@ -80,7 +99,9 @@ def test_shrink_is_norms_selection_and_pack(shape, levels, layout):
 
 
 @pytest.mark.parametrize('channels_last, width', [(True, 35), (False, 48), (False, 144)])
-def test_large_maps_are_written_past_the_cache_with_the_same_values(channels_last, width, monkeypatch):
+def test_large_maps_are_written_past_the_cache_with_the_same_values(
+    channels_last, width, monkeypatch
+):
     slot = kernels.select(torch.rand(2, 24 * -(-width // 8) * 8), 300)
     ends = (None, None, None) if channels_last else (torch.randn(2, 48, 21, width), 0.0, 6.0)
     arguments = (torch.randn(2, 300, 48), slot, torch.randn(48), 21, width, 3, channels_last, *ends)
@@ -95,16 +116,27 @@ def test_large_maps_are_written_past_the_cache_with_the_same_values(channels_las
 @pytest.mark.parametrize('size', [(3, 5), (8, 32), (9, 70)])
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_unpack_writes_nothing_outside_the_map(channels_last, size, monkeypatch):
-    memory = torch.full((1 << 16, ), 7.0)
-    monkeypatch.setattr(cpu, 'empty', lambda shape: memory[1024:1024 + math.prod(shape)].view(shape))
+    memory = torch.full((1 << 16,), 7.0)
+    monkeypatch.setattr(
+        cpu, 'empty', lambda shape: memory[1024 : 1024 + math.prod(shape)].view(shape)
+    )
     slot = kernels.select(torch.rand(1, -(-size[0] // 16) * -(-size[1] // 16) * 256), 40)
-    y = cpu.haar_unpack(torch.randn(1, 40, 18), slot, None, *size, 4, channels_last, None, None, None)
+    y = cpu.haar_unpack(
+        torch.randn(1, 40, 18), slot, None, *size, 4, channels_last, None, None, None
+    )
     assert (memory[:1024] == 7).all()
-    assert (memory[1024 + y.numel():] == 7).all()
+    assert (memory[1024 + y.numel() :] == 7).all()
 
 
-@pytest.mark.parametrize('view', [lambda x: x[:, :, ::2, ::2], lambda x: x.transpose(2, 3), lambda x: x[:, 1:6],
-                                  lambda x: x[:1].expand(3, -1, -1, -1)])
+@pytest.mark.parametrize(
+    'view',
+    [
+        lambda x: x[:, :, ::2, ::2],
+        lambda x: x.transpose(2, 3),
+        lambda x: x[:, 1:6],
+        lambda x: x[:1].expand(3, -1, -1, -1),
+    ],
+)
 def test_haar_kernels_take_maps_in_neither_layout(view):
     x = view(torch.randn(2, 8, 20, 22))
     norms = haar._norms(x, 2)
@@ -113,11 +145,29 @@ def test_haar_kernels_take_maps_in_neither_layout(view):
     assert torch.equal(cpu.haar_pack(x, slot, 30, 2), haar._pack(x, slot, 30, 2))
 
 
-@pytest.mark.parametrize('norms', [
-    torch.rand(3, 1000), torch.zeros(2, 64), torch.randint(0, 3, (4, 777)).float(), torch.rand(2, 500) * 1e-40,
-    torch.tensor([[float('nan'), 1, float('inf'), 2, -float('nan'), 0., -0.]]),
-    torch.rand(2, 13001), torch.randint(0, 3, (2, 13001)).float(), torch.zeros(1, 8193)
-], ids=['random', 'zeros', 'many ties', 'subnormal', 'not finite', 'pieces', 'ties in all pieces', 'zeros in pieces'])
+@pytest.mark.parametrize(
+    'norms',
+    [
+        torch.rand(3, 1000),
+        torch.zeros(2, 64),
+        torch.randint(0, 3, (4, 777)).float(),
+        torch.rand(2, 500) * 1e-40,
+        torch.tensor([[float('nan'), 1, float('inf'), 2, -float('nan'), 0.0, -0.0]]),
+        torch.rand(2, 13001),
+        torch.randint(0, 3, (2, 13001)).float(),
+        torch.zeros(1, 8193),
+    ],
+    ids=[
+        'random',
+        'zeros',
+        'many ties',
+        'subnormal',
+        'not finite',
+        'pieces',
+        'ties in all pieces',
+        'zeros in pieces',
+    ],
+)
 def test_selection_equals_the_reference(norms):
     positions = norms.shape[1]
     for k in {1, 2, positions // 2, positions - 1, positions}:
@@ -127,8 +177,15 @@ def test_selection_equals_the_reference(norms):
 def _results(count, x, slot):
     torch.set_num_threads(count)
     rows = cpu.haar_pack(x, slot, 500, 3)
-    grad_alpha = cpu_fake_quant.fake_quant_backward(x, x, torch.tensor(1.5), torch.tensor(1), 8, True, True, 1.0)[1]
-    return cpu.haar_norms(x, 3), rows, cpu.haar_unpack(rows, slot, None, 40, 24, 3, True, x, None, None), grad_alpha
+    grad_alpha = cpu_fake_quant.fake_quant_backward(
+        x, x, torch.tensor(1.5), torch.tensor(1), 8, True, True, 1.0
+    )[1]
+    return (
+        cpu.haar_norms(x, 3),
+        rows,
+        cpu.haar_unpack(rows, slot, None, 40, 24, 3, True, x, None, None),
+        grad_alpha,
+    )
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -136,7 +193,9 @@ def test_kernels_do_not_depend_on_the_number_of_threads(layout):
     x = torch.randn(2, 70, 40, 24).to(memory_format=layout)
     slot = kernels.select(haar._norms(x, 3), 500)
     one, two, three = (_results(count, x, slot) for count in (1, 2, 3))
-    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(one, two, three, strict=True))
+    assert all(
+        torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(one, two, three, strict=True)
+    )
 
 
 def test_kernels_do_not_depend_on_the_width_of_their_bands():
@@ -147,7 +206,11 @@ def test_kernels_do_not_depend_on_the_width_of_their_bands():
     def results(count):
         torch.set_num_threads(count)
         rows = cpu.haar_pack(x, slot, 500, 3)
-        return cpu.haar_norms(x, 3), rows, cpu.haar_unpack(rows, slot, None, 7, 300, 3, False, None, None, None)
+        return (
+            cpu.haar_norms(x, 3),
+            rows,
+            cpu.haar_unpack(rows, slot, None, 7, 300, 3, False, None, None, None),
+        )
 
     assert bands._bands(tuple(x.shape), 3, 1)[1][2][0] == 128
     assert all(torch.equal(a, b) for a, b in zip(results(1), results(8), strict=True))
@@ -189,7 +252,15 @@ def test_haar_kernels_keep_nan_and_infinity_visible():
 def test_fake_quant_kernels_equal_the_references(layout, signed, symmetric, clip_gradient):
     x = torch.randn(2, 8, 57, 61).to(memory_format=layout)
     grad = torch.randn(2, 8, 57, 61)
-    arguments = (x, torch.tensor(1.1), torch.tensor(signed, dtype=torch.uint8), 4, symmetric, clip_gradient, 0.5)
+    arguments = (
+        x,
+        torch.tensor(1.1),
+        torch.tensor(signed, dtype=torch.uint8),
+        4,
+        symmetric,
+        clip_gradient,
+        0.5,
+    )
     assert torch.equal(cpu_fake_quant.fake_quant(*arguments), fake_quant._fake_quant(*arguments))
     grad_x, grad_alpha = cpu_fake_quant.fake_quant_backward(grad, *arguments)
     expected_x, expected_alpha = fake_quant._fake_quant_backward(grad, *arguments)
@@ -218,8 +289,11 @@ def test_the_reference_serves_clips_that_do_not_follow_the_memory(shape):
     arguments = (x, clip, torch.tensor(1), 4, True, True, 0.5)
     assert cpu_fake_quant.fake_quant(*arguments) is NotImplemented
     assert torch.equal(kernels.fake_quant(*arguments), fake_quant._fake_quant(*arguments))
-    for got, expected in zip(kernels.fake_quant_backward(x, *arguments),
-                             fake_quant._fake_quant_backward(x, *arguments), strict=True):
+    for got, expected in zip(
+        kernels.fake_quant_backward(x, *arguments),
+        fake_quant._fake_quant_backward(x, *arguments),
+        strict=True,
+    ):
         assert torch.equal(got, expected)
 
 
@@ -232,7 +306,10 @@ def test_fake_quant_keeps_nan_and_clips_infinity():
 def _every_operator():
     """Yield the name of each operator and arguments for it, in both memory formats: parameters and buffers."""
     half, weight = torch.tensor([0.5]), torch.nn.Parameter(torch.randn(24, 1, 3, 3))
-    bias, kernel = torch.nn.Parameter(torch.randn(24)), torch.nn.Parameter(torch.randn(40, 24, 1, 1))
+    bias, kernel = (
+        torch.nn.Parameter(torch.randn(24)),
+        torch.nn.Parameter(torch.randn(40, 24, 1, 1)),
+    )
     clip, signed = torch.nn.Parameter(torch.tensor([1.5])), torch.tensor(1, dtype=torch.uint8)
     integers = torch.randint(-9, 9, (40, 24), dtype=torch.int8)
     for layout in LAYOUTS:
@@ -246,7 +323,10 @@ def _every_operator():
         yield 'haar_pack_int8', (x, slot, 100, 3, half, -128, 127)
         yield 'haar_shrink', (x, 100, 3)
         yield 'haar_shrink_int8', (x, 100, 3, half, -128, 127)
-        yield 'haar_unpack', (rows, slot, bias, 16, 40, 3, layout == torch.channels_last, x, 0.0, 6.0)
+        yield (
+            'haar_unpack',
+            (rows, slot, bias, 16, 40, 3, layout == torch.channels_last, x, 0.0, 6.0),
+        )
         yield 'multiply_rows', (rows, kernel)
         yield 'depthwise_haar', (x, weight, bias, 1, 3, 0.0, 6.0)
         yield 'gather_rows', (coefficients, slot, 100)
@@ -263,9 +343,11 @@ def test_operators_leave_the_storage_of_their_arguments_resizable():
     for name, arguments in _every_operator():
         called.add(name)
         result = getattr(torch.ops.mmwcc, name)(*arguments)
-        results = result if isinstance(result, tuple) else (result, )
+        results = result if isinstance(result, tuple) else (result,)
         tensors = [x for x in (*arguments, *results) if isinstance(x, torch.Tensor)]
         assert all(x.untyped_storage().resizable() for x in tensors), name
-    modules = [importlib.import_module(f'mmwcc.kernels.cpu.{name}')
-               for name in ('depthwise', 'fake_quant', 'haar', 'int8', 'product', 'select')]
+    modules = [
+        importlib.import_module(f'mmwcc.kernels.cpu.{name}')
+        for name in ('depthwise', 'fake_quant', 'haar', 'int8', 'product', 'select')
+    ]
     assert called == {name for module in modules for name in module.__all__} - {'select_kernel'}

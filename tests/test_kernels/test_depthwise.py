@@ -1,4 +1,5 @@
 """Depthwise convolution into Haar coefficients and the rows out of them: contracts, gradients, numba kernels."""
+
 import importlib
 
 import pytest
@@ -11,16 +12,26 @@ depthwise = importlib.import_module('mmwcc.kernels.depthwise')
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 CASES = [  # shape, kernel size, dilation, levels, bounds
-    ((2, 5, 12, 17), 3, 1, 3, (None, None)), ((1, 40, 19, 26), 3, 1, 2, (0., 6.)),
-    ((1, 24, 16, 33), 5, 1, 3, (0., None)), ((2, 7, 24, 9), 3, 2, 3, (0.5, 2.)), ((1, 16, 1, 9), 3, 1, 3, (0., 6.)),
-    ((1, 3, 9, 1), 5, 2, 1, (None, 1.)), ((1, 17, 40, 36), 3, 1, 4, (0., 6.)),
+    ((2, 5, 12, 17), 3, 1, 3, (None, None)),
+    ((1, 40, 19, 26), 3, 1, 2, (0.0, 6.0)),
+    ((1, 24, 16, 33), 5, 1, 3, (0.0, None)),
+    ((2, 7, 24, 9), 3, 2, 3, (0.5, 2.0)),
+    ((1, 16, 1, 9), 3, 1, 3, (0.0, 6.0)),
+    ((1, 3, 9, 1), 5, 2, 1, (None, 1.0)),
+    ((1, 17, 40, 36), 3, 1, 4, (0.0, 6.0)),
     ((1, 150, 32, 40), 3, 1, 3, (None, None)),
-    ((1, 1, 8, 8), 1, 1, 3, (None, None))]
+    ((1, 1, 8, 8), 1, 1, 3, (None, None)),
+]
 
 
-def _arguments(shape, size, dilation, levels, bounds, layout=torch.contiguous_format, dtype=torch.float32):
+def _arguments(
+    shape, size, dilation, levels, bounds, layout=torch.contiguous_format, dtype=torch.float32
+):
     x = torch.randn(shape, dtype=dtype).to(memory_format=layout)
-    weight, bias = torch.randn(shape[1], 1, size, size, dtype=dtype), torch.randn(shape[1], dtype=dtype)
+    weight, bias = (
+        torch.randn(shape[1], 1, size, size, dtype=dtype),
+        torch.randn(shape[1], dtype=dtype),
+    )
     return x, weight, bias, levels, dilation, *bounds
 
 
@@ -45,16 +56,24 @@ def test_equals_convolution_and_transform_in_double_precision(case, layout):
 def test_numba_kernels_equal_the_references(case, layout, monkeypatch):
     cpu = pytest.importorskip('mmwcc.kernels.cpu.depthwise', reason='needs numba')
     empty = cpu.empty
-    monkeypatch.setattr(cpu, 'empty', lambda shape, dtype=torch.float32: empty(shape, dtype).fill_(
-        float('nan') if dtype == torch.float32 else 99))
+    monkeypatch.setattr(
+        cpu,
+        'empty',
+        lambda shape, dtype=torch.float32: empty(shape, dtype).fill_(
+            float('nan') if dtype == torch.float32 else 99
+        ),
+    )
     x, weight, bias, levels, dilation, low, high = _arguments(*case, layout)
     for shift in (bias, None):
         arguments = x, weight, shift, dilation, levels, low, high
         got, norms = cpu.depthwise_haar(*arguments)
-        exact, exact_norms = depthwise._depthwise(*(a.double() if isinstance(a, torch.Tensor) else a
-                                                    for a in arguments))
+        exact, exact_norms = depthwise._depthwise(
+            *(a.double() if isinstance(a, torch.Tensor) else a for a in arguments)
+        )
         assert (got.double() - exact).norm() <= 1e-6 * exact.norm()
-        torch.testing.assert_close(norms.double(), exact_norms, rtol=1e-5, atol=1e-6 * exact_norms.max().item())
+        torch.testing.assert_close(
+            norms.double(), exact_norms, rtol=1e-5, atol=1e-6 * exact_norms.max().item()
+        )
         k = norms.shape[1] // 3 + 1
         slot = kernels.select(norms, k)
         assert torch.equal(cpu.gather_rows(got, slot, k), depthwise._gather(got, slot, k))
@@ -65,7 +84,9 @@ def test_numba_kernels_equal_the_references(case, layout, monkeypatch):
 
 def test_numba_kernels_do_not_depend_on_the_number_of_threads():
     cpu = pytest.importorskip('mmwcc.kernels.cpu.depthwise', reason='needs numba')
-    x, weight, bias, levels, dilation, *bounds = _arguments((2, 70, 40, 24), 3, 1, 3, (0., 6.), torch.channels_last)
+    x, weight, bias, levels, dilation, *bounds = _arguments(
+        (2, 70, 40, 24), 3, 1, 3, (0.0, 6.0), torch.channels_last
+    )
     results = []
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -80,15 +101,26 @@ def test_numba_kernels_keep_nan_and_infinity_visible():
     norms = cpu.depthwise_haar(x, weight, None, 1, 3, None, None)[1][0]
     assert norms[:64].isnan().any() and not norms[128:].isfinite().all()
     assert (norms[64:128] == 0).all()
-    clamped = cpu.depthwise_haar(x, weight, None, 1, 3, 0., 6.)[1][0]
+    clamped = cpu.depthwise_haar(x, weight, None, 1, 3, 0.0, 6.0)[1][0]
     assert clamped[:64].isnan().any() and clamped[128:].isfinite().all()
-    assert cpu.gather_rows_int8(torch.full((1, 1, 1), float('nan')), torch.zeros(1, 1, dtype=torch.int32), 1,
-                                torch.tensor(1.), -127, 127).item() == 0
+    assert (
+        cpu.gather_rows_int8(
+            torch.full((1, 1, 1), float('nan')),
+            torch.zeros(1, 1, dtype=torch.int32),
+            1,
+            torch.tensor(1.0),
+            -127,
+            127,
+        ).item()
+        == 0
+    )
 
 
-@pytest.mark.parametrize('bounds', [(None, None), (-0.5, 1.)])
-@pytest.mark.parametrize('shape, size, dilation', [((1, 2, 5, 6), 3, 1), ((1, 2, 4, 4), 5, 1), ((1, 2, 6, 3), 3, 2),
-                                                   ((2, 1, 1, 4), 3, 1)])
+@pytest.mark.parametrize('bounds', [(None, None), (-0.5, 1.0)])
+@pytest.mark.parametrize(
+    'shape, size, dilation',
+    [((1, 2, 5, 6), 3, 1), ((1, 2, 4, 4), 5, 1), ((1, 2, 6, 3), 3, 2), ((2, 1, 1, 4), 3, 1)],
+)
 def test_gradients(shape, size, dilation, bounds):
     x, weight, bias, *rest = _arguments(shape, size, dilation, 2, bounds, dtype=torch.float64)
     tensors = [tensor.requires_grad_() for tensor in (x, weight, bias)]
@@ -114,16 +146,35 @@ def test_contracts_pass_opcheck():
         y = x.to(memory_format=layout)
         torch.library.opcheck(ops.depthwise_haar, (y, weight, bias, 1, 3, None, None))
         learned = y.clone().requires_grad_(), weight.clone().requires_grad_()
-        torch.library.opcheck(ops.depthwise_haar, (*learned, None, 1, 3, 0., 6.))
-        for extra in ((None, None, None), (residual, None, None), (residual.requires_grad_(), 0., 6.)):
-            torch.library.opcheck(ops.haar_unpack, (rows.clone().requires_grad_(), slot, bias, 8, 7, 3,
-                                                    layout == torch.channels_last, *extra))
+        torch.library.opcheck(ops.depthwise_haar, (*learned, None, 1, 3, 0.0, 6.0))
+        for extra in (
+            (None, None, None),
+            (residual, None, None),
+            (residual.requires_grad_(), 0.0, 6.0),
+        ):
+            torch.library.opcheck(
+                ops.haar_unpack,
+                (
+                    rows.clone().requires_grad_(),
+                    slot,
+                    bias,
+                    8,
+                    7,
+                    3,
+                    layout == torch.channels_last,
+                    *extra,
+                ),
+            )
     torch.library.opcheck(ops.gather_rows, (coefficients, slot, 20))
     torch.library.opcheck(ops.gather_rows, (coefficients.clone().requires_grad_(), slot, 20))
-    torch.library.opcheck(ops.gather_rows_int8, (coefficients, slot, 20, torch.tensor(0.1), -127, 127))
+    torch.library.opcheck(
+        ops.gather_rows_int8, (coefficients, slot, 20, torch.tensor(0.1), -127, 127)
+    )
 
 
-@pytest.mark.parametrize('weight', [torch.ones(3, 1, 2, 2), torch.ones(3, 2, 3, 3), torch.ones(3, 1, 3, 5)])
+@pytest.mark.parametrize(
+    'weight', [torch.ones(3, 1, 2, 2), torch.ones(3, 2, 3, 3), torch.ones(3, 1, 3, 5)]
+)
 def test_refuses_other_kernels(weight):
     with pytest.raises(ValueError, match='with K odd'):
         kernels.depthwise_haar(torch.ones(1, 3, 8, 8), weight, None, 3)

@@ -1,4 +1,5 @@
 """Which implementation runs, and what becomes of a process where numba or Triton does not."""
+
 import importlib
 import json
 import os
@@ -24,8 +25,12 @@ print(hasattr(sys.modules.get('numba'), 'njit'))
 def run(code, **environment):
     """Run a program in an environment where what is None is not set."""
     merged = {**os.environ, **environment}
-    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                          env={key: value for key, value in merged.items() if value is not None})
+    return subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in merged.items() if value is not None},
+    )
 
 
 @pytest.mark.parametrize('path, numba', [('reference', 'False'), ('cpu', 'True')])
@@ -125,15 +130,20 @@ def test_with_broken_packages_the_references_run_and_one_warning_says_so(tmp_pat
 def test_with_packages_too_old_the_references_run_and_one_warning_says_so(tmp_path):
     """Numba without what we import of it, Triton 2 without its knobs."""
     numba = package(tmp_path, 'numba', __init__='', config='DISABLE_JIT = 0')
-    triton = package(tmp_path, 'triton', language='constexpr = dtype = lambda value: value',
-                     __init__='from . import language\njit = lambda *a, **b: lambda f: f')
+    triton = package(
+        tmp_path,
+        'triton',
+        language='constexpr = dtype = lambda value: value',
+        __init__='from . import language\njit = lambda *a, **b: lambda f: f',
+    )
     of_numba, of_triton = without(numba=numba, triton=triton)
     assert "No module named 'numba." in of_numba
     assert "AttributeError: module 'triton' has no attribute 'knobs'" in of_triton
 
 
-@pytest.mark.parametrize('path, kind', [
-    (None, 'RuntimeWarning: mmwcc'), ('cpu', 'RuntimeError: MMWCC_KERNELS=cpu')])
+@pytest.mark.parametrize(
+    'path, kind', [(None, 'RuntimeWarning: mmwcc'), ('cpu', 'RuntimeError: MMWCC_KERNELS=cpu')]
+)
 def test_numba_that_is_switched_off_is_named(path, kind):
     pytest.importorskip('numba')
     result = run(USES_KERNELS, NUMBA_DISABLE_JIT='1', MMWCC_KERNELS=path)

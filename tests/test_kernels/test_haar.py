@@ -1,4 +1,5 @@
 """The Haar operators: golden values, PyWavelets, adjointness, layouts, dtypes, and what torch.library asks of an op."""
+
 import pytest
 import torch
 from torch.library import opcheck
@@ -17,7 +18,9 @@ def keep_all(x, levels):
 
 def random_slot(batch, height, width, levels, k, seed=0):
     positions = position_count(height, width, levels)
-    return select(torch.rand(batch, positions, generator=torch.Generator().manual_seed(seed)), k), positions
+    return select(
+        torch.rand(batch, positions, generator=torch.Generator().manual_seed(seed)), k
+    ), positions
 
 
 def coefficients(x, levels):
@@ -26,14 +29,14 @@ def coefficients(x, levels):
 
 
 def test_golden_values_of_a_cell():
-    cell = torch.tensor([[[[1., 2.], [3., 5.]]]])  # a b / c d
+    cell = torch.tensor([[[[1.0, 2.0], [3.0, 5.0]]]])  # a b / c d
     a, b, c, d = 1, 2, 3, 5
     expected = [(a + b + c + d) / 2, (a + b - c - d) / 2, (a - b + c - d) / 2, (a - b - c + d) / 2]
     assert coefficients(cell, 1).flatten().tolist() == expected
 
 
 def test_golden_values_of_a_4x4_map_at_two_levels():
-    x = torch.arange(16.).reshape(1, 1, 4, 4)
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
     # Each 2 x 2 cell starting at a holds a, a+1, a+4, a+5: cA = 2a + 5, cH = -4, cV = -1, cD = 0.
     # The four cA are 5, 9, 21, 25: cA = 30, cH = -16, cV = -4, cD = 0.
     assert coefficients(x, 2).flatten().tolist() == [30, -16, -4, 0] + 4 * [-4, -1, 0]
@@ -101,15 +104,15 @@ def test_unpack_puts_zeros_where_nothing_was_kept():
 
 def test_bias_is_added_once_to_every_pixel():
     slot, positions = keep_all(torch.empty(1, 2, 7, 5), 2)
-    y = haar_unpack(torch.zeros(1, positions, 2), slot, torch.tensor([1., -2.]), 7, 5, 2, False)
-    assert torch.equal(y, torch.tensor([1., -2.]).reshape(1, 2, 1, 1).expand(1, 2, 7, 5))
+    y = haar_unpack(torch.zeros(1, positions, 2), slot, torch.tensor([1.0, -2.0]), 7, 5, 2, False)
+    assert torch.equal(y, torch.tensor([1.0, -2.0]).reshape(1, 2, 1, 1).expand(1, 2, 7, 5))
 
 
 LAYOUTS = {
     'channels_last': lambda x: x.contiguous(memory_format=torch.channels_last),
     'transposed': lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
     'strided': lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, ::2, ::2],
-    'channels cut out': lambda x: torch.cat([x, x + 1], 1)[:, :x.shape[1]],
+    'channels cut out': lambda x: torch.cat([x, x + 1], 1)[:, : x.shape[1]],
     'expanded batch': lambda x: x[:1].expand_as(x),
 }
 
@@ -144,11 +147,13 @@ def test_gradient_of_pack_has_the_layout_of_the_map(channels_last):
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     x = torch.randn(2, 3, 7, 5).contiguous(memory_format=memory_format).requires_grad_()
     slot, _ = random_slot(2, 7, 5, 2, 20)
-    grad, = torch.autograd.grad(haar_pack(x, slot, 20, 2).sum(), x)
+    (grad,) = torch.autograd.grad(haar_pack(x, slot, 20, 2).sum(), x)
     assert grad.stride() == x.stride()
 
 
-@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3), (torch.float64, 1e-14)])
+@pytest.mark.parametrize(
+    'dtype, tolerance', [(torch.bfloat16, 8e-3), (torch.float16, 1e-3), (torch.float64, 1e-14)]
+)
 def test_dtypes(dtype, tolerance):
     x = torch.randn(2, 4, 9, 16).to(dtype)
     transform = Transform(9, 16, 3, 'haar')
@@ -228,7 +233,9 @@ def test_gradcheck_and_gradgradcheck_of_shrink():
 OPCHECK_MAPS = {
     'plain': lambda: torch.randn(2, 3, 8, 8),
     'requires grad': lambda: torch.randn(2, 3, 7, 5, requires_grad=True),
-    'channels_last': lambda: torch.randn(2, 3, 8, 9).contiguous(memory_format=torch.channels_last).requires_grad_(),
+    'channels_last': lambda: (
+        torch.randn(2, 3, 8, 9).contiguous(memory_format=torch.channels_last).requires_grad_()
+    ),
     'one channel': lambda: torch.randn(2, 1, 8, 8, requires_grad=True),
     'one pixel': lambda: torch.randn(2, 3, 1, 1, requires_grad=True),
     'half': lambda: torch.randn(2, 3, 8, 8).half(),
@@ -245,7 +252,9 @@ def test_opcheck_of_norms_pack_and_shrink(kind):
     opcheck(torch.ops.mmwcc.haar_norms.default, (x.detach(), 2))
     opcheck(torch.ops.mmwcc.haar_pack.default, (x, slot, 4, 2))
     opcheck(torch.ops.mmwcc.haar_shrink.default, (x, 4, 2))
-    opcheck(torch.ops.mmwcc.haar_shrink_int8.default, (x.detach(), 4, 2, torch.tensor(0.1), -127, 127))
+    opcheck(
+        torch.ops.mmwcc.haar_shrink_int8.default, (x.detach(), 4, 2, torch.tensor(0.1), -127, 127)
+    )
 
 
 @pytest.mark.parametrize('kind', OPCHECK_MAPS)
@@ -256,5 +265,7 @@ def test_opcheck_of_unpack(kind, channels_last):
     rows = torch.randn(len(x), 4, x.shape[1], dtype=x.dtype, requires_grad=x.requires_grad)
     bias = torch.randn(x.shape[1], dtype=x.dtype, requires_grad=x.requires_grad)
     for bias_or_none in (bias, None):
-        opcheck(torch.ops.mmwcc.haar_unpack.default,
-                (rows, slot, bias_or_none, *x.shape[2:], 2, channels_last, None, None, None))
+        opcheck(
+            torch.ops.mmwcc.haar_unpack.default,
+            (rows, slot, bias_or_none, *x.shape[2:], 2, channels_last, None, None, None),
+        )

@@ -1,4 +1,5 @@
 """Integer operators: the contract, and the CPU kernels bit for bit against the references and against int64."""
+
 import importlib
 import os
 import platform
@@ -18,7 +19,9 @@ VIEWS = {
     'contiguous': lambda x: x,
     'channels_last': lambda x: x.contiguous(memory_format=torch.channels_last),
     'strided': lambda x: x[:, :, ::2, 1::2],
-    'strided channels_last': lambda x: x.contiguous(memory_format=torch.channels_last)[:, :, ::2, 1::2],
+    'strided channels_last': lambda x: x.contiguous(memory_format=torch.channels_last)[
+        :, :, ::2, 1::2
+    ],
     'some channels': lambda x: x[:, 1:],
     'some channels_last': lambda x: x.contiguous(memory_format=torch.channels_last)[:, 1:],
     'transposed': lambda x: x.transpose(2, 3),
@@ -42,7 +45,22 @@ def exact_linear(rows, weight, scale, bias):
 
 
 def test_levels_round_half_to_even_and_clamp():
-    x = torch.tensor([-9.0, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 9.0, float('inf'), -float('inf'), float('nan'), 0.26])
+    x = torch.tensor(
+        [
+            -9.0,
+            -2.5,
+            -1.5,
+            -0.5,
+            0.5,
+            1.5,
+            2.5,
+            9.0,
+            float('inf'),
+            -float('inf'),
+            float('nan'),
+            0.26,
+        ]
+    )
     x = x.reshape(1, 2, 2, 3)
     got = kernels.quantize_int8(x, torch.tensor(0.5), -4, 3)
     assert got.shape == (1, 6, 2) and got.dtype == torch.int8
@@ -54,8 +72,20 @@ def test_levels_round_half_to_even_and_clamp():
 
 def test_unsigned_levels_are_stored_128_lower_if_they_need_eight_bits():
     x = torch.tensor([-1.0, 0.0, 100.0, 300.0, float('nan')]).reshape(1, 1, 1, 5)
-    assert kernels.quantize_int8(x, torch.tensor(1.0), 0, 255).flatten().tolist() == [-128, -128, -28, 127, -128]
-    assert kernels.quantize_int8(x, torch.tensor(1.0), 0, 127).flatten().tolist() == [0, 0, 100, 127, 0]
+    assert kernels.quantize_int8(x, torch.tensor(1.0), 0, 255).flatten().tolist() == [
+        -128,
+        -128,
+        -28,
+        127,
+        -128,
+    ]
+    assert kernels.quantize_int8(x, torch.tensor(1.0), 0, 127).flatten().tolist() == [
+        0,
+        0,
+        100,
+        127,
+        0,
+    ]
 
 
 @pytest.mark.parametrize('view', VIEWS)
@@ -80,7 +110,9 @@ def test_quantize_takes_halves_and_empty_batches():
 
 @pytest.mark.parametrize('product', ['oneDNN', 'float32'])
 @pytest.mark.parametrize('values', ['random', 'lowest', 'opposite', 'extremes'])
-@pytest.mark.parametrize('shape', [(1, 1, 1, 1), (2, 7, 3, 5), (1, 200, 24, 144), (1, 33, 1027, 17), (2, 64, 2500, 16)])
+@pytest.mark.parametrize(
+    'shape', [(1, 1, 1, 1), (2, 7, 3, 5), (1, 200, 24, 144), (1, 33, 1027, 17), (2, 64, 2500, 16)]
+)
 def test_products_are_exact(cpu, monkeypatch, shape, values, product):
     if product == 'float32':
         monkeypatch.setattr(cpu, '_has_exact_product', lambda: False)
@@ -100,19 +132,30 @@ def test_products_are_exact(cpu, monkeypatch, shape, values, product):
 
 
 def test_linear_works_in_blocks_of_rows(cpu, monkeypatch):
-    rows, weight, scale, bias = integers(2, 33, 20), integers(10, 20), torch.rand(10), torch.randn(10)
+    rows, weight, scale, bias = (
+        integers(2, 33, 20),
+        integers(10, 20),
+        torch.rand(10),
+        torch.randn(10),
+    )
     monkeypatch.setattr(cpu, '_SUMS', 70)  # seven rows at a time
-    assert torch.equal(cpu.int8_linear(rows, weight, scale, bias), exact_linear(rows, weight, scale, bias))
+    assert torch.equal(
+        cpu.int8_linear(rows, weight, scale, bias), exact_linear(rows, weight, scale, bias)
+    )
 
 
 @pytest.mark.parametrize('exact', [True, False])
 def test_linear_takes_slices_and_other_dtypes_of_the_scale(cpu, monkeypatch, exact):
     monkeypatch.setattr(cpu, '_has_exact_product', lambda: exact)
     rows, weight, scale = integers(2, 9, 20), integers(20, 10).t(), torch.rand(20)[::2]
-    assert torch.equal(cpu.int8_linear(rows, weight, scale, None), exact_linear(rows, weight, scale, None))
+    assert torch.equal(
+        cpu.int8_linear(rows, weight, scale, None), exact_linear(rows, weight, scale, None)
+    )
     y = kernels.int8_linear(rows, weight, scale.bfloat16(), torch.zeros(10, dtype=torch.bfloat16))
     assert y.dtype == torch.bfloat16
-    torch.testing.assert_close(y.float(), exact_linear(rows, weight, scale, None), rtol=0.01, atol=0)
+    torch.testing.assert_close(
+        y.float(), exact_linear(rows, weight, scale, None), rtol=0.01, atol=0
+    )
     y = kernels.int8_linear(rows, weight, scale.double())
     assert torch.equal(y, exact_linear(rows, weight, scale.double(), None))
 
@@ -122,13 +165,22 @@ def test_empty_batches():
 
 
 def test_results_do_not_depend_on_threads_or_autocast(cpu, monkeypatch):
-    x, rows, weight, scale = torch.randn(2, 70, 9, 33), integers(2, 300, 1500), integers(40, 1500), torch.rand(40)
+    x, rows, weight, scale = (
+        torch.randn(2, 70, 9, 33),
+        integers(2, 300, 1500),
+        integers(40, 1500),
+        torch.rand(40),
+    )
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            results.append((kernels.quantize_int8(x, torch.tensor(0.02), 0, 255),
-                            kernels.int8_linear(rows, weight, scale)))
+            results.append(
+                (
+                    kernels.quantize_int8(x, torch.tensor(0.02), 0, 255),
+                    kernels.int8_linear(rows, weight, scale),
+                )
+            )
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
@@ -141,7 +193,7 @@ def test_results_do_not_depend_on_threads_or_autocast(cpu, monkeypatch):
 def test_a_saturating_product_is_noticed(cpu, monkeypatch):
     def saturating(rows, weight):  # pairs of products in 16 bits, as vpmaddubsw adds them
         products = (rows.long() + 128).unsqueeze(2) * weight.long().unsqueeze(0)
-        pairs = products.unflatten(1, (-1, 2)).sum(2).clamp(-2**15, 2**15 - 1)
+        pairs = products.unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1)
         return (pairs.sum(1) - 128 * weight.long().sum(0)).int()
 
     rows, weight = torch.ones(4, 8, dtype=torch.int8), torch.ones(8, 3, dtype=torch.int8)
@@ -162,7 +214,9 @@ def test_products_are_exact_without_vnni(cpu):
     """)
     environment = {**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2'}
     environment.pop('MMWCC_KERNELS', None)
-    done = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', program], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == 'False'
 
 
@@ -174,7 +228,10 @@ def test_packed_and_gathered_rows_are_levels_of_the_rows(layout, low, high):
     coefficients = importlib.import_module('mmwcc.kernels.haar')._analysis(x, 2)
     slot = kernels.select(coefficients.square().sum(-1), k)
     rows = kernels.haar_pack(x, slot, k, 2)
-    assert torch.equal(kernels.haar_pack_int8(x, slot, k, 2, step, low, high), reference.to_int8(rows, step, low, high))
+    assert torch.equal(
+        kernels.haar_pack_int8(x, slot, k, 2, step, low, high),
+        reference.to_int8(rows, step, low, high),
+    )
     rows = kernels.gather_rows(coefficients, slot, k)
     got = kernels.gather_rows_int8(coefficients, slot, k, step, low, high)
     assert got.dtype == torch.int8 and torch.equal(got, reference.to_int8(rows, step, low, high))
@@ -192,16 +249,30 @@ SLOT = torch.tensor([[0, -1, 1, -1] * 6, [-1, 0, -1, 1] * 6], dtype=torch.int32)
 SLOT = torch.where(SLOT >= 0, (SLOT >= 0).cumsum(1).int() - 1, -1)
 X, STEP = torch.randn(2, 5, 4, 5), torch.tensor(0.1)
 CHECKED = {
-    'quantize_int8': [(X, STEP, -127, 127), (X.contiguous(memory_format=torch.channels_last), STEP, 0, 255)],
-    'int8_linear': [(torch.ones(2, 6, 8, dtype=torch.int8), torch.ones(3, 8, dtype=torch.int8), torch.ones(3), bias)
-                    for bias in (None, torch.ones(3))],
-    'haar_pack_int8': [(X, SLOT, 12, 1, STEP, -127, 127),
-                       (X.contiguous(memory_format=torch.channels_last), SLOT, 12, 1, STEP, -127, 127)],
+    'quantize_int8': [
+        (X, STEP, -127, 127),
+        (X.contiguous(memory_format=torch.channels_last), STEP, 0, 255),
+    ],
+    'int8_linear': [
+        (
+            torch.ones(2, 6, 8, dtype=torch.int8),
+            torch.ones(3, 8, dtype=torch.int8),
+            torch.ones(3),
+            bias,
+        )
+        for bias in (None, torch.ones(3))
+    ],
+    'haar_pack_int8': [
+        (X, SLOT, 12, 1, STEP, -127, 127),
+        (X.contiguous(memory_format=torch.channels_last), SLOT, 12, 1, STEP, -127, 127),
+    ],
     'gather_rows_int8': [(torch.randn(2, 24, 5), SLOT, 12, STEP, -127, 127)],
 }
 
 
-@pytest.mark.parametrize('name, arguments', [(name, case) for name, cases in CHECKED.items() for case in cases])
+@pytest.mark.parametrize(
+    'name, arguments', [(name, case) for name, cases in CHECKED.items() for case in cases]
+)
 def test_opcheck(name, arguments):
     opcheck(getattr(torch.ops.mmwcc, name), arguments)
 
@@ -210,7 +281,11 @@ def test_opcheck(name, arguments):
 @pytest.mark.parametrize('outputs', [1, 2, 8])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_linear_of_few_channels(channels, outputs, dtype):
-    rows, weight, scale = integers(2, 37, channels), integers(outputs, channels), torch.ones(outputs, dtype=dtype)
+    rows, weight, scale = (
+        integers(2, 37, channels),
+        integers(outputs, channels),
+        torch.ones(outputs, dtype=dtype),
+    )
     expected = exact_linear(rows, weight, scale, None)
     for _ in range(3):  # not by chance
         assert torch.equal(kernels.int8_linear(rows, weight, scale), expected)

@@ -1,4 +1,5 @@
 """How kernels are compiled and kept: without a place, by several processes, with damaged files."""
+
 import ast
 import importlib.util
 import os
@@ -94,7 +95,7 @@ def test_a_place_that_goes_away_is_no_error(load, tmp_path, capsys):
 @pytest.mark.parametrize('content', [b'', b'no pickle'])
 def test_a_damaged_file_is_replaced(load, tmp_path, kind, content):
     is_right(load(tmp_path / 'cache'))
-    path, = files(tmp_path / 'cache', kind)
+    (path,) = files(tmp_path / 'cache', kind)
     path.write_bytes(content)
     assert is_right(damaged := load(tmp_path / 'cache')) and from_cache(damaged) == 0
     assert is_right(mended := load(tmp_path / 'cache')) and from_cache(mended) == 1

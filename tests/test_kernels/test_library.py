@@ -1,4 +1,5 @@
 """Every operator says what it costs, beside its registration."""
+
 import pytest
 import torch
 
@@ -26,15 +27,19 @@ def test_an_operator_cannot_be_registered_without_one():
 X, SLOT, ROWS = (2, 24, 16, 40), (2, 640), (2, 100, 24)
 EXPECTED = {
     'haar_pack': ((X, SLOT, 100, 3), Cost(transform=(24, 1280, 3))),
-    'haar_pack_int8': ((X, SLOT, 100, 3, (1, ), -128, 127), Cost(transform=(24, 1280, 3))),
+    'haar_pack_int8': ((X, SLOT, 100, 3, (1,), -128, 127), Cost(transform=(24, 1280, 3))),
     'haar_shrink': (((2, 24, 13, 33), 100, 3), Cost(transform=(24, 1280, 3))),  # padded to 16x40
-    'haar_shrink_int8': (((2, 24, 13, 33), 100, 3, (1, ), -128, 127), Cost(transform=(24, 1280, 3))),
-    'haar_unpack': ((ROWS, SLOT, None, 13, 33, 3, False, None, None, None),
-                    Cost(transform=(24, 1280, 3))),
-    'depthwise_haar': ((X, (24, 1, 5, 5), None, 1, 3, None, 6.0),
-                       Cost(2 * 24 * 16 * 40 * 25, 'conv', (24, 1280, 3))),
+    'haar_shrink_int8': (((2, 24, 13, 33), 100, 3, (1,), -128, 127), Cost(transform=(24, 1280, 3))),
+    'haar_unpack': (
+        (ROWS, SLOT, None, 13, 33, 3, False, None, None, None),
+        Cost(transform=(24, 1280, 3)),
+    ),
+    'depthwise_haar': (
+        (X, (24, 1, 5, 5), None, 1, 3, None, 6.0),
+        Cost(2 * 24 * 16 * 40 * 25, 'conv', (24, 1280, 3)),
+    ),
     'multiply_rows': ((ROWS, (7, 24, 1, 1)), Cost(2 * 100 * 24 * 7, 'linear')),
-    'int8_linear': ((ROWS, (7, 24), (7, ), None), Cost(2 * 100 * 24 * 7, 'int8_linear')),
+    'int8_linear': ((ROWS, (7, 24), (7,), None), Cost(2 * 100 * 24 * 7, 'int8_linear')),
 }
 
 

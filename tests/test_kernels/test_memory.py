@@ -1,4 +1,5 @@
 """What the CPU kernels allocate beside their results, nothing of the size of the map, and what becomes of it."""
+
 import importlib
 import subprocess
 import sys
@@ -46,10 +47,15 @@ def test_kernels_allocate_their_results_only():
     result = subprocess.run([sys.executable, '-c', PROGRAM], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     lines = [line.rsplit(' ', 1) for line in result.stdout.splitlines()]
-    assert [name for name, _ in lines] == [f'{layout} {operator}' for layout in ('contiguous', 'channels_last')
-                                           for operator in ('norms', 'pack', 'shrink', 'pack int8', 'unpack')]
+    assert [name for name, _ in lines] == [
+        f'{layout} {operator}'
+        for layout in ('contiguous', 'channels_last')
+        for operator in ('norms', 'pack', 'shrink', 'pack int8', 'unpack')
+    ]
     for name, extra in lines:
-        assert int(extra) < 12e6, f'{name}: {int(extra) / 1e6:.0f} MB beside the result, the map has 130'
+        assert int(extra) < 12e6, (
+            f'{name}: {int(extra) / 1e6:.0f} MB beside the result, the map has 130'
+        )
 
 
 def test_arrays_share_the_memory_of_their_tensor_and_keep_it_alive(memory):
@@ -79,32 +85,39 @@ def memory(monkeypatch):
 
 def test_a_freed_tensor_hands_its_memory_on(memory):
     count = memory._LARGE // 4
-    first, other = memory.empty((count, )), memory.empty((count, ))
+    first, other = memory.empty((count,)), memory.empty((count,))
     place = first.data_ptr()
     part = first[5:]
     del first
-    assert memory.empty((count, )).data_ptr() not in (place, other.data_ptr())  # the part still needs it
+    assert memory.empty((count,)).data_ptr() not in (
+        place,
+        other.data_ptr(),
+    )  # the part still needs it
     del part
     again = memory.empty((2, count // 2))
     assert again.data_ptr() == place and again.shape == (2, count // 2) and place % 64 == 0
-    assert memory.empty((count + 1, )).data_ptr() != place
+    assert memory.empty((count + 1,)).data_ptr() != place
 
 
 def test_kept_memory_is_bounded(memory, monkeypatch):
     large = memory._LARGE
     monkeypatch.setattr(memory, '_KEPT', 3 * large)
-    tensors = [memory.empty((size, ), torch.uint8) for size in (large, large + 1, large + 2, 4 * large)]
+    tensors = [
+        memory.empty((size,), torch.uint8) for size in (large, large + 1, large + 2, 4 * large)
+    ]
     sizes = [tensor.nbytes + 64 for tensor in tensors]
     while tensors:
         del tensors[0]
-    assert [kept.nbytes for kept in memory._freed.values()] == sizes[1:3]  # the last is too large, the first too old
+    assert [kept.nbytes for kept in memory._freed.values()] == sizes[
+        1:3
+    ]  # the last is too large, the first too old
 
 
 def test_threads_do_not_share_memory(memory):
 
     def work(thread: int) -> bool:
         for _ in range(200):
-            tensor = memory.empty((memory._LARGE, ), torch.uint8).fill_(thread)
+            tensor = memory.empty((memory._LARGE,), torch.uint8).fill_(thread)
             if not bool((tensor == thread).all()):
                 return False
         return True

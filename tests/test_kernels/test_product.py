@@ -1,4 +1,5 @@
 """The product of rows with a kernel, whose prepared form is kept while its values stay the same."""
+
 import importlib
 
 import pytest
@@ -30,7 +31,10 @@ def cpu(monkeypatch):
 @pytest.mark.parametrize('shape', SHAPES)
 def test_equals_the_product(shape, dtype):
     batch, k, channels, outputs = shape
-    rows, weight = torch.randn(batch, k, channels, dtype=dtype), torch.randn(outputs, channels, 1, 1, dtype=dtype)
+    rows, weight = (
+        torch.randn(batch, k, channels, dtype=dtype),
+        torch.randn(outputs, channels, 1, 1, dtype=dtype),
+    )
     bound = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}[dtype]
     for _ in range(2):
         y = kernels.multiply_rows(rows, weight)
@@ -39,12 +43,18 @@ def test_equals_the_product(shape, dtype):
         assert (y - right).norm() <= bound * right.norm()
 
 
-@pytest.mark.parametrize('view', [lambda x: x[:, ::2], lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)])
+@pytest.mark.parametrize(
+    'view', [lambda x: x[:, ::2], lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)]
+)
 def test_takes_rows_and_kernels_of_any_strides(view):
     rows, weight = view(torch.randn(2, 40, 24)), torch.randn(24, 18, 1, 1).transpose(0, 1)
     for kernel in (weight, weight.contiguous(memory_format=torch.channels_last)):
-        torch.testing.assert_close(kernels.multiply_rows(rows, kernel).double(), expected(rows, kernel), rtol=1e-5,
-                                   atol=1e-5)
+        torch.testing.assert_close(
+            kernels.multiply_rows(rows, kernel).double(),
+            expected(rows, kernel),
+            rtol=1e-5,
+            atol=1e-5,
+        )
     assert kernels.multiply_rows(rows[:0], weight).shape == (0, rows.shape[1], 18)
 
 
@@ -71,14 +81,15 @@ def test_a_changed_kernel_is_prepared_anew(cpu, shape, change):
     rows, weight = torch.randn(1, 32, shape[1]), torch.nn.Parameter(torch.randn(*shape, 1, 1))
     version = weight._version
     kernels.multiply_rows(rows, weight)
-    (before, _), = cpu._prepared.values()
+    ((before, _),) = cpu._prepared.values()
     kernels.multiply_rows(rows, weight)
     assert len(cpu._prepared) == 1
     change(weight)
     assert weight._version == version
-    torch.testing.assert_close(kernels.multiply_rows(rows, weight).double(), expected(rows, weight), rtol=1e-5,
-                               atol=1e-4)
-    (after, _), = cpu._prepared.values()
+    torch.testing.assert_close(
+        kernels.multiply_rows(rows, weight).double(), expected(rows, weight), rtol=1e-5, atol=1e-4
+    )
+    ((after, _),) = cpu._prepared.values()
     assert after != before
 
 
@@ -94,16 +105,20 @@ def test_a_kernel_whose_memory_is_freed_and_filled_anew_is_prepared_anew(cpu):
             kernels.multiply_rows(rows, weight)
         storage.resize_(size)
         weight.data.copy_(torch.randn(20, 40, 1, 1))
-        torch.testing.assert_close(kernels.multiply_rows(rows, weight).double(), expected(rows, weight), rtol=1e-5,
-                                   atol=1e-5)
+        torch.testing.assert_close(
+            kernels.multiply_rows(rows, weight).double(),
+            expected(rows, weight),
+            rtol=1e-5,
+            atol=1e-5,
+        )
 
 
 def test_an_unchanged_kernel_is_prepared_once(cpu):
     rows, weight = torch.randn(1, 32, 40), torch.randn(20, 40, 1, 1)
     kernels.multiply_rows(rows, weight)
-    (_, first), = cpu._prepared.values()
+    ((_, first),) = cpu._prepared.values()
     kernels.multiply_rows(torch.randn(2, 500, 40), weight)
-    (_, second), = cpu._prepared.values()
+    ((_, second),) = cpu._prepared.values()
     assert first is second
 
 
@@ -130,8 +145,9 @@ def test_kernels_used_longest_ago_are_forgotten(cpu, monkeypatch):
 def test_without_onednn_torch_multiplies(cpu, monkeypatch):
     monkeypatch.setattr(cpu, '_has_layout', lambda: False)
     rows, weight = torch.randn(1, 32, 40), torch.randn(20, 40, 1, 1)
-    torch.testing.assert_close(kernels.multiply_rows(rows, weight).double(), expected(rows, weight), rtol=1e-5,
-                               atol=1e-5)
+    torch.testing.assert_close(
+        kernels.multiply_rows(rows, weight).double(), expected(rows, weight), rtol=1e-5, atol=1e-5
+    )
     assert not cpu._prepared
 
 

@@ -2,6 +2,7 @@
 
 They run in a process of their own, since the interpreter is chosen as Triton is imported.
 """
+
 import importlib
 import json
 import os
@@ -18,10 +19,19 @@ CASES = Path(__file__).parent / 'triton_cases.py'
 
 
 def run_cases(**environment):
-    kept = {key: value for key, value in os.environ.items() if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')
+    }
     command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', str(CASES)]
-    result = subprocess.run(command, env={**kept, 'MMWCC_KERNELS': 'triton', **environment}, capture_output=True,
-                            text=True, cwd=CASES.parent.parent.parent)
+    result = subprocess.run(
+        command,
+        env={**kept, 'MMWCC_KERNELS': 'triton', **environment},
+        capture_output=True,
+        text=True,
+        cwd=CASES.parent.parent.parent,
+    )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
     assert ' passed' in result.stdout and 'skipped' not in result.stdout
 
@@ -51,19 +61,39 @@ def test_layout_is_what_vector_loads_need(launch):
     assert launch.layout_of(x) == ((720, 30, 5, 1), 2, 2)
     assert launch.layout_of(x.to(memory_format=torch.channels_last)) == ((180, 1, 30, 3), 1, 8)
     assert launch.layout_of(x.transpose(2, 3)) == ((1440, 60, 1, 10), 0, 1)
-    assert launch.layout_of(x[..., :1]) == ((720, 30, 5, 0), 0, 2)  # an axis of one element is nowhere contiguous
+    assert launch.layout_of(x[..., :1]) == (
+        (720, 30, 5, 0),
+        0,
+        2,
+    )  # an axis of one element is nowhere contiguous
 
 
 @pytest.mark.parametrize('name', ['cuda', 'hip'])
 def test_shipped_configurations_name_every_kernel(launch, name):
     table = launch.read_configurations(launch.CONFIGS / f'{name}.json')
-    assert set(table) == {'haar_norms', 'haar_pack', 'haar_unpack', 'depthwise_haar', 'gather_rows', 'fake_quant',
-                          'fake_quant_backward', 'quantize_int8', 'int8_linear', 'select'}
+    assert set(table) == {
+        'haar_norms',
+        'haar_pack',
+        'haar_unpack',
+        'depthwise_haar',
+        'gather_rows',
+        'fake_quant',
+        'fake_quant_backward',
+        'quantize_int8',
+        'int8_linear',
+        'select',
+    }
     with launch.forced(table):
         for kernel in table:
-            for dtype in [torch.int8] if kernel == 'int8_linear' else [torch.float32, torch.bfloat16, torch.float16]:
+            for dtype in (
+                [torch.int8]
+                if kernel == 'int8_linear'
+                else [torch.float32, torch.bfloat16, torch.float16]
+            ):
                 if kernel != 'select' or dtype == torch.float32:
-                    assert launch.configuration(kernel, torch.empty(1, dtype=dtype))['num_warps'] in (2, 4, 8, 16)
+                    assert launch.configuration(kernel, torch.empty(1, dtype=dtype))[
+                        'num_warps'
+                    ] in (2, 4, 8, 16)
 
 
 def test_environment_variable_overrides_configurations(launch, monkeypatch, tmp_path):
@@ -77,11 +107,18 @@ def test_environment_variable_overrides_configurations(launch, monkeypatch, tmp_
     assert shipped['num_warps'] != 2
 
 
-@pytest.mark.parametrize(('content', 'error', 'message'), [
-    (None, FileNotFoundError, 'no launch configurations at .*mine.json. Correct or unset MMWCC_TRITON_CONFIGS'),
-    ('{', ValueError, 'mine.json must be JSON with the key "kernels", got JSONDecodeError'),
-    ('{}', ValueError, 'must be JSON with the key "kernels", got KeyError'),
-])
+@pytest.mark.parametrize(
+    ('content', 'error', 'message'),
+    [
+        (
+            None,
+            FileNotFoundError,
+            'no launch configurations at .*mine.json. Correct or unset MMWCC_TRITON_CONFIGS',
+        ),
+        ('{', ValueError, 'mine.json must be JSON with the key "kernels", got JSONDecodeError'),
+        ('{}', ValueError, 'must be JSON with the key "kernels", got KeyError'),
+    ],
+)
 def test_wrong_configurations_are_errors(launch, tmp_path, content, error, message):
     path = tmp_path / 'mine.json'
     if content is not None:
@@ -111,14 +148,25 @@ tune_triton.main()
 @pytest.mark.slow
 def test_benchmark_and_tuning_run_in_the_interpreter(launch, tmp_path):
     folder = CASES.parents[2] / 'tools' / 'benchmarks'
-    code = BENCHMARK.format(folder=str(folder), gpu=str(tmp_path / 'gpu.json'), tuned=str(tmp_path / 'tuned.json'))
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                            env={**os.environ, 'TRITON_INTERPRET': '1', 'MMWCC_KERNELS': 'triton'})
+    code = BENCHMARK.format(
+        folder=str(folder), gpu=str(tmp_path / 'gpu.json'), tuned=str(tmp_path / 'tuned.json')
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'TRITON_INTERPRET': '1', 'MMWCC_KERNELS': 'triton'},
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     content = json.loads((tmp_path / 'gpu.json').read_text())
     assert [(row['mode'], row['keep_ratio']) for row in content['rows']] == [
-        (mode, ratio) for mode in ('tf32/bf16', 'bf16/int8') for ratio in (0.5, 0.25)]
-    assert {row['kernel'] for row in content['kernels']} >= {'haar_norms', 'depthwise_haar 3x3', 'fake_quant_backward'}
+        (mode, ratio) for mode in ('tf32/bf16', 'bf16/int8') for ratio in (0.5, 0.25)
+    ]
+    assert {row['kernel'] for row in content['kernels']} >= {
+        'haar_norms',
+        'depthwise_haar 3x3',
+        'fake_quant_backward',
+    }
     assert content['environment']['triton'] and content['environment']['device'] == 'interpreter'
     assert content['left_out'] == []
     tuned = launch.read_configurations(tmp_path / 'tuned.json')

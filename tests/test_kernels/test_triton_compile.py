@@ -2,6 +2,7 @@
 
 A part of what `python tests/test_kernels/triton_aot.py --all` compiles, see there.
 """
+
 import json
 import os
 import subprocess
@@ -13,17 +14,37 @@ import pytest
 pytest.importorskip('triton', reason='needs Triton, which `pip install triton` brings on Linux')
 
 PROGRAM = Path(__file__).parent / 'triton_aot.py'
-LAUNCHED = {'norms_kernel', 'pack_kernel', 'unpack_kernel', 'depthwise_kernel', 'gather_kernel', 'round_kernel',
-            'gradient_kernel', 'total_kernel', 'quantize_kernel', 'linear_kernel', 'select_kernel', 'count_kernel',
-            'block_kernel', 'rank_kernel'}
+LAUNCHED = {
+    'norms_kernel',
+    'pack_kernel',
+    'unpack_kernel',
+    'depthwise_kernel',
+    'gather_kernel',
+    'round_kernel',
+    'gradient_kernel',
+    'total_kernel',
+    'quantize_kernel',
+    'linear_kernel',
+    'select_kernel',
+    'count_kernel',
+    'block_kernel',
+    'rank_kernel',
+}
 TARGETS = ('sm_80', 'sm_86', 'sm_90', 'gfx942')
 
 
 def compile_ahead(folder, *args):
-    environment = {key: value for key, value in os.environ.items()
-                   if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')}
-    result = subprocess.run([sys.executable, str(PROGRAM), *args], capture_output=True, text=True,
-                            env={**environment, 'TRITON_CACHE_DIR': str(folder)})
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')
+    }
+    result = subprocess.run(
+        [sys.executable, str(PROGRAM), *args],
+        capture_output=True,
+        text=True,
+        env={**environment, 'TRITON_CACHE_DIR': str(folder)},
+    )
     reports = [json.loads(line) for line in result.stdout.splitlines()]
     assert reports, result.stderr[-3000:]
     return result.returncode, reports
@@ -43,11 +64,22 @@ def test_shipped_configurations_compile(target, tmp_path):
 @pytest.mark.slow
 def test_what_does_not_fit_is_seen(tmp_path):
     """A product of blocks that need more shared memory than sm_86 has, and more registers."""
-    shipped = json.loads((PROGRAM.parents[2] / 'kernels' / 'triton' / 'configs' / 'cuda.json').read_text())
-    shipped['kernels']['int8_linear']['int8'].update(block_m=256, block_n=256, num_warps=4, num_stages=6)
+    shipped = json.loads(
+        (PROGRAM.parents[2] / 'kernels' / 'triton' / 'configs' / 'cuda.json').read_text()
+    )
+    shipped['kernels']['int8_linear']['int8'].update(
+        block_m=256, block_n=256, num_warps=4, num_stages=6
+    )
     (tmp_path / 'large.json').write_text(json.dumps(shipped))
-    status, reports = compile_ahead(tmp_path, '--targets', 'sm_86', '--kernel', 'linear', '--configs',
-                                    str(tmp_path / 'large.json'))
+    status, reports = compile_ahead(
+        tmp_path,
+        '--targets',
+        'sm_86',
+        '--kernel',
+        'linear',
+        '--configs',
+        str(tmp_path / 'large.json'),
+    )
     assert status == 1
     assert any(report['shared'] > report['limit'] for report in reports)
     assert any(report['spilled'] for report in reports)

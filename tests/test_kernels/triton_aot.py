@@ -6,6 +6,7 @@ one spills registers or takes more shared memory than its device has.
 
     python tests/test_kernels/triton_aot.py [--all] [--targets sm_80 sm_90] [--configs FILE] [--kernel NAME] [--table]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,15 +30,27 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 TARGETS = {
-    'sm_80': GPUTarget('cuda', 80, 32), 'sm_86': GPUTarget('cuda', 86, 32), 'sm_90': GPUTarget('cuda', 90, 32),
+    'sm_80': GPUTarget('cuda', 80, 32),
+    'sm_86': GPUTarget('cuda', 86, 32),
+    'sm_90': GPUTarget('cuda', 90, 32),
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
 SHARED = dict(sm_80=166912, sm_86=101376, sm_90=232448, gfx942=65536)
 """Bytes of shared memory that one program may take."""
-TYPES = {torch.float32: 'fp32', torch.bfloat16: 'bf16', torch.float16: 'fp16', torch.float64: 'fp64', torch.int8: 'i8',
-         torch.uint8: 'u8', torch.int32: 'i32', torch.int64: 'i64'}
-KERNELS = {name: importlib.import_module(f'mmwcc.kernels.triton.{name}')
-           for name in ('haar', 'select', 'depthwise', 'fake_quant', 'int8')}
+TYPES = {
+    torch.float32: 'fp32',
+    torch.bfloat16: 'bf16',
+    torch.float16: 'fp16',
+    torch.float64: 'fp64',
+    torch.int8: 'i8',
+    torch.uint8: 'u8',
+    torch.int32: 'i32',
+    torch.int64: 'i64',
+}
+KERNELS = {
+    name: importlib.import_module(f'mmwcc.kernels.triton.{name}')
+    for name in ('haar', 'select', 'depthwise', 'fake_quant', 'int8')
+}
 LAUNCH = importlib.import_module('mmwcc.kernels.triton.launch')
 
 
@@ -47,7 +60,9 @@ def a_map(channels: int, dtype: torch.dtype, channels_last: bool, size: int = 64
     return torch.empty(2, channels, size, size, dtype=dtype).to(memory_format=memory_format)
 
 
-def haar(channels: int, dtype: torch.dtype, channels_last: bool, levels: int = 3, size: int = 64) -> None:
+def haar(
+    channels: int, dtype: torch.dtype, channels_last: bool, levels: int = 3, size: int = 64
+) -> None:
     x, module = a_map(channels, dtype, channels_last, size), KERNELS['haar']
     slot, bias = torch.empty(2, size * size, dtype=torch.int32), torch.empty(channels)
     module.haar_norms(x, levels)
@@ -57,7 +72,9 @@ def haar(channels: int, dtype: torch.dtype, channels_last: bool, levels: int = 3
     module.haar_unpack(rows, slot, bias, size, size, levels, channels_last, x, 0.0, 6.0)
 
 
-def depthwise(channels: int, dtype: torch.dtype, channels_last: bool, size: int = 3, levels: int = 3) -> None:
+def depthwise(
+    channels: int, dtype: torch.dtype, channels_last: bool, size: int = 3, levels: int = 3
+) -> None:
     x, module = a_map(channels, dtype, channels_last), KERNELS['depthwise']
     weight, slot = torch.empty(channels, 1, size, size), torch.empty(2, 4096, dtype=torch.int32)
     coefficients, _ = module.depthwise_haar(x, weight, None, 1, levels, None, None)
@@ -69,7 +86,15 @@ def depthwise(channels: int, dtype: torch.dtype, channels_last: bool, size: int 
 def fake_quant(channels: int, dtype: torch.dtype, channels_last: bool) -> None:
     x, module = a_map(channels, dtype, channels_last), KERNELS['fake_quant']
     for bits, symmetric, clip_gradient in ((8, False, True), (4, True, False)):
-        arguments = (x, torch.ones(1), torch.ones(1, dtype=torch.bool), bits, symmetric, clip_gradient, 0.5)
+        arguments = (
+            x,
+            torch.ones(1),
+            torch.ones(1, dtype=torch.bool),
+            bits,
+            symmetric,
+            clip_gradient,
+            0.5,
+        )
         module.fake_quant(*arguments)
         module.fake_quant_backward(x, *arguments)
 
@@ -89,16 +114,33 @@ def cases(everything: bool) -> list[tuple]:
     """Return the calls whose launches are compiled: all of them, or a part that takes about a minute."""
     half, layouts = torch.bfloat16, (True, False)
     if not everything:
-        return [(haar, 144, torch.float32, True), (haar, 256, half, False), (depthwise, 144, half, True),
-                (depthwise, 64, torch.float32, False), (fake_quant, 64, torch.float32, True), (int8, 144, half, False),
-                (select, 9216), (select, 65536)]
+        return [
+            (haar, 144, torch.float32, True),
+            (haar, 256, half, False),
+            (depthwise, 144, half, True),
+            (depthwise, 64, torch.float32, False),
+            (fake_quant, 64, torch.float32, True),
+            (int8, 144, half, False),
+            (select, 9216),
+            (select, 65536),
+        ]
     dtypes = (torch.float32, half, torch.float16)
-    found = [(haar, *rest) for rest in itertools.product((24, 144, 960), dtypes, layouts, (1, 2, 3, 4))]
-    found += [(haar, 64, dtype, layout, 3, 63) for dtype, layout in itertools.product(dtypes, layouts)]
-    found += [(depthwise, *rest) for rest in itertools.product((24, 144, 960), dtypes, layouts, (3, 5), (3, ))]
+    found = [
+        (haar, *rest) for rest in itertools.product((24, 144, 960), dtypes, layouts, (1, 2, 3, 4))
+    ]
+    found += [
+        (haar, 64, dtype, layout, 3, 63) for dtype, layout in itertools.product(dtypes, layouts)
+    ]
+    found += [
+        (depthwise, *rest)
+        for rest in itertools.product((24, 144, 960), dtypes, layouts, (3, 5), (3,))
+    ]
     found += [(depthwise, 144, dtype, True, 7, 4) for dtype in dtypes]
-    found += [(function, *rest) for function in (fake_quant, int8)
-              for rest in itertools.product((24, 144, 960), dtypes, layouts)]
+    found += [
+        (function, *rest)
+        for function in (fake_quant, int8)
+        for rest in itertools.product((24, 144, 960), dtypes, layouts)
+    ]
     return [*found, (select, 9216), (select, 65536)]
 
 
@@ -109,7 +151,9 @@ def record(call: tuple, target: GPUTarget, configs: Path | None) -> list[tuple]:
     for module in (KERNELS['haar'], KERNELS['depthwise']):
         module.precision = partial(_precision, 'tf32' if target.backend == 'cuda' else 'ieee')
     run = JITFunction.run
-    JITFunction.run = lambda kernel, *args, grid, warmup, **options: launches.append(_bind(kernel, args, options))
+    JITFunction.run = lambda kernel, *args, grid, warmup, **options: launches.append(
+        _bind(kernel, args, options)
+    )
     try:
         with LAUNCH.forced(LAUNCH.read_configurations(file)):
             call[0](*call[1:])
@@ -132,8 +176,10 @@ def _bind(kernel: JITFunction, args: tuple, options: dict) -> tuple:
         signature[parameter.name] = kind
         if kind == 'constexpr':
             constants[parameter.name] = value
-        elif kind[0] == '*' or (kind[0] == 'i' and not parameter.do_not_specialize and value % 16 == 0):
-            attributes[(parameter.num, )] = [['tt.divisibility', 16]]
+        elif kind[0] == '*' or (
+            kind[0] == 'i' and not parameter.do_not_specialize and value % 16 == 0
+        ):
+            attributes[(parameter.num,)] = [['tt.divisibility', 16]]
     return kernel, signature, constants, attributes, options
 
 
@@ -146,7 +192,7 @@ def _type(value, parameter) -> str:
         return 'fp32'
     if value == 1 and not parameter.do_not_specialize:
         return 'constexpr'
-    return 'i32' if -2**31 <= value < 2**31 else 'i64'
+    return 'i32' if -(2**31) <= value < 2**31 else 'i64'
 
 
 def compile_launch(launch: tuple, name: str) -> dict:
@@ -155,27 +201,49 @@ def compile_launch(launch: tuple, name: str) -> dict:
     target = TARGETS[name]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     compiled = triton.compile(source, target=target, options=options)
-    found = _ptxas(compiled.asm['ptx'], target.arch) if target.backend == 'cuda' else _amd(compiled.asm['amdgcn'])
+    found = (
+        _ptxas(compiled.asm['ptx'], target.arch)
+        if target.backend == 'cuda'
+        else _amd(compiled.asm['amdgcn'])
+    )
     shown = {key: value for key, value in constants.items() if value is not None}
     types = {key: value for key, value in signature.items() if value[0] == '*'}
-    return dict(kernel=kernel.__name__.strip('_'), target=name, **found, shared=compiled.metadata.shared,
-                limit=SHARED[name], options=options, constants=shown, pointers=types)
+    return dict(
+        kernel=kernel.__name__.strip('_'),
+        target=name,
+        **found,
+        shared=compiled.metadata.shared,
+        limit=SHARED[name],
+        options=options,
+        constants=shown,
+        pointers=types,
+    )
 
 
 def _ptxas(ptx: str, arch: int) -> dict:
     from triton.backends.nvidia.compiler import get_ptxas
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'kernel.ptx')
         path.write_text(ptx)
         gpu = f'sm_{arch}a' if arch >= 90 else f'sm_{arch}'
-        log = subprocess.run([get_ptxas(arch).path, '-v', f'--gpu-name={gpu}', str(path), '-o', f'{folder}/cubin'],
-                             capture_output=True, text=True, check=True).stderr
-    return dict(registers=_number(r'Used (\d+) registers', log), spilled=_number(r'(\d+) bytes spill stores', log))
+        log = subprocess.run(
+            [get_ptxas(arch).path, '-v', f'--gpu-name={gpu}', str(path), '-o', f'{folder}/cubin'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+    return dict(
+        registers=_number(r'Used (\d+) registers', log),
+        spilled=_number(r'(\d+) bytes spill stores', log),
+    )
 
 
 def _amd(text: str) -> dict:
-    return dict(registers=_number(r'\.vgpr_count:\s+(\d+)', text),
-                spilled=_number(r'\.vgpr_spill_count:\s+(\d+)', text))
+    return dict(
+        registers=_number(r'\.vgpr_count:\s+(\d+)', text),
+        spilled=_number(r'\.vgpr_spill_count:\s+(\d+)', text),
+    )
 
 
 def _number(pattern: str, text: str) -> int:
@@ -183,11 +251,19 @@ def _number(pattern: str, text: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--all', action='store_true', help='every dtype, layout and level: some ten minutes')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--all', action='store_true', help='every dtype, layout and level: some ten minutes'
+    )
     parser.add_argument('--targets', nargs='+', choices=TARGETS, default=list(TARGETS))
-    parser.add_argument('--configs', type=Path, help='file of launch configurations; default: the one shipped')
-    parser.add_argument('--kernel', default='', help='compile only kernels whose names contain this')
+    parser.add_argument(
+        '--configs', type=Path, help='file of launch configurations; default: the one shipped'
+    )
+    parser.add_argument(
+        '--kernel', default='', help='compile only kernels whose names contain this'
+    )
     parser.add_argument('--table', action='store_true', help='print short lines, not JSON')
     args = parser.parse_args()
     good, done = True, set()
@@ -199,16 +275,20 @@ def main() -> None:
             report = compile_launch(launch, name)
             bad = report['spilled'] > 0 or report['shared'] > report['limit']
             good &= not bad
-            print(_line(report, bad) if args.table else json.dumps(dict(report, bad=bad)), flush=True)
+            print(
+                _line(report, bad) if args.table else json.dumps(dict(report, bad=bad)), flush=True
+            )
     sys.exit(not good)
 
 
 def _line(report: dict, bad: bool) -> str:
     constants = ' '.join(f'{key}={value}' for key, value in report['constants'].items())
     kinds = ','.join(sorted({kind[1:] for kind in report['pointers'].values()}))
-    return (f"{report['target']:6s} {report['kernel']:18s} registers {report['registers']:3d} spilled "
-            f"{report['spilled']:4d} shared {report['shared']:6d} {'BAD' if bad else '   '} "
-            f"w{report['options'].get('num_warps')} s{report['options'].get('num_stages')} {kinds} {constants}")
+    return (
+        f'{report["target"]:6s} {report["kernel"]:18s} registers {report["registers"]:3d} spilled '
+        f'{report["spilled"]:4d} shared {report["shared"]:6d} {"BAD" if bad else "   "} '
+        f'w{report["options"].get("num_warps")} s{report["options"].get("num_stages")} {kinds} {constants}'
+    )
 
 
 if __name__ == '__main__':

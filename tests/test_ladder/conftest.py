@@ -1,4 +1,5 @@
 """A ladder of a small classifier, and tools that only pretend to train and test it."""
+
 import json
 from pathlib import Path
 
@@ -59,7 +60,9 @@ class Tools:
         else:
             run = folder / f'20260101_{len(self.calls):06d}'
             run.mkdir()
-            (run / f'{run.name}.json').write_text(json.dumps({'accuracy/top1': 50.0 + len(self.calls)}))
+            (run / f'{run.name}.json').write_text(
+                json.dumps({'accuracy/top1': 50.0 + len(self.calls)})
+            )
         return 0
 
 
@@ -81,15 +84,18 @@ def write(tmp_path):
             text = text.replace(old, new)
         (tmp_path / 'ladder.py').write_text(text + add)
         return tmp_path / 'ladder.py'
+
     return write
 
 
 @pytest.fixture
 def start(write, tools, tmp_path):
     """Return a run of a ladder with the pretending tools, and the lines that it says."""
-    def start(*changes, seeds=(0, ), only=(), execute=tools, add=''):
+
+    def start(*changes, seeds=(0,), only=(), execute=tools, add=''):
         ladder, lines = read_ladder(write(*changes, add=add)), []
         run = LadderRun(ladder, tmp_path / 'work', ladder.steps(seeds, only), execute, lines.append)
         run.lines = lines
         return run
+
     return start

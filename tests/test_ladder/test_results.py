@@ -1,4 +1,5 @@
 """Table and picture of a ladder."""
+
 import csv
 
 import pytest
@@ -8,21 +9,35 @@ from mmwcc.reports.tradeoff import TradeoffPoint
 
 
 def test_table_by_hand():
-    points = [TradeoffPoint('wcc', 'WCC 8/8', '25 %', 2e9, 1e8, (40.0, 44.0), ('w/wcc_seed0', 'w/wcc_seed1'), True),
-              TradeoffPoint('dense', 'dense', '', 8e9, 0, (41.5, ), ('w/dense', ))]
+    points = [
+        TradeoffPoint(
+            'wcc', 'WCC 8/8', '25 %', 2e9, 1e8, (40.0, 44.0), ('w/wcc_seed0', 'w/wcc_seed1'), True
+        ),
+        TradeoffPoint('dense', 'dense', '', 8e9, 0, (41.5,), ('w/dense',)),
+    ]
     table = ladder_table(points, 'mIoU', {'w/wcc_seed0': 9.6, 'w/wcc_seed1': 10.0, 'w/dense': 0.4})
-    assert table.split('\n')[2:] == ['| wcc | WCC 8/8 | 25 % | 2 | 42 ± 2 | 2 | 20 | yes |',
-                                     '| dense | dense |  | 8 | 41.5 | 1 | 0 |  |']
+    assert table.split('\n')[2:] == [
+        '| wcc | WCC 8/8 | 25 % | 2 | 42 ± 2 | 2 | 20 | yes |',
+        '| dense | dense |  | 8 | 41.5 | 1 | 0 |  |',
+    ]
 
 
 def test_of_a_run(start, tmp_path):
-    run = start(("dict(name='ptq',", "dict(name='ptq', series='untrained',"), seeds=(0, 1),
-                only=['dense', 'quant', 'ptq'])
+    run = start(
+        ("dict(name='ptq',", "dict(name='ptq', series='untrained',"),
+        seeds=(0, 1),
+        only=['dense', 'quant', 'ptq'],
+    )
     run.run()
     table = draw_ladder(run.ladder, tmp_path / 'work', run.records())
-    lines = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.split('\n')[2:]]
+    lines = [
+        [cell.strip() for cell in line.strip('|').split('|')] for line in table.split('\n')[2:]
+    ]
     assert [line[:3] for line in lines] == [
-        ['ptq', 'untrained', '25 %'], ['quant', 'quantized', '8/8'], ['dense', 'dense', '']]
+        ['ptq', 'untrained', '25 %'],
+        ['quant', 'quantized', '8/8'],
+        ['dense', 'dense', ''],
+    ]
     assert [line[5] for line in lines] == ['1', '2', '1']
     with (tmp_path / 'work' / 'tradeoff.csv').open() as file:
         assert {row['config'] for row in csv.DictReader(file)} == {'dense', 'quant', 'ptq'}

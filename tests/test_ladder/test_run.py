@@ -1,4 +1,5 @@
 """Running a ladder with tools that only pretend: what is run, what is repeated, what is refused."""
+
 import fcntl
 import json
 import sys
@@ -9,8 +10,15 @@ import torch
 from mmwcc.ladder.run import run_command
 from mmwcc.utils import LaunchError
 
-ALL = ['test dense', 'train quant_seed0', 'test quant_seed0', 'train wcc_seed0', 'test wcc_seed0', 'calibrate ptq',
-       'test ptq']
+ALL = [
+    'test dense',
+    'train quant_seed0',
+    'test quant_seed0',
+    'train wcc_seed0',
+    'test wcc_seed0',
+    'calibrate ptq',
+    'test ptq',
+]
 
 
 def states(run):
@@ -38,13 +46,25 @@ def test_commands(start, tmp_path):
     dense, wcc, ptq = (run.commands(name) for name in ('dense', 'wcc_seed0', 'ptq'))
     assert [command[0] for command in (*dense, *wcc, *ptq)] == [sys.executable] * 5
     assert [command[2:] for command in dense] == [
-        [f'{work}/dense/point/dense.py', f'{tmp_path}/dense.pth', '--work-dir', f'{work}/dense']]
+        [f'{work}/dense/point/dense.py', f'{tmp_path}/dense.pth', '--work-dir', f'{work}/dense']
+    ]
     config, end = f'{work}/wcc_seed0/point/wcc.py', ['--work-dir', f'{work}/wcc_seed0']
     assert [command[2:] for command in wcc] == [
-        [config, '--resume', *end], [config, f'{work}/wcc_seed0/iter_4.pth', *end]]
-    assert ptq[0][2:] == [f'{work}/ptq/point/ptq.py', f'{tmp_path}/dense.pth', '--no-test', '--out',
-                          f'{work}/ptq/calibrated.pth', '--images', '3', '--keep-batch-norm', '--work-dir',
-                          f'{work}/ptq']
+        [config, '--resume', *end],
+        [config, f'{work}/wcc_seed0/iter_4.pth', *end],
+    ]
+    assert ptq[0][2:] == [
+        f'{work}/ptq/point/ptq.py',
+        f'{tmp_path}/dense.pth',
+        '--no-test',
+        '--out',
+        f'{work}/ptq/calibrated.pth',
+        '--images',
+        '3',
+        '--keep-batch-norm',
+        '--work-dir',
+        f'{work}/ptq',
+    ]
     run.run()
     text = (work / 'wcc_seed0' / 'point' / 'wcc.py').read_text()
     assert f"load_from = '{work}/quant_seed0/iter_4.pth'" in text and 'keep_ratio=0.25' in text
@@ -59,14 +79,19 @@ def test_what_fails_stops_only_what_needs_it(start, tools, tmp_path):
     tools.broken = {'train quant_seed0'}
     run = start()
     assert not run.run()
-    assert states(run) == dict(dense='finished', quant_seed0='failed', wcc_seed0='waiting', ptq='finished')
+    assert states(run) == dict(
+        dense='finished', quant_seed0='failed', wcc_seed0='waiting', ptq='finished'
+    )
     assert run.outcomes['quant_seed0'].message == (
-        f"train.py ended with 3: train says something ({tmp_path / 'work' / 'quant_seed0' / 'ladder.log'})")
+        f'train.py ended with 3: train says something ({tmp_path / "work" / "quant_seed0" / "ladder.log"})'
+    )
     assert '[3/4] wcc_seed0: waiting, for quant_seed0' in run.lines
 
     tools.broken, tools.calls = set(), []
     run = start()
-    assert states(run) == dict(dense='finished', quant_seed0='begun', wcc_seed0='new', ptq='finished')
+    assert states(run) == dict(
+        dense='finished', quant_seed0='begun', wcc_seed0='new', ptq='finished'
+    )
     assert run.run() and tools.calls == ALL[1:5]
 
 
@@ -77,6 +102,7 @@ def test_killed_in_training_and_in_testing(start, tools, tmp_path):
             if tools.calls[-1] == when:
                 raise KeyboardInterrupt
             return code
+
         return execute
 
     def half_trained(command, log, lock):
@@ -88,7 +114,9 @@ def test_killed_in_training_and_in_testing(start, tools, tmp_path):
     assert states(start(only=['quant'])) == dict(quant_seed0='begun')
     with pytest.raises(KeyboardInterrupt):  # in the test, with the training done
         start(only=['quant'], execute=killed('test quant_seed0')).run()
-    (tmp_path / 'work' / 'quant_seed0' / f'20260101_{len(tools.calls):06d}').rename(tmp_path / 'lost')
+    (tmp_path / 'work' / 'quant_seed0' / f'20260101_{len(tools.calls):06d}').rename(
+        tmp_path / 'lost'
+    )
     tools.calls.clear()
     run = start(only=['quant'])
     assert run.run() and tools.calls == ['test quant_seed0'], 'what is trained is not trained again'
@@ -117,8 +145,11 @@ def test_changed_recipe(start, tools, tmp_path):
     changed = ('lr=0.05', 'lr=0.02')
     run = start(changed)
     assert states(run) == dict.fromkeys(('dense', 'quant_seed0', 'wcc_seed0', 'ptq'), 'changed')
-    with pytest.raises(ValueError, match=r'dense in .* has been run under other settings: optim_wrapper.optimizer.lr '
-                                         r'was 0.05, is 0.02. So have 3 more. Choose another --work-dir, or .*--force'):
+    with pytest.raises(
+        ValueError,
+        match=r'dense in .* has been run under other settings: optim_wrapper.optimizer.lr '
+        r'was 0.05, is 0.02. So have 3 more. Choose another --work-dir, or .*--force',
+    ):
         run.run()
     assert tools.calls == ALL
 
@@ -132,7 +163,8 @@ def test_changed_recipe(start, tools, tmp_path):
 def test_a_changed_point_changes_what_starts_from_it(start):
     start().run()
     assert states(start(("compression='quant_w8a8'", "compression='quant_w8a6'"))) == dict(
-        dense='finished', quant_seed0='changed', wcc_seed0='changed', ptq='finished')
+        dense='finished', quant_seed0='changed', wcc_seed0='changed', ptq='finished'
+    )
 
 
 def test_another_checkpoint_is_another_ladder(start, tmp_path):
@@ -140,7 +172,10 @@ def test_another_checkpoint_is_another_ladder(start, tmp_path):
     run.run()
     torch.save(dict(other=1), tmp_path / 'dense.pth')
     run = start(only=['dense'])
-    assert run.outcomes['dense'].state == 'changed' and 'ladder.start was' in run.outcomes['dense'].message
+    assert (
+        run.outcomes['dense'].state == 'changed'
+        and 'ladder.start was' in run.outcomes['dense'].message
+    )
 
 
 def test_points_that_another_process_works_on(start, tools, tmp_path):
@@ -150,7 +185,9 @@ def test_points_that_another_process_works_on(start, tools, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         run = start()
         assert not run.run()
-        assert states(run) == dict(dense='finished', quant_seed0='busy', wcc_seed0='waiting', ptq='finished')
+        assert states(run) == dict(
+            dense='finished', quant_seed0='busy', wcc_seed0='waiting', ptq='finished'
+        )
     assert start().run()
 
 
@@ -178,7 +215,9 @@ def test_missing_compression_is_no_reason_to_wait(start, tools, tmp_path):
     add = "points += [dict(name='later', compression='later.py'), dict(name='after', start='later')]\n"
     run = start(add=add)
     assert not run.run() and tools.calls == ALL
-    assert run.outcomes['later_seed0'].message.startswith('the compression of point later is to be in')
+    assert run.outcomes['later_seed0'].message.startswith(
+        'the compression of point later is to be in'
+    )
     assert run.outcomes['after_seed0'].message == 'its start later_seed0 cannot be had'
     assert run.commands('later_seed0') == []
     (tmp_path / 'later.py').write_text("_base_ = 'mmwcc::_base_/compression/quant_w8a8.py'\n")
@@ -196,7 +235,9 @@ def test_estimate(start, tmp_path):
     run.run()
     for name, minutes in dict(dense=1, ptq=3, quant_seed0=30, wcc_seed0=50).items():
         content = record(tmp_path, name)
-        (tmp_path / 'work' / name / 'ladder.json').write_text(json.dumps({**content, 'minutes': minutes}))
+        (tmp_path / 'work' / name / 'ladder.json').write_text(
+            json.dumps({**content, 'minutes': minutes})
+        )
     for name in ('quant_seed1', 'wcc_seed1'):
         (tmp_path / 'work' / name / 'ladder.json').unlink()
     run = start(seeds=(0, 1))

@@ -1,4 +1,5 @@
 """``conv_cfg=dict(type='mmwcc.WCC', ...)``: OpenMMLab hands it to stems, depthwise and point-wise layers alike."""
+
 import pytest
 import torch
 from torch import nn
@@ -8,17 +9,28 @@ from mmwcc.layers import WCC, QuantConv2d, WaveletCompressedConv2d
 bricks = pytest.importorskip('mmcv.cnn')
 
 COMPRESSION = dict(type='mmwcc.WCC', keep_ratio=0.5, levels=2, wavelet='haar', selection='coarse')
-QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
-                  act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+QUANTIZERS = dict(
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 STEM = dict(in_channels=3, out_channels=8, kernel_size=3, stride=2, padding=1)
 DEPTHWISE = dict(in_channels=8, out_channels=8, kernel_size=3, padding=1, groups=8)
 POINTWISE = dict(in_channels=8, out_channels=16, kernel_size=1)
 
 
-@pytest.mark.parametrize('geometry, quantized, expected', [
-    (STEM, False, nn.Conv2d), (STEM, True, QuantConv2d), (DEPTHWISE, False, nn.Conv2d), (DEPTHWISE, True, QuantConv2d),
-    (POINTWISE, False, WaveletCompressedConv2d), (POINTWISE, True, WaveletCompressedConv2d),
-    (POINTWISE | dict(groups=2), False, nn.Conv2d), (POINTWISE | dict(padding=1), True, QuantConv2d)])
+@pytest.mark.parametrize(
+    'geometry, quantized, expected',
+    [
+        (STEM, False, nn.Conv2d),
+        (STEM, True, QuantConv2d),
+        (DEPTHWISE, False, nn.Conv2d),
+        (DEPTHWISE, True, QuantConv2d),
+        (POINTWISE, False, WaveletCompressedConv2d),
+        (POINTWISE, True, WaveletCompressedConv2d),
+        (POINTWISE | dict(groups=2), False, nn.Conv2d),
+        (POINTWISE | dict(padding=1), True, QuantConv2d),
+    ],
+)
 @pytest.mark.parametrize('norm_cfg', [None, dict(type='BN')])
 def test_conv_module(geometry, quantized, expected, norm_cfg):
     conv_cfg = COMPRESSION | (QUANTIZERS if quantized else {})
@@ -44,7 +56,12 @@ def test_build_conv_layer(geometry):
 
 def test_arguments_reach_the_layer():
     layer = bricks.build_conv_layer(COMPRESSION | QUANTIZERS, 8, 16, 1, stride=2, bias=False)
-    assert (layer.keep_ratio, layer.levels, layer.wavelet, layer.selection) == (0.5, 2, 'haar', 'coarse')
+    assert (layer.keep_ratio, layer.levels, layer.wavelet, layer.selection) == (
+        0.5,
+        2,
+        'haar',
+        'coarse',
+    )
     assert (layer.weight_quant.bits, layer.act_quant.bits) == (4, 8)
     assert layer.stride == (2, 2)
     assert layer.bias is None

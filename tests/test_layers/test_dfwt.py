@@ -1,4 +1,5 @@
 """DepthwiseFastWaveletTransform: a layer without parameters, and its inverse."""
+
 import copy
 import pickle
 
@@ -17,7 +18,9 @@ def test_forward_joins_the_pieces_and_inverse_undoes_it(shape, orthonormal):
     x = torch.randn(shape, dtype=torch.float64)
     y = layer(x)
     assert y.shape == x.shape
-    assert torch.equal(y.reshape(-1, *y.shape[-3:]), torch.cat(dfwt(x.reshape(-1, *shape[-3:]), 3, orthonormal), 1))
+    assert torch.equal(
+        y.reshape(-1, *y.shape[-3:]), torch.cat(dfwt(x.reshape(-1, *shape[-3:]), 3, orthonormal), 1)
+    )
     torch.testing.assert_close(layer.inverse(y), x, rtol=1e-14, atol=1e-14)
 
 
@@ -40,13 +43,22 @@ def test_it_is_registered_has_no_state_and_can_be_copied():
 
 
 def test_deepest_kappa():
-    assert [deepest_kappa(5, 96, 24), deepest_kappa(5, 96), deepest_kappa(2, 96), deepest_kappa(3, 3)] == [3, 5, 2, 0]
+    assert [
+        deepest_kappa(5, 96, 24),
+        deepest_kappa(5, 96),
+        deepest_kappa(2, 96),
+        deepest_kappa(3, 3),
+    ] == [3, 5, 2, 0]
 
 
-@pytest.mark.parametrize('kappa, error, message', [
-    (1.5, TypeError, 'kappa must be a whole number, got 1.5. Use 3'),
-    (True, TypeError, 'kappa must be a whole number, got True'),
-    (-1, ValueError, 'kappa must be at least 0, got -1. Use 0 for none')])
+@pytest.mark.parametrize(
+    'kappa, error, message',
+    [
+        (1.5, TypeError, 'kappa must be a whole number, got 1.5. Use 3'),
+        (True, TypeError, 'kappa must be a whole number, got True'),
+        (-1, ValueError, 'kappa must be at least 0, got -1. Use 0 for none'),
+    ],
+)
 def test_bad_depth(kappa, error, message):
     with pytest.raises(error, match=f'DepthwiseFastWaveletTransform: {message}'):
         DepthwiseFastWaveletTransform(kappa)
@@ -56,7 +68,9 @@ def test_bad_depth(kappa, error, message):
 @pytest.mark.parametrize('channels, allowed', [(12, 2), (7, 0)])
 def test_odd_channels(method, channels, allowed):
     layer = DepthwiseFastWaveletTransform(3)
-    with pytest.raises(ValueError, match=rf'divisible by 2\*\*kappa=8, got {channels}. Use kappa={allowed} at most'):
+    with pytest.raises(
+        ValueError, match=rf'divisible by 2\*\*kappa=8, got {channels}. Use kappa={allowed} at most'
+    ):
         getattr(layer, method)(torch.randn(1, channels, 2, 2))
 
 

@@ -1,4 +1,5 @@
 """BatchNorm folded into layers whose clips are learned, and weights that are replaced in other ways."""
+
 import copy
 
 import pytest
@@ -19,7 +20,9 @@ QUANTIZERS = {
     'lsq of channels': dict(type='mmwcc.LSQWeightQuantizer', bits=4, per_channel=True),
 }
 LAYERS = {
-    'wavelets': lambda **quantizers: WaveletCompressedConv2d(6, 8, keep_ratio=0.5, levels=2, **quantizers),
+    'wavelets': lambda **quantizers: WaveletCompressedConv2d(
+        6, 8, keep_ratio=0.5, levels=2, **quantizers
+    ),
     'one by one': lambda **quantizers: QuantConv2d(6, 8, 1, bias=False, **quantizers),
     'depthwise': lambda **quantizers: QuantConv2d(6, 12, 3, padding=1, groups=6, **quantizers),
 }
@@ -93,8 +96,10 @@ def test_unquantized_weights_are_folded_as_they_are():
 
 
 @every_quantizer
-@pytest.mark.parametrize('kind, integer_type', [('wavelets', IntegerWaveletCompressedConv2d),
-                                                ('one by one', IntegerConv2d)])
+@pytest.mark.parametrize(
+    'kind, integer_type',
+    [('wavelets', IntegerWaveletCompressedConv2d), ('one by one', IntegerConv2d)],
+)
 def test_a_folded_layer_becomes_integers(kind, integer_type, quantizer):
     layer, norm = trained(kind, quantizer)
     folded = fuse_conv_bn_eval(layer, norm)
@@ -109,14 +114,18 @@ def test_a_folded_layer_becomes_integers(kind, integer_type, quantizer):
 def test_fused_blocks_know_what_was_folded(quantizer):
     layer, norm = trained('wavelets', quantizer, act=False)
     folded = fuse_conv_bn_eval(layer, norm)
-    assert_same(FoldedConv(folded, activation=nn.Identity()), FoldedConv(layer, norm, nn.Identity()))
+    assert_same(
+        FoldedConv(folded, activation=nn.Identity()), FoldedConv(layer, norm, nn.Identity())
+    )
 
 
 def test_a_folded_layer_is_saved_loaded_and_copied():
     layer, norm = trained('wavelets')
     folded = fuse_conv_bn_eval(layer, norm)
-    fresh = LAYERS['wavelets'](weight_quant=QUANTIZERS['learned clip'],
-                               act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8)).eval()
+    fresh = LAYERS['wavelets'](
+        weight_quant=QUANTIZERS['learned clip'],
+        act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+    ).eval()
     fresh.load_state_dict(folded.state_dict())
     assert_same(fresh, folded)
     assert_same(copy.deepcopy(folded), folded)
@@ -137,17 +146,24 @@ def test_gradients_pass_the_factors(kind):
     folded(image()).mul(probe).sum().backward()
     for name in ('weight', 'weight_quant.clip_alpha', 'act_quant.clip_alpha'):
         expected = layer.get_parameter(name).grad
-        torch.testing.assert_close(folded.get_parameter(name).grad, expected, rtol=1e-4,
-                                   atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            folded.get_parameter(name).grad,
+            expected,
+            rtol=1e-4,
+            atol=1e-5 * float(expected.abs().max()),
+        )
 
 
 @every_layer
 def test_another_weight_is_refused_once_the_clip_is_learned(kind):
     layer, _ = trained(kind)
     before = layer.weight
-    with pytest.raises(RuntimeError, match='weight must be the present one times one factor for each output channel, '
-                                           'as folding of BatchNorm makes it, because weight_quant has learned its '
-                                           'clip; got another weight. Call weight_quant.reset_parameters'):
+    with pytest.raises(
+        RuntimeError,
+        match='weight must be the present one times one factor for each output channel, '
+        'as folding of BatchNorm makes it, because weight_quant has learned its '
+        'clip; got another weight. Call weight_quant.reset_parameters',
+    ):
         layer.weight = nn.Parameter(torch.randn_like(before))
     assert layer.weight is before
     layer.weight_quant.reset_parameters()
@@ -175,7 +191,9 @@ def test_a_checkpoint_is_assigned_and_not_folded(kind, factor):
     layer, _ = trained(kind)
     other = copy.deepcopy(layer)
     with torch.no_grad():
-        other.weight.copy_(torch.randn_like(other.weight) if factor == 'another' else factor * other.weight)
+        other.weight.copy_(
+            torch.randn_like(other.weight) if factor == 'another' else factor * other.weight
+        )
     other.weight_quant.reset_parameters()
     other.train()(image())
     layer.load_state_dict(other.eval().state_dict(), assign=True)
@@ -197,7 +215,14 @@ def test_other_ways_to_replace_a_weight(replace):
     layer, norm = trained('wavelets')
     expected = nn.Sequential(copy.deepcopy(layer), norm)
     weight, bias = nn.utils.fusion.fuse_conv_bn_weights(
-        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        layer.weight,
+        layer.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
     folded = copy.deepcopy(layer)
     replace(folded, weight)
     folded.bias = bias
@@ -214,16 +239,24 @@ def test_reset_parameters_resets_what_was_learned():
 
 
 @every_layer
-@pytest.mark.parametrize('quantizer', ['learned clip', 'channels'])  # at 2 bits every clip loses much
+@pytest.mark.parametrize(
+    'quantizer', ['learned clip', 'channels']
+)  # at 2 bits every clip loses much
 def test_a_weight_that_was_overwritten_is_noticed(kind, quantizer):
     layer, _ = trained(kind, quantizer)
     layer.eval()  # no warning so far
-    layer.weight.data = layer.weight.data * torch.logspace(-2, 2, len(layer.weight)).reshape(-1, 1, 1, 1)
-    with pytest.warns(UserWarning, match='the clip of weight_quant must have been learned on the weight'):
+    layer.weight.data = layer.weight.data * torch.logspace(-2, 2, len(layer.weight)).reshape(
+        -1, 1, 1, 1
+    )
+    with pytest.warns(
+        UserWarning, match='the clip of weight_quant must have been learned on the weight'
+    ):
         layer.eval()
     if kind != 'depthwise':
         with pytest.raises(RuntimeError, match='The weight was overwritten in place'):
-            {'wavelets': IntegerWaveletCompressedConv2d, 'one by one': IntegerConv2d}[kind].from_layer(layer)
+            {'wavelets': IntegerWaveletCompressedConv2d, 'one by one': IntegerConv2d}[
+                kind
+            ].from_layer(layer)
     layer.weight_quant.reset_parameters()
     layer.train()(image())
     assert layer.clip_fits()
@@ -239,7 +272,9 @@ def test_folding_in_half_precision(dtype):
     with torch.no_grad():
         expected = norm(layer(image().to(dtype))).float()
         error = (folded(image().to(dtype)).float() - expected).abs()
-    assert (error <= 16 * torch.finfo(dtype).eps * expected.abs().amax((0, 2, 3), keepdim=True)).all()
+    assert (
+        error <= 16 * torch.finfo(dtype).eps * expected.abs().amax((0, 2, 3), keepdim=True)
+    ).all()
 
 
 def test_layers_are_called_by_keyword_as_nn_conv2d_is():

@@ -1,4 +1,5 @@
 """QuantConv2d: any convolution, quantized operands, one saved input."""
+
 import copy
 
 import pytest
@@ -10,17 +11,27 @@ from mmwcc.layers import QuantConv2d
 from mmwcc.testing import Grid, to_numpy
 
 QUANTIZERS = {
-    'learned clip': dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4, normalize='rescale'),
-                         act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=5)),
-    'LSQ': dict(weight_quant=dict(type='mmwcc.LSQWeightQuantizer', bits=4),
-                act_quant=dict(type='mmwcc.LSQActQuantizer', bits=5)),
+    'learned clip': dict(
+        weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4, normalize='rescale'),
+        act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=5),
+    ),
+    'LSQ': dict(
+        weight_quant=dict(type='mmwcc.LSQWeightQuantizer', bits=4),
+        act_quant=dict(type='mmwcc.LSQActQuantizer', bits=5),
+    ),
 }
 GEOMETRIES = [
-    dict(kernel_size=3, padding=1), dict(kernel_size=3, stride=2, padding=1, bias=False),
-    dict(kernel_size=(1, 5), padding=(0, 2), dilation=(1, 1)), dict(kernel_size=3, padding=2, dilation=2),
-    dict(kernel_size=3, groups=4), dict(kernel_size=1), dict(kernel_size=3, padding='same'),
-    dict(kernel_size=3, padding='valid'), dict(kernel_size=3, padding=1, padding_mode='reflect'),
-    dict(kernel_size=5, padding=2, padding_mode='circular', stride=2), dict(kernel_size=4, padding='same'),
+    dict(kernel_size=3, padding=1),
+    dict(kernel_size=3, stride=2, padding=1, bias=False),
+    dict(kernel_size=(1, 5), padding=(0, 2), dilation=(1, 1)),
+    dict(kernel_size=3, padding=2, dilation=2),
+    dict(kernel_size=3, groups=4),
+    dict(kernel_size=1),
+    dict(kernel_size=3, padding='same'),
+    dict(kernel_size=3, padding='valid'),
+    dict(kernel_size=3, padding=1, padding_mode='reflect'),
+    dict(kernel_size=5, padding=2, padding_mode='circular', stride=2),
+    dict(kernel_size=4, padding='same'),
 ]
 
 
@@ -34,11 +45,16 @@ def switched_off(layer):
 def test_without_quantization_it_is_the_dense_layer(geometry):
     dense = nn.Conv2d(4, 8, **geometry)
     x = torch.randn(2, 4, 9, 10, requires_grad=True)
-    for layer in (QuantConv2d.from_conv2d(dense), switched_off(QuantConv2d.from_conv2d(dense, **QUANTIZERS['LSQ']))):
+    for layer in (
+        QuantConv2d.from_conv2d(dense),
+        switched_off(QuantConv2d.from_conv2d(dense, **QUANTIZERS['LSQ'])),
+    ):
         y, expected = layer(x), dense(x)
         torch.testing.assert_close(y, expected)
         grad, tensors = torch.randn_like(y), (x, *dense.parameters())
-        torch.testing.assert_close(torch.autograd.grad(y, tensors, grad), torch.autograd.grad(expected, tensors, grad))
+        torch.testing.assert_close(
+            torch.autograd.grad(y, tensors, grad), torch.autograd.grad(expected, tensors, grad)
+        )
 
 
 @pytest.mark.parametrize('geometry', GEOMETRIES[:6], ids=str)
@@ -47,9 +63,20 @@ def test_quantized_operands_are_convolved(geometry):
     x = torch.randn(2, 4, 9, 10, dtype=torch.float64)
     y = layer(x)
     act = Grid(layer.act_quant.clip_alpha.item(), 5).quantize(to_numpy(x)).values
-    weight = Grid(layer.weight_quant.clip_alpha.item(), 4, normalize='rescale').quantize(to_numpy(layer.weight)).values
-    expected = nn.functional.conv2d(torch.from_numpy(act), torch.from_numpy(weight), layer.bias, layer.stride,
-                                    layer.padding, layer.dilation, layer.groups)
+    weight = (
+        Grid(layer.weight_quant.clip_alpha.item(), 4, normalize='rescale')
+        .quantize(to_numpy(layer.weight))
+        .values
+    )
+    expected = nn.functional.conv2d(
+        torch.from_numpy(act),
+        torch.from_numpy(weight),
+        layer.bias,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+    )
     torch.testing.assert_close(y, expected)
 
 
@@ -132,5 +159,7 @@ def test_compiles_as_one_graph():
 
 @pytest.mark.parametrize('config', [dict(bits=8), 8, nn.ReLU()])
 def test_bad_quantizer(config):
-    with pytest.raises(TypeError, match='QuantConv2d: act_quant must be None, a quantizer or a dict with a type'):
+    with pytest.raises(
+        TypeError, match='QuantConv2d: act_quant must be None, a quantizer or a dict with a type'
+    ):
         QuantConv2d(4, 8, 3, act_quant=config)

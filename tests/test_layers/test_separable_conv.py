@@ -1,4 +1,5 @@
 """The separable layer: its kernels, its geometry, and dense checkpoints."""
+
 import copy
 import pickle
 
@@ -30,17 +31,26 @@ def test_no_separable_kernel_is_nearer():
     kernel = torch.randn(6, 2, 3, 3, dtype=torch.float64)
     depthwise, pointwise = separable_kernels(kernel)
     left = (kernel - pointwise * depthwise.transpose(0, 1)).square().sum()
-    expected = sum(torch.linalg.svdvals(kernel[:, c].flatten(1))[1:].square().sum() for c in range(2))
+    expected = sum(
+        torch.linalg.svdvals(kernel[:, c].flatten(1))[1:].square().sum() for c in range(2)
+    )
     torch.testing.assert_close(left, expected)
     for _ in range(20):
         other = (pointwise + 0.05 * torch.randn_like(pointwise)) * (
-            depthwise + 0.05 * torch.randn_like(depthwise)).transpose(0, 1)
+            depthwise + 0.05 * torch.randn_like(depthwise)
+        ).transpose(0, 1)
         assert (kernel - other).square().sum() > left
 
 
-@pytest.mark.parametrize('geometry', [
-    dict(kernel_size=3, padding=1), dict(kernel_size=(1, 3), stride=(2, 1), padding=(0, 1), bias=False),
-    dict(kernel_size=5, dilation=2, padding='same'), dict(kernel_size=3, stride=2, padding=1, padding_mode='reflect')])
+@pytest.mark.parametrize(
+    'geometry',
+    [
+        dict(kernel_size=3, padding=1),
+        dict(kernel_size=(1, 3), stride=(2, 1), padding=(0, 1), bias=False),
+        dict(kernel_size=5, dilation=2, padding='same'),
+        dict(kernel_size=3, stride=2, padding=1, padding_mode='reflect'),
+    ],
+)
 def test_it_is_the_dense_convolution_with_the_product_kernel(geometry):
     conv = nn.Conv2d(4, 6, **geometry).double().eval()
     layer = SeparableConv2d.from_conv2d(conv)
@@ -91,11 +101,23 @@ def test_copies_and_pickles():
 
 def test_it_serves_in_mmcv():
     bricks = pytest.importorskip('mmcv.cnn')
-    module = bricks.ConvModule(4, 8, 3, stride=2, padding=1, norm_cfg=dict(type='BN'),
-                               conv_cfg=dict(type='mmwcc.SeparableConv2d'))
+    module = bricks.ConvModule(
+        4,
+        8,
+        3,
+        stride=2,
+        padding=1,
+        norm_cfg=dict(type='BN'),
+        conv_cfg=dict(type='mmwcc.SeparableConv2d'),
+    )
     module.init_weights()
     assert type(module.conv) is SeparableConv2d and module.conv.pointwise_conv.bias is None
-    assert (module.in_channels, module.out_channels, module.kernel_size, module.stride) == (4, 8, (3, 3), (2, 2))
+    assert (module.in_channels, module.out_channels, module.kernel_size, module.stride) == (
+        4,
+        8,
+        (3, 3),
+        (2, 2),
+    )
     x = torch.randn(2, 4, 9, 9)
     expected = F.conv2d(x, dense_kernel(module.conv), stride=2, padding=1)
     torch.testing.assert_close(module.conv(x), expected, rtol=1e-4, atol=1e-5)
@@ -103,12 +125,16 @@ def test_it_serves_in_mmcv():
 
 @pytest.mark.parametrize('wrong', [dict(kernel_size=1), dict(kernel_size=3, groups=2)])
 def test_what_it_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match='kernel_size must be larger than 1 and groups must be 1, got'):
+    with pytest.raises(
+        ValueError, match='kernel_size must be larger than 1 and groups must be 1, got'
+    ):
         SeparableConv2d(4, 4, **wrong)
 
 
 def test_unknown_start_is_refused():
-    with pytest.raises(ValueError, match="SeparableConv2d: init must be 'svd' or 'random', got 'zero'"):
+    with pytest.raises(
+        ValueError, match="SeparableConv2d: init must be 'svd' or 'random', got 'zero'"
+    ):
         SeparableConv2d.from_conv2d(nn.Conv2d(3, 3, 3), 'zero')
 
 

@@ -1,4 +1,5 @@
 """What a layer learned lies in its checkpoint, whole, and belongs to the weights that came with it."""
+
 import copy
 
 import pytest
@@ -9,15 +10,25 @@ from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.post_training import calibrate
 
-QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                  act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
-CONFIG = dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=2),
-              other=dict(type='mmwcc.QuantConv2d'), **QUANTIZERS)
+QUANTIZERS = dict(
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
+CONFIG = dict(
+    pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=2),
+    other=dict(type='mmwcc.QuantConv2d'),
+    **QUANTIZERS,
+)
 
 
 def network():
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.ReLU(),
-                         nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 2, 1))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Conv2d(8, 8, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.Conv2d(8, 2, 1),
+    )
 
 
 def compressed():
@@ -46,7 +57,9 @@ def on_meta():
         return compressed()
 
 
-@pytest.mark.parametrize('build', [on_meta, lambda: compressed().to('meta')], ids=['built there', 'moved there'])
+@pytest.mark.parametrize(
+    'build', [on_meta, lambda: compressed().to('meta')], ids=['built there', 'moved there']
+)
 def test_a_model_of_the_meta_device_is_filled_by_its_checkpoint(calibrated, build):
     model = build().to_empty(device='cpu')
     for buffer in model.buffers():
@@ -79,7 +92,10 @@ def test_reset_parameters_fills_what_no_checkpoint_fills():
             module.reset_parameters()
     fresh = quantizers(compressed())
     for name, quantizer in quantizers(model).items():
-        assert all(torch.equal(value, fresh[name].state_dict()[key]) for key, value in quantizer.state_dict().items())
+        assert all(
+            torch.equal(value, fresh[name].state_dict()[key])
+            for key, value in quantizer.state_dict().items()
+        )
 
 
 def test_weights_without_clips_make_the_quantizers_learn_again():
@@ -92,13 +108,20 @@ def test_weights_without_clips_make_the_quantizers_learn_again():
         model.load_state_dict(dense.state_dict(), strict=False)
         assert not any(quantizer.is_settled for quantizer in quantizers(model).values())
         model(100 * image())
-    assert all(torch.equal(value, early.state_dict()[key]) for key, value in late.state_dict().items())
+    assert all(
+        torch.equal(value, early.state_dict()[key]) for key, value in late.state_dict().items()
+    )
 
 
 def test_a_part_of_a_checkpoint_resets_its_own_layers_alone(calibrated):
     calibrated.load_state_dict({'1.weight': torch.randn(8, 8, 1, 1)}, strict=False)
     settled = {name: quantizer.is_settled for name, quantizer in quantizers(calibrated).items()}
-    assert settled == {'1.weight_quant': False, '1.act_quant': False, '3.weight_quant': True, '3.act_quant': True}
+    assert settled == {
+        '1.weight_quant': False,
+        '1.act_quant': False,
+        '3.weight_quant': True,
+        '3.act_quant': True,
+    }
 
 
 @pytest.mark.parametrize('frozen', ['before', 'after'])
@@ -112,14 +135,20 @@ def test_clips_of_frozen_layers_ask_for_no_gradient(frozen):
     assert not any(parameter.requires_grad for parameter in model[1].parameters())
     assert all(parameter.requires_grad for parameter in model[3].parameters())
     model(image()).sum().backward()
-    assert quantizers(model)['1.act_quant'].is_settled  # frozen parts calibrate while the others train
+    assert quantizers(model)[
+        '1.act_quant'
+    ].is_settled  # frozen parts calibrate while the others train
     assert all(parameter.grad is None for parameter in model[1].parameters())
 
 
-@pytest.mark.parametrize('build', [
-    lambda: QuantConv2d(4, 4, 3, padding=1, **QUANTIZERS),
-    lambda: WaveletCompressedConv2d(4, 4, keep_ratio=0.5, **QUANTIZERS),
-], ids=['quantized', 'wavelets'])
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda: QuantConv2d(4, 4, 3, padding=1, **QUANTIZERS),
+        lambda: WaveletCompressedConv2d(4, 4, keep_ratio=0.5, **QUANTIZERS),
+    ],
+    ids=['quantized', 'wavelets'],
+)
 class TestOneGraph:
     """A layer that is called several times before one backward pass, as in recurrent cells and shared heads."""
 

@@ -1,4 +1,5 @@
 """The state of a layer: read from layers of every kind, recorded, scheduled and set."""
+
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -25,8 +26,14 @@ def test_a_dense_layer_has_nothing_but_full_precision():
 
 def test_what_a_checkpoint_records_leaves_out_what_is_not_there():
     recorded = LayerState.of(wavelet_layer(act_quant=ACT)).to_dict()
-    assert recorded == dict(type='WaveletCompressedConv2d', keep_ratio=0.5, selection='coarse', wavelet='haar',
-                            levels=2, act_bits=6)
+    assert recorded == dict(
+        type='WaveletCompressedConv2d',
+        keep_ratio=0.5,
+        selection='coarse',
+        wavelet='haar',
+        levels=2,
+        act_bits=6,
+    )
     assert list(recorded) == ['type', 'keep_ratio', 'selection', 'wavelet', 'levels', 'act_bits']
     assert {type(value) for value in recorded.values()} == {str, float, int}
 

@@ -1,4 +1,5 @@
 """Running a model to look at it leaves nothing behind."""
+
 import pytest
 import torch
 from torch import nn
@@ -8,15 +9,20 @@ from mmwcc.model_tree.probe import example_input, tensor_mode, undisturbed
 
 def test_example_input():
     model = nn.Sequential(nn.BatchNorm2d(5), nn.Conv2d(5, 4, 1)).double()
-    assert example_input(model, (6, 7)).shape == (1, 5, 6, 7) and example_input(model, (6, 7)).dtype == torch.double
+    assert (
+        example_input(model, (6, 7)).shape == (1, 5, 6, 7)
+        and example_input(model, (6, 7)).dtype == torch.double
+    )
     assert example_input(model, (2, 6, 7)).shape == (1, 2, 6, 7)
-    assert example_input(nn.ReLU(), (9, )).shape == (1, 9)
-    with pytest.raises(ValueError, match=r'ReLU has no convolution that tells the channels of an input of size \(6, 7'):
+    assert example_input(nn.ReLU(), (9,)).shape == (1, 9)
+    with pytest.raises(
+        ValueError,
+        match=r'ReLU has no convolution that tells the channels of an input of size \(6, 7',
+    ):
         example_input(nn.ReLU(), (6, 7))
 
 
 class WithMode(nn.Module):
-
     def forward(self, x, mode='loss'):
         return x
 
@@ -33,7 +39,10 @@ def test_undisturbed(fails):
     random = torch.get_rng_state()
     try:
         with undisturbed(model):
-            assert not any(module.training for module in model.modules()) and not torch.is_grad_enabled()
+            assert (
+                not any(module.training for module in model.modules())
+                and not torch.is_grad_enabled()
+            )
             model[0].register_forward_hook(lambda *args: None)
             model[1].register_forward_pre_hook(lambda *args: None)
             torch.rand(3)
@@ -41,6 +50,11 @@ def test_undisturbed(fails):
                 raise KeyError
     except KeyError:
         assert fails
-    assert [module.training for module in model.modules()] == [True, True, True, False] and torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == [
+        True,
+        True,
+        True,
+        False,
+    ] and torch.is_grad_enabled()
     assert list(model[0]._forward_hooks) == [kept.id] and not model[1]._forward_pre_hooks
     assert torch.equal(random, torch.get_rng_state())

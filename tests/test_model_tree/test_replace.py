@@ -1,4 +1,5 @@
 """What hung on a replaced layer, and models that a failing conversion leaves as they were."""
+
 import copy
 
 import pytest
@@ -13,14 +14,21 @@ from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.model_tree.replace import all_or_nothing, obstacle, replace_layers
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
-QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                  act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+QUANTIZERS = dict(
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 FULL = dict(pointwise=WCC, other=dict(type='mmwcc.QuantConv2d'), **QUANTIZERS)
 
 
 def network(middle=None):
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), middle or nn.Conv2d(8, 8, 1), nn.ReLU(),
-                         nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 3, padding=1))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        middle or nn.Conv2d(8, 8, 1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 1),
+        nn.Conv2d(8, 2, 3, padding=1),
+    )
 
 
 def image():
@@ -34,23 +42,32 @@ def compress(model, **changes):
 HOOKS = dict(
     forward=lambda layer, note: layer.register_forward_hook(lambda module, x, y: note(module)),
     forward_with_kwargs=lambda layer, note: layer.register_forward_hook(
-        lambda module, x, kwargs, y: note(module), with_kwargs=True, always_call=True),
+        lambda module, x, kwargs, y: note(module), with_kwargs=True, always_call=True
+    ),
     forward_pre=lambda layer, note: layer.register_forward_pre_hook(lambda module, x: note(module)),
     forward_pre_with_kwargs=lambda layer, note: layer.register_forward_pre_hook(
-        lambda module, x, kwargs: note(module), with_kwargs=True),
+        lambda module, x, kwargs: note(module), with_kwargs=True
+    ),
     full_backward=lambda layer, note: layer.register_full_backward_hook(
-        lambda module, before, after: note(module)),
+        lambda module, before, after: note(module)
+    ),
     full_backward_pre=lambda layer, note: layer.register_full_backward_pre_hook(
-        lambda module, after: note(module)),
+        lambda module, after: note(module)
+    ),
     backward=lambda layer, note: layer.register_backward_hook(
-        lambda module, before, after: note(module)),
+        lambda module, before, after: note(module)
+    ),
     state_dict=lambda layer, note: layer._register_state_dict_hook(lambda module, *_: note(module)),
     state_dict_pre=lambda layer, note: layer.register_state_dict_pre_hook(
-        lambda module, *_: note(module)),
+        lambda module, *_: note(module)
+    ),
     load_state_dict_pre=lambda layer, note: layer._register_load_state_dict_pre_hook(
-        lambda module, *_: note(module), with_module=True),
+        lambda module, *_: note(module), with_module=True
+    ),
     load_state_dict_post=lambda layer, note: layer.register_load_state_dict_post_hook(
-        lambda module, keys: note(module)))
+        lambda module, keys: note(module)
+    ),
+)
 
 
 def use(model):
@@ -101,8 +118,12 @@ def test_hooks_follow_through_integers_and_lean_activations():
     model(image())
     to_integer(model.eval(), verbose=False)
     model(image())
-    assert seen == ['WaveletCompressedConv2d', 'LeanReLU',
-                    'IntegerWaveletCompressedConv2d', 'LeanReLU']
+    assert seen == [
+        'WaveletCompressedConv2d',
+        'LeanReLU',
+        'IntegerWaveletCompressedConv2d',
+        'LeanReLU',
+    ]
     for handle in handles:
         handle.remove()
     model(image())
@@ -185,8 +206,13 @@ def test_plain_lists_hold_the_new_layers_too():
     assert len(compressed_layers(model)) == 3
 
 
-@pytest.mark.parametrize('changes', [dict(keep_dense=['first', r'named\.keys_']),
-                                     dict(rules=[dict(pattern=r'named\.keys_', dense=True)])])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(keep_dense=['first', r'named\.keys_']),
+        dict(rules=[dict(pattern=r'named\.keys_', dense=True)]),
+    ],
+)
 def test_any_name_of_a_shared_layer_keeps_it_dense(changes):
     model = Chain()
     compress_model(model, {**FULL, **changes}, verbose=False)
@@ -199,10 +225,13 @@ def pruned(conv):
 
 
 COMPUTED = dict(
-    weight_norm=nn.utils.weight_norm, spectral_norm=nn.utils.spectral_norm, pruned=pruned,
+    weight_norm=nn.utils.weight_norm,
+    spectral_norm=nn.utils.spectral_norm,
+    pruned=pruned,
     pruned_bias=lambda conv: prune.l1_unstructured(conv, 'bias', amount=0.5),
     parametrized_weight_norm=nn.utils.parametrizations.weight_norm,
-    parametrized_spectral_norm=nn.utils.parametrizations.spectral_norm)
+    parametrized_spectral_norm=nn.utils.parametrizations.spectral_norm,
+)
 
 
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*is deprecated')
@@ -253,8 +282,11 @@ def test_a_tied_or_watched_weight_is_not_separated():
     model[1].weight = model[2].weight
     model[3].weight.register_hook(lambda grad: grad)
     reasons = [layer.reason for layer in separate_convs(model, keep_dense=[], verbose=False)]
-    assert reasons == ['', *['its weight is shared with another layer'] * 2,
-                       'a hook waits for the gradient of its weight']
+    assert reasons == [
+        '',
+        *['its weight is shared with another layer'] * 2,
+        'a hook waits for the gradient of its weight',
+    ]
     assert model[1].weight is model[2].weight
     pair = nn.Sequential(*(nn.Conv2d(8, 8, 1) for _ in range(4)))
     pair[1].weight = pair[2].weight
@@ -264,11 +296,17 @@ def test_a_tied_or_watched_weight_is_not_separated():
 
 def snapshot(model):
     """Return modules by name, flags, and copies of all tensors."""
-    return ([(name, id(module), module.training)
-             for name, module in model.named_modules(remove_duplicate=False)],
-            [(name, id(parameter), parameter.requires_grad)
-             for name, parameter in model.named_parameters()],
-            {key: value.clone() for key, value in model.state_dict().items()})
+    return (
+        [
+            (name, id(module), module.training)
+            for name, module in model.named_modules(remove_duplicate=False)
+        ],
+        [
+            (name, id(parameter), parameter.requires_grad)
+            for name, parameter in model.named_parameters()
+        ],
+        {key: value.clone() for key, value in model.state_dict().items()},
+    )
 
 
 def trained():
@@ -285,10 +323,21 @@ def with_nan(model, place):
 
 def blocks():
     """Two inverted residual blocks, the second with statistics that do not fit."""
-    model = nn.Sequential(*(nn.Sequential(
-        nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(),
-        nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8), nn.ReLU6(),
-        nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)) for _ in range(2)))
+    model = nn.Sequential(
+        *(
+            nn.Sequential(
+                nn.Conv2d(4, 8, 1),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 8, 3, padding=1, groups=8),
+                nn.BatchNorm2d(8),
+                nn.ReLU6(),
+                nn.Conv2d(8, 4, 1),
+                nn.BatchNorm2d(4),
+            )
+            for _ in range(2)
+        )
+    )
     compress_model(model, dict(pointwise=WCC, keep_dense=[]), verbose=False)
     model[1][7].running_var = torch.ones(5)
     return model.eval()
@@ -307,27 +356,51 @@ def compressing(**changes):
 
 ELSEWHERE = dict(input_shape=(5, 8, 8))
 FAILURES = dict(
-    compress=(plain, compressing(keep_dense=[], rules=[dict(pattern='4', **WCC)]),
-              'cannot become mmwcc.WaveletCompressedConv2d'),
+    compress=(
+        plain,
+        compressing(keep_dense=[], rules=[dict(pattern='4', **WCC)]),
+        'cannot become mmwcc.WaveletCompressedConv2d',
+    ),
     compress_after_separation=(
-        plain, compressing(separate=dict(), keep_dense=[],
-                           rules=[dict(pattern=r'4\.depthwise_conv', type='x')]),
-        "cannot become 'x'"),
+        plain,
+        compressing(
+            separate=dict(), keep_dense=[], rules=[dict(pattern=r'4\.depthwise_conv', type='x')]
+        ),
+        "cannot become 'x'",
+    ),
     lean_after_compression=(
-        plain, compressing(separate=dict(), integer=True, lean_activations=ELSEWHERE),
-        'lean_activations: Sequential must run'),
-    faster_after_separation=(plain, compressing(separate=dict(), only_if_faster=ELSEWHERE),
-                             'only_if_faster: Sequential must run'),
-    integers_after_compression=(plain, compressing(separate=dict(), act_quant=None, integer=True),
-                                'integer=True needs 1x1 layers'),
+        plain,
+        compressing(separate=dict(), integer=True, lean_activations=ELSEWHERE),
+        'lean_activations: Sequential must run',
+    ),
+    faster_after_separation=(
+        plain,
+        compressing(separate=dict(), only_if_faster=ELSEWHERE),
+        'only_if_faster: Sequential must run',
+    ),
+    integers_after_compression=(
+        plain,
+        compressing(separate=dict(), act_quant=None, integer=True),
+        'integer=True needs 1x1 layers',
+    ),
     nothing_compressed=(plain, compressing(pointwise=None, other=None), 'must change a layer'),
-    separate=(lambda: with_nan(plain(), 4),
-              lambda model: separate_convs(model, keep_dense=[], verbose=False), 'svd'),
+    separate=(
+        lambda: with_nan(plain(), 4),
+        lambda model: separate_convs(model, keep_dense=[], verbose=False),
+        'svd',
+    ),
     lean=(trained, lambda model: lean_activations(model, **ELSEWHERE), 'Sequential must run'),
-    integers=(lambda: with_nan(trained(), 3), lambda model: to_integer(model, verbose=False),
-              'must be numbers'),
-    fuse=(blocks, lambda model: fuse_inverted_residuals(model, verbose=False),
-          'must match the size'))
+    integers=(
+        lambda: with_nan(trained(), 3),
+        lambda model: to_integer(model, verbose=False),
+        'must be numbers',
+    ),
+    fuse=(
+        blocks,
+        lambda model: fuse_inverted_residuals(model, verbose=False),
+        'must match the size',
+    ),
+)
 
 
 @pytest.mark.parametrize('build, convert, message', FAILURES.values(), ids=FAILURES)
@@ -374,7 +447,6 @@ def test_hooks_of_a_block_are_carried_and_hooks_inside_keep_it_apart():
 def test_convolutions_that_compute_something_else_are_not_fused():
 
     class Doubling(nn.Conv2d):
-
         def forward(self, x):
             return 2 * super().forward(x)
 

@@ -1,4 +1,5 @@
 """Which learned layers compression does not handle, and models of which it handles nothing."""
+
 import warnings
 
 import pytest
@@ -13,9 +14,12 @@ from mmwcc.model_tree.unhandled import listed, unhandled_layers
 from mmwcc.presets import preset
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
-FULL = dict(pointwise=WCC, other=dict(type='mmwcc.QuantConv2d'),
-            weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-            act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+FULL = dict(
+    pointwise=WCC,
+    other=dict(type='mmwcc.QuantConv2d'),
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 
 
 class OwnKernel(nn.Module):
@@ -39,21 +43,41 @@ class Tokens(nn.Module):
 
 def everything():
     linear = nn.Linear(8, 4)
-    return nn.ModuleDict(dict(
-        conv=nn.Conv2d(3, 8, 1), wavelet=WaveletConv2d(4, 8, 3, kappa=2), linear=linear,
-        again=linear, other=nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)),
-        up=nn.ConvTranspose2d(8, 4, 2), line=nn.Conv1d(2, 3, 5), volume=nn.Conv3d(1, 2, 2),
-        attention=nn.MultiheadAttention(8, 2), own=OwnKernel(), tokens=Tokens(),
-        table=nn.Embedding(5, 8), norm=nn.LayerNorm((4, 8)), batch=nn.BatchNorm2d(8),
-        prelu=nn.PReLU(4), lazy=nn.LazyLinear(3)))
+    return nn.ModuleDict(
+        dict(
+            conv=nn.Conv2d(3, 8, 1),
+            wavelet=WaveletConv2d(4, 8, 3, kappa=2),
+            linear=linear,
+            again=linear,
+            other=nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)),
+            up=nn.ConvTranspose2d(8, 4, 2),
+            line=nn.Conv1d(2, 3, 5),
+            volume=nn.Conv3d(1, 2, 2),
+            attention=nn.MultiheadAttention(8, 2),
+            own=OwnKernel(),
+            tokens=Tokens(),
+            table=nn.Embedding(5, 8),
+            norm=nn.LayerNorm((4, 8)),
+            batch=nn.BatchNorm2d(8),
+            prelu=nn.PReLU(4),
+            lazy=nn.LazyLinear(3),
+        )
+    )
 
 
 def test_layers_are_counted_by_class_once_each():
-    found = {layers.kind: (layers.count, layers.weights)
-             for layers in unhandled_layers(everything())}
+    found = {
+        layers.kind: (layers.count, layers.weights) for layers in unhandled_layers(everything())
+    }
     assert found == dict(
-        Linear=(2, 32 + 2 + 8), ConvTranspose2d=(1, 128), Conv1d=(1, 30), Conv3d=(1, 16),
-        MultiheadAttention=(1, 192), NonDynamicallyQuantizableLinear=(1, 64), OwnKernel=(1, 54))
+        Linear=(2, 32 + 2 + 8),
+        ConvTranspose2d=(1, 128),
+        Conv1d=(1, 30),
+        Conv3d=(1, 16),
+        MultiheadAttention=(1, 192),
+        NonDynamicallyQuantizableLinear=(1, 64),
+        OwnKernel=(1, 54),
+    )
 
 
 def test_compressed_and_converted_layers_are_handled():
@@ -66,14 +90,16 @@ def test_compressed_and_converted_layers_are_handled():
 
 
 def test_the_report_names_them_and_the_summary_stays():
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1),
-                          nn.Linear(2, 3), nn.Linear(3, 9))
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1), nn.Linear(2, 3), nn.Linear(3, 9)
+    )
     report = compress_model(model, dict(pointwise=WCC), verbose=False)
     assert report.unhandled == [UnhandledLayers('Linear', 2, 33)]
     assert str(report).splitlines()[-2:] == ['Not handled: 2 Linear (33 weights)', report.summary()]
     assert report.summary() == '3 convolutions: 1 WaveletCompressedConv2d, 2 dense'
     assert listed([*report.unhandled, UnhandledLayers('Conv1d', 1, 4096)]) == (
-        '2 Linear (33 weights), 1 Conv1d (4,096 weights)')
+        '2 Linear (33 weights), 1 Conv1d (4,096 weights)'
+    )
 
 
 def test_they_survive_the_change_to_integers():
@@ -94,8 +120,9 @@ def test_a_model_without_convolutions_is_told_what_it_has(convert):
 
 def transformer():
     """As Segmenter: one convolution, which is the first and the last, and linear layers."""
-    return nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(2), nn.Linear(16, 8),
-                         nn.Linear(8, 2))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 4, stride=4), nn.Flatten(2), nn.Linear(16, 8), nn.Linear(8, 2)
+    )
 
 
 def spatial():
@@ -105,29 +132,48 @@ def spatial():
 NOTHING = 'no pointwise, other or rule compresses it'
 
 
-@pytest.mark.parametrize('build, compression, message', [
-    (transformer, FULL,
-     r"Sequential with all convolutions left dense \(1 x keep_dense 'last'\) and with layers that "
-     r'are not compressed: 2 Linear \(144 weights\)\. Let pointwise, other or a rule'),
-    (spatial, preset('wcc_fp_k25'),
-     rf"\(1 x keep_dense 'first', 2 x {NOTHING}, 1 x keep_dense 'last'\)\. Let pointwise"),
-    (spatial, dict(FULL, pointwise=None, other=None), f'2 x {NOTHING}'),
-    (spatial, dict(keep_dense=[]), f'4 x {NOTHING}'),
-    (spatial, dict(pointwise=WCC, rules=[dict(pattern='.*', keep_ratio=0.25)]), f'2 x {NOTHING}'),
-    (lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 3, 1))), dict(FULL, keep_dense=[]),
-     '1 x its weight is computed'),
-])
+@pytest.mark.parametrize(
+    'build, compression, message',
+    [
+        (
+            transformer,
+            FULL,
+            r"Sequential with all convolutions left dense \(1 x keep_dense 'last'\) and with layers that "
+            r'are not compressed: 2 Linear \(144 weights\)\. Let pointwise, other or a rule',
+        ),
+        (
+            spatial,
+            preset('wcc_fp_k25'),
+            rf"\(1 x keep_dense 'first', 2 x {NOTHING}, 1 x keep_dense 'last'\)\. Let pointwise",
+        ),
+        (spatial, dict(FULL, pointwise=None, other=None), f'2 x {NOTHING}'),
+        (spatial, dict(keep_dense=[]), f'4 x {NOTHING}'),
+        (
+            spatial,
+            dict(pointwise=WCC, rules=[dict(pattern='.*', keep_ratio=0.25)]),
+            f'2 x {NOTHING}',
+        ),
+        (
+            lambda: nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 3, 1))),
+            dict(FULL, keep_dense=[]),
+            '1 x its weight is computed',
+        ),
+    ],
+)
 def test_nothing_compressed_is_an_error(build, compression, message):
     with pytest.raises(ValueError, match=f'compression must change a layer, got .*{message}'):
         compress_model(build(), compression, verbose=False)
 
 
-@pytest.mark.parametrize('changes, reason', [
-    (dict(keep_dense=['.*']), "4 x keep_dense '.*'"),
-    (dict(keep_dense=['0', 'last', '[12]']), "2 x keep_dense '[12]'"),
-    (dict(rules=[dict(pattern='.*', dense=True)]), '2 x rule'),
-    (dict(rules=[dict(pattern='.*', weight_quant=None, act_quant=None)]), '2 x rule'),
-])
+@pytest.mark.parametrize(
+    'changes, reason',
+    [
+        (dict(keep_dense=['.*']), "4 x keep_dense '.*'"),
+        (dict(keep_dense=['0', 'last', '[12]']), "2 x keep_dense '[12]'"),
+        (dict(rules=[dict(pattern='.*', dense=True)]), '2 x rule'),
+        (dict(rules=[dict(pattern='.*', weight_quant=None, act_quant=None)]), '2 x rule'),
+    ],
+)
 def test_nothing_compressed_by_the_wish_of_the_user_is_a_warning(changes, reason):
     with pytest.warns(UserWarning, match='compression must change a layer') as caught:
         report = compress_model(spatial(), {**FULL, **changes}, verbose=False)
@@ -138,8 +184,9 @@ def test_nothing_compressed_by_the_wish_of_the_user_is_a_warning(changes, reason
 def test_only_if_faster_may_leave_all_dense():
     model = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(3)))
     with pytest.warns(UserWarning, match='1 x WCC would run x0.* as fast at 8x8'):
-        compress_model(model, dict(pointwise=WCC, only_if_faster=dict(input_shape=(8, 8))),
-                       verbose=False)
+        compress_model(
+            model, dict(pointwise=WCC, only_if_faster=dict(input_shape=(8, 8))), verbose=False
+        )
 
 
 def test_what_was_converted_before_counts():

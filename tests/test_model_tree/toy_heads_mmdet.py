@@ -1,4 +1,5 @@
 """The heads of mmdetection 3.3.0 in small: configs after its model zoo, and how they run."""
+
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
@@ -7,23 +8,63 @@ from toy_heads import DEFORMABLE_PIXEL_DECODER, PIXEL_DECODER, maps, mask_former
 DENSE = dict(num_classes=3, in_channels=32, feat_channels=32)
 TOWER = dict(DENSE, stacked_convs=1)
 RPN = dict(in_channels=32, feat_channels=32)
-POINTS = dict(anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16]),
-              bbox_coder=dict(type='DistancePointBBoxCoder'))
-ONE_ANCHOR = dict(anchor_generator=dict(type='AnchorGenerator', ratios=[1.0], octave_base_scale=8,
-                                        scales_per_octave=1, strides=[8, 16, 32, 64, 128]))
-SSD = dict(num_classes=3, in_channels=[8] * 3, anchor_generator=dict(
-    type='SSDAnchorGenerator', scale_major=False, input_size=300, strides=[8, 16, 32],
-    ratios=[[2]] * 3, basesize_ratio_range=(0.15, 0.9)))
-SSD_LITE = dict(SSD, use_depthwise=True, stacked_convs=1, feat_channels=8, norm_cfg=dict(type='BN'),
-                act_cfg=dict(type='ReLU6'))
+POINTS = dict(
+    anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16]),
+    bbox_coder=dict(type='DistancePointBBoxCoder'),
+)
+ONE_ANCHOR = dict(
+    anchor_generator=dict(
+        type='AnchorGenerator',
+        ratios=[1.0],
+        octave_base_scale=8,
+        scales_per_octave=1,
+        strides=[8, 16, 32, 64, 128],
+    )
+)
+SSD = dict(
+    num_classes=3,
+    in_channels=[8] * 3,
+    anchor_generator=dict(
+        type='SSDAnchorGenerator',
+        scale_major=False,
+        input_size=300,
+        strides=[8, 16, 32],
+        ratios=[[2]] * 3,
+        basesize_ratio_range=(0.15, 0.9),
+    ),
+)
+SSD_LITE = dict(
+    SSD,
+    use_depthwise=True,
+    stacked_convs=1,
+    feat_channels=8,
+    norm_cfg=dict(type='BN'),
+    act_cfg=dict(type='ReLU6'),
+)
 GRIDS = dict(num_grids=[4, 4, 4, 4, 4])
-SOLO_MASKS = dict(feat_channels=8, start_level=0, end_level=3, out_channels=8,
-                  norm_cfg=dict(type='BN'))
-CONDINST_MASKS = dict(loss_mask=dict(type='DiceLoss'), mask_feature_head=dict(
-    in_channels=8, feat_channels=8, start_level=0, end_level=2, out_channels=8, mask_stride=8,
-    num_stacked_convs=1, norm_cfg=dict(type='BN')))
-PROTOTYPES = dict(num_classes=3, in_channels=32, num_protos=4, proto_channels=(8, None, 8, 4),
-                  proto_kernel_sizes=(3, -2, 3, 1))
+SOLO_MASKS = dict(
+    feat_channels=8, start_level=0, end_level=3, out_channels=8, norm_cfg=dict(type='BN')
+)
+CONDINST_MASKS = dict(
+    loss_mask=dict(type='DiceLoss'),
+    mask_feature_head=dict(
+        in_channels=8,
+        feat_channels=8,
+        start_level=0,
+        end_level=2,
+        out_channels=8,
+        mask_stride=8,
+        num_stacked_convs=1,
+        norm_cfg=dict(type='BN'),
+    ),
+)
+PROTOTYPES = dict(
+    num_classes=3,
+    in_channels=32,
+    num_protos=4,
+    proto_channels=(8, None, 8, 4),
+    proto_kernel_sizes=(3, -2, 3, 1),
+)
 DETR = dict(num_classes=3, embed_dims=8, loss_cls=dict(type='FocalLoss', use_sigmoid=True))
 DEFORMABLE = dict(DETR, num_pred_layer=3)
 PANOPTIC = dict(num_things_classes=2, num_stuff_classes=1)
@@ -31,12 +72,15 @@ PANOPTIC = dict(num_things_classes=2, num_stuff_classes=1)
 ROI = dict(roi_feat_size=4, num_classes=3)
 FC = dict(ROI, in_channels=8, fc_out_channels=8)
 MASK = dict(ROI, num_convs=1, in_channels=8, conv_out_channels=8)
-EMBED = dict(num_convs=1, num_fcs=1, roi_feat_size=4, in_channels=8, conv_out_channels=8,
-             fc_out_channels=8)
-DYNAMIC_CONV = dict(type='DynamicConv', in_channels=8, feat_channels=4, out_channels=8,
-                    input_feat_shape=4)
-SEMANTIC = dict(num_ins=2, fusion_level=0, num_convs=2, in_channels=8, conv_out_channels=8,
-                num_classes=3)
+EMBED = dict(
+    num_convs=1, num_fcs=1, roi_feat_size=4, in_channels=8, conv_out_channels=8, fc_out_channels=8
+)
+DYNAMIC_CONV = dict(
+    type='DynamicConv', in_channels=8, feat_channels=4, out_channels=8, input_feat_shape=4
+)
+SEMANTIC = dict(
+    num_ins=2, fusion_level=0, num_convs=2, in_channels=8, conv_out_channels=8, num_classes=3
+)
 
 
 def one(head):
@@ -108,8 +152,9 @@ def with_coefficients(head):
 
 
 def with_kernels(head):
-    found = InstanceData(param_preds=torch.randn(2, 169), points=torch.rand(2, 2),
-                         strides=torch.ones(2))
+    found = InstanceData(
+        param_preds=torch.randn(2, 169), points=torch.rand(2, 2), strides=torch.ones(2)
+    )
     return head(maps(8, 8, 8), [found, found])
 
 
@@ -139,8 +184,10 @@ DENSE_HEADS = {
     'DINOHead': [(DEFORMABLE, decoded)],
     'DecoupledSOLOHead': [(dict(TOWER, **GRIDS), five)],
     'DecoupledSOLOLightHead': [(dict(TOWER, **GRIDS), five)],
-    'DeformableDETRHead': [(DEFORMABLE, decoded),
-                           (dict(DEFORMABLE, share_pred_layer=True), decoded)],
+    'DeformableDETRHead': [
+        (DEFORMABLE, decoded),
+        (dict(DEFORMABLE, share_pred_layer=True), decoded),
+    ],
     'FCOSHead': [(TOWER, five)],
     'FSAFHead': [(TOWER, five)],
     'FoveaHead': [(TOWER, five), (dict(TOWER, with_deform=True, deform_groups=1), five)],
@@ -151,8 +198,9 @@ DENSE_HEADS = {
     'GroundingDINOHead': [(DEFORMABLE, decoded_with_text)],
     'GuidedAnchorHead': [(dict(DENSE, deform_groups=1), five)],
     'LADHead': [(TOWER, five)],
-    'LDHead': [(dict(TOWER, **ONE_ANCHOR,
-                     loss_ld=dict(type='KnowledgeDistillationKLDivLoss')), five)],
+    'LDHead': [
+        (dict(TOWER, **ONE_ANCHOR, loss_ld=dict(type='KnowledgeDistillationKLDivLoss')), five)
+    ],
     'Mask2FormerHead': [(mask_former(DEFORMABLE_PIXEL_DECODER, **PANOPTIC), with_samples)],
     'MaskFormerHead': [(mask_former(PIXEL_DECODER, **PANOPTIC), with_samples)],
     'NASFCOSHead': [(TOWER, five)],
@@ -160,13 +208,19 @@ DENSE_HEADS = {
     'PISARetinaHead': [(TOWER, five)],
     'PISASSDHead': [(SSD, three)],
     'RPNHead': [(RPN, five), (dict(RPN, num_convs=2), five)],
-    'RTMDetHead': [(dict(TOWER, **POINTS), two),
-                   (dict(TOWER, **POINTS, with_objectness=False), two)],
+    'RTMDetHead': [
+        (dict(TOWER, **POINTS), two),
+        (dict(TOWER, **POINTS, with_objectness=False), two),
+    ],
     'RTMDetInsHead': [(dict(TOWER, **POINTS), two)],
-    'RTMDetInsSepBNHead': [(dict(TOWER, **POINTS), two),
-                           (dict(TOWER, **POINTS, with_objectness=True), two)],
-    'RTMDetSepBNHead': [(dict(TOWER, **POINTS), two), (dict(
-        TOWER, **POINTS, with_objectness=False, share_conv=False, use_depthwise=True), two)],
+    'RTMDetInsSepBNHead': [
+        (dict(TOWER, **POINTS), two),
+        (dict(TOWER, **POINTS, with_objectness=True), two),
+    ],
+    'RTMDetSepBNHead': [
+        (dict(TOWER, **POINTS), two),
+        (dict(TOWER, **POINTS, with_objectness=False, share_conv=False, use_depthwise=True), two),
+    ],
     'RepPointsHead': [(dict(TOWER, point_feat_channels=32), five)],
     'RetinaHead': [(TOWER, five), (dict(TOWER, stacked_convs=0), five)],
     'RetinaSepBNHead': [(dict(TOWER, num_ins=5, norm_cfg=dict(type='BN')), five)],
@@ -176,15 +230,31 @@ DENSE_HEADS = {
     'SSDHead': [(SSD, three), (SSD_LITE, three)],
     'StageCascadeRPNHead': [
         (dict(RPN, bridged_feature=True), lambda head: five(head)[1:]),
-        (dict(RPN, with_cls=False), lambda head: five(head)[2])],
+        (dict(RPN, with_cls=False), lambda head: five(head)[2]),
+    ],
     'TOODHead': [(dict(TOWER, stacked_convs=2, **ONE_ANCHOR), five)],
     'VFNetHead': [(TOWER, five)],
     'YOLACTHead': [(dict(DENSE, num_protos=4), five)],
-    'YOLACTProtonet': [(PROTOTYPES, with_coefficients),
-                       (dict(PROTOTYPES, proto_channels=(8, 4), proto_kernel_sizes=(3, 1),
-                             with_seg_branch=False), with_coefficients)],
-    'YOLOFHead': [(dict(DENSE, anchor_generator=dict(
-        type='AnchorGenerator', ratios=[1.0], scales=[1, 2], strides=[32])), one)],
+    'YOLACTProtonet': [
+        (PROTOTYPES, with_coefficients),
+        (
+            dict(
+                PROTOTYPES, proto_channels=(8, 4), proto_kernel_sizes=(3, 1), with_seg_branch=False
+            ),
+            with_coefficients,
+        ),
+    ],
+    'YOLOFHead': [
+        (
+            dict(
+                DENSE,
+                anchor_generator=dict(
+                    type='AnchorGenerator', ratios=[1.0], scales=[1, 2], strides=[32]
+                ),
+            ),
+            one,
+        )
+    ],
     'YOLOV3Head': [(dict(num_classes=3, in_channels=[8] * 3, out_channels=[8] * 3), three)],
     'YOLOXHead': [(dict(TOWER, in_channels=8, feat_channels=8), three)],
 }
@@ -194,34 +264,100 @@ ROI_HEADS = {
     'CoarseMaskHead': [(dict(MASK, fc_out_channels=8), rois)],
     'ConvFCBBoxHead': [
         (dict(FC, num_shared_fcs=1), rois),
-        (dict(FC, num_cls_convs=1, num_cls_fcs=1, num_reg_convs=1, num_reg_fcs=1,
-              conv_out_channels=8), rois),
-        (dict(FC, num_shared_fcs=1, cls_predictor_cfg=dict(type='NormedLinear'),
-              reg_predictor_cfg=dict(type='NormedLinear')), rois)],
-    'DIIHead': [(dict(num_classes=3, num_heads=2, feedforward_channels=8, in_channels=8,
-                      dynamic_conv_cfg=DYNAMIC_CONV), lambda head: proposals(head)[:2])],
-    'DoubleConvFCBBoxHead': [(dict(FC, num_convs=1, num_fcs=1, conv_out_channels=8,
-                                   with_avg_pool=True), pairs_of_rois)],
-    'DynamicMaskHead': [(dict(MASK, dynamic_conv_cfg=dict(DYNAMIC_CONV, with_proj=False)),
-                         proposals)],
-    'FCNMaskHead': [(MASK, rois),
-                    (dict(MASK, upsample_cfg=dict(type='nearest', scale_factor=2)), rois),
-                    (dict(MASK, predictor_cfg=dict(type='mmdet.NormedConv2d')), rois)],
+        (
+            dict(
+                FC,
+                num_cls_convs=1,
+                num_cls_fcs=1,
+                num_reg_convs=1,
+                num_reg_fcs=1,
+                conv_out_channels=8,
+            ),
+            rois,
+        ),
+        (
+            dict(
+                FC,
+                num_shared_fcs=1,
+                cls_predictor_cfg=dict(type='NormedLinear'),
+                reg_predictor_cfg=dict(type='NormedLinear'),
+            ),
+            rois,
+        ),
+    ],
+    'DIIHead': [
+        (
+            dict(
+                num_classes=3,
+                num_heads=2,
+                feedforward_channels=8,
+                in_channels=8,
+                dynamic_conv_cfg=DYNAMIC_CONV,
+            ),
+            lambda head: proposals(head)[:2],
+        )
+    ],
+    'DoubleConvFCBBoxHead': [
+        (dict(FC, num_convs=1, num_fcs=1, conv_out_channels=8, with_avg_pool=True), pairs_of_rois)
+    ],
+    'DynamicMaskHead': [
+        (dict(MASK, dynamic_conv_cfg=dict(DYNAMIC_CONV, with_proj=False)), proposals)
+    ],
+    'FCNMaskHead': [
+        (MASK, rois),
+        (dict(MASK, upsample_cfg=dict(type='nearest', scale_factor=2)), rois),
+        (dict(MASK, predictor_cfg=dict(type='mmdet.NormedConv2d')), rois),
+    ],
     'FusedSemanticHead': [(SEMANTIC, first(lambda head: head(maps(8, 8))))],
-    'GlobalContextHead': [(dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=3),
-                           first(lambda head: head(maps(8))))],
-    'GridHead': [(dict(num_convs=1, roi_feat_size=4, in_channels=8, point_feat_channels=4,
-                       norm_cfg=dict(type='GN', num_groups=36)), rois)],
+    'GlobalContextHead': [
+        (
+            dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=3),
+            first(lambda head: head(maps(8))),
+        )
+    ],
+    'GridHead': [
+        (
+            dict(
+                num_convs=1,
+                roi_feat_size=4,
+                in_channels=8,
+                point_feat_channels=4,
+                norm_cfg=dict(type='GN', num_groups=36),
+            ),
+            rois,
+        )
+    ],
     'HTCMaskHead': [(MASK, first(pairs_of_rois))],
-    'MaskIoUHead': [(dict(FC, num_convs=1, num_fcs=1, conv_out_channels=8),
-                     lambda head: head(torch.randn(2, 8, 4, 4), torch.randn(2, 8, 8)))],
-    'MaskPointHead': [(dict(num_classes=3, num_fcs=1, in_channels=8, fc_channels=8),
-                       lambda head: head(torch.randn(2, 8, 5), torch.randn(2, 3, 5)))],
-    'MultiInstanceBBoxHead': [(dict(FC, num_classes=1), rois),
-                              (dict(FC, num_classes=1, with_refine=True), rois)],
-    'SABLHead': [(dict(ROI, cls_in_channels=8, reg_in_channels=8, cls_out_channels=8,
-                       reg_offset_out_channels=8, reg_cls_out_channels=8, bbox_coder=dict(
-                           type='BucketingBBoxCoder', num_buckets=8, scale_factor=1.7)), rois)],
+    'MaskIoUHead': [
+        (
+            dict(FC, num_convs=1, num_fcs=1, conv_out_channels=8),
+            lambda head: head(torch.randn(2, 8, 4, 4), torch.randn(2, 8, 8)),
+        )
+    ],
+    'MaskPointHead': [
+        (
+            dict(num_classes=3, num_fcs=1, in_channels=8, fc_channels=8),
+            lambda head: head(torch.randn(2, 8, 5), torch.randn(2, 3, 5)),
+        )
+    ],
+    'MultiInstanceBBoxHead': [
+        (dict(FC, num_classes=1), rois),
+        (dict(FC, num_classes=1, with_refine=True), rois),
+    ],
+    'SABLHead': [
+        (
+            dict(
+                ROI,
+                cls_in_channels=8,
+                reg_in_channels=8,
+                cls_out_channels=8,
+                reg_offset_out_channels=8,
+                reg_cls_out_channels=8,
+                bbox_coder=dict(type='BucketingBBoxCoder', num_buckets=8, scale_factor=1.7),
+            ),
+            rois,
+        )
+    ],
     'SCNetBBoxHead': [(dict(FC, num_shared_fcs=1), rois)],
     'SCNetMaskHead': [(dict(MASK, num_convs=2), rois)],
     'SCNetSemanticHead': [(SEMANTIC, first(lambda head: head(maps(8, 8))))],
@@ -234,15 +370,28 @@ HEADS = {
     **ROI_HEADS,
     'LinearReIDHead': [(dict(num_fcs=1, in_channels=8, fc_channels=8, out_channels=8), one)],
     'Mask2FormerTrackHead': [
-        (dict(mask_former(DEFORMABLE_PIXEL_DECODER, num_classes=3), positional_encoding=dict(
-            type='SinePositionalEncoding3D', num_feats=4, normalize=True)),
-         lambda head: head(maps(8, 8, 8, 8), None))],
-    'PanopticFPNHead': [(dict(PANOPTIC, in_channels=8, inner_channels=32),
-                         lambda head: four(head)['seg_preds'])],
+        (
+            dict(
+                mask_former(DEFORMABLE_PIXEL_DECODER, num_classes=3),
+                positional_encoding=dict(
+                    type='SinePositionalEncoding3D', num_feats=4, normalize=True
+                ),
+            ),
+            lambda head: head(maps(8, 8, 8, 8), None),
+        )
+    ],
+    'PanopticFPNHead': [
+        (dict(PANOPTIC, in_channels=8, inner_channels=32), lambda head: four(head)['seg_preds'])
+    ],
     'QuasiDenseEmbedHead': [
-        (dict(EMBED, embed_channels=8, loss_track_aux=dict(type='MarginL2Loss')), rois)],
-    'RoIEmbedHead': [(dict(EMBED, num_fcs=2), lambda head: head(
-        torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4), [1, 1], [1, 1]))],
+        (dict(EMBED, embed_channels=8, loss_track_aux=dict(type='MarginL2Loss')), rois)
+    ],
+    'RoIEmbedHead': [
+        (
+            dict(EMBED, num_fcs=2),
+            lambda head: head(torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4), [1, 1], [1, 1]),
+        )
+    ],
 }
 
 # Registered beside the heads, without predictions of their own.
@@ -260,10 +409,23 @@ OTHERS = {
     **dict.fromkeys(['HeuristicFusionHead', 'MaskFormerFusionHead'], 'merges results'),
     **dict.fromkeys(['QuasiDenseTrackHead', 'RoITrackHead'], 'holds an embedding head'),
     **dict.fromkeys(
-        ['CascadeRoIHead', 'DoubleHeadRoIHead', 'DynamicRoIHead', 'GridRoIHead',
-         'HybridTaskCascadeRoIHead', 'MaskScoringRoIHead', 'MultiInstanceRoIHead', 'PISARoIHead',
-         'PointRendRoIHead', 'SCNetRoIHead', 'SparseRoIHead', 'StandardRoIHead', 'TridentRoIHead'],
-        'holds heads for boxes and masks'),
+        [
+            'CascadeRoIHead',
+            'DoubleHeadRoIHead',
+            'DynamicRoIHead',
+            'GridRoIHead',
+            'HybridTaskCascadeRoIHead',
+            'MaskScoringRoIHead',
+            'MultiInstanceRoIHead',
+            'PISARoIHead',
+            'PointRendRoIHead',
+            'SCNetRoIHead',
+            'SparseRoIHead',
+            'StandardRoIHead',
+            'TridentRoIHead',
+        ],
+        'holds heads for boxes and masks',
+    ),
 }
 
 # What they need is not installed.

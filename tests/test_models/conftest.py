@@ -1,4 +1,5 @@
 """Small mmseg and mmdet configs that use the real networks and the inference APIs."""
+
 import pytest
 from mmengine.config import Config
 
@@ -59,13 +60,20 @@ visualizer = dict(type='DetLocalVisualizer', vis_backends=[])
 """
 
 BACKBONES = dict(
-    mobilenet_v2=("dict(_delete_=True, type='mmdet.MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6))",
-                  '[16, 16, 48, 160]'),
-    resnet18=('dict(depth=18, init_cfg=None, norm_eval=True, frozen_stages=1)', '[64, 128, 256, 512]'))
+    mobilenet_v2=(
+        "dict(_delete_=True, type='mmdet.MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6))",
+        '[16, 16, 48, 160]',
+    ),
+    resnet18=(
+        'dict(depth=18, init_cfg=None, norm_eval=True, frozen_stages=1)',
+        '[64, 128, 256, 512]',
+    ),
+)
 
 
 def _config(path, text) -> Config:
     import mmwcc  # noqa: F401  (makes `mmseg::` and `mmwcc::` resolve)
+
     path.write_text(text)
     return Config.fromfile(path)
 

@@ -1,4 +1,5 @@
 """Whole compressed networks through torch.compile and torch.export."""
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -54,8 +55,12 @@ def test_a_compressed_network_compiles_as_one_graph(network):
 @pytest.mark.parametrize('network', ['wcc_w8a8_k25'], indirect=True)
 def test_a_compressed_network_exports_with_dynamic_sizes(network):
     network.eval()
-    sizes = {axis: 8 * torch.export.Dim(name, min=4, max=64) for axis, name in ((2, 'rows'), (3, 'cols'))}
-    program = torch.export.export(network, (torch.rand(2, 3, 64, 64), ), dynamic_shapes=dict(inputs=sizes))
+    sizes = {
+        axis: 8 * torch.export.Dim(name, min=4, max=64) for axis, name in ((2, 'rows'), (3, 'cols'))
+    }
+    program = torch.export.export(
+        network, (torch.rand(2, 3, 64, 64),), dynamic_shapes=dict(inputs=sizes)
+    )
     with torch.inference_mode():
         for height, width in ((64, 64), (40, 104)):
             x = torch.rand(2, 3, height, width)

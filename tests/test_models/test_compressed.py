@@ -1,4 +1,5 @@
 """The factory that switches compression on in a config."""
+
 import pytest
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -16,7 +17,9 @@ from mmwcc.registry import MODELS
 class TwoLayers(nn.Module):
     """A model whose constructor takes what mmseg and mmdet hand to theirs."""
 
-    def __init__(self, channels, data_preprocessor=None, train_cfg=None, test_cfg=None, init_cfg=None):
+    def __init__(
+        self, channels, data_preprocessor=None, train_cfg=None, test_cfg=None, init_cfg=None
+    ):
         super().__init__()
         self.first = nn.Conv2d(3, channels, 3)
         self.middle = nn.Conv2d(channels, channels, 1)
@@ -34,7 +37,9 @@ class WithLinear(TwoLayers):
 
 
 def test_the_result_is_an_object_of_the_original_class_with_all_its_arguments():
-    model = CompressedModel('mmwcc.TwoLayers', preset('wcc_w8a8_k25'), channels=4, train_cfg=dict(a=1))
+    model = CompressedModel(
+        'mmwcc.TwoLayers', preset('wcc_w8a8_k25'), channels=4, train_cfg=dict(a=1)
+    )
     assert type(model) is TwoLayers
     assert model.train_cfg == dict(a=1)
     assert list(compressed_layers(model)) == ['middle']
@@ -61,8 +66,11 @@ def test_a_compressed_config_cannot_be_compressed_again():
 def test_presets_compress_changes_the_type_alone():
     dense = dict(type='EncoderDecoder', backbone=dict(type='ResNet'), train_cfg=dict())
     model = compress(dense, 'wcc_w4a8_k25', rules=[dict(pattern='a', dense=True)])
-    assert {key: value for key, value in model.items() if key not in ('type', 'task_type', 'compression')} == {
-        'backbone': dict(type='ResNet'), 'train_cfg': {}}
+    assert {
+        key: value
+        for key, value in model.items()
+        if key not in ('type', 'task_type', 'compression')
+    } == {'backbone': dict(type='ResNet'), 'train_cfg': {}}
     assert (model['type'], model['task_type']) == ('mmwcc.CompressedModel', 'EncoderDecoder')
     assert model['compression']['weight_quant']['bits'] == 4
     assert model['compression']['rules'] == [dict(pattern='a', dense=True)]
@@ -70,13 +78,17 @@ def test_presets_compress_changes_the_type_alone():
 
 
 def test_quantizer_optim_adds_to_paramwise_options():
-    paramwise = dict(norm_decay_mult=0., custom_keys=dict(head=dict(lr_mult=10.)))
+    paramwise = dict(norm_decay_mult=0.0, custom_keys=dict(head=dict(lr_mult=10.0)))
     given = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), paramwise_cfg=paramwise)
     changed = quantizer_optim(given)
-    assert changed['optimizer'] == dict(type='SGD', lr=0.1, weight_decay=0.)  # mmengine wants one to multiply
+    assert changed['optimizer'] == dict(
+        type='SGD', lr=0.1, weight_decay=0.0
+    )  # mmengine wants one to multiply
     options = changed['paramwise_cfg']
-    assert options['norm_decay_mult'] == 0. and options['custom_keys']['head'] == dict(lr_mult=10.)
-    assert options['custom_keys']['clip_alpha']['decay_mult'] == 0.
+    assert options['norm_decay_mult'] == 0.0 and options['custom_keys']['head'] == dict(
+        lr_mult=10.0
+    )
+    assert options['custom_keys']['clip_alpha']['decay_mult'] == 0.0
     assert 'clip_alpha' not in given['paramwise_cfg']['custom_keys']
 
 
@@ -96,6 +108,7 @@ def test_it_builds_in_the_scope_of_the_config(segmentor_config):
     init_default_scope('mmseg')
     from mmseg.models import EncoderDecoder
     from mmseg.registry import MODELS as SEGMENTORS
+
     model = SEGMENTORS.build(segmentor_config.model)
     assert type(model) is EncoderDecoder
     assert len(compressed_layers(model)) > 30
@@ -122,8 +135,10 @@ def test_a_pure_python_config_of_classes_is_built_dumped_and_built_again(tmp_pat
     (tmp_path / 'compressed.py').write_text(PURE_PYTHON)
     config = Config.fromfile(tmp_path / 'compressed.py')
     config.dump(tmp_path / 'dumped.py')
-    built = [compressed_layers(MODELS.build(Config.fromfile(tmp_path / name).model))
-             for name in ('compressed.py', 'dumped.py')]
+    built = [
+        compressed_layers(MODELS.build(Config.fromfile(tmp_path / name).model))
+        for name in ('compressed.py', 'dumped.py')
+    ]
     assert [len(layers) for layers in built] == [7, 7]
     for name, layer in built[0].items():
         assert LayerState.of(layer) == LayerState.of(built[1][name])

@@ -1,4 +1,5 @@
 """Monodepth2: its losses, its three ways of training, its predictions, and its compressed twin."""
+
 import copy
 import pickle
 
@@ -23,9 +24,13 @@ def model(**changes) -> Monodepth2:
 
 
 def config() -> dict:
-    return dict(backbone=dict(type=Pyramid), decoder=dict(type='mmwcc.DepthDecoder', in_channels=CHANNELS,
-                                                          channels=[4, 6, 8, 8, 8]),
-                pose_net=dict(type='mmwcc.PoseNetwork', backbone=dict(type=Pyramid), in_channels=8, channels=8))
+    return dict(
+        backbone=dict(type=Pyramid),
+        decoder=dict(type='mmwcc.DepthDecoder', in_channels=CHANNELS, channels=[4, 6, 8, 8, 8]),
+        pose_net=dict(
+            type='mmwcc.PoseNetwork', backbone=dict(type=Pyramid), in_channels=8, channels=8
+        ),
+    )
 
 
 def batch(frame_ids=(-1, 1), count=2, poses=None, size=(HEIGHT, WIDTH)) -> dict:
@@ -33,7 +38,9 @@ def batch(frame_ids=(-1, 1), count=2, poses=None, size=(HEIGHT, WIDTH)) -> dict:
     frames = torch.randint(0, 256, (count, 1 + len(frame_ids), 3, *size), dtype=torch.uint8)
     samples = []
     for sample_frames in frames:
-        sample = BaseDataElement(metainfo=dict(frame_ids=frame_ids), frames=sample_frames, intrinsics=intrinsics())
+        sample = BaseDataElement(
+            metainfo=dict(frame_ids=frame_ids), frames=sample_frames, intrinsics=intrinsics()
+        )
         if poses is not None:
             sample.source_poses = poses
         samples.append(sample)
@@ -45,6 +52,7 @@ def losses(network: Monodepth2, data: dict) -> dict:
 
 
 # The model
+
 
 def test_self_supervised_losses_reach_both_networks():
     network = model()
@@ -65,7 +73,9 @@ def test_photometric_loss_is_that_of_its_parts():
     frames = torch.stack([sample.frames for sample in data['data_samples']]).float() / 255
     errors = torch.cat([photometric_error(frames[:, i], frames[:, 0]) for i in (1, 2)], 1)
     out = losses(network, data)
-    torch.testing.assert_close(out['loss_photometric'], 2 * errors.amin(1).mean(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        out['loss_photometric'], 2 * errors.amin(1).mean(), atol=2e-4, rtol=0
+    )
 
 
 def test_without_auto_masking_what_does_not_fit_counts():
@@ -93,7 +103,7 @@ def test_stereo_needs_no_pose_network():
     eyes = torch.eye(4)[None].clone()
     eyes[0, 0, 3] = -0.1
     network = model(pose_net=None)
-    out = losses(network, batch(('s', ), poses=eyes))
+    out = losses(network, batch(('s',), poses=eyes))
     assert torch.isfinite(out['loss_photometric'])
     both = torch.cat([torch.full((2, 4, 4), torch.nan), eyes])
     out = losses(model(), batch((-1, 1, 's'), poses=both))
@@ -109,8 +119,12 @@ def test_supervised_alone():
     assert set(out) == {'loss_depth', 'loss_smoothness'}
     with torch.no_grad():
         disps = network(network.data_preprocessor(data)['inputs'])
-        coarse = [nn.functional.interpolate(disp, (HEIGHT, WIDTH), mode='bilinear') for disp in disps]
-        expected = sum((disp_to_depth(disp, 0.1, 100.0) / 5).log().abs().mean() for disp in coarse) / 4
+        coarse = [
+            nn.functional.interpolate(disp, (HEIGHT, WIDTH), mode='bilinear') for disp in disps
+        ]
+        expected = (
+            sum((disp_to_depth(disp, 0.1, 100.0) / 5).log().abs().mean() for disp in coarse) / 4
+        )
     torch.testing.assert_close(out['loss_depth'].detach(), expected)
 
 
@@ -148,7 +162,7 @@ def test_reprojection_with_known_motion():
         nn.init.zeros_(conv.pointwise_conv.bias)
     depth = float(disp_to_depth(torch.tensor(0.5), 0.1, 100.0))
     pose = translation(x=3 * depth / 50)[0][None]  # three pixels
-    data = batch((1, ), poses=pose)
+    data = batch((1,), poses=pose)
     for sample in data['data_samples']:
         sample.frames[1] = sample.frames[0].roll(3, -1)
     out = network.data_preprocessor(data)
@@ -157,12 +171,18 @@ def test_reprojection_with_known_motion():
     torch.testing.assert_close(rebuilt[:, 0, ..., 1:-4], target[..., 1:-4], atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(('changes', 'message'), [
-    (dict(min_depth=0.0), r'min_depth must be in \(0, max_depth\), got 0.0 and 100.0'),
-    (dict(min_depth=5.0, max_depth=2.0), 'got 5.0 and 2.0'),
-    (dict(photometric_weight=0.0), 'photometric_weight or depth_weight must be above 0'),
-    (dict(photometric_weight=0.0, depth_weight=1.0), 'pose_net must be None where photometric_weight is 0'),
-])
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(min_depth=0.0), r'min_depth must be in \(0, max_depth\), got 0.0 and 100.0'),
+        (dict(min_depth=5.0, max_depth=2.0), 'got 5.0 and 2.0'),
+        (dict(photometric_weight=0.0), 'photometric_weight or depth_weight must be above 0'),
+        (
+            dict(photometric_weight=0.0, depth_weight=1.0),
+            'pose_net must be None where photometric_weight is 0',
+        ),
+    ],
+)
 def test_refuses_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         model(**changes)
@@ -175,34 +195,51 @@ def test_refuses_what_losses_cannot_use():
         losses(model(depth_weight=1.0), batch())
     with pytest.raises(ValueError, match='every training sample must have source_poses'):
         losses(model(pose_net=None), batch())
-    with pytest.raises(ValueError, match='the pose of frame 1 must be known, got none. Give the model a pose_net'):
-        losses(model(pose_net=None), batch((1, ), poses=torch.full((1, 4, 4), torch.nan)))
+    with pytest.raises(
+        ValueError, match='the pose of frame 1 must be known, got none. Give the model a pose_net'
+    ):
+        losses(model(pose_net=None), batch((1,), poses=torch.full((1, 4, 4), torch.nan)))
     data = batch()
     for sample in data['data_samples']:
-        sample.set_metainfo(dict(frame_ids=(-1, )))
-    with pytest.raises(ValueError, match=r'inputs must hold a target and its sources, got \(2, 3, 3, 64, 96\)'):
+        sample.set_metainfo(dict(frame_ids=(-1,)))
+    with pytest.raises(
+        ValueError, match=r'inputs must hold a target and its sources, got \(2, 3, 3, 64, 96\)'
+    ):
         losses(model(), data)
 
 
 # Compression
 
-WCC = dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5), other=dict(type='mmwcc.QuantConv2d'),
-           weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-           act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
-           keep_dense=['first', r'decoder\.dispconvs\..*', r'pose_net\..*'])
+WCC = dict(
+    pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5),
+    other=dict(type='mmwcc.QuantConv2d'),
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+    keep_dense=['first', r'decoder\.dispconvs\..*', r'pose_net\..*'],
+)
 
 
 def twin(**changes) -> Monodepth2:
-    return MODELS.build(dict(type='mmwcc.CompressedModel', task_type='mmwcc.Monodepth2', compression={**WCC, **changes},
-                             **config()))
+    return MODELS.build(
+        dict(
+            type='mmwcc.CompressedModel',
+            task_type='mmwcc.Monodepth2',
+            compression={**WCC, **changes},
+            **config(),
+        )
+    )
 
 
 def test_compressed_twin_trains():
     network = twin()
     assert type(network) is Monodepth2
     names = set(compressed_layers(network))
-    assert all(f'decoder.{part}.{level}.{conv}_conv' in names for part in ('up_convs', 'merge_convs')
-               for level in range(5) for conv in ('depthwise', 'pointwise'))
+    assert all(
+        f'decoder.{part}.{level}.{conv}_conv' in names
+        for part in ('up_convs', 'merge_convs')
+        for level in range(5)
+        for conv in ('depthwise', 'pointwise')
+    )
     outside = {name for name in names if not name.startswith('decoder.')}
     assert outside == {f'backbone.convs.{i}' for i in range(1, 5)}
     assert not any('dispconvs' in name for name in names)
@@ -213,8 +250,12 @@ def test_compressed_twin_trains():
 
 def test_all_coefficients_without_quantizers_are_the_dense_network():
     dense = model().eval()
-    network = twin(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=1.0), other=None, weight_quant=None,
-                   act_quant=None).eval()
+    network = twin(
+        pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=1.0),
+        other=None,
+        weight_quant=None,
+        act_quant=None,
+    ).eval()
     missing, unexpected = network.load_state_dict(dense.state_dict(), strict=False)
     assert not missing and not unexpected and compressed_layers(network)
     picture = torch.rand(1, 3, HEIGHT, WIDTH)

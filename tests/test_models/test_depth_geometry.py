@@ -1,4 +1,5 @@
 """mmwcc/models/depth/geometry.py, against values by hand."""
+
 import math
 
 import pytest
@@ -20,8 +21,14 @@ def test_disparity_is_linear_in_inverse_depth():
 def test_pose_matrix_rotates_by_the_right_hand_rule():
     angle = 0.3
     pose = pose_matrix(torch.tensor([[0.0, angle, 0.0]]), torch.tensor([[1.0, 2.0, 3.0]]))[0]
-    expected = torch.tensor([[math.cos(angle), 0, math.sin(angle), 1], [0, 1, 0, 2],
-                             [-math.sin(angle), 0, math.cos(angle), 3], [0, 0, 0, 1]])
+    expected = torch.tensor(
+        [
+            [math.cos(angle), 0, math.sin(angle), 1],
+            [0, 1, 0, 2],
+            [-math.sin(angle), 0, math.cos(angle), 3],
+            [0, 0, 0, 1],
+        ]
+    )
     torch.testing.assert_close(pose, expected)
 
 
@@ -49,7 +56,9 @@ def test_pixel_of_a_known_point():
     """A point 2 m ahead on the axis, seen by a camera 0.5 m to the right of the first."""
     point = torch.tensor([0.0, 0.0, 2.0]).reshape(1, 3, 1, 1)
     pixel = project(point, intrinsics(40.0)[None], translation(x=-0.5))
-    torch.testing.assert_close(pixel.flatten(), torch.tensor([(WIDTH - 1) / 2 - 10, (HEIGHT - 1) / 2]))
+    torch.testing.assert_close(
+        pixel.flatten(), torch.tensor([(WIDTH - 1) / 2 - 10, (HEIGHT - 1) / 2])
+    )
 
 
 @pytest.mark.parametrize(('shift', 'columns', 'rows'), [(0.5, 5, 0), (-0.2, -2, 0), (0.0, 0, 3)])
@@ -59,9 +68,13 @@ def test_warp_of_a_wall_is_a_shift(shift, columns, rows):
     depth = torch.full((1, 1, 20, 30), 4.0, dtype=torch.float64)
     pose = translation(x=shift, y=rows / 10).double()
     warped = warp(source, depth, pose, intrinsics(40.0, 20, 30)[None])
-    expected = source[..., rows:, max(columns, 0):30 + min(columns, 0)]
-    torch.testing.assert_close(warped[..., :20 - rows, max(-columns, 0):30 - max(columns, 0)], expected, atol=1e-6,
-                               rtol=0)
+    expected = source[..., rows:, max(columns, 0) : 30 + min(columns, 0)]
+    torch.testing.assert_close(
+        warped[..., : 20 - rows, max(-columns, 0) : 30 - max(columns, 0)],
+        expected,
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_warp_repeats_the_border():
@@ -87,12 +100,17 @@ def test_poses_keep_their_precision_under_autocast():
     vector, shift = torch.randn(2, 3), torch.randn(2, 3)
     expected = pose_matrix(vector.double(), shift.double(), invert=True)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        torch.testing.assert_close(pose_matrix(vector, shift, invert=True), expected.float(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            pose_matrix(vector, shift, invert=True), expected.float(), atol=1e-5, rtol=0
+        )
 
 
 def test_warp_keeps_its_precision_under_autocast():
     source, depth = torch.rand(1, 3, 20, 30), torch.rand(1, 1, 20, 30) + 2
     pose, camera = translation(0.1, 0.0, 0.2), intrinsics(40.0, 20, 30)[None]
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        warped, exact = warp(source, depth, pose, camera), warp(source, depth.double(), pose, camera)
+        warped, exact = (
+            warp(source, depth, pose, camera),
+            warp(source, depth.double(), pose, camera),
+        )
     torch.testing.assert_close(warped, exact.float(), atol=1e-5, rtol=0)

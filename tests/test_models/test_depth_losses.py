@@ -1,4 +1,5 @@
 """mmwcc/models/depth/losses.py, against values by hand."""
+
 import math
 
 import numpy as np
@@ -29,10 +30,13 @@ def test_ssim_against_windows_one_by_one():
     expected = np.empty((6, 7))
     for i in range(6):
         for j in range(7):
-            a, b = (picture[i:i + 3, j:j + 3].ravel() for picture in padded)
+            a, b = (picture[i : i + 3, j : j + 3].ravel() for picture in padded)
             covariance = np.cov(a, b, bias=True)
-            similarity = ((2 * a.mean() * b.mean() + 1e-4) * (2 * covariance[0, 1] + 9e-4)
-                          / ((a.mean()**2 + b.mean()**2 + 1e-4) * (np.trace(covariance) + 9e-4)))
+            similarity = (
+                (2 * a.mean() * b.mean() + 1e-4)
+                * (2 * covariance[0, 1] + 9e-4)
+                / ((a.mean() ** 2 + b.mean() ** 2 + 1e-4) * (np.trace(covariance) + 9e-4))
+            )
             expected[i, j] = np.clip((1 - similarity) / 2, 0, 1)
     ours = ssim_distance(*(torch.from_numpy(picture)[None, None] for picture in (x, y)))
     np.testing.assert_allclose(ours[0, 0], expected, atol=1e-12)
@@ -60,7 +64,9 @@ def test_smoothness_by_hand():
     disp = torch.tensor([1.0, 1.0, 3.0, 3.0]).expand(1, 1, 2, 4)
     image = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 3, 2, 4)
     assert edge_aware_smoothness(disp, image).item() == pytest.approx(math.exp(-1) / 3, abs=1e-6)
-    assert edge_aware_smoothness(disp, torch.zeros_like(image)).item() == pytest.approx(1 / 3, abs=1e-6)
+    assert edge_aware_smoothness(disp, torch.zeros_like(image)).item() == pytest.approx(
+        1 / 3, abs=1e-6
+    )
 
 
 def test_log_depth_error_by_hand():

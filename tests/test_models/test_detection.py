@@ -1,4 +1,5 @@
 """EfficientDet: its sizes, training and predictions, its compressed twin, and what the paper says it costs."""
+
 import copy
 import functools
 import math
@@ -41,18 +42,33 @@ def on_meta(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize(('size', 'millions'), [('d0', 3.9), ('d1', 6.6), ('d2', 8.1), ('d3', 12), ('d4', 21),
-                                                ('d5', 34), ('d6', 52), ('d7', 52)])
+@pytest.mark.parametrize(
+    ('size', 'millions'),
+    [
+        ('d0', 3.9),
+        ('d1', 6.6),
+        ('d2', 8.1),
+        ('d3', 12),
+        ('d4', 21),
+        ('d5', 34),
+        ('d6', 52),
+        ('d7', 52),
+    ],
+)
 def test_published_number_of_parameters(size, millions, on_meta):
     """Table 2 of the paper, in as many digits."""
-    parameters = sum(parameter.numel() for parameter in build(size, num_classes=90).parameters()) / 1e6
+    parameters = (
+        sum(parameter.numel() for parameter in build(size, num_classes=90).parameters()) / 1e6
+    )
     assert round(parameters, 1 if millions < 10 else 0) == millions
 
 
 @pytest.mark.parametrize('size', SCALING)
 def test_scaling_follows_the_backbone(size, on_meta):
     scale = SCALING[size]
-    features = EfficientNet(scale.arch, out_indices=(3, 4, 5), conv_cfg=None)(torch.empty(1, 3, 64, 64))
+    features = EfficientNet(scale.arch, out_indices=(3, 4, 5), conv_cfg=None)(
+        torch.empty(1, 3, 64, 64)
+    )
     assert tuple(x.shape[1] for x in features) == scale.features
 
 
@@ -66,7 +82,9 @@ def test_scaling_by_the_rules_of_the_paper():
 
 
 def test_unknown_size():
-    with pytest.raises(ValueError, match="compound_scaling: name must be one of d0, d1, .*, got 'd8'"):
+    with pytest.raises(
+        ValueError, match="compound_scaling: name must be one of d0, d1, .*, got 'd8'"
+    ):
         compound_scaling('d8')
 
 
@@ -78,16 +96,24 @@ def test_one_training_step_trains_everything(preset):
     model = build() if preset is None else compressed(preset)
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     # Maps of 2 x 2 pixels and more, for batch normalization.
-    losses = model.train_step(batch(size=(128, 128)), OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2)))
+    losses = model.train_step(
+        batch(size=(128, 128)), OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2))
+    )
     assert math.isfinite(losses['loss'].item())
     # Levels without an object learn nothing of boxes.
-    assert not {key for key, value in model.named_parameters()
-                if torch.equal(before[key], value) and not re.match(r'bbox_head\.reg_norms\.\d\.[1-4]\.', key)}
+    assert not {
+        key
+        for key, value in model.named_parameters()
+        if torch.equal(before[key], value)
+        and not re.match(r'bbox_head\.reg_norms\.\d\.[1-4]\.', key)
+    }
 
 
 def test_training_lowers_the_loss():
-    neck, model = BiFPN([4, 6], 8, num_cells=1, num_outs=3), head(
-        num_ins=3, stacked_convs=1, anchor_generator=dict(octave_base_scale=2))
+    neck, model = (
+        BiFPN([4, 6], 8, num_cells=1, num_outs=3),
+        head(num_ins=3, stacked_convs=1, anchor_generator=dict(octave_base_scale=2)),
+    )
     model.init_weights()
     maps, sample = [torch.rand(1, 4, 8, 8), torch.rand(1, 6, 4, 4)], batch(count=1)['data_samples']
     sample[0].set_metainfo(dict(pad_shape=(64, 64)))
@@ -118,7 +144,9 @@ def test_predictions():
 def test_everything_but_the_stem_is_compressed():
     model = compressed('wcc_w4a8_k25')
     layers = compressed_layers(model)
-    dense = {name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)} - set(layers)
+    dense = {name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)} - set(
+        layers
+    )
     assert dense == {STEM}
     assert isinstance(layers['bbox_head.cls_predictor.pointwise_conv'], WaveletCompressedConv2d)
     assert isinstance(layers['bbox_head.cls_predictor.depthwise_conv'], QuantConv2d)
@@ -146,7 +174,9 @@ def test_all_coefficients_without_quantizers_are_the_dense_network():
 
 def test_checkpoint_round_trip(tmp_path):
     model = compressed('wcc_w4a8_k50')
-    model.train_step(batch(size=(128, 128)), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3)))
+    model.train_step(
+        batch(size=(128, 128)), OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3))
+    )
     torch.save(model.state_dict(), tmp_path / 'model.pth')
     again = compressed('wcc_w4a8_k50')
     again.load_state_dict(torch.load(tmp_path / 'model.pth'))

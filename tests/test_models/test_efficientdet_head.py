@@ -1,4 +1,5 @@
 """mmwcc/models/detection/efficientdet_head.py: its layers, anchors and losses."""
+
 import pytest
 import torch
 
@@ -42,10 +43,16 @@ def test_anchors_are_those_of_the_reference():
         for column in range(2):
             for octave in range(3):
                 for width, height in ((1, 1), (2**0.5, 0.5**0.5), (0.5**0.5, 2**0.5)):
-                    side = 4 * 8 * 2**(octave / 3)
+                    side = 4 * 8 * 2 ** (octave / 3)
                     x, y = 8 * (column + 0.5), 8 * (row + 0.5)
-                    expected.append([x - side * width / 2, y - side * height / 2, x + side * width / 2,
-                                     y + side * height / 2])
+                    expected.append(
+                        [
+                            x - side * width / 2,
+                            y - side * height / 2,
+                            x + side * width / 2,
+                            y + side * height / 2,
+                        ]
+                    )
     torch.testing.assert_close(anchors[0], torch.tensor(expected))
     largest = anchors[4][0]
     assert (largest[2] - largest[0]).item() == 4 * 128
@@ -56,11 +63,17 @@ def test_losses_by_hand():
     model, samples = head(), batch(count=1)['data_samples']
     truth, labels = samples[0].gt_instances.bboxes, samples[0].gt_instances.labels
     outputs = [[torch.randn(1, 9 * n, side, side) for side in (8, 4, 2, 1, 1)] for n in (3, 4)]
-    losses = model.loss_by_feat(*outputs, [samples[0].gt_instances], [dict(img_shape=(64, 64), pad_shape=(64, 64))])
+    losses = model.loss_by_feat(
+        *outputs, [samples[0].gt_instances], [dict(img_shape=(64, 64), pad_shape=(64, 64))]
+    )
 
-    scores, boxes = (torch.cat([x.permute(0, 2, 3, 1).reshape(-1, n) for x in maps])
-                     for maps, n in zip(outputs, (3, 4), strict=True))
-    anchors = torch.cat(model.prior_generator.grid_priors([(s, s) for s in (8, 4, 2, 1, 1)], device='cpu'))
+    scores, boxes = (
+        torch.cat([x.permute(0, 2, 3, 1).reshape(-1, n) for x in maps])
+        for maps, n in zip(outputs, (3, 4), strict=True)
+    )
+    anchors = torch.cat(
+        model.prior_generator.grid_priors([(s, s) for s in (8, 4, 2, 1, 1)], device='cpu')
+    )
     overlaps = bbox_overlaps(anchors, truth)
     best, owner = overlaps.max(1)
     positive = best >= 0.5
@@ -70,14 +83,19 @@ def test_losses_by_hand():
     target = torch.zeros_like(scores)
     target[positive, labels[owner[positive]]] = 1
     p = torch.where(target == 1, scores.sigmoid(), 1 - scores.sigmoid())
-    focal = -torch.where(target == 1, 0.25, 0.75) * (1 - p)**1.5 * p.log()
+    focal = -torch.where(target == 1, 0.25, 0.75) * (1 - p) ** 1.5 * p.log()
     count = positive.sum()
     torch.testing.assert_close(sum(losses['loss_cls']), focal.sum() / count)
 
     size, centre = anchors[:, 2:] - anchors[:, :2], (anchors[:, 2:] + anchors[:, :2]) / 2
     goal = truth[owner]
-    encoded = torch.cat([((goal[:, 2:] + goal[:, :2]) / 2 - centre) / size, ((goal[:, 2:] - goal[:, :2]) / size).log()],
-                        dim=1)
+    encoded = torch.cat(
+        [
+            ((goal[:, 2:] + goal[:, :2]) / 2 - centre) / size,
+            ((goal[:, 2:] - goal[:, :2]) / size).log(),
+        ],
+        dim=1,
+    )
     error = (boxes - encoded)[positive].abs()
     huber = torch.where(error < 0.1, error**2 / 2, 0.1 * (error - 0.05))
     torch.testing.assert_close(sum(losses['loss_bbox']), 50 * huber.sum() / (4 * count))
@@ -85,7 +103,9 @@ def test_losses_by_hand():
 
 
 def test_head_refuses():
-    with pytest.raises(ValueError, match='EfficientDetHead: anchor_generator must have 5 strides, .* got 2'):
+    with pytest.raises(
+        ValueError, match='EfficientDetHead: anchor_generator must have 5 strides, .* got 2'
+    ):
         head(anchor_generator=dict(strides=[8, 16]))
     with pytest.raises(ValueError, match='EfficientDetHead: there must be 5 maps, got 4'):
         head()(pyramid(levels=4))

@@ -1,4 +1,5 @@
 """Networks of mmsegmentation and mmdetection through tools/deployment/export_onnx.py."""
+
 import importlib.util
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import torch
 from test_inference_apis import train
 
 onnx = pytest.importorskip('onnx', reason='it is in the extra `onnx`')
-onnxruntime = pytest.importorskip('onnxruntime', reason='exports are checked with it; it is in the extra `onnx`')
+onnxruntime = pytest.importorskip(
+    'onnxruntime', reason='exports are checked with it; it is in the extra `onnx`'
+)
 
 
 @pytest.fixture(scope='module')
@@ -23,8 +26,17 @@ def tool():
 def arguments(config, folder, *options: str) -> list[str]:
     checkpoint = train(config)
     config.dump(folder / 'trained.py')
-    return [str(folder / 'trained.py'), checkpoint, '--out', str(folder / 'net.onnx'), '--exporter', 'torchscript',
-            '--repeats', '1', *options]
+    return [
+        str(folder / 'trained.py'),
+        checkpoint,
+        '--out',
+        str(folder / 'net.onnx'),
+        '--exporter',
+        'torchscript',
+        '--repeats',
+        '1',
+        *options,
+    ]
 
 
 def graph_types(folder) -> set[str]:
@@ -34,27 +46,47 @@ def graph_types(folder) -> set[str]:
 def test_segmentor_with_open_size(tool, segmentor_config, tmp_path, capsys):
     tool.main(arguments(segmentor_config, tmp_path, '--shape', '48', '80', '--dynamic'))
     printed = capsys.readouterr().out
-    assert '33 TopK' in printed and '48x80: largest difference' in printed and '37x51: largest difference' in printed
+    assert (
+        '33 TopK' in printed
+        and '48x80: largest difference' in printed
+        and '37x51: largest difference' in printed
+    )
     session = onnxruntime.InferenceSession(tmp_path / 'net.onnx')
-    logits, = session.run(['logits'], {'image': np.zeros((1, 3, 33, 47), np.float32)})
+    (logits,) = session.run(['logits'], {'image': np.zeros((1, 3, 33, 47), np.float32)})
     assert logits.shape == (1, 9, 33, 47)
 
 
 def test_segmentor_with_thresholds_and_classes(tool, segmentor_config, tmp_path, capsys):
-    tool.main(arguments(segmentor_config, tmp_path, '--shape', '48', '80', '--selection', 'threshold', '--argmax',
-                        '--calibration-images', '2', '--cfg-options',
-                        'test_dataloader.dataset.pipeline.0.type=mmwcc.LoadSyntheticStreet'))
+    tool.main(
+        arguments(
+            segmentor_config,
+            tmp_path,
+            '--shape',
+            '48',
+            '80',
+            '--selection',
+            'threshold',
+            '--argmax',
+            '--calibration-images',
+            '2',
+            '--cfg-options',
+            'test_dataloader.dataset.pipeline.0.type=mmwcc.LoadSyntheticStreet',
+        )
+    )
     assert '33 thresholds' in capsys.readouterr().out
     assert not {'TopK', 'ScatterND', 'ScatterElements'} & graph_types(tmp_path)
     session = onnxruntime.InferenceSession(tmp_path / 'net.onnx')
-    labels, = session.run(['labels'], {'image': np.zeros((1, 3, 48, 80), np.float32)})
+    (labels,) = session.run(['labels'], {'image': np.zeros((1, 3, 48, 80), np.float32)})
     assert labels.shape == (1, 48, 80) and labels.dtype == np.int64
 
 
 def test_detector_returns_what_its_head_does(tool, detector_config, tmp_path):
     tool.main(arguments(detector_config, tmp_path, '--shape', '64', '96'))
     from mmdet.apis import init_detector
-    model = init_detector(str(tmp_path / 'trained.py'), train(detector_config), palette='random', device='cpu')
+
+    model = init_detector(
+        str(tmp_path / 'trained.py'), train(detector_config), palette='random', device='cpu'
+    )
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         scores, boxes = model(x, None, mode='tensor')
@@ -75,8 +107,10 @@ def test_errors(tool, segmentor_config, tmp_path, capsys):
     ]:
         with pytest.raises(SystemExit, match=message):
             tool.main(change)
-    for change, message in [(['--out', 'net.pb'], '--out must end in .onnx, got net.pb'),
-                            (['--repeats', '0'], '--repeats must be at least 1, got 0')]:
+    for change, message in [
+        (['--out', 'net.pb'], '--out must end in .onnx, got net.pb'),
+        (['--repeats', '0'], '--repeats must be at least 1, got 0'),
+    ]:
         with pytest.raises(SystemExit):
             tool.main([*given, *change])
         assert message in capsys.readouterr().err

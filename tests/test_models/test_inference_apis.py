@@ -1,4 +1,5 @@
 """Compressed checkpoints in the inference APIs of mmsegmentation and mmdetection."""
+
 import copy
 import warnings
 from pathlib import Path
@@ -16,7 +17,9 @@ def train(config) -> str:
     checkpoint = Path(config.work_dir) / 'iter_2.pth'
     if not checkpoint.exists():
         config = copy.deepcopy(config)
-        config.pop('test_dataloader')  # only the inference APIs look at it; a runner wants an evaluator with it
+        config.pop(
+            'test_dataloader'
+        )  # only the inference APIs look at it; a runner wants an evaluator with it
         runner = Runner.from_cfg(config)
         runner.train()
         losses = runner.message_hub.get_scalar('train/loss').data[0]
@@ -32,11 +35,15 @@ def image() -> np.ndarray:
 def assert_calibrated(model) -> None:
     layers = compressed_layers(model).values()
     assert layers
-    assert all(bool(layer.act_quant.initialized) and bool(layer.weight_quant.initialized) for layer in layers)
+    assert all(
+        bool(layer.act_quant.initialized) and bool(layer.weight_quant.initialized)
+        for layer in layers
+    )
 
 
 def test_mmseg_init_model_and_inference_model(segmentor_config, image):
     from mmseg.apis import inference_model, init_model
+
     model = init_model(copy.deepcopy(segmentor_config), train(segmentor_config), device='cpu')
     assert_calibrated(model)
     with warnings.catch_warnings():
@@ -47,6 +54,7 @@ def test_mmseg_init_model_and_inference_model(segmentor_config, image):
 
 def test_mmseg_inferencer(segmentor_config, image):
     from mmseg.apis import MMSegInferencer
+
     path = Path(segmentor_config.work_dir).parent / 'dumped.py'
     segmentor_config.dump(path)
     inferencer = MMSegInferencer(str(path), train(segmentor_config), device='cpu')
@@ -57,24 +65,34 @@ def test_mmseg_inferencer(segmentor_config, image):
 def test_mmseg_test_time_augmentation(segmentor_config, image):
     from mmengine.dataset import Compose
     from mmengine.registry import init_default_scope
+
     init_default_scope('mmseg')
     from mmseg.registry import MODELS
+
     config = copy.deepcopy(segmentor_config)
     model = MODELS.build(dict(**config.tta_model, module=config.model))
-    model.module.load_state_dict(torch.load(train(segmentor_config), weights_only=False)['state_dict'])
+    model.module.load_state_dict(
+        torch.load(train(segmentor_config), weights_only=False)['state_dict']
+    )
     path = Path(segmentor_config.work_dir).parent / 'image.png'
     import cv2
+
     cv2.imwrite(str(path), image)
     data = Compose(config.tta_pipeline)(dict(img_path=str(path)))
     with torch.no_grad():
-        result = model.eval().test_step({key: [[view] for view in views] for key, views in data.items()})
+        result = model.eval().test_step(
+            {key: [[view] for view in views] for key, views in data.items()}
+        )
     assert result[0].pred_sem_seg.data.shape == (1, 64, 96)
 
 
 def test_mmdet_retinanet_trains_and_loads(detector_config, image):
     from mmdet.apis import inference_detector, init_detector
     from mmdet.models import RetinaNet
-    model = init_detector(copy.deepcopy(detector_config), train(detector_config), device='cpu', palette='coco')
+
+    model = init_detector(
+        copy.deepcopy(detector_config), train(detector_config), device='cpu', palette='coco'
+    )
     assert type(model) is RetinaNet
     assert_calibrated(model)
     assert {type(model.bbox_head.retina_cls), type(model.bbox_head.retina_reg)} == {torch.nn.Conv2d}

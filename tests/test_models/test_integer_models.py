@@ -1,4 +1,5 @@
 """From a compressed checkpoint to an integer one with the tool, and into the inference APIs."""
+
 import copy
 import importlib.util
 from pathlib import Path
@@ -34,8 +35,11 @@ def converted(tool, segmentor_config, tmp_path_factory):
 
 def test_mmseg_loads_what_the_tool_writes(converted, segmentor_config):
     from mmseg.apis import inference_model, init_model
+
     folder, checkpoint = converted
-    integer = init_model(str(folder / 'new' / 'out.py'), str(folder / 'new' / 'out.pth'), device='cpu')
+    integer = init_model(
+        str(folder / 'new' / 'out.py'), str(folder / 'new' / 'out.pth'), device='cpu'
+    )
     trained = init_model(copy.deepcopy(segmentor_config), checkpoint, device='cpu')
     assert type(integer) is type(trained)
     assert integer.dataset_meta == trained.dataset_meta
@@ -61,9 +65,11 @@ def test_the_tool_prints_table_and_sizes(tool, segmentor_config, tmp_path, capsy
     tool.main([str(tmp_path / 'trained.py'), train(segmentor_config), str(tmp_path / 'out.pth')])
     output = capsys.readouterr().out
     assert 'IntegerWaveletCompressedConv2d' in output and ' bytes before, ' in output
-    assert output.splitlines()[-1] == f"wrote {tmp_path / 'out.pth'} and {tmp_path / 'out.py'}"
+    assert output.splitlines()[-1] == f'wrote {tmp_path / "out.pth"} and {tmp_path / "out.py"}'
     with pytest.raises(SystemExit, match='describes an integer model already'):
-        tool.main([str(tmp_path / 'out.py'), str(tmp_path / 'out.pth'), str(tmp_path / 'again.pth')])
+        tool.main(
+            [str(tmp_path / 'out.py'), str(tmp_path / 'out.pth'), str(tmp_path / 'again.pth')]
+        )
 
 
 def test_errors(tool, segmentor_config, tmp_path, capsys):
@@ -72,9 +78,20 @@ def test_errors(tool, segmentor_config, tmp_path, capsys):
     for arguments, message in [
         (['missing.py', checkpoint], 'config file missing.py does not exist'),
         ([config, str(tmp_path / 'missing.pth')], 'missing.pth does not exist'),
-        ([config, checkpoint, '--cfg-options', 'model.decode_head.num_classes=5'], 'does not fit the model'),
-        ([config, checkpoint, '--cfg-options', 'model.compression.act_quant.bits=16',
-          'model.compression.weight_quant.bits=16'], 'must have 1x1 layers'),
+        (
+            [config, checkpoint, '--cfg-options', 'model.decode_head.num_classes=5'],
+            'does not fit the model',
+        ),
+        (
+            [
+                config,
+                checkpoint,
+                '--cfg-options',
+                'model.compression.act_quant.bits=16',
+                'model.compression.weight_quant.bits=16',
+            ],
+            'must have 1x1 layers',
+        ),
     ]:
         with pytest.raises(SystemExit, match=message):
             tool.main([*arguments[:2], str(tmp_path / 'out.pth'), *arguments[2:]])

@@ -1,4 +1,5 @@
 """Checkpoints through tools/misc/publish_model.py and back into the inference APIs."""
+
 import copy
 import importlib.util
 from pathlib import Path
@@ -28,6 +29,7 @@ def assert_same(model, checkpoint: str) -> None:
 
 def test_init_model_loads_what_was_published(tool, segmentor_config, tmp_path, capsys):
     from mmseg.apis import init_model
+
     checkpoint, out = train(segmentor_config), str(tmp_path / 'net.safetensors')
     tool.main([checkpoint, out])
     assert capsys.readouterr().out.endswith('left out: optimizer, message_hub\n')
@@ -40,9 +42,13 @@ def test_init_model_loads_what_was_published(tool, segmentor_config, tmp_path, c
 
 def test_init_detector_loads_what_was_published(tool, detector_config, tmp_path):
     from mmdet.apis import init_detector
+
     checkpoint, out = train(detector_config), str(tmp_path / 'net.safetensors')
     tool.main([checkpoint, out])
-    assert_same(init_detector(copy.deepcopy(detector_config), out, palette='random', device='cpu'), checkpoint)
+    assert_same(
+        init_detector(copy.deepcopy(detector_config), out, palette='random', device='cpu'),
+        checkpoint,
+    )
 
 
 def test_the_check_hook_reads_the_stamp(tool, segmentor_config, tmp_path):

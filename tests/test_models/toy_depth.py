@@ -1,4 +1,5 @@
 """A small backbone and cameras for the depth network and its parts."""
+
 import torch
 from mmengine.model import BaseModule
 from torch import nn
@@ -14,7 +15,9 @@ class Pyramid(BaseModule):
 
     def __init__(self):
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in zip([3, *CHANNELS], CHANNELS, strict=False))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, 2, 1) for i, o in zip([3, *CHANNELS], CHANNELS, strict=False)
+        )
 
     def forward(self, x):
         features = []

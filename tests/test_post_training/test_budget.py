@@ -1,4 +1,5 @@
 """Budgets in words and numbers, what they leave to choose, and measurements that are gone on with."""
+
 import json
 import math
 
@@ -19,11 +20,14 @@ from mmwcc.post_training import (  # noqa: E402
     compressed_cost,
 )
 
-WCC = dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25, levels=2),
-           other=dict(type='mmwcc.QuantConv2d'), keep_dense=[],
-           weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-           act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
-GRID = Grid(weight_bits=(8, 4), act_bits=(8, ), keep_ratios=(0.5, ))
+WCC = dict(
+    pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25, levels=2),
+    other=dict(type='mmwcc.QuantConv2d'),
+    keep_dense=[],
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
+GRID = Grid(weight_bits=(8, 4), act_bits=(8,), keep_ratios=(0.5,))
 
 
 @pytest.fixture
@@ -35,7 +39,9 @@ def count(model):
     return count_cost(model, (8, 8))
 
 
-@pytest.mark.parametrize(('text', 'number'), [('5%', 0.05), ('0.05', 0.05), ('2e11', 2e11), ('-1', -1.0)])
+@pytest.mark.parametrize(
+    ('text', 'number'), [('5%', 0.05), ('0.05', 0.05), ('2e11', 2e11), ('-1', -1.0)]
+)
 def test_numbers(text, number):
     assert budget_number(text) == number
 
@@ -47,7 +53,9 @@ def test_what_is_no_number():
 def test_a_budget_is_a_part_of_the_network_or_a_number_or_a_preset(model):
     dense = count(model).total.total_bops
     assert budget_bops('0.5', model, count) == budget_bops('50%', model, count) == 0.5 * dense
-    assert budget_bops('1', model, count) == dense and budget_bops('200%', model, count) == 2 * dense
+    assert (
+        budget_bops('1', model, count) == dense and budget_bops('200%', model, count) == 2 * dense
+    )
     assert budget_bops('1000', model, count) == 1000
     preset = budget_bops('small', model, count, dict(small=WCC))
     assert preset == compressed_cost(model, WCC, count).total.total_bops < dense
@@ -56,8 +64,10 @@ def test_a_budget_is_a_part_of_the_network_or_a_number_or_a_preset(model):
 
 @pytest.mark.parametrize('text', ['large', '0', '-5%'])
 def test_other_texts_are_refused(model, text):
-    with pytest.raises(ValueError, match=f"budget_bops: text must be the name of a preset or a positive number, got "
-                                         f"'{text}'"):
+    with pytest.raises(
+        ValueError,
+        match=f"budget_bops: text must be the name of a preset or a positive number, got '{text}'",
+    ):
         budget_bops(text, model, count, dict(small=WCC))
 
 
@@ -74,14 +84,21 @@ def test_a_later_call_measures_what_is_missing(model, tmp_path):
     lines.clear()
     again = measured(path).measure(model, WCC, batches, grid=GRID, say=lines.append)
     assert again == layers and [line.split() for line in lines] == [['2', '2']]
-    with pytest.raises(ValueError, match='was measured with images 2, not 3. Choose another folder, or delete'):
+    with pytest.raises(
+        ValueError, match='was measured with images 2, not 3. Choose another folder, or delete'
+    ):
         MeasuredLayers(path, dict(images=3))
 
 
 def test_layers_without_wavelets_may_keep_their_bits(model, tmp_path):
-    layers = measured(tmp_path / 's.json').measure(model, WCC, [torch.randn(2, 3, 8, 8)], grid=GRID,
-                                                   say=lambda line: None)
+    layers = measured(tmp_path / 's.json').measure(
+        model, WCC, [torch.randn(2, 3, 8, 8)], grid=GRID, say=lambda line: None
+    )
     cost = compressed_cost(model, WCC, count)
-    everything, pointwise = (choosable(layers, cost, GRID, pointwise_only=only) for only in (False, True))
-    assert [candidate.choice for candidate in pointwise['0']] == [Choice(8, 8)] and len(everything['0']) > 1
+    everything, pointwise = (
+        choosable(layers, cost, GRID, pointwise_only=only) for only in (False, True)
+    )
+    assert [candidate.choice for candidate in pointwise['0']] == [Choice(8, 8)] and len(
+        everything['0']
+    ) > 1
     assert pointwise['2'] == everything['2']

@@ -1,4 +1,5 @@
 """Clips and statistics of BatchNorm from several batches."""
+
 import copy
 
 import pytest
@@ -11,14 +12,20 @@ from mmwcc.post_training import calibrate, reestimate_batch_norm
 from mmwcc.post_training.calibrate import batch_statistics, run_model
 from mmwcc.quantizers import LearnedClipActQuantizer
 
-QUANTIZED = dict(other=dict(type='mmwcc.QuantConv2d'), pointwise=dict(type='mmwcc.QuantConv2d'), keep_dense=[],
-                 weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                 act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+QUANTIZED = dict(
+    other=dict(type='mmwcc.QuantConv2d'),
+    pointwise=dict(type='mmwcc.QuantConv2d'),
+    keep_dense=[],
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 
 
 @pytest.fixture
 def model():
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Conv2d(8, 4, 1))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(), nn.Conv2d(8, 4, 1)
+    )
     compress_model(network, QUANTIZED, verbose=False)
     return network
 
@@ -29,16 +36,26 @@ def batches(*scales):
 
 
 def clips(model):
-    return {name: value.item() for name, value in model.state_dict().items() if name.endswith('clip_alpha')}
+    return {
+        name: value.item()
+        for name, value in model.state_dict().items()
+        if name.endswith('clip_alpha')
+    }
 
 
 def test_the_largest_value_of_all_batches(model):
     data = batches(1.0, 3.0, 2.0)
     report = calibrate(model, data, method='percentile', percentile=100)
     assert report.batches == 3 and not report.missed
-    assert set(report.calibrated) == {f'{layer}.{role}' for layer in '04' for role in ('weight_quant', 'act_quant')}
-    assert clips(model)['0.act_quant.clip_alpha'] == pytest.approx(torch.cat(data).abs().max().item(), rel=1e-6)
-    assert clips(model)['0.weight_quant.clip_alpha'] == pytest.approx(model[0].weight.abs().max().item(), rel=1e-6)
+    assert set(report.calibrated) == {
+        f'{layer}.{role}' for layer in '04' for role in ('weight_quant', 'act_quant')
+    }
+    assert clips(model)['0.act_quant.clip_alpha'] == pytest.approx(
+        torch.cat(data).abs().max().item(), rel=1e-6
+    )
+    assert clips(model)['0.weight_quant.clip_alpha'] == pytest.approx(
+        model[0].weight.abs().max().item(), rel=1e-6
+    )
     assert model[0].act_quant.signed and not model[4].act_quant.signed
 
 
@@ -57,7 +74,9 @@ def test_nothing_but_the_quantizers_changes(model):
     before = copy.deepcopy(model)
     generator = torch.get_rng_state()
     calibrate(model, batches(1.0), method='percentile', percentile=90)
-    assert [module.training for module in model.modules()] == [module.training for module in before.modules()]
+    assert [module.training for module in model.modules()] == [
+        module.training for module in before.modules()
+    ]
     assert torch.equal(torch.get_rng_state(), generator)
     assert model[0].act_quant.calibration == 'mse' and model[0].act_quant.percentile == 99.9
     for name, value in before.state_dict().items():
@@ -69,7 +88,6 @@ def test_nothing_but_the_quantizers_changes(model):
 
 def test_quantizers_that_are_off_and_layers_that_are_not_reached(model):
     class Two(nn.Module):
-
         def __init__(self):
             super().__init__()
             self.used, self.unused = model, QuantConv2d(1, 1, 1, act_quant=QUANTIZED['act_quant'])
@@ -79,7 +97,7 @@ def test_quantizers_that_are_off_and_layers_that_are_not_reached(model):
 
     model[0].act_quant.bits = 32
     report = calibrate(Two(), batches(1.0))
-    assert report.missed == ('unused.act_quant', )
+    assert report.missed == ('unused.act_quant',)
     assert 'used.0.act_quant' not in report.calibrated and not model[0].act_quant.initialized
     assert str(report) == '3 clips from 1 batches, 1 got no values (unused.act_quant, ...)'
 
@@ -87,25 +105,33 @@ def test_quantizers_that_are_off_and_layers_that_are_not_reached(model):
 def test_again(model):
     calibrate(model[:1], batches(1.0))
     first = clips(model)['0.act_quant.clip_alpha']
-    assert calibrate(model, batches(5.0), again=False).calibrated == ('4.weight_quant', '4.act_quant')
+    assert calibrate(model, batches(5.0), again=False).calibrated == (
+        '4.weight_quant',
+        '4.act_quant',
+    )
     assert clips(model)['0.act_quant.clip_alpha'] == first
     assert calibrate(model, batches(5.0), again=False).batches == 0
     calibrate(model, batches(5.0))
     assert clips(model)['0.act_quant.clip_alpha'] > 3 * first
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(method='best'), "method must be one of mse, percentile, lsq or None, got 'best'"),
-    (dict(percentile=0), r'percentile must be in \(0, 100\], got 0'),
-    (dict(batches=[]), 'at least one batch, got none'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(method='best'), "method must be one of mse, percentile, lsq or None, got 'best'"),
+        (dict(percentile=0), r'percentile must be in \(0, 100\], got 0'),
+        (dict(batches=[]), 'at least one batch, got none'),
+    ],
+)
 def test_bad_arguments(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         calibrate(model, **{'batches': batches(1.0), **arguments})
 
 
 def test_a_model_without_quantizers():
-    with pytest.raises(ValueError, match='a quantizer with less than 32 bits, got a Sequential without one'):
+    with pytest.raises(
+        ValueError, match='a quantizer with less than 32 bits, got a Sequential without one'
+    ):
         calibrate(nn.Sequential(nn.Conv2d(1, 1, 1)), batches(1.0))
 
 
@@ -124,8 +150,12 @@ def test_statistics_become_the_averages_over_batches():
     network[0].momentum = 0.3
     data = batches(1.0, 3.0)
     assert reestimate_batch_norm(network, data) == 2
-    assert torch.allclose(network[0].running_mean, sum(x.mean((0, 2, 3)) for x in data) / 2, atol=1e-6)
-    assert torch.allclose(network[0].running_var, sum(x.var((0, 2, 3)) for x in data) / 2, rtol=1e-5)
+    assert torch.allclose(
+        network[0].running_mean, sum(x.mean((0, 2, 3)) for x in data) / 2, atol=1e-6
+    )
+    assert torch.allclose(
+        network[0].running_var, sum(x.var((0, 2, 3)) for x in data) / 2, rtol=1e-5
+    )
     # Later layers see what is normalized by each batch, as in training.
     assert torch.allclose(network[1].running_var, torch.ones(3), atol=0.02)
     assert network[0].momentum == 0.3 and network[0].track_running_stats and not network[0].training
@@ -153,12 +183,10 @@ def test_models_of_mmengine_are_preprocessed():
     mmengine = pytest.importorskip('mmengine.model')
 
     class Preprocessor(mmengine.BaseDataPreprocessor):
-
         def forward(self, data, training=False):
             return dict(inputs=data['inputs'] + (10 if training else 1))
 
     class Model(mmengine.BaseModel):
-
         def forward(self, inputs, mode):
             return mode, inputs
 
@@ -174,8 +202,10 @@ def broken_loader():
 
 @pytest.mark.parametrize('batches, error', [(lambda: [], ValueError), (broken_loader, OSError)])
 def test_what_was_learned_survives_a_failure(batches, error):
-    quantizers = dict(act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
-                      weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'))
+    quantizers = dict(
+        act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+        weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'),
+    )
     model = nn.Sequential(QuantConv2d(1, 1, 1, **quantizers)).eval()
     calibrate(model, [torch.rand(1, 1, 4, 4)])
     before = copy.deepcopy(model.state_dict())
@@ -187,13 +217,19 @@ def test_what_was_learned_survives_a_failure(batches, error):
 
 def test_a_layer_that_no_batch_reaches_keeps_its_clip():
     quantizers = dict(act_quant=dict(type='mmwcc.LearnedClipActQuantizer'))
-    model = nn.ModuleDict(dict(used=QuantConv2d(1, 1, 1, **quantizers), unused=QuantConv2d(1, 1, 1, **quantizers)))
+    model = nn.ModuleDict(
+        dict(used=QuantConv2d(1, 1, 1, **quantizers), unused=QuantConv2d(1, 1, 1, **quantizers))
+    )
     for layer in model.values():
         layer(torch.rand(1, 1, 4, 4))
     clip = model['unused'].act_quant.clip_alpha.item()
-    report = calibrate(model.eval(), [torch.rand(1, 1, 4, 4)], forward=lambda model, batch: model['used'](batch))
-    assert report.missed == ('unused.act_quant', )
-    assert model['unused'].act_quant.is_settled and model['unused'].act_quant.clip_alpha.item() == clip
+    report = calibrate(
+        model.eval(), [torch.rand(1, 1, 4, 4)], forward=lambda model, batch: model['used'](batch)
+    )
+    assert report.missed == ('unused.act_quant',)
+    assert (
+        model['unused'].act_quant.is_settled and model['unused'].act_quant.clip_alpha.item() == clip
+    )
 
 
 def test_a_copy_made_during_a_calibration_does_not_take_part():

@@ -3,6 +3,7 @@
 Each scenario is run by both ranks, one after the other in the same two processes, and returns what
 its test compares. Rank r writes all results to ``rank{r}.pth``, and what a scenario raised in their place.
 """
+
 import copy
 import datetime
 import sys
@@ -17,10 +18,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 RANKS = 2
-QUANTIZERS = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-                  act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
-CONFIG = dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=2),
-              other=dict(type='mmwcc.QuantConv2d'), **QUANTIZERS)
+QUANTIZERS = dict(
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
+CONFIG = dict(
+    pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=2),
+    other=dict(type='mmwcc.QuantConv2d'),
+    **QUANTIZERS,
+)
 
 
 class Branches(nn.Module):
@@ -38,6 +44,7 @@ class Branches(nn.Module):
 
 def compressed(per_channel=False):
     from mmwcc.compression import compress_model
+
     torch.manual_seed(0)
     model, config = Branches(), copy.deepcopy(CONFIG)
     config['weight_quant']['per_channel'] = per_channel
@@ -51,7 +58,11 @@ def images(rank, step=0):
 
 
 def clips(model):
-    return {name: value.detach().clone() for name, value in model.state_dict().items() if 'quant' in name}
+    return {
+        name: value.detach().clone()
+        for name, value in model.state_dict().items()
+        if 'quant' in name
+    }
 
 
 def evaluation_of_one_rank(rank):
@@ -83,6 +94,7 @@ def branch_of_one_rank(rank, per_channel=False):
 def joint_clips(rank):
     """Both ranks learn from what both have seen, in a step of training and by calibration."""
     from mmwcc.post_training import calibrate
+
     trained, calibrated = compressed(), compressed().eval()
     trained(images(rank))
     calibrate(calibrated, [images(rank), images(rank, 1)])
@@ -93,6 +105,7 @@ def layers_without_a_model(rank):
     """A layer that no converted model holds warns, until it is told when to settle."""
     from mmwcc.layers import QuantConv2d
     from mmwcc.quantizers import settle_after_forward
+
     messages = []
     for told in (False, True):
         model = nn.Sequential(QuantConv2d(3, 4, 1, **copy.deepcopy(QUANTIZERS)))
@@ -119,11 +132,12 @@ def sharded(rank, per_channel=False):
     """FSDP2 trains as DDP does, from the first batch on."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
+
     results = []
     for shard in (False, True):
         model = compressed(per_channel)
         if shard:
-            mesh = init_device_mesh('cpu', (RANKS, ))
+            mesh = init_device_mesh('cpu', (RANKS,))
             fully_shard(model.branch, mesh=mesh)
             fully_shard(model, mesh=mesh)
             wrapped = model
@@ -134,14 +148,19 @@ def sharded(rank, per_channel=False):
             optimizer.zero_grad()
             wrapped(images(rank, step)).square().mean().backward()
             optimizer.step()
-        results.append({name: value.full_tensor() if hasattr(value, 'full_tensor') else value.clone()
-                        for name, value in model.state_dict().items()})
+        results.append(
+            {
+                name: value.full_tensor() if hasattr(value, 'full_tensor') else value.clone()
+                for name, value in model.state_dict().items()
+            }
+        )
     return results
 
 
 def compressed_twice(rank):
     """A part is compressed before the whole; only rank 0 enters it in the first step."""
     from mmwcc.compression import compress_model
+
     torch.manual_seed(0)
     model = Branches()
     model.branch = nn.Sequential(model.branch, nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1))
@@ -166,15 +185,28 @@ def parts_wrapped_one_by_one(rank):
     return [str(warning.message) for warning in caught]
 
 
-SCENARIOS = (evaluation_of_one_rank, branch_of_one_rank, joint_clips, layers_without_a_model, sharded,
-             compressed_twice, parts_wrapped_one_by_one,
-             branch_of_one_rank_with_clips_of_channels, sharded_with_clips_of_channels)
+SCENARIOS = (
+    evaluation_of_one_rank,
+    branch_of_one_rank,
+    joint_clips,
+    layers_without_a_model,
+    sharded,
+    compressed_twice,
+    parts_wrapped_one_by_one,
+    branch_of_one_rank_with_clips_of_channels,
+    sharded_with_clips_of_channels,
+)
 
 
 def work(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=RANKS,
-                            timeout=datetime.timedelta(seconds=60))
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder}/store',
+        rank=rank,
+        world_size=RANKS,
+        timeout=datetime.timedelta(seconds=60),
+    )
     results = {}
     for scenario in SCENARIOS:
         try:
@@ -185,4 +217,4 @@ def work(rank, folder):
 
 
 if __name__ == '__main__':
-    mp.spawn(work, (Path(sys.argv[1]), ), nprocs=RANKS)
+    mp.spawn(work, (Path(sys.argv[1]),), nprocs=RANKS)

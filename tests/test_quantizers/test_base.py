@@ -1,4 +1,5 @@
 """What all quantizers share: when they calibrate, what they remember, bits, copies, and what they refuse."""
+
 import copy
 import pickle
 
@@ -45,8 +46,14 @@ def test_the_first_training_batch_sets_the_clip_and_the_next_do_not(quantizer_ty
 
 
 @every_act
-@pytest.mark.parametrize('batch, expected', [(torch.tensor([0., 1., 2.]), False), (torch.tensor([-0.1, 1., 2.]), True),
-                                             (torch.tensor([-0., 1.]), False)])
+@pytest.mark.parametrize(
+    'batch, expected',
+    [
+        (torch.tensor([0.0, 1.0, 2.0]), False),
+        (torch.tensor([-0.1, 1.0, 2.0]), True),
+        (torch.tensor([-0.0, 1.0]), False),
+    ],
+)
 def test_any_negative_value_makes_it_signed(quantizer_type, batch, expected):
     quantizer = quantizer_type(8)
     quantizer(batch)
@@ -58,7 +65,7 @@ def test_any_negative_value_makes_it_signed(quantizer_type, batch, expected):
 @every_act
 @pytest.mark.parametrize('forced', [False, True])
 def test_sign_can_be_forced(quantizer_type, forced):
-    for batch in (torch.tensor([1., 2.]), torch.tensor([-1., 2.])):
+    for batch in (torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 2.0])):
         quantizer = quantizer_type(8, signed=forced)
         quantizer(batch)
         assert bool(quantizer.signed) == forced
@@ -83,7 +90,7 @@ def test_zeros_teach_nothing(quantizer_type):
 
 
 @every_act
-@pytest.mark.parametrize('batch', [torch.empty(0, 4), torch.full((3, ), float('nan'))])
+@pytest.mark.parametrize('batch', [torch.empty(0, 4), torch.full((3,), float('nan'))])
 def test_neither_do_empty_batches_or_nan(quantizer_type, batch):
     quantizer = quantizer_type(8)
     quantizer(batch)
@@ -111,7 +118,9 @@ def test_without_calibration_it_starts_at_the_initial_clip(quantizer_type):
 def test_evaluation_before_initialization_warns_once_and_stores_nothing(quantizer_type):
     quantizer = quantizer_type(4).eval()
     before = copy.deepcopy(quantizer.state_dict())
-    with pytest.warns(UserWarning, match=f'{quantizer_type.__name__}: evaluated before its clip was learned'):
+    with pytest.warns(
+        UserWarning, match=f'{quantizer_type.__name__}: evaluated before its clip was learned'
+    ):
         y = quantizer(values(3.0))
     assert all(torch.equal(before[key], value) for key, value in quantizer.state_dict().items())
     assert not quantizer.is_settled
@@ -167,8 +176,11 @@ def test_loading_an_uninitialized_state_calibrates_again(quantizer_type):
 
 
 @every
-@pytest.mark.parametrize('clone', [copy.deepcopy, lambda quantizer: pickle.loads(pickle.dumps(quantizer))],
-                         ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize(
+    'clone',
+    [copy.deepcopy, lambda quantizer: pickle.loads(pickle.dumps(quantizer))],
+    ids=['deepcopy', 'pickle'],
+)
 @pytest.mark.parametrize('used', [False, True])
 def test_copies(quantizer_type, clone, used):
     quantizer = quantizer_type(4)
@@ -215,7 +227,7 @@ def test_parameter_and_buffer_names(quantizer_type):
     assert [name for name, _ in quantizer.named_parameters()] == ['clip_alpha']
     assert set(quantizer.state_dict()) == {'clip_alpha', 'initialized', 'signed'}
     assert isinstance(quantizer.clip_alpha, nn.Parameter)
-    assert quantizer.clip_alpha.shape == (1, )
+    assert quantizer.clip_alpha.shape == (1,)
 
 
 @every
@@ -226,19 +238,26 @@ def test_the_registry_builds_it(quantizer_type):
 
 
 @every
-@pytest.mark.parametrize('arguments, error, message', [
-    (dict(bits=1), ValueError, r'bits must be in 2 ... 16, or 32 for no quantization, got 1'),
-    (dict(bits=17), ValueError, 'bits must be in 2 ... 16, or 32 for no quantization, got 17'),
-    (dict(bits=33), ValueError, 'bits must be in 2 ... 16, or 32 for no quantization, got 33'),
-    (dict(bits=8.0), TypeError, 'bits must be an integer, got 8.0'),
-    (dict(bits='8'), TypeError, "bits must be an integer, got '8'"),
-    (dict(bits=True), TypeError, 'bits must be an integer, got True'),
-    (dict(calibration='max'), ValueError, "calibration must be one of mse, percentile, lsq or None, got 'max'"),
-    (dict(percentile=0), ValueError, r'percentile must be in \(0, 100\], got 0'),
-    (dict(percentile=101), ValueError, r'percentile must be in \(0, 100\], got 101'),
-    (dict(initial_clip=0), ValueError, 'initial_clip must be positive, got 0'),
-    (dict(initial_clip=float('nan')), ValueError, 'initial_clip must be positive, got nan'),
-])
+@pytest.mark.parametrize(
+    'arguments, error, message',
+    [
+        (dict(bits=1), ValueError, r'bits must be in 2 ... 16, or 32 for no quantization, got 1'),
+        (dict(bits=17), ValueError, 'bits must be in 2 ... 16, or 32 for no quantization, got 17'),
+        (dict(bits=33), ValueError, 'bits must be in 2 ... 16, or 32 for no quantization, got 33'),
+        (dict(bits=8.0), TypeError, 'bits must be an integer, got 8.0'),
+        (dict(bits='8'), TypeError, "bits must be an integer, got '8'"),
+        (dict(bits=True), TypeError, 'bits must be an integer, got True'),
+        (
+            dict(calibration='max'),
+            ValueError,
+            "calibration must be one of mse, percentile, lsq or None, got 'max'",
+        ),
+        (dict(percentile=0), ValueError, r'percentile must be in \(0, 100\], got 0'),
+        (dict(percentile=101), ValueError, r'percentile must be in \(0, 100\], got 101'),
+        (dict(initial_clip=0), ValueError, 'initial_clip must be positive, got 0'),
+        (dict(initial_clip=float('nan')), ValueError, 'initial_clip must be positive, got nan'),
+    ],
+)
 def test_bad_arguments(quantizer_type, arguments, error, message):
     with pytest.raises(error, match=f'{quantizer_type.__name__}: {message}'):
         quantizer_type(**arguments)
@@ -256,15 +275,15 @@ def test_setting_bits_is_checked_too(quantizer_type):
 @pytest.mark.parametrize('training', [True, False])
 def test_several_batches_set_the_clip_together(quantizer_type, training):
     quantizer = quantizer_type(8, calibration='percentile', percentile=100).train(training)
-    quantizer.calibrate(torch.tensor([9., 10.]))  # forgotten when calibration begins
+    quantizer.calibrate(torch.tensor([9.0, 10.0]))  # forgotten when calibration begins
     quantizer.begin_calibration()
     assert not quantizer.is_settled
-    for batch, clip, signed in (([1., 2.], 2, False), ([-3., 1.], 3, True), ([0.5], 3, True)):
+    for batch, clip, signed in (([1.0, 2.0], 2, False), ([-3.0, 1.0], 3, True), ([0.5], 3, True)):
         quantizer(torch.tensor(batch))
         assert quantizer.clip_alpha.item() == pytest.approx(clip)
         assert bool(quantizer.signed) == signed
     quantizer.end_calibration()
-    quantizer(torch.tensor([7.]))
+    quantizer(torch.tensor([7.0]))
     assert quantizer.clip_alpha.item() == pytest.approx(3) and quantizer.is_settled
 
 
@@ -287,9 +306,12 @@ def test_one_batch_gives_the_clip_of_training(quantizer_type):
 
 @pytest.mark.parametrize('name', ['forward', 'arguments', 'calibrate', 'prepare'])
 def test_what_layers_do_themselves_cannot_be_overridden(name):
-    with pytest.raises(TypeError, match=f'Mine: a quantizer must not override {name}, because layers quantize without '
-                                        'calling it. Say in spec'):
-        type('Mine', (LearnedClipActQuantizer, ), {name: lambda self, x: x})
+    with pytest.raises(
+        TypeError,
+        match=f'Mine: a quantizer must not override {name}, because layers quantize without '
+        'calling it. Say in spec',
+    ):
+        type('Mine', (LearnedClipActQuantizer,), {name: lambda self, x: x})
     mixin = type('Mixin', (), {name: lambda self, x: x})
     with pytest.raises(TypeError, match=f'Mine: a quantizer must not override {name}'):
         type('Mine', (mixin, UniformQuantizer), {})

@@ -1,4 +1,5 @@
 """Starting clips: against NumPy and against other clips on simple data."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ def clip_of(x, bits=8, quantizer_type=LearnedClipActQuantizer, **arguments):
 DISTRIBUTIONS = {
     'uniform': torch.linspace(0, 3, 20001),
     'normal': torch.randn(20000, generator=torch.Generator().manual_seed(0)),
-    'heavy tail': torch.randn(20000, generator=torch.Generator().manual_seed(1))**3,
+    'heavy tail': torch.randn(20000, generator=torch.Generator().manual_seed(1)) ** 3,
 }
 
 
@@ -29,7 +30,9 @@ def test_percentile_equals_numpy_to_a_bin(distribution, percentile):
     x = DISTRIBUTIONS[distribution]
     magnitudes = to_numpy(x.abs())
     # Between two values NumPy may take any point; the clip is the upper edge of a bin.
-    expected = [np.percentile(magnitudes, percentile, method=method) for method in ('lower', 'higher')]
+    expected = [
+        np.percentile(magnitudes, percentile, method=method) for method in ('lower', 'higher')
+    ]
     one_bin = 2 * magnitudes.max() / BINS * (1 + 1e-6)  # to the next power of two
     clip = clip_of(x, calibration='percentile', percentile=percentile)
     assert expected[0] - one_bin <= clip <= expected[1] + one_bin
@@ -47,7 +50,9 @@ def test_mse_is_better_than_other_clips(distribution, bits):
     best = clip_of(x, bits, calibration='mse')
     for other in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
         # 128 candidates and a histogram, so as good as the best of others to a few percent.
-        assert error_of(x, best, bits, signed) <= 1.03 * error_of(x, other * largest, bits, signed), other
+        assert error_of(x, best, bits, signed) <= 1.03 * error_of(
+            x, other * largest, bits, signed
+        ), other
     assert error_of(x, best, bits, signed) < 0.9 * error_of(x, 0.1 * largest, bits, signed)
 
 
@@ -55,17 +60,23 @@ def test_mse_is_better_than_other_clips(distribution, bits):
 @pytest.mark.parametrize('quantizer_type', [LearnedClipActQuantizer, LSQActQuantizer])
 def test_lsq_start_is_the_step_of_the_paper(bits, quantizer_type):
     for name, x in DISTRIBUTIONS.items():
-        n = 2**bits - 1 if name == 'uniform' else 2**(bits - 1) - 1
+        n = 2**bits - 1 if name == 'uniform' else 2 ** (bits - 1) - 1
         step = 2 * x.abs().double().mean().item() / n**0.5
-        assert clip_of(x, bits, quantizer_type, calibration='lsq') / n == pytest.approx(step, rel=2e-3)
+        assert clip_of(x, bits, quantizer_type, calibration='lsq') / n == pytest.approx(
+            step, rel=2e-3
+        )
 
 
 def test_histogram_by_hand():
-    magnitudes = measure(torch.tensor([-4., 0., 1., 4., float('nan'), float('inf')]))
+    magnitudes = measure(torch.tensor([-4.0, 0.0, 1.0, 4.0, float('nan'), float('inf')]))
     assert magnitudes.largest == 4
     assert magnitudes.negative
     assert magnitudes.counts.sum() == 4
-    assert magnitudes.counts[[0, BINS // 8, BINS // 2]].tolist() == [1, 1, 2]  # up to 8, the next power of two
+    assert magnitudes.counts[[0, BINS // 8, BINS // 2]].tolist() == [
+        1,
+        1,
+        2,
+    ]  # up to 8, the next power of two
     assert magnitudes.centres[0] == 8 / BINS / 2
 
 
@@ -82,7 +93,9 @@ def test_clip_scales_with_the_data(method, scale):
     assert clip_of(x * scale, 4, calibration=method) == pytest.approx(clip * scale, rel=1e-2)
 
 
-@pytest.mark.parametrize('scales', [[1., 4., 0.5], [1., 1e-8, 1e8], [3e38, 1e-38, 1.], [1., 1., 1.]])
+@pytest.mark.parametrize(
+    'scales', [[1.0, 4.0, 0.5], [1.0, 1e-8, 1e8], [3e38, 1e-38, 1.0], [1.0, 1.0, 1.0]]
+)
 def test_joined_histograms_are_those_of_all_values(scales):
     parts = torch.rand(3, 20000, generator=torch.Generator().manual_seed(0)) - 0.2
     parts = parts * torch.tensor(scales).unsqueeze(1)
@@ -94,7 +107,7 @@ def test_joined_histograms_are_those_of_all_values(scales):
 
 
 def test_join_by_hand():
-    ones, fours = (measure(torch.full((5, ), value)) for value in (1., -4.))
+    ones, fours = (measure(torch.full((5,), value)) for value in (1.0, -4.0))
     joined = join(ones, fours)
     assert joined.counts.nonzero().flatten().tolist() == [BINS // 8, BINS // 2] and joined.negative
     nothing = measure(torch.zeros(0))

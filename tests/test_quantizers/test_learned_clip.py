@@ -1,4 +1,5 @@
 """The paper's quantizers, equations (1) and (2), in the words of the paper: clip, q_b, straight-through."""
+
 import pytest
 import torch
 
@@ -9,11 +10,15 @@ ALL_BITS = range(2, 17)
 
 
 def activation(bits, clip, signed):
-    return LearnedClipActQuantizer(bits, signed=signed, calibration=None, initial_clip=clip).double()
+    return LearnedClipActQuantizer(
+        bits, signed=signed, calibration=None, initial_clip=clip
+    ).double()
 
 
 def weights(bits, clip, normalize):
-    return LearnedClipWeightQuantizer(bits, normalize=normalize, calibration=None, initial_clip=clip).double()
+    return LearnedClipWeightQuantizer(
+        bits, normalize=normalize, calibration=None, initial_clip=clip
+    ).double()
 
 
 def double(*numbers):
@@ -27,12 +32,28 @@ def q(bits, t):
 def test_signed_by_hand():
     # 3 bits, alpha 3: levels -3 ... 3.
     assert activation(3, 3.0, True)(double(-7, -2.4, -0.6, 0, 0.4, 1.6, 2.9, 3.2)).tolist() == [
-        -3, -2, -1, 0, 0, 2, 3, 3]
+        -3,
+        -2,
+        -1,
+        0,
+        0,
+        2,
+        3,
+        3,
+    ]
 
 
 def test_unsigned_by_hand():
     # 2 bits, alpha 3: levels 0 ... 3. Negative inputs are clipped to 0.
-    assert activation(2, 3.0, False)(double(-7, -0.6, 0.4, 0.6, 1.6, 2.9, 3.2)).tolist() == [0, 0, 0, 1, 2, 3, 3]
+    assert activation(2, 3.0, False)(double(-7, -0.6, 0.4, 0.6, 1.6, 2.9, 3.2)).tolist() == [
+        0,
+        0,
+        0,
+        1,
+        2,
+        3,
+        3,
+    ]
 
 
 @pytest.mark.parametrize('bits', ALL_BITS)
@@ -74,7 +95,13 @@ def test_gradients_by_formula(bits, signed):
 
 def test_gradient_of_the_clip_by_hand():
     # Signed, 2 bits, alpha 2: levels -2, 0, 2.
-    for value, expected in [(-5., -1), (-1.5, (-2 + 1.5) / 2), (0.5, (0 - 0.5) / 2), (1.5, (2 - 1.5) / 2), (5., 1)]:
+    for value, expected in [
+        (-5.0, -1),
+        (-1.5, (-2 + 1.5) / 2),
+        (0.5, (0 - 0.5) / 2),
+        (1.5, (2 - 1.5) / 2),
+        (5.0, 1),
+    ]:
         quantizer = activation(2, 2.0, True)
         quantizer(double(value)).sum().backward()
         assert quantizer.clip_alpha.grad.item() == pytest.approx(expected)
@@ -105,8 +132,10 @@ def test_weights_equal_the_reference(normalize, bits):
     assert quantizer.clip_alpha.grad.item() == pytest.approx(grad_clip, rel=1e-9)
 
 
-@pytest.mark.parametrize('normalize, expected', [('standard', [-1.5, 0, 1.5]), ('rescale', [-3, 0, 3]),
-                                                 (None, [1.5, 1.5, 1.5])])
+@pytest.mark.parametrize(
+    'normalize, expected',
+    [('standard', [-1.5, 0, 1.5]), ('rescale', [-3, 0, 3]), (None, [1.5, 1.5, 1.5])],
+)
 def test_weights_by_hand(normalize, expected):
     # mean 10, unbiased std 2 * sqrt(2) / sqrt(2) = 2; normalized -1, 0, 1; levels -1.5, 0, 1.5.
     assert weights(2, 1.5, normalize)(double(8, 10, 12)).tolist() == expected
@@ -116,7 +145,9 @@ def test_weights_by_hand(normalize, expected):
 def test_the_gradient_of_weights_is_straight_through_everywhere(normalize, factor):
     weight = double(8, 10, 12).requires_grad_()
     grad = double(1, 2, 4)
-    weights(4, 0.1, normalize)(weight).backward(grad)  # a clip that everything but the mean is outside of
+    weights(4, 0.1, normalize)(weight).backward(
+        grad
+    )  # a clip that everything but the mean is outside of
     assert torch.equal(weight.grad, factor * grad)
 
 
@@ -125,13 +156,19 @@ def test_the_gradient_of_weights_is_straight_through_everywhere(normalize, facto
 @pytest.mark.filterwarnings('ignore:std_mean.*degrees of freedom:UserWarning')
 def test_equal_weights_cannot_be_normalized(normalize, weight):
     quantizer = LearnedClipWeightQuantizer(8, normalize=normalize)
-    with pytest.raises(ValueError, match=f"must differ from each other for normalize='{normalize}'"):
+    with pytest.raises(
+        ValueError, match=f"must differ from each other for normalize='{normalize}'"
+    ):
         quantizer(weight)
 
 
 def test_equal_weights_are_fine_without_normalization():
-    torch.testing.assert_close(LearnedClipWeightQuantizer(8, normalize=None)(torch.full((4, 3), 0.5)),
-                               torch.full((4, 3), 0.5), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        LearnedClipWeightQuantizer(8, normalize=None)(torch.full((4, 3), 0.5)),
+        torch.full((4, 3), 0.5),
+        rtol=1e-3,
+        atol=0,
+    )
 
 
 def test_32_bits_skips_the_normalization_too():
@@ -144,10 +181,14 @@ def test_weights_are_not_normalized_by_default():
 
 
 def test_bad_normalization():
-    with pytest.raises(ValueError, match="normalize must be 'standard', 'rescale' or None, got 'mean'"):
+    with pytest.raises(
+        ValueError, match="normalize must be 'standard', 'rescale' or None, got 'mean'"
+    ):
         LearnedClipWeightQuantizer(8, normalize='mean')
 
 
-@pytest.mark.parametrize('build, clip', [(LearnedClipActQuantizer, 8.0), (LearnedClipWeightQuantizer, 3.0)])
+@pytest.mark.parametrize(
+    'build, clip', [(LearnedClipActQuantizer, 8.0), (LearnedClipWeightQuantizer, 3.0)]
+)
 def test_starting_clips_of_the_authors(build, clip):
     assert build().clip_alpha.item() == clip

@@ -1,4 +1,5 @@
 """LSQ (Esser et al., ICLR 2020): levels, step gradient and its scale, written with the step as the paper does."""
+
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ def lsq_of_the_paper(v, step, grad, low, high, scale):
 
 
 def bounds(bits, signed):
-    return (-2**(bits - 1), 2**(bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
 @pytest.mark.parametrize('bits', range(2, 17))
@@ -28,11 +29,14 @@ def test_activations(bits, signed):
     y = quantizer(x)
     y.backward(grad)
     features = 5 * 6  # of one image: the scale must not depend on the batch
-    y_hat, grad_x, grad_step = lsq_of_the_paper(x.detach(), quantizer.clip_alpha.detach() / high, grad, low, high,
-                                                (features * high)**-0.5)
+    y_hat, grad_x, grad_step = lsq_of_the_paper(
+        x.detach(), quantizer.clip_alpha.detach() / high, grad, low, high, (features * high) ** -0.5
+    )
     torch.testing.assert_close(y, y_hat, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(x.grad, grad_x)
-    torch.testing.assert_close(quantizer.clip_alpha.grad.squeeze(), high * grad_step, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        quantizer.clip_alpha.grad.squeeze(), high * grad_step, rtol=1e-7, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize('bits', range(2, 17))
@@ -43,11 +47,19 @@ def test_weights(bits):
     grad = torch.randn_like(weight)
     y = quantizer(weight)
     y.backward(grad)
-    y_hat, grad_weight, grad_step = lsq_of_the_paper(weight.detach(), quantizer.clip_alpha.detach() / high, grad, low,
-                                                     high, (weight.numel() * high)**-0.5)
+    y_hat, grad_weight, grad_step = lsq_of_the_paper(
+        weight.detach(),
+        quantizer.clip_alpha.detach() / high,
+        grad,
+        low,
+        high,
+        (weight.numel() * high) ** -0.5,
+    )
     torch.testing.assert_close(y, y_hat, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(weight.grad, grad_weight)
-    torch.testing.assert_close(quantizer.clip_alpha.grad.squeeze(), high * grad_step, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        quantizer.clip_alpha.grad.squeeze(), high * grad_step, rtol=1e-7, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize('bits', [2, 4, 8])
@@ -60,7 +72,7 @@ def test_an_sgd_step_on_the_clip_is_the_papers_step_times_n(bits):
     start, rate = step, 1e-3 * high**-1.5  # moves the step by a thousandth or so
     optimizer = torch.optim.SGD(quantizer.parameters(), lr=rate)
     for _ in range(3):
-        _, _, grad_step = lsq_of_the_paper(weight, step, grad, low, high, (40 * high)**-0.5)
+        _, _, grad_step = lsq_of_the_paper(weight, step, grad, low, high, (40 * high) ** -0.5)
         step = step - rate * grad_step
         optimizer.zero_grad()
         quantizer(weight).backward(grad)
@@ -73,7 +85,7 @@ def test_an_sgd_step_on_the_clip_is_the_papers_step_times_n(bits):
 def test_levels(bits):
     low, high = bounds(bits, True)
     quantizer = LSQActQuantizer(bits, signed=True, calibration=None, initial_clip=float(high))
-    levels = quantizer(torch.arange(low - 3., high + 4.)).unique()
+    levels = quantizer(torch.arange(low - 3.0, high + 4.0)).unique()
     assert levels.tolist() == list(range(low, high + 1))
 
 

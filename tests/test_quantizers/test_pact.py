@@ -1,4 +1,5 @@
 """PACT against its equations, and in the layers that quantize without calling it."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """A clip for each output channel of a weight: each is quantized as a layer of its own would be."""
+
 import copy
 import pickle
 
@@ -49,7 +50,7 @@ def normalized(kind, x):
 @pytest.mark.parametrize('calibration', ['mse', 'percentile', 'lsq'])
 def test_each_channel_starts_at_the_clip_of_its_own_values(kind, calibration):
     quantizer = learned(kind, calibration=calibration, percentile=90.0)
-    assert quantizer.clip_alpha.shape == (6, ) and quantizer.is_settled
+    assert quantizer.clip_alpha.shape == (6,) and quantizer.is_settled
     for clip, channel in zip(quantizer.clip_alpha, normalized(kind, weight()), strict=True):
         alone = LSQWeightQuantizer(4, calibration=calibration, percentile=90.0)
         alone(channel)
@@ -94,8 +95,8 @@ def test_values_and_gradients_are_those_of_single_channels(kind):
 
 def test_lsq_scales_gradients_by_the_values_of_a_channel():
     one = LSQWeightQuantizer(4)
-    assert one.spec(weight()).alpha_scale == pytest.approx((6 * 45 * 7)**-0.5 * 49)
-    assert learned('lsq').spec(weight()).alpha_scale == pytest.approx((45 * 7)**-0.5 * 49)
+    assert one.spec(weight()).alpha_scale == pytest.approx((6 * 45 * 7) ** -0.5 * 49)
+    assert learned('lsq').spec(weight()).alpha_scale == pytest.approx((45 * 7) ** -0.5 * 49)
 
 
 def test_a_channel_of_zeros_takes_the_largest_clip():
@@ -125,14 +126,14 @@ def test_zeros_teach_nothing():
     quantizer = LearnedClipWeightQuantizer(per_channel=True)
     quantizer(torch.zeros(3, 4, 1, 1))
     assert quantizer.met_zeros_alone and not quantizer.is_settled
-    assert quantizer.clip_alpha.shape == (3, )
+    assert quantizer.clip_alpha.shape == (3,)
 
 
 def test_a_layer_makes_room_and_an_optimizer_keeps_the_parameter():
     quantizer = LearnedClipWeightQuantizer(per_channel=True)
     parameter = quantizer.clip_alpha
     layer = QuantConv2d(3, 8, 3, weight_quant=quantizer)
-    assert layer.weight_quant.clip_alpha is parameter and parameter.shape == (8, )
+    assert layer.weight_quant.clip_alpha is parameter and parameter.shape == (8,)
     with pytest.raises(ValueError, match='must have one index for each of 8 clips, got 4'):
         QuantConv2d(3, 4, 3, weight_quant=quantizer)
 
@@ -141,8 +142,9 @@ def test_a_layer_makes_room_and_an_optimizer_keeps_the_parameter():
 def test_activations_have_no_output_channels(layer_type):
     options = dict(keep_ratio=0.5) if layer_type is WaveletCompressedConv2d else {}
     with pytest.raises(ValueError, match=f'{layer_type.__name__}: act_quant must have one clip'):
-        layer_type(3, 4, 1, **options,
-                   act_quant=dict(type='mmwcc.LSQWeightQuantizer', per_channel=True))
+        layer_type(
+            3, 4, 1, **options, act_quant=dict(type='mmwcc.LSQWeightQuantizer', per_channel=True)
+        )
 
 
 def test_several_clips_need_a_sign():
@@ -163,7 +165,8 @@ def test_copies_and_files(kind, tmp_path):
     state = torch.load(tmp_path / 'state.pth')
     assert state._metadata['']['version'] == 2
     assert {key: tuple(value.shape) for key, value in state.items()} == dict(
-        clip_alpha=(6, ), initialized=(), signed=(), granularity=())
+        clip_alpha=(6,), initialized=(), signed=(), granularity=()
+    )
     for bare in (state, dict(state)):  # safetensors keep no metadata
         fresh = KINDS[kind](per_channel=True)
         fresh.load_state_dict(bare)
@@ -181,14 +184,16 @@ def test_the_clip_of_a_layer_serves_all_channels(kind, assign):
         quantizer = KINDS[kind](per_channel=True)
         quantizer.fit(6)
         quantizer.load_state_dict(state, assign=assign)
-        assert quantizer.clip_alpha.shape == (6, ) and quantizer.granularity == 1
+        assert quantizer.clip_alpha.shape == (6,) and quantizer.granularity == 1
         assert torch.equal(quantizer.eval()(weight()), expected)
 
 
 def test_clips_of_channels_are_refused_where_there_is_one():
     quantizer = LearnedClipWeightQuantizer(4)
     quantizer(weight())
-    with pytest.raises(RuntimeError, match='clip_alpha must be one clip, got 6, one for each output'):
+    with pytest.raises(
+        RuntimeError, match='clip_alpha must be one clip, got 6, one for each output'
+    ):
         quantizer.load_state_dict(learned().state_dict(), strict=False)
     assert not quantizer.is_settled  # a loader that goes on does not keep the clip of other weights
 
@@ -210,10 +215,14 @@ def test_other_states_are_refused():
 
 def test_a_model_is_calibrated_and_its_averages_follow():
     averaging = pytest.importorskip('mmengine.model')
-    quantizers = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', per_channel=True),
-                      act_quant=dict(type='mmwcc.LearnedClipActQuantizer'))
-    model = nn.Sequential(QuantConv2d(3, 6, 3, **quantizers),
-                          WaveletCompressedConv2d(6, 4, keep_ratio=0.5, **quantizers)).eval()
+    quantizers = dict(
+        weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', per_channel=True),
+        act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+    )
+    model = nn.Sequential(
+        QuantConv2d(3, 6, 3, **quantizers),
+        WaveletCompressedConv2d(6, 4, keep_ratio=0.5, **quantizers),
+    ).eval()
     calibrate(model, [torch.randn(2, 3, 12, 12) for _ in range(2)])
     for layer in model:
         alone = LearnedClipWeightQuantizer(per_channel=True)
@@ -225,7 +234,7 @@ def test_a_model_is_calibrated_and_its_averages_follow():
     for _ in range(2):
         average.update_parameters(model)
     ours, theirs = model[0].weight_quant, average.module[0].weight_quant
-    assert theirs.clip_alpha.shape == (6, ) and (theirs.clip_alpha <= ours.clip_alpha).all()
+    assert theirs.clip_alpha.shape == (6,) and (theirs.clip_alpha <= ours.clip_alpha).all()
     x = torch.randn(1, 3, 12, 12)
     with torch.no_grad():
         assert torch.isfinite(average(x)).all()

@@ -1,4 +1,5 @@
 """Quantizers on two ranks: nothing waits for a rank that does not come, and all ranks learn the same."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,11 @@ from .rank_scenarios import RANKS, clips, compressed, images
 @pytest.fixture(scope='module')
 def outcomes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
-    subprocess.run([sys.executable, '-W', 'ignore', Path(__file__).with_name('rank_scenarios.py'), folder],
-                   check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, '-W', 'ignore', Path(__file__).with_name('rank_scenarios.py'), folder],
+        check=True,
+        timeout=300,
+    )
     return [torch.load(folder / f'rank{rank}.pth') for rank in range(RANKS)]
 
 
@@ -39,14 +43,19 @@ def assert_equal(one, other):
 @of('evaluation_of_one_rank')
 def test_one_rank_may_evaluate_alone(outcome):
     assert_equal(*outcome)
-    assert all(value == 1 for key, value in outcome[0].items() if key.endswith('weight_quant.initialized'))
+    assert all(
+        value == 1 for key, value in outcome[0].items() if key.endswith('weight_quant.initialized')
+    )
 
 
 @of('branch_of_one_rank')
 def test_one_rank_may_enter_a_branch_alone(outcome):
     for zero, one in zip(*outcome, strict=True):
         assert_equal(zero, one)
-        assert zero['branch.act_quant.initialized'] == 1 and zero['branch.weight_quant.initialized'] == 1
+        assert (
+            zero['branch.act_quant.initialized'] == 1
+            and zero['branch.weight_quant.initialized'] == 1
+        )
 
 
 @of('joint_clips')
@@ -63,13 +72,17 @@ def test_ranks_learn_from_what_all_have_seen(outcome):
         first = {key: value for key, value in expected.items() if key.startswith('trunk')}
         assert_equal({key: learned[key] for key in first}, first)
         for key, value in expected.items():
-            torch.testing.assert_close(learned[key], value, rtol=0.12 if key.endswith('clip_alpha') else 0, atol=0)
+            torch.testing.assert_close(
+                learned[key], value, rtol=0.12 if key.endswith('clip_alpha') else 0, atol=0
+            )
 
 
 @of('layers_without_a_model')
 def test_layers_that_nothing_settles_say_so(outcome):
     for (warned, silent), _ in outcome:
-        assert len(warned) == 2 and all('its clip was learned on this rank alone' in text for text in warned)
+        assert len(warned) == 2 and all(
+            'its clip was learned on this rank alone' in text for text in warned
+        )
         assert not silent
     assert_equal(outcome[0][1], outcome[1][1])
 
@@ -83,15 +96,17 @@ def test_ranks_agree_on_the_clips_of_channels(outcome):
     first = outcome[0][0]
     for name in ('trunk', 'branch'):
         expected = clips(alone)[f'{name}.weight_quant.clip_alpha']
-        assert expected.shape == (8, )
+        assert expected.shape == (8,)
         # One step of training lies between.
-        torch.testing.assert_close(first[f'{name}.weight_quant.clip_alpha'], expected, rtol=0.05, atol=0)
+        torch.testing.assert_close(
+            first[f'{name}.weight_quant.clip_alpha'], expected, rtol=0.05, atol=0
+        )
 
 
 @of('sharded_with_clips_of_channels')
 def test_fsdp_splits_the_clips_of_channels(outcome):
     assert_sharded(outcome)
-    assert outcome[0][0]['trunk.weight_quant.clip_alpha'].shape == (8, )
+    assert outcome[0][0]['trunk.weight_quant.clip_alpha'].shape == (8,)
 
 
 @of('compressed_twice')
@@ -103,7 +118,9 @@ def test_a_model_settles_as_a_whole_whatever_was_compressed_before(outcome):
 @of('parts_wrapped_one_by_one')
 def test_a_model_whose_forward_nobody_calls_says_so(outcome):
     for messages in outcome:
-        assert sum('its clip was learned on this rank alone' in text for text in messages) == 2  # of two quantizers
+        assert (
+            sum('its clip was learned on this rank alone' in text for text in messages) == 2
+        )  # of two quantizers
 
 
 @of('sharded')

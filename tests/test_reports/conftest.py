@@ -1,4 +1,5 @@
 """Makes ``toy_work_dirs`` importable."""
+
 import sys
 from pathlib import Path
 

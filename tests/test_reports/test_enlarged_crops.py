@@ -1,4 +1,5 @@
 """The picture of details: what is drawn where."""
+
 import numpy as np
 import pytest
 
@@ -8,12 +9,14 @@ pytest.importorskip('matplotlib')
 
 
 def test_every_panel_shows_the_crop_of_its_picture():
-    pictures = {name: np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-                for seed, name in enumerate('abcd')}
+    pictures = {
+        name: np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        for seed, name in enumerate('abcd')
+    }
     figure = plot_enlarged_crops(pictures['a'], pictures, (5, 7, 8, 4))
     whole, *details = figure.axes
     assert np.array_equal(whole.images[0].get_array(), pictures['a'])
-    frame, = whole.patches
+    (frame,) = whole.patches
     assert (frame.get_xy(), frame.get_width(), frame.get_height()) == ((4.5, 6.5), 8, 4)
     assert [axes.get_title() for axes in details] == list('abcd')
     for axes, picture in zip(details, pictures.values(), strict=True):
@@ -22,5 +25,8 @@ def test_every_panel_shows_the_crop_of_its_picture():
 
 @pytest.mark.parametrize('crop', [(-1, 0, 4, 4), (0, 0, 41, 4), (0, 28, 4, 4), (0, 0, 0, 4)])
 def test_crops_outside_are_refused(crop):
-    with pytest.raises(ValueError, match='crop must be left, top, width and height inside a picture of 40 x 30 pixels'):
+    with pytest.raises(
+        ValueError,
+        match='crop must be left, top, width and height inside a picture of 40 x 30 pixels',
+    ):
         plot_enlarged_crops(np.zeros((30, 40, 3), np.uint8), {}, crop)

@@ -1,4 +1,5 @@
 """mmwcc/reports/html_parts.py."""
+
 import base64
 import json
 import math
@@ -20,7 +21,12 @@ def test_numbers():
 
 
 def test_table():
-    html = table('A & B', ['Name', 'Size'], [('', [Cell.text('<x>'), number(3.5, 1, share=0.25)])], numeric=[1])
+    html = table(
+        'A & B',
+        ['Name', 'Size'],
+        [('', [Cell.text('<x>'), number(3.5, 1, share=0.25)])],
+        numeric=[1],
+    )
     assert 'aria-label="A &amp; B"' in html and '<th scope="row">&lt;x&gt;</th>' in html
     assert '<td class="num share" data-value="3.5" style="--share:0.250">3.5</td>' in html
     assert html.count('aria-sort="none"') == 2
@@ -29,7 +35,10 @@ def test_table():
 def test_charts_leave_out_what_is_not_finite():
     series = Series.of('a', 1, Curve([1, 2, 3], [1.0, math.nan, math.inf]))
     assert series.points == [(1, 1.0)]
-    assert Chart('t', 'x', 'y', [Series('a', 0, [])]).is_empty and not Chart('t', 'x', 'y', [series]).is_empty
+    assert (
+        Chart('t', 'x', 'y', [Series('a', 0, [])]).is_empty
+        and not Chart('t', 'x', 'y', [series]).is_empty
+    )
 
 
 @pytest.mark.parametrize('abscissas, log', [((1, 9), True), ((1, 7), False), ((0, 9), False)])

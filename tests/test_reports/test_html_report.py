@@ -1,4 +1,5 @@
 """mmwcc/reports/html_report.py: the structure of the page, and the page in a browser where there is one."""
+
 import json
 import re
 import shutil
@@ -19,7 +20,10 @@ from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 SECTIONS = ['overview', 'trade-off', 'curves', 'predictions', 'layers', 'settings', 'notes']
 VOID = {'meta', 'link', 'input', 'img', 'br'}
 EVIL = '<script>alert(1)<b>"&'
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))),
+    None,
+)
 
 
 class Page(HTMLParser):
@@ -67,15 +71,20 @@ def make_folders(folder):
     toy.write_latency(wcc, 4.0)
     toy.write_checkpoint(wcc, dict(layers={}))
     toy.write_picture(wcc, 'test_1.png_0.png')
-    evil = toy.make_work_dir(folder / f'net_{EVIL}_street', toy.COMPRESSION, name=EVIL, note=f'{EVIL}</pre>')
+    evil = toy.make_work_dir(
+        folder / f'net_{EVIL}_street', toy.COMPRESSION, name=EVIL, note=f'{EVIL}</pre>'
+    )
     return [dense, wcc, evil]
 
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp('report')
-    write_report([read_work_dir(path) for path in make_folders(folder)], folder / 'new' / 'report.html',
-                 title=f'A & B {EVIL}')
+    write_report(
+        [read_work_dir(path) for path in make_folders(folder)],
+        folder / 'new' / 'report.html',
+        title=f'A & B {EVIL}',
+    )
     return folder / 'new' / 'report.html'
 
 
@@ -87,7 +96,9 @@ def page(report):
 def test_sections_and_ids(page):
     assert [attrs['id'] for attrs in page.find('section')] == SECTIONS
     assert len(page.ids) == len(set(page.ids))
-    names = [attrs[key] for _, attrs in page.tags for key in ('aria-labelledby', 'for') if key in attrs]
+    names = [
+        attrs[key] for _, attrs in page.tags for key in ('aria-labelledby', 'for') if key in attrs
+    ]
     assert names and set(names) <= set(page.ids)
     links = [attrs['href'] for attrs in page.find('a')]
     assert [f'#{name}' for name in SECTIONS] == links[1:] and links[0] == '#overview'
@@ -95,17 +106,22 @@ def test_sections_and_ids(page):
 
 def test_rows_and_columns(page):
     assert (page.rows['overview'], page.rows['layers']) == (3, 9)
-    assert page.text('settings').count('model.compression.pointwise.keep_ratio') == 3  # once compared, twice in full
+    assert (
+        page.text('settings').count('model.compression.pointwise.keep_ratio') == 3
+    )  # once compared, twice in full
     assert 'model.task_type' in page.text('settings')
     cells = [attrs for tag, attrs in page.tags if tag == 'td' and 'data-value' in attrs]
-    assert [float(attrs['data-value']) for attrs in cells if 'share' in attrs.get('class', '')][0] == pytest.approx(
-        32 * 32 * 8 * 16 * 9 * 3 * 8 / 1e6)
+    assert [float(attrs['data-value']) for attrs in cells if 'share' in attrs.get('class', '')][
+        0
+    ] == pytest.approx(32 * 32 * 8 * 16 * 9 * 3 * 8 / 1e6)
 
 
 def test_nothing_comes_from_elsewhere(report, page):
     text = report.read_text(encoding='utf-8')
     addresses = set(re.findall(r'https?://[^\s"\'<)]+', text))
-    assert addresses <= {'http://www.w3.org/2000/svg'}  # the name of a namespace, which nobody fetches
+    assert addresses <= {
+        'http://www.w3.org/2000/svg'
+    }  # the name of a namespace, which nobody fetches
     for _, attrs in page.tags:
         for key in ('src', 'href'):
             assert attrs.get(key, '#').startswith(('#', 'data:'))
@@ -115,7 +131,9 @@ def test_nothing_comes_from_elsewhere(report, page):
 def test_names_are_escaped(report, page):
     assert report.read_text(encoding='utf-8').count('<script') == 2
     assert '<b>"&' in page.text('overview') and 'alert(1)' in page.text('notes')
-    charts = json.loads(re.search(r'id="charts">(.*?)</script>', report.read_text(encoding='utf-8'), re.S).group(1))
+    charts = json.loads(
+        re.search(r'id="charts">(.*?)</script>', report.read_text(encoding='utf-8'), re.S).group(1)
+    )
     assert {series['name'] for series in charts[0]['series']} == {'dense', 'wcc', EVIL}
 
 
@@ -123,7 +141,9 @@ def test_figures(page):
     overview = page.text('overview')
     assert '45.00' in overview and '60.00' in overview and 'validation, iteration 40' in overview
     assert '4.0' in overview and 'p95 8.0, dense twin 12.0' in overview and '8/4' in overview
-    assert len(page.find('figure')) == 4 + 3  # accuracy against cost, three curves, one picture of three models
+    assert (
+        len(page.find('figure')) == 4 + 3
+    )  # accuracy against cost, three curves, one picture of three models
     assert [attrs['alt'] for attrs in page.find('img')] == ['test_1.png by wcc']
 
 
@@ -143,8 +163,12 @@ def test_a_model_that_says_nothing(tmp_path):
     write_report([work_dir], tmp_path / 'out.html')
     page = Page((tmp_path / 'out.html').read_text(encoding='utf-8'))
     assert page.rows['overview'] == 1 and page.find('svg') == [] and 'layers' not in page.rows
-    assert 'No training is on record' in page.text('curves') and 'No pictures' in page.text('predictions')
-    assert 'both an accuracy and a cost' in page.text('trade-off') and 'could not be built' in page.text('notes')
+    assert 'No training is on record' in page.text('curves') and 'No pictures' in page.text(
+        'predictions'
+    )
+    assert 'both an accuracy and a cost' in page.text(
+        'trade-off'
+    ) and 'could not be built' in page.text('notes')
 
 
 def test_short_names(tmp_path):
@@ -159,7 +183,9 @@ def test_errors(tmp_path):
     with pytest.raises(ValueError, match='work_dirs must name at least one work folder, got none'):
         write_report([], tmp_path / 'x.html')
     with pytest.raises(ValueError, match='pictures must not be negative, got -1'):
-        write_report([read_work_dir(toy.make_work_dir(tmp_path / 'a'))], tmp_path / 'x.html', pictures=-1)
+        write_report(
+            [read_work_dir(toy.make_work_dir(tmp_path / 'a'))], tmp_path / 'x.html', pictures=-1
+        )
 
 
 PROBE = """
@@ -206,9 +232,22 @@ parent.postMessage(JSON.stringify(results), '*');
 
 def browse(page, *options):
     """Run Chromium on a page and return what it prints."""
-    done = subprocess.run([CHROMIUM, '--headless=new', '--no-sandbox', '--disable-gpu', '--hide-scrollbars',
-                           f'--user-data-dir={page.parent / "profile"}', '--virtual-time-budget=3000', *options,
-                           page.as_uri()], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            '--headless=new',
+            '--no-sandbox',
+            '--disable-gpu',
+            '--hide-scrollbars',
+            f'--user-data-dir={page.parent / "profile"}',
+            '--virtual-time-budget=3000',
+            *options,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -216,8 +255,10 @@ def browse(page, *options):
 def frame(page, width, scheme, script=''):
     """Write a page that shows another in a frame, for windows have a least width, and return it."""
     outer = page.with_name(f'frame-{page.stem}-{width}-{scheme}.html')
-    outer.write_text(f'<body style="margin:0"><iframe src="{page.name}" style="border:0;width:{width}px;height:3000px;'
-                     f'color-scheme:{scheme}"></iframe>{script}</body>')
+    outer.write_text(
+        f'<body style="margin:0"><iframe src="{page.name}" style="border:0;width:{width}px;height:3000px;'
+        f'color-scheme:{scheme}"></iframe>{script}</body>'
+    )
     return outer
 
 
@@ -226,27 +267,57 @@ def frame(page, width, scheme, script=''):
 def test_behaviour_in_a_browser(report, width):
     text = report.read_text(encoding='utf-8')
     probed = report.with_name('probed.html')
-    probed.write_text(text.replace('<style>', '<script>const failures = []; onerror = message => '
-                                   'failures.push(message)</script><style>', 1).replace('</body>', PROBE))
-    outer = frame(probed, width, 'light', '<pre></pre><script>onmessage = event => '
-                  "document.querySelector('pre').textContent = event.data</script>")
+    probed.write_text(
+        text.replace(
+            '<style>',
+            '<script>const failures = []; onerror = message => '
+            'failures.push(message)</script><style>',
+            1,
+        ).replace('</body>', PROBE)
+    )
+    outer = frame(
+        probed,
+        width,
+        'light',
+        '<pre></pre><script>onmessage = event => '
+        "document.querySelector('pre').textContent = event.data</script>",
+    )
     printed = Page(browse(outer, f'--window-size={max(width, 600)},3000', '--dump-dom'))
     seen = json.loads(next(text for _, text in printed.texts if text.startswith('{')))
-    assert seen['errors'] == [] and seen['width'] == seen['content'] == width and seen['hidden'] == []
-    assert seen['focused'] and seen['ascending'][0] == 'ascending' and seen['descending'][0] == 'descending'
+    assert (
+        seen['errors'] == [] and seen['width'] == seen['content'] == width and seen['hidden'] == []
+    )
+    assert (
+        seen['focused']
+        and seen['ascending'][0] == 'ascending'
+        and seen['descending'][0] == 'descending'
+    )
     assert seen['ascending'][3] == seen['descending'][1] == 'dense'
-    assert seen['missing'] == ['wcc', 'wcc']  # the only one with a latency, whichever way it is sorted
+    assert seen['missing'] == [
+        'wcc',
+        'wcc',
+    ]  # the only one with a latency, whichever way it is sorted
     assert seen['shown'] == [3, 9, 0, 2, 3] and seen['count'] == '3 of 9 rows'
     assert len(seen['drawn']) == 4 and min(seen['drawn']) >= 3
     assert seen['pages'] == ['rgb(246, 247, 249)', 'rgb(15, 19, 23)']
-    assert seen['tip'].startswith(('dense', 'wcc', EVIL)) and 'G BOPs' in seen['tip'] and seen['left'] == 0
+    assert (
+        seen['tip'].startswith(('dense', 'wcc', EVIL))
+        and 'G BOPs' in seen['tip']
+        and seen['left'] == 0
+    )
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium or Chrome on the PATH')
-@pytest.mark.parametrize('width, scheme, background, first', [
-    (390, 'light', (249, 247, 246), (196, 98, 11)), (1280, 'dark', (23, 19, 15), (255, 176, 108))])
+@pytest.mark.parametrize(
+    'width, scheme, background, first',
+    [(390, 'light', (249, 247, 246), (196, 98, 11)), (1280, 'dark', (23, 19, 15), (255, 176, 108))],
+)
 def test_screenshot(report, tmp_path, width, scheme, background, first):
-    browse(frame(report, width, scheme), f'--window-size={max(width, 600)},3000', f'--screenshot={tmp_path / "s.png"}')
+    browse(
+        frame(report, width, scheme),
+        f'--window-size={max(width, 600)},3000',
+        f'--screenshot={tmp_path / "s.png"}',
+    )
     picture = cv2.imread(str(tmp_path / 's.png'))[:, :width]
     assert picture.shape[1] == width and (picture[5, 2] == background).all()
     # The colour of the first model, BGR: its swatches, its mark in the scatter and its curves.

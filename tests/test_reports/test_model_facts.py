@@ -1,4 +1,5 @@
 """mmwcc/reports/model_facts.py."""
+
 import pytest
 
 pytest.importorskip('mmengine', reason='models are built with mmengine', exc_type=ImportError)
@@ -33,9 +34,21 @@ def test_compressed_model_as_built(tmp_path):
 
 def test_the_state_of_the_checkpoint_counts(tmp_path):
     folder = toy.make_work_dir(tmp_path, toy.COMPRESSION)
-    toy.write_checkpoint(folder, dict(layers=dict(
-        point=dict(type='WaveletCompressedConv2d', keep_ratio=0.5, weight_bits=4, act_bits=6, levels=1),
-        gone=dict(type='QuantConv2d', weight_bits=4))))
+    toy.write_checkpoint(
+        folder,
+        dict(
+            layers=dict(
+                point=dict(
+                    type='WaveletCompressedConv2d',
+                    keep_ratio=0.5,
+                    weight_bits=4,
+                    act_bits=6,
+                    levels=1,
+                ),
+                gone=dict(type='QuantConv2d', weight_bits=4),
+            )
+        ),
+    )
     facts = examine(read_work_dir(folder))
     point = facts.layers[2]
     assert (point.keep_ratio, point.weight_bits, point.act_bits) == (0.5, 4, 6)
@@ -44,7 +57,11 @@ def test_the_state_of_the_checkpoint_counts(tmp_path):
 
 def test_recorded_cost_says_for_which_input(tmp_path):
     folder = toy.make_work_dir(tmp_path)
-    recorded = dict(convention='paper', input_shape=[1, 3, 4, 4], total=dict(total_bops=7, macs=5, weight_bytes=3))
+    recorded = dict(
+        convention='paper',
+        input_shape=[1, 3, 4, 4],
+        total=dict(total_bops=7, macs=5, weight_bytes=3),
+    )
     toy.write_checkpoint(folder, dict(cost=recorded))
     work_dir = read_work_dir(folder)
     facts = examine(work_dir)
@@ -52,7 +69,11 @@ def test_recorded_cost_says_for_which_input(tmp_path):
     assert examine(work_dir, (8, 16)).basis == ('exact', (1, 3, 8, 16))
     work_dir.config.model.type = 'NobodyHasThis'
     facts = examine(work_dir)
-    assert facts.total == recorded['total'] and facts.basis == ('paper', (1, 3, 4, 4)) and facts.layer_costs == {}
+    assert (
+        facts.total == recorded['total']
+        and facts.basis == ('paper', (1, 3, 4, 4))
+        and facts.layer_costs == {}
+    )
     assert 'could not be built' in facts.notes[0] and 'its layers are not known' in facts.notes[0]
 
 
@@ -70,6 +91,7 @@ def test_what_is_not_known_is_noted(tmp_path):
 
 def test_the_default_scope_is_put_back():
     from mmengine.registry import DefaultScope
+
     config = toy.make_config()
     config.default_scope = 'mmwcc'
     build_with_report(config)
@@ -80,16 +102,52 @@ class Resize:
     """A transform that a pure-Python config names by its class."""
 
 
-@pytest.mark.parametrize('config, expected', [
-    (dict(test_dataloader=dict(dataset=dict(
-        img_scale=(16, 8), pipeline=[dict(type='Resize', scale=(4, 2))]))), (8, 16)),
-    (dict(test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=[
-        dict(type='LoadImageFromFile'), dict(type='mmdet.Resize', scale=(1333, 800))])))), (800, 1333)),
-    (dict(val_dataloader=dict(dataset=dict(pipeline=[dict(type='Resize', scale_factor=2)])),
-          model=dict(data_preprocessor=dict(size=(64, 32)))), (64, 32)),
-    (dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type=nn.Upsample), dict(
-        type=Resize, scale=(20, 10))]))), (10, 20)),
-    (dict(test_dataloader=None, model=dict()), None),
-])
+@pytest.mark.parametrize(
+    'config, expected',
+    [
+        (
+            dict(
+                test_dataloader=dict(
+                    dataset=dict(img_scale=(16, 8), pipeline=[dict(type='Resize', scale=(4, 2))])
+                )
+            ),
+            (8, 16),
+        ),
+        (
+            dict(
+                test_dataloader=dict(
+                    dataset=dict(
+                        type='RepeatDataset',
+                        dataset=dict(
+                            pipeline=[
+                                dict(type='LoadImageFromFile'),
+                                dict(type='mmdet.Resize', scale=(1333, 800)),
+                            ]
+                        ),
+                    )
+                )
+            ),
+            (800, 1333),
+        ),
+        (
+            dict(
+                val_dataloader=dict(dataset=dict(pipeline=[dict(type='Resize', scale_factor=2)])),
+                model=dict(data_preprocessor=dict(size=(64, 32))),
+            ),
+            (64, 32),
+        ),
+        (
+            dict(
+                test_dataloader=dict(
+                    dataset=dict(
+                        pipeline=[dict(type=nn.Upsample), dict(type=Resize, scale=(20, 10))]
+                    )
+                )
+            ),
+            (10, 20),
+        ),
+        (dict(test_dataloader=None, model=dict()), None),
+    ],
+)
 def test_input_size(config, expected):
     assert input_size(Config(config)) == expected

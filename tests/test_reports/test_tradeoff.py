@@ -1,4 +1,5 @@
 """Points of accuracy against cost: how networks are called, joined, compared, written and drawn."""
+
 import csv
 import math
 from dataclasses import replace
@@ -21,34 +22,53 @@ from mmwcc.reports.work_dirs import Evaluation, WorkDir  # noqa: E402
 
 
 def layers(*settings):
-    return CompressionReport(LayerReport('layer', 'Conv2d 1x1', 'any', *setting) for setting in settings)
+    return CompressionReport(
+        LayerReport('layer', 'Conv2d 1x1', 'any', *setting) for setting in settings
+    )
 
 
 def trained(config, values, bops, *settings, seed=0, tests=()):
     """Return a work folder with a validation curve, and the facts of its model."""
-    folder = WorkDir(f'{config}-{seed}', None, config, metrics=dict(mIoU=Curve(list(range(len(values))), list(values))),
-                     tests=[Evaluation('time', dict(mIoU=value)) for value in tests])
+    folder = WorkDir(
+        f'{config}-{seed}',
+        None,
+        config,
+        metrics=dict(mIoU=Curve(list(range(len(values))), list(values))),
+        tests=[Evaluation('time', dict(mIoU=value)) for value in tests],
+    )
     total = SimpleNamespace(total_bops=bops, transform_bops=bops / 10)
     return folder, ModelFacts(layers(*settings), SimpleNamespace(total=total))
 
 
-@pytest.mark.parametrize(('settings', 'expected'), [
-    ([(32, 32), (32, 32)], ('dense', '')),
-    ([(32, 32), (8, 4), (8, 8), (8, 8)], ('quantized', '8/8')),
-    ([(32, 32), (4, 8), (8, 8, 0.25), (8, 8, 0.25)], ('WCC 8/8', '25 %')),
-    ([(8, 8, 0.125), (8, 8, 0.125), (8, 6, 0.5)], ('WCC 8/8', 'mostly 12.5 %')),
-    ([(32, 32, 0.5)], ('WCC 32/32', '50 %')),
-])
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        ([(32, 32), (32, 32)], ('dense', '')),
+        ([(32, 32), (8, 4), (8, 8), (8, 8)], ('quantized', '8/8')),
+        ([(32, 32), (4, 8), (8, 8, 0.25), (8, 8, 0.25)], ('WCC 8/8', '25 %')),
+        ([(8, 8, 0.125), (8, 8, 0.125), (8, 6, 0.5)], ('WCC 8/8', 'mostly 12.5 %')),
+        ([(32, 32, 0.5)], ('WCC 32/32', '50 %')),
+    ],
+)
 def test_networks_are_called_by_most_of_their_layers(settings, expected):
     assert describe(layers(*settings)) == expected
 
 
 def test_seeds_are_joined_and_the_front_is_found():
-    pairs = [trained('wcc', [40, 50], 100, (8, 8, 0.5), seed=0), trained('wcc', [56], 100, (8, 8, 0.5), seed=1),
-             trained('dense', [60], 1000), trained('worse', [52], 200, (8, 8)), trained('equal', [53], 100, (8, 6))]
+    pairs = [
+        trained('wcc', [40, 50], 100, (8, 8, 0.5), seed=0),
+        trained('wcc', [56], 100, (8, 8, 0.5), seed=1),
+        trained('dense', [60], 1000),
+        trained('worse', [52], 200, (8, 8)),
+        trained('equal', [53], 100, (8, 6)),
+    ]
     points = gather_points(*zip(*pairs, strict=True), 'mIoU')
     assert [(point.config, point.pareto) for point in points] == [
-        ('wcc', True), ('equal', True), ('worse', False), ('dense', True)]
+        ('wcc', True),
+        ('equal', True),
+        ('worse', False),
+        ('dense', True),
+    ]
     wcc = points[0]
     assert (wcc.values, wcc.mean, wcc.error) == ((50, 56), 53, pytest.approx(3.0))
     assert (wcc.family, wcc.label, wcc.bops, wcc.transform_bops) == ('WCC 8/8', '50 %', 100, 10)
@@ -63,23 +83,30 @@ def test_smaller_can_be_better():
 
 def test_which_value_counts():
     pair = trained('a', [40, 50, 45], 10, tests=[48])
-    assert {which: gather_points(*([part] for part in pair), 'mIoU', which)[0].mean
-            for which in ('result', 'last', 'best')} == dict(result=48, last=45, best=50)
+    assert {
+        which: gather_points(*([part] for part in pair), 'mIoU', which)[0].mean
+        for which in ('result', 'last', 'best')
+    } == dict(result=48, last=45, best=50)
 
 
 def test_folders_without_metric_or_cost_are_left_out():
     folder, facts = trained('a', [40], 10)
     other, unknown = trained('b', [math.nan], 10)
     points = gather_points([folder, other, folder], [facts, unknown, ModelFacts()], 'mIoU')
-    assert [point.work_dirs for point in points] == [('a-0', )]
-    with pytest.raises(ValueError, match="must have the metric 'mIoU' and a cost, got none with both"):
+    assert [point.work_dirs for point in points] == [('a-0',)]
+    with pytest.raises(
+        ValueError, match="must have the metric 'mIoU' and a cost, got none with both"
+    ):
         gather_points([folder], [ModelFacts()], 'mIoU')
 
 
-@pytest.mark.parametrize(('metric', 'which', 'message'), [
-    ('mIoU', 'first', "which must be one of result, last, best, got 'first'"),
-    ('energy', 'last', "whether larger values of 'energy' are better"),
-])
+@pytest.mark.parametrize(
+    ('metric', 'which', 'message'),
+    [
+        ('mIoU', 'first', "which must be one of result, last, best, got 'first'"),
+        ('energy', 'last', "whether larger values of 'energy' are better"),
+    ],
+)
 def test_what_cannot_be_compared_is_refused(metric, which, message):
     folder, facts = trained('a', [40], 10)
     with pytest.raises(ValueError, match=message):
@@ -88,18 +115,30 @@ def test_what_cannot_be_compared_is_refused(metric, which, message):
 
 @pytest.fixture
 def points():
-    return [TradeoffPoint('k25', 'WCC 8/8', '25 %', 2.5e9, 5e8, (50.0, 52.0), ('a', 'b'), True),
-            TradeoffPoint('k50', 'WCC 8/8', '50 %', 5e9, 5e8, (53.0, ), ('c', ), True),
-            TradeoffPoint('q', 'quantized', '8/4', 5e9, 0, (20.0, ), ('d', )),
-            TradeoffPoint('d', 'dense', '', 2e11, 0, (60.0, ), ('e', ), True)]
+    return [
+        TradeoffPoint('k25', 'WCC 8/8', '25 %', 2.5e9, 5e8, (50.0, 52.0), ('a', 'b'), True),
+        TradeoffPoint('k50', 'WCC 8/8', '50 %', 5e9, 5e8, (53.0,), ('c',), True),
+        TradeoffPoint('q', 'quantized', '8/4', 5e9, 0, (20.0,), ('d',)),
+        TradeoffPoint('d', 'dense', '', 2e11, 0, (60.0,), ('e',), True),
+    ]
 
 
 def test_table(points, tmp_path):
     write_tradeoff(points, 'mIoU', tmp_path / 't.csv')
     with (tmp_path / 't.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
-    assert rows[0] == dict(config='k25', family='WCC 8/8', label='25 %', bops='2500000000', transform_bops='500000000',
-                           mIoU='51', standard_error='1', runs='2', pareto='1', work_dirs='a b')
+    assert rows[0] == dict(
+        config='k25',
+        family='WCC 8/8',
+        label='25 %',
+        bops='2500000000',
+        transform_bops='500000000',
+        mIoU='51',
+        standard_error='1',
+        runs='2',
+        pareto='1',
+        work_dirs='a b',
+    )
     assert rows[2]['standard_error'] == '' and rows[2]['pareto'] == '0'
 
 
@@ -107,9 +146,13 @@ def test_table(points, tmp_path):
 def axes_of(tmp_path, monkeypatch):
     """Draw points, and return the axes that were written."""
     from matplotlib.figure import Figure
+
     figures, save = [], Figure.savefig
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: figures.append(figure) or save(
-        figure, *args, **kwargs))
+    monkeypatch.setattr(
+        Figure,
+        'savefig',
+        lambda figure, *args, **kwargs: figures.append(figure) or save(figure, *args, **kwargs),
+    )
 
     def draw(points):
         plot_tradeoff(points, 'mIoU', tmp_path / 't.png', 'streets')
@@ -135,7 +178,12 @@ def test_picture_of_a_dense_network_far_away(points, axes_of):
     line, front = axes.lines[:2]
     assert list(line.get_ydata()) == [60, 60]
     assert list(front.get_xdata()) == [2.5, 5]
-    assert axes.get_legend_handles_labels()[1] == ['dense, 200 G BOPs', 'Pareto front', 'quantized', 'WCC 8/8']
+    assert axes.get_legend_handles_labels()[1] == [
+        'dense, 200 G BOPs',
+        'Pareto front',
+        'quantized',
+        'WCC 8/8',
+    ]
     assert axes.get_xlim()[1] < 10
 
 

@@ -1,4 +1,5 @@
 """mmwcc/reports/work_dirs.py."""
+
 import json
 import os
 import shutil
@@ -19,8 +20,14 @@ def test_a_training(tmp_path):
     work_dir = read_work_dir(toy.make_work_dir(tmp_path / 'a', name='my_config', miou=(50.0, 40.0)))
     assert (work_dir.name, work_dir.config_name, work_dir.seed) == ('a', 'my_config', 3)
     assert work_dir.config.model.type == 'ToyReportNetwork'
-    assert work_dir.losses['loss'].values == [4.0, 2.0, 1.5, 1.0] and work_dir.metrics['mIoU'].steps == [20, 40]
-    assert (work_dir.last('mIoU'), work_dir.best('mIoU'), work_dir.tested('mIoU')) == (40.0, 50.0, None)
+    assert work_dir.losses['loss'].values == [4.0, 2.0, 1.5, 1.0] and work_dir.metrics[
+        'mIoU'
+    ].steps == [20, 40]
+    assert (work_dir.last('mIoU'), work_dir.best('mIoU'), work_dir.tested('mIoU')) == (
+        40.0,
+        50.0,
+        None,
+    )
     assert work_dir.result('mIoU') == 40.0 and work_dir.result('PSNR') is None
     assert work_dir.last('PSNR') is work_dir.best('PSNR') is None
     assert work_dir.notes == [] and work_dir.checkpoint is None and work_dir.stamp == {}
@@ -30,13 +37,17 @@ def test_a_training(tmp_path):
 def test_resumed_and_tested(tmp_path):
     folder = toy.make_work_dir(tmp_path)
     resumed = toy.make_config(resume=True)
-    toy.write_run(folder, '20260102_000000', [toy.train_entry(50, 0.5), toy.val_entry(50, 55.0)], resumed)
+    toy.write_run(
+        folder, '20260102_000000', [toy.train_entry(50, 0.5), toy.val_entry(50, 55.0)], resumed
+    )
     toy.write_test(folder, '20260103_000000', mIoU=52.0, classes=['road'])
     toy.write_test(folder, '20260104_000000', mIoU=53.0)
     work_dir = read_work_dir(folder)
     assert work_dir.losses['loss'].steps == [10, 20, 30, 40, 50]
-    assert work_dir.tests == [Evaluation('20260103_000000', dict(mIoU=52.0)),
-                              Evaluation('20260104_000000', dict(mIoU=53.0))]
+    assert work_dir.tests == [
+        Evaluation('20260103_000000', dict(mIoU=52.0)),
+        Evaluation('20260104_000000', dict(mIoU=53.0)),
+    ]
     assert work_dir.result('mIoU') == 53.0 and work_dir.last('mIoU') == 55.0
     assert work_dir.config.resume and len(work_dir.runs) == 4
 
@@ -45,7 +56,11 @@ def test_tested_only(tmp_path):
     toy.write_test(tmp_path, '20260103_000000', mIoU=52.0)
     (tmp_path / 'dense.py').write_text("model = dict(type='ToyReportNetwork')\n")
     work_dir = read_work_dir(tmp_path)
-    assert work_dir.config_name == 'dense' and work_dir.result('mIoU') == 52.0 and work_dir.losses == {}
+    assert (
+        work_dir.config_name == 'dense'
+        and work_dir.result('mIoU') == 52.0
+        and work_dir.losses == {}
+    )
 
 
 def test_the_config_is_that_of_the_training_not_of_a_later_test(tmp_path):
@@ -64,7 +79,9 @@ def test_seed_that_mmengine_drew(tmp_path):
     file = folder / '20260101_000000' / 'vis_data' / 'config.py'
     file.write_text(file.read_text().replace("{'seed': 3}", '{}'))
     assert read_work_dir(folder).seed is None
-    (folder / '20260101_000000' / '20260101_000000.log').write_text('Runtime environment:\n    seed: 1234\n')
+    (folder / '20260101_000000' / '20260101_000000.log').write_text(
+        'Runtime environment:\n    seed: 1234\n'
+    )
     assert read_work_dir(folder).seed == 1234
 
 
@@ -86,7 +103,7 @@ def test_damaged_checkpoint_is_a_note(tmp_path):
     folder = toy.make_work_dir(tmp_path)
     toy.write_checkpoint(folder, {})
     whole = (folder / 'iter_40.pth').read_bytes()
-    for content in (whole[:len(whole) // 2], b'', b'no checkpoint'):
+    for content in (whole[: len(whole) // 2], b'', b'no checkpoint'):
         (folder / 'iter_40.pth').write_bytes(content)
         work_dir = read_work_dir(folder)
         assert work_dir.stamp == {} and 'iter_40.pth could not be read' in work_dir.notes[0]
@@ -95,8 +112,13 @@ def test_damaged_checkpoint_is_a_note(tmp_path):
 def test_latency_is_the_newest(tmp_path):
     folder = toy.make_work_dir(tmp_path)
     toy.write_latency(folder, 9.0, 4.0)
-    latency, = read_work_dir(folder).latencies
-    assert (latency.shape, latency.median, latency.p95, latency.memory) == ((1, 3, 8, 16), 4.0, 8.0, 0.5)
+    (latency,) = read_work_dir(folder).latencies
+    assert (latency.shape, latency.median, latency.p95, latency.memory) == (
+        (1, 3, 8, 16),
+        4.0,
+        8.0,
+        0.5,
+    )
     assert latency.dense == 12.0 and latency.machine == 'Some CPU, 2 threads, float32'
     (folder / 'benchmark.json').write_text('{"rows": []}')
     work_dir = read_work_dir(folder)
@@ -107,8 +129,12 @@ def test_latency_is_the_newest(tmp_path):
 def test_latency_in_a_file_of_another_name(tmp_path, kind):
     folder = toy.make_work_dir(tmp_path)
     file = folder / '20260101_000000' / 'vis_data' / 'config.py'
-    file.write_text(file.read_text().replace(
-        'default_hooks = {', f"default_hooks = {{'speed': {{'type': {kind!r}, 'out_file': 'speed.json'}}, "))
+    file.write_text(
+        file.read_text().replace(
+            'default_hooks = {',
+            f"default_hooks = {{'speed': {{'type': {kind!r}, 'out_file': 'speed.json'}}, ",
+        )
+    )
     toy.write_latency(folder, 2.0, out_file='speed.json')
     assert read_work_dir(folder).latencies[0].median == 2.0
 
@@ -123,11 +149,18 @@ def test_pictures_are_the_newest_of_each_name(tmp_path):
     other.parent.mkdir()
     other.write_bytes(files[0].read_bytes())
     assert read_work_dir(folder).pictures == {
-        'val_x.png': files[1], 'test_y.jpg': files[0].parent / 'test_y.jpg_0.png', '2007_000032': other}
+        'val_x.png': files[1],
+        'test_y.jpg': files[0].parent / 'test_y.jpg_0.png',
+        '2007_000032': other,
+    }
 
 
 def test_better_and_common_metrics(tmp_path):
-    assert larger_is_better('coco/bbox_mAP') and larger_is_better('accuracy/top1') and larger_is_better('PSNR')
+    assert (
+        larger_is_better('coco/bbox_mAP')
+        and larger_is_better('accuracy/top1')
+        and larger_is_better('PSNR')
+    )
     assert larger_is_better('loss') is False and larger_is_better('abs_rel') is False
     assert larger_is_better('energy') is None
     folders = [read_work_dir(toy.make_work_dir(tmp_path / name)) for name in 'ab']
@@ -168,7 +201,8 @@ def test_unreadable_test_is_a_note(tmp_path):
     (folder / '20260109_000000' / '20260109_000000.json').write_text(json.dumps(dict(mIoU=1))[:-2])
     work_dir = read_work_dir(folder)
     assert work_dir.tests == [] and work_dir.notes == [
-        f"{folder / '20260109_000000' / '20260109_000000.json'} could not be read and was skipped."]
+        f'{folder / "20260109_000000" / "20260109_000000.json"} could not be read and was skipped.'
+    ]
 
 
 def test_what_a_real_training_writes(tmp_path):
@@ -184,16 +218,23 @@ def test_what_a_real_training_writes(tmp_path):
             return super().forward(inputs, labels, mode)
 
     model = dict(type='mmwcc.CompressedModel', task_type='ToyUnlabelled', compression=COMPRESSION)
-    hooks = dict(cost=dict(type='mmwcc.CostHook', input_shape=(8, 10), table=False),
-                 benchmark=dict(type='mmwcc.BenchmarkHook', shapes=[(8, 10)], repeats=2, start=False))
+    hooks = dict(
+        cost=dict(type='mmwcc.CostHook', input_shape=(8, 10), table=False),
+        benchmark=dict(type='mmwcc.BenchmarkHook', shapes=[(8, 10)], repeats=2, start=False),
+    )
     for length, resume in ((4, False), (6, True)):
-        toy_runner(tmp_path, length=length, val_interval=2, hooks=hooks, resume=resume, model=model).train()
+        toy_runner(
+            tmp_path, length=length, val_interval=2, hooks=hooks, resume=resume, model=model
+        ).train()
         time.sleep(1.1)  # runs are named by the second
     toy_runner(tmp_path, hooks=hooks, model=model, load_from=str(tmp_path / 'iter_6.pth')).test()
     work_dir = read_work_dir(tmp_path)
     assert len(work_dir.runs) == 3 and work_dir.seed == 1 and work_dir.notes == []
     assert work_dir.losses['loss'].steps == [1, 2, 3, 4, 5, 6]
-    assert work_dir.metrics['accuracy'].steps == [2, 4, 6] and work_dir.metrics['accuracy'].unit == 'iteration'
+    assert (
+        work_dir.metrics['accuracy'].steps == [2, 4, 6]
+        and work_dir.metrics['accuracy'].unit == 'iteration'
+    )
     assert work_dir.tested('accuracy') == work_dir.result('accuracy')
     assert work_dir.scalars['cost/macs'].values[-1] == work_dir.stamp['cost']['total']['macs']
     assert work_dir.stamp['layers']['point']['keep_ratio'] == 0.5

@@ -1,4 +1,5 @@
 """Fabricated work folders of a tiny network, as mmengine and the hooks of mmwcc write them."""
+
 import json
 
 import cv2
@@ -16,7 +17,8 @@ COMPRESSION = dict(
     other=dict(type='mmwcc.QuantConv2d'),
     weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
     act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=4),
-    keep_dense=['first'])
+    keep_dense=['first'],
+)
 
 
 @MODELS.register_module(force=True)
@@ -35,11 +37,23 @@ class ToyReportNetwork(BaseModel):
 
 def make_config(compression=None, **settings):
     """Return a config with test images of 8x16."""
-    model = dict(type='ToyReportNetwork') if compression is None else dict(
-        type='mmwcc.CompressedModel', task_type='ToyReportNetwork', compression=compression)
-    return Config(dict(default_scope='mmengine', model=model, randomness=dict(seed=3),
-                       test_dataloader=dict(dataset=dict(img_scale=(16, 8))),
-                       default_hooks=dict(logger=dict(type='LoggerHook', log_metric_by_epoch=False)), **settings))
+    model = (
+        dict(type='ToyReportNetwork')
+        if compression is None
+        else dict(
+            type='mmwcc.CompressedModel', task_type='ToyReportNetwork', compression=compression
+        )
+    )
+    return Config(
+        dict(
+            default_scope='mmengine',
+            model=model,
+            randomness=dict(seed=3),
+            test_dataloader=dict(dataset=dict(img_scale=(16, 8))),
+            default_hooks=dict(logger=dict(type='LoggerHook', log_metric_by_epoch=False)),
+            **settings,
+        )
+    )
 
 
 def train_entry(step, loss, **more):
@@ -58,7 +72,9 @@ def write_run(folder, time, entries, config=None):
     data.mkdir(parents=True)
     (data / 'scalars.json').write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
     if config is not None:
-        (data / 'config.py').write_text(''.join(f'{key} = {value!r}\n' for key, value in config.to_dict().items()))
+        (data / 'config.py').write_text(
+            ''.join(f'{key} = {value!r}\n' for key, value in config.to_dict().items())
+        )
 
 
 def write_test(folder, time, **metrics):
@@ -75,9 +91,19 @@ def write_checkpoint(folder, stamp, name='iter_40.pth'):
 
 def write_latency(folder, *medians, out_file='benchmark.json'):
     """Write what BenchmarkHook does, one measurement after the other."""
-    rows = [dict(iter=10 * place, contender=contender, shape=[1, 3, 8, 16], latency_ms=factor * median,
-                 p95_ms=2 * median, throughput=1.0, peak_memory_mib=0.5)
-            for place, median in enumerate(medians) for contender, factor in (('model', 1), ('dense', 3))]
+    rows = [
+        dict(
+            iter=10 * place,
+            contender=contender,
+            shape=[1, 3, 8, 16],
+            latency_ms=factor * median,
+            p95_ms=2 * median,
+            throughput=1.0,
+            peak_memory_mib=0.5,
+        )
+        for place, median in enumerate(medians)
+        for contender, factor in (('model', 1), ('dense', 3))
+    ]
     about = dict(device='Some CPU', threads=2, dtype='float32')
     (folder / out_file).write_text(json.dumps(dict(environment=about, rows=rows)))
 
@@ -93,8 +119,16 @@ def write_picture(folder, name, size=(24, 40)):
 def make_work_dir(folder, compression=None, name='toy', miou=(30.0, 50.0), **settings):
     """Write a folder with a config, a training of 40 iterations and two validations."""
     config = make_config(compression, **settings)
-    entries = [train_entry(10, 4.0), train_entry(20, 2.0), val_entry(20, miou[0]),
-               train_entry(30, 1.5), train_entry(40, 1.0), val_entry(40, miou[1])]
+    entries = [
+        train_entry(10, 4.0),
+        train_entry(20, 2.0),
+        val_entry(20, miou[0]),
+        train_entry(30, 1.5),
+        train_entry(40, 1.0),
+        val_entry(40, miou[1]),
+    ]
     write_run(folder, '20260101_000000', entries, config)
-    (folder / f'{name}.py').write_text((folder / '20260101_000000' / 'vis_data' / 'config.py').read_text())
+    (folder / f'{name}.py').write_text(
+        (folder / '20260101_000000' / 'vis_data' / 'config.py').read_text()
+    )
     return folder

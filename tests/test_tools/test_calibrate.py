@@ -1,4 +1,5 @@
 """tools/analysis_tools/calibrate.py on a toy segmentor."""
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / 'tools' / 'analysis_tools' / f'{name}.py')
+    spec = importlib.util.spec_from_file_location(
+        name, ROOT / 'tools' / 'analysis_tools' / f'{name}.py'
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -31,13 +34,21 @@ def tool():
 @pytest.fixture
 def toy(tmp_path):
     """Write a config, compressed or not, and a dense checkpoint; return their paths."""
+
     def write(compression=COMPRESSION, **overrides):
-        config = toy_config(tmp_path / 'work', compression=compression, hooks=dict(compression_schedule=None),
-                            **overrides)
+        config = toy_config(
+            tmp_path / 'work',
+            compression=compression,
+            hooks=dict(compression_schedule=None),
+            **overrides,
+        )
         path = tmp_path / ('dense.py' if compression is None else 'compressed.py')
         path.write_text(config.pretty_text)
-        torch.save(dict(state_dict=ToySegmentor().state_dict(), meta=dict(seed=3)), tmp_path / 'dense.pth')
+        torch.save(
+            dict(state_dict=ToySegmentor().state_dict(), meta=dict(seed=3)), tmp_path / 'dense.pth'
+        )
         return str(path), str(tmp_path / 'dense.pth')
+
     return write
 
 
@@ -48,32 +59,64 @@ def test_writes_a_checkpoint_that_is_tested(tool, toy, tmp_path, capsys):
     assert '4 clips from 3 batches\nstatistics of 2 BatchNorm layers estimated again\n' in output
     saved = torch.load(tmp_path / 'work' / 'calibrated.pth')
     dense = torch.load(tmp_path / 'dense.pth')['state_dict']
-    changed = {key for key, value in dense.items() if not torch.equal(value, saved['state_dict'][key])}
-    assert changed == {f'norm{i}.{name}' for i in '12' for name in ('running_mean', 'running_var',
-                                                                    'num_batches_tracked')}
+    changed = {
+        key for key, value in dense.items() if not torch.equal(value, saved['state_dict'][key])
+    }
+    assert changed == {
+        f'norm{i}.{name}'
+        for i in '12'
+        for name in ('running_mean', 'running_var', 'num_batches_tracked')
+    }
     assert all(value for key, value in saved['state_dict'].items() if key.endswith('.initialized'))
-    assert saved['meta']['seed'] == 3 and saved['meta']['mmwcc']['layers']['point']['keep_ratio'] == 0.25
+    assert (
+        saved['meta']['seed'] == 3
+        and saved['meta']['mmwcc']['layers']['point']['keep_ratio'] == 0.25
+    )
     config = load_config(str(tmp_path / 'work' / 'calibrated.py'))
     assert config.model.compression.pointwise.keep_ratio == 0.25 and config.load_from is None
 
 
 def test_a_dense_config_with_a_preset(tool, toy, tmp_path, capsys):
     out = tmp_path / 'new' / 'quantized.pth'
-    metrics = tool.main([*toy(compression=None), '--compression', 'quant_w8a8', '--keep-batch-norm', '--out', str(out),
-                         '--no-test', '--method', 'percentile', '--percentile', '100'])
+    metrics = tool.main(
+        [
+            *toy(compression=None),
+            '--compression',
+            'quant_w8a8',
+            '--keep-batch-norm',
+            '--out',
+            str(out),
+            '--no-test',
+            '--method',
+            'percentile',
+            '--percentile',
+            '100',
+        ]
+    )
     assert metrics == {} and 'BatchNorm' not in capsys.readouterr().out
     saved, dense = torch.load(out)['state_dict'], torch.load(tmp_path / 'dense.pth')['state_dict']
     assert all(torch.equal(value, saved[key]) for key, value in dense.items())
-    assert saved['point.weight_quant.clip_alpha'] == pytest.approx(dense['point.weight'].abs().max().item(), rel=1e-6)
+    assert saved['point.weight_quant.clip_alpha'] == pytest.approx(
+        dense['point.weight'].abs().max().item(), rel=1e-6
+    )
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['missing.py', 'x.pth'], 'config file missing.py does not exist'),
-    (['DENSE', 'PTH'], 'has no compressed model. Give a compressed config, or say how to compress'),
-    (['COMPRESSED', 'PTH', '--compression', 'quant_w8a8'], 'compressed already'),
-    (['COMPRESSED', 'missing.pth'], r'checkpoint missing\.pth does not exist'),
-    (['COMPRESSED', 'PTH', '--method', 'percentile', '--percentile', '0'], r'percentile must be in \(0, 100\]'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['missing.py', 'x.pth'], 'config file missing.py does not exist'),
+        (
+            ['DENSE', 'PTH'],
+            'has no compressed model. Give a compressed config, or say how to compress',
+        ),
+        (['COMPRESSED', 'PTH', '--compression', 'quant_w8a8'], 'compressed already'),
+        (['COMPRESSED', 'missing.pth'], r'checkpoint missing\.pth does not exist'),
+        (
+            ['COMPRESSED', 'PTH', '--method', 'percentile', '--percentile', '0'],
+            r'percentile must be in \(0, 100\]',
+        ),
+    ],
+)
 def test_errors(tool, toy, arguments, message):
     paths = dict(DENSE=toy(compression=None)[0], COMPRESSED=toy()[0], PTH=toy()[1])
     with pytest.raises(SystemExit, match=message):
@@ -83,13 +126,20 @@ def test_errors(tool, toy, arguments, message):
 def test_a_compressed_checkpoint_is_refused(tool, toy, tmp_path):
     config, checkpoint = toy()
     tool.main([config, checkpoint, '--no-test'])
-    with pytest.raises(SystemExit, match=r'calibrated\.pth does not fit the model .* (?s:.*)act_quant'):
+    with pytest.raises(
+        SystemExit, match=r'calibrated\.pth does not fit the model .* (?s:.*)act_quant'
+    ):
         tool.main([config, str(tmp_path / 'work' / 'calibrated.pth')])
 
 
-@pytest.mark.parametrize('options, message', [(['--images', '0'], '--images must be at least 1, got 0'),
-                                              (['--batch-size', '0'], '--batch-size must be at least 1, got 0'),
-                                              (['--out', 'x.pt'], '--out must end in .pth, got x.pt')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--images', '0'], '--images must be at least 1, got 0'),
+        (['--batch-size', '0'], '--batch-size must be at least 1, got 0'),
+        (['--out', 'x.pt'], '--out must end in .pth, got x.pt'),
+    ],
+)
 def test_bad_options(tool, capsys, options, message):
     with pytest.raises(SystemExit):
         tool.main(['config.py', 'dense.pth', *options])
@@ -123,14 +173,22 @@ def test_training_images_go_through_the_test_pipeline(tmp_path):
     pytest.importorskip('mmcv')
     from mmengine.config import Config
     from PIL import Image
+
     for number, size in enumerate([(6, 4), (6, 4), (4, 6)]):
         (tmp_path / 'one').mkdir(exist_ok=True)
         Image.new('RGB', size).save(tmp_path / 'one' / f'{number}.png')
     pipeline = [dict(type='LoadImageFromFile'), dict(type='mmwcc.PackClsInputs')]
     dataset = dict(type='mmwcc.ImageFolder', data_root=str(tmp_path))
-    config = Config(dict(default_scope='mmwcc',
-                         train_dataloader=dict(dataset=dict(dataset, pipeline=[dict(type='NotAskedFor')])),
-                         test_dataloader=dict(dataset=dict(dataset, pipeline=pipeline))))
+    config = Config(
+        dict(
+            default_scope='mmwcc',
+            train_dataloader=dict(dataset=dict(dataset, pipeline=[dict(type='NotAskedFor')])),
+            test_dataloader=dict(dataset=dict(dataset, pipeline=pipeline)),
+        )
+    )
     batches = list(calibration_batches(config, 3))
     # An image of another size starts a new batch.
-    assert [[tuple(image.shape) for image in batch['inputs']] for batch in batches] == [[(3, 4, 6)] * 2, [(3, 6, 4)]]
+    assert [[tuple(image.shape) for image in batch['inputs']] for batch in batches] == [
+        [(3, 4, 6)] * 2,
+        [(3, 6, 4)],
+    ]

@@ -1,4 +1,5 @@
 """tools/analysis_tools/compare_seeds.py."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -49,7 +50,9 @@ def test_errors(tmp_path):
     folder = write(tmp_path / 'a', 1.0)
     with pytest.raises(SystemExit, match="compare_seeds: metric must be one of mIoU, got 'mAP'"):
         tool.main(['mAP', '--runs', folder, folder, '--against', folder, folder])
-    with pytest.raises(SystemExit, match='compare_seeds: read_work_dir: path must be a work folder, got'):
+    with pytest.raises(
+        SystemExit, match='compare_seeds: read_work_dir: path must be a work folder, got'
+    ):
         tool.main(['mIoU', '--runs', folder, str(tmp_path / 'b'), '--against', folder, folder])
     with pytest.raises(SystemExit, match='2'):
         tool.main(['mIoU', '--runs', folder, '--against', folder])

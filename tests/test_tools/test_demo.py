@@ -1,4 +1,5 @@
 """What tools/demo.py computes; training itself is a run, not a test."""
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ class Net(nn.Sequential):
     """Three convolutions, two of them 1x1, on a map that the second one halves."""
 
     def __init__(self):
-        super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 2, 1))
+        super().__init__(
+            nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 1, stride=2), nn.Conv2d(8, 2, 1)
+        )
 
     def forward(self, x, mode='tensor'):
         return super().forward(x)
@@ -39,14 +42,22 @@ def demo():
 @pytest.fixture
 def model():
     model = Net()
-    compress_model(model, dict(pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25),
-                               weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
-                               act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8)), verbose=False)
+    compress_model(
+        model,
+        dict(
+            pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25),
+            weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=4),
+            act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+        ),
+        verbose=False,
+    )
     return model
 
 
 def test_the_share_that_is_kept_and_the_megabytes_are_those_of_the_package(model):
-    dense, compressed = (count_cost(network, (8, 8), convention='paper') for network in (Net(), model))
+    dense, compressed = (
+        count_cost(network, (8, 8), convention='paper') for network in (Net(), model)
+    )
     assert dense.kept_share == 1.0
     # 4 * 8 multiplications a pixel at a quarter, 8 * 2 at all of them, both on the 4x4 map.
     assert compressed.kept_share == (0.25 * 32 + 16) / 48
@@ -56,13 +67,16 @@ def test_the_share_that_is_kept_and_the_megabytes_are_those_of_the_package(model
 
 def test_points_are_named_and_lined_up(demo, model):
     assert (demo.point_name(Net()), demo.point_name(model)) == ('dense', '4/8 + WCC 25 %')
-    points = [demo.Point('dense', 62.5, 1.0, 2.94, 251.0, []),
-              demo.Point('8/8 + WCC 12.5 %', 9.0, 0.125, 0.79, 5.0, [])]
+    points = [
+        demo.Point('dense', 62.5, 1.0, 2.94, 251.0, []),
+        demo.Point('8/8 + WCC 12.5 %', 9.0, 0.125, 0.79, 5.0, []),
+    ]
     assert demo.table(points).splitlines() == [
         'network            mIoU  1x1 MACs  weights   time',
         '-------------------------------------------------',
         'dense             62.50   100.0 %  2.94 MB  251 s',
-        '8/8 + WCC 12.5 %   9.00    12.5 %  0.79 MB    5 s']
+        '8/8 + WCC 12.5 %   9.00    12.5 %  0.79 MB    5 s',
+    ]
 
 
 def test_every_run_of_the_demo_has_its_config(demo):

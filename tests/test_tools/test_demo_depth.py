@@ -1,4 +1,5 @@
 """The picture that tools/demo_depth.py draws."""
+
 import importlib.util
 from pathlib import Path
 
@@ -31,8 +32,18 @@ def test_draws_pictures(demo, monkeypatch, tmp_path, capsys):
     model = build_model(load_config(CONFIG))
     torch.save(model.state_dict(), tmp_path / 'depth.pth')
     out = tmp_path / 'out.png'
-    run(demo, monkeypatch, CONFIG, tmp_path / 'depth.pth', '-o', out, '--images', 2, '--cfg-options',
-        'test_dataloader.dataset.img_scale=(96,64)')
+    run(
+        demo,
+        monkeypatch,
+        CONFIG,
+        tmp_path / 'depth.pth',
+        '-o',
+        out,
+        '--images',
+        2,
+        '--cfg-options',
+        'test_dataloader.dataset.img_scale=(96,64)',
+    )
     assert '2 pictures in' in capsys.readouterr().out
     assert cv2.imread(str(out)).std() > 10
 
@@ -42,20 +53,29 @@ def test_panels_of_known_depth(demo):
     from mmengine.dataset import pseudo_collate
 
     from mmwcc.datasets import PackDepthInputs, SyntheticStreetSequence
+
     model = build_model(load_config(CONFIG)).eval()
-    dataset = SyntheticStreetSequence(length=1, img_scale=(96, 64), frame_ids=(1, ), pipeline=[PackDepthInputs()])
+    dataset = SyntheticStreetSequence(
+        length=1, img_scale=(96, 64), frame_ids=(1,), pipeline=[PackDepthInputs()]
+    )
     batch = pseudo_collate([dataset[0]])
-    batch['data_samples'][0].gt_depth = 7 * model.test_step(pseudo_collate([dataset[0]]))[0].pred_depth
+    batch['data_samples'][0].gt_depth = (
+        7 * model.test_step(pseudo_collate([dataset[0]]))[0].pred_depth
+    )
     picture, depth, measured, neighbour, warped, left = demo.panels(model, batch)
     torch.testing.assert_close(torch.from_numpy(measured), torch.from_numpy(depth))
-    assert (picture * 255).round().astype('uint8')[0, 0].tolist() == dataset[0]['inputs'][0, :, 0, 0].flip(0).tolist()
+    assert (picture * 255).round().astype('uint8')[0, 0].tolist() == dataset[0]['inputs'][
+        0, :, 0, 0
+    ].flip(0).tolist()
     assert picture.shape == neighbour.shape == warped.shape == left.shape == (64, 96, 3)
 
 
 def test_refuses_other_models(demo, monkeypatch, tmp_path):
     config = tmp_path / 'other.py'
-    config.write_text("model = dict(type='mmwcc.ImageClassifier', backbone=dict(type='mmwcc.VGG', depth=11), "
-                      "head=dict(type='mmwcc.LinearClsHead', num_classes=2, in_channels=512))")
+    config.write_text(
+        "model = dict(type='mmwcc.ImageClassifier', backbone=dict(type='mmwcc.VGG', depth=11), "
+        "head=dict(type='mmwcc.LinearClsHead', num_classes=2, in_channels=512))"
+    )
     torch.save(build_model(load_config(str(config))).state_dict(), tmp_path / 'other.pth')
     with pytest.raises(demo.LaunchError, match='must be a Monodepth2, got ImageClassifier'):
         run(demo, monkeypatch, config, tmp_path / 'other.pth')

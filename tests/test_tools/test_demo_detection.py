@@ -1,4 +1,5 @@
 """tools/demo_detection.py and tools/model_converters/effdet.py, from files to files."""
+
 import re
 import subprocess
 import sys
@@ -28,12 +29,15 @@ test_dataloader = dict(dataset=dict(pipeline=[
 def folder(tmp_path_factory):
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
+
     path = tmp_path_factory.mktemp('demo')
     (path / 'small.py').write_text(CONFIG)
     init_default_scope('mmdet')
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(path / 'small.py').model)
-    torch.nn.init.constant_(model.bbox_head.cls_predictor.pointwise_conv.bias, 1.0)  # sees something everywhere
+    torch.nn.init.constant_(
+        model.bbox_head.cls_predictor.pointwise_conv.bias, 1.0
+    )  # sees something everywhere
     meta = dict(dataset_meta=dict(classes=('cup', 'cell'), palette=[(255, 0, 0), (0, 255, 0)]))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), path / 'small.pth')
     torch.save(dict(state_dict=model.state_dict(), meta={}), path / 'nameless.pth')
@@ -43,12 +47,18 @@ def folder(tmp_path_factory):
 
 
 def run(folder, tool, *arguments):
-    return subprocess.run([sys.executable, '-W', 'ignore', str(TOOLS / tool), *arguments], cwd=folder,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', str(TOOLS / tool), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_demo_draws_what_it_finds(folder):
-    result = run(folder, 'demo_detection.py', 'a.png', 'small.py', 'small.pth', '--out-file', 'out.png')
+    result = run(
+        folder, 'demo_detection.py', 'a.png', 'small.py', 'small.pth', '--out-file', 'out.png'
+    )
     assert result.returncode == 0, result.stderr
     found, wrote = result.stdout.splitlines()[-2:]
     assert re.fullmatch(r'(cup: \d+)?(, )?(cell: \d+)?', found) and found
@@ -57,21 +67,31 @@ def test_demo_draws_what_it_finds(folder):
     assert picture.shape[1] >= 64 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('b.png', 'small.py', 'small.pth'), 'b.png'),
-    (('a.png', 'small.py', 'other.pth'), 'other.pth'),
-    (('a.png', 'small.py', 'nameless.pth'), 'Neither the checkpoint nor the config names the classes'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('b.png', 'small.py', 'small.pth'), 'b.png'),
+        (('a.png', 'small.py', 'other.pth'), 'other.pth'),
+        (
+            ('a.png', 'small.py', 'nameless.pth'),
+            'Neither the checkpoint nor the config names the classes',
+        ),
+    ],
+)
 def test_demo_explains_what_is_wrong(folder, arguments, message):
     result = run(folder, 'demo_detection.py', *arguments)
     assert result.returncode == 1 and message in result.stderr, result.stderr
     assert 'Traceback' not in result.stderr
 
 
-@pytest.mark.parametrize(('source', 'message'), [
-    ('other.pth', "from_effdet: 'wrong.weight' must be the name of a weight"),
-    ('a.png', 'a.png cannot be read'),
-    ('none.pth', 'none.pth cannot be read')])
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('other.pth', "from_effdet: 'wrong.weight' must be the name of a weight"),
+        ('a.png', 'a.png cannot be read'),
+        ('none.pth', 'none.pth cannot be read'),
+    ],
+)
 def test_converter_explains_what_is_wrong(folder, source, message):
     result = run(folder, 'model_converters/effdet.py', source, 'converted.pth')
     assert result.returncode == 1 and message in result.stderr, result.stderr

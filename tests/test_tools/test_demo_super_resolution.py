@@ -1,4 +1,5 @@
 """tools/demo_super_resolution.py, from a config and a checkpoint to a picture."""
+
 import re
 import subprocess
 import sys
@@ -17,22 +18,44 @@ CONFIG = "model = dict(type='mmwcc.SuperResolver', generator=dict(type='mmwcc.ED
 @pytest.fixture
 def folder(tmp_path):
     from mmwcc.models import SuperResolver
+
     (tmp_path / 'small.py').write_text(CONFIG)
     model = SuperResolver(dict(type='mmwcc.EDSR', mid_channels=4, num_blocks=1))
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'small.pth')
-    cv2.imwrite(str(tmp_path / 'a.png'), np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    cv2.imwrite(
+        str(tmp_path / 'a.png'),
+        np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8),
+    )
     return tmp_path
 
 
 def run(folder, *arguments):
-    return subprocess.run([sys.executable, '-W', 'ignore', str(TOOL), 'a.png', *arguments], cwd=folder,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', str(TOOL), 'a.png', *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_it_writes_a_picture_and_says_how_good_it_is(folder):
     pair = ('--model', 'small.py', 'small.pth')
-    result = run(folder, *pair, *pair, '--name', 'one', '--name', 'two', '--crop', '8', '8', '16', '16',
-                 '--out-file', 'out.png')
+    result = run(
+        folder,
+        *pair,
+        *pair,
+        '--name',
+        'one',
+        '--name',
+        'two',
+        '--crop',
+        '8',
+        '8',
+        '16',
+        '16',
+        '--out-file',
+        'out.png',
+    )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split(':')[0] for line in lines if 'dB' in line] == ['bicubic', 'one', 'two']
@@ -40,10 +63,13 @@ def test_it_writes_a_picture_and_says_how_good_it_is(folder):
     assert cv2.imread(str(folder / 'out.png')).shape[0] > 300
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('--crop', '60', '0', '16', '16'), '--crop: .* inside a picture of 64 x 48 pixels'),
-    (('--name', 'a', '--name', 'b'), '--name was given 2 times for 1 networks'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (('--crop', '60', '0', '16', '16'), '--crop: .* inside a picture of 64 x 48 pixels'),
+        (('--name', 'a', '--name', 'b'), '--name was given 2 times for 1 networks'),
+    ],
+)
 def test_wrong_arguments_are_explained(folder, arguments, message):
     result = run(folder, '--model', 'small.py', 'small.pth', *arguments)
     assert result.returncode == 1 and re.search(message, result.stderr), result.stderr

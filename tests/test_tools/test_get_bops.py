@@ -1,4 +1,5 @@
 """tools/analysis_tools/get_bops.py."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -34,7 +35,10 @@ def test_compressed_segmentor(tool, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f'EncoderDecoder of {COMPRESSED}' and lines[1].startswith('layer ')
     assert len(lines) == 1 + 2 + 66 + 1 + 5 + 5  # and no table of the conversion
-    assert any(line == "input 1x3x256x256; convention 'exact'; full precision counts as 32 bits" for line in lines)
+    assert any(
+        line == "input 1x3x256x256; convention 'exact'; full precision counts as 32 bits"
+        for line in lines
+    )
     assert lines[-1] == 'not reached by this input, parameters not counted: auxiliary_head'
     assert cost['model'] == 'EncoderDecoder' and cost['input_shape'] == [1, 3, 256, 256]
     layers = {layer['name']: layer for layer in cost['layers']}
@@ -42,18 +46,22 @@ def test_compressed_segmentor(tool, capsys, tmp_path):
     assert (expand['kind'], expand['macs']) == ('wcc', 16 * 96 * 128 * 128 // 4)
     assert expand['transform_bops'] == 4 * (16 + 96) * 128 * 128 * 21 / 16 * 8
     assert {kind: costs['layers'] for kind, costs in cost['by_kind'].items()} == dict(
-        dense=2, quantized=23, wcc=41, transform=0)
+        dense=2, quantized=23, wcc=41, transform=0
+    )
 
 
 def test_agrees_with_mmengine(tool, tmp_path):
     from mmengine.analysis import get_model_complexity_info
 
     from mmwcc.model_tree.compressed import compressed_layers
+
     cost = counted(tool, tmp_path, COMPRESSED, '--shape', '64')
     model = tool.build_with_report(tool.load_config(COMPRESSED))[0].eval()
     model.auxiliary_head = None  # as mmsegmentation's get_flops.py does
     for layer in compressed_layers(model).values():
-        layer.weight_quant.bits = layer.act_quant.bits = 32  # spares the search for clips, changes no count
+        layer.weight_quant.bits = layer.act_quant.bits = (
+            32  # spares the search for clips, changes no count
+        )
     info = get_model_complexity_info(model, (3, 64, 64), show_table=False, show_arch=False)
     transforms = sum(layer['transform_bops'] // layer['act_bits'] for layer in cost['layers'])
     assert info['flops'] == cost['total']['macs'] + sum(cost['elementwise'].values()) + transforms
@@ -62,7 +70,9 @@ def test_agrees_with_mmengine(tool, tmp_path):
 
 def test_dense_segmentor(tool, tmp_path):
     total = counted(tool, tmp_path, DENSE, '--shape', '64')['total']
-    assert total['total_bops'] == 1024 * total['macs'] and total['weight_bytes'] == 4 * total['params']
+    assert (
+        total['total_bops'] == 1024 * total['macs'] and total['weight_bytes'] == 4 * total['params']
+    )
 
 
 def test_detector_and_convention(tool, tmp_path):
@@ -73,9 +83,18 @@ def test_detector_and_convention(tool, tmp_path):
     assert calls['bbox_head.retina_cls'] == 5 and calls['backbone.conv1'] == 1
 
 
-@pytest.mark.parametrize(('config', 'macs', 'transforms'), [
-    ('waveletnet/waveletnet-1.0x_4xb128-120e_imagenet-224x224.py', 204_806_400, True),
-    pytest.param('wae/vgg16_wae-stage3_8xb32-10e_imagenet-224x224.py', 4_381_913_088, False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ('config', 'macs', 'transforms'),
+    [
+        ('waveletnet/waveletnet-1.0x_4xb128-120e_imagenet-224x224.py', 204_806_400, True),
+        pytest.param(
+            'wae/vgg16_wae-stage3_8xb32-10e_imagenet-224x224.py',
+            4_381_913_088,
+            False,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_classifiers_of_the_other_papers(tool, tmp_path, config, macs, transforms):
     """The MACs of the published definitions: 204.8 M with the classifier; 263.7, 3836.7, 243.9 and 37.7 M in parts."""
     cost = counted(tool, tmp_path, str(ROOT / 'configs' / config), '--shape', '224')
@@ -89,13 +108,25 @@ def test_cfg_options(tool, tmp_path):
     assert {layer['keep_ratio'] for layer in half['layers']} == {None, 0.5}
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['missing.py'], 'get_bops: The config file missing.py does not exist'),
-    ([str(ROOT / 'configs' / '_base_' / 'compression' / 'quant_w8a8.py'), '--shape', '8'], 'has no `model`'),
-    ([DETECTOR], 'has no `crop_size` .* Give --shape HEIGHT WIDTH'),
-    ([COMPRESSED, '--shape', '64', '0'], 'get_bops: count_cost: input_shape must be made of positive integers'),
-    ([COMPRESSED, '--cfg-options', 'compression.levels=2'], r'no effect, .* Use model\.compression\.levels\.'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['missing.py'], 'get_bops: The config file missing.py does not exist'),
+        (
+            [str(ROOT / 'configs' / '_base_' / 'compression' / 'quant_w8a8.py'), '--shape', '8'],
+            'has no `model`',
+        ),
+        ([DETECTOR], 'has no `crop_size` .* Give --shape HEIGHT WIDTH'),
+        (
+            [COMPRESSED, '--shape', '64', '0'],
+            'get_bops: count_cost: input_shape must be made of positive integers',
+        ),
+        (
+            [COMPRESSED, '--cfg-options', 'compression.levels=2'],
+            r'no effect, .* Use model\.compression\.levels\.',
+        ),
+    ],
+)
 def test_errors(tool, arguments, message):
     with pytest.raises(SystemExit, match=message):
         tool.main(arguments)

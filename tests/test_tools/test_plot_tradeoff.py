@@ -1,4 +1,5 @@
 """tools/analysis_tools/plot_tradeoff.py."""
+
 import csv
 import importlib.util
 import json
@@ -41,17 +42,23 @@ def write_training(folder: Path, config: str, model: str, accuracy: float) -> st
     log.mkdir(parents=True)
     for file in (folder / f'{config}.py', log / 'config.py'):
         file.write_text(CONFIG + model)
-    entries = [dict(lr=0.1, loss=1.0, epoch=1, iter=10, step=10),
-               {'accuracy/top1': accuracy, 'data_time': 0.1, 'time': 0.2, 'step': 1}]
+    entries = [
+        dict(lr=0.1, loss=1.0, epoch=1, iter=10, step=10),
+        {'accuracy/top1': accuracy, 'data_time': 0.1, 'time': 0.2, 'step': 1},
+    ]
     (log / 'scalars.json').write_text(''.join(json.dumps(entry) + '\n' for entry in entries))
     return str(folder)
 
 
 def test_dense_and_compressed_networks(tool, tmp_path, capsys):
-    folders = [write_training(tmp_path / 'dense', 'dense', DENSE, 80.0),
-               write_training(tmp_path / 'seed0', 'wcc', COMPRESSED, 70.0),
-               write_training(tmp_path / 'seed1', 'wcc', COMPRESSED, 72.0),
-               write_training(tmp_path / 'broken', 'broken', "model['type'] = 'mmwcc.NoSuchModel'\n", 90.0)]
+    folders = [
+        write_training(tmp_path / 'dense', 'dense', DENSE, 80.0),
+        write_training(tmp_path / 'seed0', 'wcc', COMPRESSED, 70.0),
+        write_training(tmp_path / 'seed1', 'wcc', COMPRESSED, 72.0),
+        write_training(
+            tmp_path / 'broken', 'broken', "model['type'] = 'mmwcc.NoSuchModel'\n", 90.0
+        ),
+    ]
     out = tmp_path / 'new' / 'folder'
     tool.main([*folders, '--out-dir', str(out), '--title', 'a title'])
     printed = capsys.readouterr()
@@ -59,11 +66,13 @@ def test_dense_and_compressed_networks(tool, tmp_path, capsys):
     assert lines[0] == '| network | | G BOPs | accuracy/top1 | runs | Pareto front |'
     assert lines[2].startswith('| WCC 8/8 | 25 % | ') and lines[2].endswith(' | 71 ± 1 | 2 | yes |')
     assert lines[3].startswith('| dense |  | ') and lines[3].endswith(' | 80 | 1 | yes |')
-    assert f"left out {tmp_path / 'broken'}: The model could not be built" in printed.err
+    assert f'left out {tmp_path / "broken"}: The model could not be built' in printed.err
     assert (out / 'tradeoff.png').read_bytes().startswith(b'\x89PNG')
     with (out / 'tradeoff.csv').open(newline='') as file:
         compressed, dense = csv.DictReader(file)
-    assert 0 < float(compressed['transform_bops']) < float(compressed['bops']) < float(dense['bops'])
+    assert (
+        0 < float(compressed['transform_bops']) < float(compressed['bops']) < float(dense['bops'])
+    )
 
 
 def test_larger_inputs_cost_more(tool, tmp_path, capsys):
@@ -71,13 +80,19 @@ def test_larger_inputs_cost_more(tool, tmp_path, capsys):
     costs = []
     for name, shape in (('small', []), ('large', ['--shape', '64', '32'])):
         tool.main([folder, '--out-dir', str(tmp_path / name), *shape])
-        costs.append(float((tmp_path / name / 'tradeoff.csv').read_text().splitlines()[1].split(',')[3]))
+        costs.append(
+            float((tmp_path / name / 'tradeoff.csv').read_text().splitlines()[1].split(',')[3])
+        )
     assert 1.9 < costs[1] / costs[0] < 2.01
 
 
 def test_what_cannot_be_plotted_is_one_line(tool, tmp_path):
-    with pytest.raises(SystemExit, match='plot_tradeoff: read_work_dir: path must be a work folder'):
+    with pytest.raises(
+        SystemExit, match='plot_tradeoff: read_work_dir: path must be a work folder'
+    ):
         tool.main([str(tmp_path / 'missing')])
     folder = write_training(tmp_path / 'dense', 'dense', DENSE, 80.0)
-    with pytest.raises(SystemExit, match="plot_tradeoff: .*metric must be one of accuracy/top1, got 'mIoU'"):
+    with pytest.raises(
+        SystemExit, match="plot_tradeoff: .*metric must be one of accuracy/top1, got 'mIoU'"
+    ):
         tool.main([folder, '--metric', 'mIoU'])

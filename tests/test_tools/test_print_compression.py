@@ -1,4 +1,5 @@
 """tools/analysis_tools/print_compression.py."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -30,7 +31,9 @@ def test_compressed_config(tool, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f'EncoderDecoder of {COMPRESSED}'
     first = next(line for line in lines if line.startswith('backbone.conv1.conv '))
-    assert first.split()[1:4] == ['Conv2d', '3x3/2', 'dense'] and first.endswith("keep_dense 'first'")
+    assert first.split()[1:4] == ['Conv2d', '3x3/2', 'dense'] and first.endswith(
+        "keep_dense 'first'"
+    )
     expand = next(line for line in lines if line.startswith('backbone.layer2.0.conv.0.conv '))
     assert expand.split()[3:] == ['WaveletCompressedConv2d', '8', '8', '0.25', '1,536']
     assert lines[-1] == '68 convolutions: 24 QuantConv2d, 41 WaveletCompressedConv2d, 3 dense'
@@ -48,10 +51,13 @@ def test_is_what_training_builds(tool):
     from mmengine.registry import MODELS
 
     from mmwcc.model_tree.compressed import compressed_layers
+
     config = tool.load_config(COMPRESSED)
     model, report = tool.report_compression(config)
     built = MODELS.build(config.model)
-    assert set(compressed_layers(built)) == {layer.name for layer in report if layer.after != 'dense'}
+    assert set(compressed_layers(built)) == {
+        layer.name for layer in report if layer.after != 'dense'
+    }
     assert set(model.state_dict()) == set(built.state_dict())
 
 
@@ -80,11 +86,16 @@ def test_a_network_of_linear_layers(tool, tmp_path, capsys):
     """It has one convolution, which is the first and the last."""
     config, out = tmp_path / 'segmenter.py', tmp_path / 'report.json'
     config.write_text(SEGMENTER)
-    with pytest.raises(SystemExit, match='EncoderDecoder with all convolutions left dense .1 x '
-                                         "keep_dense 'last'. and with layers that .*7 Linear"):
+    with pytest.raises(
+        SystemExit,
+        match='EncoderDecoder with all convolutions left dense .1 x '
+        "keep_dense 'last'. and with layers that .*7 Linear",
+    ):
         tool.main([str(config), '--preset', 'wcc_w8a8_k25'])
-    config.write_text(SEGMENTER + "model.update(type='mmwcc.CompressedModel', task_type="
-                                  "'EncoderDecoder', compression=dict(keep_dense=['.*']))")
+    config.write_text(
+        SEGMENTER + "model.update(type='mmwcc.CompressedModel', task_type="
+        "'EncoderDecoder', compression=dict(keep_dense=['.*']))"
+    )
     tool.main([str(config), '--out', str(out)])
     unhandled, warning, summary = capsys.readouterr().out.splitlines()[-3:]
     assert unhandled.startswith('Not handled: ') and '7 Linear (' in unhandled
@@ -99,7 +110,10 @@ def test_detector(tool, capsys):
     tool.main([DETECTOR])
     output = capsys.readouterr().out
     assert output.startswith('RetinaNet of ')
-    assert output.splitlines()[-1] == '71 convolutions: 29 QuantConv2d, 39 WaveletCompressedConv2d, 3 dense'
+    assert (
+        output.splitlines()[-1]
+        == '71 convolutions: 29 QuantConv2d, 39 WaveletCompressedConv2d, 3 dense'
+    )
 
 
 def test_cfg_options(tool, capsys):
@@ -108,15 +122,24 @@ def test_cfg_options(tool, capsys):
     assert '  0.1  ' in output and '  0.25  ' not in output
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['missing.py'], 'config file missing.py does not exist'),
-    ([BASE], 'quant_w8a8.py has no `model`'),
-    ([BASE, '--preset', 'wcc_w8a8_k50'], 'quant_w8a8.py has no `model`'),
-    ([COMPRESSED, '--cfg-options', 'compression.levels=2'], r'no effect, .* Use model\.compression\.levels\.'),
-    ([COMPRESSED, '--preset', 'wcc_w8a8_k50'], 'compressed already'),
-    ([DENSE, '--preset', 'wcc_w8a8_k5'], "Did you mean 'wcc_w8a8_k50'"),
-    ([COMPRESSED, '--cfg-options', 'model.compression.pointwise.keep_ratio=1.5'], r'keep_ratio must be in \(0, 1\]'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['missing.py'], 'config file missing.py does not exist'),
+        ([BASE], 'quant_w8a8.py has no `model`'),
+        ([BASE, '--preset', 'wcc_w8a8_k50'], 'quant_w8a8.py has no `model`'),
+        (
+            [COMPRESSED, '--cfg-options', 'compression.levels=2'],
+            r'no effect, .* Use model\.compression\.levels\.',
+        ),
+        ([COMPRESSED, '--preset', 'wcc_w8a8_k50'], 'compressed already'),
+        ([DENSE, '--preset', 'wcc_w8a8_k5'], "Did you mean 'wcc_w8a8_k50'"),
+        (
+            [COMPRESSED, '--cfg-options', 'model.compression.pointwise.keep_ratio=1.5'],
+            r'keep_ratio must be in \(0, 1\]',
+        ),
+    ],
+)
 def test_errors(tool, arguments, message):
     with pytest.raises(SystemExit, match=message):
         tool.main(arguments)

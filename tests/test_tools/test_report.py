@@ -1,4 +1,5 @@
 """tools/analysis_tools/report.py."""
+
 import importlib.util
 import sys
 from pathlib import Path
@@ -20,17 +21,33 @@ spec.loader.exec_module(tool)
 def test_writes_a_page(tmp_path, capsys):
     folders = [str(toy.make_work_dir(tmp_path / name)) for name in ('a_dense', 'a_other')]
     out = tmp_path / 'out.html'
-    tool.main([*folders, '--out', str(out), '--title', 'My models', '--shape', '4', '4', '--metric', 'mIoU'])
+    tool.main(
+        [
+            *folders,
+            '--out',
+            str(out),
+            '--title',
+            'My models',
+            '--shape',
+            '4',
+            '4',
+            '--metric',
+            'mIoU',
+        ]
+    )
     assert capsys.readouterr().out == f'wrote {out}\n'
     text = out.read_text(encoding='utf-8')
     assert '<title>My models</title>' in text and 'one image of 4×4' in text
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['nowhere'], 'report: read_work_dir: path must be a work folder, got nowhere'),
-    (['{folder}', '--metric', 'mAP'], "metric must be one of mIoU, got 'mAP'"),
-    (['{folder}', '--pictures', '-1'], 'pictures must not be negative'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['nowhere'], 'report: read_work_dir: path must be a work folder, got nowhere'),
+        (['{folder}', '--metric', 'mAP'], "metric must be one of mIoU, got 'mAP'"),
+        (['{folder}', '--pictures', '-1'], 'pictures must not be negative'),
+    ],
+)
 def test_errors(tmp_path, arguments, message):
     folder = str(toy.make_work_dir(tmp_path / 'a'))
     with pytest.raises(SystemExit, match=message):

@@ -1,4 +1,5 @@
 """tools/analysis_tools/run_ladder.py, with trainings that really run, and one that is killed."""
+
 import importlib.util
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def ladder(tmp_path, monkeypatch):
 def call(tool, ladder, *args):
     """Return the exit code, or the message that the tool ends with; None for success without an exit."""
     try:
-        tool.main([str(ladder), '--work-dir', str(ladder.parent / 'work'), '--shape', '32', '32', *args])
+        tool.main(
+            [str(ladder), '--work-dir', str(ladder.parent / 'work'), '--shape', '32', '32', *args]
+        )
     except SystemExit as error:
         return error.code
     return None
@@ -101,11 +104,22 @@ def call(tool, ladder, *args):
 def test_plan_refusals_and_report_of_nothing(tool, ladder, capsys):
     assert call(tool, ladder, '--dry-run', '--seeds', '3', '4') is None
     said = capsys.readouterr().out
-    assert 'wcc_seed3: new\n' in said and 'wcc_seed4: new\n' in said and said.count('dense: new\n') == 1
-    assert said.count('train.py') == 2 and said.count('test.py') == 3 and not (ladder.parent / 'work').exists()
+    assert (
+        'wcc_seed3: new\n' in said
+        and 'wcc_seed4: new\n' in said
+        and said.count('dense: new\n') == 1
+    )
+    assert (
+        said.count('train.py') == 2
+        and said.count('test.py') == 3
+        and not (ladder.parent / 'work').exists()
+    )
     assert 'run_ladder: ladder: --only two matches no point' in call(tool, ladder, '--only', 'two')
     assert 'must hold a finished point' in call(tool, ladder, '--report')
-    assert 'run_ladder: ' in call(tool, ladder.with_name('none.py')) and not (ladder.parent / 'work').exists()
+    assert (
+        'run_ladder: ' in call(tool, ladder.with_name('none.py'))
+        and not (ladder.parent / 'work').exists()
+    )
     missing = call(tool, ladder, '--cfg-options', 'checkpoint=no/such.pth')
     assert missing.startswith('run_ladder: The checkpoint no/such.pth does not exist')
 
@@ -113,22 +127,33 @@ def test_plan_refusals_and_report_of_nothing(tool, ladder, capsys):
 @pytest.mark.slow
 def test_a_killed_training_goes_on(tool, ladder, capsys):
     work = ladder.parent / 'work'
-    assert call(tool, ladder, '--only', 'one') == f'run_ladder: ladder: {work} must hold a finished point, got none. ' \
-                                                  'Run the ladder first.'
+    assert (
+        call(tool, ladder, '--only', 'one')
+        == f'run_ladder: ladder: {work} must hold a finished point, got none. '
+        'Run the ladder first.'
+    )
     captured = capsys.readouterr()
-    assert 'wcc_seed0: failed, train.py ended with -9' in captured.out and 'not finished: wcc_seed0' in captured.err
+    assert (
+        'wcc_seed0: failed, train.py ended with -9' in captured.out
+        and 'not finished: wcc_seed0' in captured.err
+    )
 
     assert call(tool, ladder) == 0
     said = capsys.readouterr().out
     assert '[1/2] wcc_seed0: goes on' in said and '[2/2] dense: finished, accuracy/top1' in said
     log = (work / 'wcc_seed0' / 'ladder.log').read_text()
-    assert 'resumed epoch: 0, iter: 2' in log and log.count('tools/train.py') == 2 and log.count('tools/test.py') == 1
+    assert (
+        'resumed epoch: 0, iter: 2' in log
+        and log.count('tools/train.py') == 2
+        and log.count('tools/test.py') == 1
+    )
     table = [line.split(' | ') for line in said.split('\n') if line.startswith('| ')]
     assert [row[0] for row in table] == ['| point', '| wcc', '| dense']
     assert (work / 'tradeoff.png').is_file() and (work / 'tradeoff.csv').is_file()
 
     assert call(tool, ladder, '--report') == 0 and capsys.readouterr().out.split('\n')[2:4] == [
-        ' | '.join(row) for row in table[1:]]
+        ' | '.join(row) for row in table[1:]
+    ]
     assert call(tool, ladder) == 0 and (work / 'wcc_seed0' / 'ladder.log').read_text() == log
     changed = call(tool, ladder, '--cfg-options', 'recipe.optim_wrapper.optimizer.lr=0.5')
     assert 'wcc_seed0 in' in changed and 'optim_wrapper.optimizer.lr was 0.001, is 0.5' in changed

@@ -1,4 +1,5 @@
 """tools/train.py, tools/test.py and their scripts: what they refuse, what they set, how openmim reaches them."""
+
 import importlib.util
 import os
 import subprocess
@@ -42,10 +43,14 @@ def checkpoint(tmp_path) -> Path:
 
 # The command line
 
-@pytest.mark.parametrize(('script', 'args'), [
-    ('train.py', ['no_such_config.py']),
-    ('test.py', ['no_such_config.py', 'no_such_checkpoint.pth']),
-])
+
+@pytest.mark.parametrize(
+    ('script', 'args'),
+    [
+        ('train.py', ['no_such_config.py']),
+        ('test.py', ['no_such_config.py', 'no_such_checkpoint.pth']),
+    ],
+)
 def test_missing_config_is_one_line_without_traceback(script, args):
     command = [sys.executable, '-W', 'ignore', str(TOOLS / script), *args]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -54,15 +59,37 @@ def test_missing_config_is_one_line_without_traceback(script, args):
     assert result.stderr.count('\n') == 1
 
 
-@pytest.mark.parametrize(('tool', 'args', 'expected'), [
-    (train, ['c.py'], dict(resume=None, amp=False, auto_scale_lr=False, launcher='none', work_dir=None)),
-    (train, ['c.py', '--resume'], dict(resume='auto')),
-    (train, ['c.py', '--resume', 'x.pth', '--amp', '--auto-scale-lr'], dict(resume='x.pth', amp=True)),
-    (train, ['c.py', '--cfg-options', 'a.b=1', 'c=[1,2]'], dict(cfg_options={'a.b': 1, 'c': [1, 2]})),
-    (train, ['c.py', '--local-rank', '3', '--launcher', 'pytorch'], dict(local_rank=3, launcher='pytorch')),
-    (test, ['c.py', 'x.pth', '--tta', '--show-dir', 'd', '--wait-time', '0.5', '--out', 'o'],
-     dict(checkpoint='x.pth', tta=True, show_dir='d', wait_time=0.5, out='o', show=False)),
-])
+@pytest.mark.parametrize(
+    ('tool', 'args', 'expected'),
+    [
+        (
+            train,
+            ['c.py'],
+            dict(resume=None, amp=False, auto_scale_lr=False, launcher='none', work_dir=None),
+        ),
+        (train, ['c.py', '--resume'], dict(resume='auto')),
+        (
+            train,
+            ['c.py', '--resume', 'x.pth', '--amp', '--auto-scale-lr'],
+            dict(resume='x.pth', amp=True),
+        ),
+        (
+            train,
+            ['c.py', '--cfg-options', 'a.b=1', 'c=[1,2]'],
+            dict(cfg_options={'a.b': 1, 'c': [1, 2]}),
+        ),
+        (
+            train,
+            ['c.py', '--local-rank', '3', '--launcher', 'pytorch'],
+            dict(local_rank=3, launcher='pytorch'),
+        ),
+        (
+            test,
+            ['c.py', 'x.pth', '--tta', '--show-dir', 'd', '--wait-time', '0.5', '--out', 'o'],
+            dict(checkpoint='x.pth', tta=True, show_dir='d', wait_time=0.5, out='o', show=False),
+        ),
+    ],
+)
 def test_arguments_are_those_of_openmmlab(tool, args, expected, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tool', *args])
     monkeypatch.delenv('LOCAL_RANK', raising=False)
@@ -81,14 +108,21 @@ def test_help_names_the_launcher(capsys, monkeypatch):
 
 # Config, work folder, runner
 
+
 def test_load_config_merges_options(tmp_path):
     (tmp_path / 'c.py').write_text('a = dict(b=1)\n')
     cfg = load_config(str(tmp_path / 'c.py'), {'a.b': 2}, 'slurm')
     assert (cfg.a.b, cfg.launcher) == (2, 'slurm')
 
 
-@pytest.mark.parametrize(('argument', 'in_config', 'expected'), [
-    ('from_cli', 'from_cfg', 'from_cli'), (None, 'from_cfg', 'from_cfg'), (None, None, './work_dirs/my.config')])
+@pytest.mark.parametrize(
+    ('argument', 'in_config', 'expected'),
+    [
+        ('from_cli', 'from_cfg', 'from_cli'),
+        (None, 'from_cfg', 'from_cfg'),
+        (None, None, './work_dirs/my.config'),
+    ],
+)
 def test_work_dir_priority(argument, in_config, expected):
     cfg = Config(dict(work_dir=in_config), cfg_text=' ', filename='somewhere/my.config.py')
     set_work_dir(cfg, argument)
@@ -119,6 +153,7 @@ def test_config_without_a_model_is_refused():
 
 # Checkpoints
 
+
 def test_complete_checkpoint_is_accepted(checkpoint):
     check_checkpoint(str(checkpoint))
 
@@ -136,9 +171,11 @@ def test_remote_checkpoint_is_left_to_mmengine():
 def test_truncated_checkpoint_is_refused(checkpoint, part):
     content = checkpoint.read_bytes()
     cut = checkpoint.with_name('cut.pth')
-    cut.write_bytes(content[:int(len(content) * part)])
+    cut.write_bytes(content[: int(len(content) * part)])
     size = f'{cut.stat().st_size:,}'
-    with pytest.raises(LaunchError, match=rf'cut.pth \({size} bytes\) is not usable.*latest first: iter_2'):
+    with pytest.raises(
+        LaunchError, match=rf'cut.pth \({size} bytes\) is not usable.*latest first: iter_2'
+    ):
         check_checkpoint(str(cut))
 
 
@@ -171,8 +208,13 @@ def test_missing_checkpoint_names_the_others(checkpoint):
         check_checkpoint(str(checkpoint.with_name('iter_3.pth')))
 
 
-@pytest.mark.skipif(tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6), reason='torch.load trusted every file')
-@pytest.mark.parametrize('content', [torch.nn.Linear(2, 2), np.zeros(2, np.complex64)], ids=['module', 'complex64'])
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split('.')[:2])) < (2, 6),
+    reason='torch.load trusted every file',
+)
+@pytest.mark.parametrize(
+    'content', [torch.nn.Linear(2, 2), np.zeros(2, np.complex64)], ids=['module', 'complex64']
+)
 def test_checkpoint_that_torch_refuses_is_explained(tmp_path, content):
     torch.save(content, tmp_path / 'whole.pth')
     with pytest.raises(LaunchError, match='is complete, but .* TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'):
@@ -180,6 +222,7 @@ def test_checkpoint_that_torch_refuses_is_explained(tmp_path, content):
 
 
 # train.py
+
 
 @pytest.fixture
 def resumable(checkpoint) -> Path:
@@ -195,11 +238,15 @@ def test_resume_auto_takes_the_latest(resumable, tmp_path):
     assert (cfg.resume, cfg.load_from) == (True, str(resumable))
 
 
-@pytest.mark.parametrize('settings', [dict(load_from='iter_2.pth', resume=True), dict(resume=True), {}])
+@pytest.mark.parametrize(
+    'settings', [dict(load_from='iter_2.pth', resume=True), dict(resume=True), {}]
+)
 def test_resume_without_an_optimizer_is_refused(checkpoint, tmp_path, monkeypatch, settings):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
-    with pytest.raises(LaunchError, match='cannot be resumed from .*iter_2.pth, which does not hold .* optimizer'):
+    with pytest.raises(
+        LaunchError, match='cannot be resumed from .*iter_2.pth, which does not hold .* optimizer'
+    ):
         train.set_start(config(work_dir=str(tmp_path), **settings), None if settings else 'auto')
     train.set_start(config(work_dir=str(tmp_path), load_from=str(checkpoint)), None)
 
@@ -250,26 +297,40 @@ def test_auto_scale_lr():
 
 # test.py
 
+
 def test_show_dir():
     args = SimpleNamespace(show=True, show_dir='drawn', wait_time=0.5)
-    segmentation = config(default_hooks=dict(visualization=dict(type='SegVisualizationHook')), visualizer=dict())
+    segmentation = config(
+        default_hooks=dict(visualization=dict(type='SegVisualizationHook')), visualizer=dict()
+    )
     test.enable_drawing(segmentation, args)
     assert segmentation.visualizer.save_dir == 'drawn'
     assert segmentation.default_hooks.visualization == dict(
-        type='SegVisualizationHook', draw=True, show=True, wait_time=0.5)
-    detection = config(default_scope='mmdet', default_hooks=dict(visualization=dict(type='DetVisualizationHook')))
+        type='SegVisualizationHook', draw=True, show=True, wait_time=0.5
+    )
+    detection = config(
+        default_scope='mmdet', default_hooks=dict(visualization=dict(type='DetVisualizationHook'))
+    )
     test.enable_drawing(detection, SimpleNamespace(show=False, show_dir='drawn'))
-    assert detection.default_hooks.visualization == dict(type='DetVisualizationHook', draw=True, test_out_dir='drawn')
+    assert detection.default_hooks.visualization == dict(
+        type='DetVisualizationHook', draw=True, test_out_dir='drawn'
+    )
 
 
 def test_show_dir_without_hook_is_refused():
     with pytest.raises(LaunchError, match='need a visualization hook.*DetVisualizationHook'):
-        test.enable_drawing(config(default_scope='mmdet'), SimpleNamespace(show=True, show_dir=None, wait_time=1))
+        test.enable_drawing(
+            config(default_scope='mmdet'), SimpleNamespace(show=True, show_dir=None, wait_time=1)
+        )
 
 
 def test_tta_of_segmentation_comes_from_the_config():
-    cfg = config(model=dict(type='EncoderDecoder'), tta_model=dict(type='SegTTAModel'), tta_pipeline=['tta'],
-                 test_dataloader=dict(dataset=dict(pipeline=['plain'])))
+    cfg = config(
+        model=dict(type='EncoderDecoder'),
+        tta_model=dict(type='SegTTAModel'),
+        tta_pipeline=['tta'],
+        test_dataloader=dict(dataset=dict(pipeline=['plain'])),
+    )
     test.enable_tta(cfg)
     assert cfg.model == dict(type='SegTTAModel', module=dict(type='EncoderDecoder'))
     assert cfg.test_dataloader.dataset.pipeline == ['tta']
@@ -279,13 +340,16 @@ def test_tta_of_segmentation_comes_from_the_config():
 
 def test_tta_of_detection_flips_by_default():
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
-    cfg = config(default_scope='mmdet', model=dict(type='RetinaNet'),
-                 test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    cfg = config(
+        default_scope='mmdet',
+        model=dict(type='RetinaNet'),
+        test_dataloader=dict(dataset=dict(pipeline=pipeline)),
+    )
     test.enable_tta(cfg)
     assert cfg.model.module.type == 'RetinaNet'
     load, augment = cfg.test_dataloader.dataset.pipeline
     assert (load.type, augment.type) == ('LoadImageFromFile', 'TestTimeAug')
-    assert [flip.prob for flip in augment.transforms[0]] == [1., 0.]
+    assert [flip.prob for flip in augment.transforms[0]] == [1.0, 0.0]
 
 
 def test_out_of_segmentation_is_a_folder():
@@ -296,49 +360,81 @@ def test_out_of_segmentation_is_a_folder():
 
 def test_out_of_detection_must_be_a_pickle(tmp_path, monkeypatch):
     (tmp_path / 'c.py').write_text("default_scope = 'mmdet'\n")
-    monkeypatch.setattr(sys, 'argv', ['test.py', str(tmp_path / 'c.py'), 'x.pth', '--out', 'folder'])
+    monkeypatch.setattr(
+        sys, 'argv', ['test.py', str(tmp_path / 'c.py'), 'x.pth', '--out', 'folder']
+    )
     with pytest.raises(LaunchError, match='--out must end in .pkl or .pickle .* got folder'):
         test.main()
 
 
 # Shell scripts
 
+
 def run_script(name: str, *args: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([str(TOOLS / name), *args], capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        [str(TOOLS / name), *args],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
-@pytest.mark.parametrize('name', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+@pytest.mark.parametrize(
+    'name', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
 def test_script_without_arguments_says_its_usage(name):
     result = run_script(name)
     assert result.returncode == 2
     assert f'{name} ' in result.stderr
 
 
-@pytest.mark.parametrize(('name', 'args', 'end'), [
-    ('dist_train.sh', ['c.py', '2'], 'train.py c.py --launcher pytorch'),
-    ('dist_test.sh', ['c.py', 'x.pth', '2'], 'test.py c.py x.pth --launcher pytorch'),
-])
+@pytest.mark.parametrize(
+    ('name', 'args', 'end'),
+    [
+        ('dist_train.sh', ['c.py', '2'], 'train.py c.py --launcher pytorch'),
+        ('dist_test.sh', ['c.py', 'x.pth', '2'], 'test.py c.py x.pth --launcher pytorch'),
+    ],
+)
 def test_dist_scripts(name, args, end):
     words = run_script(name, *args, '--cfg-options', 'a=[1, 2]', PYTHON='echo', PORT='1234').stdout
-    assert '-m torch.distributed.run' in words and '--nproc_per_node=2' in words and '--master_port=1234' in words
+    assert (
+        '-m torch.distributed.run' in words
+        and '--nproc_per_node=2' in words
+        and '--master_port=1234' in words
+    )
     assert words.endswith(f'{end} --cfg-options a=[1, 2]\n')
 
 
-@pytest.mark.parametrize(('name', 'args', 'end'), [
-    ('slurm_train.sh', ['part', 'job', 'c.py', 'dir'], 'train.py c.py --work-dir=dir --launcher=slurm'),
-    ('slurm_test.sh', ['part', 'job', 'c.py', 'x.pth'], 'test.py c.py x.pth --launcher=slurm'),
-])
+@pytest.mark.parametrize(
+    ('name', 'args', 'end'),
+    [
+        (
+            'slurm_train.sh',
+            ['part', 'job', 'c.py', 'dir'],
+            'train.py c.py --work-dir=dir --launcher=slurm',
+        ),
+        ('slurm_test.sh', ['part', 'job', 'c.py', 'x.pth'], 'test.py c.py x.pth --launcher=slurm'),
+    ],
+)
 def test_slurm_scripts(name, args, end, tmp_path):
     (tmp_path / 'srun').write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / 'srun').chmod(0o755)
-    words = run_script(name, *args, '--amp', PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='4', GPUS_PER_NODE='2',
-                       SRUN_ARGS='--quiet --time=5').stdout
+    words = run_script(
+        name,
+        *args,
+        '--amp',
+        PATH=f'{tmp_path}:{os.environ["PATH"]}',
+        GPUS='4',
+        GPUS_PER_NODE='2',
+        SRUN_ARGS='--quiet --time=5',
+    ).stdout
     assert words.startswith('-p part --job-name=job --gres=gpu:2 --ntasks=4 --ntasks-per-node=2')
     assert '--quiet --time=5' in words
     assert words.endswith(f'{end} --amp\n')
 
 
 # openmim
+
 
 def test_openmim_finds_package_tools_and_configs():
     """The steps of ``mim train mmwcc NAME.py`` and ``mim run mmwcc TOOL``, up to starting the script."""

@@ -1,4 +1,5 @@
 """What tools/benchmarks/wae.py computes; the timing itself is a run, not a test."""
+
 import importlib.util
 from copy import deepcopy
 from pathlib import Path
@@ -37,15 +38,21 @@ def test_check_costs(benchmark):
 def test_bound(benchmark, network, bound):
     """How many times less multiply-accumulates the whole of a WAE network has, everything counted."""
     with torch.device('meta'):
-        models = [benchmark.build(benchmark.shipped(f'{network}_{kind}'))
-                  for kind in ('dense_8xb32-90e', 'wae-stage3_8xb32-10e')]
-        dense, wae = (benchmark.multiply_accumulates(model, torch.zeros(1, 3, 224, 224)) for model in models)
+        models = [
+            benchmark.build(benchmark.shipped(f'{network}_{kind}'))
+            for kind in ('dense_8xb32-90e', 'wae-stage3_8xb32-10e')
+        ]
+        dense, wae = (
+            benchmark.multiply_accumulates(model, torch.zeros(1, 3, 224, 224)) for model in models
+        )
     assert round(dense.total() / wae.total(), 2) == bound
 
 
 @pytest.fixture
 def network():
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9 * 7, 2)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 9 * 7, 2)
+    ).eval()
 
 
 def test_exported(benchmark, network):
@@ -63,7 +70,9 @@ def test_forms_return_the_same(benchmark, network, monkeypatch):
     for run in calls.values():
         torch.testing.assert_close(run(), network(x))
     monkeypatch.setattr(benchmark, 'compiled', lambda model, x: lambda x: 1.001 * model(x))
-    with pytest.raises(SystemExit, match='compiled returns what .* but the relative error is 1.0e-03'):
+    with pytest.raises(
+        SystemExit, match='compiled returns what .* but the relative error is 1.0e-03'
+    ):
         benchmark.forms(network, x)
 
 

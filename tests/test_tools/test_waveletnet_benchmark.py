@@ -1,4 +1,5 @@
 """What tools/benchmarks/waveletnet.py computes; timing itself is a run, not a test."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -17,8 +18,8 @@ def bench(monkeypatch):
     spec = importlib.util.spec_from_file_location('waveletnet_benchmark', FOLDER / 'waveletnet.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, 'PROJECTIONS', ((4, 16, 8), ))
-    monkeypatch.setattr(module, 'BATCHES', (1, ))
+    monkeypatch.setattr(module, 'PROJECTIONS', ((4, 16, 8),))
+    monkeypatch.setattr(module, 'BATCHES', (1,))
     monkeypatch.setattr(module, 'NETWORKS', dict(dense=(0, 0, 0)))
     return module
 
@@ -29,7 +30,10 @@ def test_rows(bench, tmp_path):
     assert written['benchmark'] == 'waveletnet' and written['environment']['threads'] == 1
     layers, network = written['rows'][:-1], written['rows'][-1]
     assert [row['kind'] for row in layers] == ['forward', 'step']
-    assert all(set(row['ms']) == {'dense', 'fused', 'joined'} and min(row['ms'].values()) > 0 for row in layers)
+    assert all(
+        set(row['ms']) == {'dense', 'fused', 'joined'} and min(row['ms'].values()) > 0
+        for row in layers
+    )
     assert network['ms']['dense'] > 0
 
 
@@ -41,5 +45,7 @@ def test_the_kinds_of_a_projection_share_their_weights(bench):
 
 def test_nothing_is_timed_behind_a_red_gate(bench, monkeypatch):
     monkeypatch.setattr(bench.DepthwiseFastWaveletTransform, 'forward', lambda self, x: 2 * x)
-    with pytest.raises(SystemExit, match='both ways of the projection must agree.*so nothing was timed'):
+    with pytest.raises(
+        SystemExit, match='both ways of the projection must agree.*so nothing was timed'
+    ):
         bench.main(['--threads', '1', '--seconds', '0'])

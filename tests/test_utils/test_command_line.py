@@ -1,4 +1,5 @@
 """mmwcc/utils/command_line.py."""
+
 import warnings
 
 import pytest

@@ -1,34 +1,60 @@
 """Addresses and paths told apart, and options that come too late."""
+
 import pytest
 
 pytest.importorskip('mmengine')
 from mmwcc.utils import LaunchError, check_checkpoint, is_address, load_config  # noqa: E402
 
 
-@pytest.mark.parametrize('path', [
-    'https://host/net.pth', 'https://host/net.safetensors', 's3://bucket/net.safetensors',
-    'openmmlab:s3://bucket/net.pth', 'torchvision://resnet50', 'open-mmlab://contrib/resnet50_gn'])
+@pytest.mark.parametrize(
+    'path',
+    [
+        'https://host/net.pth',
+        'https://host/net.safetensors',
+        's3://bucket/net.safetensors',
+        'openmmlab:s3://bucket/net.pth',
+        'torchvision://resnet50',
+        'open-mmlab://contrib/resnet50_gn',
+    ],
+)
 def test_what_mmengine_fetches_is_an_address(path):
     assert is_address(path)
     check_checkpoint(path)
 
 
-@pytest.mark.parametrize('path', [
-    'net.pth', 'work_dirs/2024-05-01T12:30:00/net.pth', r'C:\models\net.pth', 'C://models/net.safetensors',
-    r'\\server\share\net.safetensors', 'file:///models/net.pth', 'htps://host/net.pth'])
+@pytest.mark.parametrize(
+    'path',
+    [
+        'net.pth',
+        'work_dirs/2024-05-01T12:30:00/net.pth',
+        r'C:\models\net.pth',
+        'C://models/net.safetensors',
+        r'\\server\share\net.safetensors',
+        'file:///models/net.pth',
+        'htps://host/net.pth',
+    ],
+)
 def test_everything_else_is_a_path(path):
     assert not is_address(path)
     with pytest.raises(LaunchError, match='does not exist'):
         check_checkpoint(path)
 
 
-@pytest.mark.parametrize(('task_type', 'key'), [
-    ("task_type='A', compression=compression", 'model.compression.integer'),
-    ("task_type=['mmwcc.WAEModel', 'A'], compression=compression", 'model.compression.integer'),
-    ("task_type=dict(type='mmwcc.CompressedModel', task_type='A', compression=compression)",
-     'model.task_type.compression.integer')])
+@pytest.mark.parametrize(
+    ('task_type', 'key'),
+    [
+        ("task_type='A', compression=compression", 'model.compression.integer'),
+        ("task_type=['mmwcc.WAEModel', 'A'], compression=compression", 'model.compression.integer'),
+        (
+            "task_type=dict(type='mmwcc.CompressedModel', task_type='A', compression=compression)",
+            'model.task_type.compression.integer',
+        ),
+    ],
+)
 def test_an_option_without_effect_is_refused(tmp_path, task_type, key):
     outer = 'WAEModel' if 'dict' in task_type else 'CompressedModel'
-    (tmp_path / 'c.py').write_text(f"compression = dict()\nmodel = dict(type='mmwcc.{outer}', {task_type})\n")
+    (tmp_path / 'c.py').write_text(
+        f"compression = dict()\nmodel = dict(type='mmwcc.{outer}', {task_type})\n"
+    )
     with pytest.raises(LaunchError, match=f'compression.integer has no effect.* Use {key}\\.'):
         load_config(str(tmp_path / 'c.py'), {'compression.integer': True})

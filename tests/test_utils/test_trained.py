@@ -1,4 +1,5 @@
 """Loading trained networks and taking some of their images."""
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -67,28 +68,37 @@ def test_a_trained_network(config, checkpoint):
     assert model.test_step(batch)[0].shape == (1, 4, 4)
 
 
-@pytest.mark.parametrize(('number', 'expected'), [
-    (1, [0]), (4, [0, 2, 5, 7]), (10, list(range(10))), (99, list(range(10)))])
+@pytest.mark.parametrize(
+    ('number', 'expected'),
+    [(1, [0]), (4, [0, 2, 5, 7]), (10, list(range(10))), (99, list(range(10)))],
+)
 def test_images_are_spread(config, number, expected):
-    assert [int(batch['inputs'][0][0, 0, 0]) for batch in spread_batches(config, number)] == expected
+    assert [
+        int(batch['inputs'][0][0, 0, 0]) for batch in spread_batches(config, number)
+    ] == expected
 
 
 def test_what_cannot_be_loaded_is_refused(config, checkpoint):
     with pytest.raises(LaunchError, match='checkpoint missing.pth does not exist'):
         load_trained(config, 'missing.pth')
     config.model.width = 3
-    with pytest.raises(LaunchError, match=r'(?s)toy.pth does not fit the model of .*toy.py: .*layer.weight'):
+    with pytest.raises(
+        LaunchError, match=r'(?s)toy.pth does not fit the model of .*toy.py: .*layer.weight'
+    ):
         load_trained(config, checkpoint)
     config.pop('model')
     with pytest.raises(LaunchError, match='toy.py has no `model`. Give a config'):
         load_trained(config, checkpoint)
 
 
-@pytest.mark.parametrize(('changes', 'split', 'message'), [
-    (dict(), 'val', 'toy.py has no `val_dataloader`. Give a config with data'),
-    (dict(missing=True), 'test', 'The test data of .*toy.py is not there: .*no folder img_dir'),
-    (dict(length=0), 'test', 'The test data of .*toy.py holds no images'),
-])
+@pytest.mark.parametrize(
+    ('changes', 'split', 'message'),
+    [
+        (dict(), 'val', 'toy.py has no `val_dataloader`. Give a config with data'),
+        (dict(missing=True), 'test', 'The test data of .*toy.py is not there: .*no folder img_dir'),
+        (dict(length=0), 'test', 'The test data of .*toy.py holds no images'),
+    ],
+)
 def test_data_that_is_not_there_is_said(config, changes, split, message):
     config.test_dataloader.dataset.update(changes)
     with pytest.raises(LaunchError, match=message):

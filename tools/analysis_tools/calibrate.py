@@ -6,6 +6,7 @@
 The clips are learned from a few training images. Writes the compressed checkpoint and its config,
 for use with tools/test.py and tools/train.py.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,26 +34,47 @@ from mmwcc.utils import (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Compress a dense checkpoint without training, and evaluate it')
+    parser = argparse.ArgumentParser(
+        description='Compress a dense checkpoint without training, and evaluate it'
+    )
     parser.add_argument('config', help='compressed config, or a dense one with --compression')
     parser.add_argument('checkpoint', help='checkpoint of the dense model')
-    parser.add_argument('--compression', metavar='PRESET', choices=preset_names(),
-                        help=f"how to compress a dense config: {', '.join(preset_names())}")
-    parser.add_argument('--images', type=int, default=16, help='number of calibration images; 16 by default')
+    parser.add_argument(
+        '--compression',
+        metavar='PRESET',
+        choices=preset_names(),
+        help=f'how to compress a dense config: {", ".join(preset_names())}',
+    )
+    parser.add_argument(
+        '--images', type=int, default=16, help='number of calibration images; 16 by default'
+    )
     parser.add_argument('--batch-size', type=int, default=8, help='images in a batch; 8 by default')
-    parser.add_argument('--method', choices=CALIBRATIONS, help='how to choose clips; as the config says by default')
+    parser.add_argument(
+        '--method', choices=CALIBRATIONS, help='how to choose clips; as the config says by default'
+    )
     parser.add_argument('--percentile', type=float, help='for --method percentile, in percent')
-    parser.add_argument('--keep-batch-norm', action='store_true',
-                        help='leave the statistics of BatchNorm as they were trained')
-    parser.add_argument('--out', metavar='FILE.pth', help='checkpoint to write; WORK_DIR/calibrated.pth by default')
-    parser.add_argument('--work-dir', help='folder for the metrics; ./work_dirs/<config name> by default')
+    parser.add_argument(
+        '--keep-batch-norm',
+        action='store_true',
+        help='leave the statistics of BatchNorm as they were trained',
+    )
+    parser.add_argument(
+        '--out', metavar='FILE.pth', help='checkpoint to write; WORK_DIR/calibrated.pth by default'
+    )
+    parser.add_argument(
+        '--work-dir', help='folder for the metrics; ./work_dirs/<config name> by default'
+    )
     parser.add_argument('--no-test', action='store_true', help='do not evaluate')
     parser.add_argument('--device', default='cpu', help='where to calibrate; cpu by default')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config, as in training')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
+    )
     args = parser.parse_args(argv)
     for option in ('images', 'batch_size'):
         if getattr(args, option) < 1:
-            parser.error(f"--{option.replace('_', '-')} must be at least 1, got {getattr(args, option)}")
+            parser.error(
+                f'--{option.replace("_", "-")} must be at least 1, got {getattr(args, option)}'
+            )
     if args.out is not None and not args.out.endswith('.pth'):
         parser.error(f'--out must end in .pth, got {args.out}')
     return args
@@ -74,7 +96,9 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
     compress_model(model.to(args.device), compression, verbose=False)
     print(calibrate(model, batches, method=args.method, percentile=args.percentile))
     if not args.keep_batch_norm:
-        print(f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated again')
+        print(
+            f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated again'
+        )
     out = Path(args.out or Path(config.work_dir) / 'calibrated.pth')
     save_checkpoint(model.cpu(), config, out, loaded.get('meta'))
     print(f'wrote {out} and {out.with_suffix(".py")}')

@@ -7,6 +7,7 @@ Prints the mean and standard error of each training, and of the gap between them
 folder is its newest test or, without a test, its last validation. Runs are paired in the order in
 which they are given, so list the same seeds in the same order.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,12 +25,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description='Compare two trainings over several seeds')
     parser.add_argument('metric', help='name of the result, for example accuracy/top1 or mIoU')
-    parser.add_argument('--runs', nargs='+', required=True, metavar='DIR', help='work folders of the one training')
-    parser.add_argument('--against', nargs='+', required=True, metavar='DIR', help='work folders of the other')
+    parser.add_argument(
+        '--runs', nargs='+', required=True, metavar='DIR', help='work folders of the one training'
+    )
+    parser.add_argument(
+        '--against', nargs='+', required=True, metavar='DIR', help='work folders of the other'
+    )
     args = parser.parse_args(argv)
     if len(args.runs) != len(args.against) or len(args.runs) < 2:
-        parser.error(f'--runs and --against must name equally many folders, at least 2, got {len(args.runs)} and '
-                     f'{len(args.against)}')
+        parser.error(
+            f'--runs and --against must name equally many folders, at least 2, got {len(args.runs)} and '
+            f'{len(args.against)}'
+        )
     return args
 
 
@@ -45,8 +52,10 @@ def result(folder: str, metric: str) -> float:
     work_dir = read_work_dir(folder)
     value = work_dir.result(metric)
     if value is None:
-        raise ValueError(f"metric must be one of {', '.join(work_dir.metric_names()) or 'none'}, got {metric!r}. "
-                         f'{folder} does not have it.')
+        raise ValueError(
+            f'metric must be one of {", ".join(work_dir.metric_names()) or "none"}, got {metric!r}. '
+            f'{folder} does not have it.'
+        )
     return value
 
 
@@ -61,12 +70,16 @@ def report(runs: list[float], against: list[float]) -> str:
     lines = []
     for name, values in (('runs', runs), ('against', against), ('gap', gaps)):
         mean, error = mean_and_error(values)
-        lines.append(f"{name:8} {mean:8.3f} +- {error:.3f}   ({', '.join(f'{value:.3f}' for value in values)})")
+        lines.append(
+            f'{name:8} {mean:8.3f} +- {error:.3f}   ({", ".join(f"{value:.3f}" for value in values)})'
+        )
     freedom = len(gaps) - 1
     reach = (STUDENT[freedom - 1] if freedom <= len(STUDENT) else 1.96) * error
     differs = abs(mean) > reach
-    lines.append(f'95 % interval of the gap: {mean - reach:.3f} to {mean + reach:.3f}; '
-                 f"{'it excludes' if differs else 'it includes'} zero")
+    lines.append(
+        f'95 % interval of the gap: {mean - reach:.3f} to {mean + reach:.3f}; '
+        f'{"it excludes" if differs else "it includes"} zero'
+    )
     return '\n'.join(lines)
 
 
@@ -74,7 +87,10 @@ def main(argv: list[str] | None = None) -> None:
     """Print the comparison that the command line asks for."""
     args = parse_args(argv)
     with one_line_errors('compare_seeds', FileNotFoundError, ValueError):
-        series = [[result(folder, args.metric) for folder in folders] for folders in (args.runs, args.against)]
+        series = [
+            [result(folder, args.metric) for folder in folders]
+            for folders in (args.runs, args.against)
+        ]
     print(report(*series))
 
 

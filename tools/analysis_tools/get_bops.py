@@ -8,6 +8,7 @@ needed.
 
 docs/cost.md explains how costs are counted.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,16 +24,33 @@ from mmwcc.utils import LaunchError, load_config, one_line_errors, quiet
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Count MACs, bit operations, parameters and bytes of a model')
-    parser.add_argument('config', help='config file, of mmsegmentation, mmdetection or this project')
-    parser.add_argument('--shape', nargs='+', type=int, metavar='N',
-                        help='height and width of an image as the network sees it, one number for a square, or '
-                        'channels, height and width; defaults to crop_size of the config')
-    parser.add_argument('--convention', choices=CONVENTIONS, default='exact',
-                        help='count what is computed, or by the formulas of the paper (default: exact)')
+    parser = argparse.ArgumentParser(
+        description='Count MACs, bit operations, parameters and bytes of a model'
+    )
+    parser.add_argument(
+        'config', help='config file, of mmsegmentation, mmdetection or this project'
+    )
+    parser.add_argument(
+        '--shape',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='height and width of an image as the network sees it, one number for a square, or '
+        'channels, height and width; defaults to crop_size of the config',
+    )
+    parser.add_argument(
+        '--convention',
+        choices=CONVENTIONS,
+        default='exact',
+        help='count what is computed, or by the formulas of the paper (default: exact)',
+    )
     parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='change the config, for example model.compression.pointwise.keep_ratio=0.1')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='change the config, for example model.compression.pointwise.keep_ratio=0.1',
+    )
     args = parser.parse_args(argv)
     if args.out is not None and not args.out.endswith('.json'):
         parser.error(f'--out must end in .json, got {args.out}')
@@ -47,8 +65,10 @@ def image_shape(config: Config, shape: list[int] | None) -> tuple[int, ...]:
     """
     shape = shape or config.get('crop_size')
     if shape is None:
-        raise LaunchError(f'{config.filename} has no `crop_size` to take the size of an image from. Give --shape '
-                          'HEIGHT WIDTH.')
+        raise LaunchError(
+            f'{config.filename} has no `crop_size` to take the size of an image from. Give --shape '
+            'HEIGHT WIDTH.'
+        )
     return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
 
 

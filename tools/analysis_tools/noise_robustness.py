@@ -6,6 +6,7 @@ Variances refer to pixels scaled to [0, 1]. All networks see the same noise on t
 noise is added by the transform mmwcc.GaussianNoise of the test pipeline. If the pipeline has none,
 it is inserted before the last transform.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,9 +21,15 @@ VARIANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test classifiers on noisy pictures.')
-    parser.add_argument('networks', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs of config and checkpoint')
-    parser.add_argument('--variances', type=float, nargs='+', default=list(VARIANCES), help='variances of the noise')
-    parser.add_argument('--metric', default='accuracy/top1', help='result to print; accuracy/top1 by default')
+    parser.add_argument(
+        'networks', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs of config and checkpoint'
+    )
+    parser.add_argument(
+        '--variances', type=float, nargs='+', default=list(VARIANCES), help='variances of the noise'
+    )
+    parser.add_argument(
+        '--metric', default='accuracy/top1', help='result to print; accuracy/top1 by default'
+    )
     parser.add_argument('--work-dir', default='work_dirs/noise', help='folder for the logs')
     parser.add_argument('--data-root', help='folder of the data, instead of that of the config')
     args = parser.parse_args(argv)
@@ -52,15 +59,22 @@ def measure(config: str, checkpoint: str, variance: float, args: argparse.Namesp
         cfg.test_dataloader.dataset.data_root = args.data_root
     results = build_runner(cfg).test()
     if args.metric not in results:
-        raise LaunchError(f'--metric must be one of {sorted(results)} for {config}, got {args.metric}.')
+        raise LaunchError(
+            f'--metric must be one of {sorted(results)} for {config}, got {args.metric}.'
+        )
     return results[args.metric]
 
 
 def table(rows: dict[str, list[float]], variances: list[float]) -> str:
     """Return a Markdown table."""
-    lines = ['| network | ' + ' | '.join(f'{variance:g}' for variance in variances) + ' |',
-             '|---' * (len(variances) + 1) + '|']
-    lines += [f'| {name} | ' + ' | '.join(f'{value:.2f}' for value in values) + ' |' for name, values in rows.items()]
+    lines = [
+        '| network | ' + ' | '.join(f'{variance:g}' for variance in variances) + ' |',
+        '|---' * (len(variances) + 1) + '|',
+    ]
+    lines += [
+        f'| {name} | ' + ' | '.join(f'{value:.2f}' for value in values) + ' |'
+        for name, values in rows.items()
+    ]
     return '\n'.join(lines)
 
 
@@ -69,8 +83,10 @@ def main(argv: list[str] | None = None) -> None:
     pairs = list(zip(args.networks[::2], args.networks[1::2], strict=True))
     for _, checkpoint in pairs:
         check_checkpoint(checkpoint)
-    rows = {config: [measure(config, checkpoint, variance, args) for variance in args.variances]
-            for config, checkpoint in pairs}
+    rows = {
+        config: [measure(config, checkpoint, variance, args) for variance in args.variances]
+        for config, checkpoint in pairs
+    }
     print(f'\n{args.metric} by variance of the noise\n\n{table(rows, args.variances)}')
 
 

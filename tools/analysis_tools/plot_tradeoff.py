@@ -5,6 +5,7 @@
 Reads work folders, and writes tradeoff.png and tradeoff.csv. Folders with the same config name are
 treated as several seeds of one training; the plot shows their mean with its standard error.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,16 +27,41 @@ from mmwcc.utils import one_line_errors
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Plot accuracy against bit operations from work folders')
-    parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR', help='folders that tools/train.py or test.py wrote')
-    parser.add_argument('--metric', help='name of the result, for example mIoU; by default the one most folders have')
-    parser.add_argument('--which', choices=WHICH, default='result',
-                        help='result: the tested value, else the last of validation; last or best: of validation')
-    parser.add_argument('--better', choices=('larger', 'smaller'), help='which values are better, if not known by name')
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('H', 'W'),
-                        help='input size to count at; by default that of the test data of each config')
+    parser = argparse.ArgumentParser(
+        description='Plot accuracy against bit operations from work folders'
+    )
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        metavar='WORK_DIR',
+        help='folders that tools/train.py or test.py wrote',
+    )
+    parser.add_argument(
+        '--metric',
+        help='name of the result, for example mIoU; by default the one most folders have',
+    )
+    parser.add_argument(
+        '--which',
+        choices=WHICH,
+        default='result',
+        help='result: the tested value, else the last of validation; last or best: of validation',
+    )
+    parser.add_argument(
+        '--better',
+        choices=('larger', 'smaller'),
+        help='which values are better, if not known by name',
+    )
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='input size to count at; by default that of the test data of each config',
+    )
     parser.add_argument('--title', default='', help='title of the plot')
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/tradeoff'), help='where to write')
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('work_dirs/tradeoff'), help='where to write'
+    )
     return parser.parse_args(argv)
 
 
@@ -44,8 +70,10 @@ def table(points: list[TradeoffPoint], metric: str) -> str:
     lines = [f'| network | | G BOPs | {metric} | runs | Pareto front |', '|---' * 6 + '|']
     for point in points:
         error = '' if point.error is None else f' ± {point.error:.2g}'
-        lines.append(f'| {point.family} | {point.label} | {point.bops / 1e9:,.4g} | {point.mean:.4g}{error} | '
-                     f"{len(point.values)} | {'yes' if point.pareto else ''} |")
+        lines.append(
+            f'| {point.family} | {point.label} | {point.bops / 1e9:,.4g} | {point.mean:.4g}{error} | '
+            f'{len(point.values)} | {"yes" if point.pareto else ""} |'
+        )
     return '\n'.join(lines)
 
 
@@ -56,18 +84,26 @@ def main(argv: list[str] | None = None) -> None:
         work_dirs = [read_work_dir(folder) for folder in args.work_dirs]
         metric = common_metric(work_dirs, args.metric)
         if metric is None:
-            raise ValueError('work folders must have a metric, got none. Validate or test the networks first.')
+            raise ValueError(
+                'work folders must have a metric, got none. Validate or test the networks first.'
+            )
         facts = [examine(work_dir, args.shape) for work_dir in work_dirs]
         for work_dir, fact in zip(work_dirs, facts, strict=True):
-            missing = fact.notes if fact.cost is None else [f'It has no {metric}.'] * (work_dir.result(metric) is None)
+            missing = (
+                fact.notes
+                if fact.cost is None
+                else [f'It has no {metric}.'] * (work_dir.result(metric) is None)
+            )
             if missing:
-                print(f"left out {work_dir.path}: {' '.join(missing)}", file=sys.stderr)
-        points = gather_points(work_dirs, facts, metric, args.which, args.better and args.better == 'larger')
+                print(f'left out {work_dir.path}: {" ".join(missing)}', file=sys.stderr)
+        points = gather_points(
+            work_dirs, facts, metric, args.which, args.better and args.better == 'larger'
+        )
     args.out_dir.mkdir(parents=True, exist_ok=True)
     write_tradeoff(points, metric, args.out_dir / 'tradeoff.csv')
     plot_tradeoff(points, metric, args.out_dir / 'tradeoff.png', args.title)
     print(table(points, metric))
-    print(f"wrote {args.out_dir / 'tradeoff.png'} and {args.out_dir / 'tradeoff.csv'}")
+    print(f'wrote {args.out_dir / "tradeoff.png"} and {args.out_dir / "tradeoff.csv"}')
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ needed.
     python tools/analysis_tools/print_compression.py CONFIG
     python tools/analysis_tools/print_compression.py DENSE_CONFIG --preset wcc_w8a8_k25
 """
+
 from __future__ import annotations
 
 import argparse
@@ -24,20 +25,33 @@ from mmwcc.utils import load_config, model_config, one_line_errors, quiet
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Print what compression makes of every convolution of a model')
-    parser.add_argument('config', help='config file, of mmsegmentation, mmdetection or this project')
-    parser.add_argument('--preset', metavar='NAME',
-                        help=f"show what a preset would do to a dense config: {', '.join(preset_names())}")
+    parser = argparse.ArgumentParser(
+        description='Print what compression makes of every convolution of a model'
+    )
+    parser.add_argument(
+        'config', help='config file, of mmsegmentation, mmdetection or this project'
+    )
+    parser.add_argument(
+        '--preset',
+        metavar='NAME',
+        help=f'show what a preset would do to a dense config: {", ".join(preset_names())}',
+    )
     parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='change the config, for example model.compression.pointwise.keep_ratio=0.1')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='change the config, for example model.compression.pointwise.keep_ratio=0.1',
+    )
     args = parser.parse_args(argv)
     if args.out is not None and not args.out.endswith('.json'):
         parser.error(f'--out must end in .json, got {args.out}')
     return args
 
 
-def report_compression(config: Config, preset: str | None = None) -> tuple[nn.Module, CompressionReport]:
+def report_compression(
+    config: Config, preset: str | None = None
+) -> tuple[nn.Module, CompressionReport]:
     """Build the model of a config and report on its convolutions.
 
     Args:
@@ -62,12 +76,21 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors('print_compression', ValueError, TypeError), quiet():
         model, report = report_compression(load_config(args.config, args.cfg_options), args.preset)
-    print(f'{type(model).__name__} of {args.config}' + (f' with preset {args.preset}' if args.preset else ''))
+    print(
+        f'{type(model).__name__} of {args.config}'
+        + (f' with preset {args.preset}' if args.preset else '')
+    )
     print(report)
     if args.out is not None:
-        content = dict(config=args.config, preset=args.preset, model=type(model).__name__, summary=report.summary(),
-                       layers=report.to_dicts(), warning=report.warning,
-                       unhandled=[asdict(layers) for layers in report.unhandled])
+        content = dict(
+            config=args.config,
+            preset=args.preset,
+            model=type(model).__name__,
+            summary=report.summary(),
+            layers=report.to_dicts(),
+            warning=report.warning,
+            unhandled=[asdict(layers) for layers in report.unhandled],
+        )
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(content, indent=2) + '\n')
 

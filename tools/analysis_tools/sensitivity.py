@@ -7,6 +7,7 @@ A budget is the total for the network. It can be that of a preset, a fraction of
 with the `compression` dictionary, a table and an image for each. Measuring takes minutes. The
 measurements are kept in sensitivity.json, so that a second call can reuse them.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -44,34 +45,68 @@ from mmwcc.utils import (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Allocate bits and keep ratios to layers under a budget')
+    parser = argparse.ArgumentParser(
+        description='Allocate bits and keep ratios to layers under a budget'
+    )
     parser.add_argument('config', help='compressed config, or a dense one with --compression')
     parser.add_argument('checkpoint', help='checkpoint of the dense model')
-    parser.add_argument('--budget', nargs='+', required=True,
-                        help='bit operations of the network: name of a preset, 0.05 or 5%% of the dense, or a number')
-    parser.add_argument('--compression', metavar='PRESET', choices=preset_names(),
-                        help=f"how to compress a dense config: {', '.join(preset_names())}")
-    parser.add_argument('--images', type=int, default=4, help='number of training images; 4 by default')
+    parser.add_argument(
+        '--budget',
+        nargs='+',
+        required=True,
+        help='bit operations of the network: name of a preset, 0.05 or 5%% of the dense, or a number',
+    )
+    parser.add_argument(
+        '--compression',
+        metavar='PRESET',
+        choices=preset_names(),
+        help=f'how to compress a dense config: {", ".join(preset_names())}',
+    )
+    parser.add_argument(
+        '--images', type=int, default=4, help='number of training images; 4 by default'
+    )
     parser.add_argument('--batch-size', type=int, default=4, help='images in a batch; 4 by default')
-    parser.add_argument('--keep-batch-norm', action='store_true',
-                        help='the statistics of BatchNorm will not be estimated again after compression')
+    parser.add_argument(
+        '--keep-batch-norm',
+        action='store_true',
+        help='the statistics of BatchNorm will not be estimated again after compression',
+    )
     grid = Grid()
     parser.add_argument('--weight-bits', type=int, nargs='+', default=list(grid.weight_bits))
     parser.add_argument('--act-bits', type=int, nargs='+', default=list(grid.act_bits))
     parser.add_argument('--keep-ratios', type=float, nargs='+', default=list(grid.keep_ratios))
-    parser.add_argument('--pointwise-only', action='store_true', help='layers without wavelets keep the bits of CONFIG')
-    parser.add_argument('--shape', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
-                        help='image to count for; by default that of the first image measured')
-    parser.add_argument('--out-dir', type=Path, help='where to write; ./work_dirs/<config name>/sensitivity by default')
+    parser.add_argument(
+        '--pointwise-only',
+        action='store_true',
+        help='layers without wavelets keep the bits of CONFIG',
+    )
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='image to count for; by default that of the first image measured',
+    )
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        help='where to write; ./work_dirs/<config name>/sensitivity by default',
+    )
     parser.add_argument('--device', default='cpu', help='where to measure; cpu by default')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config, as in training')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
+    )
     args = parser.parse_args(argv)
     for option in ('images', 'batch_size'):
         if getattr(args, option) < 1:
-            parser.error(f"--{option.replace('_', '-')} must be at least 1, got {getattr(args, option)}")
+            parser.error(
+                f'--{option.replace("_", "-")} must be at least 1, got {getattr(args, option)}'
+            )
     for budget in args.budget:
         if budget not in preset_names() and not budget_number(budget) > 0:
-            parser.error(f'--budget must be the name of a preset or a positive number, got {budget}')
+            parser.error(
+                f'--budget must be the name of a preset or a positive number, got {budget}'
+            )
     args.out_dir = args.out_dir or Path('work_dirs') / Path(args.config).stem / 'sensitivity'
     return args
 
@@ -82,9 +117,14 @@ def write(allocation: Allocation, budget: str, compression: dict, args: argparse
     file, image = stem.with_suffix('.yml'), stem.with_suffix('.png')
     content, base = allocated_compression(compression, allocation), None
     if args.compression:  # the preset's other settings, such as the optimizer's, are inherited
-        content, base = dict(rules=content['rules']), f'mmwcc::_base_/compression/{args.compression}.py'
+        content, base = (
+            dict(rules=content['rules']),
+            f'mmwcc::_base_/compression/{args.compression}.py',
+        )
     title = f'{budget}: {allocation.summary()}'
-    write_compression(file, content, base, f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.')
+    write_compression(
+        file, content, base, f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.'
+    )
     plot_allocation(allocation, image, title)
     print(f'\n{allocation}\nwrote {file} and {image}')
 
@@ -110,11 +150,23 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     presets = {name: preset(name) for name in args.budget if name in preset_names()}
     budgets = {text: budget_bops(text, model, count, presets) for text in args.budget}
     grid = Grid(args.weight_bits, args.act_bits, args.keep_ratios)
-    measured = MeasuredLayers(args.out_dir / 'sensitivity.json', dict(
-        checkpoint=args.checkpoint, images=args.images, batch_size=args.batch_size,
-        keep_batch_norm=args.keep_batch_norm))
-    layers = measured.measure(model, compression, batches, grid=grid,
-                              batch_norm=not args.keep_batch_norm, say=partial(print, flush=True))
+    measured = MeasuredLayers(
+        args.out_dir / 'sensitivity.json',
+        dict(
+            checkpoint=args.checkpoint,
+            images=args.images,
+            batch_size=args.batch_size,
+            keep_batch_norm=args.keep_batch_norm,
+        ),
+    )
+    layers = measured.measure(
+        model,
+        compression,
+        batches,
+        grid=grid,
+        batch_norm=not args.keep_batch_norm,
+        say=partial(print, flush=True),
+    )
     candidates = choosable(layers, cost, grid, pointwise_only=args.pointwise_only)
     fixed = sum(layer.total_bops for layer in cost.layers if layer.name not in candidates)
     print(f'dense: {count(model).summary()}\nlayers without a choice: {fixed / 1e9:,.3f} G BOPs')

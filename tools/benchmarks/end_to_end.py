@@ -8,6 +8,7 @@ folded into the convolutions.
 
     python tools/benchmarks/end_to_end.py [--size 512 1024] [--out end_to_end_cpu.json]
 """
+
 from __future__ import annotations
 
 import copy
@@ -46,7 +47,9 @@ def integer(dense: nn.Module, x: Tensor) -> tuple[nn.Module, nn.Module]:
     The clips are those of one batch.
     """
     quantized = compressed(dense, 'wcc_w8a8_k25')
-    statistics = {name: buffer.clone() for name, buffer in quantized.named_buffers() if 'running' in name}
+    statistics = {
+        name: buffer.clone() for name, buffer in quantized.named_buffers() if 'running' in name
+    }
     with torch.no_grad():
         # Two images, because batch normalization needs more than one.
         quantized.train()(torch.cat([x, x]), mode='tensor')
@@ -62,12 +65,22 @@ def networks(dense: nn.Module, x: Tensor) -> dict[str, nn.Module]:
     faster = compressed(dense, 'wcc_fp_k25', only_if_faster=dict(input_shape=tuple(x.shape[2:])))
     everything = compressed(dense, 'wcc_fp_k25', pointwise=dict(keep_ratio=1.0))
     quantized, whole = integer(dense, x[:, :, :128, :128])
-    found = {'dense': dense, 'folded dense': folded(dense), 'k0.25': wavelet, 'folded k0.25': folded(wavelet),
-             'fused k0.25': fused(wavelet), 'k0.25-where-faster': faster,
-             'folded k0.25-where-faster': folded(faster), 'int8 k0.25': whole}
+    found = {
+        'dense': dense,
+        'folded dense': folded(dense),
+        'k0.25': wavelet,
+        'folded k0.25': folded(wavelet),
+        'fused k0.25': fused(wavelet),
+        'k0.25-where-faster': faster,
+        'folded k0.25-where-faster': folded(faster),
+        'int8 k0.25': whole,
+    }
     expected = run(dense, x)
-    for name, model in (('keep_ratio=1', everything), ('the fused network at keep_ratio=1', fused(everything)),
-                        ('the folded network', found['folded dense'])):
+    for name, model in (
+        ('keep_ratio=1', everything),
+        ('the fused network at keep_ratio=1', fused(everything)),
+        ('the folded network', found['folded dense']),
+    ):
         gate(f'{name} must equal the dense network', relative_error(run(model, x), expected), 1e-4)
     error = relative_error(run(whole, x), run(quantized, x))
     gate('the integer network must equal the fake-quantized one', error, 1e-2)
@@ -76,7 +89,9 @@ def networks(dense: nn.Module, x: Tensor) -> dict[str, nn.Module]:
 
 def main() -> None:
     parser = measuring.arguments(__doc__, seconds=10.0)
-    parser.add_argument('--size', type=int, nargs=2, default=[512, 1024], help='height and width of the image')
+    parser.add_argument(
+        '--size', type=int, nargs=2, default=[512, 1024], help='height and width of the image'
+    )
     parser.add_argument('--scale', type=float, default=1.0, help='width of the backbone')
     args = parser.parse_args()
     about = measuring.begin(args, batch=1, size=args.size, scale=args.scale)
@@ -85,14 +100,26 @@ def main() -> None:
     calls = {}
     for format, memory_format in FORMATS.items():
         image = x.contiguous(memory_format=memory_format)
-        calls |= {f'{name} {format}': measuring.forward(copy.deepcopy(model).to(memory_format=memory_format), image,
-                                                        mode='tensor') for name, model in found.items()}
+        calls |= {
+            f'{name} {format}': measuring.forward(
+                copy.deepcopy(model).to(memory_format=memory_format), image, mode='tensor'
+            )
+            for name, model in found.items()
+        }
     times = measuring.medians(calls, args.seconds)
-    rows = [dict(name=name, milliseconds={format: times[f'{name} {format}'] for format in FORMATS},
-                 speedup=fastest(times, 'dense') / fastest(times, name)) for name in found]
+    rows = [
+        dict(
+            name=name,
+            milliseconds={format: times[f'{name} {format}'] for format in FORMATS},
+            speedup=fastest(times, 'dense') / fastest(times, name),
+        )
+        for name in found
+    ]
     for row in rows:
-        shown = '  '.join(f'{format} {value:7.1f} ms' for format, value in row['milliseconds'].items())
-        print(f"{row['name']:<25} {shown}  x{row['speedup']:.2f} of dense")
+        shown = '  '.join(
+            f'{format} {value:7.1f} ms' for format, value in row['milliseconds'].items()
+        )
+        print(f'{row["name"]:<25} {shown}  x{row["speedup"]:.2f} of dense')
     measuring.write(args.out, 'end_to_end', about, rows)
 
 

@@ -4,6 +4,7 @@ There is a dense and a compressed version. A benchmark compares its timings with
 that a block would take if each of its kernels ran at the speed of a copy or of a product on this
 device, whichever takes longer.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -37,6 +38,7 @@ class Mode(NamedTuple):
         rate: Which of them bounds the compressed block.
         row_bytes: Bytes of a coefficient as it enters a product.
     """
+
     dtype: torch.dtype
     inside: torch.dtype
     dense_rate: str
@@ -55,6 +57,7 @@ MODES = {
 
 class Block(NamedTuple):
     """Weights: expansion (E, C), depthwise (E, 1, 3, 3), projection (C, E); for rows; in int8 with their scales."""
+
     expand: Tensor
     depthwise: Tensor
     project: Tensor
@@ -66,15 +69,24 @@ class Block(NamedTuple):
     def make(cls, channels: int, expansion: int, mode: str, device: torch.device) -> Block:
         """Draw weights that preserve the variance of the activations."""
         wide = channels * expansion
-        expand, project = torch.randn(wide, channels) / channels**0.5, torch.randn(channels, wide) / wide**0.5
-        depthwise, step = torch.randn(wide, 1, 3, 3) / 3, torch.full((1, ), 6 / 127)
+        expand, project = (
+            torch.randn(wide, channels) / channels**0.5,
+            torch.randn(channels, wide) / wide**0.5,
+        )
+        depthwise, step = torch.randn(wide, 1, 3, 3) / 3, torch.full((1,), 6 / 127)
         int8 = []
         for weight in (expand, project):
             unit = weight.abs().amax(1) / 127
-            int8 += [(weight / unit[:, None]).round().to(torch.int8), (unit * step).to(torch.bfloat16)]
-        return cls(*(weight.to(device, MODES[mode].dtype) for weight in (expand, depthwise, project)),
-                   tuple(weight.to(device, MODES[mode].inside) for weight in (expand, project)),
-                   tuple(tensor.to(device) for tensor in int8), step.to(device))
+            int8 += [
+                (weight / unit[:, None]).round().to(torch.int8),
+                (unit * step).to(torch.bfloat16),
+            ]
+        return cls(
+            *(weight.to(device, MODES[mode].dtype) for weight in (expand, depthwise, project)),
+            tuple(weight.to(device, MODES[mode].inside) for weight in (expand, project)),
+            tuple(tensor.to(device) for tensor in int8),
+            step.to(device),
+        )
 
 
 def cudnn_depthwise(x: Tensor, weight: Tensor) -> Tensor:
@@ -110,9 +122,26 @@ def wcc_block(block: Block, x: Tensor, keep_ratio: float, mode: str) -> Tensor:
 
 
 @triton.jit
-def _plain_kernel(x_ptr, weight_ptr, y_ptr, tiles, patches_w, height, columns, positions, stride_b, stride_c, stride_h,
-                  stride_w, C: tl.constexpr, LEVELS: tl.constexpr, UNIT: tl.constexpr, ALIGN: tl.constexpr,
-                  GRAIN: tl.constexpr, BLOCK: tl.constexpr):
+def _plain_kernel(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    tiles,
+    patches_w,
+    height,
+    columns,
+    positions,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    UNIT: tl.constexpr,
+    ALIGN: tl.constexpr,
+    GRAIN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Filter a tile of 8x8 pixels. Grid: (B * tiles, channels / BLOCK)."""
     image, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
     row, column = pixels(tile, patches_w, LEVELS)
@@ -120,13 +149,29 @@ def _plain_kernel(x_ptr, weight_ptr, y_ptr, tiles, patches_w, height, columns, p
     y = tl.zeros((64, BLOCK), tl.float32)
     for vertical in range(3):
         for horizontal in tl.static_range(3):
-            y += _tap(x_ptr + image * stride_b * ALIGN, weight_ptr, row + vertical - 1, column + horizontal - 1,
-                      channel, vertical * 3 + horizontal, height, columns * GRAIN, stride_c, stride_h, stride_w, C,
-                      UNIT, ALIGN)
+            y += _tap(
+                x_ptr + image * stride_b * ALIGN,
+                weight_ptr,
+                row + vertical - 1,
+                column + horizontal - 1,
+                channel,
+                vertical * 3 + horizontal,
+                height,
+                columns * GRAIN,
+                stride_c,
+                stride_h,
+                stride_w,
+                C,
+                UNIT,
+                ALIGN,
+            )
     offsets = map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN)
     inside = (row < height) & (column < columns * GRAIN)
-    tl.store(y_ptr + image * stride_b * ALIGN + offsets, y.to(y_ptr.dtype.element_ty),
-             mask=inside[:, None] & (channel < C)[None, :])
+    tl.store(
+        y_ptr + image * stride_b * ALIGN + offsets,
+        y.to(y_ptr.dtype.element_ty),
+        mask=inside[:, None] & (channel < C)[None, :],
+    )
 
 
 def plain_depthwise(x: Tensor, weight: Tensor) -> Tensor:
@@ -135,11 +180,26 @@ def plain_depthwise(x: Tensor, weight: Tensor) -> Tensor:
     This makes the dense contender a fair one.
     """
     height, width = (kernels.padded_size(size, LEVELS) for size in x.shape[2:])
-    tiling, layout, y = tilings(height, width, LEVELS, x.device)[0], layout_of(x), torch.empty_like(x)
+    tiling, layout, y = (
+        tilings(height, width, LEVELS, x.device)[0],
+        layout_of(x),
+        torch.empty_like(x),
+    )
     sizes, options = geometry(x, layout, tiling)
     block = min(64, triton.next_power_of_2(x.shape[1]))
-    launch(_plain_kernel, (x.shape[0] * tiling.tiles, triton.cdiv(x.shape[1], block)), x, x,
-           weight.flatten(1).t().contiguous(), y, *sizes, *layout.strides, **options, BLOCK=block, num_warps=4)
+    launch(
+        _plain_kernel,
+        (x.shape[0] * tiling.tiles, triton.cdiv(x.shape[1], block)),
+        x,
+        x,
+        weight.flatten(1).t().contiguous(),
+        y,
+        *sizes,
+        *layout.strides,
+        **options,
+        BLOCK=block,
+        num_warps=4,
+    )
     return y
 
 
@@ -153,14 +213,20 @@ def floor_ratio(row: Row, mode: str, rates: dict[str, float]) -> float:
         return max(moved / rates['copy'], 2 * multiplied / rates[rate])
 
     product = pixels_ * narrow * wide
-    dense = (kernel(pixels_ * outer * (narrow + wide), product, precision.dense_rate)
-             + kernel(2 * pixels_ * outer * wide)
-             + kernel(pixels_ * outer * (wide + 2 * narrow), product, precision.dense_rate))
+    dense = (
+        kernel(pixels_ * outer * (narrow + wide), product, precision.dense_rate)
+        + kernel(2 * pixels_ * outer * wide)
+        + kernel(pixels_ * outer * (wide + 2 * narrow), product, precision.dense_rate)
+    )
     product *= row.keep_ratio
-    compressed = (kernel(2 * pixels_ * outer * narrow + kept * packed * narrow)  # norms, then pack
-                  + kernel(kept * (packed * narrow + inner * wide), product, precision.rate)
-                  + kernel((kept + pixels_) * inner * wide)
-                  + kernel(2 * pixels_ * inner * wide) + kernel(kept * (inner + packed) * wide)  # depthwise, gather
-                  + kernel(kept * (packed * wide + inner * narrow), product, precision.rate)
-                  + kernel(kept * inner * narrow + 2 * pixels_ * outer * narrow) + 2 * SELECT_SECONDS)
+    compressed = (
+        kernel(2 * pixels_ * outer * narrow + kept * packed * narrow)  # norms, then pack
+        + kernel(kept * (packed * narrow + inner * wide), product, precision.rate)
+        + kernel((kept + pixels_) * inner * wide)
+        + kernel(2 * pixels_ * inner * wide)
+        + kernel(kept * (inner + packed) * wide)  # depthwise, gather
+        + kernel(kept * (packed * wide + inner * narrow), product, precision.rate)
+        + kernel(kept * inner * narrow + 2 * pixels_ * outer * narrow)
+        + 2 * SELECT_SECONDS
+    )
     return dense / compressed

@@ -4,6 +4,7 @@ Every benchmark is a program of its own. It first checks that what it is about t
 right result. It then times the contenders in turns in one process, so that a change of the
 machine's speed affects all of them alike.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,16 +26,34 @@ from torch import Tensor, nn
 
 from mmwcc.diagnostics import device_name
 
-__all__ = ['FORMATS', 'arguments', 'begin', 'environment', 'fastest', 'forward', 'gate', 'geometric_mean',
-           'keep_freed_memory', 'kernel_time', 'machine_rates', 'medians', 'relative_error', 'step', 'version', 'write']
+__all__ = [
+    'FORMATS',
+    'arguments',
+    'begin',
+    'environment',
+    'fastest',
+    'forward',
+    'gate',
+    'geometric_mean',
+    'keep_freed_memory',
+    'kernel_time',
+    'machine_rates',
+    'medians',
+    'relative_error',
+    'step',
+    'version',
+    'write',
+]
 
 FORMATS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
 
 # glibc returns every large temporary to the kernel at once, so that page faults of the next one
 # take two or three times as long as its computation. These thresholds keep the memory, and use huge
 # pages if the system has them.
-ALLOCATOR = ('glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:'
-             'glibc.malloc.hugetlb=1')
+ALLOCATOR = (
+    'glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:'
+    'glibc.malloc.hugetlb=1'
+)
 
 # A contender needs some calls until the caches and the allocator are in its own steady state. After
 # a single call, a layer on 16 MB still finds what the others left there, and looks up to a fifth
@@ -56,9 +75,15 @@ def keep_freed_memory() -> None:
 
 def arguments(doc: str, seconds: float) -> argparse.ArgumentParser:
     """Return a parser with the common options ``--threads``, ``--seconds`` and ``--out``."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='threads of torch and numba')
-    parser.add_argument('--seconds', type=float, default=seconds, help='least time for each line, but 3 turns')
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help='threads of torch and numba'
+    )
+    parser.add_argument(
+        '--seconds', type=float, default=seconds, help='least time for each line, but 3 turns'
+    )
     parser.add_argument('--out', type=Path, help='JSON file to write')
     return parser
 
@@ -74,17 +99,30 @@ def begin(args: argparse.Namespace, **more) -> dict:
 
 def environment(**more) -> dict:
     """Describe the environment on which the numbers depend."""
-    versions = {name: version(name) for name in ('mmwcc', 'torch', 'numba', 'numpy', 'mmcv', 'mmsegmentation')}
-    return dict(device='cpu', cpu=device_name(torch.device('cpu')), capability=torch.backends.cpu.get_cpu_capability(),
-                threads=torch.get_num_threads(), dtype='float32', commit=_commit(), python=platform.python_version(),
-                **versions, kernels=os.environ.get('MMWCC_KERNELS', 'default'),
-                allocator=os.environ.get('GLIBC_TUNABLES') or 'system', **more)
+    versions = {
+        name: version(name)
+        for name in ('mmwcc', 'torch', 'numba', 'numpy', 'mmcv', 'mmsegmentation')
+    }
+    return dict(
+        device='cpu',
+        cpu=device_name(torch.device('cpu')),
+        capability=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        dtype='float32',
+        commit=_commit(),
+        python=platform.python_version(),
+        **versions,
+        kernels=os.environ.get('MMWCC_KERNELS', 'default'),
+        allocator=os.environ.get('GLIBC_TUNABLES') or 'system',
+        **more,
+    )
 
 
 def _commit() -> str:
     command = ['git', 'describe', '--always', '--dirty', '--exclude', '*']
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent,
-                          check=False).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    ).stdout.strip()
 
 
 def version(package: str) -> str | None:
@@ -103,8 +141,10 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
 def gate(claim: str, error: float, bound: float) -> None:
     """Stop the program unless ``error`` is below ``bound``; NaN never is."""
     if not error < bound:
-        sys.exit(f'{Path(sys.argv[0]).stem}: {claim}, but the relative error is {error:.1e} and the bound '
-                 f'{bound:.0e}, so nothing was timed.')
+        sys.exit(
+            f'{Path(sys.argv[0]).stem}: {claim}, but the relative error is {error:.1e} and the bound '
+            f'{bound:.0e}, so nothing was timed.'
+        )
 
 
 def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
@@ -129,7 +169,9 @@ def medians(calls: Calls, seconds: float, least: int = 3) -> dict[str, float]:
 
 def fastest(times: dict[str, float], start: str) -> float:
     """Return the shortest time among ``start`` and its variants, named ``start variant``."""
-    return min(value for name, value in times.items() if name == start or name.startswith(f'{start} '))
+    return min(
+        value for name, value in times.items() if name == start or name.startswith(f'{start} ')
+    )
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -162,7 +204,9 @@ def step(layer: nn.Module, x: Tensor) -> Callable[[], None]:
     return run
 
 
-def machine_rates(seconds: float = 1.0, side: int = 128, channels: int = 512, megabytes: int = 256) -> dict[str, float]:
+def machine_rates(
+    seconds: float = 1.0, side: int = 128, channels: int = 512, megabytes: int = 256
+) -> dict[str, float]:
     """Measure the rates from which floors are computed.
 
     They are bytes/s of a copy (read + written), and multiplications x 2/s of a product.
@@ -177,14 +221,23 @@ def machine_rates(seconds: float = 1.0, side: int = 128, channels: int = 512, me
     target = torch.empty_like(source)
     copy = medians(dict(copy=lambda: target.copy_(source)), seconds)['copy']
     rows, weight = torch.randn(side * side, channels), torch.randn(channels, channels)
-    image, kernel = rows.reshape(1, side, side, channels).permute(0, 3, 1, 2), weight[:, :, None, None]
+    image, kernel = (
+        rows.reshape(1, side, side, channels).permute(0, 3, 1, 2),
+        weight[:, :, None, None],
+    )
     rows8, weight8 = rows.mul(40).to(torch.int8), weight.mul(40).to(torch.int8)
     with torch.inference_mode():
-        products = medians(dict(linear=lambda: F.linear(rows, weight), conv=lambda: F.conv2d(image, kernel)), seconds)
+        products = medians(
+            dict(linear=lambda: F.linear(rows, weight), conv=lambda: F.conv2d(image, kernel)),
+            seconds,
+        )
         int8 = medians(dict(int8=lambda: torch._int_mm(rows8, weight8)), seconds)['int8']
     flop = 2 * side * side * channels * channels
-    return dict(copy=2 * source.nbytes / copy * 1e3, float32=flop / min(products.values()) * 1e3,
-                int8=flop / int8 * 1e3)
+    return dict(
+        copy=2 * source.nbytes / copy * 1e3,
+        float32=flop / min(products.values()) * 1e3,
+        int8=flop / int8 * 1e3,
+    )
 
 
 def kernel_time(rates: dict[str, float], values: float, products: float = 0) -> float:
@@ -205,6 +258,8 @@ def write(path: Path | None, benchmark: str, about: dict, rows: list[dict], **mo
     """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        rounded = json.loads(json.dumps(dict(benchmark=benchmark, environment=about, **more, rows=rows)),
-                             parse_float=lambda text: float(f'{float(text):.4g}'))
+        rounded = json.loads(
+            json.dumps(dict(benchmark=benchmark, environment=about, **more, rows=rows)),
+            parse_float=lambda text: float(f'{float(text):.4g}'),
+        )
         path.write_text(json.dumps(rounded, indent=1) + '\n')

@@ -1,4 +1,5 @@
 """The network of the whole-model benchmarks: DeepLabV3+ on MobileNetV2 as in its CamVid config."""
+
 from __future__ import annotations
 
 import copy
@@ -14,8 +15,10 @@ from mmwcc.presets import preset
 
 __all__ = ['compressed', 'deeplab']
 
-CONFIG = (Path(__file__).resolve().parents[2]
-          / 'configs/wcc/deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256.py')
+CONFIG = (
+    Path(__file__).resolve().parents[2]
+    / 'configs/wcc/deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256.py'
+)
 
 
 def deeplab(scale: float = 1.0) -> nn.Module:
@@ -27,7 +30,9 @@ def deeplab(scale: float = 1.0) -> nn.Module:
     config = Config.fromfile(CONFIG)
     if scale != 1.0:
         config.model.backbone.widen_factor = scale
-        stage_2, stage_5, stage_7 = (make_divisible(channels * scale, 8) for channels in (24, 96, 320))
+        stage_2, stage_5, stage_7 = (
+            make_divisible(channels * scale, 8) for channels in (24, 96, 320)
+        )
         config.model.decode_head.update(in_channels=stage_7, c1_in_channels=stage_2, channels=16)
         config.model.auxiliary_head.update(in_channels=stage_5, channels=8)
     init_default_scope(config.default_scope)

@@ -4,6 +4,7 @@ The tables are those between the markers in README.md.
 
     python tools/benchmarks/plot.py [--folder docs/benchmarks] [--check]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -32,11 +33,16 @@ def filled(text: str, folder: Path) -> str:
     def table(match: re.Match) -> str:
         start, name, end = match.groups()
         if name not in TABLES:
-            sys.exit(f"plot: a marker must name one of {', '.join(TABLES)}, got {name!r}. Correct README.md.")
+            sys.exit(
+                f'plot: a marker must name one of {", ".join(TABLES)}, got {name!r}. Correct README.md.'
+            )
         content = load(folder, name)
         body = TABLES[name](content) if content else ''
-        return f"{start}\n{body}\n\n{conditions(content['environment'])}\n\n{end}" if body else \
-            f'{start}\nNot measured yet.\n\n{end}'
+        return (
+            f'{start}\n{body}\n\n{conditions(content["environment"])}\n\n{end}'
+            if body
+            else f'{start}\nNot measured yet.\n\n{end}'
+        )
 
     return MARKER.sub(table, text)
 
@@ -47,18 +53,34 @@ def plot_layer(content: dict, path: Path) -> None:
     Each shape has a line, solid in float32 and dashed in int8.
     """
     from matplotlib import pyplot
+
     rows = [row for row in content['rows'] if row['mode'] == 'forward']
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
     for color, row in enumerate(rows):
         for start, style in (('k', '-'), ('int8 k', '--')):
-            points = sorted((float(name.removeprefix(start)), ratio) for name, ratio in row['speedup'].items()
-                            if name.startswith(start) and name != 'int8 dense')
-            label = f"{row['size']}x{row['size']}, {row['channels']} → {row['out']}" if start == 'k' else None
+            points = sorted(
+                (float(name.removeprefix(start)), ratio)
+                for name, ratio in row['speedup'].items()
+                if name.startswith(start) and name != 'int8 dense'
+            )
+            label = (
+                f'{row["size"]}x{row["size"]}, {row["channels"]} → {row["out"]}'
+                if start == 'k'
+                else None
+            )
             axes.plot(*zip(*points, strict=True), style, marker='o', color=f'C{color}', label=label)
     axes.axhline(1, color='gray', linewidth=1)
-    axes.set(xscale='log', yscale='log', xlabel='fraction of the wavelet coefficients kept',
-             ylabel='speed relative to nn.Conv2d, float32', title='Inference; dashed: int8')
-    for axis, ticks in ((axes.xaxis, (0.125, 0.25, 0.5)), (axes.yaxis, (0.25, 0.5, 1, 2, 4, 8, 16))):
+    axes.set(
+        xscale='log',
+        yscale='log',
+        xlabel='fraction of the wavelet coefficients kept',
+        ylabel='speed relative to nn.Conv2d, float32',
+        title='Inference; dashed: int8',
+    )
+    for axis, ticks in (
+        (axes.xaxis, (0.125, 0.25, 0.5)),
+        (axes.yaxis, (0.25, 0.5, 1, 2, 4, 8, 16)),
+    ):
         axis.set_ticks(ticks, [f'{tick:g}' for tick in ticks])
         axis.minorticks_off()
     axes.legend(fontsize='small')
@@ -69,14 +91,18 @@ def plot_layer(content: dict, path: Path) -> None:
 def plot_block(content: dict, path: Path) -> None:
     """Draw Table 8: the paper's speed-ups, ours and the floors."""
     from matplotlib import pyplot
+
     rows = content['rows']
     figure, axes = pyplot.subplots(figsize=(9, 4.5), layout='constrained')
-    ours = [row['speedup'][f"k{row['keep_ratio']:g}"] for row in rows]
+    ours = [row['speedup'][f'k{row["keep_ratio"]:g}'] for row in rows]
     axes.bar(range(len(rows)), ours, color='C0', label='ours')
     for key, marker, color in (('paper', 'D', 'C1'), ('floor', '_', 'k'), ('required', 'x', 'C3')):
         axes.plot(range(len(rows)), [row[key] for row in rows], marker, color=color, label=key)
     axes.axhline(1, color='gray', linewidth=1)
-    names = [f"{row['size']}², {row['channels']}x{row['expansion']}, {100 * row['keep_ratio']:g} %" for row in rows]
+    names = [
+        f'{row["size"]}², {row["channels"]}x{row["expansion"]}, {100 * row["keep_ratio"]:g} %'
+        for row in rows
+    ]
     axes.set_xticks(range(len(rows)), names, rotation=60, ha='right', fontsize='small')
     axes.set(ylabel='speed relative to dense', title="The blocks of the paper's Table 8")
     axes.legend()
@@ -91,11 +117,19 @@ def plot_map(content: dict, path: Path) -> None:
     """
     from matplotlib import pyplot
     from matplotlib.colors import TwoSlopeNorm
+
     found = {(row['channels'], row['out'], row['size']): row['speedup'] for row in content['rows']}
     channels, sizes = (sorted({place[axis] for place in found}) for axis in (0, 2))
     keeps = [name for name in next(iter(found.values())) if name != 'k1']
-    figure, panels = pyplot.subplots(len(keeps), len(sizes), figsize=(2.6 * len(sizes), 2.5 * len(keeps) + 0.4),
-                                     layout='constrained', sharex=True, sharey=True, squeeze=False)
+    figure, panels = pyplot.subplots(
+        len(keeps),
+        len(sizes),
+        figsize=(2.6 * len(sizes), 2.5 * len(keeps) + 0.4),
+        layout='constrained',
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     for keep, line in zip(keeps, panels, strict=True):
         for size, axes in zip(sizes, line, strict=True):
             values = [[found[source, out, size][keep] for out in channels] for source in channels]
@@ -116,18 +150,27 @@ PLOTS = dict(wcc_layer=plot_layer, wcc_block=plot_block, layer_map=plot_map)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--folder', type=Path, default=ROOT / 'docs' / 'benchmarks', help='JSON files and README.md')
-    parser.add_argument('--check', action='store_true', help='write nothing; fail if README.md is not up to date')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--folder', type=Path, default=ROOT / 'docs' / 'benchmarks', help='JSON files and README.md'
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='write nothing; fail if README.md is not up to date'
+    )
     args = parser.parse_args()
     page = args.folder / 'README.md'
     text = filled(page.read_text(encoding='utf-8'), args.folder)
     if args.check:
         if text != page.read_text(encoding='utf-8'):
-            sys.exit(f'plot: {page} must show what the JSON files beside it say. Run tools/benchmarks/plot.py.')
+            sys.exit(
+                f'plot: {page} must show what the JSON files beside it say. Run tools/benchmarks/plot.py.'
+            )
         return
     page.write_text(text, encoding='utf-8')
     import matplotlib
+
     matplotlib.use('Agg')
     for name, plot in PLOTS.items():
         content = load(args.folder, name)

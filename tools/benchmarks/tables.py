@@ -1,4 +1,5 @@
 """Markdown tables of benchmark results."""
+
 from __future__ import annotations
 
 __all__ = ['TABLES', 'conditions']
@@ -6,10 +7,16 @@ __all__ = ['TABLES', 'conditions']
 
 def conditions(about: dict) -> str:
     """Describe in one line where and how the numbers were measured."""
-    allocator = 'freed memory kept (GLIBC_TUNABLES)' if about['allocator'] != 'system' else "the system's allocator"
-    return (f"{about['cpu']}, {about['capability']}, {about['threads']} threads, torch {about['torch']}, "
-            f"numba {about['numba']}, {about['dtype']}, batch {about['batch']}, {allocator}, "
-            f"commit {about['commit']}; medians.")
+    allocator = (
+        'freed memory kept (GLIBC_TUNABLES)'
+        if about['allocator'] != 'system'
+        else "the system's allocator"
+    )
+    return (
+        f'{about["cpu"]}, {about["capability"]}, {about["threads"]} threads, torch {about["torch"]}, '
+        f'numba {about["numba"]}, {about["dtype"]}, batch {about["batch"]}, {allocator}, '
+        f'commit {about["commit"]}; medians.'
+    )
 
 
 def _table(header: list[str], rows: list[list]) -> str:
@@ -22,12 +29,18 @@ def _times(value: float | None) -> str:
 
 
 def _best(row: dict, start: str) -> float:
-    return min(time for name, time in row['milliseconds'].items() if name == start or name.startswith(f'{start} '))
+    return min(
+        time
+        for name, time in row['milliseconds'].items()
+        if name == start or name.startswith(f'{start} ')
+    )
 
 
 def _keeps(rows: list[dict]) -> list[str]:
-    return sorted({name for row in rows for name in row['speedup'] if name.startswith('k')},
-                  key=lambda name: -float(name[1:]))
+    return sorted(
+        {name for row in rows for name in row['speedup'] if name.startswith('k')},
+        key=lambda name: -float(name[1:]),
+    )
 
 
 def _percent(name: str) -> str:
@@ -41,8 +54,15 @@ def wcc_layer(content: dict) -> str:
         chosen = [row for row in rows if row['mode'] == mode]
         extra = [name for name in chosen[0]['speedup'] if name.startswith(('int8', 'compiled'))]
         header = ['map', 'channels', 'dense', *map(_percent, keeps), *extra]
-        body = [[f"{row['size']}x{row['size']}", f"{row['channels']} → {row['out']}", f"{_best(row, 'dense'):.2f} ms",
-                 *(_times(row['speedup'].get(name)) for name in [*keeps, *extra])] for row in chosen]
+        body = [
+            [
+                f'{row["size"]}x{row["size"]}',
+                f'{row["channels"]} → {row["out"]}',
+                f'{_best(row, "dense"):.2f} ms',
+                *(_times(row['speedup'].get(name)) for name in [*keeps, *extra]),
+            ]
+            for row in chosen
+        ]
         parts.append(f'{title}:\n\n{_table(header, body)}')
     return '\n\n'.join(parts)
 
@@ -52,14 +72,31 @@ def authors(content: dict) -> str:
     found = {}
     for row in content['rows']:
         for name, ratio in row['over_authors'].items():
-            found.setdefault((row['size'], row['channels'], row['out']), {})[name, row['mode']] = ratio
+            found.setdefault((row['size'], row['channels'], row['out']), {})[name, row['mode']] = (
+                ratio
+            )
     if not found:
         return ''
-    columns = {'25 %': 'k0.25', 'floor': 'floor', '8/8 bits 25 %': 'w8a8 k0.25', 'int8 25 %': 'int8 k0.25'}
-    columns = {f'{title}, {short}': (name, mode) for mode, short in (('forward', 'forward'), ('training step', 'step'))
-               for title, name in columns.items() if (name, mode) != ('int8 k0.25', 'training step')}
-    body = [[f'{size}x{size}', f'{channels} → {out}', *(_times(ratios.get(key)) for key in columns.values())]
-            for (size, channels, out), ratios in found.items()]
+    columns = {
+        '25 %': 'k0.25',
+        'floor': 'floor',
+        '8/8 bits 25 %': 'w8a8 k0.25',
+        'int8 25 %': 'int8 k0.25',
+    }
+    columns = {
+        f'{title}, {short}': (name, mode)
+        for mode, short in (('forward', 'forward'), ('training step', 'step'))
+        for title, name in columns.items()
+        if (name, mode) != ('int8 k0.25', 'training step')
+    }
+    body = [
+        [
+            f'{size}x{size}',
+            f'{channels} → {out}',
+            *(_times(ratios.get(key)) for key in columns.values()),
+        ]
+        for (size, channels, out), ratios in found.items()
+    ]
     return _table(['map', 'channels', *columns], body)
 
 
@@ -67,16 +104,42 @@ def wcc_block(content: dict) -> str:
     """Table 8: the paper's speed-up, ours, and the floor."""
     body = []
     for row in content['rows']:
-        name = f"k{row['keep_ratio']:g}"
-        body.append([f"{row['size']}x{row['size']}", row['channels'], row['expansion'], _percent(name),
-                     f"{_best(row, 'dense'):.1f} ms", _times(row['paper']), f"**{row['speedup'][name]:.2f}**",
-                     _times(row['speedup'].get(f'layers {name}')), _times(row['speedup'].get('compiled dense')),
-                     _times(row['floor']), _times(row['required']), 'yes' if row['passed'] else 'no'])
-    header = ['map', 'channels', 'expansion', 'kept', 'dense', 'paper', 'ours', 'layer by layer', 'compiled dense',
-              'floor', 'required', 'reached']
+        name = f'k{row["keep_ratio"]:g}'
+        body.append(
+            [
+                f'{row["size"]}x{row["size"]}',
+                row['channels'],
+                row['expansion'],
+                _percent(name),
+                f'{_best(row, "dense"):.1f} ms',
+                _times(row['paper']),
+                f'**{row["speedup"][name]:.2f}**',
+                _times(row['speedup'].get(f'layers {name}')),
+                _times(row['speedup'].get('compiled dense')),
+                _times(row['floor']),
+                _times(row['required']),
+                'yes' if row['passed'] else 'no',
+            ]
+        )
+    header = [
+        'map',
+        'channels',
+        'expansion',
+        'kept',
+        'dense',
+        'paper',
+        'ours',
+        'layer by layer',
+        'compiled dense',
+        'floor',
+        'required',
+        'reached',
+    ]
     rates = content['rates']
-    return (f"Measured rates: copy {rates['copy'] / 1e9:.1f} GB/s, float32 product {rates['float32'] / 1e9:.0f} "
-            f"GFLOP/s. Geometric mean of ours: **{content['geometric_mean']:.2f}**.\n\n{_table(header, body)}")
+    return (
+        f'Measured rates: copy {rates["copy"] / 1e9:.1f} GB/s, float32 product {rates["float32"] / 1e9:.0f} '
+        f'GFLOP/s. Geometric mean of ours: **{content["geometric_mean"]:.2f}**.\n\n{_table(header, body)}'
+    )
 
 
 def haar(content: dict) -> str:
@@ -87,29 +150,56 @@ def haar(content: dict) -> str:
     kinds = ['norms', 'pack quarter', 'unpack quarter', 'pack all', 'unpack all']
     body = []
     for row in content['rows']:
-        floor, copy = ([100 * max(share for name, share in row[key].items() if name.startswith(kind)) for kind in kinds]
-                       for key in ('share_of_floor', 'share_of_copy'))
-        body.append([f"{row['size']}x{row['size']}", row['channels'], f"{row['copy'] / 1e9:.0f} GB/s",
-                     *map('{:.0f} % ({:.0f} %)'.format, floor, copy),
-                     *(_times(row['over'].get(name)) for name in ('ptwt', 'pywt'))])
-    return (f"256 MB are copied at {content['copy'] / 1e9:.1f} GB/s.\n\n"
-            + _table(['map', 'channels', 'its copy', *kinds, 'ptwt / pack all', 'PyWavelets / pack all'], body))
+        floor, copy = (
+            [
+                100 * max(share for name, share in row[key].items() if name.startswith(kind))
+                for kind in kinds
+            ]
+            for key in ('share_of_floor', 'share_of_copy')
+        )
+        body.append(
+            [
+                f'{row["size"]}x{row["size"]}',
+                row['channels'],
+                f'{row["copy"] / 1e9:.0f} GB/s',
+                *map('{:.0f} % ({:.0f} %)'.format, floor, copy),
+                *(_times(row['over'].get(name)) for name in ('ptwt', 'pywt')),
+            ]
+        )
+    return f'256 MB are copied at {content["copy"] / 1e9:.1f} GB/s.\n\n' + _table(
+        ['map', 'channels', 'its copy', *kinds, 'ptwt / pack all', 'PyWavelets / pack all'], body
+    )
 
 
 def training_step(content: dict) -> str:
     """Time and saved bytes of a training step."""
     about = content['environment']
-    body = [[row['name'], f"{min(row['milliseconds'].values()):.0f} ms", f"{row['time_ratio']:.2f}",
-             f"{row['saved_bytes'] / 1e6:.0f} MB", f"{row['saved_ratio']:.3f}"] for row in content['rows']]
-    return (f"{about['size']}x{about['size']}, batch {about['batch']}:\n\n"
-            + _table(['network', 'step', 'of dense', 'kept for backward', 'of dense'], body))
+    body = [
+        [
+            row['name'],
+            f'{min(row["milliseconds"].values()):.0f} ms',
+            f'{row["time_ratio"]:.2f}',
+            f'{row["saved_bytes"] / 1e6:.0f} MB',
+            f'{row["saved_ratio"]:.3f}',
+        ]
+        for row in content['rows']
+    ]
+    return f'{about["size"]}x{about["size"]}, batch {about["batch"]}:\n\n' + _table(
+        ['network', 'step', 'of dense', 'kept for backward', 'of dense'], body
+    )
 
 
 def end_to_end(content: dict) -> str:
     """Time of inference of a whole network."""
     height, width = content['environment']['size']
-    body = [[row['name'], *(f'{value:.0f} ms' for value in row['milliseconds'].values()), f"{row['speedup']:.2f}"]
-            for row in content['rows']]
+    body = [
+        [
+            row['name'],
+            *(f'{value:.0f} ms' for value in row['milliseconds'].values()),
+            f'{row["speedup"]:.2f}',
+        ]
+        for row in content['rows']
+    ]
     formats = list(content['rows'][0]['milliseconds'])
     return f'{height}x{width}:\n\n' + _table(['network', *formats, 'speed, of dense'], body)
 
@@ -122,12 +212,23 @@ def layer_map(content: dict) -> str:
     if not all(name in speedup for speedup in found.values()):
         return ''
     pairs = dict.fromkeys((row['channels'], row['out']) for row in rows)
-    body = [[f'{channels} → {out}', *(_times(found[channels, out, size][name]) for size in sizes)]
-            for channels, out in pairs]
+    body = [
+        [f'{channels} → {out}', *(_times(found[channels, out, size][name]) for size in sizes)]
+        for channels, out in pairs
+    ]
     return 'Kept 25 %:\n\n' + _table(['channels', *(f'{size}x{size}' for size in sizes)], body)
 
 
-TABLES = dict(wcc_layer=wcc_layer, wcc_layer_system=wcc_layer, authors=authors, authors_system=authors,
-              wcc_block=wcc_block, haar=haar, training_step=training_step, end_to_end=end_to_end,
-              end_to_end_system=end_to_end, layer_map=layer_map)
+TABLES = dict(
+    wcc_layer=wcc_layer,
+    wcc_layer_system=wcc_layer,
+    authors=authors,
+    authors_system=authors,
+    wcc_block=wcc_block,
+    haar=haar,
+    training_step=training_step,
+    end_to_end=end_to_end,
+    end_to_end_system=end_to_end,
+    layer_map=layer_map,
+)
 """By benchmark, what turns its JSON into Markdown."""

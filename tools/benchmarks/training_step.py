@@ -8,6 +8,7 @@ they exist anyway.
 
     python tools/benchmarks/training_step.py [--size 256] [--batch 4] [--out training_step_cpu.json]
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,7 +32,10 @@ CONTENDERS = {
 
 def labels(batch: int, size: int) -> list[SegDataSample]:
     """Return random label maps of CamVid's 11 classes."""
-    return [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(11, (1, size, size)))) for _ in range(batch)]
+    return [
+        SegDataSample(gt_sem_seg=PixelData(data=torch.randint(11, (1, size, size))))
+        for _ in range(batch)
+    ]
 
 
 def loss_of(model: nn.Module, x: Tensor, truth: list[SegDataSample]) -> Tensor:
@@ -56,7 +60,9 @@ def step(model: nn.Module, x: Tensor, truth: list[SegDataSample]) -> Callable[[]
 
 def saved_bytes(model: nn.Module, x: Tensor, truth: list[SegDataSample]) -> int:
     """Return the bytes that one step keeps for backward."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    own = {
+        tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())
+    }
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -84,7 +90,9 @@ def gate_step(dense: nn.Module, x: Tensor, truth: list[SegDataSample]) -> None:
     gate('keep_ratio=1 must have the loss of the dense network', relative_error(*losses), 1e-5)
     # Rounding moves values across the bounds of ReLU6: even the two memory formats of the dense
     # network differ by 0.026.
-    gate('keep_ratio=1 must have the gradients of the dense network', relative_error(*gradients), 0.1)
+    gate(
+        'keep_ratio=1 must have the gradients of the dense network', relative_error(*gradients), 0.1
+    )
 
 
 def main() -> None:
@@ -106,13 +114,21 @@ def main() -> None:
             calls[f'{name} {format}']()  # learns the clips
             saved[f'{name} {format}'] = saved_bytes(model, image, truth)
     times = measuring.medians(calls, args.seconds)
-    rows = [dict(name=name, milliseconds={key: value for key, value in times.items() if key.startswith(f'{name} ')},
-                 time_ratio=fastest(times, name) / fastest(times, 'dense'),
-                 saved_bytes=int(fastest(saved, name)), saved_ratio=fastest(saved, name) / fastest(saved, 'dense'))
-            for name in CONTENDERS]
+    rows = [
+        dict(
+            name=name,
+            milliseconds={key: value for key, value in times.items() if key.startswith(f'{name} ')},
+            time_ratio=fastest(times, name) / fastest(times, 'dense'),
+            saved_bytes=int(fastest(saved, name)),
+            saved_ratio=fastest(saved, name) / fastest(saved, 'dense'),
+        )
+        for name in CONTENDERS
+    ]
     for row in rows:
-        print(f"{row['name']:<16} {min(row['milliseconds'].values()):8.1f} ms  x{row['time_ratio']:.2f} of dense  "
-              f"saved {row['saved_bytes'] / 1e6:8.1f} MB  x{row['saved_ratio']:.3f} of dense")
+        print(
+            f'{row["name"]:<16} {min(row["milliseconds"].values()):8.1f} ms  x{row["time_ratio"]:.2f} of dense  '
+            f'saved {row["saved_bytes"] / 1e6:8.1f} MB  x{row["saved_ratio"]:.3f} of dense'
+        )
     measuring.write(args.out, 'training_step', about, rows)
 
 

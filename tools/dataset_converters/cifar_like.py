@@ -8,6 +8,7 @@ of the streets are sky, building, pole, road, pavement, tree, sign, car, van and
 often. An image of an object frames one object, and is at most half as wide again as that object. An
 image of a surface shows mostly that surface. No street gives images to both training and test.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -19,13 +20,30 @@ import numpy as np
 
 from mmwcc.datasets import StreetScene, StreetWorld, render
 
-CLASSES = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'car', 'van', 'pedestrian')
+CLASSES = (
+    'sky',
+    'building',
+    'pole',
+    'road',
+    'pavement',
+    'tree',
+    'sign',
+    'car',
+    'van',
+    'pedestrian',
+)
 SIZE = 32
 BATCHES = 5
 SCENE = (288, 384)
 # Scene label of each class of images, with the share of an image that a surface must cover.
-SURFACES = {'sky': (0, 0.6), 'building': (1, 0.8), 'pole': (2, 0.1), 'road': (3, 0.8), 'pavement': (4, 0.6),
-            'tree': (5, 0.7)}
+SURFACES = {
+    'sky': (0, 0.6),
+    'building': (1, 0.8),
+    'pole': (2, 0.1),
+    'road': (3, 0.8),
+    'pavement': (4, 0.6),
+    'tree': (5, 0.7),
+}
 BOXES = ('sign', 'car', 'pedestrian')
 CAR_LABEL, CAR_BOX = 7, 1
 # Cars are up to 1.75 m high and vans 2.25 m, computed from pixels and depth in metres; heights in
@@ -38,16 +56,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description="Write a data set in CIFAR-10's binary format")
     parser.add_argument('-o', '--out-dir', default='data/street_cifar', help='output folder')
-    parser.add_argument('--train', type=int, default=4000, help='pictures to train with; streets only')
-    parser.add_argument('--test', type=int, default=2000, help='pictures to test with; streets only')
-    parser.add_argument('--seed', type=int, default=0, help='collection of streets, or order of the folder')
-    parser.add_argument('--images', help='folder with one sub-folder of pictures for each class, instead of streets')
-    parser.add_argument('--test-share', type=float, default=0.2, help='share of the folder to test with')
+    parser.add_argument(
+        '--train', type=int, default=4000, help='pictures to train with; streets only'
+    )
+    parser.add_argument(
+        '--test', type=int, default=2000, help='pictures to test with; streets only'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='collection of streets, or order of the folder'
+    )
+    parser.add_argument(
+        '--images', help='folder with one sub-folder of pictures for each class, instead of streets'
+    )
+    parser.add_argument(
+        '--test-share', type=float, default=0.2, help='share of the folder to test with'
+    )
     args = parser.parse_args(argv)
     for name in ('train', 'test'):
         if getattr(args, name) < len(CLASSES) or getattr(args, name) % len(CLASSES):
-            parser.error(f'--{name} must be a multiple of {len(CLASSES)}, as classes are equally often, got '
-                         f'{getattr(args, name)}')
+            parser.error(
+                f'--{name} must be a multiple of {len(CLASSES)}, as classes are equally often, got '
+                f'{getattr(args, name)}'
+            )
     if not 0 < args.test_share < 1:
         parser.error(f'--test-share must be between 0 and 1, got {args.test_share}')
     return args
@@ -68,7 +98,9 @@ def cut(image: np.ndarray, centre: tuple[float, float], side: float) -> tuple[sl
 def shrink(image: np.ndarray) -> np.ndarray:
     """Return the image at 32x32."""
     smaller = image.shape[0] > SIZE
-    return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image, (SIZE, SIZE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
 
 
 def class_of_box(scene: StreetScene, index: int, focal: float) -> str | None:
@@ -143,23 +175,31 @@ def folder_pictures(root: Path, test_share: float, seed: int):
     """
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if len(names) < 2:
-        raise FileNotFoundError(f'cifar_like: --images must hold a sub-folder for each of at least two classes, got '
-                                f'{names} in {root}. Sort the pictures into {root}/CLASS/.')
+        raise FileNotFoundError(
+            f'cifar_like: --images must hold a sub-folder for each of at least two classes, got '
+            f'{names} in {root}. Sort the pictures into {root}/CLASS/.'
+        )
     if len(names) > 256:
-        raise ValueError(f'cifar_like: a label is one byte, so --images must hold at most 256 classes, got '
-                         f'{len(names)}. Use mmwcc.ImageFolder for so many.')
+        raise ValueError(
+            f'cifar_like: a label is one byte, so --images must hold at most 256 classes, got '
+            f'{len(names)}. Use mmwcc.ImageFolder for so many.'
+        )
     rng = np.random.Generator(np.random.PCG64(seed))
     parts = ([], []), ([], [])
     for label, name in enumerate(names):
         files = sorted(path for path in (root / name).iterdir() if path.is_file())
         if len(files) < 2:
-            raise FileNotFoundError(f'cifar_like: every class needs a picture to train and one to test with, got '
-                                    f'{len(files)} in {root / name}. Add pictures or remove the folder.')
+            raise FileNotFoundError(
+                f'cifar_like: every class needs a picture to train and one to test with, got '
+                f'{len(files)} in {root / name}. Add pictures or remove the folder.'
+            )
         tested = max(1, min(len(files) - 1, round(test_share * len(files))))
         for position, file in enumerate(rng.permutation(files)):
             image = cv2.imread(str(file), cv2.IMREAD_COLOR)
             if image is None:
-                raise ValueError(f'cifar_like: every file of a class must be a picture, got {file}. Remove it.')
+                raise ValueError(
+                    f'cifar_like: every file of a class must be a picture, got {file}. Remove it.'
+                )
             centre = image.shape[1] / 2, image.shape[0] / 2
             pictures, labels = parts[position < tested]
             pictures.append(shrink(image[cut(image, centre, max(image.shape))]))
@@ -186,16 +226,23 @@ def main(argv: list[str] | None = None) -> None:
     else:
         # SyntheticStreetDataset numbers the train, val and test splits of a seed in the same way.
         print(f'Rendering streets for {args.train + args.test} pictures ...', flush=True)
-        names, train, test = (CLASSES, street_pictures(3 * args.seed, args.train),
-                              street_pictures(3 * args.seed + 2, args.test))
+        names, train, test = (
+            CLASSES,
+            street_pictures(3 * args.seed, args.train),
+            street_pictures(3 * args.seed + 2, args.test),
+        )
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    for batch, (pictures, labels) in enumerate(zip(*(np.array_split(part, BATCHES) for part in train), strict=True), 1):
+    for batch, (pictures, labels) in enumerate(
+        zip(*(np.array_split(part, BATCHES) for part in train), strict=True), 1
+    ):
         if len(labels):
             write(out_dir / f'data_batch_{batch}.bin', pictures, labels)
     write(out_dir / 'test_batch.bin', *test)
     (out_dir / 'batches.meta.txt').write_text('\n'.join(names) + '\n')
-    print(f'{len(train[1])} pictures to train and {len(test[1])} to test with, {len(names)} classes, in {out_dir}')
+    print(
+        f'{len(train[1])} pictures to train and {len(test[1])} to test with, {len(names)} classes, in {out_dir}'
+    )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
 """Write synthetic street scenes as a sheet of samples, or as folders of images and label maps.
 
-    python tools/dataset_converters/synthetic_street.py --sheet samples.png --length 12
-    python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val --length 100
+python tools/dataset_converters/synthetic_street.py --sheet samples.png --length 12
+python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val --length 100
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,9 +21,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description='Draw synthetic street scenes')
     parser.add_argument('-o', '--out-dir', help='write img_dir/<split> and ann_dir/<split> here')
-    parser.add_argument('--sheet', help='write pictures with their labels and boxes below to this file')
+    parser.add_argument(
+        '--sheet', help='write pictures with their labels and boxes below to this file'
+    )
     parser.add_argument('--length', type=int, default=12, help='number of scenes')
-    parser.add_argument('--img-scale', type=int, nargs=2, default=(256, 192), metavar=('WIDTH', 'HEIGHT'))
+    parser.add_argument(
+        '--img-scale', type=int, nargs=2, default=(256, 192), metavar=('WIDTH', 'HEIGHT')
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--split', default='train', choices=('train', 'val', 'test'))
     parser.add_argument('--columns', type=int, default=4, help='pictures in a row of the sheet')
@@ -55,18 +60,26 @@ def write(index: int, dataset: SyntheticStreetDataset, out_dir: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Draw what the command line asks for."""
     args = parse_args(argv)
-    dataset = SyntheticStreetDataset(length=args.length, img_scale=tuple(args.img_scale), seed=args.seed,
-                                     split=args.split, cache=False, pipeline=[LoadSyntheticStreet()])
+    dataset = SyntheticStreetDataset(
+        length=args.length,
+        img_scale=tuple(args.img_scale),
+        seed=args.seed,
+        split=args.split,
+        cache=False,
+        pipeline=[LoadSyntheticStreet()],
+    )
     if args.sheet:
         palette = dataset.metainfo['palette']
         tiles = [np.vstack([results['img'], draw_labels(results, palette)]) for results in dataset]
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % args.columns)
-        rows = [np.hstack(tiles[i:i + args.columns]) for i in range(0, len(tiles), args.columns)]
+        rows = [np.hstack(tiles[i : i + args.columns]) for i in range(0, len(tiles), args.columns)]
         cv2.imwrite(args.sheet, np.vstack(rows))
     if args.out_dir:
         for kind in ('img_dir', 'ann_dir'):
             (Path(args.out_dir) / kind / args.split).mkdir(parents=True, exist_ok=True)
-        mmengine.track_progress(partial(write, dataset=dataset, out_dir=Path(args.out_dir)), list(range(args.length)))
+        mmengine.track_progress(
+            partial(write, dataset=dataset, out_dir=Path(args.out_dir)), list(range(args.length))
+        )
         print()
 
 

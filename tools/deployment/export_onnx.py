@@ -6,6 +6,7 @@ The graph takes a normalized image. It returns the logits of a segmentor or the 
 one-stage detector. The file is kept only if ONNX Runtime returns the same outputs as the model; see
 docs/deployment.md.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,32 +22,68 @@ from mmwcc.utils import calibration_batches, load_config, load_trained, one_line
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Export a model to ONNX and check what was written')
+    parser = argparse.ArgumentParser(
+        description='Export a model to ONNX and check what was written'
+    )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of the trained model, dense or compressed')
-    parser.add_argument('--out', metavar='OUT.onnx', help='file to write; by default beside the checkpoint')
-    parser.add_argument('--shape', type=int, nargs=2, default=[512, 1024], metavar=('H', 'W'),
-                        help='height and width of the image; 512 1024 by default')
+    parser.add_argument(
+        '--out', metavar='OUT.onnx', help='file to write; by default beside the checkpoint'
+    )
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        default=[512, 1024],
+        metavar=('H', 'W'),
+        help='height and width of the image; 512 1024 by default',
+    )
     parser.add_argument('--dynamic', action='store_true', help='leave height and width open')
-    parser.add_argument('--exporter', choices=EXPORTERS, default='auto', help="exporter of torch; 'auto' takes "
-                        "dynamo's, and the other one where that fails")
-    parser.add_argument('--opset', type=int, default=18, help="version of ONNX's operators; 18 by default")
-    parser.add_argument('--selection', choices=SELECTIONS, default='topk', help='keep the k largest positions, or all '
-                        'above a threshold from calibration images, without TopK and Scatter')
-    parser.add_argument('--calibration-images', type=int, default=32, metavar='N', help='training images for '
-                        '--selection threshold; 32 by default')
-    parser.add_argument('--no-qdq', action='store_true', help='write all quantizers as Clip and Round')
+    parser.add_argument(
+        '--exporter',
+        choices=EXPORTERS,
+        default='auto',
+        help="exporter of torch; 'auto' takes dynamo's, and the other one where that fails",
+    )
+    parser.add_argument(
+        '--opset', type=int, default=18, help="version of ONNX's operators; 18 by default"
+    )
+    parser.add_argument(
+        '--selection',
+        choices=SELECTIONS,
+        default='topk',
+        help='keep the k largest positions, or all '
+        'above a threshold from calibration images, without TopK and Scatter',
+    )
+    parser.add_argument(
+        '--calibration-images',
+        type=int,
+        default=32,
+        metavar='N',
+        help='training images for --selection threshold; 32 by default',
+    )
+    parser.add_argument(
+        '--no-qdq', action='store_true', help='write all quantizers as Clip and Round'
+    )
     parser.add_argument('--argmax', action='store_true', help='return the class of each pixel')
-    parser.add_argument('--repeats', type=int, default=5, help='runs of which the median latency is printed; 5 by '
-                        'default')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config, as in training')
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=5,
+        help='runs of which the median latency is printed; 5 by default',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
+    )
     args = parser.parse_args(argv)
     args.out = args.out or str(Path(args.checkpoint).with_suffix('.onnx'))
     if not args.out.endswith('.onnx'):
         parser.error(f'--out must end in .onnx, got {args.out}')
     for name in ('calibration_images', 'repeats'):
         if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+            parser.error(
+                f'--{name.replace("_", "-")} must be at least 1, got {getattr(args, name)}'
+            )
     return args
 
 
@@ -59,15 +96,28 @@ def calibration_images(config: Config, model: nn.Module, number: int) -> Iterato
 def main(argv: list[str] | None = None) -> None:
     """Export, check and print the findings."""
     args = parse_args(argv)
-    with one_line_errors('export_onnx', ExportError, ValueError, RuntimeError, ModuleNotFoundError), quiet():
+    with (
+        one_line_errors('export_onnx', ExportError, ValueError, RuntimeError, ModuleNotFoundError),
+        quiet(),
+    ):
         config = load_config(args.config, args.cfg_options)
         model = load_trained(config, args.checkpoint)[0]
         images = ()
         if args.selection == 'threshold':
             images = list(calibration_images(config, model, args.calibration_images))
-        report = export_onnx(model, args.out, tuple(args.shape), dynamic=args.dynamic, exporter=args.exporter,
-                             opset=args.opset, selection=args.selection, calibration=images, qdq=not args.no_qdq,
-                             argmax=args.argmax, repeats=args.repeats)
+        report = export_onnx(
+            model,
+            args.out,
+            tuple(args.shape),
+            dynamic=args.dynamic,
+            exporter=args.exporter,
+            opset=args.opset,
+            selection=args.selection,
+            calibration=images,
+            qdq=not args.no_qdq,
+            argmax=args.argmax,
+            repeats=args.repeats,
+        )
     print(report)
 
 

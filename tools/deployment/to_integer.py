@@ -6,6 +6,7 @@ OUT.pth holds int8 weights and no optimizer state. OUT.py next to it is the same
 `integer=True`. Both work with tools/test.py and the inference APIs of mmsegmentation and
 mmdetection.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,11 +26,17 @@ from mmwcc.utils import LaunchError, load_config, load_trained, model_config, on
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description='Convert a trained compressed checkpoint to integers')
+    parser = argparse.ArgumentParser(
+        description='Convert a trained compressed checkpoint to integers'
+    )
     parser.add_argument('config', help='config file that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='checkpoint of the trained model')
-    parser.add_argument('out', metavar='OUT.pth', help='checkpoint to write; the config goes to OUT.py')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='change the config, as in training')
+    parser.add_argument(
+        'out', metavar='OUT.pth', help='checkpoint to write; the config goes to OUT.py'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
+    )
     args = parser.parse_args(argv)
     if not args.out.endswith('.pth'):
         parser.error(f'OUT must end in .pth, got {args.out}')
@@ -67,11 +74,15 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
         RuntimeError: If no quantizer has learned its clip.
     """
     if (find_compression(model_config(config)) or {}).get('integer'):
-        raise LaunchError(f'{config.filename} describes an integer model already. Give the config that the checkpoint '
-                          'was trained with.')
+        raise LaunchError(
+            f'{config.filename} describes an integer model already. Give the config that the checkpoint '
+            'was trained with.'
+        )
     model, loaded = load_trained(config, checkpoint)
     report = to_integer(model, verbose=False)
-    config = integer_config(config, [re.escape(layer.name) for layer in report if layer.reason == UNLEARNED])
+    config = integer_config(
+        config, [re.escape(layer.name) for layer in report if layer.reason == UNLEARNED]
+    )
     save_checkpoint(model, config, out, loaded.get('meta'))
     return model, report
 
@@ -82,7 +93,10 @@ def weight_bytes(path: str | Path) -> int:
     The checkpoint may be a file of any supported kind or a URL.
     """
     loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu', logger='silent')
-    return sum(tensor.numel() * tensor.element_size() for tensor in loaded.get('state_dict', loaded).values())
+    return sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in loaded.get('state_dict', loaded).values()
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -93,7 +107,9 @@ def main(argv: list[str] | None = None) -> None:
         model, report = convert(load_config(args.config, args.cfg_options), args.checkpoint, out)
     print(f'{type(model).__name__} of {args.config} in integers')
     print(report)
-    print(f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, {weight_bytes(out):,} now')
+    print(
+        f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, {weight_bytes(out):,} now'
+    )
     print(f'wrote {out} and {out.with_suffix(".py")}')
 
 

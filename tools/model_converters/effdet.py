@@ -4,6 +4,7 @@
 
 The source is rwightman/efficientdet-pytorch.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,10 +21,16 @@ from mmwcc.utils import LaunchError, one_line_errors
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Convert a published EfficientDet.')
-    parser.add_argument('source', help='efficientdet_d0-f3276ba8.pth, efficientdet_d1-bb7e98fe.pth, or a retrained one')
+    parser.add_argument(
+        'source',
+        help='efficientdet_d0-f3276ba8.pth, efficientdet_d1-bb7e98fe.pth, or a retrained one',
+    )
     parser.add_argument('out', help='checkpoint to write')
-    parser.add_argument('--all-outputs', action='store_true',
-                        help='keep all outputs for classes, instead of the 80 of 90 that COCO uses')
+    parser.add_argument(
+        '--all-outputs',
+        action='store_true',
+        help='keep all outputs for classes, instead of the 80 of 90 that COCO uses',
+    )
     return parser.parse_args()
 
 

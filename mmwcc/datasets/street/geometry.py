@@ -2,6 +2,7 @@
 
 World axes are x to the right, y along the street and z up, in metres.
 """
+
 from __future__ import annotations
 
 import math
@@ -41,19 +42,27 @@ class Camera:
 
     def __post_init__(self) -> None:
         if not self.focal > 0:
-            raise ValueError(f'Camera: focal must be positive, got {self.focal}. Use 0.5 for a wide angle, 1 for 53 '
-                             'degrees.')
+            raise ValueError(
+                f'Camera: focal must be positive, got {self.focal}. Use 0.5 for a wide angle, 1 for 53 '
+                'degrees.'
+            )
         if not self.position[2] > 0:
-            raise ValueError(f'Camera: position must be above the ground (z > 0), got z = {self.position[2]}. Give the '
-                             'height in metres, for example 1.5.')
+            raise ValueError(
+                f'Camera: position must be above the ground (z > 0), got z = {self.position[2]}. Give the '
+                'height in metres, for example 1.5.'
+            )
 
     def axes(self) -> np.ndarray:
         """The rows right, down and forward as a (3, 3) float64 array in world coordinates."""
         sin_yaw, cos_yaw = math.sin(self.yaw), math.cos(self.yaw)
         sin_pitch, cos_pitch = math.sin(self.pitch), math.cos(self.pitch)
-        return np.array([[cos_yaw, -sin_yaw, 0.0],
-                         [sin_yaw * sin_pitch, cos_yaw * sin_pitch, -cos_pitch],
-                         [sin_yaw * cos_pitch, cos_yaw * cos_pitch, sin_pitch]])
+        return np.array(
+            [
+                [cos_yaw, -sin_yaw, 0.0],
+                [sin_yaw * sin_pitch, cos_yaw * sin_pitch, -cos_pitch],
+                [sin_yaw * cos_pitch, cos_yaw * cos_pitch, sin_pitch],
+            ]
+        )
 
     def grid(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Return normalized image coordinates of the pixel columns (W,) and rows (H,).
@@ -62,7 +71,10 @@ class Camera:
         """
         height, width = size
         scale = self.focal * width
-        return ((np.arange(width) - (width - 1) / 2) / scale, (np.arange(height) - (height - 1) / 2) / scale)
+        return (
+            (np.arange(width) - (width - 1) / 2) / scale,
+            (np.arange(height) - (height - 1) / 2) / scale,
+        )
 
     def to_camera(self, points: np.ndarray) -> np.ndarray:
         """Transform world ``points`` (n, 3) to camera axes: right, down, depth.
@@ -79,7 +91,10 @@ class Camera:
         local = self.to_camera(points)
         height, width = size
         out = local.copy()
-        out[:, :2] = local[:, :2] / local[:, 2:] * (self.focal * width) + ((width - 1) / 2, (height - 1) / 2)
+        out[:, :2] = local[:, :2] / local[:, 2:] * (self.focal * width) + (
+            (width - 1) / 2,
+            (height - 1) / 2,
+        )
         return out
 
 
@@ -95,7 +110,11 @@ class Frame:
 
     def __call__(self, right: float, forward: float, up: float) -> Point:
         """Return the world coordinates of a local point."""
-        return (self.x + right * self._cos + forward * self._sin, self.y - right * self._sin + forward * self._cos, up)
+        return (
+            self.x + right * self._cos + forward * self._sin,
+            self.y - right * self._sin + forward * self._cos,
+            up,
+        )
 
     def turned(self, angle: float) -> Frame:
         """Return the frame at the same place, turned right by ``angle`` radians."""
@@ -167,10 +186,21 @@ class SurfaceBuilder:
 
     def ellipsoid(self, centre: Point, radii: Point, material: int, color, params=()) -> None:
         """Add an ellipsoid whose axes are parallel to those of the world."""
-        self._ellipsoids.append((centre, material, color, params, radii, len(self.object_labels) - 1))
+        self._ellipsoids.append(
+            (centre, material, color, params, radii, len(self.object_labels) - 1)
+        )
 
-    def prism(self, frame: Frame, bottom: tuple, top: tuple, material: int, color, sides=None, lid: bool = True,
-              params=()) -> None:
+    def prism(
+        self,
+        frame: Frame,
+        bottom: tuple,
+        top: tuple,
+        material: int,
+        color,
+        sides=None,
+        lid: bool = True,
+        params=(),
+    ) -> None:
         """Add a tapered box.
 
         Args:
@@ -187,7 +217,14 @@ class SurfaceBuilder:
         """
         corners = []
         for left, right, back, front, z in (bottom, top):
-            corners.append([frame(left, back, z), frame(right, back, z), frame(right, front, z), frame(left, front, z)])
+            corners.append(
+                [
+                    frame(left, back, z),
+                    frame(right, back, z),
+                    frame(right, front, z),
+                    frame(left, front, z),
+                ]
+            )
         low, high = corners
         for i, name in enumerate('brfl'):
             if sides is None or name in sides:
@@ -203,7 +240,9 @@ class SurfaceBuilder:
         starts = np.zeros(len(polygons) + 1, np.int64)
         np.cumsum([len(p[0]) for p in polygons], out=starts[1:])
         origin = np.zeros((len(every), 3))
-        u_axis, v_axis, normal = (np.tile(row, (len(every), 1)) for row in ((0.7, 0.7, 0), (0.0, 0, 1), (0.0, 0, 1)))
+        u_axis, v_axis, normal = (
+            np.tile(row, (len(every), 1)) for row in ((0.7, 0.7, 0), (0.0, 0, 1), (0.0, 0, 1))
+        )
         own = slice(0, len(polygons))
         origin[own] = points[starts[:-1]]
         u_axis[own] = _unit(points[starts[:-1] + 1] - origin[own])
@@ -215,16 +254,24 @@ class SurfaceBuilder:
         params = np.zeros((len(every), 6), np.float32)
         for i, surface in enumerate(every):
             if surface[3]:
-                params[i, :len(surface[3])] = surface[3]
+                params[i, : len(surface[3])] = surface[3]
         owner = np.array([surface[5] for surface in every], np.int32)
         return Surfaces(
-            vertices=points, starts=starts,
+            vertices=points,
+            starts=starts,
             centres=np.array([e[0] for e in self._ellipsoids], np.float64).reshape(-1, 3),
             radii=np.array([e[4] for e in self._ellipsoids], np.float64).reshape(-1, 3),
-            origin=origin.astype(np.float32), u_axis=u_axis.astype(np.float32), v_axis=v_axis.astype(np.float32),
-            normal=normal, color=np.array([surface[2] for surface in every], np.float32).reshape(-1, 3), params=params,
-            material=np.array([surface[1] for surface in every], np.uint8), owner=owner,
-            label=np.array(self.object_labels, np.uint8)[owner], lit=np.ones(len(every), np.float32))
+            origin=origin.astype(np.float32),
+            u_axis=u_axis.astype(np.float32),
+            v_axis=v_axis.astype(np.float32),
+            normal=normal,
+            color=np.array([surface[2] for surface in every], np.float32).reshape(-1, 3),
+            params=params,
+            material=np.array([surface[1] for surface in every], np.uint8),
+            owner=owner,
+            label=np.array(self.object_labels, np.uint8)[owner],
+            lit=np.ones(len(every), np.float32),
+        )
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

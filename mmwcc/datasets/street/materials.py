@@ -1,4 +1,5 @@
 """Facades and traffic signs, as patterns computed from the position on the surface."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -24,8 +25,14 @@ def _hash(a: np.ndarray, b: np.ndarray, seed: np.ndarray) -> np.ndarray:
     return white_noise()[row, column]
 
 
-def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.ndarray, pixel_u: np.ndarray,
-                  pixel_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def facade_albedo(
+    params: np.ndarray,
+    wall: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    pixel_u: np.ndarray,
+    pixel_v: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the albedo of points on facades, and how strongly each reflects the sky.
 
     Args:
@@ -50,9 +57,14 @@ def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.nda
     window = _box(in_u, half_u, pixel_u) * _box(in_v, half_v, pixel_v)
     around = _box(in_u, half_u + 0.13, pixel_u) * _box(in_v - 0.02, half_v + 0.15, pixel_v)
     # A window wider than 1 m has a vertical bar in the middle; every window has a horizontal one.
-    bars = np.maximum(_box(in_u, 0.04 + 0 * bay, pixel_u) * (half_u > 0.5), _box(in_v - 0.2, 0.04 + 0 * bay, pixel_v))
+    bars = np.maximum(
+        _box(in_u, 0.04 + 0 * bay, pixel_u) * (half_u > 0.5),
+        _box(in_v - 0.2, 0.04 + 0 * bay, pixel_v),
+    )
     tone = _hash(column, row, seed)[:, None]
-    blind = np.clip(np.sign(in_v / half_v - (2 - 4.5 * _hash(column + 3, row, seed))), 0, 1)[:, None] * (tone > 0.45)
+    blind = np.clip(np.sign(in_v / half_v - (2 - 4.5 * _hash(column + 3, row, seed))), 0, 1)[
+        :, None
+    ] * (tone > 0.45)
     glass = _GLASS * (0.6 + tone) + blind * 0.6 * (_CURTAIN - _GLASS)
     out = wall * _courses(u, v, pixel_u, pixel_v, brick)[:, None]
     ledge = _box(in_v + 0.52 * floor, 0.12 + 0 * bay, pixel_v) * (row > 0)
@@ -71,7 +83,9 @@ def facade_albedo(params: np.ndarray, wall: np.ndarray, u: np.ndarray, v: np.nda
     return out, (0.30 * inside * (1 - blind[:, 0]) * (0.3 + tone[:, 0])).astype(np.float32)
 
 
-def _courses(u: np.ndarray, v: np.ndarray, pixel_u: np.ndarray, pixel_v: np.ndarray, brick: np.ndarray) -> np.ndarray:
+def _courses(
+    u: np.ndarray, v: np.ndarray, pixel_u: np.ndarray, pixel_v: np.ndarray, brick: np.ndarray
+) -> np.ndarray:
     """Return the tone of brickwork, or of plaster with vertical streaks of dirt."""
     zero = np.zeros_like(u)
     tone = 0.94 + 0.12 * _hash(np.floor(u * 1.7), zero, zero + 5)
@@ -100,12 +114,22 @@ def sign_albedo(params: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     text = (np.floor(v * 4.5) % 2 == 0) & (np.abs(u) < 0.5) & (np.abs(v) < 0.55)
     white, red = np.array([0.68, 0.68, 0.68], np.float32), np.array([0.04, 0.03, 0.55], np.float32)
     black, blue = np.array([0.02, 0.02, 0.02], np.float32), np.array([0.50, 0.14, 0.02], np.float32)
-    green, yellow = np.array([0.10, 0.24, 0.01], np.float32), np.array([0.02, 0.48, 0.72], np.float32)
+    green, yellow = (
+        np.array([0.10, 0.24, 0.01], np.float32),
+        np.array([0.02, 0.48, 0.72], np.float32),
+    )
     bar = (np.abs(v) < 0.22) & (np.abs(u) < 0.7)
-    field = np.select([(kind == k)[:, None] for k in (2, 3, 4, 5)],
-                      [blue, np.where((number % 2)[:, None] > 0, green, blue), red, yellow], white)
-    ink = np.select([(kind == k)[:, None] for k in (2, 3, 4, 5)], [white, white, white, yellow], black)
+    field = np.select(
+        [(kind == k)[:, None] for k in (2, 3, 4, 5)],
+        [blue, np.where((number % 2)[:, None] > 0, green, blue), red, yellow],
+        white,
+    )
+    ink = np.select(
+        [(kind == k)[:, None] for k in (2, 3, 4, 5)], [white, white, white, yellow], black
+    )
     rim = np.select([(kind == k)[:, None] for k in (0, 1)], [red, red], white)
     pattern = np.select([kind == 3, kind == 4], [text, bar], mark)
     out = np.where(pattern[:, None], ink, field)
-    return np.where((edge > np.select([kind <= 1], [0.72], 0.9))[:, None], rim, out).astype(np.float32)
+    return np.where((edge > np.select([kind <= 1], [0.72], 0.9))[:, None], rim, out).astype(
+        np.float32
+    )

@@ -1,4 +1,5 @@
 """Rasterization of the synthetic street: the surface and the depth that each pixel sees."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ def rasterize(world: StreetWorld, camera: Camera, size: tuple[int, int]) -> GBuf
     ground = np.where(ground > 1 / FAR, ground, 0).astype(np.float32)
     inverse = np.repeat(ground[:, None], size[1], 1)
     countable = np.flatnonzero(np.isin(world.object_labels, list(BOX_LABELS))).tolist()
-    buffer = GBuffer(np.where(inverse > 0, GROUND_ID, SKY_ID).astype(np.int32), inverse,
-                     {owner: np.zeros(size, np.uint8) for owner in countable})
+    buffer = GBuffer(
+        np.where(inverse > 0, GROUND_ID, SKY_ID).astype(np.int32),
+        inverse,
+        {owner: np.zeros(size, np.uint8) for owner in countable},
+    )
     _draw_polygons(world, camera, size, xs, ys, buffer)
     _draw_ellipsoids(world.surfaces, camera, size, xs, ys, buffer)
     return buffer
@@ -72,7 +76,7 @@ def to_fixed(points: np.ndarray, camera: Camera, size: tuple[int, int]) -> np.nd
     scale = camera.focal * size[1]
     centre = ((size[1] - 1) / 2, (size[0] - 1) / 2)
     pixels = points[:, :2] / points[:, 2:] * scale + centre
-    return np.clip(np.rint(pixels * (1 << _SHIFT)), -2**26, 2**26).astype(np.int32)
+    return np.clip(np.rint(pixels * (1 << _SHIFT)), -(2**26), 2**26).astype(np.int32)
 
 
 def fill(mask: np.ndarray, points: np.ndarray, value: int) -> None:
@@ -80,7 +84,13 @@ def fill(mask: np.ndarray, points: np.ndarray, value: int) -> None:
     cv2.fillConvexPoly(mask, points, value, cv2.LINE_8, _SHIFT)
 
 
-def _put(buffer: GBuffer, window: tuple[slice, slice], inverse: np.ndarray, inside: np.ndarray, surface: int) -> None:
+def _put(
+    buffer: GBuffer,
+    window: tuple[slice, slice],
+    inverse: np.ndarray,
+    inside: np.ndarray,
+    surface: int,
+) -> None:
     """Write a surface to the pixels of ``window`` that lie ``inside`` it, if it is the nearest."""
     held = buffer.inverse_depth[window]
     wins = inverse > held
@@ -95,7 +105,11 @@ def _draw_polygons(world: StreetWorld, camera: Camera, size, xs, ys, buffer: GBu
     if surfaces.num_polygons == 0:
         return
     local, starts = camera.to_camera(surfaces.vertices), surfaces.starts
-    offset = np.einsum('ij,ij->i', surfaces.normal[:len(starts) - 1], surfaces.vertices[starts[:-1]] - camera.position)
+    offset = np.einsum(
+        'ij,ij->i',
+        surfaces.normal[: len(starts) - 1],
+        surfaces.vertices[starts[:-1]] - camera.position,
+    )
     depth_min = np.minimum.reduceat(local[:, 2], starts[:-1])
     depth_max = np.maximum.reduceat(local[:, 2], starts[:-1])
     pixels = to_fixed(np.maximum(local, (-np.inf, -np.inf, NEAR)), camera, size)
@@ -114,8 +128,11 @@ def _draw_polygons(world: StreetWorld, camera: Camera, size, xs, ys, buffer: GBu
     mask, owners = np.zeros(size, np.uint8), surfaces.owner.tolist()
     for order, i in enumerate(seen.tolist()):
         x0, y0, x1, y1 = windows[order]
-        points = pixels[starts[i]:starts[i + 1]] if whole[i] else \
-            to_fixed(clip_near(local[starts[i]:starts[i + 1]]), camera, size)
+        points = (
+            pixels[starts[i] : starts[i + 1]]
+            if whole[i]
+            else to_fixed(clip_near(local[starts[i] : starts[i + 1]]), camera, size)
+        )
         outline = buffer.silhouettes.get(owners[i])
         if outline is not None:
             fill(outline, points, 1)
@@ -144,7 +161,9 @@ def _draw_ellipsoids(surfaces: Surfaces, camera: Camera, size, xs, ys, buffer: G
     bound = reach / np.maximum(depth - reach, 0.1) * (1 + np.maximum(np.abs(x), np.abs(y))) * scale
     columns, rows = x * scale + (size[1] - 1) / 2, y * scale + (size[0] - 1) / 2
     low = np.maximum(np.stack([columns - bound, rows - bound], 1), 0).astype(np.int64)
-    high = np.minimum(np.maximum(np.stack([columns + bound, rows + bound], 1), -2) + 2, size[::-1]).astype(np.int64)
+    high = np.minimum(
+        np.maximum(np.stack([columns + bound, rows + bound], 1), -2) + 2, size[::-1]
+    ).astype(np.int64)
     seen = np.flatnonzero((centres[:, 2] - reach > NEAR) & (high > low).all(1) & (bound > 0.6))
     seen = seen[np.argsort(centres[seen, 2] - reach[seen], kind='stable')]
     shapes = axes / surfaces.radii[:, None]
@@ -178,7 +197,9 @@ def _quadric(gram, half, x, y) -> tuple[np.ndarray, np.ndarray]:
 
     They are computed in the space where the ellipsoid is a unit sphere.
     """
-    square = x * (gram[0, 0] * x + 2 * gram[0, 2]) + (y * (gram[1, 1] * y + 2 * gram[1, 2]) + gram[2, 2])
+    square = x * (gram[0, 0] * x + 2 * gram[0, 2]) + (
+        y * (gram[1, 1] * y + 2 * gram[1, 2]) + gram[2, 2]
+    )
     if abs(gram[0, 1]) > 1e-9:
         square += (2 * gram[0, 1] * y) * x
     return square, half[0] * x + (half[1] * y + half[2])
@@ -190,5 +211,7 @@ def _ragged(rows: tuple, columns: tuple, texel: float, number: int) -> np.ndarra
     The pattern is fixed to the clump.
     """
     v = ((np.arange(rows[0], rows[1]) - rows[2]) * texel + 37 * number).astype(np.int64) & 255
-    u = ((np.arange(columns[0], columns[1]) - columns[2]) * texel + 11 * number).astype(np.int64) & 255
+    u = ((np.arange(columns[0], columns[1]) - columns[2]) * texel + 11 * number).astype(
+        np.int64
+    ) & 255
     return LEAF_GAPS * fractal_noise()[v[:, None], u]

@@ -1,4 +1,5 @@
 """Images of synthetic streets with exact labels, depth and boxes."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,7 +13,15 @@ from .raster import FIRST_ID, GROUND_ID, GBuffer, rasterize
 from .shading import shade
 from .world import BOX_CLASSES, BOX_LABELS, CLASSES, StreetWorld
 
-__all__ = ['BOX_CLASSES', 'CLASSES', 'Camera', 'StreetScene', 'StreetWorld', 'render', 'render_street']
+__all__ = [
+    'BOX_CLASSES',
+    'CLASSES',
+    'Camera',
+    'StreetScene',
+    'StreetWorld',
+    'render',
+    'render_street',
+]
 
 # A box is dropped if less than this share of its object is visible, or if it is smaller than this
 # many pixels.
@@ -39,7 +48,9 @@ class StreetScene:
     box_labels: np.ndarray
 
 
-def render(world: StreetWorld, camera: Camera, size: tuple[int, int], noise_seed: int = 0) -> StreetScene:
+def render(
+    world: StreetWorld, camera: Camera, size: tuple[int, int], noise_seed: int = 0
+) -> StreetScene:
     """Render ``world`` as seen by ``camera``.
 
     Args:
@@ -60,8 +71,10 @@ def render(world: StreetWorld, camera: Camera, size: tuple[int, int], noise_seed
         (48, 64, 3)
     """
     if len(size) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 8 for v in size):
-        raise ValueError(f'render: size must be (height, width), two whole numbers of at least 8, got {size}. Use for '
-                         'example (128, 192).')
+        raise ValueError(
+            f'render: size must be (height, width), two whole numbers of at least 8, got {size}. Use for '
+            'example (128, 192).'
+        )
     size = (int(size[0]), int(size[1]))
     buffer = rasterize(world, camera, size)
     labels = _labels(world, camera, buffer)
@@ -92,14 +105,18 @@ def _labels(world: StreetWorld, camera: Camera, buffer: GBuffer) -> np.ndarray:
     xs, ys = camera.grid(labels.shape)
     axes = camera.axes()
     depth = 1 / buffer.inverse_depth[rows, columns]
-    x, y = (camera.position[k] + depth * (xs[columns] * axes[0, k] + ys[rows] * axes[1, k] + axes[2, k])
-            for k in (0, 1))
+    x, y = (
+        camera.position[k] + depth * (xs[columns] * axes[0, k] + ys[rows] * axes[1, k] + axes[2, k])
+        for k in (0, 1)
+    )
     labels[rows, columns] = ground_labels(world.layout, x, y)
     return labels
 
 
 def _boxes(world: StreetWorld, buffer: GBuffer) -> tuple[np.ndarray, np.ndarray]:
-    owners = np.concatenate([np.full(FIRST_ID, len(world.object_labels)), world.surfaces.owner])[buffer.surface]
+    owners = np.concatenate([np.full(FIRST_ID, len(world.object_labels)), world.surfaces.owner])[
+        buffer.surface
+    ]
     visible = np.bincount(owners.ravel(), minlength=len(world.object_labels) + 1)
     boxes, labels = [], []
     for owner, outline in sorted(buffer.silhouettes.items()):

@@ -1,4 +1,5 @@
 """Drives through synthetic streets, with exact depth and exact motion of the camera."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -63,57 +64,107 @@ class SyntheticStreetSequence(BaseDataset):
         (3, (32, 64), (2, 4, 4))
     """
 
-    def __init__(self, length: int = 800, img_scale: tuple[int, int] = (192, 64), frame_ids: Sequence[int] = (-1, 1),
-                 frames_per_street: int = 8, seed: int = 0, split: str = 'train', **kwargs) -> None:
-        for name, value, least in (('length', length, 1), ('frames_per_street', frames_per_street, 1),
-                                   ('seed', seed, 0)):
+    def __init__(
+        self,
+        length: int = 800,
+        img_scale: tuple[int, int] = (192, 64),
+        frame_ids: Sequence[int] = (-1, 1),
+        frames_per_street: int = 8,
+        seed: int = 0,
+        split: str = 'train',
+        **kwargs,
+    ) -> None:
+        for name, value, least in (
+            ('length', length, 1),
+            ('frames_per_street', frames_per_street, 1),
+            ('seed', seed, 0),
+        ):
             if value < least:
-                raise ValueError(f'SyntheticStreetSequence: {name} must be at least {least}, got {value}. Use {least} '
-                                 'or more.')
+                raise ValueError(
+                    f'SyntheticStreetSequence: {name} must be at least {least}, got {value}. Use {least} '
+                    'or more.'
+                )
         if len(img_scale) != 2 or not all(isinstance(v, int) and v >= 8 for v in img_scale):
-            raise ValueError('SyntheticStreetSequence: img_scale must be (width, height), two whole numbers of at '
-                             f'least 8, got {img_scale}. Use for example (192, 64).')
+            raise ValueError(
+                'SyntheticStreetSequence: img_scale must be (width, height), two whole numbers of at '
+                f'least 8, got {img_scale}. Use for example (192, 64).'
+            )
         if not all(isinstance(i, int) and i for i in frame_ids):
-            raise ValueError(f'SyntheticStreetSequence: frame_ids must be whole numbers other than 0, got {frame_ids}. '
-                             'Use (-1, 1) for the frames before and after.')
+            raise ValueError(
+                f'SyntheticStreetSequence: frame_ids must be whole numbers other than 0, got {frame_ids}. '
+                'Use (-1, 1) for the frames before and after.'
+            )
         if split not in SPLITS:
-            raise ValueError(f'SyntheticStreetSequence: split must be one of {SPLITS}, got {split!r}. Use '
-                             f'{SPLITS[0]!r} for the first.')
+            raise ValueError(
+                f'SyntheticStreetSequence: split must be one of {SPLITS}, got {split!r}. Use '
+                f'{SPLITS[0]!r} for the first.'
+            )
         self.length, self.img_scale, self.frame_ids = length, tuple(img_scale), tuple(frame_ids)
-        self.frames_per_street, self.collection = frames_per_street, len(SPLITS) * seed + SPLITS.index(split)
+        self.frames_per_street, self.collection = (
+            frames_per_street,
+            len(SPLITS) * seed + SPLITS.index(split),
+        )
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return one entry for each sample: the number of its street, and its time there."""
         size = self.img_scale[::-1]
-        return [dict(street_index=i // self.frames_per_street, time=i % self.frames_per_street, ori_shape=size,
-                     img_shape=size, frame_ids=self.frame_ids) for i in range(self.length)]
+        return [
+            dict(
+                street_index=i // self.frames_per_street,
+                time=i % self.frames_per_street,
+                ori_shape=size,
+                img_shape=size,
+                frame_ids=self.frame_ids,
+            )
+            for i in range(self.length)
+        ]
 
     def get_data_info(self, idx: int) -> dict:
         """Return the entry of sample ``idx`` with its frames, each rendered only once."""
         info = super().get_data_info(idx)
-        street, times = info['street_index'], [info['time'], *(info['time'] + i for i in self.frame_ids)]
+        street, times = (
+            info['street_index'],
+            [info['time'], *(info['time'] + i for i in self.frame_ids)],
+        )
         frames = [self._frame(street, time) for time in times]
         cameras = [street_drive(self.collection, street, time) for time in times]
         width, height = self.img_scale
         focal = FOCAL * width
         info.update(
-            frames=[image.copy() for image, _ in frames], gt_depth=frames[0][1].copy(),
-            intrinsics=np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float32))
+            frames=[image.copy() for image, _ in frames],
+            gt_depth=frames[0][1].copy(),
+            intrinsics=np.array(
+                [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float32
+            ),
+        )
         if self.frame_ids:
-            info['source_poses'] = np.stack([relative_pose(cameras[0], camera) for camera in cameras[1:]])
+            info['source_poses'] = np.stack(
+                [relative_pose(cameras[0], camera) for camera in cameras[1:]]
+            )
         return info
 
     def _frame(self, street: int, time: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the image and its depth."""
         key = (self.collection, street, time, self.img_scale)
         if key not in _FRAMES:
-            world, camera = _world(self.collection, street), street_drive(self.collection, street, time)
+            world, camera = (
+                _world(self.collection, street),
+                street_drive(self.collection, street, time),
+            )
             width, height = self.img_scale
-            fine = render(world, camera, (SUPERSAMPLING * height, SUPERSAMPLING * width), noise_seed=1000 + time)
+            fine = render(
+                world,
+                camera,
+                (SUPERSAMPLING * height, SUPERSAMPLING * width),
+                noise_seed=1000 + time,
+            )
             inverse = rasterize(world, camera, (height, width)).inverse_depth
             depth = np.where(inverse > 0, 1 / np.maximum(inverse, np.float32(1e-6)), np.float32(0))
-            _FRAMES[key] = (cv2.resize(fine.image, self.img_scale, interpolation=cv2.INTER_AREA), depth)
+            _FRAMES[key] = (
+                cv2.resize(fine.image, self.img_scale, interpolation=cv2.INTER_AREA),
+                depth,
+            )
         return _FRAMES[key]
 
 

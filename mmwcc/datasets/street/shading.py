@@ -1,4 +1,5 @@
 """Light, texture, air and lens of the synthetic street: the colour of each pixel's surface."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -33,8 +34,13 @@ class _View:
     index: np.ndarray
 
 
-def shade(world: StreetWorld, camera: Camera, buffer: GBuffer, labels: np.ndarray,
-          rng: np.random.Generator) -> np.ndarray:
+def shade(
+    world: StreetWorld,
+    camera: Camera,
+    buffer: GBuffer,
+    labels: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Return the (H, W, 3) uint8 BGR image of a rasterized world.
 
     ``rng`` drives the sensor noise.
@@ -48,7 +54,7 @@ def shade(world: StreetWorld, camera: Camera, buffer: GBuffer, labels: np.ndarra
     _round_normals(world, view, normal)
     u, v = _texture_coordinates(world, view, buffer.surface)
     noise = fractal_noise()
-    detail = 1 / (1 + (10 * view.pixel)**2)
+    detail = 1 / (1 + (10 * view.pixel) ** 2)
     fine = (sample(noise, u * 26, v * 26) - 0.5) * detail
     coarse = sample(noise, u * 2.3 + 31, v * 2.3 + 77) - 0.5
     emission = _apply_materials(world, view, albedo, normal, u, v, fine, coarse, labels)
@@ -63,10 +69,14 @@ def _make_view(world: StreetWorld, camera: Camera, buffer: GBuffer) -> _View:
     size = buffer.surface.shape
     xs, ys = camera.grid(size)
     axes = camera.axes()
-    rays = tuple((xs[None] * axes[0, k] + (ys * axes[1, k] + axes[2, k])[:, None]).astype(np.float32)
-                 for k in range(3))
+    rays = tuple(
+        (xs[None] * axes[0, k] + (ys * axes[1, k] + axes[2, k])[:, None]).astype(np.float32)
+        for k in range(3)
+    )
     depth = 1 / np.maximum(buffer.inverse_depth, np.float32(1e-4))
-    points = tuple(np.float32(p) + ray * depth for p, ray in zip(camera.position, rays, strict=True))
+    points = tuple(
+        np.float32(p) + ray * depth for p, ray in zip(camera.position, rays, strict=True)
+    )
     beyond = np.array([_SKY_MATERIAL, _GROUND_MATERIAL], np.uint8)
     material = np.concatenate([beyond, world.surfaces.material])[buffer.surface]
     pixel = depth / np.float32(camera.focal * size[1])
@@ -78,12 +88,16 @@ def _round_normals(world: StreetWorld, view: _View, normal: np.ndarray) -> None:
     where = np.nonzero(view.index >= first)
     which = view.index[where] - first
     points = np.stack([p[where] for p in view.points], 1)
-    centres, radii = (table[which].astype(np.float32) for table in (world.surfaces.centres, world.surfaces.radii))
+    centres, radii = (
+        table[which].astype(np.float32) for table in (world.surfaces.centres, world.surfaces.radii)
+    )
     out = (points - centres) / (radii * radii)
     normal[where] = out / np.sqrt(np.maximum((out * out).sum(1, keepdims=True), 1e-12))
 
 
-def _texture_coordinates(world: StreetWorld, view: _View, surface: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _texture_coordinates(
+    world: StreetWorld, view: _View, surface: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the position of each pixel on its surface in metres; for the sky, on the clouds."""
     s = world.surfaces
     maps = []
@@ -93,7 +107,12 @@ def _texture_coordinates(world: StreetWorld, view: _View, surface: np.ndarray) -
         table[FIRST_ID:, 3] = -np.einsum('ij,ij->i', axis, s.origin)
         table[GROUND_ID, :3] = ground
         t = table[surface]
-        maps.append(view.points[0] * t[..., 0] + view.points[1] * t[..., 1] + view.points[2] * t[..., 2] + t[..., 3])
+        maps.append(
+            view.points[0] * t[..., 0]
+            + view.points[1] * t[..., 1]
+            + view.points[2] * t[..., 2]
+            + t[..., 3]
+        )
     sky = view.material == _SKY_MATERIAL
     rise = np.maximum(view.rays[2], 0) + np.float32(0.12)
     for texture, ray, shift in zip(maps, view.rays, world.weather.cloud_shift, strict=False):
@@ -113,14 +132,18 @@ def _apply_materials(world, view, albedo, normal, u, v, fine, coarse, labels) ->
         return [m.ravel()[where] for m in maps]
 
     where = np.flatnonzero(view.material == _GROUND_MATERIAL)
-    x, y, pixel, fall, *rest = at(where, *view.points[:2], view.pixel, view.rays[2], fine, coarse, labels)
+    x, y, pixel, fall, *rest = at(
+        where, *view.points[:2], view.pixel, view.rays[2], fine, coarse, labels
+    )
     flat[where] = ground_albedo(world.layout, x, y, pixel, pixel / np.maximum(-fall, 1e-3), *rest)
     where = np.flatnonzero(view.material == FACADE)
     if len(where):
         surface, along, up, pixel, *rays = at(where, view.index, u, v, view.pixel, *view.rays)
         facing = np.abs(np.einsum('ki,ik->i', rays, normal.reshape(-1, 3)[where]))
         params = world.surfaces.params[surface]
-        flat[where], glass = facade_albedo(params, flat[where], along, up, pixel / np.maximum(facing, 0.08), pixel)
+        flat[where], glass = facade_albedo(
+            params, flat[where], along, up, pixel / np.maximum(facing, 0.08), pixel
+        )
         glow[where] = (glass * np.clip(rays[2] * 1.5 + 0.25, 0, 1))[:, None] * world.weather.horizon
     where = np.flatnonzero(view.material == SIGN)
     if len(where):
@@ -158,11 +181,14 @@ def _light(weather: Weather, view: _View, albedo, normal, lit) -> np.ndarray:
     height = np.clip(view.points[2] / 2.5, 0, 1)
     upright = (np.abs(normal[..., 2]) < 0.5) & (view.material != _SKY_MATERIAL)
     sky_share *= np.where(upright, 0.72 + 0.28 * height, 1)
-    light = sky_share[..., None] * weather.ambient + (np.maximum(facing, 0) * lit)[..., None] * weather.sun_color
+    light = (
+        sky_share[..., None] * weather.ambient
+        + (np.maximum(facing, 0) * lit)[..., None] * weather.sun_color
+    )
     # Wet ground is darker and mirrors the sky at grazing angles.
     if weather.wetness:
         ground = (view.material == _GROUND_MATERIAL) * np.float32(weather.wetness)
-        grazing = np.clip(1 + view.rays[2] * 3.0, 0, 1)**2
+        grazing = np.clip(1 + view.rays[2] * 3.0, 0, 1) ** 2
         albedo *= (1 - 0.35 * ground)[..., None]
         return albedo * light + (0.22 * ground * grazing)[..., None] * weather.horizon
     return albedo * light
@@ -177,26 +203,32 @@ def _reflect(weather: Weather, view: _View, color: np.ndarray, normal: np.ndarra
     rays /= np.sqrt((rays * rays).sum(1, keepdims=True))
     facing = (rays * n).sum(1)
     rise = rays[:, 2] - 2 * facing * n[:, 2]
-    grazing = (1 - np.minimum(np.abs(facing), 1))**2
+    grazing = (1 - np.minimum(np.abs(facing), 1)) ** 2
     strength = np.where(view.material[where] == GLASS, 0.18, 0.05) + 0.5 * grazing * grazing
     up = np.clip(rise * 4 + 0.35, 0, 1)[:, None]
-    mirrored = up * (weather.horizon + (weather.zenith - weather.horizon) * np.clip(rise, 0, 1)[:, None])
+    mirrored = up * (
+        weather.horizon + (weather.zenith - weather.horizon) * np.clip(rise, 0, 1)[:, None]
+    )
     mirrored = mirrored + (1 - up) * 0.12 * weather.ambient
     color[where] += strength[:, None] * (mirrored - color[where])
 
 
 def _add_air(weather: Weather, view: _View, color: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     """Add haze that grows with depth, and put the sky behind everything."""
-    clear = 1 / (1 + (view.depth / np.float32(weather.visibility))**2)
+    clear = 1 / (1 + (view.depth / np.float32(weather.visibility)) ** 2)
     color = weather.horizon * 0.92 + clear[..., None] * (color - weather.horizon * 0.92)
     sky = view.material == _SKY_MATERIAL
     rise = np.clip(view.rays[2][sky], 0, 1)[:, None]
     blend = np.minimum(rise * 2.2, 1)
     blue = weather.horizon + (weather.zenith - weather.horizon) * (blend * (2 - blend))
-    cloud = np.clip((coarse[sky][:, None] + weather.cloud_cover - 0.45) * 3.0, 0, 1) * np.clip(0.3 + rise * 3, 0, 1)
+    cloud = np.clip((coarse[sky][:, None] + weather.cloud_cover - 0.45) * 3.0, 0, 1) * np.clip(
+        0.3 + rise * 3, 0, 1
+    )
     white = (weather.ambient + 0.55 * weather.sun_color) * (0.85 - 0.5 * coarse[sky][:, None])
     rays = np.stack([r[sky] for r in view.rays], 1)
-    towards = np.maximum(rays @ np.array(weather.sun, np.float32) / np.sqrt((rays * rays).sum(1)), 0)[:, None]
+    towards = np.maximum(
+        rays @ np.array(weather.sun, np.float32) / np.sqrt((rays * rays).sum(1)), 0
+    )[:, None]
     glow = (towards**8 * 0.35 + towards**64 * 0.6) * weather.sun_color
     color[sky] = blue + cloud * (np.minimum(white, 1.1) - blue) + glow
     return color
@@ -206,7 +238,7 @@ def _expose(weather: Weather, color: np.ndarray, rng: np.random.Generator) -> np
     """Apply lens blur, vignetting, exposure, highlight roll-off, gamma and sensor noise."""
     height, width = color.shape[:2]
     color = cv2.GaussianBlur(color, (3, 3), 0.45)
-    y, x = (np.linspace(-1, 1, n, dtype=np.float32)**2 for n in (height, width))
+    y, x = (np.linspace(-1, 1, n, dtype=np.float32) ** 2 for n in (height, width))
     gain = np.float32(1.35 * weather.exposure) * (1 - 0.09 * (y[:, None] + x[None]))
     color = np.maximum(color, 0) * (gain[..., None] * weather.tint)
     color = np.sqrt(color / (1 + 0.45 * color)) * 1.08
@@ -226,4 +258,7 @@ def _sensor_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarra
     """
     count = int(np.prod(shape))
     start = int(rng.integers(1 << 20))
-    return np.resize(np.roll(_normal_noise(), -start) if start + count > 1 << 20 else _normal_noise()[start:], shape)
+    return np.resize(
+        np.roll(_normal_noise(), -start) if start + count > 1 << 20 else _normal_noise()[start:],
+        shape,
+    )

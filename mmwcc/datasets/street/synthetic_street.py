@@ -1,4 +1,5 @@
 """Endless street scenes for segmentation and detection, rendered instead of downloaded."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,8 +9,17 @@ from mmwcc.registry import DATASETS, TRANSFORMS
 
 from .scene import BOX_CLASSES, CLASSES, StreetScene, render_street
 
-PALETTE = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-           (192, 128, 128), (64, 0, 128), (64, 64, 0))
+PALETTE = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+)
 SPLITS = ('train', 'val', 'test')
 TASKS = ('segmentation', 'detection')
 
@@ -52,30 +62,60 @@ class SyntheticStreetDataset(BaseDataset):
 
     METAINFO = dict(classes=CLASSES, palette=list(PALETTE))
 
-    def __init__(self, length: int = 500, img_scale: tuple[int, int] = (192, 128), seed: int = 0, split: str = 'train',
-                 task: str = 'segmentation', cache: bool = True, **kwargs) -> None:
+    def __init__(
+        self,
+        length: int = 500,
+        img_scale: tuple[int, int] = (192, 128),
+        seed: int = 0,
+        split: str = 'train',
+        task: str = 'segmentation',
+        cache: bool = True,
+        **kwargs,
+    ) -> None:
         _check_whole('length', length, 1)
         _check_whole('seed', seed, 0)
         if len(img_scale) != 2 or not all(isinstance(v, int) and v >= 8 for v in img_scale):
-            raise ValueError('SyntheticStreetDataset: img_scale must be (width, height), two whole numbers of at least '
-                             f'8, got {img_scale}. Use for example (192, 128).')
+            raise ValueError(
+                'SyntheticStreetDataset: img_scale must be (width, height), two whole numbers of at least '
+                f'8, got {img_scale}. Use for example (192, 128).'
+            )
         for name, value, known in (('split', split, SPLITS), ('task', task, TASKS)):
             if value not in known:
-                raise ValueError(f'SyntheticStreetDataset: {name} must be one of {known}, got {value!r}. Use '
-                                 f'{known[0]!r} for the first.')
-        self.length, self.img_scale, self.seed, self.split, self.task = length, tuple(img_scale), seed, split, task
+                raise ValueError(
+                    f'SyntheticStreetDataset: {name} must be one of {known}, got {value!r}. Use '
+                    f'{known[0]!r} for the first.'
+                )
+        self.length, self.img_scale, self.seed, self.split, self.task = (
+            length,
+            tuple(img_scale),
+            seed,
+            split,
+            task,
+        )
         self.cache = cache
         if task == 'detection':
             palette = [PALETTE[CLASSES.index(name)] for name in BOX_CLASSES]
-            kwargs['metainfo'] = dict(classes=BOX_CLASSES, palette=palette, **(kwargs.get('metainfo') or {}))
+            kwargs['metainfo'] = dict(
+                classes=BOX_CLASSES, palette=palette, **(kwargs.get('metainfo') or {})
+            )
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return one entry for each scene: what :class:`LoadSyntheticStreet` needs to render it."""
         collection = len(SPLITS) * self.seed + SPLITS.index(self.split)
-        return [dict(street_seed=collection, street_index=i, img_scale=self.img_scale, img_id=i, seg_map_path=None,
-                     img_path=f'synthetic_street/{self.seed}/{self.split}/{i:06d}.png', label_map=None,
-                     reduce_zero_label=False) for i in range(self.length)]
+        return [
+            dict(
+                street_seed=collection,
+                street_index=i,
+                img_scale=self.img_scale,
+                img_id=i,
+                seg_map_path=None,
+                img_path=f'synthetic_street/{self.seed}/{self.split}/{i:06d}.png',
+                label_map=None,
+                reduce_zero_label=False,
+            )
+            for i in range(self.length)
+        ]
 
     def get_data_info(self, idx: int) -> dict:
         """Return the entry of scene ``idx``, with the rendered scene if scenes are cached."""
@@ -117,18 +157,30 @@ class LoadSyntheticStreet:
     def __call__(self, results: dict) -> dict:
         """Return ``results`` with image and ground truth added."""
         if 'street_seed' not in results:
-            raise KeyError('LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got the keys '
-                           f'{sorted(results)}. Use LoadImageFromFile for pictures on disk.')
+            raise KeyError(
+                'LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got the keys '
+                f'{sorted(results)}. Use LoadImageFromFile for pictures on disk.'
+            )
         scene = results.pop('street_scene', None) or _render(results)
         height, width = scene.labels.shape
         # Later transforms may write into these arrays, which must not change the cached scene.
-        results.update(img=scene.image.copy(), img_shape=(height, width), ori_shape=(height, width), height=height,
-                       width=width, gt_seg_map=scene.labels.copy(), seg_fields=['gt_seg_map'])
+        results.update(
+            img=scene.image.copy(),
+            img_shape=(height, width),
+            ori_shape=(height, width),
+            height=height,
+            width=width,
+            gt_seg_map=scene.labels.copy(),
+            seg_fields=['gt_seg_map'],
+        )
         results['instances'] = [
             dict(bbox=box, bbox_label=label, ignore_flag=0)
-            for box, label in zip(scene.boxes.tolist(), scene.box_labels.tolist(), strict=True)]
+            for box, label in zip(scene.boxes.tolist(), scene.box_labels.tolist(), strict=True)
+        ]
         if self.with_depth:
-            results['gt_depth_map'] = np.where(np.isinf(scene.depth), np.float32(self.sky_depth), scene.depth)
+            results['gt_depth_map'] = np.where(
+                np.isinf(scene.depth), np.float32(self.sky_depth), scene.depth
+            )
             results['seg_fields'].append('gt_depth_map')
         return results
 
@@ -143,6 +195,10 @@ def _render(info: dict) -> StreetScene:
 
 def _check_whole(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f'SyntheticStreetDataset: {name} must be a whole number, got {value!r}. Use an int.')
+        raise TypeError(
+            f'SyntheticStreetDataset: {name} must be a whole number, got {value!r}. Use an int.'
+        )
     if value < least:
-        raise ValueError(f'SyntheticStreetDataset: {name} must be at least {least}, got {value}. Use {least} or more.')
+        raise ValueError(
+            f'SyntheticStreetDataset: {name} must be at least {least}, got {value}. Use {least} or more.'
+        )

@@ -1,4 +1,5 @@
 """Tileable noise that gives every surface of the synthetic street its texture."""
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -27,10 +28,14 @@ def fractal_noise() -> np.ndarray:
     source = white_noise()
     for octave in range(2, 9):
         cells = 1 << octave
-        coarse = np.tile(source[octave * 8:octave * 8 + cells, :cells] if cells < 200 else source[:cells, :cells],
-                         (3, 3))
+        coarse = np.tile(
+            source[octave * 8 : octave * 8 + cells, :cells]
+            if cells < 200
+            else source[:cells, :cells],
+            (3, 3),
+        )
         fine = cv2.resize(coarse, (3 * SIZE, 3 * SIZE), interpolation=cv2.INTER_CUBIC)
-        total += fine[SIZE:2 * SIZE, SIZE:2 * SIZE] * 0.62**octave
+        total += fine[SIZE : 2 * SIZE, SIZE : 2 * SIZE] * 0.62**octave
     total -= total.min()
     total /= total.max()
     total.setflags(write=False)

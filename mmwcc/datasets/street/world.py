@@ -1,4 +1,5 @@
 """A random street with its weather and everything in it, independent of any camera."""
+
 from __future__ import annotations
 
 import math
@@ -62,7 +63,7 @@ class Layout:
 
     def centre(self, y):
         """Return the x of the centre line at ``y`` (a number or an array)."""
-        return 0.5 * self.curvature * np.maximum(y, 0.0)**2
+        return 0.5 * self.curvature * np.maximum(y, 0.0) ** 2
 
     def frame(self, lateral: float, y: float, turn: float = 0.0) -> Frame:
         """Return a frame on the street, heading along it plus ``turn``.
@@ -70,7 +71,7 @@ class Layout:
         It lies ``lateral`` metres to the right of the centre line.
         """
         slope = math.atan(self.curvature * max(y, 0.0))
-        return Frame(lateral + 0.5 * self.curvature * max(y, 0.0)**2, y, slope + turn)
+        return Frame(lateral + 0.5 * self.curvature * max(y, 0.0) ** 2, y, slope + turn)
 
     def is_crossing(self, y: float, margin: float = 0.0) -> bool:
         """Return whether ``y`` lies on the crossing road, or within ``margin`` metres of it."""
@@ -118,7 +119,9 @@ class StreetWorld:
         True
     """
 
-    def __init__(self, layout: Layout, weather: Weather, viewpoint: Camera, builder: SurfaceBuilder) -> None:
+    def __init__(
+        self, layout: Layout, weather: Weather, viewpoint: Camera, builder: SurfaceBuilder
+    ) -> None:
         self.layout = layout
         self.weather = weather
         self.viewpoint = viewpoint
@@ -152,38 +155,87 @@ def _sample_layout(rng: np.random.Generator) -> Layout:
     zebra = float(rng.uniform(9, 30)) if rng.random() < 0.35 else math.inf
     if crossing[0] - 1 < zebra + 3 and zebra < crossing[1] + 1:
         zebra = crossing[0] - 4.5
-    return Layout(half_width=float(rng.uniform(3.9, 5.9)), pavement=float(rng.uniform(2.8, 5.0)),
-                  curvature=float(np.clip(rng.normal(0, 0.0025), -0.006, 0.006)), crossing=crossing, zebra=zebra,
-                  drive_side=1 if rng.random() < 0.5 else -1, dashes=float(rng.uniform(1.5, 4.0)),
-                  edge_lines=int(rng.integers(3)), edge_yellow=bool(rng.random() < 0.5))
+    return Layout(
+        half_width=float(rng.uniform(3.9, 5.9)),
+        pavement=float(rng.uniform(2.8, 5.0)),
+        curvature=float(np.clip(rng.normal(0, 0.0025), -0.006, 0.006)),
+        crossing=crossing,
+        zebra=zebra,
+        drive_side=1 if rng.random() < 0.5 else -1,
+        dashes=float(rng.uniform(1.5, 4.0)),
+        edge_lines=int(rng.integers(3)),
+        edge_yellow=bool(rng.random() < 0.5),
+    )
 
 
 def _sample_weather(rng: np.random.Generator) -> Weather:
     kind = rng.choice(4, p=(0.45, 0.2, 0.2, 0.15))
     azimuth = float(rng.uniform(0, 2 * math.pi))
     elevation = math.radians(float(rng.uniform(10, 22) if kind == 2 else rng.uniform(24, 62)))
-    sun = (math.cos(elevation) * math.sin(azimuth), math.cos(elevation) * math.cos(azimuth), math.sin(elevation))
+    sun = (
+        math.cos(elevation) * math.sin(azimuth),
+        math.cos(elevation) * math.cos(azimuth),
+        math.sin(elevation),
+    )
     sun_color, ambient, zenith, horizon, cover, visibility = (
-        ((0.95, 1.05, 1.15), (0.46, 0.40, 0.36), (0.62, 0.36, 0.20), (0.90, 0.80, 0.72), (0.1, 0.7), (220, 500)),
-        ((0.06, 0.06, 0.06), (0.66, 0.64, 0.62), (0.66, 0.64, 0.62), (0.78, 0.78, 0.78), (0.7, 1.0), (90, 220)),
-        ((0.36, 0.72, 1.10), (0.46, 0.36, 0.32), (0.50, 0.32, 0.24), (0.48, 0.66, 0.92), (0.2, 0.7), (130, 320)),
-        ((0.03, 0.03, 0.03), (0.50, 0.46, 0.43), (0.52, 0.50, 0.48), (0.62, 0.61, 0.60), (0.8, 1.0), (50, 110)),
+        (
+            (0.95, 1.05, 1.15),
+            (0.46, 0.40, 0.36),
+            (0.62, 0.36, 0.20),
+            (0.90, 0.80, 0.72),
+            (0.1, 0.7),
+            (220, 500),
+        ),
+        (
+            (0.06, 0.06, 0.06),
+            (0.66, 0.64, 0.62),
+            (0.66, 0.64, 0.62),
+            (0.78, 0.78, 0.78),
+            (0.7, 1.0),
+            (90, 220),
+        ),
+        (
+            (0.36, 0.72, 1.10),
+            (0.46, 0.36, 0.32),
+            (0.50, 0.32, 0.24),
+            (0.48, 0.66, 0.92),
+            (0.2, 0.7),
+            (130, 320),
+        ),
+        (
+            (0.03, 0.03, 0.03),
+            (0.50, 0.46, 0.43),
+            (0.52, 0.50, 0.48),
+            (0.62, 0.61, 0.60),
+            (0.8, 1.0),
+            (50, 110),
+        ),
     )[kind]
     return Weather(
-        sun=sun, sun_color=np.array(sun_color, np.float32) * float(rng.uniform(0.85, 1.2)),
+        sun=sun,
+        sun_color=np.array(sun_color, np.float32) * float(rng.uniform(0.85, 1.2)),
         ambient=np.array(ambient, np.float32) * float(rng.uniform(0.85, 1.15)),
         zenith=np.array(zenith, np.float32) * float(rng.uniform(0.85, 1.15)),
-        horizon=np.array(horizon, np.float32) * float(rng.uniform(0.9, 1.1)), cloud_cover=float(rng.uniform(*cover)),
-        cloud_shift=tuple(rng.uniform(0, 256, 2).tolist()), visibility=float(rng.uniform(*visibility)),
-        exposure=float(rng.uniform(0.8, 1.25)), tint=np.float32(rng.uniform(0.94, 1.06, 3)),
-        wetness=float(rng.uniform(0.5, 1.0)) if kind == 3 else 0.0, noise=float(rng.uniform(0.008, 0.022)))
+        horizon=np.array(horizon, np.float32) * float(rng.uniform(0.9, 1.1)),
+        cloud_cover=float(rng.uniform(*cover)),
+        cloud_shift=tuple(rng.uniform(0, 256, 2).tolist()),
+        visibility=float(rng.uniform(*visibility)),
+        exposure=float(rng.uniform(0.8, 1.25)),
+        tint=np.float32(rng.uniform(0.94, 1.06, 3)),
+        wetness=float(rng.uniform(0.5, 1.0)) if kind == 3 else 0.0,
+        noise=float(rng.uniform(0.008, 0.022)),
+    )
 
 
 def _sample_viewpoint(rng: np.random.Generator, layout: Layout) -> Camera:
     lateral = layout.drive_side * layout.half_width * float(rng.uniform(0.18, 0.4))
     position = (lateral, 0.0, float(rng.uniform(1.4, 2.3)))
-    return Camera(position, yaw=float(np.clip(rng.normal(0, 0.07), -0.2, 0.2)),
-                  pitch=float(rng.uniform(-0.05, 0.07)), focal=float(rng.uniform(0.75, 1.0)))
+    return Camera(
+        position,
+        yaw=float(np.clip(rng.normal(0, 0.07), -0.2, 0.2)),
+        pitch=float(rng.uniform(-0.05, 0.07)),
+        focal=float(rng.uniform(0.75, 1.0)),
+    )
 
 
 def _build_side(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout, side: int) -> None:
@@ -200,7 +252,9 @@ def _build_side(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout, s
         middle = y + width / 2
         if rng.random() < gap_share:
             for _ in range(2):
-                place = layout.frame(side * (front + float(rng.uniform(1, 8))), y + width * float(rng.random()))
+                place = layout.frame(
+                    side * (front + float(rng.uniform(1, 8))), y + width * float(rng.random())
+                )
                 add_tree(out, rng, place.x, place.y, 1.1)
         else:
             place = layout.frame(side * (front + setback), middle)
@@ -243,7 +297,11 @@ def _furnish_side(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout,
     while y < 55:
         if not layout.is_crossing(y, 0.2) and rng.random() < 0.8:
             towards = 0.0 if side == layout.drive_side or rng.random() < 0.6 else math.pi
-            place = layout.frame(side * (kerb + float(rng.uniform(0.0, 0.5))), y, towards + float(rng.normal(0, 0.15)))
+            place = layout.frame(
+                side * (kerb + float(rng.uniform(0.0, 0.5))),
+                y,
+                towards + float(rng.normal(0, 0.15)),
+            )
             add_sign(out, rng, place.x, place.y, place.heading)
         y += float(rng.uniform(6, 15))
 
@@ -255,9 +313,14 @@ def _add_traffic(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) 
         if layout.half_width > 4.5 and rng.random() < 0.75:
             share, y = float(rng.uniform(0.35, 0.9)), float(rng.uniform(4, 10))
             while y < 60:
-                if not layout.is_crossing(y, 3.0) and not layout.zebra - 3 < y < layout.zebra + 6 and \
-                        rng.random() < share:
-                    place = layout.frame(side * (layout.half_width - 1.15), y, forwards + float(rng.normal(0, 0.02)))
+                if (
+                    not layout.is_crossing(y, 3.0)
+                    and not layout.zebra - 3 < y < layout.zebra + 6
+                    and rng.random() < share
+                ):
+                    place = layout.frame(
+                        side * (layout.half_width - 1.15), y, forwards + float(rng.normal(0, 0.02))
+                    )
                     add_car(out, rng, place.x, place.y, place.heading)
                 y += float(rng.uniform(5.4, 7.5))
         y = float(rng.uniform(10, 34)) if side == layout.drive_side else float(rng.uniform(5, 25))
@@ -277,17 +340,23 @@ def _add_people(out: SurfaceBuilder, rng: np.random.Generator, layout: Layout) -
     """Add people who walk on the pavements and cross the road."""
     for _ in range(int(rng.integers(6, 13))):
         side = 1 if rng.random() < 0.5 else -1
-        y = 6.0 + 34.0 * float(rng.random())**1.5
+        y = 6.0 + 34.0 * float(rng.random()) ** 1.5
         lateral = side * (layout.half_width + float(rng.uniform(1.0, layout.pavement - 0.4)))
-        place = layout.frame(lateral, y, float(rng.choice((0.0, math.pi))) + float(rng.normal(0, 0.3)))
+        place = layout.frame(
+            lateral, y, float(rng.choice((0.0, math.pi))) + float(rng.normal(0, 0.3))
+        )
         add_pedestrian(out, rng, place.x, place.y, place.heading)
         if rng.random() < 0.3:
             place = layout.frame(lateral - side * 0.65, y + 0.1, place.heading)
             add_pedestrian(out, rng, place.x, place.y, place.heading)
     crossing = layout.zebra + 1.5 if math.isfinite(layout.zebra) else float(rng.uniform(12, 30))
-    for _ in range(int(rng.integers(1, 4)) if math.isfinite(layout.zebra) else int(rng.random() < 0.4)):
+    for _ in range(
+        int(rng.integers(1, 4)) if math.isfinite(layout.zebra) else int(rng.random() < 0.4)
+    ):
         lateral = float(rng.uniform(-1, 1)) * layout.half_width
-        place = layout.frame(lateral, crossing + float(rng.normal(0, 0.8)), math.pi / 2 * float(rng.choice((-1, 1))))
+        place = layout.frame(
+            lateral, crossing + float(rng.normal(0, 0.8)), math.pi / 2 * float(rng.choice((-1, 1)))
+        )
         add_pedestrian(out, rng, place.x, place.y, place.heading)
 
 
@@ -302,9 +371,14 @@ def _cast_shadows(builder: SurfaceBuilder, sun: tuple) -> tuple[list[np.ndarray]
         if builder.object_labels[owner] == BUILDING:
             dark.append((hull, *hull.min(0).tolist(), *hull.max(0).tolist()))
     lit = np.ones(len(builder.object_labels), np.float32)
-    for i, (label, place) in enumerate(zip(builder.object_labels, builder.object_places, strict=True)):
+    for i, (label, place) in enumerate(
+        zip(builder.object_labels, builder.object_places, strict=True)
+    ):
         if label in (CAR, PEDESTRIAN, POLE, SIGN_CLASS) and any(
-                x0 < place[0] < x1 and y0 < place[1] < y1 and cv2.pointPolygonTest(hull, place, False) > 0
-                for hull, x0, y0, x1, y1 in dark):
+            x0 < place[0] < x1
+            and y0 < place[1] < y1
+            and cv2.pointPolygonTest(hull, place, False) > 0
+            for hull, x0, y0, x1, y1 in dark
+        ):
             lit[i] = 0.0
     return shadows, lit

@@ -1,4 +1,5 @@
 """Hooks for mmengine runners: compression schedules, checkpoint checks, exact resuming, stages."""
+
 from .benchmark_hook import BenchmarkHook
 from .calibration_hook import CalibrationHook
 from .compression_check_hook import CompressionCheckHook
@@ -14,7 +15,17 @@ from .training_stage_hook import TrainingStageHook
 from .wae_figure_hook import WAEFigureHook
 
 __all__ = [
-    'BenchmarkHook', 'CalibrationHook', 'CompressionCheckHook', 'CompressionScheduleHook', 'CompressionStatsHook',
-    'CostHook', 'DistillationHook', 'FeatureCompressionVisHook', 'FuseHook', 'QuantizerFreezeHook', 'RandomStateHook',
-    'TrainingStageHook', 'WAEFigureHook'
+    'BenchmarkHook',
+    'CalibrationHook',
+    'CompressionCheckHook',
+    'CompressionScheduleHook',
+    'CompressionStatsHook',
+    'CostHook',
+    'DistillationHook',
+    'FeatureCompressionVisHook',
+    'FuseHook',
+    'QuantizerFreezeHook',
+    'RandomStateHook',
+    'TrainingStageHook',
+    'WAEFigureHook',
 ]

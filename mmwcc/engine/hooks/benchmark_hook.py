@@ -1,4 +1,5 @@
 """Measure latency, throughput and memory of a model in training, and of its dense twin."""
+
 from __future__ import annotations
 
 import copy
@@ -29,7 +30,9 @@ from .random_state_hook import get_random_state, set_random_state
 
 __all__ = ['BenchmarkHook']
 
-_COLUMNS = dict(latency_ms='latency ms', p95_ms='p95 ms', throughput='images/s', peak_memory_mib='memory MiB')
+_COLUMNS = dict(
+    latency_ms='latency ms', p95_ms='p95 ms', throughput='images/s', peak_memory_mib='memory MiB'
+)
 
 
 @HOOKS.register_module()
@@ -91,23 +94,45 @@ class BenchmarkHook(Hook):
     # (CompressionStatsHook).
     priority = 'LOW'
 
-    def __init__(self, shapes: Sequence[Sequence[int]], start: bool = True, interval: int | None = None,
-                 end: bool = True, by_epoch: bool = False, dense: bool = True, repeats: int = 20, warmup: int = 3,
-                 amp_dtype: str | None = None, channels_last: bool = False, out_file: str = 'benchmark.json') -> None:
+    def __init__(
+        self,
+        shapes: Sequence[Sequence[int]],
+        start: bool = True,
+        interval: int | None = None,
+        end: bool = True,
+        by_epoch: bool = False,
+        dense: bool = True,
+        repeats: int = 20,
+        warmup: int = 3,
+        amp_dtype: str | None = None,
+        channels_last: bool = False,
+        out_file: str = 'benchmark.json',
+    ) -> None:
         if not isinstance(by_epoch, bool):
-            raise TypeError(f'BenchmarkHook: by_epoch must be True or False, got {by_epoch!r}. Use False to count '
-                            'iterations.')
-        for name, value, least in (('interval', 1 if interval is None else interval, 1), ('repeats', repeats, 1),
-                                   ('warmup', warmup, 0)):
+            raise TypeError(
+                f'BenchmarkHook: by_epoch must be True or False, got {by_epoch!r}. Use False to count '
+                'iterations.'
+            )
+        for name, value, least in (
+            ('interval', 1 if interval is None else interval, 1),
+            ('repeats', repeats, 1),
+            ('warmup', warmup, 0),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'BenchmarkHook: {name} must be an integer of at least {least}, got {value!r}. Leave '
-                                 f'{name} out for its default.')
+                raise ValueError(
+                    f'BenchmarkHook: {name} must be an integer of at least {least}, got {value!r}. Leave '
+                    f'{name} out for its default.'
+                )
         if amp_dtype not in (None, 'float16', 'bfloat16'):
-            raise ValueError("BenchmarkHook: amp_dtype must be 'float16', 'bfloat16' or None, got "
-                             f'{amp_dtype!r}. Use None for float32.')
+            raise ValueError(
+                "BenchmarkHook: amp_dtype must be 'float16', 'bfloat16' or None, got "
+                f'{amp_dtype!r}. Use None for float32.'
+            )
         if not (start or end or interval):
-            raise ValueError('BenchmarkHook: start, interval or end must be given, got none of them. Leave the hook '
-                             'out to measure nothing.')
+            raise ValueError(
+                'BenchmarkHook: start, interval or end must be given, got none of them. Leave the hook '
+                'out to measure nothing.'
+            )
         self.shapes = _checked_shapes(shapes)
         self.start, self.interval, self.end, self.by_epoch = start, interval, end, by_epoch
         self.dense, self.repeats, self.warmup = dense, repeats, warmup
@@ -118,12 +143,16 @@ class BenchmarkHook(Hook):
     def before_train(self, runner) -> None:
         """Check that every shape runs, and measure if ``start`` is set."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise RuntimeError('BenchmarkHook: by_epoch must be False with an iteration-based training loop, got True. '
-                               'Such a loop stays in epoch 0; give interval in iterations.')
+            raise RuntimeError(
+                'BenchmarkHook: by_epoch must be False with an iteration-based training loop, got True. '
+                'Such a loop stays in epoch 0; give interval in iterations.'
+            )
         device = _device(runner.model)
         if device.type not in ('cpu', 'cuda'):
-            raise RuntimeError(f'BenchmarkHook: the model must be on a CPU or a CUDA device, got {device}. Leave the '
-                               'hook out there.')
+            raise RuntimeError(
+                f'BenchmarkHook: the model must be on a CPU or a CUDA device, got {device}. Leave the '
+                'hook out there.'
+            )
         self._rows = self._earlier_rows(runner)
         if self.start:
             self._benchmark(runner, runner.iter)
@@ -152,19 +181,25 @@ class BenchmarkHook(Hook):
         if is_main_process():
             device = _device(runner.model)
             with _private_copy(runner.model) as model:
-                measured = [row for shape in self.shapes for row in self._measure(model, shape, device)]
+                measured = [
+                    row for shape in self.shapes for row in self._measure(model, shape, device)
+                ]
             rows = [dict(iter=iteration, **row) for row in measured]
             self._rows += rows
             about = self._environment(device)
-            runner.logger.info(f'benchmark at iter {iteration}: {about["device"]}, {about["threads"]} threads, '
-                               f'{about["dtype"]}\n{_table(rows)}')
+            runner.logger.info(
+                f'benchmark at iter {iteration}: {about["device"]}, {about["threads"]} threads, '
+                f'{about["dtype"]}\n{_table(rows)}'
+            )
             runner.visualizer.add_scalars(_scalars(rows), step=iteration)
             content = json.dumps(dict(environment=about, rows=self._rows), indent=1)
             Path(runner.work_dir, self.out_file).write_text(content + '\n', encoding='utf-8')
         self._measured_at = iteration
         barrier()
 
-    def _measure(self, model: nn.Module, shape: tuple[int, ...], device: torch.device) -> list[dict[str, Any]]:
+    def _measure(
+        self, model: nn.Module, shape: tuple[int, ...], device: torch.device
+    ) -> list[dict[str, Any]]:
         x = self._input(shape, device)
         contenders = dict(model=model)
         if self.dense and compressed_layers(model):
@@ -173,9 +208,17 @@ class BenchmarkHook(Hook):
         calls['model']()  # calibrates quantizers without a clip, before anything is timed
         memory = {name: peak_memory(call) for name, call in calls.items()}
         latency = measure_latency(calls, device, repeats=self.repeats, warmup=self.warmup)
-        return [dict(contender=name, shape=list(shape), latency_ms=latency[name].median, p95_ms=latency[name].p95,
-                     throughput=1e3 * shape[0] / latency[name].median, peak_memory_mib=memory[name] / 2**20)
-                for name in calls]
+        return [
+            dict(
+                contender=name,
+                shape=list(shape),
+                latency_ms=latency[name].median,
+                p95_ms=latency[name].p95,
+                throughput=1e3 * shape[0] / latency[name].median,
+                peak_memory_mib=memory[name] / 2**20,
+            )
+            for name in calls
+        ]
 
     def _input(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -193,31 +236,51 @@ class BenchmarkHook(Hook):
 
     def _environment(self, device: torch.device) -> dict[str, Any]:
         """Describe the environment that the numbers depend on."""
-        return dict(device=device_name(device), type=device.type, threads=torch.get_num_threads(),
-                    dtype=self.amp_dtype or 'float32', channels_last=self.channels_last, repeats=self.repeats,
-                    kernels=os.environ.get('MMWCC_KERNELS', 'default'), mmwcc=__version__,
-                    mmengine=mmengine.__version__, torch=torch.__version__, cuda=torch.version.cuda,
-                    python=platform.python_version())
+        return dict(
+            device=device_name(device),
+            type=device.type,
+            threads=torch.get_num_threads(),
+            dtype=self.amp_dtype or 'float32',
+            channels_last=self.channels_last,
+            repeats=self.repeats,
+            kernels=os.environ.get('MMWCC_KERNELS', 'default'),
+            mmwcc=__version__,
+            mmengine=mmengine.__version__,
+            torch=torch.__version__,
+            cuda=torch.version.cuda,
+            python=platform.python_version(),
+        )
 
     def _earlier_rows(self, runner) -> list[dict[str, Any]]:
         """Return what an interrupted run measured before the point from which it is now resumed."""
         path = Path(runner.work_dir, self.out_file)
         if runner.iter == 0 or not path.exists():
             return []
-        return [row for row in json.loads(path.read_text(encoding='utf-8'))['rows'] if row['iter'] < runner.iter]
+        return [
+            row
+            for row in json.loads(path.read_text(encoding='utf-8'))['rows']
+            if row['iter'] < runner.iter
+        ]
 
 
 def _checked_shapes(shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """Check the shapes and extend each to four sizes."""
     if not isinstance(shapes, (list, tuple)) or not shapes:
-        raise ValueError(f'BenchmarkHook: shapes must be a list of shapes, got {shapes!r}. Did you mean '
-                         'shapes=[(512, 1024)]?')
+        raise ValueError(
+            f'BenchmarkHook: shapes must be a list of shapes, got {shapes!r}. Did you mean '
+            'shapes=[(512, 1024)]?'
+        )
     for shape in shapes:
-        if (not isinstance(shape, (list, tuple)) or not 2 <= len(shape) <= 4
-                or not all(type(size) is int and size > 0 for size in shape)):
-            raise ValueError('BenchmarkHook: a shape must be (H, W), (C, H, W) or (B, C, H, W) in positive integers, '
-                             f'got {shape!r} in shapes. Did you mean shapes=[(512, 1024)]?')
-    return [(1, 3)[:4 - len(shape)] + tuple(shape) for shape in shapes]
+        if (
+            not isinstance(shape, (list, tuple))
+            or not 2 <= len(shape) <= 4
+            or not all(type(size) is int and size > 0 for size in shape)
+        ):
+            raise ValueError(
+                'BenchmarkHook: a shape must be (H, W), (C, H, W) or (B, C, H, W) in positive integers, '
+                f'got {shape!r} in shapes. Did you mean shapes=[(512, 1024)]?'
+            )
+    return [(1, 3)[: 4 - len(shape)] + tuple(shape) for shape in shapes]
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -242,7 +305,13 @@ def _private_copy(model: nn.Module) -> Iterator[nn.Module]:
 def _data_samples(x: Tensor) -> list[BaseDataElement]:
     """Return the image sizes that two-stage detectors need between their stages."""
     size = tuple(x.shape[2:])
-    about = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
+    about = dict(
+        img_shape=size,
+        ori_shape=size,
+        pad_shape=size,
+        batch_input_shape=size,
+        scale_factor=(1.0, 1.0),
+    )
     return [BaseDataElement(metainfo=about) for _ in x]
 
 
@@ -252,13 +321,24 @@ def _name(shape: Sequence[int]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     cells = [['input', 'network', *_COLUMNS.values()]]
-    cells += [[_name(row['shape']), row['contender'], *(f'{row[column]:.4g}' for column in _COLUMNS)] for row in rows]
+    cells += [
+        [_name(row['shape']), row['contender'], *(f'{row[column]:.4g}' for column in _COLUMNS)]
+        for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return '\n'.join('  '.join(cell.ljust(width) if i < 2 else cell.rjust(width)
-                               for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in cells)
+    return '\n'.join(
+        '  '.join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )
 
 
 def _scalars(rows: list[dict[str, Any]]) -> dict[str, float]:
     prefixes = dict(model='', dense='dense_')
-    return {f'benchmark/{prefixes[row["contender"]]}{column}/{_name(row["shape"])}': row[column]
-            for row in rows for column in _COLUMNS}
+    return {
+        f'benchmark/{prefixes[row["contender"]]}{column}/{_name(row["shape"])}': row[column]
+        for row in rows
+        for column in _COLUMNS
+    }

@@ -1,4 +1,5 @@
 """Calibrate starting clips on several batches before training."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -61,23 +62,43 @@ class CalibrationHook(Hook):
     # layers.
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, num_batches: int = 8, method: str | None = None, percentile: float | None = None,
-                 again: bool = False) -> None:
+    def __init__(
+        self,
+        num_batches: int = 8,
+        method: str | None = None,
+        percentile: float | None = None,
+        again: bool = False,
+    ) -> None:
         if isinstance(num_batches, bool) or not isinstance(num_batches, int):
-            raise TypeError(f'CalibrationHook: num_batches must be an integer, got {num_batches!r}. Use 8.')
+            raise TypeError(
+                f'CalibrationHook: num_batches must be an integer, got {num_batches!r}. Use 8.'
+            )
         if num_batches < 1:
-            raise ValueError(f'CalibrationHook: num_batches must be at least 1, got {num_batches}. Leave the hook out '
-                             'to take clips from the first training batch.')
+            raise ValueError(
+                f'CalibrationHook: num_batches must be at least 1, got {num_batches}. Leave the hook out '
+                'to take clips from the first training batch.'
+            )
         if method is not None and method not in CALIBRATIONS:
-            raise ValueError(f"CalibrationHook: method must be one of {', '.join(CALIBRATIONS)} or None, got "
-                             f'{method!r}. Use None for what the quantizers were built with.')
+            raise ValueError(
+                f'CalibrationHook: method must be one of {", ".join(CALIBRATIONS)} or None, got '
+                f'{method!r}. Use None for what the quantizers were built with.'
+            )
         if percentile is not None and not 0 < percentile <= 100:
-            raise ValueError(f'CalibrationHook: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one '
-                             'magnitude in a thousand.')
+            raise ValueError(
+                f'CalibrationHook: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one '
+                'magnitude in a thousand.'
+            )
         if not isinstance(again, bool):
-            raise TypeError(f'CalibrationHook: again must be True or False, got {again!r}. Use True to replace clips '
-                            'that a checkpoint has brought.')
-        self.num_batches, self.method, self.percentile, self.again = num_batches, method, percentile, again
+            raise TypeError(
+                f'CalibrationHook: again must be True or False, got {again!r}. Use True to replace clips '
+                'that a checkpoint has brought.'
+            )
+        self.num_batches, self.method, self.percentile, self.again = (
+            num_batches,
+            method,
+            percentile,
+            again,
+        )
 
     def before_train(self, runner) -> None:
         """Calibrate, unless training is resumed."""
@@ -86,9 +107,14 @@ class CalibrationHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = get_random_state()
         try:
-            report = calibrate(model, islice(self._batches(runner.train_dataloader), self.num_batches),
-                               method=self.method, percentile=self.percentile, again=self.again,
-                               forward=partial(run_model, training=True))
+            report = calibrate(
+                model,
+                islice(self._batches(runner.train_dataloader), self.num_batches),
+                method=self.method,
+                percentile=self.percentile,
+                again=self.again,
+                forward=partial(run_model, training=True),
+            )
         finally:
             set_random_state(state)
         runner.logger.info(f'CalibrationHook: {report}')
@@ -99,7 +125,14 @@ class CalibrationHook(Hook):
         # Iterating over the training loader would advance its sampler, and with persistent workers
         # also its iterator.
         (rank, ranks), images = get_dist_info(), len(loader.dataset)
-        share = Subset(loader.dataset, [i % images for i in range(rank, -(-images // ranks) * ranks, ranks)])
+        share = Subset(
+            loader.dataset, [i % images for i in range(rank, -(-images // ranks) * ranks, ranks)]
+        )
         order = torch.Generator().manual_seed(rank)
-        return DataLoader(share, loader.batch_size or loader.batch_sampler.batch_size, shuffle=True,
-                          collate_fn=loader.collate_fn, generator=order)
+        return DataLoader(
+            share,
+            loader.batch_size or loader.batch_sampler.batch_size,
+            shuffle=True,
+            collate_fn=loader.collate_fn,
+            generator=order,
+        )

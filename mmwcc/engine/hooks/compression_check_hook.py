@@ -1,4 +1,5 @@
 """Record in each checkpoint how it is compressed, and compare before loading one."""
+
 from __future__ import annotations
 
 import re
@@ -74,11 +75,17 @@ class CompressionCheckHook(Hook):
 
     def __init__(self, allow_dense: bool = False, allow_mismatch: Sequence[str] = ()) -> None:
         if not isinstance(allow_dense, bool):
-            raise TypeError(f'CompressionCheckHook: allow_dense must be True or False, got {allow_dense!r}. Use True '
-                            'to evaluate dense weights in a compressed model.')
-        if isinstance(allow_mismatch, str) or not all(isinstance(pattern, str) for pattern in allow_mismatch):
-            raise TypeError('CompressionCheckHook: allow_mismatch must be a list of regular expressions, got '
-                            f"{allow_mismatch!r}. Did you mean [r'decode_head\\.conv_seg\\..*']?")
+            raise TypeError(
+                f'CompressionCheckHook: allow_dense must be True or False, got {allow_dense!r}. Use True '
+                'to evaluate dense weights in a compressed model.'
+            )
+        if isinstance(allow_mismatch, str) or not all(
+            isinstance(pattern, str) for pattern in allow_mismatch
+        ):
+            raise TypeError(
+                'CompressionCheckHook: allow_mismatch must be a list of regular expressions, got '
+                f"{allow_mismatch!r}. Did you mean [r'decode_head\\.conv_seg\\..*']?"
+            )
         self.allow_dense = allow_dense
         self.allow_mismatch = tuple(allow_mismatch)
         self._trained = False
@@ -93,10 +100,12 @@ class CompressionCheckHook(Hook):
         layers = compressed_layers(runner.model)
         settle_after_forward(unwrapped(runner.model))
         if self._trains(runner) and layers and runner.cfg.get('efficient_conv_bn_eval') is not None:
-            raise RuntimeError(f'CompressionCheckHook: efficient_conv_bn_eval must not be set for a model with '
-                               f'compressed layers, got {runner.cfg.efficient_conv_bn_eval!r} and {len(layers)} such '
-                               'layers. It multiplies the weights by the scale of BatchNorm before they are quantized; '
-                               'remove the key from the config.')
+            raise RuntimeError(
+                f'CompressionCheckHook: efficient_conv_bn_eval must not be set for a model with '
+                f'compressed layers, got {runner.cfg.efficient_conv_bn_eval!r} and {len(layers)} such '
+                'layers. It multiplies the weights by the scale of BatchNorm before they are quantized; '
+                'remove the key from the config.'
+            )
 
     def after_train(self, runner) -> None:
         """Remember that any checkpoint loaded from now on is loaded for evaluation."""
@@ -131,11 +140,13 @@ class CompressionCheckHook(Hook):
         return 'resume' if runner._resume else 'train'
 
     @staticmethod
-    def _expected(runner, purpose: str, checkpoint: Mapping[str, Any]
-                  ) -> dict[str, LayerState] | None:
+    def _expected(
+        runner, purpose: str, checkpoint: Mapping[str, Any]
+    ) -> dict[str, LayerState] | None:
         """Return the layer states that a schedule gives for the checkpoint's moment, or None."""
-        schedule = next((hook for hook in runner.hooks
-                         if isinstance(hook, CompressionScheduleHook)), None)
+        schedule = next(
+            (hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None
+        )
         if schedule is None or not read_stamp(checkpoint).get('layers'):
             return None
         # When a run is resumed, a checkpoint from a run without a schedule is also compared with
@@ -153,7 +164,8 @@ class CompressionCheckHook(Hook):
             'CompressionCheckHook: a compressed checkpoint needs a compressed model, got a dense model '
             f'and a checkpoint with {_listed(found.in_checkpoint)} compressed. Loading would drop the '
             "quantizers and the selection. Build the model with type='mmwcc.CompressedModel' and the "
-            f'compression the checkpoint was trained with.{config}')
+            f'compression the checkpoint was trained with.{config}'
+        )
 
     @staticmethod
     def _judge_integers(found: Comparison) -> None:
@@ -161,21 +173,25 @@ class CompressionCheckHook(Hook):
             raise RuntimeError(
                 'CompressionCheckHook: an integer model needs an integer checkpoint, got one without '
                 f'integers in {_listed(found.integers_only_in_model)}. Convert it with '
-                'tools/deployment/to_integer.py, or leave `integer` out of the compression config.')
+                'tools/deployment/to_integer.py, or leave `integer` out of the compression config.'
+            )
         if found.integers_only_in_checkpoint:
             raise RuntimeError(
                 'CompressionCheckHook: an integer checkpoint needs an integer model, got one without '
                 f'integers in {_listed(found.integers_only_in_checkpoint)}. Set integer=True in the '
-                'compression config, or use the config that was written beside the checkpoint.')
+                'compression config, or use the config that was written beside the checkpoint.'
+            )
 
     def _judge_parts(self, runner, purpose: str, found: Comparison, advice: str) -> None:
         """Judge differences in which layers are compressed and which quantizers they have."""
         what = 'has them dense or not quantized' if found.in_checkpoint else 'is dense'
         self._report_absent(runner, purpose, found.only_in_model, what)
         if found.only_in_checkpoint:
-            text = (f'CompressionCheckHook: the model must compress what the checkpoint compresses, got '
-                    f'{_listed(found.only_in_checkpoint)} in the checkpoint only. '
-                    + (advice or 'Use the compression config it was trained with.'))
+            text = (
+                f'CompressionCheckHook: the model must compress what the checkpoint compresses, got '
+                f'{_listed(found.only_in_checkpoint)} in the checkpoint only. '
+                + (advice or 'Use the compression config it was trained with.')
+            )
             if purpose != 'train':
                 raise RuntimeError(text)
             runner.logger.warning(text)
@@ -184,37 +200,52 @@ class CompressionCheckHook(Hook):
         if not absent:
             return
         if purpose == 'train':
-            runner.logger.info(f'CompressionCheckHook: compression starts in {_listed(absent)}; the checkpoint {what}. '
-                               'Quantizers are calibrated by the first training batch.')
+            runner.logger.info(
+                f'CompressionCheckHook: compression starts in {_listed(absent)}; the checkpoint {what}. '
+                'Quantizers are calibrated by the first training batch.'
+            )
             return
-        text = (f'CompressionCheckHook: to {purpose}, the checkpoint must have what the model compresses, got a '
-                f'checkpoint that {what}: {_listed(absent)}.')
+        text = (
+            f'CompressionCheckHook: to {purpose}, the checkpoint must have what the model compresses, got a '
+            f'checkpoint that {what}: {_listed(absent)}.'
+        )
         if not self.allow_dense:
-            raise RuntimeError(f'{text} Train the compressed model from it first (load_from with resume=False), or set '
-                               'allow_dense=True to go on without.')
+            raise RuntimeError(
+                f'{text} Train the compressed model from it first (load_from with resume=False), or set '
+                'allow_dense=True to go on without.'
+            )
         runner.logger.warning(text)
 
     def _judge_shapes(self, found: Comparison) -> None:
-        wrong = [f'{key}: {theirs} in the checkpoint, {ours} in the model'
-                 for key, (theirs, ours) in found.shapes.items()
-                 if not any(re.fullmatch(pattern, key) for pattern in self.allow_mismatch)]
+        wrong = [
+            f'{key}: {theirs} in the checkpoint, {ours} in the model'
+            for key, (theirs, ours) in found.shapes.items()
+            if not any(re.fullmatch(pattern, key) for pattern in self.allow_mismatch)
+        ]
         if wrong:
-            raise RuntimeError(f'CompressionCheckHook: the shapes of compressed layers must agree with the checkpoint, '
-                               f'got {_listed(wrong, separator="; ")}. Loading would skip them. Use the config of the '
-                               'checkpoint, or name them in allow_mismatch to start them anew.')
+            raise RuntimeError(
+                f'CompressionCheckHook: the shapes of compressed layers must agree with the checkpoint, '
+                f'got {_listed(wrong, separator="; ")}. Loading would skip them. Use the config of the '
+                'checkpoint, or name them in allow_mismatch to start them anew.'
+            )
 
     @staticmethod
     def _judge_states(runner, purpose: str, found: Comparison) -> None:
         if not found.states:
             return
-        differences = [f'{name}: {key} {_shown(theirs)} in the checkpoint, '
-                       f'{_shown(ours)} in the model'
-                       for name, key, theirs, ours in found.states]
-        text = ('CompressionCheckHook: the model must compress as the checkpoint records, got '
-                f'{_listed(differences, separator="; ")}.')
+        differences = [
+            f'{name}: {key} {_shown(theirs)} in the checkpoint, {_shown(ours)} in the model'
+            for name, key, theirs, ours in found.states
+        ]
+        text = (
+            'CompressionCheckHook: the model must compress as the checkpoint records, got '
+            f'{_listed(differences, separator="; ")}.'
+        )
         if purpose == 'resume':
-            raise RuntimeError(f'{text} Resume with the compression config and schedule the run was started with, or '
-                               'start a new run from the checkpoint (load_from with resume=False).')
+            raise RuntimeError(
+                f'{text} Resume with the compression config and schedule the run was started with, or '
+                'start a new run from the checkpoint (load_from with resume=False).'
+            )
         if purpose == 'evaluate':
             runner.logger.warning(f'{text} The result is not that of the trained model.')
         else:

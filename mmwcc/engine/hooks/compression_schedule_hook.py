@@ -1,4 +1,5 @@
 """Lower bits and keep_ratio while a model trains."""
+
 from __future__ import annotations
 
 from mmengine.hooks import EMAHook, Hook
@@ -61,18 +62,30 @@ class CompressionScheduleHook(Hook):
     # that look at the layers.
     priority = 'VERY_HIGH'
 
-    def __init__(self, by_epoch: bool = False, keep_ratio: dict | None = None, weight_bits: dict | None = None,
-                 act_bits: dict | None = None) -> None:
+    def __init__(
+        self,
+        by_epoch: bool = False,
+        keep_ratio: dict | None = None,
+        weight_bits: dict | None = None,
+        act_bits: dict | None = None,
+    ) -> None:
         if not isinstance(by_epoch, bool):
-            raise TypeError(f'CompressionScheduleHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
-                            'count iterations.')
+            raise TypeError(
+                f'CompressionScheduleHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
+                'count iterations.'
+            )
         configs = dict(keep_ratio=keep_ratio, weight_bits=weight_bits, act_bits=act_bits)
         self.by_epoch = by_epoch
         self.schedules: dict[str, Schedule] = {
-            quantity: build_schedule(quantity, cfg) for quantity, cfg in configs.items() if cfg is not None}
+            quantity: build_schedule(quantity, cfg)
+            for quantity, cfg in configs.items()
+            if cfg is not None
+        }
         if not self.schedules:
-            raise ValueError('CompressionScheduleHook: at least one of keep_ratio, weight_bits and act_bits must be '
-                             "given, got none. Did you mean keep_ratio=dict(type='step', steps=[(0, 1.0), ...])?")
+            raise ValueError(
+                'CompressionScheduleHook: at least one of keep_ratio, weight_bits and act_bits must be '
+                "given, got none. Did you mean keep_ratio=dict(type='step', steps=[(0, 1.0), ...])?"
+            )
         self._built: dict[str, LayerState] | None = None
         self._values: dict[str, float] = {}
         self._logged: dict[str, float] = {}
@@ -116,8 +129,10 @@ class CompressionScheduleHook(Hook):
             return
         moment = self.recorded_moment(checkpoint)
         if moment is None:
-            runner.logger.info('CompressionScheduleHook: the checkpoint does not record where a compression schedule '
-                               'stood, so the layers are evaluated as they were built.')
+            runner.logger.info(
+                'CompressionScheduleHook: the checkpoint does not record where a compression schedule '
+                'stood, so the layers are evaluated as they were built.'
+            )
             return
         self._apply(runner, moment)
 
@@ -154,8 +169,10 @@ class CompressionScheduleHook(Hook):
     def _remember(self, runner) -> dict[str, LayerState]:
         """Return the states the layers were built with, recorded before the first change."""
         if self._built is None:
-            self._built = {name: LayerState.of(layer)
-                           for name, layer in compressed_layers(runner.model).items()}
+            self._built = {
+                name: LayerState.of(layer)
+                for name, layer in compressed_layers(runner.model).items()
+            }
         return self._built
 
     def _follow(self, runner) -> None:
@@ -175,61 +192,92 @@ class CompressionScheduleHook(Hook):
         for quantity, value in values.items():
             if value == self._values.get(quantity):
                 continue
-            targets = {name: getattr(built[name].under({quantity: value}), quantity)
-                       for name in layers if built[name].has(quantity)}
-            changed = sum(set_layer_state(layers[name], {quantity: target})
-                          for name, target in targets.items())
-            self._log(runner, t, quantity, value,
-                      changed if quantity in self._values else len(targets))
+            targets = {
+                name: getattr(built[name].under({quantity: value}), quantity)
+                for name in layers
+                if built[name].has(quantity)
+            }
+            changed = sum(
+                set_layer_state(layers[name], {quantity: target})
+                for name, target in targets.items()
+            )
+            self._log(
+                runner, t, quantity, value, changed if quantity in self._values else len(targets)
+            )
             runner.message_hub.update_scalar(f'train/compression/{quantity}', value)
         # Reading the buffers waits for the device, so do it only if a change of bits may have
         # switched quantizers on.
-        if not self._values or any(values[key] != self._values[key] for key in values if key != 'keep_ratio'):
+        if not self._values or any(
+            values[key] != self._values[key] for key in values if key != 'keep_ratio'
+        ):
             self._uncalibrated = [
-                (name, role) for name, layer in layers.items() for role in ('weight_quant', 'act_quant')
-                if getattr(layer, role) is not None and getattr(layer, role).bits != FULL_PRECISION
-                and not getattr(layer, role).is_settled]
+                (name, role)
+                for name, layer in layers.items()
+                for role in ('weight_quant', 'act_quant')
+                if getattr(layer, role) is not None
+                and getattr(layer, role).bits != FULL_PRECISION
+                and not getattr(layer, role).is_settled
+            ]
         self._values = values
 
     def _hand_over(self, runner) -> None:
         layers = compressed_layers(runner.model)
-        calibrated = [pair for pair in self._uncalibrated if getattr(layers[pair[0]], pair[1]).is_settled]
+        calibrated = [
+            pair for pair in self._uncalibrated if getattr(layers[pair[0]], pair[1]).is_settled
+        ]
         self._uncalibrated = [pair for pair in self._uncalibrated if pair not in calibrated]
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 averaged = compressed_layers(hook.ema_model.module)
                 for name, role in calibrated:
-                    getattr(averaged[name], role).load_state_dict(getattr(layers[name], role).state_dict())
+                    getattr(averaged[name], role).load_state_dict(
+                        getattr(layers[name], role).state_dict()
+                    )
 
     def _log(self, runner, t: int, quantity: str, value: float, layers: int) -> None:
         last, schedule = self._logged.get(quantity), self.schedules[quantity]
-        if last is not None and value != schedule.final and abs(last - value) * _LINES_PER_RAMP < schedule.ramp:
+        if (
+            last is not None
+            and value != schedule.final
+            and abs(last - value) * _LINES_PER_RAMP < schedule.ramp
+        ):
             return
         change = f'{value:g}' if last is None else f'{last:g} -> {value:g}'
-        runner.logger.info(f'compression schedule at {self.unit} {t}: {quantity} {change} on {layers} layers')
+        runner.logger.info(
+            f'compression schedule at {self.unit} {t}: {quantity} {change} on {layers} layers'
+        )
         self._logged[quantity] = value
 
     def _check(self, runner) -> None:
         """Reject a schedule that can have no effect, and warn of one that is not completed."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise RuntimeError('CompressionScheduleHook: by_epoch must be False with an iteration-based training loop, '
-                               'got True. Such a loop stays in epoch 0; give the moments in iterations.')
+            raise RuntimeError(
+                'CompressionScheduleHook: by_epoch must be False with an iteration-based training loop, '
+                'got True. Such a loop stays in epoch 0; give the moments in iterations.'
+            )
         built = self._remember(runner)
         length = runner.max_epochs if self.by_epoch else runner.max_iters
         for quantity, schedule in self.schedules.items():
-            layers = {name: getattr(state, quantity) for name, state in built.items()
-                      if state.has(quantity)}
+            layers = {
+                name: getattr(state, quantity)
+                for name, state in built.items()
+                if state.has(quantity)
+            }
             if not layers:
-                raise RuntimeError(f'CompressionScheduleHook: a schedule of {quantity} needs layers that have it, got '
-                                   f'none among {len(built)} compressed layers. Add them to the compression config of '
-                                   f'the model, or drop {quantity} from the hook.')
+                raise RuntimeError(
+                    f'CompressionScheduleHook: a schedule of {quantity} needs layers that have it, got '
+                    f'none among {len(built)} compressed layers. Add them to the compression config of '
+                    f'the model, or drop {quantity} from the hook.'
+                )
             above = [name for name, value in layers.items() if value < schedule.final]
             if above:
                 runner.logger.warning(
                     f'CompressionScheduleHook: {quantity} ends at {schedule.final:g}, above what {len(above)} layers '
                     f'were built with ({above[0]}: {layers[above[0]]:g}). Models built without a runner, as by '
-                    'inference APIs, will compress more than this training did.')
+                    'inference APIs, will compress more than this training did.'
+                )
             if schedule.end >= length:
                 runner.logger.warning(
                     f'CompressionScheduleHook: {quantity} reaches {schedule.final:g} at {self.unit} {schedule.end}, '
-                    f'but training ends at {length}, so the model is never trained in its final state.')
+                    f'but training ends at {length}, so the model is never trained in its final state.'
+                )

@@ -1,4 +1,5 @@
 """Record what compression removes in each layer, during training and validation."""
+
 from __future__ import annotations
 
 import re
@@ -17,8 +18,12 @@ from mmwcc.registry import HOOKS
 __all__ = ['CompressionStatsHook']
 
 _WORST: dict[str, tuple[str, Callable]] = dict(
-    energy_kept=('least', min), act_clipped=('most', max), weight_clipped=('most', max), act_sqnr=('least', min),
-    weight_sqnr=('least', min))
+    energy_kept=('least', min),
+    act_clipped=('most', max),
+    weight_clipped=('most', max),
+    act_sqnr=('least', min),
+    weight_sqnr=('least', min),
+)
 
 
 @HOOKS.register_module()
@@ -62,14 +67,22 @@ class CompressionStatsHook(Hook):
     # Before BenchmarkHook, which copies the model including its forward hooks.
     priority = 'NORMAL'
 
-    def __init__(self, interval: int = 100, layers: Sequence[str] | None = None, val_batches: int = 4) -> None:
+    def __init__(
+        self, interval: int = 100, layers: Sequence[str] | None = None, val_batches: int = 4
+    ) -> None:
         for name, value, least in (('interval', interval, 1), ('val_batches', val_batches, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'CompressionStatsHook: {name} must be an integer of at least {least}, got {value!r}. '
-                                 f'Use {name}={max(least, 100 if name == "interval" else 4)}.')
-        if layers is not None and (isinstance(layers, str) or not all(isinstance(each, str) for each in layers)):
-            raise TypeError('CompressionStatsHook: layers must be a list of regular expressions, got '
-                            f"{layers!r}. Did you mean [r'backbone\\..*']?")
+                raise ValueError(
+                    f'CompressionStatsHook: {name} must be an integer of at least {least}, got {value!r}. '
+                    f'Use {name}={max(least, 100 if name == "interval" else 4)}.'
+                )
+        if layers is not None and (
+            isinstance(layers, str) or not all(isinstance(each, str) for each in layers)
+        ):
+            raise TypeError(
+                'CompressionStatsHook: layers must be a list of regular expressions, got '
+                f"{layers!r}. Did you mean [r'backbone\\..*']?"
+            )
         self.interval, self.val_batches = interval, val_batches
         self.patterns = None if layers is None else tuple(layers)
         self._layers: dict[str, nn.Module] = {}
@@ -110,22 +123,36 @@ class CompressionStatsHook(Hook):
         if is_main_process() and self.val_batches:
             # Without a training loop, reading runner.iter would build one, together with its
             # dataset.
-            self._report(runner, 'compression_val', runner.iter if isinstance(runner._train_loop, BaseLoop) else 0)
+            self._report(
+                runner,
+                'compression_val',
+                runner.iter if isinstance(runner._train_loop, BaseLoop) else 0,
+            )
 
     def _choose(self, runner) -> None:
         if self._layers:
             return
-        layers = {name: layer for name, layer in compressed_layers(runner.model).items()
-                  if isinstance(layer, CompressedConvMixin)}
+        layers = {
+            name: layer
+            for name, layer in compressed_layers(runner.model).items()
+            if isinstance(layer, CompressedConvMixin)
+        }
         if not layers:
-            raise ValueError('CompressionStatsHook: the model must have compressed layers, got none that compute in '
-                             "floating point. Build it with type='mmwcc.CompressedModel', or leave the hook out.")
+            raise ValueError(
+                'CompressionStatsHook: the model must have compressed layers, got none that compute in '
+                "floating point. Build it with type='mmwcc.CompressedModel', or leave the hook out."
+            )
         for pattern in self.patterns or ():
             if not any(re.fullmatch(pattern, name) for name in layers):
-                raise ValueError(f'CompressionStatsHook: an entry of layers must match a whole name of a compressed '
-                                 f'layer, got {pattern!r}. They are {", ".join(layers)}.')
-        self._layers = {name: layer for name, layer in layers.items()
-                        if self.patterns is None or any(re.fullmatch(each, name) for each in self.patterns)}
+                raise ValueError(
+                    f'CompressionStatsHook: an entry of layers must match a whole name of a compressed '
+                    f'layer, got {pattern!r}. They are {", ".join(layers)}.'
+                )
+        self._layers = {
+            name: layer
+            for name, layer in layers.items()
+            if self.patterns is None or any(re.fullmatch(each, name) for each in self.patterns)
+        }
 
     def _watch(self) -> None:
         for name, layer in self._layers.items():
@@ -149,26 +176,35 @@ class CompressionStatsHook(Hook):
         """Send the statistics to the visualizer and the log, and reset them."""
         measured = {name: stats.compute() for name, stats in self._stats.items()}
         self._stats.clear()
-        scalars = {f'{prefix}/{statistic}/{name}': value
-                   for name, values in measured.items() for statistic, value in values.items()}
+        scalars = {
+            f'{prefix}/{statistic}/{name}': value
+            for name, values in measured.items()
+            for statistic, value in values.items()
+        }
         if scalars:
             runner.visualizer.add_scalars(scalars, step=step)
             where = 'iter' if prefix == 'compression' else 'validation after iter'
             runner.logger.info(f'compression stats at {where} {step}: {_summary(measured)}')
         elif not self._warned:
             self._warned = True
-            runner.logger.warning(f'CompressionStatsHook: nothing was measured in {len(self._layers)} layers at iter '
-                                  f'{step}: none of them selects, or has a quantizer that is on and has learned its '
-                                  'clip, or they did not run as modules, as in a graph of torch.compile.')
+            runner.logger.warning(
+                f'CompressionStatsHook: nothing was measured in {len(self._layers)} layers at iter '
+                f'{step}: none of them selects, or has a quantizer that is on and has learned its '
+                'clip, or they did not run as modules, as in a graph of torch.compile.'
+            )
 
 
 def _summary(measured: dict[str, dict[str, float]]) -> str:
     parts = []
     for statistic, (word, worst) in _WORST.items():
-        values = {name: values[statistic] for name, values in measured.items() if statistic in values}
+        values = {
+            name: values[statistic] for name, values in measured.items() if statistic in values
+        }
         if values:
             name = worst(values, key=values.get)
             unit = ' dB' if statistic.endswith('sqnr') else ''
-            parts.append(f'{statistic} {sum(values.values()) / len(values):.4g}{unit} '
-                         f'({word} {values[name]:.4g} in {name})')
+            parts.append(
+                f'{statistic} {sum(values.values()) / len(values):.4g}{unit} '
+                f'({word} {values[name]:.4g} in {name})'
+            )
     return ', '.join(parts)

@@ -1,4 +1,5 @@
 """Report the cost of a model in training: in the log, in the visualizer and in checkpoints."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -52,13 +53,22 @@ class CostHook(Hook):
     # After CompressionScheduleHook, which sets the bits and keep ratios to count.
     priority = 'NORMAL'
 
-    def __init__(self, input_shape: Sequence[int], convention: str = 'exact', table: bool = True) -> None:
-        if not isinstance(input_shape, Sequence) or not input_shape or not all(
-                isinstance(size, int) and not isinstance(size, bool) for size in input_shape):
-            raise TypeError(f'CostHook: input_shape must be a sequence of integers, got {input_shape!r}. Use '
-                            '(height, width).')
+    def __init__(
+        self, input_shape: Sequence[int], convention: str = 'exact', table: bool = True
+    ) -> None:
+        if (
+            not isinstance(input_shape, Sequence)
+            or not input_shape
+            or not all(isinstance(size, int) and not isinstance(size, bool) for size in input_shape)
+        ):
+            raise TypeError(
+                f'CostHook: input_shape must be a sequence of integers, got {input_shape!r}. Use '
+                '(height, width).'
+            )
         if not isinstance(table, bool):
-            raise TypeError(f'CostHook: table must be True or False, got {table!r}. Use False for the totals only.')
+            raise TypeError(
+                f'CostHook: table must be True or False, got {table!r}. Use False for the totals only.'
+            )
         check_convention('CostHook', convention)
         self.input_shape, self.convention, self.table = tuple(input_shape), convention, table
         self.report: CostReport | None = None
@@ -68,7 +78,9 @@ class CostHook(Hook):
 
     def before_train(self, runner) -> None:
         """Count and log the cost."""
-        self._schedule = next((hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None)
+        self._schedule = next(
+            (hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None
+        )
         self._values = self._scheduled(runner)
         self._start(runner)
 
@@ -93,20 +105,26 @@ class CostHook(Hook):
         """Add the totals, as plain data, to the stamp of :class:`CompressionCheckHook`."""
         if self.report is not None:
             everything = self.report.to_dict()
-            cost = {key: everything[key]
-                    for key in ('convention', 'input_shape', 'total', 'by_kind')}
+            cost = {
+                key: everything[key] for key in ('convention', 'input_shape', 'total', 'by_kind')
+            }
             extend_stamp(checkpoint, dict(cost=cost))
 
     def _scheduled(self, runner) -> dict[str, float] | None:
         if self._schedule is None:
             return None
-        return self._schedule.values_at(int(runner.epoch if self._schedule.by_epoch else runner.iter))
+        return self._schedule.values_at(
+            int(runner.epoch if self._schedule.by_epoch else runner.iter)
+        )
 
     def _start(self, runner) -> None:
         self.report = count_cost(runner.model, self.input_shape, convention=self.convention)
         self._logged = self.report.total.total_bops
-        runner.logger.info(f'cost of {self._image}:\n{self.report}' if self.table
-                           else f'cost of {self._image}: {self.report.summary()}')
+        runner.logger.info(
+            f'cost of {self._image}:\n{self.report}'
+            if self.table
+            else f'cost of {self._image}: {self.report.summary()}'
+        )
         self._show(runner)
 
     def _follow(self, runner) -> None:
@@ -116,19 +134,30 @@ class CostHook(Hook):
         self._values = values
         self.report = self.report.at(self._states(runner))
         bops = self.report.total.total_bops
-        changed = [self._schedule.schedules[quantity] for quantity in values if values[quantity] != last[quantity]]
-        stepped = any(not schedule.ramp or values[schedule.quantity] == schedule.final for schedule in changed)
+        changed = [
+            self._schedule.schedules[quantity]
+            for quantity in values
+            if values[quantity] != last[quantity]
+        ]
+        stepped = any(
+            not schedule.ramp or values[schedule.quantity] == schedule.final for schedule in changed
+        )
         if stepped or abs(self._logged - bops) >= _LOGGED_CHANGE * self._logged:
             self._logged = bops
             unit = self._schedule.unit
-            runner.logger.info(f'cost of {self._image} at {unit} {getattr(runner, unit)}: {self.report.summary()}')
+            runner.logger.info(
+                f'cost of {self._image} at {unit} {getattr(runner, unit)}: {self.report.summary()}'
+            )
         self._show(runner)
 
     def _states(self, runner) -> dict[str, dict[str, Any]]:
         """Return bits and keep ratios of the counted layers, for :meth:`CostReport.at`."""
         counted = {layer.name for layer in self.report.layers}
-        return {name: LayerState.of(layer).quantities
-                for name, layer in compressed_layers(runner.model).items() if name in counted}
+        return {
+            name: LayerState.of(layer).quantities
+            for name, layer in compressed_layers(runner.model).items()
+            if name in counted
+        }
 
     @property
     def _image(self) -> str:
@@ -136,4 +165,6 @@ class CostHook(Hook):
 
     def _show(self, runner) -> None:
         total = self.report.total.to_dict()
-        runner.visualizer.add_scalars({f'cost/{key}': total[key] for key in _SCALARS}, step=int(runner.iter))
+        runner.visualizer.add_scalars(
+            {f'cost/{key}': total[key] for key in _SCALARS}, step=int(runner.iter)
+        )

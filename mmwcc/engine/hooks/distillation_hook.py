@@ -1,4 +1,5 @@
 """Distillation: train a compressed network towards the output of a dense one."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -99,18 +100,31 @@ class DistillationHook(Hook):
         Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
     """
 
-    def __init__(self, checkpoint: str, model: dict | None = None, logits: str | None = None, weight: float = 1.0,
-                 temperature: float = 1.0, features: dict[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        model: dict | None = None,
+        logits: str | None = None,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        features: dict[str, float] | None = None,
+    ) -> None:
         if not isinstance(checkpoint, str):
-            raise TypeError(f'DistillationHook: checkpoint must be a path, got {checkpoint!r}. Name the checkpoint of '
-                            'the dense network.')
+            raise TypeError(
+                f'DistillationHook: checkpoint must be a path, got {checkpoint!r}. Name the checkpoint of '
+                'the dense network.'
+            )
         if not isinstance(features or {}, Mapping):
-            raise TypeError(f'DistillationHook: features must be a dict of names and factors, got {features!r}. Did '
-                            "you mean {'backbone.layer7': 0.1}?")
+            raise TypeError(
+                f'DistillationHook: features must be a dict of names and factors, got {features!r}. Did '
+                "you mean {'backbone.layer7': 0.1}?"
+            )
         for name, value in dict(weight=weight, temperature=temperature, **(features or {})).items():
             if not value > 0:
-                raise ValueError(f'DistillationHook: {name} must be positive, got {value}. Leave the hook or the entry '
-                                 'out for no distillation.')
+                raise ValueError(
+                    f'DistillationHook: {name} must be positive, got {value}. Leave the hook or the entry '
+                    'out for no distillation.'
+                )
         self.checkpoint, self.teacher_config, self.logits = checkpoint, model, logits
         self.weight, self.temperature, self.features = weight, temperature, dict(features or {})
         self.teacher: nn.Module | None = None
@@ -125,9 +139,12 @@ class DistillationHook(Hook):
         finally:
             set_random_state(state)
         names = [self.logits or _prediction_layer(model), *self.features]
-        layers = [_find(network, whose, names) for network, whose in ((model, 'model'), (self.teacher, 'teacher'))]
+        layers = [
+            _find(network, whose, names)
+            for network, whose in ((model, 'model'), (self.teacher, 'teacher'))
+        ]
         self._attach(model, *layers)
-        runner.logger.info(f"DistillationHook: {', '.join(names)} learn from {self.checkpoint}")
+        runner.logger.info(f'DistillationHook: {", ".join(names)} learn from {self.checkpoint}')
 
     def after_train(self, runner) -> None:
         """Detach the teacher from the model."""
@@ -138,17 +155,25 @@ class DistillationHook(Hook):
     def _build(self, config: Mapping[str, Any]) -> nn.Module:
         settings = dict(self.teacher_config or config)
         if self.teacher_config and is_compressed(settings):
-            raise ValueError('DistillationHook: model must be the config of a dense network, got a compressed one. '
-                             'Leave it out to take the model that trains without its compression.')
+            raise ValueError(
+                'DistillationHook: model must be the config of a dense network, got a compressed one. '
+                'Leave it out to take the model that trains without its compression.'
+            )
         teacher = revert_sync_batchnorm(ROOT_MODELS.build(without_compression(settings)))
         try:
-            load_checkpoint(teacher, self.checkpoint, map_location='cpu', strict=True, logger='silent')
+            load_checkpoint(
+                teacher, self.checkpoint, map_location='cpu', strict=True, logger='silent'
+            )
         except RuntimeError as error:
-            raise RuntimeError(f'DistillationHook: checkpoint must fit the dense network exactly, got '
-                               f'{self.checkpoint}: {error}') from error
+            raise RuntimeError(
+                f'DistillationHook: checkpoint must fit the dense network exactly, got '
+                f'{self.checkpoint}: {error}'
+            ) from error
         return teacher.eval().requires_grad_(False)
 
-    def _attach(self, model: nn.Module, ours: dict[str, nn.Module], theirs: dict[str, nn.Module]) -> None:
+    def _attach(
+        self, model: nn.Module, ours: dict[str, nn.Module], theirs: dict[str, nn.Module]
+    ) -> None:
         """Add forward hooks to a model. Copies of it share these functions, not the teacher."""
         seen: dict[str, list[Tensor]] = {}
         answers: dict[str, list[Tensor]] = {}
@@ -168,31 +193,50 @@ class DistillationHook(Hook):
             answers.clear()
             return {**losses, **added}
 
-        self._handles = [model.register_forward_pre_hook(begin, with_kwargs=True),
-                         model.register_forward_hook(end, with_kwargs=True), *_listen(ours, seen),
-                         *_listen(theirs, answers)]
+        self._handles = [
+            model.register_forward_pre_hook(begin, with_kwargs=True),
+            model.register_forward_hook(end, with_kwargs=True),
+            *_listen(ours, seen),
+            *_listen(theirs, answers),
+        ]
 
-    def _losses(self, ours: dict[str, list[Tensor]], theirs: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+    def _losses(
+        self, ours: dict[str, list[Tensor]], theirs: dict[str, list[Tensor]]
+    ) -> dict[str, Tensor]:
         for name in ours:
-            shapes = [[tuple(output.shape) for output in outputs] for outputs in (ours[name], theirs[name])]
+            shapes = [
+                [tuple(output.shape) for output in outputs]
+                for outputs in (ours[name], theirs[name])
+            ]
             if not ours[name] or shapes[0] != shapes[1]:
-                raise RuntimeError(f'DistillationHook: {name} must return the same shapes in model and teacher, got '
-                                   f'{shapes[0]} and {shapes[1]}. Name a layer that both run in a training step.')
-        pairs = {name: list(zip(outputs, theirs[name], strict=True)) for name, outputs in ours.items()}
+                raise RuntimeError(
+                    f'DistillationHook: {name} must return the same shapes in model and teacher, got '
+                    f'{shapes[0]} and {shapes[1]}. Name a layer that both run in a training step.'
+                )
+        pairs = {
+            name: list(zip(outputs, theirs[name], strict=True)) for name, outputs in ours.items()
+        }
         logits, *features = pairs
-        losses = {'distillation.loss_kl': self.weight * sum(
-            pixelwise_kl(*pair, self.temperature) for pair in pairs[logits]) / len(pairs[logits])}
+        losses = {
+            'distillation.loss_kl': self.weight
+            * sum(pixelwise_kl(*pair, self.temperature) for pair in pairs[logits])
+            / len(pairs[logits])
+        }
         if features:
             losses['distillation.loss_features'] = sum(
-                self.features[name] * relative_error(*pair) / len(pairs[name]) for name in features
-                for pair in pairs[name])
+                self.features[name] * relative_error(*pair) / len(pairs[name])
+                for name in features
+                for pair in pairs[name]
+            )
         return losses
 
 
 def _listen(layers: dict[str, nn.Module], seen: dict[str, list[Tensor]]) -> list:
     """Let layers record their outputs while ``seen`` has an entry for them."""
+
     def note(name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
         return lambda layer, args, output: seen[name].append(output) if name in seen else None
+
     return [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
 
 
@@ -204,10 +248,14 @@ def _mode(args: tuple, kwargs: dict) -> str | None:
 def _prediction_layer(model: nn.Module) -> str:
     last = list(convolutions('DistillationHook', model))[-1]
     predicting = prediction_layers(model) or {last}
-    found = [name for name, _ in model.named_modules() if name in predicting and 'auxiliary' not in name]
+    found = [
+        name for name, _ in model.named_modules() if name in predicting and 'auxiliary' not in name
+    ]
     if len(found) != 1:
-        raise ValueError(f'DistillationHook: logits must name one layer of a model with {len(found)} prediction layers '
-                         f"({', '.join(found)}). Use logits={(found or ['decode_head.conv_seg'])[0]!r}.")
+        raise ValueError(
+            f'DistillationHook: logits must name one layer of a model with {len(found)} prediction layers '
+            f'({", ".join(found)}). Use logits={(found or ["decode_head.conv_seg"])[0]!r}.'
+        )
     return found[0]
 
 
@@ -215,6 +263,8 @@ def _find(network: nn.Module, whose: str, names: list[str]) -> dict[str, nn.Modu
     modules = dict(network.named_modules())
     for name in names:
         if name not in modules:
-            raise ValueError(f'DistillationHook: logits and features must name layers of model and teacher, got '
-                             f'{name!r}, which the {whose} does not have. Use names of model.named_modules().')
+            raise ValueError(
+                f'DistillationHook: logits and features must name layers of model and teacher, got '
+                f'{name!r}, which the {whose} does not have. Use names of model.named_modules().'
+            )
     return {name: modules[name] for name in names}

@@ -1,4 +1,5 @@
 """Show what compression does to feature maps, while a network is trained and tested."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -56,14 +57,22 @@ class FeatureCompressionVisHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self, layers: Sequence[str] | None = None, keep_ratio: float | None = None,
-                 interval: int = 1) -> None:
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        keep_ratio: float | None = None,
+        interval: int = 1,
+    ) -> None:
         if isinstance(layers, str):
-            raise TypeError('FeatureCompressionVisHook: layers must be a list of regular expressions, got '
-                            f'{layers!r}. Did you mean [{layers!r}]?')
+            raise TypeError(
+                'FeatureCompressionVisHook: layers must be a list of regular expressions, got '
+                f'{layers!r}. Did you mean [{layers!r}]?'
+            )
         if interval < 1:
-            raise ValueError(f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave the hook '
-                             'out to draw nothing.')
+            raise ValueError(
+                f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave the hook '
+                'out to draw nothing.'
+            )
         if keep_ratio is not None:
             check_keep_ratio('FeatureCompressionVisHook', keep_ratio)
         self.layers, self.keep_ratio, self.interval = layers, keep_ratio, interval
@@ -85,7 +94,9 @@ class FeatureCompressionVisHook(Hook):
         if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
             self._observe(runner)
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+    def after_val_iter(
+        self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
+    ) -> None:
         """Draw the observed maps."""
         self._draw(runner)
 
@@ -94,21 +105,31 @@ class FeatureCompressionVisHook(Hook):
         if batch_idx == 0:
             self._observe(runner)
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+    def after_test_iter(
+        self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
+    ) -> None:
         """Draw the observed maps."""
         self._draw(runner)
 
     def _choose(self, names: list[str]) -> list[str]:
         if not names:
-            raise ValueError('FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, got '
-                             'none. Leave the hook out for this model.')
+            raise ValueError(
+                'FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, got '
+                'none. Leave the hook out for this model.'
+            )
         if self.layers is None:
             names = [name for name in names if 'auxiliary' not in name] or names
-            places = sorted({round(part * (len(names) - 1) / (_SPREAD - 1)) for part in range(_SPREAD)})
+            places = sorted(
+                {round(part * (len(names) - 1) / (_SPREAD - 1)) for part in range(_SPREAD)}
+            )
             return [names[place] for place in places]
         for pattern in self.layers:
             if not any(matches(pattern, name) for name in names):
-                raise ValueError(no_match('FeatureCompressionVisHook', 'entry of layers (1x1 only)', pattern, names))
+                raise ValueError(
+                    no_match(
+                        'FeatureCompressionVisHook', 'entry of layers (1x1 only)', pattern, names
+                    )
+                )
         return [name for name in names if any(matches(pattern, name) for pattern in self.layers)]
 
     @master_only
@@ -129,7 +150,9 @@ class FeatureCompressionVisHook(Hook):
     def _take_picture(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         if self._picture is None:
             picture = kwargs['inputs'][0] if 'inputs' in kwargs else args[0][0]
-            self._picture = undo_normalization(picture.detach(), getattr(model, 'data_preprocessor', None))
+            self._picture = undo_normalization(
+                picture.detach(), getattr(model, 'data_preprocessor', None)
+            )
 
     @master_only
     def _draw(self, runner) -> None:
@@ -137,13 +160,19 @@ class FeatureCompressionVisHook(Hook):
         if self._picture is None:
             return
         maps = [self._settings(name, values) for name, values in self._inputs.items()]
-        maps = [feature_map for feature_map in maps if min(feature_map.values.shape[1:]) >= 2**feature_map.levels]
+        maps = [
+            feature_map
+            for feature_map in maps
+            if min(feature_map.values.shape[1:]) >= 2**feature_map.levels
+        ]
         if maps:
             figure = draw_feature_maps(self._picture, maps)
             runner.visualizer.add_image('feature_compression', to_pixels(figure), runner.iter)
         else:
-            runner.logger.warning(f"FeatureCompressionVisHook drew nothing: none of {', '.join(self._names)} was given "
-                                  'a map that its transform can divide. Choose other layers.')
+            runner.logger.warning(
+                f'FeatureCompressionVisHook drew nothing: none of {", ".join(self._names)} was given '
+                'a map that its transform can divide. Choose other layers.'
+            )
         self._inputs, self._picture = {}, None
 
     def _settings(self, name: str, values: Tensor) -> FeatureMap:
@@ -151,8 +180,15 @@ class FeatureCompressionVisHook(Hook):
         if not isinstance(layer, WaveletCompressedConv2d):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
         state = LayerState.of(layer)
-        return FeatureMap(name, values, self.keep_ratio or state.keep_ratio, state.act_bits,
-                          state.levels, state.wavelet, state.selection)
+        return FeatureMap(
+            name,
+            values,
+            self.keep_ratio or state.keep_ratio,
+            state.act_bits,
+            state.levels,
+            state.wavelet,
+            state.selection,
+        )
 
 
 def _innermost(model: nn.Module) -> nn.Module:

@@ -1,4 +1,5 @@
 """Fuse blocks in test runs."""
+
 from __future__ import annotations
 
 from mmengine.hooks import Hook

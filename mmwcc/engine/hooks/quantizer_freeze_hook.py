@@ -1,4 +1,5 @@
 """Freeze clips and BatchNorm statistics towards the end of quantization-aware training."""
+
 from __future__ import annotations
 
 import torch
@@ -63,22 +64,35 @@ class QuantizerFreezeHook(Hook):
     # EMAHook (NORMAL) averages after an iteration what this hook has frozen before it.
     priority = 'NORMAL'
 
-    def __init__(self, clip_alpha: int | None = None, batch_norm: int | None = None, by_epoch: bool = False) -> None:
+    def __init__(
+        self, clip_alpha: int | None = None, batch_norm: int | None = None, by_epoch: bool = False
+    ) -> None:
         if not isinstance(by_epoch, bool):
-            raise TypeError(f'QuantizerFreezeHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
-                            'count iterations.')
-        self.moments = {what: moment for what, moment in (('clip_alpha', clip_alpha), ('batch_norm', batch_norm))
-                        if moment is not None}
+            raise TypeError(
+                f'QuantizerFreezeHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
+                'count iterations.'
+            )
+        self.moments = {
+            what: moment
+            for what, moment in (('clip_alpha', clip_alpha), ('batch_norm', batch_norm))
+            if moment is not None
+        }
         if not self.moments:
-            raise ValueError('QuantizerFreezeHook: at least one of clip_alpha and batch_norm must be given, got none. '
-                             'Use clip_alpha=16000 to freeze the clips from iteration 16000 on.')
+            raise ValueError(
+                'QuantizerFreezeHook: at least one of clip_alpha and batch_norm must be given, got none. '
+                'Use clip_alpha=16000 to freeze the clips from iteration 16000 on.'
+            )
         for what, moment in self.moments.items():
             if isinstance(moment, bool) or not isinstance(moment, int):
-                raise TypeError(f'QuantizerFreezeHook: {what} must be an integer or None, got {moment!r}. Give the '
-                                'first iteration or epoch, from 0, in which it is frozen.')
+                raise TypeError(
+                    f'QuantizerFreezeHook: {what} must be an integer or None, got {moment!r}. Give the '
+                    'first iteration or epoch, from 0, in which it is frozen.'
+                )
             if moment < 0:
-                raise ValueError(f'QuantizerFreezeHook: {what} must be at least 0, got {moment}. Use 0 to freeze from '
-                                 'the start, None for never.')
+                raise ValueError(
+                    f'QuantizerFreezeHook: {what} must be at least 0, got {moment}. Use 0 to freeze from '
+                    'the start, None for never.'
+                )
         self.by_epoch = by_epoch
         self._frozen: set[str] = set()
         self._norms: list[nn.Module] = []
@@ -87,22 +101,31 @@ class QuantizerFreezeHook(Hook):
     def before_train(self, runner) -> None:
         """Check that there is something to freeze, and warn if training ends before that."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise RuntimeError('QuantizerFreezeHook: by_epoch must be False with an iteration-based training loop, got '
-                               'True. Such a loop stays in epoch 0; give the moments in iterations.')
+            raise RuntimeError(
+                'QuantizerFreezeHook: by_epoch must be False with an iteration-based training loop, got '
+                'True. Such a loop stays in epoch 0; give the moments in iterations.'
+            )
         length, unit = (runner.max_epochs, 'epoch') if self.by_epoch else (runner.max_iters, 'iter')
         for what, moment in self.moments.items():
             if not _parts(runner.model, what):
                 kind = 'quantizers' if what == 'clip_alpha' else 'BatchNorm layers'
-                raise RuntimeError(f'QuantizerFreezeHook: {what} needs a model with {kind}, got '
-                                   f'{type(_bare(runner.model)).__name__} without. Leave {what} out.')
+                raise RuntimeError(
+                    f'QuantizerFreezeHook: {what} needs a model with {kind}, got '
+                    f'{type(_bare(runner.model)).__name__} without. Leave {what} out.'
+                )
             if moment >= length:
-                runner.logger.warning(f'QuantizerFreezeHook: {what} is to be frozen from {unit} {moment} on, but '
-                                      f'training ends at {length}.')
+                runner.logger.warning(
+                    f'QuantizerFreezeHook: {what} is to be frozen from {unit} {moment} on, but '
+                    f'training ends at {length}.'
+                )
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Freeze what is due, and put frozen BatchNorm layers back into evaluation mode."""
         for what, moment in self.moments.items():
-            if what not in self._frozen and (runner.epoch if self.by_epoch else runner.iter) >= moment:
+            if (
+                what not in self._frozen
+                and (runner.epoch if self.by_epoch else runner.iter) >= moment
+            ):
                 self._freeze(runner, what)
         for norm in self._norms:
             norm.eval()
@@ -120,14 +143,19 @@ class QuantizerFreezeHook(Hook):
         if what == 'batch_norm':
             self._norms = list(parts.values())
         else:
-            self._stop([quantizer.clip_alpha for quantizer in parts.values()], _optimizers(runner.optim_wrapper))
+            self._stop(
+                [quantizer.clip_alpha for quantizer in parts.values()],
+                _optimizers(runner.optim_wrapper),
+            )
             later = sum(not quantizer.is_settled for quantizer in parts.values())
             note = f'; {later} of them learn their clip from their first batch' if later else ''
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 _copy(parts, _parts(hook.ema_model.module, what), what)
-        runner.logger.info(f'QuantizerFreezeHook: {what} of {len(parts)} modules is frozen from iter {runner.iter} on'
-                           f'{note}.')
+        runner.logger.info(
+            f'QuantizerFreezeHook: {what} of {len(parts)} modules is frozen from iter {runner.iter} on'
+            f'{note}.'
+        )
 
     def _stop(self, clips: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]) -> None:
 
@@ -135,7 +163,9 @@ class QuantizerFreezeHook(Hook):
             for clip in clips:
                 clip.grad = None
 
-        self._handles += [clip.register_hook(torch.zeros_like) for clip in clips if clip.requires_grad]
+        self._handles += [
+            clip.register_hook(torch.zeros_like) for clip in clips if clip.requires_grad
+        ]
         self._handles += [optimizer.register_step_pre_hook(take_away) for optimizer in optimizers]
 
 
@@ -145,7 +175,9 @@ def _bare(model: nn.Module) -> nn.Module:
 
 def _parts(model: nn.Module, what: str) -> dict[str, nn.Module]:
     kind = UniformQuantizer if what == 'clip_alpha' else _BatchNorm
-    return {name: module for name, module in _bare(model).named_modules() if isinstance(module, kind)}
+    return {
+        name: module for name, module in _bare(model).named_modules() if isinstance(module, kind)
+    }
 
 
 def _optimizers(wrapper: OptimWrapper | OptimWrapperDict) -> list[torch.optim.Optimizer]:
@@ -157,6 +189,8 @@ def _optimizers(wrapper: OptimWrapper | OptimWrapperDict) -> list[torch.optim.Op
 def _copy(parts: dict[str, nn.Module], averaged: dict[str, nn.Module], what: str) -> None:
     """Copy frozen parts into the averaged model: clips, or the buffers of BatchNorm."""
     for name, part in parts.items():
-        tensors: dict[str, Tensor] = dict(part.named_parameters() if what == 'clip_alpha' else part.named_buffers())
+        tensors: dict[str, Tensor] = dict(
+            part.named_parameters() if what == 'clip_alpha' else part.named_buffers()
+        )
         for key, tensor in tensors.items():
             getattr(averaged[name], key).copy_(tensor)

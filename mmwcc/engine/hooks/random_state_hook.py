@@ -1,4 +1,5 @@
 """Save random states in checkpoints, so that a resumed run repeats the interrupted one exactly."""
+
 from __future__ import annotations
 
 import hashlib
@@ -30,10 +31,16 @@ def get_random_state() -> dict[str, Any]:
     _, keys, position, has_gauss, cached = np.random.get_state()
     return dict(
         python=[version, torch.tensor(words, dtype=torch.int64), gauss],
-        numpy=[torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        numpy=[
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        cuda_device=torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
+        cuda_device=torch.cuda.current_device() if torch.cuda.is_initialized() else 0,
+    )
 
 
 def set_random_state(state: dict[str, Any]) -> None:
@@ -49,10 +56,12 @@ def set_random_state(state: dict[str, Any]) -> None:
     version, words, gauss = state['python']
     random.setstate((version, tuple(words.tolist()), gauss))
     keys, position, has_gauss, cached = state['numpy']
-    np.random.set_state(('MT19937', keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    np.random.set_state(
+        ('MT19937', keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached)
+    )
     torch.set_rng_state(state['torch'].cpu())
     if torch.cuda.is_available():
-        for device, cuda in enumerate(state['cuda'][:torch.cuda.device_count()]):
+        for device, cuda in enumerate(state['cuda'][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(cuda.cpu(), device)
 
 
@@ -136,17 +145,23 @@ class RandomStateHook(Hook):
         if runner.iter == 0 and runner.epoch == 0:
             return
         if state is None:
-            runner.logger.warning('RandomStateHook: the checkpoint has no random states, so the resumed run differs '
-                                  'from an uninterrupted one.')
+            runner.logger.warning(
+                'RandomStateHook: the checkpoint has no random states, so the resumed run differs '
+                'from an uninterrupted one.'
+            )
             return
         self._warn_of_differences(runner, state)
         state = _for_rank(runner, state)
         loop = runner.train_loop
         if hasattr(loop, 'dataloader_iterator'):
-            self._replaced = loop.dataloader_iterator = _RestoringIterator(loop.dataloader_iterator, state)
+            self._replaced = loop.dataloader_iterator = _RestoringIterator(
+                loop.dataloader_iterator, state
+            )
         else:
             self._loaded = state
-        runner.logger.info(f'RandomStateHook: random states of iteration {runner.iter} are restored.')
+        runner.logger.info(
+            f'RandomStateHook: random states of iteration {runner.iter} are restored.'
+        )
 
     def before_train_epoch(self, runner) -> None:
         """Restore the states before an epoch-based loop starts its data loader."""
@@ -172,16 +187,20 @@ class RandomStateHook(Hook):
     @staticmethod
     def _warn_of_differences(runner, state: dict[str, Any]) -> None:
         loop = runner.train_loop
-        if not hasattr(loop, 'dataloader_iterator') and runner.iter != runner.epoch * len(loop.dataloader):
+        if not hasattr(loop, 'dataloader_iterator') and runner.iter != runner.epoch * len(
+            loop.dataloader
+        ):
             runner.logger.warning(
                 f'RandomStateHook: the checkpoint was written within an epoch (iteration {runner.iter}), which '
                 'mmengine resumes from its first batch, so the resumed run differs from an uninterrupted one. Save '
-                'by_epoch=True to avoid it.')
+                'by_epoch=True to avoid it.'
+            )
         if state['sampler_seed'] != _sampler_seed(runner):
             runner.logger.warning(
                 f'RandomStateHook: the order of the data was seeded with {state["sampler_seed"]} and is now seeded '
                 f'with {_sampler_seed(runner)}, so the resumed run differs from an uninterrupted one. Set '
-                f'randomness=dict(seed={state["sampler_seed"]}) in the config.')
+                f'randomness=dict(seed={state["sampler_seed"]}) in the config.'
+            )
 
 
 def _sampler_seed(runner) -> int | None:
@@ -200,9 +219,11 @@ def _for_rank(runner, state: dict[str, Any]) -> dict[str, Any]:
         return state
     if not runner._randomness_cfg.get('diff_rank_seed', False):
         # In the process of rank 0, only the generator of its own device was in use.
-        used = state['cuda'][state['cuda_device']:state['cuda_device'] + 1]
+        used = state['cuda'][state['cuda_device'] : state['cuda_device'] + 1]
         return dict(state, cuda=used * len(state['cuda']))
-    digest = hashlib.sha256(state['torch'].cpu().numpy().tobytes() + rank.to_bytes(4, 'little')).digest()
+    digest = hashlib.sha256(
+        state['torch'].cpu().numpy().tobytes() + rank.to_bytes(4, 'little')
+    ).digest()
     seed = int.from_bytes(digest[:4], 'little')
     random.seed(seed)
     np.random.seed(seed)

@@ -1,4 +1,5 @@
 """Log and check the stages of a training run."""
+
 from __future__ import annotations
 
 from mmengine.hooks import Hook
@@ -37,15 +38,26 @@ class TrainingStageHook(Hook):
 
     priority = 'HIGH'
 
-    def __init__(self, stage: int, stages: int = 3, note: str = '', needs_checkpoint: bool = False) -> None:
+    def __init__(
+        self, stage: int, stages: int = 3, note: str = '', needs_checkpoint: bool = False
+    ) -> None:
         if not 1 <= stage <= stages:
-            raise ValueError(f'TrainingStageHook: stage must be in 1 to stages={stages}, got {stage}. Count from 1.')
-        self.stage, self.stages, self.note, self.needs_checkpoint = stage, stages, note, needs_checkpoint
+            raise ValueError(
+                f'TrainingStageHook: stage must be in 1 to stages={stages}, got {stage}. Count from 1.'
+            )
+        self.stage, self.stages, self.note, self.needs_checkpoint = (
+            stage,
+            stages,
+            note,
+            needs_checkpoint,
+        )
 
     @property
     def title(self) -> str:
         """The name of the stage in the log."""
-        return f'training stage {self.stage} of {self.stages}' + (f' ({self.note})' if self.note else '')
+        return f'training stage {self.stage} of {self.stages}' + (
+            f' ({self.note})' if self.note else ''
+        )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Reject a starting checkpoint that lacks weights."""
@@ -54,24 +66,30 @@ class TrainingStageHook(Hook):
         weights = {key.removeprefix('module.') for key in checkpoint.get('state_dict', checkpoint)}
         missing = [key for key in _bare(runner.model).state_dict() if key not in weights]
         if missing:
-            raise RuntimeError(f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
-                               f'one without {missing[0]} and {len(missing) - 1} other weights: {runner._load_from}. '
-                               'Set load_from to the last checkpoint of that stage.')
+            raise RuntimeError(
+                f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
+                f'one without {missing[0]} and {len(missing) - 1} other weights: {runner._load_from}. '
+                'Set load_from to the last checkpoint of that stage.'
+            )
 
     def before_train(self, runner) -> None:
         """Log what is trained and what is frozen."""
         if self.needs_checkpoint and not (runner._load_from or runner._resume):
-            raise RuntimeError(f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
-                               'load_from=None. Set load_from to the last checkpoint of that stage, or run '
-                               'tools/train_stages.py, which does.')
+            raise RuntimeError(
+                f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
+                'load_from=None. Set load_from to the last checkpoint of that stage, or run '
+                'tools/train_stages.py, which does.'
+            )
         trained, frozen = {}, {}
         for name, parameter in _bare(runner.model).named_parameters():
             group = trained if parameter.requires_grad else frozen
             part = name.split('.')[0]
             group[part] = group.get(part, 0) + parameter.numel()
-        runner.logger.info(f'{self.title} begins at iteration {runner.iter}, from '
-                           f'{runner._load_from or "the initialization that the config names"}. '
-                           f'Trained: {_counts(trained)}. Frozen: {_counts(frozen)}.')
+        runner.logger.info(
+            f'{self.title} begins at iteration {runner.iter}, from '
+            f'{runner._load_from or "the initialization that the config names"}. '
+            f'Trained: {_counts(trained)}. Frozen: {_counts(frozen)}.'
+        )
 
     def after_train(self, runner) -> None:
         """Log the end of the stage."""

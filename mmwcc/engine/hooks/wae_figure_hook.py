@@ -1,4 +1,5 @@
 """Show what a wavelet-like auto-encoder has learned."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -41,8 +42,10 @@ class WAEFigureHook(Hook):
 
     def __init__(self, interval: int = 1, num_images: int = 4) -> None:
         if interval < 1 or num_images < 1:
-            raise ValueError(f'WAEFigureHook: interval and num_images must be at least 1, got {interval} and '
-                             f'{num_images}. Leave the hook out to draw nothing.')
+            raise ValueError(
+                f'WAEFigureHook: interval and num_images must be at least 1, got {interval} and '
+                f'{num_images}. Leave the hook out to draw nothing.'
+            )
         self.interval, self.num_images = interval, num_images
         self._validations = 0
 
@@ -50,12 +53,16 @@ class WAEFigureHook(Hook):
         """Count validations."""
         self._validations += 1
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+    def after_val_iter(
+        self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
+    ) -> None:
         """Draw the first batch."""
         if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
             self._draw(runner, data_batch)
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+    def after_test_iter(
+        self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
+    ) -> None:
         """Draw the first batch."""
         if batch_idx == 0:
             self._draw(runner, data_batch)
@@ -63,16 +70,24 @@ class WAEFigureHook(Hook):
     @master_only
     def _draw(self, runner, data_batch: dict) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        wae = next((module for module in model.modules() if hasattr(module, 'transform_losses')), None)
+        wae = next(
+            (module for module in model.modules() if hasattr(module, 'transform_losses')), None
+        )
         if wae is None:
-            raise RuntimeError(f'WAEFigureHook: the model must have a mmwcc.WAE, got none in {type(model).__name__}. '
-                               'Leave the hook out for models without an auto-encoder.')
-        inputs = model.data_preprocessor(data_batch, False)['inputs'][:self.num_images]
-        runner.visualizer.add_image('wae', decomposition_figure(wae, inputs, model.data_preprocessor), runner.iter)
+            raise RuntimeError(
+                f'WAEFigureHook: the model must have a mmwcc.WAE, got none in {type(model).__name__}. '
+                'Leave the hook out for models without an auto-encoder.'
+            )
+        inputs = model.data_preprocessor(data_batch, False)['inputs'][: self.num_images]
+        runner.visualizer.add_image(
+            'wae', decomposition_figure(wae, inputs, model.data_preprocessor), runner.iter
+        )
 
 
 @torch.no_grad()
-def decomposition_figure(wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None) -> np.ndarray:
+def decomposition_figure(
+    wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None
+) -> np.ndarray:
     """Return I, I_L, I_H and I' side by side, one row per image.
 
     Args:
@@ -96,20 +111,30 @@ def decomposition_figure(wae: nn.Module, inputs: Tensor, data_preprocessor: nn.M
         bottom, top = float(low[i].amin()), float(low[i].amax())
         stretched = 255 * (low[i] - bottom) / max(top - bottom, 1e-6)
         psnr = float(10 * torch.log10(255**2 / error[i]))
-        parts = {'I': pictures[i], f'I_L {bottom:.1f} to {top:.1f}': stretched,
-                 f'I_H x{gain:.3g}': 127.5 + 127.5 * gain * detail, f"I' {psnr:.1f} dB": decoded[i]}
-        rows.append(np.concatenate([_panel(part, inputs.shape[2:], text) for text, part in parts.items()], axis=1))
+        parts = {
+            'I': pictures[i],
+            f'I_L {bottom:.1f} to {top:.1f}': stretched,
+            f'I_H x{gain:.3g}': 127.5 + 127.5 * gain * detail,
+            f"I' {psnr:.1f} dB": decoded[i],
+        }
+        rows.append(
+            np.concatenate(
+                [_panel(part, inputs.shape[2:], text) for text, part in parts.items()], axis=1
+            )
+        )
     return np.concatenate(rows)
 
 
 def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
     """Scale one image to a common size, at least 160 pixels wide, and put its caption above it."""
     import cv2
+
     scale = max(1, -(-160 // size[1]))
     height, width = scale * size[0], scale * size[1]
     pixels = picture.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     panel = np.full((height + _CAPTION + 4, width + 4, 3), 255, np.uint8)
-    panel[_CAPTION:-4, 2:-2] = cv2.resize(np.ascontiguousarray(pixels), (width, height),
-                                          interpolation=cv2.INTER_NEAREST)
+    panel[_CAPTION:-4, 2:-2] = cv2.resize(
+        np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST
+    )
     cv2.putText(panel, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return panel

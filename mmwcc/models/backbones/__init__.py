@@ -1,4 +1,5 @@
 """Registered backbones."""
+
 from .vgg import VGG
 
 __all__ = ['VGG']

@@ -3,6 +3,7 @@
 The VGGs of mmcv and mmdetection have fixed widths, and a wavelet-like auto-encoder needs a quarter
 of them.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -53,24 +54,40 @@ class VGG(BaseModule):
     BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
     WIDTHS = (1, 2, 4, 8, 8)
 
-    def __init__(self, depth: int, in_channels: int = 3, base_channels: int = 64, num_stages: int = 5,
-                 out_indices: Sequence[int] | None = None, ceil_mode: bool = False, norm_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        base_channels: int = 64,
+        num_stages: int = 5,
+        out_indices: Sequence[int] | None = None,
+        ceil_mode: bool = False,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         if depth not in self.BLOCKS:
-            raise ValueError(f'VGG: depth must be one of {sorted(self.BLOCKS)}, got {depth}. Use 16 for the usual one.')
+            raise ValueError(
+                f'VGG: depth must be one of {sorted(self.BLOCKS)}, got {depth}. Use 16 for the usual one.'
+            )
         if not 1 <= num_stages <= 5:
-            raise ValueError(f'VGG: num_stages must be 1 to 5, got {num_stages}. Use 5 for the whole network.')
-        out_indices = (num_stages - 1, ) if out_indices is None else tuple(out_indices)
+            raise ValueError(
+                f'VGG: num_stages must be 1 to 5, got {num_stages}. Use 5 for the whole network.'
+            )
+        out_indices = (num_stages - 1,) if out_indices is None else tuple(out_indices)
         if not out_indices or not all(0 <= index < num_stages for index in out_indices):
-            raise ValueError(f'VGG: out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}. Use '
-                             f'({num_stages - 1}, ) for the last one.')
+            raise ValueError(
+                f'VGG: out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}. Use '
+                f'({num_stages - 1}, ) for the last one.'
+            )
         super().__init__(init_cfg or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
         self.out_indices = out_indices
         stages, width = [], in_channels
         for blocks, factor in zip(self.BLOCKS[depth][:num_stages], self.WIDTHS, strict=False):
             layers = []
             for _ in range(blocks):
-                layers.append(ConvModule(width, factor * base_channels, 3, padding=1, norm_cfg=norm_cfg))
+                layers.append(
+                    ConvModule(width, factor * base_channels, 3, padding=1, norm_cfg=norm_cfg)
+                )
                 width = factor * base_channels
             stages.append(nn.Sequential(*layers, nn.MaxPool2d(2, 2, ceil_mode=ceil_mode)))
         self.stages = nn.ModuleList(stages)

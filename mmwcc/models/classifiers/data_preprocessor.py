@@ -1,4 +1,5 @@
 """Turn the images of a data loader into the input of a classifier."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -35,11 +36,17 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         tensor([1.])
     """
 
-    def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-                 to_rgb: bool = False) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        to_rgb: bool = False,
+    ) -> None:
         if (mean is None) != (std is None):
-            raise ValueError(f'ClsDataPreprocessor: mean and std must be given together, got mean={mean} and '
-                             f'std={std}. Use mean=[0, 0, 0] or std=[1, 1, 1] to leave one of them without effect.')
+            raise ValueError(
+                f'ClsDataPreprocessor: mean and std must be given together, got mean={mean} and '
+                f'std={std}. Use mean=[0, 0, 0] or std=[1, 1, 1] to leave one of them without effect.'
+            )
         super().__init__(mean=mean, std=std, bgr_to_rgb=to_rgb)
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -48,6 +55,8 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         if isinstance(inputs, Sequence):
             sizes = {tuple(picture.shape[-2:]) for picture in inputs}
             if len(sizes) > 1:
-                raise ValueError(f'{type(self).__name__}: the pictures of a batch must have one size, got '
-                                 f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use batch_size=1.')
+                raise ValueError(
+                    f'{type(self).__name__}: the pictures of a batch must have one size, got '
+                    f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use batch_size=1.'
+                )
         return super().forward(data, training)

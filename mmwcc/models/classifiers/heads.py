@@ -1,4 +1,5 @@
 """Pooling, heads and losses that turn features into classes."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,7 +13,13 @@ from torch import Tensor, nn
 
 from mmwcc.registry import MODELS
 
-__all__ = ['CrossEntropyLoss', 'GlobalAveragePooling', 'LinearClsHead', 'targets', 'write_predictions']
+__all__ = [
+    'CrossEntropyLoss',
+    'GlobalAveragePooling',
+    'LinearClsHead',
+    'targets',
+    'write_predictions',
+]
 
 
 @MODELS.register_module()
@@ -34,13 +41,17 @@ class CrossEntropyLoss(nn.Module):
     def __init__(self, label_smoothing: float = 0.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f'CrossEntropyLoss: label_smoothing must be in [0, 1), got {label_smoothing}. Use 0.0 for '
-                             'hard targets.')
+            raise ValueError(
+                f'CrossEntropyLoss: label_smoothing must be in [0, 1), got {label_smoothing}. Use 0.0 for '
+                'hard targets.'
+            )
         self.label_smoothing, self.loss_weight = label_smoothing, loss_weight
 
     def forward(self, scores: Tensor, target: Tensor) -> Tensor:
         """Return the loss of scores (B, classes) for labels (B, ), a scalar."""
-        return self.loss_weight * F.cross_entropy(scores, target, label_smoothing=self.label_smoothing)
+        return self.loss_weight * F.cross_entropy(
+            scores, target, label_smoothing=self.label_smoothing
+        )
 
 
 @MODELS.register_module()
@@ -84,27 +95,42 @@ class LinearClsHead(BaseModule):
         torch.Size([2, 10])
     """
 
-    def __init__(self, num_classes: int, in_channels: int, hidden_channels: Sequence[int] = (), dropout: float = 0.0,
-                 loss: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        hidden_channels: Sequence[int] = (),
+        dropout: float = 0.0,
+        loss: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         if num_classes < 1:
-            raise ValueError(f'LinearClsHead: num_classes must be at least 1, got {num_classes}. Use the number of '
-                             'classes of the data set.')
+            raise ValueError(
+                f'LinearClsHead: num_classes must be at least 1, got {num_classes}. Use the number of '
+                'classes of the data set.'
+            )
         self.num_classes, self.in_channels = num_classes, in_channels
         layers, width = [], in_channels
         for hidden in hidden_channels:
             layers += [nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout)]
             width = hidden
-        self.fc = nn.Sequential(*layers, nn.Linear(width, num_classes)) if layers else nn.Linear(width, num_classes)
+        self.fc = (
+            nn.Sequential(*layers, nn.Linear(width, num_classes))
+            if layers
+            else nn.Linear(width, num_classes)
+        )
         self.loss_module = CrossEntropyLoss() if loss is None else ROOT_MODELS.build(loss)
 
     def forward(self, features: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Return the scores of every class, before the softmax."""
         feature = (features if isinstance(features, Tensor) else features[-1]).flatten(1)
         if feature.shape[1] != self.in_channels:
-            raise ValueError(f'LinearClsHead: in_channels must be the length of the flattened feature, got '
-                             f'in_channels={self.in_channels} and a feature of {feature.shape[1]}. Set '
-                             f'in_channels={feature.shape[1]}, or pool with mmwcc.GlobalAveragePooling first.')
+            raise ValueError(
+                f'LinearClsHead: in_channels must be the length of the flattened feature, got '
+                f'in_channels={self.in_channels} and a feature of {feature.shape[1]}. Set '
+                f'in_channels={feature.shape[1]}, or pool with mmwcc.GlobalAveragePooling first.'
+            )
         return self.fc(feature)
 
     def loss(self, features: Tensor | tuple[Tensor, ...], data_samples: list) -> dict[str, Tensor]:
@@ -112,7 +138,9 @@ class LinearClsHead(BaseModule):
         scores = self(features)
         return dict(loss=self.loss_module(scores, targets(data_samples, scores)))
 
-    def predict(self, features: Tensor | tuple[Tensor, ...], data_samples: list | None = None) -> list:
+    def predict(
+        self, features: Tensor | tuple[Tensor, ...], data_samples: list | None = None
+    ) -> list:
         """Return one sample for each image.
 
         Samples get ``pred_score`` (classes, ) and ``pred_label`` (1, ).
@@ -129,10 +157,16 @@ def targets(data_samples: list, scores: Tensor) -> Tensor:
     labels = torch.cat([sample.gt_label for sample in data_samples]).to(scores.device)
     classes = scores.shape[1]
     # On a GPU this check would force a synchronization; cross_entropy's own assertion has to do.
-    if labels.device.type == 'cpu' and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(f'LinearClsHead: labels must be in [0, {classes - 1}] for num_classes={classes}, got '
-                         f'{int(labels.min())} to {int(labels.max())}. Set num_classes to the number of classes of the '
-                         'data set.')
+    if (
+        labels.device.type == 'cpu'
+        and len(labels)
+        and not 0 <= int(labels.min()) <= int(labels.max()) < classes
+    ):
+        raise ValueError(
+            f'LinearClsHead: labels must be in [0, {classes - 1}] for num_classes={classes}, got '
+            f'{int(labels.min())} to {int(labels.max())}. Set num_classes to the number of classes of the '
+            'data set.'
+        )
     return labels
 
 

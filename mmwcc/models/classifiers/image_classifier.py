@@ -1,4 +1,5 @@
 """An image classifier built on mmengine, with mmpretrain's conventions."""
+
 from __future__ import annotations
 
 from mmengine.model import BaseModel
@@ -35,8 +36,10 @@ class BaseClassifier(BaseModel):
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
             return self._forward(inputs)
-        raise ValueError(f"{type(self).__name__}: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use "
-                         "'tensor' for class scores.")
+        raise ValueError(
+            f"{type(self).__name__}: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use "
+            "'tensor' for class scores."
+        )
 
 
 @MODELS.register_module()
@@ -66,8 +69,14 @@ class ImageClassifier(BaseClassifier):
         torch.Size([2, 10])
     """
 
-    def __init__(self, backbone: dict, head: dict, neck: dict | None = None, data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        neck: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor or dict(type='mmwcc.ClsDataPreprocessor'), init_cfg)
         self.backbone = ROOT_MODELS.build(backbone)
         if neck is not None:
@@ -82,7 +91,7 @@ class ImageClassifier(BaseClassifier):
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the features that the head takes."""
         features = self.backbone(inputs)
-        features = (features, ) if isinstance(features, Tensor) else tuple(features)
+        features = (features,) if isinstance(features, Tensor) else tuple(features)
         return self.neck(features) if self.with_neck else features
 
     def _forward(self, inputs: Tensor) -> Tensor:

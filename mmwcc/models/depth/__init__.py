@@ -1,4 +1,5 @@
 """Monocular depth on mmengine: Monodepth2 with its decoder, pose network, geometry and losses."""
+
 from .data_preprocessor import DepthDataPreprocessor
 from .depth_decoder import DepthDecoder
 from .monodepth2 import Monodepth2

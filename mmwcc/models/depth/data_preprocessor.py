@@ -1,4 +1,5 @@
 """Turn the frames of a data loader into the input of a depth network."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -35,8 +36,12 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
         tensor([1.])
     """
 
-    def __init__(self, mean: Sequence[float] = (114.75, ) * 3, std: Sequence[float] = (57.375, ) * 3,
-                 bgr_to_rgb: bool = True) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] = (114.75,) * 3,
+        std: Sequence[float] = (57.375,) * 3,
+        bgr_to_rgb: bool = True,
+    ) -> None:
         super().__init__()
         self.bgr_to_rgb = bgr_to_rgb
         # Plain numbers, because buffers outside the checkpoint are lost on the meta device.
@@ -57,8 +62,10 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
         data = self.cast_data(data)
         shapes = {tuple(picture.shape) for picture in data['inputs']}
         if len(shapes) > 1:
-            raise ValueError(f'DepthDataPreprocessor: the pictures of a batch must have one shape, got {sorted(shapes)}'
-                             '. Put mmwcc.ResizeDepthFrames into the pipeline, or use batch_size=1.')
+            raise ValueError(
+                f'DepthDataPreprocessor: the pictures of a batch must have one shape, got {sorted(shapes)}'
+                '. Put mmwcc.ResizeDepthFrames into the pipeline, or use batch_size=1.'
+            )
         inputs = torch.stack(list(data['inputs'])).float()
         data['inputs'] = ((inputs.flip(-3) if self.bgr_to_rgb else inputs) - self.mean) / self.std
         return data

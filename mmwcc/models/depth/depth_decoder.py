@@ -1,4 +1,5 @@
 """Monodepth2's decoder, with separable convolutions."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -55,18 +56,32 @@ class DepthDecoder(BaseModule):
 
     num_disps = 4
 
-    def __init__(self, in_channels: Sequence[int], channels: Sequence[int] = (16, 32, 64, 128, 256),
-                 separable: bool = True, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: Sequence[int] = (16, 32, 64, 128, 256),
+        separable: bool = True,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         for name, value in (('in_channels', in_channels), ('channels', channels)):
             if len(value) != 5:
-                raise ValueError(f'DepthDecoder: {name} must hold five numbers, got {list(value)}. Give one for each '
-                                 'scale, the finest first.')
-        conv = partial(SeparableConv2d if separable else nn.Conv2d, kernel_size=3, padding=1, padding_mode='reflect')
+                raise ValueError(
+                    f'DepthDecoder: {name} must hold five numbers, got {list(value)}. Give one for each '
+                    'scale, the finest first.'
+                )
+        conv = partial(
+            SeparableConv2d if separable else nn.Conv2d,
+            kernel_size=3,
+            padding=1,
+            padding_mode='reflect',
+        )
         inputs, skips = [*channels[1:], in_channels[-1]], [0, *in_channels[:-1]]
         self.up_convs = nn.ModuleList(map(conv, inputs, channels))
-        self.merge_convs = nn.ModuleList(conv(c + skip, c) for c, skip in zip(channels, skips, strict=True))
-        self.dispconvs = nn.ModuleList(conv(c, 1) for c in channels[:self.num_disps])
+        self.merge_convs = nn.ModuleList(
+            conv(c + skip, c) for c, skip in zip(channels, skips, strict=True)
+        )
+        self.dispconvs = nn.ModuleList(conv(c, 1) for c in channels[: self.num_disps])
 
     def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Return the disparities, the finest first.
@@ -76,14 +91,18 @@ class DepthDecoder(BaseModule):
             size: Height and width of the image.
         """
         if len(features) != 5 or min(features[-1].shape[-2:]) < 2:
-            raise ValueError('DepthDecoder: features must be five maps of at least 2x2, got '
-                             f'{[tuple(f.shape) for f in features]}. Set out_indices of the backbone to the strides '
-                             '2, 4, 8, 16 and 32, and use pictures of more than 32 pixels.')
+            raise ValueError(
+                'DepthDecoder: features must be five maps of at least 2x2, got '
+                f'{[tuple(f.shape) for f in features]}. Set out_indices of the backbone to the strides '
+                '2, 4, 8, 16 and 32, and use pictures of more than 32 pixels.'
+            )
         x, disps = features[-1], []
         for level in reversed(range(5)):
             x = F.elu(self.up_convs[level](x))
             # Enlarge by two, or to one pixel less if the encoder has rounded the size up.
-            x = F.interpolate(x, size=features[level - 1].shape[-2:] if level else size, mode='nearest')
+            x = F.interpolate(
+                x, size=features[level - 1].shape[-2:] if level else size, mode='nearest'
+            )
             if level:
                 x = torch.cat([x, features[level - 1]], 1)
             x = F.elu(self.merge_convs[level](x))

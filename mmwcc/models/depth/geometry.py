@@ -3,6 +3,7 @@
 Pixel centres have integer coordinates, starting at (0, 0). Cameras look along z, with x to the
 right and y down.
 """
+
 from __future__ import annotations
 
 import torch
@@ -50,7 +51,7 @@ def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -
             rotation = rotation.transpose(1, 2)
             translation = -(rotation @ translation[..., None])[..., 0]
         top = torch.cat([rotation, translation[..., None]], 2)
-        bottom = top.new_tensor([0., 0., 0., 1.]).expand(len(top), 1, 4)
+        bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(top), 1, 4)
         return torch.cat([top, bottom], 1)
 
 
@@ -114,4 +115,6 @@ def warp(source: Tensor, depth: Tensor, pose: Tensor, intrinsics: Tensor) -> Ten
         pixels = project(backproject(depth, intrinsics), intrinsics, pose)
         height, width = source.shape[-2:]
         grid = 2 * pixels / pixels.new_tensor([width - 1, height - 1]) - 1
-        return F.grid_sample(source, grid, mode='bilinear', padding_mode='border', align_corners=True)
+        return F.grid_sample(
+            source, grid, mode='bilinear', padding_mode='border', align_corners=True
+        )

@@ -1,12 +1,18 @@
 """The losses of Monodepth2."""
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['edge_aware_smoothness', 'least_reprojection_error', 'log_depth_error', 'photometric_error',
-           'ssim_distance']
+__all__ = [
+    'edge_aware_smoothness',
+    'least_reprojection_error',
+    'log_depth_error',
+    'photometric_error',
+    'ssim_distance',
+]
 
 _C1, _C2 = 0.01**2, 0.03**2
 

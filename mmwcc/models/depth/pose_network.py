@@ -1,4 +1,5 @@
 """Estimate the motion of the camera between two images."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -52,15 +53,21 @@ class PoseNetwork(BaseModule):
     # Keeps motions small at the start of training.
     scale = 0.01
 
-    def __init__(self, backbone: dict, in_channels: int, channels: int = 256, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self, backbone: dict, in_channels: int, channels: int = 256, init_cfg: dict | None = None
+    ) -> None:
         super().__init__(init_cfg)
         self.backbone = ROOT_MODELS.build(backbone)
         _widen_first_conv(self.backbone)
         self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, 6, 1))
+            nn.Conv2d(in_channels, channels, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 6, 1),
+        )
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Return the axis-angle rotation and the translation from the first camera's axes.
@@ -76,10 +83,17 @@ class PoseNetwork(BaseModule):
 def _widen_first_conv(backbone: nn.Module) -> None:
     for conv in backbone.modules():
         if isinstance(conv, nn.Conv2d):
-            geometry: dict[str, Any] = dict(kernel_size=conv.kernel_size, stride=conv.stride, padding=conv.padding,
-                                            dilation=conv.dilation, bias=conv.bias is not None)
+            geometry: dict[str, Any] = dict(
+                kernel_size=conv.kernel_size,
+                stride=conv.stride,
+                padding=conv.padding,
+                dilation=conv.dilation,
+                bias=conv.bias is not None,
+            )
             pair = _PairConv2d(2 * conv.in_channels, conv.out_channels, **geometry)
             replace_layers(backbone, {conv: pair})
             return
-    raise ValueError(f'PoseNetwork: backbone must have a convolution, got {type(backbone).__name__} with none. Use for '
-                     "example dict(type='mmdet.ResNet', depth=18, out_indices=(3, )).")
+    raise ValueError(
+        f'PoseNetwork: backbone must have a convolution, got {type(backbone).__name__} with none. Use for '
+        "example dict(type='mmdet.ResNet', depth=18, out_indices=(3, ))."
+    )

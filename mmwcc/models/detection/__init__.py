@@ -1,4 +1,5 @@
 """Parts of EfficientDet for mmdetection: neck, head, sizes and published weights."""
+
 from mmwcc.registry import MODELS
 
 from .bifpn import BiFPN
@@ -15,4 +16,5 @@ def build_efficientdet_head(**config):
     mmdetection takes seconds to import, so the module with the class is imported only here.
     """
     from .efficientdet_head import EfficientDetHead
+
     return EfficientDetHead(**config)

@@ -1,4 +1,5 @@
 """The bidirectional feature pyramid of EfficientDet."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -77,14 +78,29 @@ def pyramid_nodes(levels: int) -> list[tuple[int, ...]]:
 class BiFPNNode(nn.Module):
     """Bring maps to one width and to the size of the first map, fuse them, and convolve."""
 
-    def __init__(self, in_channels: Sequence[int], channels: int, fusion: str, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, fusion: str, norm_cfg: dict, act_cfg: dict
+    ) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList([
-            nn.Identity() if width == channels else ConvModule(width, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-            for width in in_channels])
+        self.laterals = nn.ModuleList(
+            [
+                nn.Identity()
+                if width == channels
+                else ConvModule(width, channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+                for width in in_channels
+            ]
+        )
         self.weights = nn.Parameter(torch.ones(len(in_channels))) if fusion == 'fast' else None
-        self.conv = ConvModule(channels, channels, 3, padding=1, conv_cfg=dict(type='mmwcc.SeparableConv2d'),
-                               norm_cfg=norm_cfg, act_cfg=act_cfg, order=('act', 'conv', 'norm'))
+        self.conv = ConvModule(
+            channels,
+            channels,
+            3,
+            padding=1,
+            conv_cfg=dict(type='mmwcc.SeparableConv2d'),
+            norm_cfg=norm_cfg,
+            act_cfg=act_cfg,
+            order=('act', 'conv', 'norm'),
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         size = maps[0].shape[-2:]
@@ -95,19 +111,26 @@ class BiFPNNode(nn.Module):
 class BiFPNCell(nn.Module):
     """Go down and up the pyramid once."""
 
-    def __init__(self, in_channels: Sequence[int], channels: int, fusion: str, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(
+        self, in_channels: Sequence[int], channels: int, fusion: str, norm_cfg: dict, act_cfg: dict
+    ) -> None:
         super().__init__()
         self.sources = pyramid_nodes(len(in_channels))
         widths = [*in_channels, *[channels] * len(self.sources)]
-        self.nodes = nn.ModuleList([
-            BiFPNNode([widths[source] for source in sources], channels, fusion, norm_cfg, act_cfg)
-            for sources in self.sources])
+        self.nodes = nn.ModuleList(
+            [
+                BiFPNNode(
+                    [widths[source] for source in sources], channels, fusion, norm_cfg, act_cfg
+                )
+                for sources in self.sources
+            ]
+        )
 
     def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         maps = list(inputs)
         for node, sources in zip(self.nodes, self.sources, strict=True):
             maps.append(node([maps[source] for source in sources]))
-        return maps[-len(inputs):]
+        return maps[-len(inputs) :]
 
 
 @MODELS.register_module()
@@ -147,34 +170,61 @@ class BiFPN(BaseModule):
         section 3.
     """
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int, num_cells: int = 3, num_outs: int = 5,
-                 fusion: str = 'fast', norm_cfg: dict | None = None, act_cfg: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        num_cells: int = 3,
+        num_outs: int = 5,
+        fusion: str = 'fast',
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         if num_cells < 1:
-            raise ValueError(f'BiFPN: num_cells must be at least 1, got {num_cells}. Use 3 as EfficientDet-D0 does.')
+            raise ValueError(
+                f'BiFPN: num_cells must be at least 1, got {num_cells}. Use 3 as EfficientDet-D0 does.'
+            )
         if num_outs < max(2, len(in_channels)):
-            raise ValueError(f'BiFPN: num_outs must be at least 2 and the number of maps, {len(in_channels)}, got '
-                             f'{num_outs}. Use fewer out_indices in the backbone, or more levels.')
+            raise ValueError(
+                f'BiFPN: num_outs must be at least 2 and the number of maps, {len(in_channels)}, got '
+                f'{num_outs}. Use fewer out_indices in the backbone, or more levels.'
+            )
         if fusion not in FUSIONS:
-            raise ValueError(f"BiFPN: fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}. Use 'fast' for "
-                             'learned weights.')
+            raise ValueError(
+                f"BiFPN: fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}. Use 'fast' for "
+                'learned weights.'
+            )
         super().__init__(init_cfg or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
         norm_cfg = norm_cfg or dict(type='BN', eps=1e-3, momentum=0.01)
         act_cfg = act_cfg or dict(type='SiLU')
         self.in_channels, self.num_outs = tuple(in_channels), num_outs
         self.extra: Any = None
         if num_outs > len(in_channels):
-            self.extra = ConvModule(in_channels[-1], out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+            self.extra = ConvModule(
+                in_channels[-1], out_channels, 1, norm_cfg=norm_cfg, act_cfg=None
+            )
         first = [*in_channels, *[out_channels] * (num_outs - len(in_channels))]
-        self.cells = nn.Sequential(*[
-            BiFPNCell([out_channels] * num_outs if number else first, out_channels, fusion, norm_cfg, act_cfg)
-            for number in range(num_cells)])
+        self.cells = nn.Sequential(
+            *[
+                BiFPNCell(
+                    [out_channels] * num_outs if number else first,
+                    out_channels,
+                    fusion,
+                    norm_cfg,
+                    act_cfg,
+                )
+                for number in range(num_cells)
+            ]
+        )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the levels from fine to coarse."""
         if len(inputs) != len(self.in_channels):
-            raise ValueError(f'BiFPN: there must be {len(self.in_channels)} maps, one for each of in_channels, got '
-                             f'{len(inputs)}. Choose them by out_indices of the backbone.')
+            raise ValueError(
+                f'BiFPN: there must be {len(self.in_channels)} maps, one for each of in_channels, got '
+                f'{len(inputs)}. Choose them by out_indices of the backbone.'
+            )
         maps = list(inputs)
         for level in range(len(maps), self.num_outs):
             top = maps[-1] if level > len(inputs) else self.extra(maps[-1])

@@ -1,4 +1,5 @@
 """Convert the weights of published EfficientDets to our names and conventions."""
+
 from __future__ import annotations
 
 import re
@@ -11,21 +12,36 @@ from .bifpn import pyramid_nodes
 
 __all__ = ['COCO_ROWS', 'from_effdet']
 
-COCO_ROWS = tuple(number - 1 for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+COCO_ROWS = tuple(
+    number - 1 for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+)
 """Indices of the 80 classes of COCO among its 90 category numbers, in annotation order."""
 
 _LEVELS, _ANCHORS = 5, 9
 # Stage of mmdetection's EfficientNet for each stage here; it merges stages of the same size.
 _STAGE = {0: 1, 1: 2, 2: 3, 3: 4, 4: 4, 5: 5, 6: 5}
-_BLOCK = {'conv_pw': 'expand_conv.conv', 'bn1': 'expand_conv.bn', 'conv_dw': 'depthwise_conv.conv',
-          'bn2': 'depthwise_conv.bn', 'se.conv_reduce': 'se.conv1.conv', 'se.conv_expand': 'se.conv2.conv',
-          'conv_pwl': 'linear_conv.conv', 'bn3': 'linear_conv.bn'}
+_BLOCK = {
+    'conv_pw': 'expand_conv.conv',
+    'bn1': 'expand_conv.bn',
+    'conv_dw': 'depthwise_conv.conv',
+    'bn2': 'depthwise_conv.bn',
+    'se.conv_reduce': 'se.conv1.conv',
+    'se.conv_expand': 'se.conv2.conv',
+    'conv_pwl': 'linear_conv.conv',
+    'bn3': 'linear_conv.bn',
+}
 # The first stage does not expand.
-_FIRST_BLOCK = _BLOCK | {'bn1': 'depthwise_conv.bn', 'conv_pw': 'linear_conv.conv', 'bn2': 'linear_conv.bn'}
+_FIRST_BLOCK = _BLOCK | {
+    'bn1': 'depthwise_conv.bn',
+    'conv_pw': 'linear_conv.conv',
+    'bn2': 'linear_conv.bn',
+}
 _SEPARABLE = {'conv_dw': 'depthwise_conv', 'conv_pw': 'pointwise_conv'}
 
 
-def from_effdet(weights: Mapping[str, Tensor], classes: Sequence[int] | None = None) -> dict[str, Tensor]:
+def from_effdet(
+    weights: Mapping[str, Tensor], classes: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """Rename the weights of a published ``efficientdet_d0`` to ``d7``.
 
     The source is https://github.com/rwightman/efficientdet-pytorch. Box outputs are reordered from
@@ -52,11 +68,17 @@ def from_effdet(weights: Mapping[str, Tensor], classes: Sequence[int] | None = N
     for branch, numbers in (('cls', None), ('reg', 4)):
         for kind in ('weight', 'bias'):
             name = f'bbox_head.{branch}_predictor.pointwise_conv.{kind}'
-            if name not in ours or len(ours[name]) % _ANCHORS or numbers not in (None, len(ours[name]) // _ANCHORS):
+            if (
+                name not in ours
+                or len(ours[name]) % _ANCHORS
+                or numbers not in (None, len(ours[name]) // _ANCHORS)
+            ):
                 found = tuple(ours[name].shape) if name in ours else 'none'
-                raise ValueError(f'from_effdet: the {branch} predictor must have outputs for {_ANCHORS} anchors, got a '
-                                 f'{kind} of shape {found}. Use weights of an efficientdet with three scales and three '
-                                 'shapes of anchors.')
+                raise ValueError(
+                    f'from_effdet: the {branch} predictor must have outputs for {_ANCHORS} anchors, got a '
+                    f'{kind} of shape {found}. Use weights of an efficientdet with three scales and three '
+                    'shapes of anchors.'
+                )
             rows = ours[name].unflatten(0, (_ANCHORS, -1))
             rows = _to_ours(rows, kind) if branch == 'reg' else _chosen(rows, classes)
             ours[name] = rows.flatten(0, 1)
@@ -64,17 +86,24 @@ def from_effdet(weights: Mapping[str, Tensor], classes: Sequence[int] | None = N
 
 
 def _stage_depths(weights: Mapping[str, Tensor]) -> dict[int, int]:
-    blocks = {tuple(map(int, match.groups())) for name in weights
-              if (match := re.match(r'backbone\.blocks\.(\d+)\.(\d+)\.', name))}
+    blocks = {
+        tuple(map(int, match.groups()))
+        for name in weights
+        if (match := re.match(r'backbone\.blocks\.(\d+)\.(\d+)\.', name))
+    }
     return {stage: sum(1 for other, _ in blocks if other == stage) for stage in _STAGE}
 
 
 def _renamed(name: str, depths: dict[int, int]) -> str:
     """Return our name of a weight."""
     if match := re.fullmatch(r'backbone\.(conv_stem|bn1)\.(\w+)', name):
-        return f"backbone.layers.0.{'conv' if match[1] == 'conv_stem' else 'bn'}.{match[2]}"
+        return f'backbone.layers.0.{"conv" if match[1] == "conv_stem" else "bn"}.{match[2]}'
     if match := re.fullmatch(r'backbone\.blocks\.([0-6])\.(\d+)\.(.+)\.(\w+)', name):
-        stage, block, layers = int(match[1]), int(match[2]), _BLOCK if int(match[1]) else _FIRST_BLOCK
+        stage, block, layers = (
+            int(match[1]),
+            int(match[2]),
+            _BLOCK if int(match[1]) else _FIRST_BLOCK,
+        )
         if match[3] in layers:
             before = depths[stage - 1] if _STAGE.get(stage - 1) == _STAGE[stage] else 0
             return f'backbone.layers.{_STAGE[stage]}.{before + block}.{layers[match[3]]}.{match[4]}'
@@ -84,24 +113,32 @@ def _renamed(name: str, depths: dict[int, int]) -> str:
         node = _renamed_in_node(match[3], pyramid_nodes(_LEVELS)[int(match[2])])
         if node is not None:
             return f'neck.cells.{match[1]}.nodes.{match[2]}.{node}'
-    if match := re.fullmatch(r'(class|box)_net\.(conv_rep|predict)(\.\d+)?\.(conv_dw|conv_pw)\.(\w+)', name):
+    if match := re.fullmatch(
+        r'(class|box)_net\.(conv_rep|predict)(\.\d+)?\.(conv_dw|conv_pw)\.(\w+)', name
+    ):
         layer = 'convs' if match[2] == 'conv_rep' else 'predictor'
         return f'{_branch(match[1])}_{layer}{match[3] or ""}.{_SEPARABLE[match[4]]}.{match[5]}'
     if match := re.fullmatch(r'(class|box)_net\.bn_rep\.(\d+\.\d+)\.bn\.(\w+)', name):
         return f'{_branch(match[1])}_norms.{match[2]}.{match[3]}'
-    raise ValueError(f'from_effdet: {name!r} must be the name of a weight of an EfficientDet of '
-                     'rwightman/efficientdet-pytorch, and is not. Use the state dict of efficientdet_d0 to d7.')
+    raise ValueError(
+        f'from_effdet: {name!r} must be the name of a weight of an EfficientDet of '
+        'rwightman/efficientdet-pytorch, and is not. Use the state dict of efficientdet_d0 to d7.'
+    )
 
 
 def _branch(name: str) -> str:
-    return f"bbox_head.{'cls' if name == 'class' else 'reg'}"
+    return f'bbox_head.{"cls" if name == "class" else "reg"}'
 
 
 def _renamed_in_node(name: str, sources: tuple[int, ...]) -> str | None:
     if name == 'combine.edge_weights':
         return 'weights'
     if match := re.fullmatch(r'combine\.resample\.(\d+)\.conv\.(.+)', name):
-        return f'laterals.{sources.index(int(match[1]))}.{match[2]}' if int(match[1]) in sources else None
+        return (
+            f'laterals.{sources.index(int(match[1]))}.{match[2]}'
+            if int(match[1]) in sources
+            else None
+        )
     if match := re.fullmatch(r'after_combine\.conv\.(conv_dw|conv_pw)\.(\w+)', name):
         return f'conv.conv.{_SEPARABLE[match[1]]}.{match[2]}'
     if match := re.fullmatch(r'after_combine\.conv\.(bn\.\w+)', name):
@@ -113,8 +150,10 @@ def _chosen(rows: Tensor, classes: Sequence[int] | None) -> Tensor:
     if classes is None:
         return rows
     if not classes or not all(0 <= number < rows.shape[1] for number in classes):
-        raise ValueError(f'from_effdet: classes must be among the {rows.shape[1]} outputs, got {tuple(classes)}. Leave '
-                         'them out to keep all.')
+        raise ValueError(
+            f'from_effdet: classes must be among the {rows.shape[1]} outputs, got {tuple(classes)}. Leave '
+            'them out to keep all.'
+        )
     return rows[:, list(classes)]
 
 

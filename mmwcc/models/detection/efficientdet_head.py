@@ -1,4 +1,5 @@
 """The head of EfficientDet."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -58,52 +59,108 @@ class EfficientDetHead(AnchorHead):
         https://github.com/rwightman/efficientdet-pytorch for the numbers that it leaves open.
     """
 
-    def __init__(self, num_classes: int, in_channels: int, num_ins: int = 5, stacked_convs: int = 3,
-                 anchor_generator: dict | None = None, loss_cls: dict | None = None, loss_bbox: dict | None = None,
-                 norm_cfg: dict | None = None, act_cfg: dict | None = None, init_cfg: dict | None = None,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        num_ins: int = 5,
+        stacked_convs: int = 3,
+        anchor_generator: dict | None = None,
+        loss_cls: dict | None = None,
+        loss_bbox: dict | None = None,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+        **kwargs,
+    ) -> None:
         self.num_ins, self.stacked_convs = num_ins, stacked_convs
         self.norm_cfg = norm_cfg or dict(type='BN', eps=1e-3, momentum=0.01)
         self.act_cfg = act_cfg or dict(type='SiLU', inplace=True)
         anchors: dict[str, Any] = dict(
-            type='AnchorGenerator', strides=[8 << level for level in range(num_ins)], octave_base_scale=4,
-            scales_per_octave=3, ratios=[1.0, 0.5, 2.0], scale_major=False, center_offset=0.5)
+            type='AnchorGenerator',
+            strides=[8 << level for level in range(num_ins)],
+            octave_base_scale=4,
+            scales_per_octave=3,
+            ratios=[1.0, 0.5, 2.0],
+            scale_major=False,
+            center_offset=0.5,
+        )
         anchors.update(anchor_generator or {})
         if len(anchors['strides']) != num_ins:
-            raise ValueError(f"EfficientDetHead: anchor_generator must have {num_ins} strides, one for each level, got "
-                             f"{len(anchors['strides'])}. Set num_ins, and num_outs of the neck.")
+            raise ValueError(
+                f'EfficientDetHead: anchor_generator must have {num_ins} strides, one for each level, got '
+                f'{len(anchors["strides"])}. Set num_ins, and num_outs of the neck.'
+            )
         super().__init__(
-            num_classes, in_channels, feat_channels=in_channels, anchor_generator=anchors,
+            num_classes,
+            in_channels,
+            feat_channels=in_channels,
+            anchor_generator=anchors,
             loss_cls=loss_cls or dict(type='FocalLoss', use_sigmoid=True, gamma=1.5, alpha=0.25),
             loss_bbox=loss_bbox or dict(type='SmoothL1Loss', beta=0.1, loss_weight=1.25),
-            init_cfg=init_cfg or _INIT, **kwargs)
+            init_cfg=init_cfg or _INIT,
+            **kwargs,
+        )
 
     def _init_layers(self) -> None:
         """Build the layers; the base class calls this method."""
         self.activate = build_activation_layer(self.act_cfg)
         outputs = dict(cls=self.cls_out_channels, reg=self.bbox_coder.encode_size)
         for name, channels in outputs.items():
-            setattr(self, f'{name}_convs', nn.ModuleList([
-                SeparableConv2d(self.in_channels, self.in_channels, 3, padding=1, bias=False)
-                for _ in range(self.stacked_convs)]))
-            setattr(self, f'{name}_norms', nn.ModuleList([
-                nn.ModuleList([build_norm_layer(self.norm_cfg, self.in_channels)[1] for _ in range(self.num_ins)])
-                for _ in range(self.stacked_convs)]))
-            setattr(self, f'{name}_predictor', SeparableConv2d(
-                self.in_channels, self.num_base_priors * channels, 3, padding=1))
+            setattr(
+                self,
+                f'{name}_convs',
+                nn.ModuleList(
+                    [
+                        SeparableConv2d(
+                            self.in_channels, self.in_channels, 3, padding=1, bias=False
+                        )
+                        for _ in range(self.stacked_convs)
+                    ]
+                ),
+            )
+            setattr(
+                self,
+                f'{name}_norms',
+                nn.ModuleList(
+                    [
+                        nn.ModuleList(
+                            [
+                                build_norm_layer(self.norm_cfg, self.in_channels)[1]
+                                for _ in range(self.num_ins)
+                            ]
+                        )
+                        for _ in range(self.stacked_convs)
+                    ]
+                ),
+            )
+            setattr(
+                self,
+                f'{name}_predictor',
+                SeparableConv2d(self.in_channels, self.num_base_priors * channels, 3, padding=1),
+            )
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return scores and boxes of every level."""
         if len(feats) != self.num_ins:
-            raise ValueError(f'EfficientDetHead: there must be {self.num_ins} maps, got {len(feats)}. Set num_ins, or '
-                             'num_outs of the neck.')
-        return ([self._predict(x, level, self.cls_convs, self.cls_norms, self.cls_predictor)
-                 for level, x in enumerate(feats)],
-                [self._predict(x, level, self.reg_convs, self.reg_norms, self.reg_predictor)
-                 for level, x in enumerate(feats)])
+            raise ValueError(
+                f'EfficientDetHead: there must be {self.num_ins} maps, got {len(feats)}. Set num_ins, or '
+                'num_outs of the neck.'
+            )
+        return (
+            [
+                self._predict(x, level, self.cls_convs, self.cls_norms, self.cls_predictor)
+                for level, x in enumerate(feats)
+            ],
+            [
+                self._predict(x, level, self.reg_convs, self.reg_norms, self.reg_predictor)
+                for level, x in enumerate(feats)
+            ],
+        )
 
-    def _predict(self, x: Tensor, level: int, convs: nn.ModuleList, norms: Any,
-                 predictor: nn.Module) -> Tensor:
+    def _predict(
+        self, x: Tensor, level: int, convs: nn.ModuleList, norms: Any, predictor: nn.Module
+    ) -> Tensor:
         for conv, levels in zip(convs, norms, strict=True):
             x = self.activate(levels[level](conv(x)))
         return predictor(x)

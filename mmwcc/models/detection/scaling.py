@@ -1,4 +1,5 @@
 """Compound scaling: the sizes of EfficientDet-D0 to D7."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Scale:
         anchor_scale: Side of the smallest square anchor in strides of its level.
         drop_path_rate: Highest rate of stochastic depth in the backbone.
     """
+
     resolution: int
     arch: str
     features: tuple[int, int, int]
@@ -70,12 +72,22 @@ def compound_scaling(name: str) -> dict:
         https://github.com/rwightman/efficientdet-pytorch.
     """
     if name not in SCALING:
-        raise ValueError(f"compound_scaling: name must be one of {', '.join(SCALING)}, got {name!r}. Use 'd0' for the "
-                         'smallest.')
+        raise ValueError(
+            f"compound_scaling: name must be one of {', '.join(SCALING)}, got {name!r}. Use 'd0' for the "
+            'smallest.'
+        )
     scale = SCALING[name]
     return dict(
         backbone=dict(arch=scale.arch, drop_path_rate=scale.drop_path_rate),
-        neck=dict(in_channels=list(scale.features), out_channels=scale.channels, num_cells=scale.cells,
-                  fusion=scale.fusion),
-        bbox_head=dict(in_channels=scale.channels, stacked_convs=scale.convs,
-                       anchor_generator=dict(octave_base_scale=scale.anchor_scale)))
+        neck=dict(
+            in_channels=list(scale.features),
+            out_channels=scale.channels,
+            num_cells=scale.cells,
+            fusion=scale.fusion,
+        ),
+        bbox_head=dict(
+            in_channels=scale.channels,
+            stacked_convs=scale.convs,
+            anchor_generator=dict(octave_base_scale=scale.anchor_scale),
+        ),
+    )

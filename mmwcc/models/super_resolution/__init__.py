@@ -1,4 +1,5 @@
 """Super-resolution on mmengine, with mmagic's conventions."""
+
 from .data_preprocessor import SRDataPreprocessor
 from .edsr import EDSR
 from .super_resolver import SuperResolver

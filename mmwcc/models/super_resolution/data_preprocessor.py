@@ -1,4 +1,5 @@
 """Convert pixels into the units of a super-resolution network, and back."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -32,8 +33,11 @@ class SRDataPreprocessor(ClsDataPreprocessor):
         (tensor([0.2000]), tensor([102.]))
     """
 
-    def __init__(self, mean: Sequence[float] = (114.444, 111.4605, 103.02),
-                 std: Sequence[float] = (255., 255., 255.)) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] = (114.444, 111.4605, 103.02),
+        std: Sequence[float] = (255.0, 255.0, 255.0),
+    ) -> None:
         super().__init__(mean, std)
 
     def from_pixels(self, pictures: Tensor) -> Tensor:

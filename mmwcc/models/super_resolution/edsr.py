@@ -1,4 +1,5 @@
 """The super-resolution network EDSR."""
+
 from __future__ import annotations
 
 from mmcv.cnn import build_conv_layer, build_upsample_layer
@@ -57,20 +58,41 @@ class EDSR(BaseModule):
         Workshops 2017.
     """
 
-    STEPS = {2: (2, ), 3: (3, ), 4: (2, 2)}
+    STEPS = {2: (2,), 3: (3,), 4: (2, 2)}
 
-    def __init__(self, scale: int = 2, in_channels: int = 3, mid_channels: int = 64, num_blocks: int = 16,
-                 res_scale: float = 1.0, conv_cfg: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        scale: int = 2,
+        in_channels: int = 3,
+        mid_channels: int = 64,
+        num_blocks: int = 16,
+        res_scale: float = 1.0,
+        conv_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         if scale not in self.STEPS:
-            raise ValueError(f'EDSR: scale must be 2, 3 or 4, got {scale}. Apply a network twice for more.')
+            raise ValueError(
+                f'EDSR: scale must be 2, 3 or 4, got {scale}. Apply a network twice for more.'
+            )
         super().__init__(init_cfg)
         self.scale = scale
         self.conv_first = nn.Conv2d(in_channels, mid_channels, 3, padding=1)
-        self.body = nn.Sequential(*[ResidualBlock(mid_channels, res_scale, conv_cfg) for _ in range(num_blocks)])
+        self.body = nn.Sequential(
+            *[ResidualBlock(mid_channels, res_scale, conv_cfg) for _ in range(num_blocks)]
+        )
         self.conv_after_body = build_conv_layer(conv_cfg, mid_channels, mid_channels, 3, padding=1)
-        self.upsample = nn.Sequential(*[
-            build_upsample_layer(dict(type='pixel_shuffle'), in_channels=mid_channels, out_channels=mid_channels,
-                                 scale_factor=step, upsample_kernel=3) for step in self.STEPS[scale]])
+        self.upsample = nn.Sequential(
+            *[
+                build_upsample_layer(
+                    dict(type='pixel_shuffle'),
+                    in_channels=mid_channels,
+                    out_channels=mid_channels,
+                    scale_factor=step,
+                    upsample_kernel=3,
+                )
+                for step in self.STEPS[scale]
+            ]
+        )
         self.conv_last = nn.Conv2d(mid_channels, in_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """The mmengine model around a super-resolution network."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -40,8 +41,14 @@ class SuperResolver(BaseModel):
         torch.Size([3, 8, 12])
     """
 
-    def __init__(self, generator: dict, pixel_loss: dict | None = None, self_ensemble: bool = False,
-                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        generator: dict,
+        pixel_loss: dict | None = None,
+        self_ensemble: bool = False,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor or dict(type='mmwcc.SRDataPreprocessor'), init_cfg)
         self.generator = ROOT_MODELS.build(generator)
         self.pixel_loss = nn.L1Loss() if pixel_loss is None else ROOT_MODELS.build(pixel_loss)
@@ -67,18 +74,24 @@ class SuperResolver(BaseModel):
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
             return self.generator(inputs)
-        raise ValueError(f"SuperResolver: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for "
-                         'what the network returns.')
+        raise ValueError(
+            f"SuperResolver: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for "
+            'what the network returns.'
+        )
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Return ``dict(loss_pixel=...)``."""
         enlarged = self.generator(inputs)
         originals = torch.stack([sample.gt_img for sample in data_samples])
         if originals.shape != enlarged.shape:
-            raise ValueError(f'SuperResolver: gt_img must have the size that the network returns, got '
-                             f'{tuple(originals.shape[-2:])} instead of {tuple(enlarged.shape[-2:])}. Use the same '
-                             'scale in the pipeline as in the network.')
-        return dict(loss_pixel=self.pixel_loss(enlarged, self.data_preprocessor.from_pixels(originals)))
+            raise ValueError(
+                f'SuperResolver: gt_img must have the size that the network returns, got '
+                f'{tuple(originals.shape[-2:])} instead of {tuple(enlarged.shape[-2:])}. Use the same '
+                'scale in the pipeline as in the network.'
+            )
+        return dict(
+            loss_pixel=self.pixel_loss(enlarged, self.data_preprocessor.from_pixels(originals))
+        )
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Return one sample for each image with ``pred_img``; new samples unless given."""

@@ -1,9 +1,17 @@
 """The wavelet-like auto-encoder, the classifiers and front-ends built on it, and the baselines."""
+
 from .auto_encoder import WAE, WAEEncoder
 from .backbone import WAEBackbone
 from .classifier import WAEClassifier
 from .decompositions import ResizeDecomposition, WaveletDecomposition
 from .factory import WAEModel
 
-__all__ = ['ResizeDecomposition', 'WAE', 'WAEBackbone', 'WAEClassifier', 'WAEEncoder', 'WAEModel',
-           'WaveletDecomposition']
+__all__ = [
+    'ResizeDecomposition',
+    'WAE',
+    'WAEBackbone',
+    'WAEClassifier',
+    'WAEEncoder',
+    'WAEModel',
+    'WaveletDecomposition',
+]

@@ -1,4 +1,5 @@
 """The wavelet-like auto-encoder: a learned transform into two half-size images, and back."""
+
 from __future__ import annotations
 
 import os
@@ -26,8 +27,10 @@ def check_pictures(owner: str, x: Tensor) -> None:
         ValueError: If ``x`` is not of shape (B, 3, H, W) with H and W at least 1.
     """
     if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 1:
-        raise ValueError(f'{owner}: the input must be pictures of shape (B, 3, H, W) with H and W at least 1, got '
-                         f'{tuple(x.shape)}. Repeat a grey channel three times, or add a batch dimension.')
+        raise ValueError(
+            f'{owner}: the input must be pictures of shape (B, 3, H, W) with H and W at least 1, got '
+            f'{tuple(x.shape)}. Repeat a grey channel three times, or add a batch dimension.'
+        )
 
 
 @MODELS.register_module()
@@ -59,15 +62,23 @@ class WAEEncoder(BaseModule):
     def __init__(self, channels: int = 16, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg or dict(_XAVIER))
         self.body = nn.Sequential(
-            nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
+            nn.Conv2d(3, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
         self.split = nn.Conv2d(channels, 6, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the low and the high part."""
         check_pictures(type(self).__name__, x)
-        if x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if (
+            x.device.type == 'cpu'
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+        ):
             # One image at a time stays in the cache: the maps of 16 channels at full size are what
             # this costs.
             parts = torch.cat([self.split(self.body(picture)) for picture in x.split(1)])
@@ -93,10 +104,14 @@ class WAEDecoder(BaseModule):
     def __init__(self, channels: int = 16, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg or dict(_XAVIER))
         self.body = nn.Sequential(
-            nn.ConvTranspose2d(3, channels, 4, stride=2, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, 3, 3, padding=1))
+            nn.ConvTranspose2d(3, channels, 4, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 3, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -145,11 +160,18 @@ class WAE(BaseModel):
 
     low_channels = high_channels = 3
 
-    def __init__(self, channels: int = 16, high_weight: float = 1.0, data_preprocessor: dict | None = None,
-                 init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        channels: int = 16,
+        high_weight: float = 1.0,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         if high_weight < 0:
-            raise ValueError(f'WAE: high_weight must not be negative, got {high_weight}. Use 1.0 as published.')
+            raise ValueError(
+                f'WAE: high_weight must not be negative, got {high_weight}. Use 1.0 as published.'
+            )
         self.high_weight = high_weight
         self.encoder = WAEEncoder(channels)
         self.decoder_low, self.decoder_high = WAEDecoder(channels), WAEDecoder(channels)
@@ -157,15 +179,17 @@ class WAE(BaseModel):
     def decode(self, low: Tensor, high: Tensor, size: Sequence[int]) -> Tensor:
         """Rebuild I' from I_L and I_H, shape (B, 3, H, W) with H and W from ``size``."""
         decoded = self.decoder_low(low) + self.decoder_high(high)
-        return decoded[:, :, :size[0], :size[1]]
+        return decoded[:, :, : size[0], : size[1]]
 
     def transform_losses(self, inputs: Tensor, low: Tensor, high: Tensor) -> dict[str, Tensor]:
         """Return the two terms of the transform loss, given images and their I_L and I_H."""
         decoded = self.decode(low, high, inputs.shape[2:])
         # Sums over an image overflow in half precision.
         difference = (inputs - decoded).float().square().sum()
-        return dict(loss_reconstruction=difference / len(inputs),
-                    loss_high=self.high_weight * high.float().square().sum() / len(inputs))
+        return dict(
+            loss_reconstruction=difference / len(inputs),
+            loss_high=self.high_weight * high.float().square().sum() / len(inputs),
+        )
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """Run one of the three modes.
@@ -179,8 +203,10 @@ class WAE(BaseModel):
         """
         check_pictures('WAE', inputs)
         if mode not in ('tensor', 'loss', 'predict'):
-            raise ValueError(f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for I_L and "
-                             'I_H.')
+            raise ValueError(
+                f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for I_L and "
+                'I_H.'
+            )
         low, high = self.encoder(inputs)
         if mode == 'tensor':
             return low, high
@@ -190,7 +216,9 @@ class WAE(BaseModel):
         pixels = to_pixels(decoded, self.data_preprocessor)
         samples = data_samples or [BaseDataElement() for _ in inputs]
         for i, sample in enumerate(samples):
-            for name, value in dict(low=low, high=high, decoded=decoded, decoded_pixels=pixels).items():
+            for name, value in dict(
+                low=low, high=high, decoded=decoded, decoded_pixels=pixels
+            ).items():
                 sample.set_field(value[i], name)
         return samples
 
@@ -205,19 +233,26 @@ class WAE(BaseModel):
 
     def _check_checkpoint(self, path: str, prefix: str) -> None:
         if not is_address(path) and not os.path.isfile(os.path.expanduser(path)):
-            raise FileNotFoundError(f'WAE: init_cfg.checkpoint must be a checkpoint of stage 1, got {path}, which does '
-                                    'not exist. Train stage 1 first (tools/train_stages.py runs all stages in order), '
-                                    'or name another one.')
+            raise FileNotFoundError(
+                f'WAE: init_cfg.checkpoint must be a checkpoint of stage 1, got {path}, which does '
+                'not exist. Train stage 1 first (tools/train_stages.py runs all stages in order), '
+                'or name another one.'
+            )
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu')
         weights = checkpoint.get('state_dict', checkpoint)
         start = f'{prefix}.' if prefix and not prefix.endswith('.') else prefix
-        missing = [key for key, value in self.state_dict().items()
-                   if getattr(weights.get(start + key), 'shape', None) != value.shape]
+        missing = [
+            key
+            for key, value in self.state_dict().items()
+            if getattr(weights.get(start + key), 'shape', None) != value.shape
+        ]
         if missing:
-            raise RuntimeError('WAE: init_cfg.checkpoint must have all weights of the auto-encoder, got '
-                               f'{path} without a fitting {start}{missing[0]} ({len(missing)} of '
-                               f'{len(self.state_dict())} are missing). Name a checkpoint of mmwcc.WAE, or give '
-                               "init_cfg a prefix such as 'decomposition.'.")
+            raise RuntimeError(
+                'WAE: init_cfg.checkpoint must have all weights of the auto-encoder, got '
+                f'{path} without a fitting {start}{missing[0]} ({len(missing)} of '
+                f'{len(self.state_dict())} are missing). Name a checkpoint of mmwcc.WAE, or give '
+                "init_cfg a prefix such as 'decomposition.'."
+            )
 
 
 def is_pretrained(init_cfg) -> bool:
@@ -232,9 +267,15 @@ def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
     Images (B, 3, H, W) in the units of the network become values from 0 to 255, in the channel
     order of the loader.
     """
-    if getattr(data_preprocessor, '_enable_normalize', False) or getattr(data_preprocessor, 'mean', None) is not None:
+    if (
+        getattr(data_preprocessor, '_enable_normalize', False)
+        or getattr(data_preprocessor, 'mean', None) is not None
+    ):
         pictures = pictures * data_preprocessor.std + data_preprocessor.mean
-    converted = any(getattr(data_preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion'))
+    converted = any(
+        getattr(data_preprocessor, name, False)
+        for name in ('_channel_conversion', 'channel_conversion')
+    )
     return (pictures.flip(1) if converted else pictures).clamp(0, 255)
 
 
@@ -252,14 +293,20 @@ def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) ->
             although the decomposition has no transform loss.
     """
     if stage not in (2, 3):
-        raise ValueError(f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
-                         f'{stage!r}. Stage 1 trains mmwcc.WAE alone.')
+        raise ValueError(
+            f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
+            f'{stage!r}. Stage 1 trains mmwcc.WAE alone.'
+        )
     if gamma < 0:
-        raise ValueError(f'{owner}: gamma must not be negative, got {gamma}. Use 0.001 as published.')
+        raise ValueError(
+            f'{owner}: gamma must not be negative, got {gamma}. Use 0.001 as published.'
+        )
     has_loss = hasattr(decomposition, 'transform_losses')
     if stage == 3 and gamma and not has_loss:
-        raise ValueError(f'{owner}: gamma must be 0 for a decomposition without a transform loss, got {gamma} for '
-                         f'{type(decomposition).__name__}. Use gamma=0, or mmwcc.WAE.')
+        raise ValueError(
+            f'{owner}: gamma must be 0 for a decomposition without a transform loss, got {gamma} for '
+            f'{type(decomposition).__name__}. Use gamma=0, or mmwcc.WAE.'
+        )
     if stage == 2:
         decomposition.requires_grad_(False)
     elif has_loss and not gamma:

@@ -1,4 +1,5 @@
 """A wavelet-like auto-encoder in front of any backbone, for segmentation and detection."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -67,8 +68,16 @@ class WAEBackbone(BaseModule):
         ((32, 64), (16, 32))
     """
 
-    def __init__(self, backbone: dict, wae: dict | None = None, high_backbone: dict | None = None, stage: int = 3,
-                 gamma: float = 1e-3, pretrained: str | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        backbone: dict,
+        wae: dict | None = None,
+        high_backbone: dict | None = None,
+        stage: int = 3,
+        gamma: float = 1e-3,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(init_cfg)
         if pretrained is not None:
             backbone = dict(backbone, pretrained=pretrained)
@@ -76,19 +85,31 @@ class WAEBackbone(BaseModule):
         self.stage, self.gamma = stage, gamma
         set_stage('WAEBackbone', self.wae, stage, gamma)
         self.backbone = ROOT_MODELS.build(backbone)
-        self.high_backbone = (ROOT_MODELS.build(high_backbone) if high_backbone is not None else
-                              build_slim(backbone, self.backbone, self.wae.high_channels))
+        self.high_backbone = (
+            ROOT_MODELS.build(high_backbone)
+            if high_backbone is not None
+            else build_slim(backbone, self.backbone, self.wae.high_channels)
+        )
         self.norm_low = nn.BatchNorm2d(self.wae.low_channels, affine=False)
         self.norm_high = nn.BatchNorm2d(self.wae.high_channels, affine=False)
-        low, high = (_probe(part, channels) for part, channels in (
-            (self.backbone, self.wae.low_channels), (self.high_backbone, self.wae.high_channels)))
+        low, high = (
+            _probe(part, channels)
+            for part, channels in (
+                (self.backbone, self.wae.low_channels),
+                (self.high_backbone, self.wae.high_channels),
+            )
+        )
         if [size for _, size in low] != [size for _, size in high]:
-            raise ValueError('WAEBackbone: high_backbone must return feature maps of the sizes of backbone, got '
-                             f'{[size for _, size in high]} and {[size for _, size in low]} for {_PROBE}x{_PROBE} '
-                             'pictures. Use the same strides and out_indices for both.')
+            raise ValueError(
+                'WAEBackbone: high_backbone must return feature maps of the sizes of backbone, got '
+                f'{[size for _, size in high]} and {[size for _, size in low]} for {_PROBE}x{_PROBE} '
+                'pictures. Use the same strides and out_indices for both.'
+            )
         self.channels = tuple(channels for channels, _ in low)
         self.strides = tuple(2 * _PROBE // size[0] for _, size in low)
-        self.fusions = nn.ModuleList(_Fusion(ours, theirs) for (ours, _), (theirs, _) in zip(low, high, strict=True))
+        self.fusions = nn.ModuleList(
+            _Fusion(ours, theirs) for (ours, _), (theirs, _) in zip(low, high, strict=True)
+        )
         self.attached = False
         self._collecting = False
         self._losses: list[dict[str, Tensor]] = []
@@ -97,10 +118,17 @@ class WAEBackbone(BaseModule):
         """Return the fused features."""
         low, high = decompose(self.wae, x, self.stage)
         self._collect(x, low, high)
-        low_features, high_features = self.backbone(self.norm_low(low)), self.high_backbone(self.norm_high(high))
+        low_features, high_features = (
+            self.backbone(self.norm_low(low)),
+            self.high_backbone(self.norm_high(high)),
+        )
         single = isinstance(low_features, Tensor)
-        features = [fusion(ours, theirs) for fusion, ours, theirs in zip(
-            self.fusions, _as_tuple(low_features), _as_tuple(high_features), strict=True)]
+        features = [
+            fusion(ours, theirs)
+            for fusion, ours, theirs in zip(
+                self.fusions, _as_tuple(low_features), _as_tuple(high_features), strict=True
+            )
+        ]
         if self.training and len(features) > 1:
             # A head may leave features unused; all fusions are to get a gradient, or DDP would wait
             # for them.
@@ -112,9 +140,11 @@ class WAEBackbone(BaseModule):
         if self.stage == 2 or not self.gamma or not self.training or not torch.is_grad_enabled():
             return
         if not self.attached:
-            raise RuntimeError(f'WAEBackbone: the transform loss (gamma={self.gamma:g}) must have a way to the losses '
-                               "of the model, and there is none. Build the model by type='mmwcc.WAEModel', "
-                               'task_type=(the type of the model), or use gamma=0.')
+            raise RuntimeError(
+                f'WAEBackbone: the transform loss (gamma={self.gamma:g}) must have a way to the losses '
+                "of the model, and there is none. Build the model by type='mmwcc.WAEModel', "
+                'task_type=(the type of the model), or use gamma=0.'
+            )
         if self._collecting:
             self._losses.append(self.wae.transform_losses(x, low, high))
 
@@ -164,7 +194,7 @@ class _Fusion(BaseModule):
 
 
 def _as_tuple(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    return (features, ) if isinstance(features, Tensor) else features
+    return (features,) if isinstance(features, Tensor) else features
 
 
 def _probe(backbone: nn.Module, in_channels: int) -> list[tuple[int, tuple[int, int]]]:
@@ -180,7 +210,9 @@ def _probe(backbone: nn.Module, in_channels: int) -> list[tuple[int, tuple[int, 
     outputs = _as_tuple(outputs)
     fits = isinstance(outputs, (tuple, list)) and outputs
     if not fits or not all(isinstance(output, Tensor) and output.dim() == 4 for output in outputs):
-        raise TypeError('WAEBackbone: backbone must return a feature map (B, C, H, W) or a sequence of them, got '
-                        f'{type(outputs).__name__} from {type(backbone).__name__}. Wrap a backbone without its '
-                        'classifier, as with out_indices.')
+        raise TypeError(
+            'WAEBackbone: backbone must return a feature map (B, C, H, W) or a sequence of them, got '
+            f'{type(outputs).__name__} from {type(backbone).__name__}. Wrap a backbone without its '
+            'classifier, as with out_indices.'
+        )
     return [(output.shape[1], (output.shape[2], output.shape[3])) for output in outputs]

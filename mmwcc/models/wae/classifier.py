@@ -1,4 +1,5 @@
 """Classification on the two parts of a decomposition."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -58,13 +59,25 @@ class WAEClassifier(BaseClassifier):
         2018.
     """
 
-    def __init__(self, decomposition: dict, backbone: dict, head: dict, fused_head: dict | None = None,
-                 high_backbone: dict | None = None, neck: dict | None = None, stage: int = 3, gamma: float = 1e-3,
-                 data_preprocessor: dict | None = None, init_cfg: dict | None = None) -> None:
+    def __init__(
+        self,
+        decomposition: dict,
+        backbone: dict,
+        head: dict,
+        fused_head: dict | None = None,
+        high_backbone: dict | None = None,
+        neck: dict | None = None,
+        stage: int = 3,
+        gamma: float = 1e-3,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
         super().__init__(data_preprocessor or dict(type='mmwcc.ClsDataPreprocessor'), init_cfg)
         if fused_head is None and high_backbone is not None:
-            raise ValueError('WAEClassifier: fused_head must be given with high_backbone, got None. Without it nothing '
-                             'uses the high part; leave high_backbone out to classify by the low part alone.')
+            raise ValueError(
+                'WAEClassifier: fused_head must be given with high_backbone, got None. Without it nothing '
+                'uses the high part; leave high_backbone out to classify by the low part alone.'
+            )
         self.decomposition = ROOT_MODELS.build(decomposition)
         self.stage, self.gamma = stage, gamma
         set_stage('WAEClassifier', self.decomposition, stage, gamma)
@@ -76,8 +89,11 @@ class WAEClassifier(BaseClassifier):
         if fused_head is not None:
             channels = self.decomposition.high_channels
             self.norm_high = nn.BatchNorm2d(channels, affine=False)
-            self.high_backbone = (ROOT_MODELS.build(high_backbone) if high_backbone is not None else
-                                  build_slim(backbone, self.backbone, channels))
+            self.high_backbone = (
+                ROOT_MODELS.build(high_backbone)
+                if high_backbone is not None
+                else build_slim(backbone, self.backbone, channels)
+            )
             self.fused_head = ROOT_MODELS.build(fused_head)
 
     def train(self, mode: bool = True) -> WAEClassifier:
@@ -89,23 +105,27 @@ class WAEClassifier(BaseClassifier):
 
     def _features(self, backbone: nn.Module, part: Tensor) -> Tensor:
         features = backbone(part)
-        features = (features, ) if isinstance(features, Tensor) else tuple(features)
+        features = (features,) if isinstance(features, Tensor) else tuple(features)
         return self.neck(features)[-1].flatten(1)
 
-    def extract_parts(self, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor], tuple[Tensor] | None]:
+    def extract_parts(
+        self, inputs: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor], tuple[Tensor] | None]:
         """Return the low part, the high part, the input of the head, and that of the fused head."""
         low, high = decompose(self.decomposition, inputs, self.stage)
         low_feature = self._features(self.backbone, self.norm_low(low))
         if self.fused_head is None:
-            return low, high, (low_feature, ), None
+            return low, high, (low_feature,), None
         high_feature = self._features(self.high_backbone, self.norm_high(high))
-        return low, high, (low_feature, ), (torch.cat([low_feature, high_feature], dim=1), )
+        return low, high, (low_feature,), (torch.cat([low_feature, high_feature], dim=1),)
 
     def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores before the softmax: first the averaged ones, then s_L."""
         _, _, low_feature, feature = self.extract_parts(inputs)
         low_score = self.head(low_feature)
-        return low_score if feature is None else (low_score + self.fused_head(feature)) / 2, low_score
+        return low_score if feature is None else (
+            low_score + self.fused_head(feature)
+        ) / 2, low_score
 
     def _forward(self, inputs: Tensor) -> Tensor:
         return self.scores(inputs)[0]
@@ -122,7 +142,11 @@ class WAEClassifier(BaseClassifier):
         if self.stage == 3 and self.gamma:
             losses = self.decomposition.transform_losses(inputs, low, high)
             parts['transform'] = {name: self.gamma * value for name, value in losses.items()}
-        return {f'{part}.{name}': value for part, losses in parts.items() for name, value in losses.items()}
+        return {
+            f'{part}.{name}': value
+            for part, losses in parts.items()
+            for name, value in losses.items()
+        }
 
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Return a sample for each image, with the averaged predictions and those of s_L alone."""

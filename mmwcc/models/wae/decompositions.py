@@ -1,4 +1,5 @@
 """Decompositions that are not learned, for the baselines: a wavelet transform, and resizing."""
+
 from __future__ import annotations
 
 import torch

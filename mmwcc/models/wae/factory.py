@@ -1,4 +1,5 @@
 """The factory that adds the transform loss of a WAE front-end to the losses of any model."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -51,8 +52,10 @@ def WAEModel(task_type: str | type | list | dict, **model) -> nn.Module:
     built = build_within('WAEModel', task_type, model)
     front_ends = _front_ends(built)
     if not front_ends:
-        raise ValueError(f'WAEModel: the model must have a mmwcc.WAEBackbone, got none in {type(built).__name__}. Use '
-                         "backbone=dict(_delete_=True, type='mmwcc.WAEBackbone', backbone=_base_.model.backbone).")
+        raise ValueError(
+            f'WAEModel: the model must have a mmwcc.WAEBackbone, got none in {type(built).__name__}. Use '
+            "backbone=dict(_delete_=True, type='mmwcc.WAEBackbone', backbone=_base_.model.backbone)."
+        )
     _check_strides(built)
     for front_end in front_ends:
         front_end.attached = True
@@ -76,12 +79,19 @@ def _begin(model: nn.Module, args: tuple, kwargs: dict) -> None:
             front_end.begin_losses()
 
 
-def _end(model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor]) -> dict[str, Any] | None:
+def _end(
+    model: nn.Module, args: tuple, kwargs: dict, losses: dict[str, Tensor]
+) -> dict[str, Any] | None:
     if not _is_loss(args, kwargs):
         return None
     collected = [front_end.end_losses() for front_end in _front_ends(model)]
-    return {**losses, **{f'wae.{name}': sum(part[name] for part in collected if name in part)
-                         for name in {name: None for part in collected for name in part}}}
+    return {
+        **losses,
+        **{
+            f'wae.{name}': sum(part[name] for part in collected if name in part)
+            for name in {name: None for part in collected for name in part}
+        },
+    }
 
 
 def _check_strides(model: Any) -> None:
@@ -94,13 +104,15 @@ def _check_strides(model: Any) -> None:
     with torch.no_grad():
         features = model.extract_feat(torch.zeros(1, 3, _PROBE, _PROBE))
     model.train(training)
-    features = (features, ) if isinstance(features, Tensor) else features
+    features = (features,) if isinstance(features, Tensor) else features
     actual = tuple(_PROBE // feature.shape[-1] for feature in features)
     for name, strides in given.items():
-        if strides != actual[:len(strides)]:
-            raise ValueError(f'WAEModel: {name} must be the strides of the features, {actual[:len(strides)]}, got '
-                             f'{strides}. A WAE front-end doubles every stride of the wrapped backbone; write '
-                             f'{list(actual[:len(strides)])} into the config.')
+        if strides != actual[: len(strides)]:
+            raise ValueError(
+                f'WAEModel: {name} must be the strides of the features, {actual[: len(strides)]}, got '
+                f'{strides}. A WAE front-end doubles every stride of the wrapped backbone; write '
+                f'{list(actual[: len(strides)])} into the config.'
+            )
 
 
 def _given_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -109,9 +121,16 @@ def _given_strides(model: nn.Module) -> dict[str, tuple[int, ...]]:
         if isinstance(module, WAEBackbone):
             continue
         generator = getattr(module, 'prior_generator', None)
-        for key, value in ((f'{name}.prior_generator.strides', getattr(generator, 'strides', None)),
-                           (f'{name}.strides', getattr(module, 'strides', None) if generator is not None else None),
-                           (f'{name}.featmap_strides', getattr(module, 'featmap_strides', None))):
+        for key, value in (
+            (f'{name}.prior_generator.strides', getattr(generator, 'strides', None)),
+            (
+                f'{name}.strides',
+                getattr(module, 'strides', None) if generator is not None else None,
+            ),
+            (f'{name}.featmap_strides', getattr(module, 'featmap_strides', None)),
+        ):
             if isinstance(value, (tuple, list)) and value:
-                found[key] = tuple(item[0] if isinstance(item, (tuple, list)) else item for item in value)
+                found[key] = tuple(
+                    item[0] if isinstance(item, (tuple, list)) else item for item in value
+                )
     return found

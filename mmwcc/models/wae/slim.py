@@ -1,4 +1,5 @@
 """Derive a backbone config with a quarter of the widths, for the high part of images."""
+
 from __future__ import annotations
 
 import inspect
@@ -51,13 +52,17 @@ def slim_config(backbone: dict, in_channels: int = 3) -> dict:
             slim[key] = width / _DIVISOR if key in _FACTORS else max(1, width // _DIVISOR)
             found = True
     if not found:
-        raise ValueError(f'WAE: high_backbone must be given for {kind}, whose width has none of the names '
-                         f'{", ".join((*_COUNTS, *_FACTORS))}. Use high_backbone=dict(type={kind!r}, ...) with a '
-                         'quarter of the widths.')
+        raise ValueError(
+            f'WAE: high_backbone must be given for {kind}, whose width has none of the names '
+            f'{", ".join((*_COUNTS, *_FACTORS))}. Use high_backbone=dict(type={kind!r}, ...) with a '
+            'quarter of the widths.'
+        )
     if in_channels != 3:
         if 'in_channels' not in defaults:
-            raise ValueError(f'WAE: high_backbone must be given where the high part has {in_channels} channels and '
-                             f'{kind} has no in_channels. Use a backbone with in_channels, or mmwcc.WAE.')
+            raise ValueError(
+                f'WAE: high_backbone must be given where the high part has {in_channels} channels and '
+                f'{kind} has no in_channels. Use a backbone with in_channels, or mmwcc.WAE.'
+            )
         slim['in_channels'] = in_channels
     return slim
 
@@ -70,11 +75,15 @@ def build_slim(backbone: dict, wide: nn.Module, in_channels: int = 3) -> nn.Modu
             where a sixteenth is expected.
     """
     slim = ROOT_MODELS.build(slim_config(backbone, in_channels))
-    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (slim, wide)]
+    counts = [
+        sum(parameter.numel() for parameter in network.parameters()) for network in (slim, wide)
+    ]
     if 8 * counts[0] > counts[1]:
-        raise ValueError(f'WAE: high_backbone must be given for {backbone["type"]}, which keeps {counts[0]:,} of '
-                         f'{counts[1]:,} parameters when its width arguments are divided by {_DIVISOR}. Use '
-                         f'high_backbone=dict(type={backbone["type"]!r}, ...) with a quarter of the widths.')
+        raise ValueError(
+            f'WAE: high_backbone must be given for {backbone["type"]}, which keeps {counts[0]:,} of '
+            f'{counts[1]:,} parameters when its width arguments are divided by {_DIVISOR}. Use '
+            f'high_backbone=dict(type={backbone["type"]!r}, ...) with a quarter of the widths.'
+        )
     return slim
 
 
@@ -88,10 +97,12 @@ def _defaults(kind) -> dict:
         with ROOT_MODELS.switch_scope_and_registry(None) as registry:
             cls = registry.get(kind)
     if cls is None:
-        raise KeyError(f'WAE: {kind} is not in the model registry. Write its scope, such as mmdet.{kind}, or import '
-                       'the module that registers it.')
+        raise KeyError(
+            f'WAE: {kind} is not in the model registry. Write its scope, such as mmdet.{kind}, or import '
+            'the module that registers it.'
+        )
     defaults: dict = {}
-    for parent in inspect.getmro(cls) if inspect.isclass(cls) else (cls, ):
+    for parent in inspect.getmro(cls) if inspect.isclass(cls) else (cls,):
         function = parent.__dict__.get('__init__') if inspect.isclass(parent) else parent
         if function is None:
             continue

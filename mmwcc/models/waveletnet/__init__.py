@@ -1,4 +1,5 @@
 """WaveletNet backbones."""
+
 from .waveletnet import WaveletNet
 from .waveletnet_cifar import WaveletNetCifar
 

@@ -1,4 +1,5 @@
 """The base of both WaveletNets: argument checks, stages of units, freezing, the forward pass."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -21,34 +22,76 @@ class WaveletNetBase(BaseModule):
     ``layers``.
     """
 
-    def __init__(self, kappa, stages: int, out_indices: Sequence[int], outputs: int, frozen_stages: int,
-                 norm_cfg: dict | None, act_cfg: dict | None, norm_eval: bool, with_cp: bool, pretrained: str | None,
-                 init_cfg) -> None:
+    def __init__(
+        self,
+        kappa,
+        stages: int,
+        out_indices: Sequence[int],
+        outputs: int,
+        frozen_stages: int,
+        norm_cfg: dict | None,
+        act_cfg: dict | None,
+        norm_eval: bool,
+        with_cp: bool,
+        pretrained: str | None,
+        init_cfg,
+    ) -> None:
         name = type(self).__name__
         if pretrained is not None:
             if init_cfg is not None:
-                raise ValueError(f'{name}: init_cfg must be None where pretrained is given, got {init_cfg}. Use one of '
-                                 'them.')
+                raise ValueError(
+                    f'{name}: init_cfg must be None where pretrained is given, got {init_cfg}. Use one of '
+                    'them.'
+                )
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
-        super().__init__(init_cfg or [dict(type='Kaiming', layer='Conv2d'),
-                                      dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm'])])
+        super().__init__(
+            init_cfg
+            or [
+                dict(type='Kaiming', layer='Conv2d'),
+                dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+            ]
+        )
         self.kappa = _kappa_of_stages(name, kappa, stages)
         if not out_indices or not set(out_indices) <= set(range(outputs)):
-            raise ValueError(f'{name}: out_indices must name outputs from 0 to {outputs - 1}, got {out_indices}. Use '
-                             f'({outputs - 1},) for the last.')
+            raise ValueError(
+                f'{name}: out_indices must name outputs from 0 to {outputs - 1}, got {out_indices}. Use '
+                f'({outputs - 1},) for the last.'
+            )
         if frozen_stages not in range(-1, stages + 1):
-            raise ValueError(f'{name}: frozen_stages must be from -1 (none) to {stages}, got {frozen_stages}. Use 0 '
-                             'to freeze the stem alone.')
-        self.out_indices, self.frozen_stages, self.norm_eval = tuple(out_indices), frozen_stages, norm_eval
-        self.norm_cfg, self.act_cfg, self.with_cp = norm_cfg or dict(type='BN'), act_cfg or dict(type='ReLU6'), with_cp
+            raise ValueError(
+                f'{name}: frozen_stages must be from -1 (none) to {stages}, got {frozen_stages}. Use 0 '
+                'to freeze the stem alone.'
+            )
+        self.out_indices, self.frozen_stages, self.norm_eval = (
+            tuple(out_indices),
+            frozen_stages,
+            norm_eval,
+        )
+        self.norm_cfg, self.act_cfg, self.with_cp = (
+            norm_cfg or dict(type='BN'),
+            act_cfg or dict(type='ReLU6'),
+            with_cp,
+        )
         self.layers: list[str] = []
 
-    def _add_stage(self, in_channels: int, out_channels: int, units: int, stride: int, expand_ratio: int,
-                   dilation: int = 1) -> None:
+    def _add_stage(
+        self,
+        in_channels: int,
+        out_channels: int,
+        units: int,
+        stride: int,
+        expand_ratio: int,
+        dilation: int = 1,
+    ) -> None:
         """Add the next stage; its first unit has the stride and the dilation."""
         kappa = self.kappa[len(self.layers)]
-        shared: dict[str, Any] = dict(expand_ratio=expand_ratio, kappa=kappa, norm_cfg=self.norm_cfg,
-                                      act_cfg=self.act_cfg, with_cp=self.with_cp)
+        shared: dict[str, Any] = dict(
+            expand_ratio=expand_ratio,
+            kappa=kappa,
+            norm_cfg=self.norm_cfg,
+            act_cfg=self.act_cfg,
+            with_cp=self.with_cp,
+        )
         stage = [WaveletUnit(in_channels, out_channels, stride, dilation=dilation, **shared)]
         stage += [WaveletUnit(out_channels, out_channels, 1, **shared) for _ in range(units - 1)]
         self.layers.append(f'layer{len(self.layers) + 1}')
@@ -75,7 +118,7 @@ class WaveletNetBase(BaseModule):
         """
         super().train(mode)
         if self.frozen_stages >= 0:
-            for layer in ('conv1', *self.layers[:self.frozen_stages]):
+            for layer in ('conv1', *self.layers[: self.frozen_stages]):
                 getattr(self, layer).eval().requires_grad_(False)
         if mode and self.norm_eval:
             for module in self.modules():
@@ -91,9 +134,13 @@ def _kappa_of_stages(name: str, kappa, stages: int) -> list[tuple[int, int, int]
     """
     triples = [kappa] * stages if all(isinstance(depth, int) for depth in kappa) else list(kappa)
     wrong = len(triples) != stages or any(
-        len(triple) != 3 or not all(isinstance(depth, int) and depth >= 0 for depth in triple) for triple in triples)
+        len(triple) != 3 or not all(isinstance(depth, int) and depth >= 0 for depth in triple)
+        for triple in triples
+    )
     if wrong:
-        raise ValueError(f'{name}: kappa must be three whole numbers of at least 0 (expanding convolution, transform, '
-                         f'projecting convolution), or {stages} such triples, got {kappa}. Use (0, 3, 3), as '
-                         'published.')
+        raise ValueError(
+            f'{name}: kappa must be three whole numbers of at least 0 (expanding convolution, transform, '
+            f'projecting convolution), or {stages} such triples, got {kappa}. Use (0, 3, 3), as '
+            'published.'
+        )
     return [tuple(triple) for triple in triples]

@@ -1,4 +1,5 @@
 """The WaveletNet unit: an inverted residual that projects by a transform and a WConv."""
+
 from __future__ import annotations
 
 import torch.utils.checkpoint
@@ -31,9 +32,18 @@ class WaveletUnit(nn.Module):
             Defaults to False.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, expand_ratio: int,
-                 kappa: tuple[int, int, int], dilation: int = 1, norm_cfg: dict | None = None,
-                 act_cfg: dict | None = None, with_cp: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        expand_ratio: int,
+        kappa: tuple[int, int, int],
+        dilation: int = 1,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        with_cp: bool = False,
+    ) -> None:
         super().__init__()
         norm_cfg, act_cfg = norm_cfg or dict(type='BN'), act_cfg or dict(type='ReLU6')
         expanded = in_channels * expand_ratio
@@ -42,12 +52,39 @@ class WaveletUnit(nn.Module):
         # fit both.
         self.conv = nn.Sequential()
         if expand_ratio != 1:
-            self.conv.append(ConvModule(in_channels, expanded, 1, conv_cfg=_wconv(expand), norm_cfg=norm_cfg,
-                                        act_cfg=act_cfg))
-        self.conv.append(ConvModule(expanded, expanded, 3, stride=stride, padding=dilation, dilation=dilation,
-                                    groups=expanded, norm_cfg=norm_cfg, act_cfg=act_cfg))
-        self.conv.append(ConvModule(expanded, out_channels, 1, conv_cfg=_wconv(project, transform), norm_cfg=norm_cfg,
-                                    act_cfg=None))
+            self.conv.append(
+                ConvModule(
+                    in_channels,
+                    expanded,
+                    1,
+                    conv_cfg=_wconv(expand),
+                    norm_cfg=norm_cfg,
+                    act_cfg=act_cfg,
+                )
+            )
+        self.conv.append(
+            ConvModule(
+                expanded,
+                expanded,
+                3,
+                stride=stride,
+                padding=dilation,
+                dilation=dilation,
+                groups=expanded,
+                norm_cfg=norm_cfg,
+                act_cfg=act_cfg,
+            )
+        )
+        self.conv.append(
+            ConvModule(
+                expanded,
+                out_channels,
+                1,
+                conv_cfg=_wconv(project, transform),
+                norm_cfg=norm_cfg,
+                act_cfg=None,
+            )
+        )
         self.is_residual = stride == 1 and in_channels == out_channels
         self.with_cp = with_cp
 

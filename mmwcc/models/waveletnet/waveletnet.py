@@ -1,4 +1,5 @@
 """WaveletNet for ImageNet, segmentation and detection."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -66,22 +67,56 @@ class WaveletNet(WaveletNetBase):
     # Width, units and expansion of each stage.
     stages = ((16, 1, 1), (24, 2, 6), (32, 3, 6), (64, 4, 6), (96, 3, 6), (160, 3, 6), (320, 1, 6))
 
-    def __init__(self, widen_factor: float = 1.0, kappa=(0, 3, 3), strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
-                 dilations: Sequence[int] = (1, ) * 7, out_indices: Sequence[int] = (7, ), frozen_stages: int = -1,
-                 norm_cfg: dict | None = None, act_cfg: dict | None = None, norm_eval: bool = False,
-                 with_cp: bool = False, pretrained: str | None = None, init_cfg=None) -> None:
+    def __init__(
+        self,
+        widen_factor: float = 1.0,
+        kappa=(0, 3, 3),
+        strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1),
+        dilations: Sequence[int] = (1,) * 7,
+        out_indices: Sequence[int] = (7,),
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        pretrained: str | None = None,
+        init_cfg=None,
+    ) -> None:
         count = len(self.stages)
-        super().__init__(kappa, count, out_indices, count + 1, frozen_stages, norm_cfg, act_cfg, norm_eval, with_cp,
-                         pretrained, init_cfg)
+        super().__init__(
+            kappa,
+            count,
+            out_indices,
+            count + 1,
+            frozen_stages,
+            norm_cfg,
+            act_cfg,
+            norm_eval,
+            with_cp,
+            pretrained,
+            init_cfg,
+        )
         for name, values in (('strides', strides), ('dilations', dilations)):
             if len(values) != count:
-                raise ValueError(f'WaveletNet: {name} must have one entry for each of the {count} stages, got '
-                                 f'{values}. Use {(1, 2, 2, 2, 1, 2, 1) if name == "strides" else (1, ) * count}.')
-        widths = [_divisible_by_8(width * widen_factor) for width in (32, *(stage[0] for stage in self.stages), 1280)]
+                raise ValueError(
+                    f'WaveletNet: {name} must have one entry for each of the {count} stages, got '
+                    f'{values}. Use {(1, 2, 2, 2, 1, 2, 1) if name == "strides" else (1,) * count}.'
+                )
+        widths = [
+            _divisible_by_8(width * widen_factor)
+            for width in (32, *(stage[0] for stage in self.stages), 1280)
+        ]
         shared = dict(norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         self.conv1 = ConvModule(3, widths[0], 3, stride=2, padding=1, **shared)
         for index, (_, units, expand_ratio) in enumerate(self.stages):
-            self._add_stage(widths[index], widths[index + 1], units, strides[index], expand_ratio, dilations[index])
+            self._add_stage(
+                widths[index],
+                widths[index + 1],
+                units,
+                strides[index],
+                expand_ratio,
+                dilations[index],
+            )
         if count in self.out_indices:
             self.conv2 = ConvModule(widths[-2], widths[-1], 1, **shared)
             self.layers.append('conv2')

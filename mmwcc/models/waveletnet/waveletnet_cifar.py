@@ -1,4 +1,5 @@
 """WaveletNet for images of 32x32 pixels."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -53,20 +54,50 @@ class WaveletNetCifar(WaveletNetBase):
         torch.Size([1, 64, 8, 8])
     """
 
-    def __init__(self, depth: int = 24, widths: Sequence[int] = (16, 32, 64), kappa=(0, 3, 3),
-                 strides: Sequence[int] = (1, 2, 2), expand_ratio: int = 6, out_indices: Sequence[int] = (2, ),
-                 frozen_stages: int = -1, norm_cfg: dict | None = None, act_cfg: dict | None = None,
-                 norm_eval: bool = False, with_cp: bool = False, pretrained: str | None = None,
-                 init_cfg=None) -> None:
+    def __init__(
+        self,
+        depth: int = 24,
+        widths: Sequence[int] = (16, 32, 64),
+        kappa=(0, 3, 3),
+        strides: Sequence[int] = (1, 2, 2),
+        expand_ratio: int = 6,
+        out_indices: Sequence[int] = (2,),
+        frozen_stages: int = -1,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        pretrained: str | None = None,
+        init_cfg=None,
+    ) -> None:
         if not isinstance(depth, int) or depth < 1:
-            raise ValueError(f'WaveletNetCifar: depth must be a whole number of at least 1, got {depth}. Use 24, as '
-                             'published.')
+            raise ValueError(
+                f'WaveletNetCifar: depth must be a whole number of at least 1, got {depth}. Use 24, as '
+                'published.'
+            )
         for name, values in (('widths', widths), ('strides', strides)):
             if len(values) != 3:
-                raise ValueError(f'WaveletNetCifar: {name} must have one entry for each of the 3 stages, got {values}.'
-                                 f' Use {(16, 32, 64) if name == "widths" else (1, 2, 2)}.')
-        super().__init__(kappa, 3, out_indices, 3, frozen_stages, norm_cfg, act_cfg, norm_eval, with_cp, pretrained,
-                         init_cfg)
-        self.conv1 = ConvModule(3, widths[0], 3, padding=1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
-        for in_channels, out_channels, stride in zip((widths[0], *widths[:2]), widths, strides, strict=True):
+                raise ValueError(
+                    f'WaveletNetCifar: {name} must have one entry for each of the 3 stages, got {values}.'
+                    f' Use {(16, 32, 64) if name == "widths" else (1, 2, 2)}.'
+                )
+        super().__init__(
+            kappa,
+            3,
+            out_indices,
+            3,
+            frozen_stages,
+            norm_cfg,
+            act_cfg,
+            norm_eval,
+            with_cp,
+            pretrained,
+            init_cfg,
+        )
+        self.conv1 = ConvModule(
+            3, widths[0], 3, padding=1, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg
+        )
+        for in_channels, out_channels, stride in zip(
+            (widths[0], *widths[:2]), widths, strides, strict=True
+        ):
             self._add_stage(in_channels, out_channels, depth, stride, expand_ratio)

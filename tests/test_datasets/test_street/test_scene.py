@@ -5,7 +5,14 @@ import pytest
 
 from mmwcc.datasets.street.geometry import PAINT, Frame, SurfaceBuilder
 from mmwcc.datasets.street.objects import BUILDING, CAR, POLE, ROAD, SKY
-from mmwcc.datasets.street.scene import BOX_CLASSES, CLASSES, Camera, StreetWorld, render, render_street
+from mmwcc.datasets.street.scene import (
+    BOX_CLASSES,
+    CLASSES,
+    Camera,
+    StreetWorld,
+    render,
+    render_street,
+)
 
 SIZE = (96, 144)
 CAMERA = Camera((0.0, 0.0, 1.5))
@@ -68,8 +75,10 @@ def test_classes_are_not_told_by_colour_alone(scenes):
     images = np.concatenate([s.image.reshape(-1, 3) for s in scenes]).astype(np.float64)
     labels = np.concatenate([s.labels.ravel() for s in scenes]).astype(np.int64)
     means = np.stack([images[labels == k].mean(0) for k in range(len(CLASSES))])
-    nearest = ((images[:, None] - means)**2).sum(2).argmin(1)
-    table = np.bincount(labels * len(CLASSES) + nearest, minlength=len(CLASSES)**2).reshape(len(CLASSES), -1)
+    nearest = ((images[:, None] - means) ** 2).sum(2).argmin(1)
+    table = np.bincount(labels * len(CLASSES) + nearest, minlength=len(CLASSES) ** 2).reshape(
+        len(CLASSES), -1
+    )
     hits = table.diagonal()
     assert (hits / (table.sum(0) + table.sum(1) - hits)).mean() < 0.35
 
@@ -96,10 +105,14 @@ def test_ground_has_the_depth_of_its_plane():
 
 def test_nearer_object_wins_whatever_the_order():
     far, near = (BUILDING, -6.0, 6.0, 20.0, 30.0, 9.0), (CAR, -1.0, 1.0, 8.0, 12.0, 1.4)
-    first, second = (render(make_world(*order), CAMERA, SIZE) for order in ((far, near), (near, far)))
+    first, second = (
+        render(make_world(*order), CAMERA, SIZE) for order in ((far, near), (near, far))
+    )
     np.testing.assert_array_equal(first.labels, second.labels)
     row, column = SIZE[0] // 2 + 4, SIZE[1] // 2
-    assert first.labels[row, column] == CAR and first.depth[row, column] == pytest.approx(8.0, rel=1e-5)
+    assert first.labels[row, column] == CAR and first.depth[row, column] == pytest.approx(
+        8.0, rel=1e-5
+    )
     assert first.labels[row - 14, column] == BUILDING
     assert first.depth[row - 14, column] == pytest.approx(20.0, rel=1e-5)
 
@@ -165,8 +178,13 @@ def test_noise_belongs_to_the_sensor_only():
     np.testing.assert_array_equal(a.labels, b.labels)
 
 
-@pytest.mark.parametrize('kwargs, words', [(dict(focal=0.0), 'focal must be positive'),
-                                           (dict(position=(0.0, 0.0, 0.0)), 'above the ground')])
+@pytest.mark.parametrize(
+    'kwargs, words',
+    [
+        (dict(focal=0.0), 'focal must be positive'),
+        (dict(position=(0.0, 0.0, 0.0)), 'above the ground'),
+    ],
+)
 def test_bad_camera_is_refused(kwargs, words):
     with pytest.raises(ValueError, match=words):
         Camera(**{'position': (0.0, 0.0, 1.5), **kwargs})

@@ -1,4 +1,5 @@
 """Drives through synthetic streets: poses and depth explain what the frames show."""
+
 import numpy as np
 import pytest
 import torch
@@ -15,14 +16,20 @@ from mmwcc.models.depth.losses import photometric_error
 
 @pytest.fixture(scope='module')
 def dataset():
-    return SyntheticStreetSequence(length=3, img_scale=(96, 48), frame_ids=(-1, 1, 2), frames_per_street=2)
+    return SyntheticStreetSequence(
+        length=3, img_scale=(96, 48), frame_ids=(-1, 1, 2), frames_per_street=2
+    )
 
 
 def test_entry(dataset):
     entry = dataset.get_data_info(1)
     assert [frame.shape for frame in entry['frames']] == [(48, 96, 3)] * 4
     assert entry['frames'][0].dtype == np.uint8 and entry['gt_depth'].dtype == np.float32
-    assert entry['intrinsics'].tolist() == [[pytest.approx(76.8), 0, 47.5], [0, pytest.approx(76.8), 23.5], [0, 0, 1]]
+    assert entry['intrinsics'].tolist() == [
+        [pytest.approx(76.8), 0, 47.5],
+        [0, pytest.approx(76.8), 23.5],
+        [0, 0, 1],
+    ]
     depth = entry['gt_depth']
     assert (depth >= 0).all() and depth.max() > 30 and 1 < depth[-1].min() < 10
     assert entry['frame_ids'] == (-1, 1, 2) and entry['source_poses'].dtype == np.float32
@@ -30,7 +37,9 @@ def test_entry(dataset):
 
 def test_frames_are_those_of_neighbours(dataset):
     first, second, other = (dataset.get_data_info(i) for i in range(3))
-    assert (first['frames'][2] == second['frames'][0]).all() and (second['frames'][1] == first['frames'][0]).all()
+    assert (first['frames'][2] == second['frames'][0]).all() and (
+        second['frames'][1] == first['frames'][0]
+    ).all()
     assert (first['frames'][0] != other['frames'][0]).any()
     first['frames'][0][:] = 0  # what a pipeline writes does not reach the cache
     assert dataset.get_data_info(0)['frames'][0].any()
@@ -42,11 +51,18 @@ def test_true_depth_and_pose_explain_the_next_frame(dataset):
     for i in range(3):
         entry = dataset.get_data_info(i)
         frames = torch.from_numpy(np.stack(entry['frames']).transpose(0, 3, 1, 2)).float() / 255
-        depth = torch.from_numpy(np.where(entry['gt_depth'] > 0, entry['gt_depth'], 800))[None, None]
+        depth = torch.from_numpy(np.where(entry['gt_depth'] > 0, entry['gt_depth'], 800))[
+            None, None
+        ]
         camera = torch.from_numpy(entry['intrinsics'])[None]
         for source, pose in zip(frames[1:], entry['source_poses'], strict=True):
             warped = warp(source[None], depth, torch.from_numpy(pose)[None], camera)
-            errors.append([photometric_error(picture, frames[:1]).mean() for picture in (warped, source[None])])
+            errors.append(
+                [
+                    photometric_error(picture, frames[:1]).mean()
+                    for picture in (warped, source[None])
+                ]
+            )
     warped, still = np.mean(errors, 0)
     assert warped < 0.5 * still
 
@@ -56,9 +72,14 @@ def test_wrong_pose_explains_nothing(dataset):
     frames = torch.from_numpy(np.stack(entry['frames']).transpose(0, 3, 1, 2)).float() / 255
     depth = torch.from_numpy(np.where(entry['gt_depth'] > 0, entry['gt_depth'], 800))[None, None]
     camera = torch.from_numpy(entry['intrinsics'])[None]
-    right, wrong = (warp(frames[2][None], depth, torch.from_numpy(pose)[None], camera)
-                    for pose in (entry['source_poses'][1], np.linalg.inv(entry['source_poses'][1])))
-    assert photometric_error(right, frames[:1]).mean() < 0.6 * photometric_error(wrong, frames[:1]).mean()
+    right, wrong = (
+        warp(frames[2][None], depth, torch.from_numpy(pose)[None], camera)
+        for pose in (entry['source_poses'][1], np.linalg.inv(entry['source_poses'][1]))
+    )
+    assert (
+        photometric_error(right, frames[:1]).mean()
+        < 0.6 * photometric_error(wrong, frames[:1]).mean()
+    )
 
 
 def test_relative_pose_moves_points_between_cameras():
@@ -78,31 +99,49 @@ def test_drive_is_steady():
 
 def test_splits_differ_and_runs_agree():
     def frame(**changes):
-        data = SyntheticStreetSequence(**{**dict(length=1, img_scale=(32, 32), frame_ids=()), **changes})
+        data = SyntheticStreetSequence(
+            **{**dict(length=1, img_scale=(32, 32), frame_ids=()), **changes}
+        )
         return data.get_data_info(0)['frames'][0]
 
-    assert (frame() == frame()).all() and (frame() != frame(split='val')).any() and (frame() != frame(seed=1)).any()
+    assert (
+        (frame() == frame()).all()
+        and (frame() != frame(split='val')).any()
+        and (frame() != frame(seed=1)).any()
+    )
 
 
 def test_through_a_pipeline():
-    dataset = DATASETS.build(dict(type='mmwcc.SyntheticStreetSequence', length=1, img_scale=(32, 32),
-                                  pipeline=[dict(type='mmwcc.RandomFlipDepthFrames'),
-                                            dict(type='mmwcc.DepthColorJitter'), dict(type='mmwcc.PackDepthInputs')]))
+    dataset = DATASETS.build(
+        dict(
+            type='mmwcc.SyntheticStreetSequence',
+            length=1,
+            img_scale=(32, 32),
+            pipeline=[
+                dict(type='mmwcc.RandomFlipDepthFrames'),
+                dict(type='mmwcc.DepthColorJitter'),
+                dict(type='mmwcc.PackDepthInputs'),
+            ],
+        )
+    )
     packed = dataset[0]
     sample = packed['data_samples']
     assert packed['inputs'].shape == (3, 3, 32, 32) and sample.frame_ids == (-1, 1)
     assert sample.gt_depth.shape == (32, 32) and sample.source_poses.shape == (2, 4, 4)
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(length=0), 'length must be at least 1, got 0'),
-    (dict(seed=-1), 'seed must be at least 0, got -1'),
-    (dict(frames_per_street=0), 'frames_per_street must be at least 1, got 0'),
-    (dict(img_scale=(192, 4)), r'img_scale must be \(width, height\), .* got \(192, 4\)'),
-    (dict(frame_ids=(0, 1)), r'frame_ids must be whole numbers other than 0, got \(0, 1\)'),
-    (dict(frame_ids=('s', )), 'frame_ids must be whole numbers'),
-    (dict(split='dev'), "split must be one of .* got 'dev'"),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(length=0), 'length must be at least 1, got 0'),
+        (dict(seed=-1), 'seed must be at least 0, got -1'),
+        (dict(frames_per_street=0), 'frames_per_street must be at least 1, got 0'),
+        (dict(img_scale=(192, 4)), r'img_scale must be \(width, height\), .* got \(192, 4\)'),
+        (dict(frame_ids=(0, 1)), r'frame_ids must be whole numbers other than 0, got \(0, 1\)'),
+        (dict(frame_ids=('s',)), 'frame_ids must be whole numbers'),
+        (dict(split='dev'), "split must be one of .* got 'dev'"),
+    ],
+)
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=f'SyntheticStreetSequence: {message}'):
         SyntheticStreetSequence(**arguments)

@@ -1,4 +1,5 @@
 """The auto-encoder: its arithmetic, sizes, losses, and where its weights come from."""
+
 import copy
 import pickle
 
@@ -13,19 +14,29 @@ from mmwcc.models.wae.auto_encoder import to_pixels
 
 
 def convolutions(*modules):
-    return [layer for module in modules for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    return [
+        layer for module in modules for layer in module.modules() if isinstance(layer, nn.Conv2d)
+    ]
 
 
 def test_encoder_is_the_published_network():
     encoder, x = WAEEncoder(), torch.rand(2, 3, 10, 12)
     first, second, third = convolutions(encoder.body)
-    assert [layer.weight.shape for layer in (first, second, third)] == [(16, 3, 3, 3), (16, 16, 3, 3), (16, 16, 3, 3)]
+    assert [layer.weight.shape for layer in (first, second, third)] == [
+        (16, 3, 3, 3),
+        (16, 16, 3, 3),
+        (16, 16, 3, 3),
+    ]
     y = x
     for layer in (first, second, third):
         y = F.conv2d(y, layer.weight, layer.bias, padding=1).relu()
     low, high = encoder(x)
-    torch.testing.assert_close(low, F.conv2d(y, encoder.split.weight[:3], encoder.split.bias[:3], 2, 1))
-    torch.testing.assert_close(high, F.conv2d(y, encoder.split.weight[3:], encoder.split.bias[3:], 2, 1))
+    torch.testing.assert_close(
+        low, F.conv2d(y, encoder.split.weight[:3], encoder.split.bias[:3], 2, 1)
+    )
+    torch.testing.assert_close(
+        high, F.conv2d(y, encoder.split.weight[3:], encoder.split.bias[3:], 2, 1)
+    )
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
@@ -96,11 +107,17 @@ def test_it_learns_to_give_pictures_back():
 
 
 def test_predict_gives_pixels_of_the_loader():
-    wae = WAE(data_preprocessor=dict(type='mmwcc.ClsDataPreprocessor', mean=[10., 20., 30.], std=[2., 2., 2.],
-                                     to_rgb=True))
+    wae = WAE(
+        data_preprocessor=dict(
+            type='mmwcc.ClsDataPreprocessor',
+            mean=[10.0, 20.0, 30.0],
+            std=[2.0, 2.0, 2.0],
+            to_rgb=True,
+        )
+    )
     data = wae.data_preprocessor(dict(inputs=[torch.randint(0, 256, (3, 4, 6), dtype=torch.uint8)]))
-    sample, = wae(data['inputs'], mode='predict')
-    expected = 2 * sample.decoded + torch.tensor([10., 20., 30.]).view(3, 1, 1)
+    (sample,) = wae(data['inputs'], mode='predict')
+    expected = 2 * sample.decoded + torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)
     torch.testing.assert_close(sample.decoded_pixels, expected.flip(0).clamp(0, 255))
     assert sample.low.shape == sample.high.shape == (3, 2, 3)
     pictures = torch.rand(1, 3, 2, 2)
@@ -113,12 +130,19 @@ def test_copies_and_pickles():
         torch.testing.assert_close(copied(x)[1], wae(x)[1])
 
 
-@pytest.mark.parametrize('x', [torch.rand(1, 1, 4, 4), torch.rand(3, 4, 4), torch.rand(1, 3, 0, 4)],
-                         ids=['grey', 'no batch', 'no pixels'])
+@pytest.mark.parametrize(
+    'x',
+    [torch.rand(1, 1, 4, 4), torch.rand(3, 4, 4), torch.rand(1, 3, 0, 4)],
+    ids=['grey', 'no batch', 'no pixels'],
+)
 def test_other_inputs_are_refused(x):
-    with pytest.raises(ValueError, match=r'WAE: the input must be pictures of shape \(B, 3, H, W\)'):
+    with pytest.raises(
+        ValueError, match=r'WAE: the input must be pictures of shape \(B, 3, H, W\)'
+    ):
         WAE()(x, mode='loss')
-    with pytest.raises(ValueError, match=r'WAEEncoder: the input must be pictures of shape \(B, 3, H, W\)'):
+    with pytest.raises(
+        ValueError, match=r'WAEEncoder: the input must be pictures of shape \(B, 3, H, W\)'
+    ):
         WAEEncoder()(x)
 
 
@@ -131,6 +155,7 @@ def test_bad_arguments_are_refused():
 
 # Weights of stage 1
 
+
 def pretrained(path, **kwargs):
     wae = WAE(init_cfg=dict(type='Pretrained', checkpoint=str(path), **kwargs))
     wae.init_weights()
@@ -140,19 +165,33 @@ def pretrained(path, **kwargs):
 def test_weights_come_from_stage_one(tmp_path):
     before = WAE()
     torch.save(dict(state_dict=before.state_dict()), tmp_path / 'stage1.pth')
-    torch.save({f'decomposition.{key}': value for key, value in before.state_dict().items()}, tmp_path / 'stage2.pth')
-    for wae in (pretrained(tmp_path / 'stage1.pth'), pretrained(tmp_path / 'stage2.pth', prefix='decomposition.')):
-        assert all(torch.equal(value, before.state_dict()[key]) for key, value in wae.state_dict().items())
+    torch.save(
+        {f'decomposition.{key}': value for key, value in before.state_dict().items()},
+        tmp_path / 'stage2.pth',
+    )
+    for wae in (
+        pretrained(tmp_path / 'stage1.pth'),
+        pretrained(tmp_path / 'stage2.pth', prefix='decomposition.'),
+    ):
+        assert all(
+            torch.equal(value, before.state_dict()[key]) for key, value in wae.state_dict().items()
+        )
 
 
 def test_missing_checkpoint_of_stage_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match='a checkpoint of stage 1, got .*none.pth, which does not exist'):
+    with pytest.raises(
+        FileNotFoundError, match='a checkpoint of stage 1, got .*none.pth, which does not exist'
+    ):
         pretrained(tmp_path / 'none.pth')
 
 
 def test_checkpoint_of_something_else(tmp_path):
-    torch.save(dict(state_dict={'encoder.split.weight': torch.zeros(6, 16, 3, 3)}), tmp_path / 'other.pth')
-    with pytest.raises(RuntimeError, match=r'without a fitting encoder.body.0.weight \(23 of 24 are missing\)'):
+    torch.save(
+        dict(state_dict={'encoder.split.weight': torch.zeros(6, 16, 3, 3)}), tmp_path / 'other.pth'
+    )
+    with pytest.raises(
+        RuntimeError, match=r'without a fitting encoder.body.0.weight \(23 of 24 are missing\)'
+    ):
         pretrained(tmp_path / 'other.pth')
     torch.save(dict(state_dict=WAE(channels=8).state_dict()), tmp_path / 'narrow.pth')
     with pytest.raises(RuntimeError, match='without a fitting encoder.body.0.weight'):

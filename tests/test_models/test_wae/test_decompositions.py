@@ -1,4 +1,5 @@
 """Decompositions that are not learned."""
+
 import numpy as np
 import pytest
 import torch
