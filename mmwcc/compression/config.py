@@ -234,7 +234,11 @@ class CompressionConfig:
             return None
         if kind != WAVELET_TYPE:
             config = {key: value for key, value in config.items() if key not in _WAVELET_ONLY}
-            if config['weight_quant'] is None and config['act_quant'] is None:
+            if (
+                kind == QUANT_TYPE
+                and config['weight_quant'] is None
+                and config['act_quant'] is None
+            ):
                 return None
         return config
 

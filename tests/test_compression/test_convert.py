@@ -274,3 +274,12 @@ def test_a_compressed_layer_of_ones_own_is_one_everywhere():
     assert type(dense_twin(model).block[2]) is nn.Conv2d
     # What has a form for inference is narrower: a subclass may compute something else.
     assert integer_obstacle(RoundedConv2d(4, 4, 1)) == 'not a quantized convolution'
+
+
+def test_a_misspelt_layer_type_is_named_even_where_nothing_else_is_compressed():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
+    pointwise = dict(type='mmwcc.WaveletCompresedConv2d', keep_ratio=0.25)
+    with pytest.raises(
+        ValueError, match="1 cannot become 'mmwcc.WaveletCompresedConv2d', which is not"
+    ):
+        compress_model(model, dict(pointwise=pointwise), verbose=False)
