@@ -4,19 +4,13 @@ train_pipeline = [
     dict(type='mmwcc.LoadImagePair', scale=3),
     dict(type='mmwcc.PairedRandomCrop', crop_size=48),
     dict(type='mmwcc.PairedRandomFlipRotate'),
-    dict(type='mmwcc.PackImagePair'),
+    dict(type='mmwcc.PackImagePair')
 ]
 test_pipeline = [dict(type='mmwcc.LoadImagePair', scale=3), dict(type='mmwcc.PackImagePair')]
 train_dataloader = dict(
-    dataset=dict(
-        data_prefix=dict(img='DIV2K_train_LR_bicubic/X3'), img_tmpl='{}x3', pipeline=train_pipeline
-    )
-)
+    dataset=dict(data_prefix=dict(img='DIV2K_train_LR_bicubic/X3'), img_tmpl='{}x3', pipeline=train_pipeline))
 val_dataloader = dict(
-    dataset=dict(
-        data_prefix=dict(img='DIV2K_valid_LR_bicubic/X3'), img_tmpl='{}x3', pipeline=test_pipeline
-    )
-)
+    dataset=dict(data_prefix=dict(img='DIV2K_valid_LR_bicubic/X3'), img_tmpl='{}x3', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(crop_border=9)
 test_evaluator = val_evaluator

@@ -12,21 +12,11 @@ model = dict(
         wae=dict(
             type='mmwcc.WAE',
             init_cfg=dict(
-                type='Pretrained',
-                checkpoint='work_dirs/wae_stage1_400i_camvid-256x256/iter_400.pth',
-            ),
-        ),
-        backbone=_base_.model.backbone,
-    ),
-)
+                type='Pretrained', checkpoint='work_dirs/wae_stage1_400i_camvid-256x256/iter_400.pth')),
+        backbone=_base_.model.backbone))
 # The transform loss is a sum over pixels, so the auto-encoder would diverge at the learning rate of
 # the segmentor.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone.wae.': dict(lr_mult=0.01)}))
 default_hooks = dict(
     training_stage=dict(
-        type='mmwcc.TrainingStageHook',
-        stage=2,
-        stages=2,
-        note='the segmentor and the auto-encoder jointly',
-    )
-)
+        type='mmwcc.TrainingStageHook', stage=2, stages=2, note='the segmentor and the auto-encoder jointly'))

@@ -7,5 +7,4 @@ optim_wrapper = dict(optimizer=dict(lr=1e-4))
 param_scheduler = [dict(type='ConstantLR', factor=1.0, begin=0, end=10, by_epoch=True)]
 train_cfg = dict(max_epochs=10)
 default_hooks = dict(
-    training_stage=dict(stage=3, note='all jointly, with the transform loss', needs_checkpoint=True)
-)
+    training_stage=dict(stage=3, note='all jointly, with the transform loss', needs_checkpoint=True))

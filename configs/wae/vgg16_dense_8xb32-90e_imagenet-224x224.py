@@ -1,8 +1,6 @@
 # The baseline of WAE + VGG16: VGG16 on the whole image.
 _base_ = [
-    '../_base_/datasets/imagenet_224x224.py',
-    './_base_/sgd_plateau_90e.py',
-    '../_base_/runtime_classification.py',
+    '../_base_/datasets/imagenet_224x224.py', './_base_/sgd_plateau_90e.py', '../_base_/runtime_classification.py'
 ]
 model = dict(
     type='mmwcc.ImageClassifier',
@@ -13,6 +11,4 @@ model = dict(
         in_channels=512 * 7 * 7,
         hidden_channels=(4096, 4096),
         dropout=0.5,
-        init_cfg=dict(type='Xavier', layer='Linear'),
-    ),
-)
+        init_cfg=dict(type='Xavier', layer='Linear')))

@@ -7,5 +7,4 @@ optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [dict(type='ConstantLR', factor=1.0, begin=0, end=5, by_epoch=True)]
 train_cfg = dict(max_epochs=5)
 default_hooks = dict(
-    training_stage=dict(stage=3, note='all jointly, with the transform loss', needs_checkpoint=True)
-)
+    training_stage=dict(stage=3, note='all jointly, with the transform loss', needs_checkpoint=True))

@@ -1,8 +1,6 @@
 # Baseline: the networks on cA and on the three details of a fixed CDF 9/7 transform.
 _base_ = [
-    './_base_/vgg8.py',
-    '../_base_/datasets/cifar10.py',
-    './_base_/sgd_cosine_20e.py',
-    '../_base_/runtime_classification.py',
+    './_base_/vgg8.py', '../_base_/datasets/cifar10.py', './_base_/sgd_cosine_20e.py',
+    '../_base_/runtime_classification.py'
 ]
 model = dict(stage=2, decomposition=dict(type='mmwcc.WaveletDecomposition', wavelet='bior4.4'))

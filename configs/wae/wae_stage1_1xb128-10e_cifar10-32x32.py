@@ -9,5 +9,4 @@ param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-4, begin=0, end=10,
 train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=5)
 default_hooks = dict(
     training_stage=dict(type='mmwcc.TrainingStageHook', stage=1, note='the auto-encoder alone'),
-    wae_figure=dict(type='mmwcc.WAEFigureHook', num_images=8),
-)
+    wae_figure=dict(type='mmwcc.WAEFigureHook', num_images=8))

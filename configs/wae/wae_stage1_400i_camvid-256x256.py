@@ -1,8 +1,6 @@
 # Stage 1 for CamVid: the auto-encoder alone, on the crops that the segmentor will see.
 _base_ = [
-    '../_base_/datasets/camvid_256x256.py',
-    'mmseg::_base_/default_runtime.py',
-    '../_base_/schedules/sgd_poly.py',
+    '../_base_/datasets/camvid_256x256.py', 'mmseg::_base_/default_runtime.py', '../_base_/schedules/sgd_poly.py'
 ]
 model = dict(
     type='mmwcc.WAE',
@@ -13,9 +11,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_val=0,
         seg_pad_val=255,
-        size=_base_.crop_size,
-    ),
-)
+        size=_base_.crop_size))
 val_evaluator = dict(_delete_=True, type='mmwcc.ReconstructionPSNR')
 test_evaluator = dict(_delete_=True, type='mmwcc.ReconstructionPSNR')
 optim_wrapper = dict(optimizer=dict(_delete_=True, type='Adam', lr=2e-3))
@@ -23,9 +19,6 @@ param_scheduler = [dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=400,
 train_cfg = dict(max_iters=400, val_interval=400)
 default_hooks = dict(
     checkpoint=dict(interval=400),
-    training_stage=dict(
-        type='mmwcc.TrainingStageHook', stage=1, stages=2, note='the auto-encoder alone'
-    ),
-    wae_figure=dict(type='mmwcc.WAEFigureHook', num_images=2),
-)
+    training_stage=dict(type='mmwcc.TrainingStageHook', stage=1, stages=2, note='the auto-encoder alone'),
+    wae_figure=dict(type='mmwcc.WAEFigureHook', num_images=2))
 randomness = dict(seed=0)

@@ -4,11 +4,6 @@ imagenet = 'work_dirs/waveletnet-1.0x_4xb128-120e_imagenet-224x224/epoch_120.pth
 model = dict(
     pretrained=None,
     backbone=dict(
-        type='mmwcc.WaveletNet',
-        init_cfg=dict(type='Pretrained', checkpoint=imagenet, prefix='backbone.'),
-    ),
-)
+        type='mmwcc.WaveletNet', init_cfg=dict(type='Pretrained', checkpoint=imagenet, prefix='backbone.')))
 default_hooks = dict(
-    compression_check=dict(type='mmwcc.CompressionCheckHook'),
-    random_state=dict(type='mmwcc.RandomStateHook'),
-)
+    compression_check=dict(type='mmwcc.CompressionCheckHook'), random_state=dict(type='mmwcc.RandomStateHook'))

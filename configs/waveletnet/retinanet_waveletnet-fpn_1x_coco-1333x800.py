@@ -7,11 +7,7 @@ model = dict(
         out_indices=(1, 2, 4, 6),
         frozen_stages=1,
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint=imagenet, prefix='backbone.'),
-    ),
-    neck=dict(in_channels=[24, 32, 96, 320]),
-)
+        init_cfg=dict(type='Pretrained', checkpoint=imagenet, prefix='backbone.')),
+    neck=dict(in_channels=[24, 32, 96, 320]))
 default_hooks = dict(
-    compression_check=dict(type='mmwcc.CompressionCheckHook'),
-    random_state=dict(type='mmwcc.RandomStateHook'),
-)
+    compression_check=dict(type='mmwcc.CompressionCheckHook'), random_state=dict(type='mmwcc.RandomStateHook'))

@@ -1,11 +1,7 @@
 _base_ = [
     './_base_/deeplabv3plus_mobilenetv2-os16_finetune-4xb4-50e_cityscapes-768x768.py',
-    '../_base_/compression/quant_w8a8.py',
+    '../_base_/compression/quant_w8a8.py'
 ]
-model = dict(
-    type='mmwcc.CompressedModel', task_type=_base_.model.type, compression=_base_.compression
-)
+model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type, compression=_base_.compression)
 optim_wrapper = dict(paramwise_cfg=_base_.quantizer_paramwise)
-load_from = (
-    'work_dirs/deeplabv3plus_mobilenetv2-os16_dense_4xb4-160e_cityscapes-768x768/iter_29750.pth'
-)
+load_from = 'work_dirs/deeplabv3plus_mobilenetv2-os16_dense_4xb4-160e_cityscapes-768x768/iter_29750.pth'

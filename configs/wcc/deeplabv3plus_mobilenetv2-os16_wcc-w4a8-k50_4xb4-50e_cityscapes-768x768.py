@@ -1,11 +1,7 @@
 _base_ = [
     './_base_/deeplabv3plus_mobilenetv2-os16_finetune-4xb4-50e_cityscapes-768x768.py',
-    '../_base_/compression/wcc_w4a8_k50.py',
+    '../_base_/compression/wcc_w4a8_k50.py'
 ]
-model = dict(
-    type='mmwcc.CompressedModel', task_type=_base_.model.type, compression=_base_.compression
-)
+model = dict(type='mmwcc.CompressedModel', task_type=_base_.model.type, compression=_base_.compression)
 optim_wrapper = dict(paramwise_cfg=_base_.quantizer_paramwise)
-load_from = (
-    'work_dirs/deeplabv3plus_mobilenetv2-os16_quant-w4a8_4xb4-50e_cityscapes-768x768/iter_9297.pth'
-)
+load_from = 'work_dirs/deeplabv3plus_mobilenetv2-os16_quant-w4a8_4xb4-50e_cityscapes-768x768/iter_9297.pth'

@@ -9,6 +9,6 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='PackSegInputs')
 ]
 train_dataloader = dict(batch_size=4, num_workers=4, dataset=dict(pipeline=train_pipeline))

@@ -9,7 +9,7 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='PackSegInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -20,9 +20,6 @@ dataset_train = dict(pipeline=train_pipeline)
 dataset_aug = dict(pipeline=train_pipeline)
 train_dataloader = dict(
     batch_size=4,
-    dataset=dict(
-        datasets=[{**_base_.dataset_train, **dataset_train}, {**_base_.dataset_aug, **dataset_aug}]
-    ),
-)
+    dataset=dict(datasets=[{**_base_.dataset_train, **dataset_train}, {**_base_.dataset_aug, **dataset_aug}]))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

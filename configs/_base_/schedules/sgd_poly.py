@@ -3,8 +3,7 @@
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
-    clip_grad=None,
-)
+    clip_grad=None)
 train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -16,5 +15,4 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
     compression_check=dict(type='mmwcc.CompressionCheckHook'),
-    random_state=dict(type='mmwcc.RandomStateHook'),
-)
+    random_state=dict(type='mmwcc.RandomStateHook'))

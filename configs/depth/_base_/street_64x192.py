@@ -7,7 +7,7 @@ model = dict(auto_mask=False, pose_net=dict(backbone=dict(base_channels=16), in_
 train_pipeline = [
     dict(type='mmwcc.RandomFlipDepthFrames'),
     dict(type='mmwcc.DepthColorJitter'),
-    dict(type='mmwcc.PackDepthInputs'),
+    dict(type='mmwcc.PackDepthInputs')
 ]
 test_pipeline = [dict(type='mmwcc.PackDepthInputs')]
 street = dict(type='mmwcc.SyntheticStreetSequence', img_scale=(192, 64))
@@ -17,26 +17,21 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(**street, length=480, split='train', pipeline=train_pipeline),
-)
+    dataset=dict(**street, length=480, split='train', pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**single, length=100, split='val'),
-)
+    dataset=dict(**single, length=100, split='val'))
 test_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**single, length=200, split='test'),
-)
+    dataset=dict(**single, length=200, split='test'))
 val_evaluator = dict(type='mmwcc.DepthMetric')
 test_evaluator = val_evaluator
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-3))
 train_cfg = dict(type='IterBasedTrainLoop')
 default_hooks = dict(
-    logger=dict(interval=20, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, max_keep_ckpts=1),
-)
+    logger=dict(interval=20, log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, max_keep_ckpts=1))
 log_processor = dict(by_epoch=False)

@@ -4,17 +4,10 @@
 _base_ = './div2k_x2.py'
 data_root = 'data/camvid'
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    dataset=dict(data_root=data_root, data_prefix=dict(_delete_=True, gt='img_dir/train')),
-)
+    batch_size=4, num_workers=2, dataset=dict(data_root=data_root, data_prefix=dict(_delete_=True, gt='img_dir/train')))
 val_dataloader = dict(
-    num_workers=2,
-    dataset=dict(data_root=data_root, data_prefix=dict(_delete_=True, gt='img_dir/val')),
-)
+    num_workers=2, dataset=dict(data_root=data_root, data_prefix=dict(_delete_=True, gt='img_dir/val')))
 test_dataloader = dict(
-    num_workers=2,
-    dataset=dict(data_root=data_root, data_prefix=dict(_delete_=True, gt='img_dir/test')),
-)
+    num_workers=2, dataset=dict(data_root=data_root, data_prefix=dict(_delete_=True, gt='img_dir/test')))
 val_evaluator = dict(crop_border=2, color=('rgb', 'y'))
 test_evaluator = val_evaluator

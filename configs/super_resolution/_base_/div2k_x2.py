@@ -5,7 +5,7 @@ train_pipeline = [
     dict(type='mmwcc.LoadImagePair', scale=2),
     dict(type='mmwcc.PairedRandomCrop', crop_size=48),
     dict(type='mmwcc.PairedRandomFlipRotate'),
-    dict(type='mmwcc.PackImagePair'),
+    dict(type='mmwcc.PackImagePair')
 ]
 test_pipeline = [dict(type='mmwcc.LoadImagePair', scale=2), dict(type='mmwcc.PackImagePair')]
 train_dataloader = dict(
@@ -18,9 +18,7 @@ train_dataloader = dict(
         data_root=data_root,
         data_prefix=dict(gt='DIV2K_train_HR', img='DIV2K_train_LR_bicubic/X2'),
         img_tmpl='{}x2',
-        pipeline=train_pipeline,
-    ),
-)
+        pipeline=train_pipeline))
 # The batch size is 1, because images differ in size.
 val_dataloader = dict(
     batch_size=1,
@@ -33,11 +31,7 @@ val_dataloader = dict(
         data_prefix=dict(gt='DIV2K_valid_HR', img='DIV2K_valid_LR_bicubic/X2'),
         img_tmpl='{}x2',
         test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+        pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='mmwcc.SuperResolutionMetric', crop_border=8, color=('rgb',), bicubic=True
-)
+val_evaluator = dict(type='mmwcc.SuperResolutionMetric', crop_border=8, color=('rgb', ), bicubic=True)
 test_evaluator = val_evaluator

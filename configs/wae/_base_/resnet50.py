@@ -3,8 +3,7 @@
 model = dict(
     type='mmwcc.WAEClassifier',
     decomposition=dict(type='mmwcc.WAE'),
-    backbone=dict(type='mmdet.ResNet', depth=50, out_indices=(3,), norm_eval=False),
+    backbone=dict(type='mmdet.ResNet', depth=50, out_indices=(3, ), norm_eval=False),
     neck=dict(type='mmwcc.GlobalAveragePooling'),
     head=dict(type='mmwcc.LinearClsHead', num_classes=1000, in_channels=2048),
-    fused_head=dict(type='mmwcc.LinearClsHead', num_classes=1000, in_channels=2048 + 512),
-)
+    fused_head=dict(type='mmwcc.LinearClsHead', num_classes=1000, in_channels=2048 + 512))

@@ -10,14 +10,11 @@ model = dict(
         in_channels=512 * 4 * 4,
         hidden_channels=(1024, 1024),
         dropout=0.5,
-        init_cfg=dict(type='Xavier', layer='Linear'),
-    ),
+        init_cfg=dict(type='Xavier', layer='Linear')),
     fused_head=dict(
         type='mmwcc.LinearClsHead',
         num_classes=1000,
         in_channels=(512 + 128) * 4 * 4,
         hidden_channels=(2048, 2048),
         dropout=0.5,
-        init_cfg=dict(type='Xavier', layer='Linear'),
-    ),
-)
+        init_cfg=dict(type='Xavier', layer='Linear')))

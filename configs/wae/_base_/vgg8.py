@@ -3,22 +3,9 @@
 model = dict(
     type='mmwcc.WAEClassifier',
     decomposition=dict(type='mmwcc.WAE'),
-    backbone=dict(
-        type='mmwcc.VGG', depth=11, base_channels=32, num_stages=4, norm_cfg=dict(type='BN')
-    ),
+    backbone=dict(type='mmwcc.VGG', depth=11, base_channels=32, num_stages=4, norm_cfg=dict(type='BN')),
     neck=dict(type='mmwcc.GlobalAveragePooling'),
     head=dict(
-        type='mmwcc.LinearClsHead',
-        num_classes=10,
-        in_channels=256,
-        hidden_channels=(128,),
-        dropout=0.5,
-    ),
+        type='mmwcc.LinearClsHead', num_classes=10, in_channels=256, hidden_channels=(128, ), dropout=0.5),
     fused_head=dict(
-        type='mmwcc.LinearClsHead',
-        num_classes=10,
-        in_channels=320,
-        hidden_channels=(256,),
-        dropout=0.5,
-    ),
-)
+        type='mmwcc.LinearClsHead', num_classes=10, in_channels=320, hidden_channels=(256, ), dropout=0.5))

@@ -9,8 +9,6 @@ model = dict(
         strides=(1, 2, 2, 2, 1, 1, 1),
         dilations=(1, 1, 1, 1, 1, 2, 2),
         out_indices=(1, 2, 4, 6),
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-    ),
+        norm_cfg=dict(type='SyncBN', requires_grad=True)),
     decode_head=dict(in_channels=320, c1_in_channels=24, channels=256, dilations=(1, 6, 12, 18)),
-    auxiliary_head=dict(in_channels=96),
-)
+    auxiliary_head=dict(in_channels=96))

@@ -7,5 +7,4 @@ recipe = dict(
     train_cfg=dict(max_iters=120),
     train_dataloader=dict(batch_size=4, num_workers=1),
     test_dataloader=dict(num_workers=1, dataset=dict(indices=[*range(0, 233, 4)])),
-    default_hooks=dict(logger=dict(interval=10), checkpoint=dict(interval=20)),
-)
+    default_hooks=dict(logger=dict(interval=10), checkpoint=dict(interval=20)))

@@ -6,6 +6,4 @@ _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 model = dict(backbone=dict(init_cfg=None, frozen_stages=0))
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 default_hooks = dict(
-    compression_check=dict(type='mmwcc.CompressionCheckHook'),
-    random_state=dict(type='mmwcc.RandomStateHook'),
-)
+    compression_check=dict(type='mmwcc.CompressionCheckHook'), random_state=dict(type='mmwcc.RandomStateHook'))
