@@ -142,7 +142,7 @@ def fake_quant_backward(
     steps, low, high = _grid(clip_alpha, signed, bits, symmetric)
     grad_x, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
     sums = np.empty(count, np.float32)
-    clips = steps  # a placeholder of the right type, which is not read
+    clips = steps  # the kernel does not read it then, but wants an array of this type
     if not rounding_gradient:
         clips = values_of(clip_alpha.detach().to(torch.float32).clamp_min(_SMALLEST_CLIP))
     _gradient_kernel(
