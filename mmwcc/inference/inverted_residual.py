@@ -10,6 +10,7 @@ from mmwcc import kernels
 from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
 from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
 from mmwcc.model_tree import LayerState
+from mmwcc.quantizers import UniformQuantizer
 
 from .fold import scale_and_bias, scale_channels
 
@@ -53,6 +54,10 @@ class FoldedConv(nn.Module):
         bounds: The bounds that the activation clamps to, see :func:`clamp_bounds`. None if it is no
             clamp.
     """
+
+    weight: Tensor
+    bias: Tensor | None
+    act_quant: UniformQuantizer | None
 
     def __init__(
         self, conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None
