@@ -15,13 +15,13 @@ import mmengine
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmwcc.diagnostics import dense_twin, device_name, measure_latency, peak_memory
-from mmwcc.model_tree import compressed_layers
+from mmwcc.model_tree import compressed_layers, unwrapped
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
@@ -291,7 +291,7 @@ def _device(model: nn.Module) -> torch.device:
 def _private_copy(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a copy of a model for inference on one rank, and restore random states afterwards."""
     state = get_random_state()
-    model = copy.deepcopy(model.module if is_model_wrapper(model) else model).eval()
+    model = copy.deepcopy(unwrapped(model)).eval()
     for module in model.modules():
         if isinstance(module, UniformQuantizer) and not module.is_settled:
             module.train()  # quantizers calibrate in training mode only

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmwcc.engine.figures import undo_normalization
+from mmwcc.model_tree import unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['WAEFigureHook', 'decomposition_figure']
@@ -69,7 +72,7 @@ class WAEFigureHook(Hook):
 
     @master_only
     def _draw(self, runner, data_batch: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrapped(runner.model)
         wae = next(
             (module for module in model.modules() if hasattr(module, 'transform_losses')), None
         )
@@ -86,12 +89,12 @@ class WAEFigureHook(Hook):
 
 @torch.no_grad()
 def decomposition_figure(
-    wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None
+    wae: Any, inputs: Tensor, data_preprocessor: nn.Module | None = None
 ) -> np.ndarray:
     """Return I, I_L, I_H and I' side by side, one row per image.
 
     Args:
-        wae: A mmwcc.WAE.
+        wae: A mmwcc.WAE, or a module with its ``decode``.
         inputs: Preprocessed images (B, 3, H, W).
         data_preprocessor: The module that preprocessed the images, to undo its normalization.
             Defaults to None: pixels from 0 to 255.
@@ -125,7 +128,7 @@ def decomposition_figure(
     return np.concatenate(rows)
 
 
-def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
+def _panel(picture: Tensor, size: Sequence[int], text: str) -> np.ndarray:
     """Scale one image to a common size, at least 160 pixels wide, and put its caption above it."""
     import cv2
 
