@@ -65,7 +65,7 @@ def expected_operators(
             layer.act_quant.bits,
         ): layer.act_quant
         for _, layer, image in calls
-        if layer.act_quant is not None and layer.act_quant.bits != 32
+        if layer.act_quant is not None and layer.act_quant.is_on
     }
     quantized = sum(qdq and is_integer(quantizer) for quantizer in acts.values())
     selecting = {

@@ -177,7 +177,7 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
             role
             for role, is_needed in needed.items()
             if (quantizer := getattr(self, role)) is not None
-            and quantizer.bits != 32
+            and quantizer.is_on
             and not quantizer.is_settled
             and is_needed()
         ]

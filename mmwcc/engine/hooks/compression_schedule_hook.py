@@ -11,7 +11,7 @@ from mmengine.runner.base_loop import BaseLoop
 
 from mmwcc.checkpoint import extend_stamp, read_stamp
 from mmwcc.compression import Schedule, build_schedule
-from mmwcc.model_tree import FULL_PRECISION, LayerState, compressed_layers, set_layer_state
+from mmwcc.model_tree import LayerState, compressed_layers, set_layer_state
 from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionScheduleHook']
@@ -225,7 +225,7 @@ class CompressionScheduleHook(Hook):
                 for name, layer in layers.items()
                 for role in ('weight_quant', 'act_quant')
                 if getattr(layer, role) is not None
-                and getattr(layer, role).bits != FULL_PRECISION
+                and getattr(layer, role).is_on
                 and not getattr(layer, role).is_settled
             ]
         self._values = values
