@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -19,7 +20,8 @@ from mmwcc.model_tree import (
     weight_count,
 )
 
-from .integer_conv import INTEGER_FORMS, IntegerLayer, integer_obstacle
+from .integer_conv import INTEGER_FORMS, integer_obstacle
+from .integer_layer import IntegerLayer
 
 __all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 
@@ -29,8 +31,8 @@ UNLEARNED = 'never ran: its clips are not learned'
 _NAMED = 5
 
 
-def _candidates(model: nn.Module) -> dict[str, nn.Module]:
-    """Return convolutions and integer layers by qualified name, shared ones under all their names."""
+def _candidates(model: nn.Module) -> dict[str, Any]:
+    """Return convolutions and integer layers by name, shared ones under all their names."""
     return {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)
