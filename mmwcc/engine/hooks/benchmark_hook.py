@@ -134,7 +134,8 @@ class BenchmarkHook(Hook):
                 'out to measure nothing.'
             )
         self.shapes = _checked_shapes(shapes)
-        self.start, self.interval, self.end, self.by_epoch = start, interval, end, by_epoch
+        self.start, self.end = start, end
+        self.interval, self.by_epoch = interval, by_epoch
         self.dense, self.repeats, self.warmup = dense, repeats, warmup
         self.amp_dtype, self.channels_last, self.out_file = amp_dtype, channels_last, out_file
         self._rows: list[dict[str, Any]] = []

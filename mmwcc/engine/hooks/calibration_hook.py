@@ -94,12 +94,8 @@ class CalibrationHook(Hook):
                 f'CalibrationHook: again must be True or False, got {again!r}. Use True to replace clips '
                 'that a checkpoint has brought.'
             )
-        self.num_batches, self.method, self.percentile, self.again = (
-            num_batches,
-            method,
-            percentile,
-            again,
-        )
+        self.num_batches, self.again = num_batches, again
+        self.method, self.percentile = method, percentile
 
     def before_train(self, runner) -> None:
         """Calibrate, unless training is resumed."""

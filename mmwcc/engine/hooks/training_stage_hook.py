@@ -45,12 +45,8 @@ class TrainingStageHook(Hook):
             raise ValueError(
                 f'TrainingStageHook: stage must be in 1 to stages={stages}, got {stage}. Count from 1.'
             )
-        self.stage, self.stages, self.note, self.needs_checkpoint = (
-            stage,
-            stages,
-            note,
-            needs_checkpoint,
-        )
+        self.stage, self.stages = stage, stages
+        self.note, self.needs_checkpoint = note, needs_checkpoint
 
     @property
     def title(self) -> str:
