@@ -247,8 +247,8 @@ def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> Fusion
     """
     if model.training:
         raise RuntimeError(
-            'fuse_inverted_residuals: the model must be in evaluation mode, got one in training mode. '
-            'Call model.eval() and load its checkpoint before.'
+            'fuse_inverted_residuals: the model must be in evaluation mode, got one in training '
+            'mode. Call model.eval() and load its checkpoint before.'
         )
     report, seen = FusionReport(), list[str]()
     made: dict[nn.Module, tuple[nn.Module, BlockReport] | None] = {}

@@ -43,8 +43,11 @@ class IntegerConv2d(IntegerLayer):
         its float32 sums. NaN in the input becomes level 0 and does not show in the output.
 
     Example:
-        >>> layer = QuantConv2d(8, 16, 1, weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'),
-        ...                     act_quant=dict(type='mmwcc.LearnedClipActQuantizer'))
+        >>> quantizers = dict(
+        ...     weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'),
+        ...     act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+        ... )
+        >>> layer = QuantConv2d(8, 16, 1, **quantizers)
         >>> expected = layer(x := torch.rand(1, 8, 4, 4))  # in training mode: calibrates
         >>> torch.allclose(IntegerConv2d.from_layer(layer).eval()(x), expected, atol=1e-5)
         True
@@ -104,7 +107,8 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
         As for :class:`IntegerConv2d`. Kept positions and integers are those of the trained layer.
 
     Reference:
-        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, equation (9).
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022,
+        equation (9).
     """
 
     _stands_for = WaveletCompressedConv2d

@@ -80,8 +80,9 @@ class IntegerLayer(CompressedLayer, nn.Module):
         obstacle = cls.obstacle(layer)
         if obstacle:
             raise ValueError(
-                f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits or '
-                f'fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such layers.'
+                f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits '
+                f'or fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such '
+                'layers.'
             )
         state = LayerState.of(layer)
         return cls(
@@ -140,13 +141,13 @@ class IntegerLayer(CompressedLayer, nn.Module):
         name = type(self).__name__
         if self.training and torch.is_grad_enabled():
             raise RuntimeError(
-                f'{name}: integers have no gradient, got a call in training mode. Call model.eval(), or '
-                'train the model before mmwcc.inference.to_integer.'
+                f'{name}: integers have no gradient, got a call in training mode. Call '
+                'model.eval(), or train the model before mmwcc.inference.to_integer.'
             )
         if self._low == self._high:
             raise RuntimeError(
-                f'{name}: the layer must have weights, got none so far. Load a checkpoint of an integer '
-                'model (tools/deployment/to_integer.py writes them).'
+                f'{name}: the layer must have weights, got none so far. Load a checkpoint of an '
+                'integer model (tools/deployment/to_integer.py writes them).'
             )
         batch = self._batched(x)
         return batch if self.stride == (1, 1) else batch[:, :, :: self.stride[0], :: self.stride[1]]

@@ -48,8 +48,9 @@ def integer_weight(owner: str, layer: CompressedConvMixin) -> tuple[Tensor, Tens
     levels = (quantize(weight, clip, quantizer.signed, spec).double() / step).round()
     if levels.isnan().any():
         raise ValueError(
-            f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of {levels.numel()} '
-            'that are NaN. Convert a checkpoint of a training that did not diverge.'
+            f'{owner}: the weights must be numbers, got {int(levels.isnan().sum())} of '
+            f'{levels.numel()} that are NaN. Convert a checkpoint of a training that did not '
+            'diverge.'
         )
     step = step.reshape(-1).expand(len(weight))
     if layer.weight_scale is not None:

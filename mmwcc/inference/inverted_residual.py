@@ -152,7 +152,8 @@ class FusedInvertedResidual(nn.Module):
         residual: Whether to add the input to the output. Defaults to False.
 
     Shape:
-        (B, C, H, W) to (B, O, H / stride, W / stride), any H and W, in the memory format of the input.
+        (B, C, H, W) to (B, O, H / stride, W / stride), any H and W, in the memory format of the
+        input.
 
     Raises:
         ValueError: If depthwise is not a depthwise convolution, or if expand or project is not 1x1
@@ -163,11 +164,15 @@ class FusedInvertedResidual(nn.Module):
         :func:`mmwcc.inference.fuse_inverted_residuals` builds it.
 
     Example:
-        >>> expand, project = (WaveletCompressedConv2d(8, 16, keep_ratio=0.5), WaveletCompressedConv2d(16, 8,
-        ...                                                                                            keep_ratio=0.5))
-        >>> depthwise = FoldedConv(nn.Conv2d(16, 16, 3, padding=1, groups=16), activation=nn.ReLU6())
-        >>> block = FusedInvertedResidual(FoldedConv(expand, activation=nn.ReLU6()), depthwise, FoldedConv(project),
-        ...                               residual=True)
+        >>> expand = WaveletCompressedConv2d(8, 16, keep_ratio=0.5)
+        >>> depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        >>> project = WaveletCompressedConv2d(16, 8, keep_ratio=0.5)
+        >>> block = FusedInvertedResidual(
+        ...     FoldedConv(expand, activation=nn.ReLU6()),
+        ...     FoldedConv(depthwise, activation=nn.ReLU6()),
+        ...     FoldedConv(project),
+        ...     residual=True,
+        ... )
         >>> block(torch.rand(1, 8, 20, 30)).shape
         torch.Size([1, 8, 20, 30])
 
@@ -186,8 +191,8 @@ class FusedInvertedResidual(nn.Module):
         for role, conv in (('expand', expand), ('project', project)):
             if conv is not None and (conv.weight.shape[2:] != (1, 1) or conv.geometry.groups != 1):
                 raise ValueError(
-                    f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got {conv}. '
-                    'Leave other blocks as they are.'
+                    f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got '
+                    f'{conv}. Leave other blocks as they are.'
                 )
         if depthwise.weight.shape[:2] != (depthwise.geometry.groups, 1):
             raise ValueError(
