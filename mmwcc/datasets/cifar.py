@@ -86,7 +86,7 @@ class CIFAR10(BaseDataset):
             self._metainfo['classes'] = names or self._metainfo['classes']
         entries = []
         for file in files:
-            pictures, labels = (_read_binary if binary else _read_pickle)(file)
+            images, labels = (_read_binary if binary else _read_pickle)(file)
             classes = len(self._metainfo['classes'])
             if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
                 raise ValueError(
@@ -94,10 +94,10 @@ class CIFAR10(BaseDataset):
                     f'{labels.min()} to {labels.max()} in {file}. Write all class names into '
                     'batches.meta.txt or give them as metainfo=dict(classes=...).'
                 )
-            pictures = pictures.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
+            images = images.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
             entries += [
-                dict(img=np.ascontiguousarray(picture), gt_label=int(label))
-                for picture, label in zip(pictures, labels, strict=True)
+                dict(img=np.ascontiguousarray(image), gt_label=int(label))
+                for image, label in zip(images, labels, strict=True)
             ]
         return entries
 
@@ -143,13 +143,13 @@ def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:
             f'CIFAR10: a pickled batch must be a dict with data and labels, got {type(batch).__name__} in '
             f'{file}. {_HELP}'
         )
-    pictures, labels = np.asarray(batch['data'], dtype=np.uint8), np.asarray(batch['labels'])
-    if pictures.shape != (len(labels), _PIXELS):
+    images, labels = np.asarray(batch['data'], dtype=np.uint8), np.asarray(batch['labels'])
+    if images.shape != (len(labels), _PIXELS):
         raise ValueError(
             f'CIFAR10: data of a pickled batch must have the shape ({len(labels)}, {_PIXELS}) for its '
-            f'labels, got {pictures.shape} in {file}. {_HELP}'
+            f'labels, got {images.shape} in {file}. {_HELP}'
         )
-    return pictures, labels
+    return images, labels
 
 
 _ALLOWED = {

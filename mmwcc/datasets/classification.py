@@ -51,7 +51,7 @@ class PadRandomCrop:
         free = (image.shape[0] - height, image.shape[1] - width)
         if min(free) < 0:
             raise ValueError(
-                f'PadRandomCrop: crop_size must fit into the padded picture, got {self.crop_size} and '
+                f'PadRandomCrop: crop_size must fit into the padded image, got {self.crop_size} and '
                 f'{image.shape[:2]}. Put a Resize before it, or pad more.'
             )
         top, left = (int(np.random.randint(space + 1)) for space in free)

@@ -41,7 +41,7 @@ class LoadDepthFrames:
         for path, frame in zip(results['frame_paths'], frames, strict=True):
             if frame is None:
                 raise FileNotFoundError(
-                    f'LoadDepthFrames: frame_paths must be pictures that can be read, got {path}. '
+                    f'LoadDepthFrames: frame_paths must be images that can be read, got {path}. '
                     'Check that it is there and not cut off.'
                 )
         shapes = {frame.shape for frame in frames}

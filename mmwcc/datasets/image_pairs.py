@@ -74,15 +74,15 @@ class SuperResolutionDataset(BaseDataset):
 
         It has ``gt_path`` and, if there is a folder of small versions, ``img_path``.
         """
-        originals = self._pictures('gt')
+        originals = self._images('gt')
         if not originals:
             raise FileNotFoundError(
-                f'SuperResolutionDataset: the folder of the originals must hold pictures '
+                f'SuperResolutionDataset: the folder of the originals must hold images '
                 f'({", ".join(self.extensions)}), got none in {self.data_prefix["gt"]}.'
             )
         if 'img' not in self.data_prefix:
             return [dict(gt_path=path) for path in originals.values()]
-        small = self._pictures('img')
+        small = self._images('img')
         missing = [stem for stem in originals if self.img_tmpl.format(stem) not in small]
         if missing:
             raise FileNotFoundError(
@@ -95,13 +95,13 @@ class SuperResolutionDataset(BaseDataset):
             for stem, path in originals.items()
         ]
 
-    def _pictures(self, key: str) -> dict[str, str]:
+    def _images(self, key: str) -> dict[str, str]:
         """Map file names without extension to paths."""
         folder = self.data_prefix[key] or self.data_root or '.'
         if not fileio.isdir(folder):
             raise FileNotFoundError(
                 f'SuperResolutionDataset: data_prefix[{key!r}] must be an existing folder, got '
-                f'{folder}. Set data_root and data_prefix to where the pictures are.'
+                f'{folder}. Set data_root and data_prefix to where the images are.'
             )
         names = sorted(
             name
@@ -119,7 +119,7 @@ def _read(path: str) -> np.ndarray:
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
         raise ValueError(
-            f'LoadImagePair: {path} must be a picture, got a file that cannot be decoded. Copy it again.'
+            f'LoadImagePair: {path} must be an image, got a file that cannot be decoded. Copy it again.'
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -203,7 +203,7 @@ class PairedRandomCrop:
         if min(free) < 0:
             raise ValueError(
                 f'PairedRandomCrop: crop_size must fit into the small version, got {self.crop_size} and '
-                f'{results["img"].shape[:2]}. Use a smaller crop_size, or larger pictures.'
+                f'{results["img"].shape[:2]}. Use a smaller crop_size, or larger images.'
             )
         top, left = (np.random.randint(space + 1) for space in free)
         for key, scale in (('img', 1), ('gt', results['scale'])):

@@ -68,7 +68,7 @@ class XMLBoxDataset(XMLDataset):
                 f'<bndbox> with four numbers, got {path} ({error}). Repair it, or take its name out of '
                 f'{self.ann_file}.'
             ) from error
-        self._require(entry['img_path'], f'every name of {self.ann_file} must have a picture')
+        self._require(entry['img_path'], f'every name of {self.ann_file} must have an image')
         return entry
 
     def _parse_instance_info(self, raw_ann_info, minus_one: bool = True) -> list[dict]:

@@ -159,6 +159,6 @@ class DepthMetric(BaseMetric):
         if not measured:
             raise ValueError(
                 'DepthMetric: gt_depth must hold measured depths, got none within min_depth, max_depth '
-                'and crop in any picture. Check the unit, metres, and the range.'
+                'and crop in any image. Check the unit, metres, and the range.'
             )
         return {name: float(np.mean([errors[name] for errors in measured])) for name in measured[0]}

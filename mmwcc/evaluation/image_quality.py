@@ -120,7 +120,7 @@ class SuperResolutionMetric(BaseMetric):
         if crop_border < 0:
             raise ValueError(
                 f'SuperResolutionMetric: crop_border must not be negative, got {crop_border}. Use 0 to '
-                'compare whole pictures.'
+                'compare whole images.'
             )
         self.color = (color,) if isinstance(color, str) else tuple(color)
         if not self.color or set(self.color) - {'rgb', 'y'}:
@@ -153,7 +153,7 @@ class SuperResolutionMetric(BaseMetric):
                 'SuperResolutionMetric: predictions must have the size of the originals and leave 11 x 11 '
                 f'pixels inside crop_border={border}, got {tuple(image.shape)} and '
                 f'{tuple(original.shape)}. Use the scale of the network in the pipeline, and whole '
-                'pictures.'
+                'images.'
             )
         result = {}
         for color in self.color:

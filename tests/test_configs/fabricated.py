@@ -134,7 +134,7 @@ def _shrink_data(data_set, data_root: Path) -> None:
     for transform in data_set.get('pipeline', []):
         if 'scale' in transform:
             transform['scale'] = SIZE
-        if 'crop_size' in transform and data_set['type'] != 'mmwcc.CIFAR10':  # pictures of 32x32
+        if 'crop_size' in transform and data_set['type'] != 'mmwcc.CIFAR10':  # images of 32x32
             transform['crop_size'] = CROP
 
 

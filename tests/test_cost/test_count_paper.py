@@ -149,7 +149,7 @@ def separable(channels, out_channels, size):
     ],
 )
 def test_separable_edsr(name, bits, keep_ratio):
-    """33 layers of 64 channels at the size of the small picture, 1020x768."""
+    """33 layers of 64 channels at the size of the small image, 1020x768."""
     size = (768, 1020)
     depthwise, pointwise = separable(64, 64, size)
     wavelets = 0 if keep_ratio is None else 2 * transform_bops(64, size, bits)

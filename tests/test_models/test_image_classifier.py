@@ -143,8 +143,8 @@ def test_predictions_can_have_a_suffix():
 
 def test_preprocessor_orders_channels_and_normalizes():
     preprocess = ClsDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0], to_rgb=True)
-    picture = torch.tensor([3, 4, 5], dtype=torch.uint8).reshape(3, 1, 1)  # blue, green, red
-    assert preprocess(dict(inputs=[picture]))['inputs'].flatten().tolist() == [4.0, 1.0, 0.0]
+    image = torch.tensor([3, 4, 5], dtype=torch.uint8).reshape(3, 1, 1)  # blue, green, red
+    assert preprocess(dict(inputs=[image]))['inputs'].flatten().tolist() == [4.0, 1.0, 0.0]
 
 
 def test_preprocessor_refuses_mixed_sizes_and_half_a_normalization():

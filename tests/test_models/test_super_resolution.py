@@ -253,7 +253,7 @@ def test_preprocessor_undoes_itself_and_refuses_mixed_sizes():
     torch.testing.assert_close(ready, preprocess.from_pixels(pixels))
     torch.testing.assert_close(preprocess.to_pixels(ready), pixels)
     with pytest.raises(
-        ValueError, match='SRDataPreprocessor: the pictures of a batch must have one size'
+        ValueError, match='SRDataPreprocessor: the images of a batch must have one size'
     ):
         preprocess(dict(inputs=[torch.zeros(3, 2, 2), torch.zeros(3, 2, 3)]))
 

@@ -56,7 +56,7 @@ def network():
 
 
 def test_exported(benchmark, network):
-    """ONNX Runtime gets pictures anew with every call."""
+    """ONNX Runtime gets images anew with every call."""
     x = torch.randn(2, 3, 11, 9)
     session = benchmark.exported(network, torch.zeros_like(x))
     torch.testing.assert_close(session(x), network(x))

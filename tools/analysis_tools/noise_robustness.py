@@ -20,7 +20,7 @@ VARIANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Test classifiers on noisy pictures.')
+    parser = argparse.ArgumentParser(description='Test classifiers on noisy images.')
     parser.add_argument(
         'networks', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs of config and checkpoint'
     )

@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--dry-run', action='store_true', help='say what would be run')
     parser.add_argument(
-        '--report', action='store_true', help='run nothing; table and picture of what is finished'
+        '--report', action='store_true', help='run nothing; table and figure of what is finished'
     )
     parser.add_argument(
         '--metric',

@@ -155,15 +155,15 @@ def call(model: Callable, x: Tensor) -> Callable[[], Tensor]:
 
 def forms(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Return a call for each form of a network, all with the same outputs."""
-    pictures = {
+    images = {
         name: x.contiguous(memory_format=memory_format) for name, memory_format in FORMATS.items()
     }
     calls = {
-        name: call(deepcopy(model).to(memory_format=memory_format), pictures[name])
+        name: call(deepcopy(model).to(memory_format=memory_format), images[name])
         for name, memory_format in FORMATS.items()
     }
     calls['frozen'] = call(freeze(model, x), x)
-    calls['compiled'] = call(compiled(model, pictures['channels_last']), pictures['channels_last'])
+    calls['compiled'] = call(compiled(model, images['channels_last']), images['channels_last'])
     calls['onnxruntime'] = call(exported(model, x), x)
     expected = calls['contiguous']()
     for name, run in calls.items():
@@ -261,7 +261,7 @@ def main() -> None:
         '--pair', nargs=2, metavar=('DENSE', 'WAE'), help='time these two configs instead'
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, default=[224, 224], help='height and width of the pictures'
+        '--size', type=int, nargs=2, default=[224, 224], help='height and width of the images'
     )
     parser.add_argument('--batches', type=int, nargs='+', default=[1, 8], help='batch sizes')
     parser.add_argument(

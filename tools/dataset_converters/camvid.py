@@ -67,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('-o', '--out-dir', default='data/camvid', help='output folder')
     parser.add_argument(
         '--split-dir',
-        help='folder with train.txt, val.txt and test.txt, one picture name a line; '
+        help='folder with train.txt, val.txt and test.txt, one image name a line; '
         'original layout only. Without it frames are divided as in the SegNet tutorial',
     )
     parser.add_argument(
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('WIDTH', 'HEIGHT'),
-        help='resize pictures (area) and labels (nearest), for example 480 360',
+        help='resize images (area) and labels (nearest), for example 480 360',
     )
     parser.add_argument('--nproc', type=int, default=1, help='number of processes')
     return parser.parse_args(argv)
@@ -143,15 +143,15 @@ def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, s
 
 def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path, Path]]:
     """Return (name, image, label map) sorted by name; reject unpaired files."""
-    pictures = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
+    found = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
     maps = {p.stem.removesuffix(label_ending): p for p in labels.iterdir() if p.suffix == '.png'}
-    if pictures.keys() != maps.keys() or not pictures:
+    if found.keys() != maps.keys() or not found:
         raise ValueError(
-            f'Pictures and label maps must match, got {len(pictures)} in {images} and {len(maps)} in '
-            f'{labels}; without partner: {sorted(pictures.keys() ^ maps.keys())[:5]}. '
+            f'Images and label maps must match, got {len(found)} in {images} and {len(maps)} in '
+            f'{labels}; without partner: {sorted(found.keys() ^ maps.keys())[:5]}. '
             'Complete the download.'
         )
-    return [(name, pictures[name], maps[name]) for name in sorted(pictures)]
+    return [(name, found[name], maps[name]) for name in sorted(found)]
 
 
 def read_ids(path: Path) -> np.ndarray:

@@ -159,7 +159,7 @@ class LoadSyntheticStreet:
         if 'street_seed' not in results:
             raise KeyError(
                 'LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got the keys '
-                f'{sorted(results)}. Use LoadImageFromFile for pictures on disk.'
+                f'{sorted(results)}. Use LoadImageFromFile for images on disk.'
             )
         scene = results.pop('street_scene', None) or _render(results)
         height, width = scene.labels.shape

@@ -101,9 +101,9 @@ def decomposition_figure(
     """
     low, high = wae(inputs)
     decoded = wae.decode(low, high, inputs.shape[2:])
-    pictures, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
+    images, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
     decoded = decoded.clamp(0, 255)
-    error = (pictures - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
+    error = (images - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
     rows = []
     for i in range(len(inputs)):
         detail = high[i] - high[i].mean((1, 2), keepdim=True)
@@ -112,7 +112,7 @@ def decomposition_figure(
         stretched = 255 * (low[i] - bottom) / max(top - bottom, 1e-6)
         psnr = float(10 * torch.log10(255**2 / error[i]))
         parts = {
-            'I': pictures[i],
+            'I': images[i],
             f'I_L {bottom:.1f} to {top:.1f}': stretched,
             f'I_H x{gain:.3g}': 127.5 + 127.5 * gain * detail,
             f"I' {psnr:.1f} dB": decoded[i],
@@ -125,13 +125,13 @@ def decomposition_figure(
     return np.concatenate(rows)
 
 
-def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
+def _panel(image: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
     """Scale one image to a common size, at least 160 pixels wide, and put its caption above it."""
     import cv2
 
     scale = max(1, -(-160 // size[1]))
     height, width = scale * size[0], scale * size[1]
-    pixels = picture.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    pixels = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     panel = np.full((height + _CAPTION + 4, width + 4, 3), 255, np.uint8)
     panel[_CAPTION:-4, 2:-2] = cv2.resize(
         np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST

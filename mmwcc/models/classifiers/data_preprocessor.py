@@ -53,10 +53,10 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         """Return ``data`` with ``inputs`` stacked and normalized."""
         inputs = data['inputs']
         if isinstance(inputs, Sequence):
-            sizes = {tuple(picture.shape[-2:]) for picture in inputs}
+            sizes = {tuple(image.shape[-2:]) for image in inputs}
             if len(sizes) > 1:
                 raise ValueError(
-                    f'{type(self).__name__}: the pictures of a batch must have one size, got '
+                    f'{type(self).__name__}: the images of a batch must have one size, got '
                     f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use batch_size=1.'
                 )
         return super().forward(data, training)

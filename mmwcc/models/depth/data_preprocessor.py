@@ -60,10 +60,10 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Return ``data`` on the model's device, with ``inputs`` stacked and normalized."""
         data = self.cast_data(data)
-        shapes = {tuple(picture.shape) for picture in data['inputs']}
+        shapes = {tuple(image.shape) for image in data['inputs']}
         if len(shapes) > 1:
             raise ValueError(
-                f'DepthDataPreprocessor: the pictures of a batch must have one shape, got {sorted(shapes)}'
+                f'DepthDataPreprocessor: the images of a batch must have one shape, got {sorted(shapes)}'
                 '. Put mmwcc.ResizeDepthFrames into the pipeline, or use batch_size=1.'
             )
         inputs = torch.stack(list(data['inputs'])).float()

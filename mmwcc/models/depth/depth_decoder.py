@@ -94,7 +94,7 @@ class DepthDecoder(BaseModule):
             raise ValueError(
                 'DepthDecoder: features must be five maps of at least 2x2, got '
                 f'{[tuple(f.shape) for f in features]}. Set out_indices of the backbone to the strides '
-                '2, 4, 8, 16 and 32, and use pictures of more than 32 pixels.'
+                '2, 4, 8, 16 and 32, and use images of more than 32 pixels.'
             )
         x, disps = features[-1], []
         for level in reversed(range(5)):

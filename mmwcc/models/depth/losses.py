@@ -30,7 +30,7 @@ def ssim_distance(x: Tensor, y: Tensor) -> Tensor:
         Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP
         2004.
     """
-    x, y = (F.pad(picture, (1, 1, 1, 1), mode='reflect') for picture in (x, y))
+    x, y = (F.pad(image, (1, 1, 1, 1), mode='reflect') for image in (x, y))
     mean_x, mean_y = F.avg_pool2d(x, 3, 1), F.avg_pool2d(y, 3, 1)
     var_x = F.avg_pool2d(x * x, 3, 1) - mean_x * mean_x
     var_y = F.avg_pool2d(y * y, 3, 1) - mean_y * mean_y

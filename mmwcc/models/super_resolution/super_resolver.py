@@ -96,10 +96,10 @@ class SuperResolver(BaseModel):
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Return one sample for each image with ``pred_img``; new samples unless given."""
         enlarged = self._ensemble(inputs) if self.self_ensemble else self.generator(inputs)
-        pictures = self.data_preprocessor.to_pixels(enlarged.float()).clamp(0, 255).round().byte()
-        samples = data_samples or [BaseDataElement() for _ in pictures]
-        for sample, picture in zip(samples, pictures, strict=True):
-            sample.set_data(dict(pred_img=picture))
+        images = self.data_preprocessor.to_pixels(enlarged.float()).clamp(0, 255).round().byte()
+        samples = data_samples or [BaseDataElement() for _ in images]
+        for sample, image in zip(samples, images, strict=True):
+            sample.set_data(dict(pred_img=image))
         return samples
 
     def _ensemble(self, inputs: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ __all__ = ['WAE', 'WAEDecoder', 'WAEEncoder']
 _XAVIER = dict(type='Xavier', layer=['Conv2d', 'ConvTranspose2d'], distribution='uniform')
 
 
-def check_pictures(owner: str, x: Tensor) -> None:
+def check_images(owner: str, x: Tensor) -> None:
     """Raise an error for anything but a batch of non-empty RGB images.
 
     Raises:
@@ -28,7 +28,7 @@ def check_pictures(owner: str, x: Tensor) -> None:
     """
     if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 1:
         raise ValueError(
-            f'{owner}: the input must be pictures of shape (B, 3, H, W) with H and W at least 1, got '
+            f'{owner}: the input must be images of shape (B, 3, H, W) with H and W at least 1, got '
             f'{tuple(x.shape)}. Repeat a grey channel three times, or add a batch dimension.'
         )
 
@@ -73,7 +73,7 @@ class WAEEncoder(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the low and the high part."""
-        check_pictures(type(self).__name__, x)
+        check_images(type(self).__name__, x)
         if (
             x.device.type == 'cpu'
             and not torch.is_grad_enabled()
@@ -81,7 +81,7 @@ class WAEEncoder(BaseModule):
         ):
             # One image at a time stays in the cache: the maps of 16 channels at full size are what
             # this costs.
-            parts = torch.cat([self.split(self.body(picture)) for picture in x.split(1)])
+            parts = torch.cat([self.split(self.body(image)) for image in x.split(1)])
         else:
             parts = self.split(self.body(x))
         low, high = parts.split(3, dim=1)
@@ -201,7 +201,7 @@ class WAE(BaseModel):
                 ``low``, ``high``, ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to
                 255, in the loader's channel order). Defaults to 'tensor'.
         """
-        check_pictures('WAE', inputs)
+        check_images('WAE', inputs)
         if mode not in ('tensor', 'loss', 'predict'):
             raise ValueError(
                 f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for I_L and "
@@ -261,7 +261,7 @@ def is_pretrained(init_cfg) -> bool:
     return kind.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
-def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
+def to_pixels(images: Tensor, data_preprocessor: Any) -> Tensor:
     """Undo the normalization of a preprocessor.
 
     Images (B, 3, H, W) in the units of the network become values from 0 to 255, in the channel
@@ -271,12 +271,12 @@ def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
         getattr(data_preprocessor, '_enable_normalize', False)
         or getattr(data_preprocessor, 'mean', None) is not None
     ):
-        pictures = pictures * data_preprocessor.std + data_preprocessor.mean
+        images = images * data_preprocessor.std + data_preprocessor.mean
     converted = any(
         getattr(data_preprocessor, name, False)
         for name in ('_channel_conversion', 'channel_conversion')
     )
-    return (pictures.flip(1) if converted else pictures).clamp(0, 255)
+    return (images.flip(1) if converted else images).clamp(0, 255)
 
 
 def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) -> None:

@@ -103,7 +103,7 @@ class WAEBackbone(BaseModule):
             raise ValueError(
                 'WAEBackbone: high_backbone must return feature maps of the sizes of backbone, got '
                 f'{[size for _, size in high]} and {[size for _, size in low]} for {_PROBE}x{_PROBE} '
-                'pictures. Use the same strides and out_indices for both.'
+                'images. Use the same strides and out_indices for both.'
             )
         self.channels = tuple(channels for channels, _ in low)
         self.strides = tuple(2 * _PROBE // size[0] for _, size in low)

@@ -58,7 +58,7 @@ def test_fuses_both_parts():
 
 
 @pytest.mark.parametrize('size', [(31, 33), (2, 2), (1, 1)])
-def test_odd_and_tiny_pictures(size):
+def test_odd_and_tiny_images(size):
     front_end = WAEBackbone(
         dict(type='mmwcc.VGG', depth=11, base_channels=8, num_stages=2, ceil_mode=True), gamma=0
     )
