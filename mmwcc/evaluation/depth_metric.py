@@ -106,12 +106,8 @@ class DepthMetric(BaseMetric):
                 f'DepthMetric: min_depth must be in (0, max_depth), got {min_depth} and {max_depth}. Use '
                 '1e-3 and 80.'
             )
-        self.scaling, self.crop, self.min_depth, self.max_depth = (
-            scaling,
-            crop,
-            min_depth,
-            max_depth,
-        )
+        self.scaling, self.crop = scaling, crop
+        self.min_depth, self.max_depth = min_depth, max_depth
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Record the errors of every image in which something was measured."""

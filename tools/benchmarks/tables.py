@@ -25,7 +25,9 @@ def _table(header: list[str], rows: list[list]) -> str:
 
 
 def _times(value: float | None) -> str:
-    return '' if value is None else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
+    if value is None:
+        return ''
+    return f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
 def _best(row: dict, start: str) -> float:

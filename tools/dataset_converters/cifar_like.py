@@ -115,7 +115,9 @@ def class_of_box(scene: StreetScene, index: int, focal: float) -> str | None:
         return BOXES[label]
     depth = np.median(scene.depth[y1:y2, x1:x2][scene.labels[y1:y2, x1:x2] == CAR_LABEL])
     metres = (y2 - y1) * depth / (focal * width)
-    return 'car' if metres < HIGHEST_CAR else 'van' if metres > LOWEST_VAN else None
+    if metres < HIGHEST_CAR:
+        return 'car'
+    return 'van' if metres > LOWEST_VAN else None
 
 
 def images_of_street(collection: int, index: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .classes import BOX_CLASSES, BOX_LABELS, CLASSES
 from .geometry import Camera
 from .ground import ground_labels
 from .raster import FIRST_ID, GROUND_ID, GBuffer, rasterize
 from .shading import shade
-from .world import BOX_CLASSES, BOX_LABELS, CLASSES, StreetWorld
+from .world import StreetWorld
 
 __all__ = [
     'BOX_CLASSES',

@@ -85,14 +85,9 @@ class SyntheticStreetDataset(BaseDataset):
                     f'SyntheticStreetDataset: {name} must be one of {known}, got {value!r}. Use '
                     f'{known[0]!r} for the first.'
                 )
-        self.length, self.img_scale, self.seed, self.split, self.task = (
-            length,
-            tuple(img_scale),
-            seed,
-            split,
-            task,
-        )
-        self.cache = cache
+        self.length, self.seed, self.split = length, seed, split
+        self.img_scale = tuple(img_scale)
+        self.task, self.cache = task, cache
         if task == 'detection':
             palette = [PALETTE[CLASSES.index(name)] for name in BOX_CLASSES]
             kwargs['metainfo'] = dict(
