@@ -12,7 +12,7 @@ from mmwcc.compression import QUANT_TYPE
 from mmwcc.cost import CostReport, LayerCost
 from mmwcc.model_tree import aligned, setting_cells
 
-from .sensitivity import Choice, Grid, LayerSensitivity
+from .choices import Choice, Grid, LayerSensitivity
 
 __all__ = ['Allocation', 'Candidate', 'allocate', 'allocated_compression', 'find_candidates']
 

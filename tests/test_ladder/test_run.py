@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mmwcc.ladder.run import run_command
+from mmwcc.ladder.job import run_command
 from mmwcc.utils import LaunchError
 
 ALL = [

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mmwcc.compression import compress_model
 from mmwcc.post_training import Choice, Grid, LayerSensitivity, calibrate, measure_sensitivity
-from mmwcc.post_training.sensitivity import divergence
+from mmwcc.post_training.divergence import divergence
 
 COMPRESSION = dict(
     pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25, levels=2),

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmwcc.registry import MODELS
 
-from .auto_encoder import decompose, set_stage
 from .slim import build_slim
+from .stages import decompose, set_stage
 
 __all__ = ['WAEBackbone']
 

@@ -12,8 +12,8 @@ from mmwcc.models.classifiers import BaseClassifier
 from mmwcc.models.classifiers.heads import write_predictions
 from mmwcc.registry import MODELS
 
-from .auto_encoder import decompose, set_stage
 from .slim import build_slim
+from .stages import decompose, set_stage
 
 __all__ = ['WAEClassifier']
 

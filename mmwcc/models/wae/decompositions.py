@@ -10,7 +10,7 @@ from torch import Tensor
 from mmwcc.functional import wavedec2
 from mmwcc.registry import MODELS
 
-from .auto_encoder import check_images
+from .coders import check_images
 
 __all__ = ['ResizeDecomposition', 'WaveletDecomposition']
 
