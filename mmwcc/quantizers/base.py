@@ -8,8 +8,7 @@ from collections.abc import MutableMapping
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import QuantizationSpec, one_call, quantize
-from mmwcc.functional.quantization import normalization
+from mmwcc.functional import QuantizationSpec, normalization, one_call, quantize
 
 from .calibration import CALIBRATIONS
 from .granularity import LAYER, Granularity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmwcc.functional.quantization import QuantizationSpec
+from mmwcc.functional import QuantizationSpec
 from mmwcc.registry import MODELS
 
 from .base import UniformQuantizer

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.functional import quantize
-from mmwcc.functional.quantization import normalization
+from mmwcc.functional import normalization, quantize
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.post_training import calibrate
 from mmwcc.quantizers import (
