@@ -131,7 +131,10 @@ class ClipLearner(nn.Module):
         if not axes:
             return measure(values)
         rows = values.movedim(axes, tuple(range(len(axes)))).reshape(self.clip_alpha.numel(), -1)
-        return choose_clips(rows, self.calibration, self._steps(self.signed), self.percentile)
+        if isinstance(self._seen, Clips) and self._seen.are_of(rows):
+            return self._seen  # a weight is the same in every batch of a calibration
+        clips = choose_clips(rows, self.calibration, self._steps(self.signed), self.percentile)
+        return clips if self._seen is None else clips._replace(rows=rows.clone())
 
     @torch.no_grad()
     def _choose(self, learned: Magnitudes | Clips) -> tuple[Tensor, Tensor]:
