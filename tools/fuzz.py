@@ -211,7 +211,8 @@ def main() -> int:
         print(f'{passed} cases, 0 failures')
         return 0
     print(
-        f'{passed} cases passed, then a failure. Shrunk configuration:\n{failed}\n{type(error).__name__}: {error}'
+        f'{passed} cases passed, then a failure. Shrunk '
+        f'configuration:\n{failed}\n{type(error).__name__}: {error}'
     )
     return 1
 

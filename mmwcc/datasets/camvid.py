@@ -10,8 +10,8 @@ from mmseg.datasets import BaseSegDataset
 from mmwcc.registry import DATASETS
 
 _HELP = (
-    'Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_dir/{train,val,test} with '
-    'tools/dataset_converters/camvid.py (see docs/datasets.md).'
+    'Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_dir/{train,val,test} '
+    'with tools/dataset_converters/camvid.py (see docs/datasets.md).'
 )
 
 
@@ -117,7 +117,8 @@ class CamVidDataset(BaseSegDataset):
         found = sorted({os.path.splitext(name)[1] for name in names} & {'.png', '.jpg', '.jpeg'})
         if len(found) > 1:
             raise ValueError(
-                f'CamVidDataset: img_suffix must be given where a folder mixes suffixes, got {found} in '
+                'CamVidDataset: img_suffix must be given where a folder mixes suffixes, got '
+                f'{found} in '
                 f"{img_dir}. Use img_suffix='{found[0]}' or remove the others."
             )
         return found[0] if found else '.png'
@@ -132,7 +133,7 @@ def _check_match(img_dir: str, ann_dir: str, images: set[str], labels: set[str])
         return first + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
     raise ValueError(
-        f'CamVidDataset: every image must have one label map, got images without label map in '
+        'CamVidDataset: every image must have one label map, got images without label map in '
         f'{img_dir}: {some(images - labels)}; label maps without image in {ann_dir}: '
         f'{some(labels - images)}. Convert the data again or remove these files.'
     )

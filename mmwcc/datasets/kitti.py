@@ -158,8 +158,8 @@ class LoadVelodyneDepth:
         scan = np.fromfile(path, np.float32)
         if not len(scan) or len(scan) % 4:
             raise ValueError(
-                f'LoadVelodyneDepth: a scan must be made of points of four float32, got {len(scan)} '
-                f'numbers in {path}. It was probably cut off; unpack the drive again.'
+                'LoadVelodyneDepth: a scan must be made of points of four float32, got '
+                f'{len(scan)} numbers in {path}. It was probably cut off; unpack the drive again.'
             )
         results['gt_depth'] = laser_depth(
             scan.reshape(-1, 4)[:, :3],
@@ -187,8 +187,8 @@ def _read_list(path: Path) -> list[tuple[str, int, str]]:
             or words[2] not in _CAMERAS
         ):
             raise ValueError(
-                f'KITTIRawDataset: a line of ann_file must be "date/drive frame l|r", got {line!r} in '
-                f'line {number} of {path}. Use the lists of Monodepth2, not paths of images.'
+                f'KITTIRawDataset: a line of ann_file must be "date/drive frame l|r", got {line!r} '
+                f'in line {number} of {path}. Use the lists of Monodepth2, not paths of images.'
             )
         frames.append((words[0], int(words[1]), words[2]))
     if not frames:

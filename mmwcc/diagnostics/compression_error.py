@@ -121,7 +121,7 @@ def measure_errors(
     candidates = eligible_layers(model)
     if not candidates:
         raise ValueError(
-            f'measure_errors: the model must have 1x1 convolutions with one group, got none in '
+            'measure_errors: the model must have 1x1 convolutions with one group, got none in '
             f'{type(model).__name__}. Only their inputs can be wavelet compressed.'
         )
     settings = [Setting(QUANTIZED, width) for width in bits]
@@ -153,8 +153,8 @@ def measure_errors(
             images += 1
     if not found:
         raise ValueError(
-            f'measure_errors: maps must have at least {2**levels} pixels a side for {levels} levels, got '
-            'none that large. Give larger images, or fewer levels.'
+            f'measure_errors: maps must have at least {2**levels} pixels a side for {levels} '
+            'levels, got none that large. Give larger images, or fewer levels.'
         )
     ran = [name for name in candidates if name in found]
     return CompressionErrors(

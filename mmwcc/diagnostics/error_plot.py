@@ -89,7 +89,8 @@ def _draw_layers(axes, errors: CompressionErrors) -> None:
         yscale='log',
         xlim=(-0.5, len(names) - 0.5),
         xlabel='layer, those with the largest maps first',
-        title=f'every layer at {pair[1].effective_bits:g} effective bits, width x height of its map',
+        title=f'every layer at {pair[1].effective_bits:g} effective bits, '
+        'width x height of its map',
     )
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.3, axis='y')

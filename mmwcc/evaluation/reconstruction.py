@@ -40,8 +40,8 @@ class ReconstructionPSNR(BaseMetric):
         for image, sample in zip(data_batch['inputs'], data_samples, strict=True):
             if 'decoded_pixels' not in sample:
                 raise KeyError(
-                    f'ReconstructionPSNR: every sample must have decoded_pixels, got {sorted(sample)}. '
-                    'Evaluate mmwcc.WAE with it, not a classifier.'
+                    'ReconstructionPSNR: every sample must have decoded_pixels, got '
+                    f'{sorted(sample)}. Evaluate mmwcc.WAE with it, not a classifier.'
                 )
             image = image.double().cpu()
             decoded = sample['decoded_pixels'].double().cpu()[:, : image.shape[1], : image.shape[2]]

@@ -134,7 +134,9 @@ def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, conv) -> Tensor:
-    """Run :class:`_QuantizedProduct` in the dtype of autocast if it is on. float64 stays float64."""
+    """Run :class:`_QuantizedProduct` in the dtype of autocast if it is on. float64 stays
+    float64.
+    """
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     if x.dtype == torch.float64:

@@ -135,8 +135,9 @@ class LadderRun:
             name, message = next(iter(changed.items()))
             others = f' So have {len(changed) - 1} more.' if len(changed) > 1 else ''
             raise ValueError(
-                f'ladder: {name} in {self.folder} has been run under other settings: {message}.{others} '
-                'Choose another --work-dir, or train what has changed again with --force.'
+                f'ladder: {name} in {self.folder} has been run under other settings: '
+                f'{message}.{others} Choose another --work-dir, or train what has changed again '
+                'with --force.'
             )
 
     def set_aside_changes(self) -> None:
@@ -150,7 +151,8 @@ class LadderRun:
                 with locked(folder) as lock:
                     if lock is None:
                         raise ValueError(
-                            f'ladder: {name} cannot be trained again while another process works on it.'
+                            f'ladder: {name} cannot be trained again while another process works '
+                            'on it.'
                         )
                     folder.rename(aside)
                 self.say(f'{name}: moved to {aside}, for its settings have changed')

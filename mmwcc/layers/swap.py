@@ -73,8 +73,8 @@ def build_quantizer(
         )
     if role == 'act_quant' and config is not None and config.scales == CHANNEL:
         raise ValueError(
-            f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for each '
-            'output channel, of which activations have none. Leave per_channel out.'
+            f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for '
+            'each output channel, of which activations have none. Leave per_channel out.'
         )
     return config
 
@@ -153,8 +153,8 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         name = type(self).__name__
         if x.dim() not in (3, 4):
             raise ValueError(
-                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
-                'before this layer.'
+                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. '
+                'Reshape it before this layer.'
             )
         if x.shape[-3] != self.in_channels:
             raise ValueError(

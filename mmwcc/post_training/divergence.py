@@ -45,8 +45,8 @@ def divergence(reference: Any, output: Any) -> float:
     ours, theirs = _tensors(output), _tensors(reference)
     if not ours or len(ours) != len(theirs):
         raise ValueError(
-            f'divergence: the outputs must hold as many tensors as each other, and at least one, got '
-            f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.'
+            'divergence: the outputs must hold as many tensors as each other, and at least one, '
+            f'got {len(theirs)} and {len(ours)}. Give a forward that returns logits.'
         )
     if len(ours) == 1 and ours[0].dim() > 1:
         expected, log = log_softmax(theirs[0].float(), 1), log_softmax(ours[0].float(), 1)

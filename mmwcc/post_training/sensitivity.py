@@ -61,21 +61,22 @@ def measure_sensitivity(
 
     Raises:
         TypeError: If a value of compression is of the wrong kind.
-        ValueError: If compression does not fit the model, nothing is compressed, or there is no batch.
+        ValueError: If compression does not fit the model, nothing is compressed, or there is no
+            batch.
     """
     grid, batches, skip = grid or Grid(), list(batches), set(skip)
     if not batches:
         raise ValueError(
-            'measure_sensitivity: batches must hold at least one batch, got none. Give a data loader that '
-            'is not used up.'
+            'measure_sensitivity: batches must hold at least one batch, got none. Give a data '
+            'loader that is not used up.'
         )
     compressed = deepcopy(model)
     compress_model(compressed, compression, verbose=False)
     layers = compressed_layers(compressed)
     if not layers:
         raise ValueError(
-            'measure_sensitivity: compression must compress a layer, got a dictionary that leaves all '
-            'dense. Inherit a preset of configs/_base_/compression.'
+            'measure_sensitivity: compression must compress a layer, got a dictionary that leaves '
+            'all dense. Inherit a preset of configs/_base_/compression.'
         )
     measured = []
     with undisturbed(model), batch_statistics(model) if batch_norm else nullcontext():

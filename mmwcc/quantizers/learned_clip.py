@@ -30,7 +30,7 @@ class LearnedClipActQuantizer(UniformQuantizer):
         ValueError: If an argument is out of range.
 
     Example:
-        >>> quantizer = LearnedClipActQuantizer(bits=2, signed=True, calibration=None, initial_clip=1.0)
+        >>> quantizer = LearnedClipActQuantizer(2, signed=True, calibration=None, initial_clip=1.0)
         >>> quantizer(torch.tensor([-3.0, 0.2, 0.6])).tolist()
         [-1.0, 0.0, 1.0]
 

@@ -1,6 +1,7 @@
 """Test classifiers on images with Gaussian noise of several variances, and print a table.
 
-    python tools/analysis_tools/noise_robustness.py CONFIG CHECKPOINT [CONFIG CHECKPOINT …] [--variances 0 0.01 0.05]
+    python tools/analysis_tools/noise_robustness.py CONFIG CHECKPOINT [CONFIG CHECKPOINT …] \\
+        [--variances 0 0.01 0.05]
 
 Variances refer to pixels scaled to [0, 1]. All networks see the same noise on the same image. The
 noise is added by the transform mmwcc.GaussianNoise of the test pipeline. If the pipeline has none,

@@ -95,8 +95,8 @@ def segnet_split(name: str) -> str:
     match = re.fullmatch(r'(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)', name)
     if match is None:
         raise ValueError(
-            f'segnet_split: the name must be that of a CamVid frame such as 0001TP_006690, got {name!r}. '
-            'Use --split-dir with train.txt, val.txt and test.txt for other frames.'
+            'segnet_split: the name must be that of a CamVid frame such as 0001TP_006690, got '
+            f'{name!r}. Use --split-dir with train.txt, val.txt and test.txt for other frames.'
         )
     sequence, number = match[1], int(match[2])
     if sequence == 'Seq05VD' or (sequence == '0001TP' and number >= 8550):
@@ -183,8 +183,8 @@ def check(ids: np.ndarray, path: Path) -> np.ndarray:
     unknown = (ids > 10) & (ids != VOID)
     if unknown.any():
         raise ValueError(
-            f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. Check '
-            'that the file is an unchanged CamVid label map.'
+            f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. '
+            'Check that the file is an unchanged CamVid label map.'
         )
     return ids
 
@@ -219,8 +219,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     if args.split_dir and not original:
         raise ValueError(
-            '--split-dir is for the original layout; the SegNet tutorial is already divided. Leave it '
-            'out.'
+            '--split-dir is for the original layout; the SegNet tutorial is already divided. Leave '
+            'it out.'
         )
     jobs = find_original(root, args.split_dir) if original else find_segnet(root)
     for kind in ('img_dir', 'ann_dir'):

@@ -1,7 +1,9 @@
 """Write 32x32 images in CIFAR-10's own binary format.
 
     python tools/dataset_converters/cifar_like.py --out-dir data/street_cifar
-    python tools/dataset_converters/cifar_like.py --out-dir data/my_cifar --images FOLDER  # with FOLDER/CLASS/*.jpg
+    python tools/dataset_converters/cifar_like.py --out-dir data/my_cifar --images FOLDER
+
+FOLDER holds FOLDER/CLASS/*.jpg.
 
 The images are crops of synthetic streets, or come from a folder of labelled images. The ten classes
 of the streets are sky, building, pole, road, pavement, tree, sign, car, van and pedestrian, equally
@@ -176,12 +178,12 @@ def folder_images(root: Path, test_share: float, seed: int):
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if len(names) < 2:
         raise FileNotFoundError(
-            f'cifar_like: --images must hold a sub-folder for each of at least two classes, got '
+            'cifar_like: --images must hold a sub-folder for each of at least two classes, got '
             f'{names} in {root}. Sort the images into {root}/CLASS/.'
         )
     if len(names) > 256:
         raise ValueError(
-            f'cifar_like: a label is one byte, so --images must hold at most 256 classes, got '
+            'cifar_like: a label is one byte, so --images must hold at most 256 classes, got '
             f'{len(names)}. Use mmwcc.ImageFolder for so many.'
         )
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -190,7 +192,7 @@ def folder_images(root: Path, test_share: float, seed: int):
         files = sorted(path for path in (root / name).iterdir() if path.is_file())
         if len(files) < 2:
             raise FileNotFoundError(
-                f'cifar_like: every class needs an image to train and one to test with, got '
+                'cifar_like: every class needs an image to train and one to test with, got '
                 f'{len(files)} in {root / name}. Add images or remove the folder.'
             )
         tested = max(1, min(len(files) - 1, round(test_share * len(files))))
@@ -241,7 +243,8 @@ def main(argv: list[str] | None = None) -> None:
     write(out_dir / 'test_batch.bin', *test)
     (out_dir / 'batches.meta.txt').write_text('\n'.join(names) + '\n')
     print(
-        f'{len(train[1])} images to train and {len(test[1])} to test with, {len(names)} classes, in {out_dir}'
+        f'{len(train[1])} images to train and {len(test[1])} to test with, {len(names)} classes, '
+        f'in {out_dir}'
     )
 
 

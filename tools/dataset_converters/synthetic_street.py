@@ -1,7 +1,8 @@
 """Write synthetic street scenes as a sheet of samples, or as folders of images and label maps.
 
 python tools/dataset_converters/synthetic_street.py --sheet samples.png --length 12
-python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val --length 100
+python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val
+--length 100
 """
 
 from __future__ import annotations

@@ -43,13 +43,13 @@ class Camera:
     def __post_init__(self) -> None:
         if not self.focal > 0:
             raise ValueError(
-                f'Camera: focal must be positive, got {self.focal}. Use 0.5 for a wide angle, 1 for 53 '
-                'degrees.'
+                f'Camera: focal must be positive, got {self.focal}. Use 0.5 for a wide angle, 1 '
+                'for 53 degrees.'
             )
         if not self.position[2] > 0:
             raise ValueError(
-                f'Camera: position must be above the ground (z > 0), got z = {self.position[2]}. Give the '
-                'height in metres, for example 1.5.'
+                f'Camera: position must be above the ground (z > 0), got z = {self.position[2]}. '
+                'Give the height in metres, for example 1.5.'
             )
 
     def axes(self) -> np.ndarray:

@@ -54,7 +54,7 @@ METALS = (
 def pick(
     rng: np.random.Generator, palette: tuple, spread: float = 0.15
 ) -> tuple[float, float, float]:
-    """Return a colour of a palette with its tone varied by up to ``spread``, and its tint a little."""
+    """Return a colour of a palette, its tone varied by up to ``spread`` and its tint a little."""
     place, tone, *tint = rng.random(5).tolist()
     base = palette[int(place * len(palette))]
     tone = 1 + spread * (2 * tone - 1)

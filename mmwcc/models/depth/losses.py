@@ -46,7 +46,8 @@ def photometric_error(x: Tensor, y: Tensor, ssim_weight: float = 0.85) -> Tensor
     It is ``ssim_weight`` x SSIM distance + (1 - ``ssim_weight``) x absolute difference.
 
     Example:
-        >>> photometric_error(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), ssim_weight=0.0).unique()
+        >>> black, white = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
+        >>> photometric_error(black, white, ssim_weight=0.0).unique()
         tensor([1.])
     """
     difference = (x - y).abs().mean(1, keepdim=True)

@@ -106,7 +106,8 @@ class WAE(BaseModel):
         check_images('WAE', inputs)
         if mode not in ('tensor', 'loss', 'predict'):
             raise ValueError(
-                f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for I_L and "
+                f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for "
+                'I_L and '
                 'I_H.'
             )
         low, high = self.encoder(inputs)

@@ -23,8 +23,8 @@ def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) ->
     """
     if stage not in (2, 3):
         raise ValueError(
-            f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
-            f'{stage!r}. Stage 1 trains mmwcc.WAE alone.'
+            f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), '
+            f'got {stage!r}. Stage 1 trains mmwcc.WAE alone.'
         )
     if gamma < 0:
         raise ValueError(
@@ -33,8 +33,8 @@ def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) ->
     has_loss = hasattr(decomposition, 'transform_losses')
     if stage == 3 and gamma and not has_loss:
         raise ValueError(
-            f'{owner}: gamma must be 0 for a decomposition without a transform loss, got {gamma} for '
-            f'{type(decomposition).__name__}. Use gamma=0, or mmwcc.WAE.'
+            f'{owner}: gamma must be 0 for a decomposition without a transform loss, got {gamma} '
+            f'for {type(decomposition).__name__}. Use gamma=0, or mmwcc.WAE.'
         )
     if stage == 2:
         decomposition.requires_grad_(False)
