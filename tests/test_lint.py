@@ -16,7 +16,8 @@ SOURCES = [
     if '.mim' not in path.parts
 ]
 MOST_IGNORES = 10
-# Rooms whose types are not checked yet. Take them out one by one; a new room is checked from the start.
+# Rooms whose types are not checked yet. Take them out one by one; a new room is checked from the
+# start.
 UNCHECKED = {'inference', 'compression', 'cost', 'deployment', 'engine', 'testing'}
 
 

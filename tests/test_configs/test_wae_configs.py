@@ -1,4 +1,6 @@
-"""The WAE configs: stages that fit together, published numbers, and the networks that are too large to train here."""
+"""The WAE configs: stages that fit together, published numbers, and the networks that are too large
+to train here.
+"""
 
 import re
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""tools/dataset_converters/cifar_like.py: crops of synthetic streets and folders of images in CIFAR-10's format."""
+"""tools/dataset_converters/cifar_like.py: crops of synthetic streets and folders of images in
+CIFAR-10's format.
+"""
 
 import importlib.util
 from pathlib import Path

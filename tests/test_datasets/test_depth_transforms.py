@@ -57,7 +57,9 @@ def test_load(tmp_path):
 
 
 def test_resize_keeps_edges_where_they_are():
-    """The edges of an image, half a pixel outside of the first and the last, are seen in the same directions."""
+    """The edges of an image, half a pixel outside of the first and the last, are seen in the same
+    directions.
+    """
     results = entry()
     edges = [
         np.linalg.inv(results['intrinsics']) @ [x, y, 1] for x, y in ((-0.5, -0.5), (19.5, 11.5))

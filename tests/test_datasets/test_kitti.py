@@ -76,7 +76,9 @@ def test_stereo_pairs(root):
 
 
 def test_stereo_sign_agrees_with_the_calibration(root):
-    """The calibration says how far the right camera sees a point to the left of where the left one does."""
+    """The calibration says how far the right camera sees a point to the left of where the left one
+    does.
+    """
     left, right = (read_calibration(root / DATE, camera).velo_to_camera for camera in (2, 3))
     moved = right @ np.linalg.inv(left)
     assert moved[0, 3] == pytest.approx(-0.53) and np.allclose(moved[:3, :3], np.eye(3))
@@ -111,7 +113,9 @@ def test_through_the_pipeline_of_the_config(root):
 
 
 def test_laser_point_lands_where_it_belongs(root):
-    """9.27 m ahead, 1 m to the left and 0.5 m down of the laser is (-0.94, 0.42, 9) for the left camera."""
+    """9.27 m ahead, 1 m to the left and 0.5 m down of the laser is (-0.94, 0.42, 9) for the left
+    camera.
+    """
     calibration = read_calibration(root / DATE, 2)
     np.testing.assert_allclose(
         (calibration.velo_to_camera @ [9.27, 1.0, -0.5, 1])[:3], [-0.94, 0.42, 9.0], atol=1e-9

@@ -12,7 +12,9 @@ from mmwcc.diagnostics.feature_maps import MapError, compress_map, map_error, qu
 
 
 class Toy(nn.Module):
-    """Two 1x1 layers with maps of different size, one that is pooled away and one that does not run."""
+    """Two 1x1 layers with maps of different size, one that is pooled away and one that does not
+    run.
+    """
 
     def __init__(self):
         super().__init__()

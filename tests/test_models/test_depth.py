@@ -155,7 +155,9 @@ def test_prediction():
 
 
 def test_reprojection_with_known_motion():
-    """A pair of images that differ by a shift, depth as it is: the target comes back where the source covers it."""
+    """A pair of images that differ by a shift, depth as it is: the target comes back where the
+    source covers it.
+    """
     network = model(pose_net=None).eval()
     for conv in network.decoder.dispconvs:
         nn.init.zeros_(conv.pointwise_conv.weight)

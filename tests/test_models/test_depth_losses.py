@@ -60,7 +60,9 @@ def test_least_error_over_sources_and_rest():
 
 
 def test_smoothness_by_hand():
-    """A step of 2 in disparities of mean 2, where the image has a step of 1: exp(-1) in 1 of 3 gaps of each row."""
+    """A step of 2 in disparities of mean 2, where the image has a step of 1: exp(-1) in 1 of 3 gaps
+    of each row.
+    """
     disp = torch.tensor([1.0, 1.0, 3.0, 3.0]).expand(1, 1, 2, 4)
     image = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 3, 2, 4)
     assert edge_aware_smoothness(disp, image).item() == pytest.approx(math.exp(-1) / 3, abs=1e-6)

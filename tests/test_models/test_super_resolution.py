@@ -269,7 +269,9 @@ def test_preprocessor_undoes_itself_and_refuses_mixed_sizes():
     ],
 )
 def test_published_cost(preset, separable, published):
-    """Table 4: G BOPs of the 33 convolutions of the body on 1020 x 768 pixels, by the paper's convention."""
+    """Table 4: G BOPs of the 33 convolutions of the body on 1020 x 768 pixels, by the paper's
+    convention.
+    """
     network = dict(mid_channels=64, num_blocks=16)
     model = build(separable, **network) if preset is None else compressed(preset, **network)
     # Counts are proportional to the pixels by this convention, so a 272nd of them is enough.

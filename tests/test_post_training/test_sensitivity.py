@@ -23,7 +23,9 @@ GRID = Grid(weight_bits=(8, 3), act_bits=(8, 3), keep_ratios=(1.0, 0.25))
 
 
 class Network(nn.Module):
-    """A residual block that works in place, a layer that is called twice and a branch that is not called."""
+    """A residual block that works in place, a layer that is called twice and a branch that is not
+    called.
+    """
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,6 @@
-"""The reference itself: PyWavelets' perfect reconstruction, transposes, and the formulas against differences."""
+"""The reference itself: PyWavelets' perfect reconstruction, transposes, and the formulas against
+differences.
+"""
 
 import numpy as np
 import pytest
@@ -45,7 +47,8 @@ def test_large_maps_go_through_the_same_operators(wavelet):
 @pytest.mark.parametrize('wavelet', ['haar', 'bior2.2'])
 @pytest.mark.parametrize('act', [None, Grid(1.5, 5)])
 def test_gradients_equal_differences(wavelet, act):
-    # Rounding has no derivative, so with a quantizer only bias and the clipped range can be checked this way.
+    # Rounding has no derivative, so with a quantizer only bias and the clipped range can be checked
+    # this way.
     generator = torch.Generator().manual_seed(1)
     x, weight, bias, grad = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)

@@ -87,7 +87,8 @@ class Vector(nn.Module):
 
 
 def test_a_backbone_that_returns_a_tensor_still_does():
-    # A quarter of the only layer's outputs is a quarter of its weights, so the slim copy has to be given.
+    # A quarter of the only layer's outputs is a quarter of its weights, so the slim copy has to be
+    # given.
     front_end = WAEBackbone(
         dict(type='OneTensor'), high_backbone=dict(type='OneTensor', base_channels=2), gamma=0
     )
