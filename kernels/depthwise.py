@@ -174,8 +174,8 @@ _gather_int8_op = register(
 )
 
 accelerate('depthwise_haar', 'depthwise', _depthwise)
-accelerate('gather_rows', 'depthwise', _gather)
-accelerate('gather_rows_int8', 'depthwise', _gather_int8)
+accelerate('gather_rows', 'gather', _gather)
+accelerate('gather_rows_int8', 'gather', _gather_int8)
 
 
 def depthwise_haar(
