@@ -4,9 +4,9 @@
 transform whole cells in memory, vectorized over channels. There, each pixel and each coefficient is
 a row of ``count`` channels, given by its address.
 
-``a``, ``b``, ``c`` and ``d`` belong to the upper left, upper right, lower left and lower right pixel
-of a cell. Functions whose names end in ``_lanes`` process the 16 channels from ``n`` on, or the last
-few under a mask.
+``a``, ``b``, ``c`` and ``d`` belong to the upper left, upper right, lower left and lower right
+pixel of a cell. Functions whose names end in ``_lanes`` process the 16 channels from ``n`` on, or
+the last few under a mask.
 """
 
 from __future__ import annotations

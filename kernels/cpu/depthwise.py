@@ -1,9 +1,9 @@
 """Depthwise convolution into Haar coefficients in numba for float32 maps.
 
-The work goes patch by patch. Where the taps of a patch all lie inside a channels_last map, they read
-the map itself. At the border, and in a contiguous map, they read a copy of the pixels that they
-reach, with zeros outside the map. Patches are independent and their sums have one order, so results
-do not depend on the number of threads.
+The work goes patch by patch. Where the taps of a patch all lie inside a channels_last map, they
+read the map itself. At the border, and in a contiguous map, they read a copy of the pixels that
+they reach, with zeros outside the map. Patches are independent and their sums have one order, so
+results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Cut(NamedTuple):
     """
 
     channels_last: bool
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     levels: int
     length: int
     block: int

@@ -19,7 +19,7 @@ _jit = jit(error_model='numpy')
 
 @_jit
 def _positions(slot, k):
-    """Return the position of each kept row, counted over the whole batch: the inverse of ``slot``."""
+    """Return the position of each kept row, counted over the batch: the inverse of ``slot``."""
     batch, positions = slot.shape
     kept = np.empty(batch * k, np.int64)
     for image in range(batch):

@@ -91,8 +91,9 @@ def _finish(
 ) -> tuple:
     """Return what :class:`Finish` holds, as a plain tuple, which numba recognizes faster.
 
-    Only whole vectors can be streamed. In a channels_last map they are vectors of channels, and must
-    not be read again to add a residual or to clamp. In a contiguous map they are vectors of pixels.
+    Only whole vectors can be streamed. In a channels_last map they are vectors of channels, and
+    must not be read again to add a residual or to clamp. In a contiguous map they are vectors of
+    pixels.
     """
     bounded = low is not None or high is not None
     in_one_go = y.shape[1] % LANES == 0 and residual is None and not bounded

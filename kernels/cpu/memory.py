@@ -58,7 +58,7 @@ def _take(size: int) -> np.ndarray:
 
 
 def _keep(memory: np.ndarray) -> None:
-    """Keep the memory of a freed tensor. If that is too much, let go of what was freed longest ago."""
+    """Keep the memory of a freed tensor, and let go of what was freed longest ago if need be."""
     if memory.nbytes > _KEPT:
         return
     _freed[memory.ctypes.data] = memory

@@ -28,7 +28,7 @@ class Patch(NamedTuple):
         right: How far apart the pixels of a line are, in values.
         down: How far apart its lines are, in values.
         side: Width and height in pixels.
-        count: Number of channels.
+        channels: How many channels a pixel has.
         following: How many values further on the next patch lies, which is prefetched meanwhile. If
             it is 0, nothing is prefetched.
     """
@@ -37,7 +37,7 @@ class Patch(NamedTuple):
     right: int
     down: int
     side: int
-    count: int
+    channels: int
     following: int
 
 
@@ -100,7 +100,7 @@ def patch_norms(patch, space, norms, start):
 
     While two lines are transformed, the next two are prefetched.
     """
-    count, low, spare = patch.count, space.low, space.spare
+    count, low, spare = patch.channels, space.low, space.spare
     cells = patch.side // 2
     while cells > 0:
         for row in range(cells):
@@ -139,7 +139,7 @@ def patch_rows(patch, space, details, kept, start, rows, packed, grid):
     ``rows``. If there is a grid, they pass through ``details``, are rounded and go to ``packed``,
     an array of the memory that ``rows`` describes.
     """
-    count, low, spare = patch.count, space.low, space.spare
+    count, low, spare = patch.channels, space.low, space.spare
     first = address(details)
     second, third = address_at(first, space.block), address_at(first, 2 * space.block)
     cells = patch.side // 2
@@ -183,7 +183,7 @@ def patch_pixels(rows, kept, start, space, zeros, bias, patch, streamed):
     ``zeros``, which needs no branch. Only the finest level is written to the patch, past the cache
     if ``streamed``.
     """
-    count, source, spare = patch.count, space.low, space.spare
+    count, source, spare = patch.channels, space.low, space.spare
     copy_row(_row_or(zeros, rows, kept[start]), source, count)
     cells = 1
     while cells < patch.side:

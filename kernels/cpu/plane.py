@@ -77,7 +77,12 @@ class Plane(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """The lines of one channel in the tiles: the address of the first, and how far apart they are."""
+    """The lines of one channel in the tiles.
+
+    Attributes:
+        first: Address of the first.
+        step: How far apart they are, in values.
+    """
 
     first: np.uintp
     step: int
@@ -152,7 +157,7 @@ def _masks(inside):
 
 @_jit
 def _split_step(plane, at, masks, low, tile, step, squared):
-    """Transform 2x32 pixels of a map, from index ``at`` on, and prefetch those ``ahead`` of them."""
+    """Transform 2x32 pixels of a map, from index ``at`` on, and prefetch those further on."""
     upper = address_at(plane.values, at)
     lower = address_at(upper, plane.pitch)
     for line in (upper, lower):
@@ -270,7 +275,8 @@ def _merge_level(low, tile, step, cells, target):
 @_jit
 def merge_plane(plane, band, lows, lines, bias, finish):
     """Invert :func:`split_plane`, add the bias, and finish and write the pixels of the band."""
-    order, step, cells, low = band.order, lines.step, band.patches, lows
+    order, step = band.order, lines.step
+    cells, low = band.patches, lows
     for n in range(_pieces_of(cells)):
         store(lows, n * LANES, load(address_at(lines.first, n * step), 0, None), None)
     tile = address_at(lines.first, _pieces_of(cells) * step)

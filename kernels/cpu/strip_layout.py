@@ -104,7 +104,7 @@ def pixel_of(source, strip, i, j):
 
 @_jit
 def _copied_pixel(source, i, j):
-    """Return the index of a pixel in the copy of a strip: lines of pixels, each a block of channels."""
+    """Return the index of a pixel in the copy of a strip, where a pixel is a block of channels."""
     return (i * max(1 << source.levels, LINE) + j) * source.block
 
 
@@ -151,5 +151,5 @@ def patch_of(first, member, following):
     """Return a patch of a strip. The one to prefetch lies ``following`` patches further on."""
     corner = address_at(first.corner, member * first.side * first.right)
     return Patch(
-        corner, first.right, first.down, first.side, first.count, following * first.following
+        corner, first.right, first.down, first.side, first.channels, following * first.following
     )

@@ -87,7 +87,10 @@ def _transposed(builder, rows: list) -> list:
 
 @intrinsic
 def transpose_tile(typingctx, source, start, stride, target, target_start, target_stride):
-    """Write ``target[target_start + j * target_stride + i] = source[start + i * stride + j]`` for i, j in 0 ... 7."""
+    """Transpose 8x8 values from ``source[start]`` on to ``target[target_start]`` and on.
+
+    The lines of the source are ``stride`` apart, those of the target ``target_stride``.
+    """
 
     def generate(context, builder, signature, arguments):
         source, start, stride, target, target_start, target_stride = arguments
