@@ -21,6 +21,7 @@ from .feature_maps import (
     observe_inputs,
     quantize_map,
 )
+from .figure_text import fit_titles
 
 __all__ = [
     'QUANTIZED',
@@ -244,15 +245,14 @@ def plot_errors(errors: CompressionErrors, path: str | Path, title: str = '') ->
     Reference:
         Finder et al., NeurIPS 2022, figure 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout='constrained')
-    FigureCanvasAgg(figure)
     curves, layers = figure.subplots(1, 2, width_ratios=(2, 3))
     _draw_curves(curves, errors)
     _draw_layers(layers, errors)
     figure.suptitle(title, fontsize=11)
+    fit_titles(figure)
     figure.savefig(path, dpi=100)
 
 

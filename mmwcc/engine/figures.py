@@ -12,7 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from mmwcc.diagnostics import MapError, compress_map, equal_cost_bits, map_error, quantize_map
+from mmwcc.diagnostics import (
+    MapError,
+    compress_map,
+    equal_cost_bits,
+    fit_titles,
+    map_error,
+    quantize_map,
+)
 
 __all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels', 'undo_normalization']
 
@@ -92,6 +99,7 @@ def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
     note.text(0.02, 0.5, _NOTE, transform=note.transAxes, va='center', fontsize=11, linespacing=1.5)
     for line, feature_map in enumerate(maps, 1):
         _draw_row([figure.add_subplot(grid[line, column]) for column in range(4)], feature_map)
+    fit_titles(figure)
     return figure
 
 
