@@ -10,7 +10,7 @@ from typing import Any
 from mmwcc.reports import (
     TradeoffPoint,
     common_metric,
-    examine,
+    examine_all,
     gather_points,
     plot_tradeoff,
     read_work_dir,
@@ -37,7 +37,7 @@ def draw_ladder(
         records: What :meth:`LadderRun.records` returned.
         metric: Name of the metric. Defaults to None: the one that papers print first.
         shape: (height, width) of the image for which bit operations are counted. Defaults to None:
-            the size of the test data of each config.
+            that of the first finished point, for all points.
 
     Returns:
         The table of :func:`ladder_table`.
@@ -55,7 +55,7 @@ def draw_ladder(
         raise ValueError(
             f'ladder: the finished points in {folder} must have a metric, got none. Test them first.'
         )
-    points = gather_points(work_dirs, [examine(work_dir, shape) for work_dir in work_dirs], metric)
+    points = gather_points(work_dirs, examine_all(work_dirs, shape), metric)
     points = [
         replace(point, family=ladder.points[point.config].series or point.family)
         for point in points
@@ -76,8 +76,9 @@ def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str,
         minutes: Time that each work folder took, without the time that an interrupted process had
             spent.
     """
+    height, width = points[0].image
     lines = [
-        f'| point | network | | G BOPs | {metric} | runs | minutes | Pareto front |',
+        f'| point | network | | G BOPs, {height}x{width} | {metric} | runs | minutes | Pareto front |',
         '|---' * 8 + '|',
     ]
     for point in points:

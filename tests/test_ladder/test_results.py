@@ -11,9 +11,17 @@ from mmwcc.reports.tradeoff import TradeoffPoint
 def test_table_by_hand():
     points = [
         TradeoffPoint(
-            'wcc', 'WCC 8/8', '25 %', 2e9, 1e8, (40.0, 44.0), ('w/wcc_seed0', 'w/wcc_seed1'), True
+            'wcc',
+            'WCC 8/8',
+            '25 %',
+            2e9,
+            1e8,
+            (40.0, 44.0),
+            ('w/wcc_seed0', 'w/wcc_seed1'),
+            (8, 16),
+            True,
         ),
-        TradeoffPoint('dense', 'dense', '', 8e9, 0, (41.5,), ('w/dense',)),
+        TradeoffPoint('dense', 'dense', '', 8e9, 0, (41.5,), ('w/dense',), (8, 16)),
     ]
     table = ladder_table(points, 'mIoU', {'w/wcc_seed0': 9.6, 'w/wcc_seed1': 10.0, 'w/dense': 0.4})
     assert table.split('\n')[2:] == [

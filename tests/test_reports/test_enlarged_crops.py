@@ -1,4 +1,4 @@
-"""The picture of details: what is drawn where."""
+"""The figure of details: what is drawn where."""
 
 import numpy as np
 import pytest
@@ -27,6 +27,6 @@ def test_every_panel_shows_the_crop_of_its_picture():
 def test_crops_outside_are_refused(crop):
     with pytest.raises(
         ValueError,
-        match='crop must be left, top, width and height inside a picture of 40 x 30 pixels',
+        match='crop must be left, top, width and height inside an image of 40 x 30 pixels',
     ):
         plot_enlarged_crops(np.zeros((30, 40, 3), np.uint8), {}, crop)

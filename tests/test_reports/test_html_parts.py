@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-cv2 = pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+cv2 = pytest.importorskip('cv2', reason='images are read with OpenCV')
 
 from mmwcc.reports.html_parts import Cell, Chart, Series, charts_json, data_uri, number, table  # noqa: E402
 from mmwcc.reports.run_logs import Curve  # noqa: E402

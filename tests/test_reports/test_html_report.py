@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmengine', reason='work folders are read with mmengine', exc_type=ImportError)
-cv2 = pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+cv2 = pytest.importorskip('cv2', reason='images are read with OpenCV')
 
 import toy_work_dirs as toy  # noqa: E402
 
@@ -70,7 +70,7 @@ def make_folders(folder):
     toy.write_test(wcc, '20260103_000000', mIoU=45.0)
     toy.write_latency(wcc, 4.0)
     toy.write_checkpoint(wcc, dict(layers={}))
-    toy.write_picture(wcc, 'test_1.png_0.png')
+    toy.write_image(wcc, 'test_1.png_0.png')
     evil = toy.make_work_dir(
         folder / f'net_{EVIL}_street', toy.COMPRESSION, name=EVIL, note=f'{EVIL}</pre>'
     )
@@ -151,8 +151,8 @@ def test_what_is_missing_is_said(page):
     notes, predictions = page.text('notes'), page.text('predictions')
     assert predictions.count('not drawn') == 2
     assert 'No test is on record' in notes and 'No latency is on record' in notes
-    assert 'There is no checkpoint' in notes and 'Costs are for one image of 8×16' in notes
-    assert 'Latency was measured on 1×3×8×16 by Some CPU' in notes
+    assert 'There is no checkpoint' in notes and 'Costs are for one image of 8x16' in notes
+    assert 'Latency was measured on 1x3x8x16 by Some CPU' in notes
 
 
 def test_a_model_that_says_nothing(tmp_path):
@@ -163,7 +163,7 @@ def test_a_model_that_says_nothing(tmp_path):
     write_report([work_dir], tmp_path / 'out.html')
     page = Page((tmp_path / 'out.html').read_text(encoding='utf-8'))
     assert page.rows['overview'] == 1 and page.find('svg') == [] and 'layers' not in page.rows
-    assert 'No training is on record' in page.text('curves') and 'No pictures' in page.text(
+    assert 'No training is on record' in page.text('curves') and 'No predictions' in page.text(
         'predictions'
     )
     assert 'both an accuracy and a cost' in page.text(
@@ -182,9 +182,9 @@ def test_short_names(tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(ValueError, match='work_dirs must name at least one work folder, got none'):
         write_report([], tmp_path / 'x.html')
-    with pytest.raises(ValueError, match='pictures must not be negative, got -1'):
+    with pytest.raises(ValueError, match='images must not be negative, got -1'):
         write_report(
-            [read_work_dir(toy.make_work_dir(tmp_path / 'a'))], tmp_path / 'x.html', pictures=-1
+            [read_work_dir(toy.make_work_dir(tmp_path / 'a'))], tmp_path / 'x.html', images=-1
         )
 
 

@@ -8,7 +8,7 @@ import toy_work_dirs as toy  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mmwcc.reports.model_facts import build_with_report, examine, input_size  # noqa: E402
+from mmwcc.reports.model_facts import Basis, build_with_report, examine, input_size  # noqa: E402
 from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 
 DENSE_MACS = 8 * 16 * (9 * 3 * 8 + 9 * 8 * 8 + 8 * 8)
@@ -18,7 +18,7 @@ def test_dense_model(tmp_path):
     facts = examine(read_work_dir(toy.make_work_dir(tmp_path)))
     assert [layer.after for layer in facts.layers] == ['dense'] * 3
     assert facts.total['macs'] == DENSE_MACS and facts.total['total_bops'] == 32 * 32 * DENSE_MACS
-    assert facts.basis == ('exact', (1, 3, 8, 16)) and facts.notes == []
+    assert facts.basis == Basis('exact', (8, 16)) and facts.notes == []
     assert facts.layer_costs['point'].macs == 8 * 16 * 8 * 8
 
 
@@ -65,13 +65,13 @@ def test_recorded_cost_says_for_which_input(tmp_path):
     toy.write_checkpoint(folder, dict(cost=recorded))
     work_dir = read_work_dir(folder)
     facts = examine(work_dir)
-    assert facts.basis == ('paper', (1, 3, 4, 4)) and facts.total['macs'] == DENSE_MACS / 8
-    assert examine(work_dir, (8, 16)).basis == ('exact', (1, 3, 8, 16))
+    assert facts.basis == Basis('paper', (4, 4)) and facts.total['macs'] == DENSE_MACS / 8
+    assert examine(work_dir, (8, 16)).basis == Basis('exact', (8, 16))
     work_dir.config.model.type = 'NobodyHasThis'
     facts = examine(work_dir)
     assert (
         facts.total == recorded['total']
-        and facts.basis == ('paper', (1, 3, 4, 4))
+        and facts.basis == Basis('paper', (4, 4))
         and facts.layer_costs == {}
     )
     assert 'could not be built' in facts.notes[0] and 'its layers are not known' in facts.notes[0]
@@ -83,7 +83,9 @@ def test_what_is_not_known_is_noted(tmp_path):
     facts = examine(work_dir)
     assert len(facts.layers) == 3 and facts.total == {} and facts.basis is None
     assert 'names no size of input images' in facts.notes[0]
-    assert 'The cost could not be counted: count_cost:' in examine(work_dir, (8, 0)).notes[0]
+    assert (
+        'could not be counted for images of 8x0: count_cost:' in examine(work_dir, (8, 0)).notes[0]
+    )
     work_dir.config.pop('model')
     facts = examine(work_dir)
     assert facts.layers == [] and 'layers and its cost are not known' in facts.notes[0]

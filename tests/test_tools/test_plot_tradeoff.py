@@ -63,7 +63,7 @@ def test_dense_and_compressed_networks(tool, tmp_path, capsys):
     tool.main([*folders, '--out-dir', str(out), '--title', 'a title'])
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == '| network | | G BOPs | accuracy/top1 | runs | Pareto front |'
+    assert lines[0] == '| network | | G BOPs, 32x32 | accuracy/top1 | runs | Pareto front |'
     assert lines[2].startswith('| WCC 8/8 | 25 % | ') and lines[2].endswith(' | 71 ± 1 | 2 | yes |')
     assert lines[3].startswith('| dense |  | ') and lines[3].endswith(' | 80 | 1 | yes |')
     assert f'left out {tmp_path / "broken"}: The model could not be built' in printed.err
@@ -88,7 +88,8 @@ def test_larger_inputs_cost_more(tool, tmp_path, capsys):
 
 def test_what_cannot_be_plotted_is_one_line(tool, tmp_path):
     with pytest.raises(
-        SystemExit, match='plot_tradeoff: read_work_dir: path must be a work folder'
+        SystemExit,
+        match='plot_tradeoff: at least one work folder .* got none. .*missing: It does not',
     ):
         tool.main([str(tmp_path / 'missing')])
     folder = write_training(tmp_path / 'dense', 'dense', DENSE, 80.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmengine', reason='work folders are read with mmengine', exc_type=ImportError)
-pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+pytest.importorskip('cv2', reason='images are read with OpenCV')
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test_reports'))
 import toy_work_dirs as toy  # noqa: E402
@@ -37,15 +37,18 @@ def test_writes_a_page(tmp_path, capsys):
     )
     assert capsys.readouterr().out == f'wrote {out}\n'
     text = out.read_text(encoding='utf-8')
-    assert '<title>My models</title>' in text and 'one image of 4×4' in text
+    assert '<title>My models</title>' in text and 'one image of 4x4' in text
 
 
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (['nowhere'], 'report: read_work_dir: path must be a work folder, got nowhere'),
+        (
+            ['nowhere'],
+            'report: at least one work folder .* must be given, got none. nowhere: It does not exist',
+        ),
         (['{folder}', '--metric', 'mAP'], "metric must be one of mIoU, got 'mAP'"),
-        (['{folder}', '--pictures', '-1'], 'pictures must not be negative'),
+        (['{folder}', '--images', '-1'], 'images must not be negative'),
     ],
 )
 def test_errors(tmp_path, arguments, message):
