@@ -37,18 +37,16 @@ def fit_titles(figure) -> None:
 
 
 def _room(axes) -> float:
-    """Return the width in pixels for a title that is centred on its axes within its grid cell."""
-    figure, place = axes.figure, axes.get_subplotspec()
-    left, right = 0.0, 1.0
-    if place is not None:
-        cell = place.get_position(figure)
-        left, right = cell.x0, cell.x1
-        # Nothing stands beside the outermost cells.
-        left = 0.0 if place.is_first_col() else left
-        right = 1.0 if place.is_last_col() else right
+    """Return the width in pixels for a title centred on its axes, beside the titles of others."""
     box = axes.get_position()
     center = (box.x0 + box.x1) / 2
-    return 2 * min(center - left, right - center) * figure.bbox.width - 2 * _MARGIN
+    reach = min(center, 1 - center)
+    for other in axes.figure.axes:
+        beside = other.get_position()
+        if other.get_title() and beside.y0 < box.y1 and box.y0 < beside.y1:
+            distance = abs((beside.x0 + beside.x1) / 2 - center)
+            reach = min(reach, distance / 2) if distance else reach
+    return 2 * reach * axes.figure.bbox.width - 2 * _MARGIN
 
 
 def _fit(text, width: float) -> None:

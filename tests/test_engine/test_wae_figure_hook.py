@@ -87,7 +87,7 @@ def test_a_model_without_auto_encoder_is_refused(cifar, tmp_path):
     made = runner(
         cifar,
         tmp_path / 'none',
-        dict(type='mmwcc.ImageClassifier', backbone=dict(type='PictureAsFeature'), head=head),
+        dict(type='mmwcc.ImageClassifier', backbone=dict(type='ImageAsFeature'), head=head),
         dict(type='mmwcc.Accuracy'),
     )
     with pytest.raises(
@@ -96,8 +96,8 @@ def test_a_model_without_auto_encoder_is_refused(cifar, tmp_path):
         made.test()
 
 
-@MODELS.register_module(name='PictureAsFeature', force=True)
-class PictureAsFeature(nn.Identity):
+@MODELS.register_module(name='ImageAsFeature', force=True)
+class ImageAsFeature(nn.Identity):
     """A backbone that does nothing."""
 
 
@@ -127,6 +127,16 @@ def test_what_the_figure_shows():
     assert high[0, 0, 0] == 255 and high[0, -1, 0] == round(127.5 - 127.5 * 1.25 / 98.75)
     assert decoded[0, 1, 0] == 0 and decoded[0, 80, 0] == 200
     assert (figure[:22] < 100).any()  # captions
+
+
+def test_captions_fit_into_their_panels():
+    """Large numbers end before the edge of the panel."""
+    figure = decomposition_figure(
+        Halves(), torch.linspace(-5e6, 5e6, 3 * 80 * 160).view(1, 3, 80, 160)
+    )
+    captions = figure[:22].min((0, 2))
+    for panel in range(4):
+        assert captions[164 * panel + 160 : 164 * panel + 164].min() == 255
 
 
 def test_bad_arguments_are_refused():

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from mmwcc.engine.figures import undo_normalization
+from mmwcc.engine.input_images import (
+    innermost,
+    observe_images,
+    rgb_pixels,
+    undo_normalization,
+)
 from mmwcc.registry import HOOKS
 
 __all__ = ['WAEFigureHook', 'decomposition_figure']
 
 _CAPTION = 22
+_FONT_SCALE = 0.42
 
 
 @HOOKS.register_module()
@@ -35,7 +44,8 @@ class WAEFigureHook(Hook):
         RuntimeError: In use, if the model has no auto-encoder.
 
     Note:
-        Colours are right for networks that take RGB.
+        With test-time augmentation, the first version of the images is drawn. Images are taken to
+        be loaded as BGR unless their dataset or a transform has ``channel_order = 'rgb'``.
     """
 
     priority = 'NORMAL'
@@ -48,28 +58,49 @@ class WAEFigureHook(Hook):
             )
         self.interval, self.num_images = interval, num_images
         self._validations = 0
+        self._observing = ExitStack()
+        self._inputs: Tensor | None = None
 
     def before_val_epoch(self, runner) -> None:
         """Count validations."""
         self._validations += 1
 
+    def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Start observing, in the first batch."""
+        if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
+            self._observe(runner)
+
     def after_val_iter(
         self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
     ) -> None:
-        """Draw the first batch."""
-        if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
-            self._draw(runner, data_batch)
+        """Draw the observed images."""
+        self._draw(runner, runner.val_dataloader)
+
+    def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Start observing, in the first batch."""
+        if batch_idx == 0:
+            self._observe(runner)
 
     def after_test_iter(
         self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
     ) -> None:
-        """Draw the first batch."""
-        if batch_idx == 0:
-            self._draw(runner, data_batch)
+        """Draw the observed images."""
+        self._draw(runner, runner.test_dataloader)
 
     @master_only
-    def _draw(self, runner, data_batch: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    def _observe(self, runner) -> None:
+        def take(inputs: Tensor) -> None:
+            if self._inputs is None:
+                self._inputs = inputs[: self.num_images]
+
+        self._observing.callback(observe_images(innermost(runner.model), take).remove)
+
+    @master_only
+    def _draw(self, runner, dataloader) -> None:
+        self._observing.close()
+        if self._inputs is None:
+            return
+        model: Any = innermost(runner.model)
         wae = next(
             (module for module in model.modules() if hasattr(module, 'transform_losses')), None
         )
@@ -78,15 +109,16 @@ class WAEFigureHook(Hook):
                 f'WAEFigureHook: the model must have a mmwcc.WAE, got none in {type(model).__name__}. '
                 'Leave the hook out for models without an auto-encoder.'
             )
-        inputs = model.data_preprocessor(data_batch, False)['inputs'][: self.num_images]
-        runner.visualizer.add_image(
-            'wae', decomposition_figure(wae, inputs, model.data_preprocessor), runner.iter
+        figure = decomposition_figure(
+            wae, self._inputs, model.data_preprocessor, dataloader.dataset
         )
+        self._inputs = None
+        runner.visualizer.add_image('wae', figure, runner.iter)
 
 
 @torch.no_grad()
 def decomposition_figure(
-    wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None
+    wae: Any, inputs: Tensor, data_preprocessor: nn.Module | None = None, dataset: Any = None
 ) -> np.ndarray:
     """Return I, I_L, I_H and I' side by side, one row per image.
 
@@ -95,15 +127,20 @@ def decomposition_figure(
         inputs: Preprocessed images (B, 3, H, W).
         data_preprocessor: The module that preprocessed the images, to undo its normalization.
             Defaults to None: pixels from 0 to 255.
+        dataset: The dataset that loaded the images, see
+            :func:`mmwcc.engine.input_images.loads_rgb`. Defaults to None: BGR.
 
     Returns:
-        Pixels, (rows, columns, 3) uint8, RGB if the inputs are.
+        RGB pixels, (rows, columns, 3) uint8.
     """
     low, high = wae(inputs)
     decoded = wae.decode(low, high, inputs.shape[2:])
-    pictures, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
+    images, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
     decoded = decoded.clamp(0, 255)
-    error = (pictures - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
+    error = (images - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
+    images, low, high, decoded = (
+        rgb_pixels(part, data_preprocessor, dataset) for part in (images, low, high, decoded)
+    )
     rows = []
     for i in range(len(inputs)):
         detail = high[i] - high[i].mean((1, 2), keepdim=True)
@@ -112,7 +149,7 @@ def decomposition_figure(
         stretched = 255 * (low[i] - bottom) / max(top - bottom, 1e-6)
         psnr = float(10 * torch.log10(255**2 / error[i]))
         parts = {
-            'I': pictures[i],
+            'I': images[i],
             f'I_L {bottom:.1f} to {top:.1f}': stretched,
             f'I_H x{gain:.3g}': 127.5 + 127.5 * gain * detail,
             f"I' {psnr:.1f} dB": decoded[i],
@@ -125,16 +162,20 @@ def decomposition_figure(
     return np.concatenate(rows)
 
 
-def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
+def _panel(image: Tensor, size: Sequence[int], text: str) -> np.ndarray:
     """Scale one image to a common size, at least 160 pixels wide, and put its caption above it."""
     import cv2
 
     scale = max(1, -(-160 // size[1]))
     height, width = scale * size[0], scale * size[1]
-    pixels = picture.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    pixels = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     panel = np.full((height + _CAPTION + 4, width + 4, 3), 255, np.uint8)
     panel[_CAPTION:-4, 2:-2] = cv2.resize(
         np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST
     )
-    cv2.putText(panel, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
+    (length, _), _ = cv2.getTextSize(text, font, _FONT_SCALE, 1)
+    # Large numbers get a smaller font rather than being cut off.
+    font_scale = _FONT_SCALE * min(1.0, (width - 8) / length)
+    cv2.putText(panel, text, (4, 15), font, font_scale, black, 1, cv2.LINE_AA)
     return panel
