@@ -111,7 +111,7 @@ def _reason(path: Path, error: Exception) -> str:
         return f'It cannot be read ({failure}).'
     if not content:
         return 'It is empty.'
-    if inside and not runs:
+    if inside:
         return (
             f'It holds the runs {", ".join(inside)} in folders of their own. Name these folders, '
             f'as {path}/*, to report on them.'

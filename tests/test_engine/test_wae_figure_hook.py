@@ -136,7 +136,7 @@ def test_captions_fit_into_their_panels():
     )
     captions = figure[:22].min((0, 2))
     for panel in range(4):
-        assert captions[164 * panel + 160 : 164 * panel + 164].min() == 255
+        assert captions[164 * panel + 161 : 164 * panel + 164].min() == 255
 
 
 def test_bad_arguments_are_refused():

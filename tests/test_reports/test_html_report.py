@@ -17,7 +17,17 @@ import toy_work_dirs as toy  # noqa: E402
 from mmwcc.reports.html_report import short_names, write_report  # noqa: E402
 from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 
-SECTIONS = ['overview', 'trade-off', 'curves', 'predictions', 'layers', 'settings', 'notes']
+SECTIONS = [
+    'overview',
+    'trade-off',
+    'curves',
+    'statistics',
+    'predictions',
+    'figures',
+    'layers',
+    'settings',
+    'notes',
+]
 VOID = {'meta', 'link', 'input', 'img', 'br'}
 EVIL = '<script>alert(1)<b>"&'
 CHROMIUM = next(
@@ -74,6 +84,10 @@ def make_folders(folder):
     evil = toy.make_work_dir(
         folder / f'net_{EVIL}_street', toy.COMPRESSION, name=EVIL, note=f'{EVIL}</pre>'
     )
+    toy.write_image(evil, f'{EVIL}_40.png')
+    # As older runs recorded layers, and as groups with a hostile name.
+    toy.write_statistics(wcc, dict(point=10.0, spatial=20.0))
+    toy.write_statistics(evil, {f'{EVIL}/{part}': 5.0 for part in ('mean', 'min', 'max')})
     return [dense, wcc, evil]
 
 
@@ -84,6 +98,7 @@ def report(tmp_path_factory):
         [read_work_dir(path) for path in make_folders(folder)],
         folder / 'new' / 'report.html',
         title=f'A & B {EVIL}',
+        remarks=[f'left out {EVIL}'],
     )
     return folder / 'new' / 'report.html'
 
@@ -135,6 +150,19 @@ def test_names_are_escaped(report, page):
         re.search(r'id="charts">(.*?)</script>', report.read_text(encoding='utf-8'), re.S).group(1)
     )
     assert {series['name'] for series in charts[0]['series']} == {'dense', 'wcc', EVIL}
+    assert f'{EVIL}: {EVIL}' in {series['name'] for series in charts[-1]['series']}
+    assert EVIL in page.text('figures') and f'left out {EVIL}' in page.text('notes')
+
+
+def test_statistics_are_means_within_their_range(report):
+    charts = json.loads(
+        re.search(r'id="charts">(.*?)</script>', report.read_text(encoding='utf-8'), re.S).group(1)
+    )
+    (chart,) = [chart for chart in charts if chart['y'] == 'act_sqnr']
+    curves = {series['name']: series for series in chart['series']}
+    assert curves['wcc: QuantConv2d']['points'] == [[20, 20.0], [40, 20.0]]
+    assert curves[f'{EVIL}: {EVIL}']['band'] == [[20, 5.0, 5.0], [40, 5.0, 5.0]]
+    assert [curves[name]['dash'] for name in curves if name.startswith('wcc')] == [0, 1]
 
 
 def test_figures(page):
@@ -142,9 +170,10 @@ def test_figures(page):
     assert '45.00' in overview and '60.00' in overview and 'validation, iteration 40' in overview
     assert '4.0' in overview and 'p95 8.0, dense twin 12.0' in overview and '8/4' in overview
     assert (
-        len(page.find('figure')) == 4 + 3
-    )  # accuracy against cost, three curves, one picture of three models
-    assert [attrs['alt'] for attrs in page.find('img')] == ['test_1.png by wcc']
+        len(page.find('figure')) == 4 + 1 + 3 + 3
+    )  # accuracy against cost, three curves, a statistic, a prediction and a figure of three models
+    alternatives = [attrs['alt'] for attrs in page.find('img')]
+    assert alternatives == ['test_1.png by wcc', f'{EVIL} by {EVIL}']
 
 
 def test_what_is_missing_is_said(page):
@@ -163,6 +192,7 @@ def test_a_model_that_says_nothing(tmp_path):
     write_report([work_dir], tmp_path / 'out.html')
     page = Page((tmp_path / 'out.html').read_text(encoding='utf-8'))
     assert page.rows['overview'] == 1 and page.find('svg') == [] and 'layers' not in page.rows
+    assert not {'statistics', 'figures'} & set(page.ids)
     assert 'No training is on record' in page.text('curves') and 'No predictions' in page.text(
         'predictions'
     )
@@ -298,7 +328,7 @@ def test_behaviour_in_a_browser(report, width):
         'wcc',
     ]  # the only one with a latency, whichever way it is sorted
     assert seen['shown'] == [3, 9, 0, 2, 3] and seen['count'] == '3 of 9 rows'
-    assert len(seen['drawn']) == 4 and min(seen['drawn']) >= 3
+    assert len(seen['drawn']) == 5 and min(seen['drawn']) >= 3
     assert seen['pages'] == ['rgb(246, 247, 249)', 'rgb(15, 19, 23)']
     assert (
         seen['tip'].startswith(('dense', 'wcc', EVIL))

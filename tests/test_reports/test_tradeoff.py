@@ -100,6 +100,13 @@ def test_folders_without_metric_or_cost_are_left_out():
         gather_points([folder], [ModelFacts()], 'mIoU')
 
 
+def test_costs_of_images_of_different_sizes_are_refused():
+    pairs = [trained('a', [40], 10), trained('b', [50], 20, size=(4, 4))]
+    with pytest.raises(ValueError, match='of one size, got a-0 for images of 8x16, b-0 for .* 4x4'):
+        gather_points(*zip(*pairs, strict=True), 'mIoU')
+    assert gather_points(*zip(*pairs[1:], strict=True), 'mIoU')[0].image == (4, 4)
+
+
 @pytest.mark.parametrize(
     ('metric', 'which', 'message'),
     [

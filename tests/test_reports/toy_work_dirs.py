@@ -116,6 +116,15 @@ def write_image(folder, name, size=(24, 40)):
     return file
 
 
+def write_statistics(folder, values):
+    """Append what CompressionStatsHook recorded, by layer or by group and measure."""
+    log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+    scalars = {f'compression/act_sqnr/{name}': value for name, value in values.items()}
+    with log.open('a') as file:
+        for step in (20, 40):
+            file.write(json.dumps(dict(scalars, step=step)) + '\n')
+
+
 def make_work_dir(folder, compression=None, name='toy', miou=(30.0, 50.0), **settings):
     """Write a folder with a config, a training of 40 iterations and two validations."""
     config = make_config(compression, **settings)

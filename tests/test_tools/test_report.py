@@ -35,9 +35,23 @@ def test_writes_a_page(tmp_path, capsys):
             'mIoU',
         ]
     )
-    assert capsys.readouterr().out == f'wrote {out}\n'
+    printed = capsys.readouterr()
+    assert printed.out == f'wrote {out}\n' and printed.err == ''
     text = out.read_text(encoding='utf-8')
     assert '<title>My models</title>' in text and 'one image of 4x4' in text
+
+
+def test_anything_else_is_left_out_and_named(tmp_path, capsys):
+    run = toy.make_work_dir(tmp_path / 'run')
+    (tmp_path / 'empty').mkdir()
+    out = tmp_path / 'out.html'
+    tool.main([str(tmp_path / 'empty'), str(run), str(TOOL), '--out', str(out)])
+    printed = capsys.readouterr()
+    assert printed.out == f'wrote {out}\n'
+    assert printed.err.splitlines() == [
+        f'left out {tmp_path / "empty"}: It is empty.',
+        f'left out {TOOL}: It is a file, not a work folder.',
+    ]
 
 
 @pytest.mark.parametrize(
