@@ -143,7 +143,7 @@ def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
         )
         axes.set_title(title, fontsize=10)
         _clear(axes)
-    panels[0].set_ylabel(_broken(feature_map.name), fontsize=9)
+    panels[0].set_ylabel(feature_map.name, fontsize=9)
     _draw_kept(panels[3], compressed.kept[0].cpu().numpy(), feature_map)
 
 
@@ -163,16 +163,6 @@ def _draw_kept(axes: Axes, kept: np.ndarray, feature_map: FeatureMap) -> None:
 
 def _clear(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
-
-
-def _broken(name: str, longest: int = 32) -> str:
-    """Break a qualified name at its dots into lines that fit next to a panel."""
-    lines = ['']
-    for part in name.split('.'):
-        if lines[-1] and len(lines[-1]) + len(part) >= longest:
-            lines.append('')
-        lines[-1] += f'{part}.'
-    return '\n'.join(lines).removesuffix('.')
 
 
 def _error(error: MapError) -> str:

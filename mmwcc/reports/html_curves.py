@@ -11,7 +11,13 @@ from .html_entry import Entry
 from .html_parts import Chart, Series
 from .layer_curves import layer_curves
 
-__all__ = ['curve_charts', 'curve_figures', 'layer_charts', 'trade_off_chart']
+__all__ = [
+    'curve_charts',
+    'curve_figures',
+    'layer_charts',
+    'layer_figures',
+    'trade_off_chart',
+]
 
 _STATISTICS = dict(
     energy_kept='Energy kept by the selection',
@@ -120,3 +126,10 @@ def curve_figures(curves: Sequence[Chart], figures: Mapping[int, str]) -> str:
     """
     drawn = [figures[id(chart)] for chart in curves if id(chart) in figures]
     return f'<div class="charts">{"".join(drawn)}</div>' if drawn else ''
+
+
+def layer_figures(charts: Sequence[Chart], figures: Mapping[int, str]) -> str:
+    """Return the figures of statistics of layers with an explanation, or nothing without any."""
+    drawn = curve_figures(charts, figures)
+    about = 'Each curve is the mean over a group of layers; the band around it is their range.'
+    return f'<p class="about">{about}</p>\n{drawn}' if drawn else ''

@@ -40,6 +40,7 @@ def figures_part(entries: Sequence[Entry], count: int) -> str:
         count: Largest number of figures of each model.
     """
     images = [(entry, entry.work_dir.images.figures) for entry in entries]
+    images = [(entry, files) for entry, files in images if files]
     return _side_by_side(images, count, _FIGURE_WIDTH, 'images wide')
 
 

@@ -14,7 +14,13 @@ from string import Template
 
 from mmwcc.version import __version__
 
-from .html_curves import curve_charts, curve_figures, layer_charts, trade_off_chart
+from .html_curves import (
+    curve_charts,
+    curve_figures,
+    layer_charts,
+    layer_figures,
+    trade_off_chart,
+)
 from .html_entry import Entry
 from .html_images import figures_part, predictions_part
 from .html_layers import layers_part
@@ -144,7 +150,7 @@ def _sections(
         'overview': ('Overview', overview_part(entries, metric)),
         'trade-off': ('Accuracy against cost', figures.get(id(trade_off)) or no_point),
         'curves': ('Training', curve_figures(curves, figures) or said('No training is on record.')),
-        'statistics': ('Compression of the layers', curve_figures(statistics, figures)),
+        'statistics': ('Compression of the layers', layer_figures(statistics, figures)),
         'predictions': ('Example predictions', predictions_part(entries, images)),
         'figures': ('Figures', figures_part(entries, images)),
         'layers': ('Layers', layers_part(entries)),

@@ -82,7 +82,7 @@ def draw_crops(path):
 
 def draw_maps(path):
     maps = [FeatureMap(LONG.replace(', ', '.'), 1e6 * torch.rand(2, 16, 16), 0.123456)]
-    draw_feature_maps(torch.zeros(3, 200, 40), maps).savefig(path)
+    draw_feature_maps(torch.zeros(3, 120, 200), [*maps, *maps]).savefig(path)
 
 
 @pytest.mark.parametrize(

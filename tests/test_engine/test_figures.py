@@ -62,7 +62,7 @@ def test_gray_images_long_names_and_dead_maps():
     name = 'decode_head.sep_bottleneck.1.pointwise_conv.conv'
     figure = draw_feature_maps(torch.zeros(1, 8, 8), [FeatureMap(name, torch.zeros(2, 8, 8), 0.5)])
     assert panels(figure)[0][0].shape == (8, 8)
-    assert figure.axes[2].get_ylabel() == 'decode_head.sep_bottleneck.1.\npointwise_conv.conv'
+    assert figure.axes[2].get_ylabel().replace('\n', '') == name
     pixels = to_pixels(figure)
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
     assert pixels.min() == 0 and (pixels[0, 0] == 255).all()

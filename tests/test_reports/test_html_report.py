@@ -170,8 +170,8 @@ def test_figures(page):
     assert '45.00' in overview and '60.00' in overview and 'validation, iteration 40' in overview
     assert '4.0' in overview and 'p95 8.0, dense twin 12.0' in overview and '8/4' in overview
     assert (
-        len(page.find('figure')) == 4 + 1 + 3 + 3
-    )  # accuracy against cost, three curves, a statistic, a prediction and a figure of three models
+        len(page.find('figure')) == 4 + 1 + 3 + 1
+    )  # accuracy against cost, three curves, a statistic, a prediction of three models, a figure
     alternatives = [attrs['alt'] for attrs in page.find('img')]
     assert alternatives == ['test_1.png by wcc', f'{EVIL} by {EVIL}']
 
