@@ -62,7 +62,5 @@ def _figure(entry: Entry, name: str, file: Path | None, width: int) -> str:
     if uri is None:
         state = 'could not be read' if file else 'not drawn'
         return f'<figure><figcaption>{entry.label}: {state}</figcaption></figure>'
-    return (
-        f'<figure><img src="{uri}" alt="{escape(name)} by {escape(entry.name)}"><figcaption>{entry.label}'
-        '</figcaption></figure>'
-    )
+    text = f'{escape(name)} by {escape(entry.name)}'
+    return f'<figure><img src="{uri}" alt="{text}"><figcaption>{entry.label}</figcaption></figure>'

@@ -80,13 +80,13 @@ def _controls(models: Sequence[Entry]) -> str:
     ]
     chosen = compressed[0] if compressed else models[0].index
     options = ''.join(
-        f'<option value="{entry.index}"{" selected" * (entry.index == chosen)}>{escape(entry.name)}'
-        '</option>'
+        f'<option value="{entry.index}"{" selected" * (entry.index == chosen)}>'
+        f'{escape(entry.name)}</option>'
         for entry in models
     )
     return (
-        f'<div class="controls" hidden><label>Model<select id="layer-model"><option value="">All models'
-        f'</option>{options}</select></label><label>Filter<input type="search" id="layer-text" '
-        'placeholder="name, class, reason …"></label><output id="layer-count" aria-live="polite"></output>'
-        '</div>'
+        '<div class="controls" hidden><label>Model<select id="layer-model">'
+        f'<option value="">All models</option>{options}</select></label>'
+        '<label>Filter<input type="search" id="layer-text" placeholder="name, class, reason …">'
+        '</label><output id="layer-count" aria-live="polite"></output></div>'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from .html_entry import Entry
+from .html_entry import Entry, latency_shape
 
 __all__ = ['notes_part']
 
@@ -19,8 +19,9 @@ def notes_part(entries: Sequence[Entry], metric: str | None, remarks: Sequence[s
         remarks: What else to say, in full sentences.
     """
     models: dict[str, list[Entry]] = {}
+    measured_at = latency_shape(entries)
     for entry in entries:
-        for note in _notes(entry, metric):
+        for note in _notes(entry, metric, measured_at):
             models.setdefault(note, []).append(entry)
     items = [
         f'<li>{", ".join(entry.label for entry in those)}: {escape(note)}</li>'
@@ -38,12 +39,13 @@ def notes_part(entries: Sequence[Entry], metric: str | None, remarks: Sequence[s
     return f'<ul>{"".join(items)}</ul>'
 
 
-def _notes(entry: Entry, metric: str | None) -> list[str]:
+def _notes(entry: Entry, metric: str | None, measured_at: tuple[int, ...] | None) -> list[str]:
     notes = [*_missing(entry, metric), *entry.work_dir.notes, *entry.facts.notes]
     if entry.facts.cost and entry.facts.cost.uncounted:
         operators = ', '.join(sorted(entry.facts.cost.uncounted))
         notes.append(f'The cost leaves out operators without a rule: {operators}.')
-    for latency in entry.work_dir.latencies[:1]:
+    latency = entry.latency(measured_at)
+    if latency is not None:
         shape = 'x'.join(map(str, latency.shape))
         notes.append(
             f'Latency was measured on {shape} by {latency.machine}; peak memory of activations '
@@ -56,7 +58,8 @@ def _missing(entry: Entry, metric: str | None) -> list[str]:
     work_dir, notes = entry.work_dir, []
     if metric is None or work_dir.result(metric) is None:
         notes.append(
-            f'No {metric or "result"} is on record; run tools/test.py with --work-dir {work_dir.path}.'
+            f'No {metric or "result"} is on record; run tools/test.py with --work-dir '
+            f'{work_dir.path}.'
         )
     elif work_dir.tested(metric) is None:
         notes.append('No test is on record, so the accuracy is that of the last validation.')

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from .html_entry import Entry
+from .html_entry import Entry, latency_shape
 from .html_parts import MISSING, Cell, number, table
 from .work_dirs import WorkDir
 
@@ -27,7 +27,8 @@ def overview_part(entries: Sequence[Entry], metric: str | None) -> str:
         'Kept, %',
         'Seed',
     ]
-    rows = [('', _cells(entry, entries[0], metric)) for entry in entries]
+    shape = latency_shape(entries)
+    rows = [('', _cells(entry, entries[0], metric, shape)) for entry in entries]
     return table(
         f'What the models reach and cost; percentages are of {entries[0].name}',
         headers,
@@ -36,14 +37,17 @@ def overview_part(entries: Sequence[Entry], metric: str | None) -> str:
     )
 
 
-def _cells(entry: Entry, reference: Entry, metric: str | None) -> list[Cell]:
+def _cells(
+    entry: Entry, reference: Entry, metric: str | None, shape: tuple[int, ...] | None
+) -> list[Cell]:
+    """Return the row of a model; ``shape`` is the input whose latency the models are compared at."""
     work_dir = entry.work_dir
     seed = MISSING if work_dir.seed is None else Cell(str(work_dir.seed), float(work_dir.seed))
     return [
         Cell(f'{entry.label}<small>{escape(work_dir.config_name)}</small>'),
         *_accuracy(work_dir, metric),
         *_cost(entry.facts.total, {} if entry is reference else reference.facts.total),
-        _latency(work_dir),
+        _latency(entry, shape),
         *_compression(entry),
         seed,
     ]
@@ -74,13 +78,17 @@ def _cost(total: Mapping[str, float], reference: Mapping[str, float]) -> list[Ce
     ]
 
 
-def _latency(work_dir: WorkDir) -> Cell:
-    """Return the measurement for the first shape; the notes of the page name the machine."""
-    if not work_dir.latencies:
+def _latency(entry: Entry, shape: tuple[int, ...] | None) -> Cell:
+    """Return the measurement for a shape, or for another one, which is then named.
+
+    The notes of the page name the machine.
+    """
+    latency = entry.latency(shape)
+    if latency is None:
         return MISSING
-    first = work_dir.latencies[0]
-    twin = '' if first.dense is None else f', dense twin {first.dense:.1f}'
-    return number(first.median, 1, f'p95 {first.p95:.1f}{twin}')
+    twin = '' if latency.dense is None else f', dense twin {latency.dense:.1f}'
+    other = '' if latency.shape == shape else f', input {"x".join(map(str, latency.shape))}'
+    return number(latency.median, 1, f'p95 {latency.p95:.1f}{twin}{other}')
 
 
 def _compression(entry: Entry) -> list[Cell]:

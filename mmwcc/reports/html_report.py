@@ -65,8 +65,8 @@ def write_report(
     """
     if not work_dirs:
         raise ValueError(
-            'write_report: work_dirs must name at least one work folder, got none. Name those to compare, '
-            'the uncompressed one first.'
+            'write_report: work_dirs must name at least one work folder, got none. Name those to '
+            'compare, the uncompressed one first.'
         )
     if images < 0:
         raise ValueError(

@@ -37,8 +37,8 @@ def settings_part(entries: Sequence[Entry]) -> str:
     elif len(entries) > 1:
         parts.append('<p>The configs do not differ.</p>')
     parts += [
-        f'<details><summary>Config of {entry.label}</summary><pre tabindex="0">{_config_text(entry)}</pre>'
-        '</details>'
+        f'<details><summary>Config of {entry.label}</summary><pre tabindex="0">'
+        f'{_config_text(entry)}</pre></details>'
         for entry in entries
     ]
     return '\n'.join(parts)

@@ -1,4 +1,4 @@
-"""Choose the metric by which trained models are compared, and tell which of its values are better."""
+"""The metric by which trained models are compared, and which of its values are better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the files of a work folder other than its logs: configs, test results, latencies, checkpoints.
+"""Read configs, test results, latencies and checkpoints of a work folder.
 
 Files may be damaged, because processes are killed while they write. What cannot be read is skipped
 and becomes a note, in full sentences.
@@ -105,8 +105,8 @@ def read_config(file: Path) -> Config:
         return Config.fromfile(file)
     except Exception as error:  # the Python code of a config may raise anything
         raise ValueError(
-            f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: {error}. '
-            'Restore it from a copy.'
+            f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: '
+            f'{error}. Restore it from a copy.'
         ) from error
 
 

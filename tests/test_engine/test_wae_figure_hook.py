@@ -120,8 +120,8 @@ def test_what_the_figure_shows():
     x[:, :, :, 1] = 100
     figure = decomposition_figure(Halves(), x)
     assert figure.shape == (80 + 26, 4 * 164, 3)
-    picture, low, high, decoded = (figure[22:-4, 164 * i + 2 : 164 * i + 162] for i in range(4))
-    np.testing.assert_array_equal(picture, x[0].permute(1, 2, 0))
+    image, low, high, decoded = (figure[22:-4, 164 * i + 2 : 164 * i + 162] for i in range(4))
+    np.testing.assert_array_equal(image, x[0].permute(1, 2, 0))
     assert low[0, 0, 0] == 0 and low[0, -1, 0] == 255
     # I_H without its mean: 100 - 1.25 in its first column, amplified to white; slightly darker than grey elsewhere.
     assert high[0, 0, 0] == 255 and high[0, -1, 0] == round(127.5 - 127.5 * 1.25 / 98.75)

@@ -74,7 +74,7 @@ class Page(HTMLParser):
 
 
 def make_folders(folder):
-    """Write a dense model, a tested one with latency and pictures, and one with hostile names."""
+    """Write a dense model, a tested one with latency and images, and one with hostile names."""
     dense = toy.make_work_dir(folder / 'net_dense_street', miou=(30.0, 60.0))
     wcc = toy.make_work_dir(folder / 'net_wcc_street', toy.COMPRESSION, miou=(20.0, 40.0))
     toy.write_test(wcc, '20260103_000000', mIoU=45.0)
@@ -174,6 +174,23 @@ def test_figures(page):
     )  # accuracy against cost, three curves, a statistic, a prediction of three models, a figure
     alternatives = [attrs['alt'] for attrs in page.find('img')]
     assert alternatives == ['test_1.png by wcc', f'{EVIL} by {EVIL}']
+
+
+def test_latencies_of_different_inputs_are_not_mixed(tmp_path):
+    """Models are compared at the input that most have; what was measured at another is named."""
+    folders = [toy.make_work_dir(tmp_path / f'net_{name}') for name in 'abcd']
+    for folder, median in zip(folders, (4.0, 5.0, 6.0, 7.0), strict=True):
+        toy.write_latency(folder, median)
+    for folder in (folders[0], folders[2]):
+        file = folder / 'benchmark.json'
+        content = json.loads(file.read_text())
+        more = [dict(row, shape=[1, 3, 64, 64], latency_ms=77.0) for row in content['rows']]
+        rows = {folders[0]: more + content['rows'], folders[2]: more}[folder]
+        file.write_text(json.dumps(dict(content, rows=rows)))
+    write_report([read_work_dir(folder) for folder in folders], tmp_path / 'out.html')
+    overview = Page((tmp_path / 'out.html').read_text(encoding='utf-8')).text('overview')
+    assert overview.count('input 1x3x64x64') == 1 and overview.count('77.0') == 2
+    assert all(f'{median} p95' in overview for median in (4.0, 5.0, 7.0))
 
 
 def test_what_is_missing_is_said(page):
@@ -348,7 +365,7 @@ def test_screenshot(report, tmp_path, width, scheme, background, first):
         f'--window-size={max(width, 600)},3000',
         f'--screenshot={tmp_path / "s.png"}',
     )
-    picture = cv2.imread(str(tmp_path / 's.png'))[:, :width]
-    assert picture.shape[1] == width and (picture[5, 2] == background).all()
+    image = cv2.imread(str(tmp_path / 's.png'))[:, :width]
+    assert image.shape[1] == width and (image[5, 2] == background).all()
     # The colour of the first model, BGR: its swatches, its mark in the scatter and its curves.
-    assert (abs(picture.astype(int) - first).max(2) < 3).sum() > 500
+    assert (abs(image.astype(int) - first).max(2) < 3).sum() > 500

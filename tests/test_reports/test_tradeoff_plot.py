@@ -41,7 +41,7 @@ def axes_of(tmp_path, monkeypatch):
     return draw
 
 
-def test_picture(points, axes_of):
+def test_image(points, axes_of):
     points[-1] = replace(points[-1], bops=1e10)
     axes = axes_of(points)
     front = axes.lines[0]
@@ -51,7 +51,7 @@ def test_picture(points, axes_of):
     assert axes.get_ylabel() == 'mIoU, mean and standard error' and axes.get_title() == 'streets'
 
 
-def test_picture_of_a_dense_network_far_away(points, axes_of):
+def test_image_of_a_dense_network_far_away(points, axes_of):
     """More than twice as far as the others: a line, and the axis ends with the others."""
     axes = axes_of(points)
     line, front = axes.lines[:2]
@@ -66,5 +66,5 @@ def test_picture_of_a_dense_network_far_away(points, axes_of):
     assert axes.get_xlim()[1] < 10
 
 
-def test_picture_of_a_dense_network_alone(points, axes_of):
+def test_image_of_a_dense_network_alone(points, axes_of):
     assert list(axes_of(points[-1:]).lines[0].get_xdata()) == [200]
