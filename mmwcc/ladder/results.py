@@ -40,7 +40,7 @@ def draw_ladder(
             that of the first finished point, for all points.
 
     Returns:
-        The table of :func:`ladder_table`.
+        The table of :func:`ladder_table`, and a line for each point whose cost is not known.
 
     Raises:
         ValueError: If no point is finished, or none has the metric.
@@ -55,16 +55,21 @@ def draw_ladder(
         raise ValueError(
             f'ladder: the finished points in {folder} must have a metric, got none. Test them first.'
         )
-    points = gather_points(work_dirs, examine_all(work_dirs, shape), metric)
+    facts = examine_all(work_dirs, shape)
+    points = gather_points(work_dirs, facts, metric)
     points = [
         replace(point, family=ladder.points[point.config].series or point.family)
         for point in points
     ]
     write_tradeoff(points, metric, folder / 'tradeoff.csv')
     plot_tradeoff(points, metric, folder / 'tradeoff.png', ladder.path.stem)
-    return ladder_table(
-        points, metric, {str(folder / name): record['minutes'] for name, record in records.items()}
-    )
+    minutes = {str(folder / name): record['minutes'] for name, record in records.items()}
+    left_out = [
+        f'\n{work_dir.name} was left out: {" ".join(fact.notes)}'
+        for work_dir, fact in zip(work_dirs, facts, strict=True)
+        if fact.cost is None
+    ]
+    return '\n'.join([ladder_table(points, metric, minutes), *left_out])
 
 
 def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str, float]) -> str:

@@ -138,31 +138,34 @@ def gather_points(
             f'gather_points: it must be known whether larger values of {metric!r} are better, and its '
             'name does not tell. Give `larger`.'
         )
-    groups: dict[tuple, list[tuple[float, str]]] = {}
+    groups: dict[tuple[str, str, str, float, float], list[tuple[float, str]]] = {}
     counted: dict[Basis, str] = {}
     for work_dir, fact in zip(work_dirs, facts, strict=True):
         value = getattr(work_dir, which)(metric)
         if value is not None and math.isfinite(value) and fact.cost is not None and fact.basis:
-            total = fact.cost.total
-            network = (work_dir.config_name, *describe(fact.layers))
-            key = (*network, total.total_bops, total.transform_bops)
-            groups.setdefault(key, []).append((value, str(work_dir.path)))
+            groups.setdefault(_network(work_dir, fact), []).append((value, str(work_dir.path)))
             counted.setdefault(fact.basis, str(work_dir.path))
     if not groups:
         raise ValueError(
-            f'gather_points: work folders must have the metric {metric!r} and a cost, got none with both. '
-            'Give another metric, or folders whose models can be built.'
+            f'gather_points: work folders must have the metric {metric!r} and a cost, got none with '
+            'both. Give another metric, or folders whose models can be built.'
         )
-    image = _only_size(counted)
     points = []
-    for key, runs in groups.items():
+    for network, runs in groups.items():
         values, folders = zip(*runs, strict=True)
-        points.append(TradeoffPoint(*key, values, folders, image))
+        points.append(TradeoffPoint(*network, values, folders, _only_size(counted)))
     points.sort(key=lambda point: (point.bops, point.mean))
     return [
         replace(point, pareto=not any(_dominates(other, point, larger) for other in points))
         for point in points
     ]
+
+
+def _network(work_dir: WorkDir, facts: ModelFacts) -> tuple[str, str, str, float, float]:
+    """Return what the seeds of one training share: the first five attributes of their point."""
+    total = facts.total
+    bops, transform_bops = total['total_bops'], total['transform_bops']
+    return (work_dir.config_name, *describe(facts.layers), bops, transform_bops)
 
 
 def _only_size(counted: Mapping[Basis, str]) -> tuple[int, int]:

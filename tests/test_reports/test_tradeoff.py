@@ -35,7 +35,8 @@ def trained(config, values, bops, *settings, seed=0, tests=(), size=(8, 16)):
         metrics=dict(mIoU=Curve(list(range(len(values))), list(values))),
         tests=[Evaluation('time', dict(mIoU=value)) for value in tests],
     )
-    total = SimpleNamespace(total_bops=bops, transform_bops=bops / 10)
+    amounts = dict(total_bops=bops, transform_bops=bops / 10)
+    total = SimpleNamespace(to_dict=lambda: amounts)
     cost = SimpleNamespace(total=total, convention='exact', input_shape=(1, 3, *size))
     return folder, ModelFacts(layers(*settings), cost)
 
