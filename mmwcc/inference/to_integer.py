@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     CompressionReport,
     LayerReport,
@@ -25,8 +26,6 @@ __all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 
 UNLEARNED = 'never ran: its clips are not learned'
 """Why a layer is not converted although it has an integer form."""
-
-_NAMED = 5
 
 
 def _candidates(model: nn.Module) -> dict[str, nn.Module]:
@@ -116,17 +115,14 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
             'with a preset such as wcc_w8a8_k50 and train it first.'
         )
     unlearned = [name for name, layer in ready.items() if layer.unlearned()]
-    named = ', '.join(unlearned[:_NAMED]) + (
-        f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
-    )
     if len(unlearned) == len(ready):
         raise RuntimeError(
             'to_integer: quantizers must have learned their clips, got layers that are not initialized: '
-            f'{named}. Load a compressed checkpoint, or train or calibrate the model first.'
+            f'{some_of(unlearned)}. Load a compressed checkpoint, or train or calibrate the model first.'
         )
     if unlearned:
         warnings.warn(
-            f'to_integer: {named} stay as they are, because they never ran, so that their clips are not '
+            f'to_integer: {some_of(unlearned)} stay as they are, because they never ran, so that their clips are not '
             'learned. Calibrate the model if they should run.',
             stacklevel=2,
         )

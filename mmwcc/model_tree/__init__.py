@@ -1,6 +1,6 @@
 """The modules of a model: finding, naming, running, replacing and reporting them."""
 
-from .compressed import compressed_layers, unwrapped
+from .compressed import compressed_layers, name_quantizers, unwrapped
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state
 from .names import (
     convolutions,
@@ -46,6 +46,7 @@ __all__ = [
     'kept_by_name',
     'listed',
     'matches',
+    'name_quantizers',
     'names_by_layer',
     'no_match',
     'obstacle',

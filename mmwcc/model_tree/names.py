@@ -10,6 +10,7 @@ from typing import TypeVar
 from torch import nn
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
+from mmwcc.messages import some_of
 
 from .predictors import named_like_a_predictor, prediction_layers
 from .unhandled import listed, unhandled_layers
@@ -146,15 +147,27 @@ def matches(entry: str, name: str) -> bool:
 
 
 def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
-    """Return the message that a pattern matches none of the names, and which name is nearest."""
-    plain = pattern.replace('\\', '')
-    nearest = get_close_matches(plain, names, n=1, cutoff=0.4)
-    hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
-    shown = ', '.join(names[:40]) + (f', ... ({len(names) - 40} more)' if len(names) > 40 else '')
+    """Return the message that a pattern matches none of the names, and what may have been meant."""
     return (
-        f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified name.{hint} '
-        f'Convolutions of this model: {shown}.'
+        f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified '
+        f'name. {_nearest_pattern(pattern, names)}It can match: {some_of(names, most=40)}.'
     )
+
+
+def _nearest_pattern(pattern: str, names: list[str]) -> str:
+    """Suggest the layer nearest to what a pattern spells, or all layers in the nearest module."""
+    patterns = {
+        '.'.join(parts[:end]): re.escape('.'.join(parts[:end])) + r'\..*'
+        for parts in (name.split('.') for name in names)
+        for end in range(1, len(parts))
+    }
+    patterns |= {name: re.escape(name) for name in names}
+    nearest = get_close_matches(pattern.replace('\\', ''), patterns, n=1, cutoff=0.4)
+    if not nearest:
+        return ''
+    meant = patterns[nearest[0]]
+    prefix = 'r' if '\\' in meant else ''
+    return f"Did you mean {prefix}'{meant}'? "
 
 
 def geometry(conv: nn.Conv2d) -> str:
