@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmwcc.progress import Stages
+
 from .operators import torchscript_symbols, translations
 from .parity import compare
 from .prepare import RawOutputs, exportable
@@ -45,6 +47,7 @@ def export_onnx(
     qdq: bool = True,
     argmax: bool = False,
     repeats: int = 5,
+    verbose: bool = False,
 ) -> ExportReport:
     """Write a dense, quantized or wavelet compressed model as ONNX, and verify the file.
 
@@ -68,6 +71,7 @@ def export_onnx(
             Defaults to True.
         argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
         repeats: Number of runs. Their median is the latency. Defaults to 5.
+        verbose: Whether to say which step begins. Defaults to False.
 
     Returns:
         A report of what was written and how it compares with the model.
@@ -96,6 +100,7 @@ def export_onnx(
             calibration=calibration,
             qdq=qdq,
             repeats=repeats,
+            verbose=verbose,
         )
     finally:
         for module, training in modes.items():
@@ -143,20 +148,28 @@ def _export(
     calibration,
     qdq,
     repeats,
+    verbose,
 ) -> ExportReport:
+    sizes = [tuple(x.shape[2:])] + ([_second_size(*x.shape[2:])] if dynamic else [])
+    stages = Stages('export_onnx', 2 + (selection == 'threshold') + len(sizes), verbose)
+    stages.begin('fold BatchNorm')
     prepared = exportable(network, x, qdq=qdq, dynamic=dynamic)
-    thresholds = calibrate_thresholds(prepared, calibration) if selection == 'threshold' else {}
+    thresholds = {}
+    if selection == 'threshold':
+        stages.begin(f'find thresholds on {len(calibration)} images')
+        thresholds = calibrate_thresholds(prepared, calibration)
+    stages.begin(f'write the graph, exporter {exporter}')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / path.name
         used, note = _write(prepared, written, x, network.names(x), dynamic, exporter, opset)
         graph = load_graph(written)
-        sizes = [tuple(x.shape[2:])] + ([_second_size(*x.shape[2:])] if dynamic else [])
         inputs = [x if size == x.shape[2:] else torch.randn(*x.shape[:2], *size) for size in sizes]
         expected = [expected_operators(network, image, qdq, thresholds) for image in inputs]
         check_graph(graph, inputs, expected)
         parities = []
         for image in inputs:
+            stages.begin(f'compare with the model at {image.shape[2]}x{image.shape[3]}')
             parities.append(
                 compare(graph, prepared if thresholds else network, image, network, repeats)
             )

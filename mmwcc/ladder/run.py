@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 import mmwcc
 from mmwcc.checkpoint import final_checkpoint
+from mmwcc.progress import duration
 from mmwcc.reports import read_work_dir
 from mmwcc.utils import LaunchError, check_checkpoint
 
@@ -349,12 +350,7 @@ class LadderRun:
         ]
         if not all(known[kind] for kind in left):
             return ''
-        minutes = sum(mean(known[kind]) for kind in left)
-        return (
-            f', about {minutes / 60:.1f} h left'
-            if minutes > 90
-            else f', about {max(minutes, 1):.0f} min left'
-        )
+        return f', about {duration(60 * sum(mean(known[kind]) for kind in left))} left'
 
 
 class _NotYet(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.model_tree import compressed_layers, undisturbed
+from mmwcc.model_tree import compressed_layers, described, each_batch, undisturbed
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
 
 __all__ = [
@@ -55,14 +55,35 @@ def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
     Args:
         model: Any model. A model of mmengine preprocesses the batch and runs in mode 'tensor'; any
             other model is called with the batch.
-        batch: The batch.
+        batch: For a model of mmengine, what the data loader of its config yields, as in
+            ``dict(inputs=[image, ...], data_samples=[...])``. For any other model, what it is
+            called with, for example images (B, C, H, W).
         training: Whether to preprocess as in training, which pads crops of different sizes.
             Defaults to False.
+
+    Raises:
+        ValueError: If the model cannot run on the batch.
     """
-    if hasattr(model, '_run_forward'):  # mmengine's BaseModel; it unpacks dicts, lists and tuples
-        prepared = model.data_preprocessor(batch, training)  # type: ignore[operator]  # a module
-        return model._run_forward(prepared, mode='tensor')  # type: ignore[operator]  # a method
-    return model(batch)
+    # mmengine's BaseModel; its _run_forward unpacks dicts, lists and tuples
+    of_mmengine = hasattr(model, '_run_forward')
+    try:
+        if of_mmengine:
+            prepared = model.data_preprocessor(batch, training)  # type: ignore[operator]  # a module
+            return model._run_forward(prepared, mode='tensor')  # type: ignore[operator]  # a method
+        return model(batch)
+    except Exception as error:  # the model may raise anything
+        wanted = (
+            'what the data loader of its config yields, such as dict(inputs=[image, ...], '
+            'data_samples=[...])'
+            if of_mmengine
+            else 'what it is called with. If it is only a part of the batch, say so by forward=, as '
+            'in forward=lambda model, batch: model(batch[0])'
+        )
+        reason = (str(error).splitlines() or [''])[0].rstrip('.')
+        raise ValueError(
+            f'run_model: {type(model).__name__} must run on each batch, got {described(batch)}, '
+            f'which raised {type(error).__name__}: {reason}. A batch is {wanted}.'
+        ) from error
 
 
 @contextmanager
@@ -128,8 +149,8 @@ def calibrate(
 
     Args:
         model: A compressed model.
-        batches: Batches for ``forward``. With torch.distributed, every rank must have the same
-            number.
+        batches: A list or data loader of batches for ``forward``; :func:`run_model` says what a
+            batch is. With torch.distributed, every rank must have the same number.
         method: 'mse', 'percentile' or 'lsq' for all quantizers. Defaults to None, which uses the
             method that each quantizer was built with.
         percentile: Percentile of magnitudes for 'percentile'. Defaults to None, which uses the one
@@ -141,8 +162,9 @@ def calibrate(
         A report of which quantizers have learned.
 
     Raises:
+        TypeError: If batches is a single batch.
         ValueError: If method is unknown, percentile is not in (0, 100], the model has no quantizer
-            that is on, or there is no batch.
+            that is on, there is no batch, or the model cannot run on one.
 
     Example:
         >>> act = dict(type='mmwcc.LearnedClipActQuantizer', bits=8, calibration='percentile', percentile=100)
@@ -167,16 +189,11 @@ def calibrate(
         for quantizer in quantizers.values():
             stack.enter_context(_choosing(quantizer, method, percentile))
             stack.enter_context(learning(quantizer))
-        for batch in batches:
+        for batch in each_batch('calibrate', batches):
             forward(model, batch)
             count += 1
         settle(model)
         done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
-        if not count:
-            raise ValueError(
-                'calibrate: batches must hold at least one batch, got none. Give a data loader that is '
-                'not used up.'
-            )
     return CalibrationReport(
         count,
         tuple(name for name, learned in done.items() if learned),
@@ -264,11 +281,16 @@ def reestimate_batch_norm(
 
     Args:
         model: Any model.
-        batches: Batches for ``forward``, of several images each where the model pools globally.
+        batches: A list or data loader of batches for ``forward``; :func:`run_model` says what a
+            batch is. They must have several images each where the model pools globally.
         forward: Called with model and batch. Defaults to :func:`run_model`.
 
     Returns:
         The number of layers whose statistics were estimated again.
+
+    Raises:
+        TypeError: If batches is a single batch.
+        ValueError: If there is no batch, or the model cannot run on one.
 
     Example:
         >>> norm = nn.BatchNorm2d(1)
@@ -278,6 +300,6 @@ def reestimate_batch_norm(
         2.0
     """
     with undisturbed(model), batch_statistics(model, learn=True) as reached:
-        for batch in batches:
+        for batch in each_batch('reestimate_batch_norm', batches):
             forward(model, batch)
     return len(reached)

@@ -11,6 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from mmwcc.progress import track
+
 from .launch import LaunchError, build_model, check_checkpoint
 
 __all__ = ['load_trained', 'spread_batches']
@@ -43,13 +45,17 @@ def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
     return model, loaded
 
 
-def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator[dict]:
+def spread_batches(
+    config: Config, number: int, split: str = 'test', *, progress: str = ''
+) -> Iterator[dict]:
     """Yield batches of one image each, evenly spread over a dataset, for ``model.test_step``.
 
     Args:
         config: A config with a data loader for the split.
         number: Number of images. If the dataset has fewer, all of them are yielded.
         split: 'test', 'val' or 'train', with the pipeline of that split. Defaults to 'test'.
+        progress: What is done with the images. If given, stderr says how many of them are done.
+            Defaults to ''.
 
     Raises:
         LaunchError: If the config has no such data loader, or its dataset is missing or empty.
@@ -73,5 +79,5 @@ def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator
             'lay it out.'
         )
     number = min(number, len(dataset))
-    for place in range(number):
+    for place in track(range(number), progress, 'images', verbose=bool(progress)):
         yield pseudo_collate([dataset[place * len(dataset) // number]])

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from mmengine.config import DictAction
+from torch import nn
 
-from mmwcc.cost import count_cost
+from mmwcc.cost import CostReport, count_cost
+from mmwcc.model_tree import layer_progress
 from mmwcc.post_training import (
     Allocation,
     Grid,
@@ -129,6 +132,12 @@ def write(allocation: Allocation, budget: str, compression: dict, args: argparse
     print(f'\n{allocation}\nwrote {file} and {image}')
 
 
+def counted(model: nn.Module, shape: Sequence[int]) -> CostReport:
+    """Count the cost of a model, and say how far this is."""
+    with layer_progress(model, 'counting'):
+        return count_cost(model, shape)
+
+
 def run(args: argparse.Namespace) -> dict[str, Allocation]:
     """Measure and allocate.
 
@@ -143,10 +152,12 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     if args.compression is not None:
         config.model = compress(model_config(config), args.compression)
     dense, compression = dense_config(config)
-    batches = list(calibration_batches(config, args.images, args.batch_size))
+    batches = list(
+        calibration_batches(config, args.images, args.batch_size, progress='reading images')
+    )
     model = load_trained(dense, args.checkpoint)[0].to(args.device)
-    shape = tuple(args.shape or batches[0]['inputs'][0].shape[-2:])
-    cost = compressed_cost(model, compression, count := lambda model: count_cost(model, shape))
+    count = partial(counted, shape=tuple(args.shape or batches[0]['inputs'][0].shape[-2:]))
+    cost = compressed_cost(model, compression, count)
     presets = {name: preset(name) for name in args.budget if name in preset_names()}
     budgets = {text: budget_bops(text, model, count, presets) for text in args.budget}
     grid = Grid(args.weight_bits, args.act_bits, args.keep_ratios)
@@ -165,7 +176,7 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
         batches,
         grid=grid,
         batch_norm=not args.keep_batch_norm,
-        say=partial(print, flush=True),
+        verbose=True,
     )
     candidates = choosable(layers, cost, grid, pointwise_only=args.pointwise_only)
     fixed = sum(layer.total_bops for layer in cost.layers if layer.name not in candidates)

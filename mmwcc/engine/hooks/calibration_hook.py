@@ -12,6 +12,7 @@ from mmengine.model import is_model_wrapper
 from torch.utils.data import DataLoader, Subset
 
 from mmwcc.post_training import calibrate, run_model
+from mmwcc.progress import track
 from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.registry import HOOKS
 
@@ -106,10 +107,18 @@ class CalibrationHook(Hook):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = get_random_state()
+        loader = self._batches(runner.train_dataloader)
+        batches = track(
+            islice(loader, self.num_batches),
+            'CalibrationHook',
+            'batches',
+            total=min(self.num_batches, len(loader)),
+            say=runner.logger.info,
+        )
         try:
             report = calibrate(
                 model,
-                islice(self._batches(runner.train_dataloader), self.num_batches),
+                batches,
                 method=self.method,
                 percentile=self.percentile,
                 again=self.again,
