@@ -38,6 +38,8 @@ import pickle
 import sys
 from importlib import metadata
 
+from mmwcc import requirements
+
 __all__ = ['apply']
 
 
@@ -262,8 +264,10 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If safetensors is missing.
         RuntimeError: If the JSON belongs to other weights.
     """
+    requirements.require('safetensors', f'The checkpoint {filename}')
     from safetensors.torch import load_file
 
     filename = os.path.expanduser(filename)

@@ -73,7 +73,11 @@ class _TorchOnlyRegistry:
         name = key.removeprefix('mmwcc.')
         if name not in self._types:
             for location in self._locations:
-                import_module(location)
+                try:
+                    import_module(location)
+                except ModuleNotFoundError as error:
+                    if error.name != 'mmengine':
+                        raise
         return self._types.get(name)
 
     def build(self, cfg: dict):

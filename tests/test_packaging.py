@@ -1,5 +1,7 @@
 """What is installed: the packages, their files and what openmim looks for, in wheels and in editable installs."""
 
+import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -16,9 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy, so that the source tree stays as it is; return its files by name."""
-    copy, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
+def clone(tmp_path_factory):
+    """Return a copy of the sources, so that the source tree stays as it is."""
+    copy = tmp_path_factory.mktemp('projects') / 'mmwcc'
+    copy.mkdir()
     for name in (
         'mmwcc',
         'kernels',
@@ -31,11 +34,61 @@ def wheel(tmp_path_factory):
         'model-index.yml',
     ):
         _copy(ROOT / name, copy / name)
-    code = f'from setuptools import build_meta; build_meta.build_wheel({str(target)!r})'
-    subprocess.run([sys.executable, '-c', code], cwd=copy, check=True, capture_output=True)
+    return copy
+
+
+def build(clone: Path, target: Path, kind: str) -> Path:
+    code = f'from setuptools import build_meta; build_meta.build_{kind}({str(target)!r})'
+    subprocess.run([sys.executable, '-c', code], cwd=clone, check=True, capture_output=True)
     (archive,) = target.glob('*.whl')
-    with zipfile.ZipFile(archive) as content:
+    return archive
+
+
+@pytest.fixture(scope='module')
+def wheel(clone, tmp_path_factory):
+    """Build the wheel and return its files by name."""
+    with zipfile.ZipFile(build(clone, tmp_path_factory.mktemp('wheel'), 'wheel')) as content:
         return {name: content.read(name) for name in content.namelist()}
+
+
+@pytest.fixture(scope='module')
+def editable(clone, tmp_path_factory):
+    """Install the clone editable, into a folder of its own, and return this folder."""
+    site = tmp_path_factory.mktemp('site')
+    with zipfile.ZipFile(build(clone, tmp_path_factory.mktemp('editable'), 'editable')) as content:
+        content.extractall(site)
+    return site
+
+
+def imported_from(folder: Path, site: Path) -> list[str]:
+    """Start Python in a folder, with one folder of installed packages; return what it imports."""
+    code = f'import site; site.addsitedir({str(site)!r}); import mmwcc, mmwcc.version\n'
+    code += 'print(mmwcc.__file__, mmwcc.version.__file__)'
+    command = [sys.executable, '-S', '-c', code]
+    result = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return result.stdout.split()
+
+
+def test_an_editable_install_is_found_beside_its_clone(clone, editable, tmp_path):
+    """The clone, a folder of the right name, is no package: in the folder above, Python finds it first."""
+    expected = [str(clone / 'mmwcc' / name) for name in ('__init__.py', 'version.py')]
+    for folder in (clone.parent, clone, tmp_path):
+        assert imported_from(folder, editable) == expected
+
+
+def test_another_checkout_in_the_working_folder_comes_first(editable, tmp_path):
+    _copy(ROOT / 'mmwcc', tmp_path / 'mmwcc')
+    assert imported_from(tmp_path, editable)[0] == str(tmp_path / 'mmwcc' / '__init__.py')
+
+
+def test_the_record_of_an_editable_install_is_right(editable):
+    (record,) = editable.glob('mmwcc-*.dist-info/RECORD')
+    for line in record.read_text().splitlines():
+        name, expected, size = line.rsplit(',', 2)
+        if expected:
+            content = (editable / name).read_bytes()
+            found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=')
+            assert (expected, size) == (f'sha256={found.decode()}', str(len(content))), name
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmwcc.progress import Stages
+from mmwcc.requirements import require
 
 from .operators import torchscript_symbols, translations
 from .parity import compare
@@ -77,11 +78,14 @@ def export_onnx(
         A report of what was written and how it compares with the model.
 
     Raises:
+        ModuleNotFoundError: If onnx, onnxruntime or onnxscript is missing.
         ValueError: If an argument is outside its range, the model has no raw outputs, or has fused
             or integer layers.
         RuntimeError: If a quantizer has not learned its clip.
         ExportError: If no exporter can write the model, or the file does not match the model.
     """
+    for package in ('onnx', 'onnxruntime', 'onnxscript'):
+        require(package, 'export_onnx')
     _check(shape, exporter, opset, selection, calibration)
     path = Path(path)
     x = torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
