@@ -16,7 +16,7 @@ from mmwcc.compressed_config import is_compressed, with_compression
 from mmwcc.compression import CompressionConfig
 from mmwcc.messages import did_you_mean, some_of
 
-__all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim']
+__all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim', 'quantizer_paramwise']
 
 _FOLDER = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'compression'
 
@@ -125,6 +125,11 @@ def _check_model(model: Any) -> None:
         )
 
 
+def quantizer_paramwise() -> ConfigDict:
+    """Return the ``paramwise_cfg`` of the presets, for the learning of clips."""
+    return ConfigDict(_load('wcc_w8a8_k50').quantizer_paramwise.to_dict())
+
+
 def quantizer_optim(optim_wrapper: dict) -> ConfigDict:
     """Add the presets' learning-rate factor for learned clips, and exempt clips from weight decay.
 
@@ -150,7 +155,7 @@ def quantizer_optim(optim_wrapper: dict) -> ConfigDict:
             f'optimizer, got a dictionary with the keys {some_of(optim_wrapper) or "none"}. Use '
             'quantizer_optim(_base_.optim_wrapper).'
         )
-    ours = _load('wcc_w8a8_k50').quantizer_paramwise.to_dict()
+    ours = quantizer_paramwise()
     theirs = dict(optim_wrapper.get('paramwise_cfg') or {})
     keys = {**ours['custom_keys'], **theirs.get('custom_keys', {})}
     # mmengine refuses a factor for a weight decay that the optimizer does not set.

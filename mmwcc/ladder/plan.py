@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmwcc.messages import did_you_mean
-from mmwcc.utils import LaunchError, is_address, load_config
+from mmwcc.utils import LaunchError, find_config, is_address, load_config
 
 __all__ = ['Ladder', 'Point', 'Step', 'read_ladder']
 
@@ -216,7 +216,7 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
             800}``. Defaults to None.
 
     Raises:
-        LaunchError: If the file or the dense config does not exist.
+        LaunchError: If the file, the dense config or its package does not exist.
         TypeError: If a point is not a dict.
         ValueError: If a key is missing or unknown, two points have the same name, points start from
             each other, or a point starts from something that does not exist.
@@ -236,7 +236,8 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
         if point.name in points:
             raise ValueError(f'ladder: the names of points must differ, got {point.name!r} twice.')
         points[point.name] = point
-    config = Path(path).parent / content.config
+    is_of_package = '::' in content.config
+    config = find_config(content.config) if is_of_package else Path(path).parent / content.config
     if not config.is_file():
         raise LaunchError(
             f'{path} names the config {content.config}, but there is no {config}. Write the path as seen '

@@ -17,7 +17,7 @@ import mmwcc
 from mmwcc.checkpoint import final_checkpoint
 from mmwcc.progress import duration
 from mmwcc.reports import read_work_dir
-from mmwcc.utils import LaunchError, check_checkpoint
+from mmwcc.utils import LaunchError, check_checkpoint, is_address
 
 from .files import last_line, locked, read_record, write_record
 from .plan import Ladder, Step
@@ -157,6 +157,11 @@ class LadderRun:
         steps: Steps to run, from :meth:`Ladder.steps`.
         execute: Runs a command, see :data:`Execute`. Defaults to running it in a process.
         say: Receives lines of progress. Defaults to printing them.
+        dry: Whether nothing will be run, so that checkpoints need not be there. Defaults to False.
+
+    Attributes:
+        outcomes: The status of each step.
+        missing: Checkpoints that the ladder begins with and that are not there.
 
     Raises:
         LaunchError: If a checkpoint that does not come from a point of the ladder is missing or
@@ -173,7 +178,9 @@ class LadderRun:
     steps: Sequence[Step]
     execute: Execute = run_command
     say: Callable[[str], None] = lambda text: print(text, flush=True)
+    dry: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict, init=False)
+    missing: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self._jobs: dict[str, _Job] = {}
@@ -198,8 +205,7 @@ class LadderRun:
                     self._jobs[name].fingerprint,
                 )
             else:
-                check_checkpoint(origin)
-                origins[role], prints[role] = origin, file_fingerprint(origin)
+                origins[role], prints[role] = origin, self._fingerprint(origin)
         try:
             config = build_config(
                 self.ladder, step, folder, origins['start'], origins.get('teacher')
@@ -207,6 +213,14 @@ class LadderRun:
         except LaunchError as error:
             raise _NotYet(str(error)) from error
         return _Job(step, folder, config, settings_of(config, step.point, prints), origins, needs)
+
+    def _fingerprint(self, checkpoint: str) -> str:
+        """Return the fingerprint of a checkpoint that the ladder begins with."""
+        if self.dry and not is_address(checkpoint) and not Path(checkpoint).expanduser().is_file():
+            self.missing.add(checkpoint)
+            return 'missing'
+        check_checkpoint(checkpoint)
+        return file_fingerprint(checkpoint)
 
     def _state(self, job: _Job) -> Outcome:
         record = read_record(job.folder)

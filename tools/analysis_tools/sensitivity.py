@@ -32,7 +32,7 @@ from mmwcc.post_training import (
     choosable,
     compressed_cost,
 )
-from mmwcc.presets import compress, preset, preset_names
+from mmwcc.presets import compress, preset, preset_names, quantizer_paramwise
 from mmwcc.reports import plot_allocation
 from mmwcc.utils import (
     calibration_batches,
@@ -118,15 +118,12 @@ def write(allocation: Allocation, budget: str, compression: dict, args: argparse
     """Write the compression dictionary and the image of an allocation, and print its table."""
     stem = args.out_dir / f'allocated_{re.sub(r"[^0-9a-zA-Z_]+", "_", budget).strip("_")}'
     file, image = stem.with_suffix('.yml'), stem.with_suffix('.png')
-    content, base = allocated_compression(compression, allocation), None
-    if args.compression:  # the preset's other settings, such as the optimizer's, are inherited
-        content, base = (
-            dict(rules=content['rules']),
-            f'mmwcc::_base_/compression/{args.compression}.py',
-        )
     title = f'{budget}: {allocation.summary()}'
     write_compression(
-        file, content, base, f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.'
+        file,
+        allocated_compression(compression, allocation),
+        note=f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.',
+        quantizer_paramwise=quantizer_paramwise(),
     )
     plot_allocation(allocation, image, title)
     print(f'\n{allocation}\nwrote {file} and {image}')
