@@ -186,6 +186,24 @@ def test_model_index_lists_every_metafile():
     )
 
 
+def metafiles() -> list[Path]:
+    return sorted((ROOT / 'configs').rglob('metafile.yml'))
+
+
+@pytest.mark.parametrize('path', metafiles(), ids=lambda path: path.parent.name)
+def test_every_model_has_weights_or_says_that_there_are_none(path):
+    for model in yaml.safe_load(path.read_text())['Models']:
+        assert model['Weights'].startswith(('https://', 'No weights of this config are published'))
+
+
+def test_mim_download_says_that_there_are_no_weights(tmp_path):
+    commands = pytest.importorskip('mim.commands.download', reason='it is in the extra `mim`')
+    name = yaml.safe_load(metafiles()[0].read_text())['Models'][0]['Name']
+    with pytest.raises(Exception) as error:  # what it is depends on the version of mim
+        commands.download('mmwcc', [name], str(tmp_path))
+    assert 'No weights of this config are published' in str(error.getrepr(chain=True))
+
+
 def test_config_names_are_unique():
     """``mim train mmwcc NAME.py`` finds a config by name, and refuses a name that occurs twice."""
     names = [path.name for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
