@@ -19,7 +19,8 @@ from mmwcc.model_tree import compressed_layers, each_batch, swap_layers, undistu
 from mmwcc.progress import track
 from mmwcc.quantizers import UniformQuantizer
 
-from .calibrate import Forward, batch_statistics, learning, run_model
+from .calibrate import batch_statistics, learning
+from .run import Forward, run_model
 
 __all__ = ['Choice', 'Grid', 'LayerSensitivity', 'divergence', 'measure_sensitivity']
 

@@ -8,8 +8,13 @@ from torch import nn
 
 from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d
-from mmwcc.post_training import calibrate, measure_sensitivity, reestimate_batch_norm
-from mmwcc.post_training.calibrate import batch_statistics, run_model
+from mmwcc.post_training import (
+    calibrate,
+    measure_sensitivity,
+    reestimate_batch_norm,
+    run_model,
+)
+from mmwcc.post_training.calibrate import batch_statistics
 from mmwcc.quantizers import LearnedClipActQuantizer
 
 QUANTIZED = dict(
