@@ -20,7 +20,7 @@ are additions or repairs:
 6. ``mmengine.analysis`` counts mmwcc's operators, which it would otherwise count as zero. So do
    ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the OpenMMLab
    projects, which use it.
-7. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
+7. Optimizer wrappers load states from before this release, in which clips were scalars.
 8. Checkpoints ending in .safetensors are read as safetensors.
 """
 
@@ -216,7 +216,7 @@ _PRODUCTS = (_QUANTIZED_PRODUCT, 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
 
 
 def _upgrade_optimizer_state(optimizer_wrapper) -> None:
-    """Let optimizers load what mmwcc 0.1 saved.
+    """Let optimizers load states from before this release.
 
     This changes ``mmengine.optim.optimizer.optimizer_wrapper``.
     """

@@ -134,7 +134,7 @@ def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
 
 
 def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:
-    """Return the convolutions that version 0.1 took for prediction layers."""
+    """Return the convolutions that were taken for prediction layers before this release."""
     wholes = _parts(model)
     layers = [wholes.get(name, name) for name in names]
     chosen = {layer for layer in layers if named_like_a_predictor(layer)} or set(layers[-1:])

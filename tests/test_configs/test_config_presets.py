@@ -158,6 +158,20 @@ def test_results_are_changed_like_any_other_part_of_a_config():
     assert preset('wcc_w8a8_k50').pointwise.keep_ratio == 0.5
 
 
+def test_a_config_lowers_the_learning_rate(tmp_path):
+    """As docs/getting_started.md does."""
+    (tmp_path / 'dense.py').write_text(DENSE)
+    (tmp_path / 'compressed.py').write_text(
+        "_base_ = ['./dense.py']\n"
+        'from mmwcc.presets import quantizer_optim\n'
+        'optim_wrapper = quantizer_optim(_base_.optim_wrapper)\n'
+        'optim_wrapper.optimizer.lr = 0.1 * _base_.optim_wrapper.optimizer.lr\n'
+    )
+    optim_wrapper = Config.fromfile(tmp_path / 'compressed.py').optim_wrapper
+    assert optim_wrapper.optimizer.lr == pytest.approx(0.01)
+    assert optim_wrapper.paramwise_cfg.custom_keys.clip_alpha.decay_mult == 0
+
+
 def test_an_optimizer_wrapper_without_optimizer_is_refused():
     with pytest.raises(ValueError, match=r'Use quantizer_optim\(_base_.optim_wrapper\)'):
         quantizer_optim(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))

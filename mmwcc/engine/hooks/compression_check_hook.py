@@ -46,7 +46,7 @@ class CompressionCheckHook(Hook):
     ====================================================  =======================  ===============  ================
 
     A checkpoint may compress prediction layers that ``keep_dense='last'`` keeps dense; checkpoints
-    of version 0.1 may do so. The error or warning then gives the ``keep_dense`` that restores its
+    from before this release may do so. The error or warning then gives the ``keep_dense`` that restores its
     network.
 
     If the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with the
