@@ -1,4 +1,4 @@
-"""Parts that error messages share: what a misspelt word may have meant, and lists that stay short."""
+"""Parts that error messages share: guesses at misspelt words, and lists that stay short."""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ def _load(name: str) -> Config:
         )
     if name not in preset_names():
         raise ValueError(
-            f'compress: there is no preset {name!r}. {did_you_mean(name, preset_names(), cutoff=0.4)}'
+            f'compress: there is no preset {name!r}. '
+            f'{did_you_mean(name, preset_names(), cutoff=0.4)}'
             f'Known presets: {", ".join(preset_names())}.'
         )
     return Config.fromfile(_FOLDER / f'{name}.py')

@@ -70,7 +70,7 @@ def imported_from(folder: Path, site: Path) -> list[str]:
 
 
 def test_an_editable_install_is_found_beside_its_clone(clone, editable, tmp_path):
-    """The clone, a folder of the right name, is no package: in the folder above, Python finds it first."""
+    """Above the clone, Python finds a folder of the right name first, which is no package."""
     expected = [str(clone / 'mmwcc' / name) for name in ('__init__.py', 'version.py')]
     for folder in (clone.parent, clone, tmp_path):
         assert imported_from(folder, editable) == expected

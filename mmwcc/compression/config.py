@@ -77,7 +77,7 @@ class Rule:
         for role in _QUANTIZERS:
             _check_mapping('compression rule', role, changes.get(role))
         _compile(rule['pattern'])
-        if 'type' in rule:
+        if rule.get('type') is not None:
             check_component('compression rule', dict(type=rule['type']), base=CompressedConvMixin)
         return cls(rule['pattern'], changes)
 

@@ -67,8 +67,8 @@ def compress_model(
 
     Raises:
         TypeError: If model is not a module, or a value of compression is of the wrong kind.
-        ValueError: If a key or type is unknown, a rule or a keep_dense entry matches nothing, a layer
-            cannot become what a rule says, the model has no convolution, or only_if_faster or
+        ValueError: If a key or type is unknown, a rule or a keep_dense entry matches nothing, a
+            layer cannot become what a rule says, the model has no convolution, or only_if_faster or
             lean_activations cannot run it. Also if nothing is compressed although neither rules nor
             names asked for that.
 
@@ -80,8 +80,8 @@ def compress_model(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f'compress_model: model must be a torch.nn.Module, got {type(model).__name__}. Build the '
-            'model first, or compress its config with compress of mmwcc.presets.'
+            f'compress_model: model must be a torch.nn.Module, got {type(model).__name__}. Build '
+            'the model first, or compress its config with compress of mmwcc.presets.'
         )
     config = CompressionConfig.parse(compression)
     with all_or_nothing(model):

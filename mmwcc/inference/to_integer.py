@@ -118,12 +118,13 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
     if len(unlearned) == len(ready):
         raise RuntimeError(
             'to_integer: quantizers must have learned their clips, got layers that are not initialized: '
-            f'{some_of(unlearned)}. Load a compressed checkpoint, or train or calibrate the model first.'
+            f'{some_of(unlearned)}. Load a compressed checkpoint, or train or calibrate the model '
+            'first.'
         )
     if unlearned:
         warnings.warn(
-            f'to_integer: {some_of(unlearned)} stay as they are, because they never ran, so that their clips are not '
-            'learned. Calibrate the model if they should run.',
+            f'to_integer: {some_of(unlearned)} stay as they are, because they never ran, so that '
+            'their clips are not learned. Calibrate the model if they should run.',
             stacklevel=2,
         )
     put = _convert(

@@ -42,8 +42,8 @@ def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
             'what the data loader of its config yields, such as dict(inputs=[image, ...], '
             'data_samples=[...])'
             if of_mmengine
-            else 'what it is called with. If it is only a part of the batch, say so by forward=, as '
-            'in forward=lambda model, batch: model(batch[0])'
+            else 'what it is called with. If it is only a part of the batch, say so by forward=, '
+            'as in forward=lambda model, batch: model(batch[0])'
         )
         reason = (str(error).splitlines() or [''])[0].rstrip('.')
         raise ValueError(

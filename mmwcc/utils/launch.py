@@ -49,9 +49,9 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to ``'none'``.
 
     Raises:
-        LaunchError: If there is no such file or package, or an option changes the top-level ``compression`` of
-            a compressed config. The model has its own copy of that, so the option would have no
-            effect.
+        LaunchError: If there is no such file or package, or an option changes the top-level
+            ``compression`` of a compressed config. The model has its own copy of that, so the
+            option would have no effect.
     """
     cfg = Config.fromfile(find_config(path))
     cfg.launcher = launcher
@@ -90,8 +90,8 @@ def find_config(path: str) -> Path:
         folder = Path(get_installed_path(package), '.mim', 'configs')
     except PackageNotFoundError as error:
         raise LaunchError(
-            f'The config {path} is in the package {package}, which is not installed. Install it, or '
-            'give the path of a file.'
+            f'The config {path} is in the package {package}, which is not installed. Install it, '
+            'or give the path of a file.'
         ) from error
     if not (folder / name).is_file():
         there = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]

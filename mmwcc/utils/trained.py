@@ -54,13 +54,13 @@ def _misfit(model: nn.Module, path: str) -> str:
     found = compare(checkpoint, model)
     if found.layers and not found.in_checkpoint:
         return (
-            'it is that of a dense model, and this model is compressed. Train it first (load_from), '
-            'or calibrate it with tools/analysis_tools/calibrate.py.'
+            'it is that of a dense model, and this model is compressed. Train it first '
+            '(load_from), or calibrate it with tools/analysis_tools/calibrate.py.'
         )
     if found.in_checkpoint and not found.layers:
         return (
-            f'it compresses {some_of(sorted(found.in_checkpoint))}, and this model is dense. Give the '
-            'config that it was trained with.'
+            f'it compresses {some_of(sorted(found.in_checkpoint))}, and this model is dense. Give '
+            'the config that it was trained with.'
         )
     ours = {key: value.shape for key, value in model.state_dict().items()}
     weights = checkpoint.get('state_dict', checkpoint)
