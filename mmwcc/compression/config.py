@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 from mmwcc.layers import CompressedConvMixin, check_component
@@ -50,7 +50,7 @@ class Rule:
     changes: dict
 
     @classmethod
-    def parse(cls, rule: dict, keys: Iterable[str] = _RULE_KEYS) -> Rule:
+    def parse(cls, rule: dict, keys: Sequence[str] = _RULE_KEYS) -> Rule:
         """Check one entry of ``rules``.
 
         Args:
