@@ -11,7 +11,7 @@ from mmwcc.registry import MODELS, type_name
 
 from .only_if_faster import OnlyIfFaster
 
-__all__ = ['CompressionConfig', 'Rule']
+__all__ = ['CompressionConfig', 'Rule', 'without_wavelets']
 
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
@@ -213,6 +213,10 @@ class CompressionConfig:
             values['only_if_faster'] = OnlyIfFaster.parse(values['only_if_faster'])
         return cls(**values)
 
+    def insists_on_type(self, name: str) -> bool:
+        """Tell whether a rule names the type of the layer that replaces a convolution."""
+        return any(rule.matches(name) and 'type' in rule.changes for rule in self.rules)
+
     def layer_config(self, name: str, eligible: bool) -> dict | None:
         """Return the config of the layer that replaces a convolution.
 
@@ -241,6 +245,20 @@ class CompressionConfig:
             ):
                 return None
         return config
+
+
+def without_wavelets(layer_config: dict, other: dict | None) -> dict | None:
+    """Return the config of the layer that only quantizes what a wavelet layer would transform.
+
+    Args:
+        layer_config: Config of the wavelet layer.
+        other: Config of layers that are only quantized, or None if there are none.
+
+    Returns:
+        The config, or None if nothing is quantized, so that the convolution stays dense.
+    """
+    quantizers = {role: layer_config.get(role) for role in _QUANTIZERS}
+    return {**other, **quantizers} if other is not None and any(quantizers.values()) else None
 
 
 def _merged(config: dict, changes: dict) -> dict:

@@ -31,11 +31,13 @@ from mmwcc.model_tree import (
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import MODELS
 
-from .config import WAVELET_TYPE, CompressionConfig
+from .config import QUANT_TYPE, WAVELET_TYPE, CompressionConfig, without_wavelets
 from .lean import lean_activations
+from .map_sizes import fixed_maps
 from .old_checkpoints import watch_predictions
 from .only_if_faster import SpeedJudge
 from .separate import separate_convs
+from .tiny_maps import too_small, watch_tiny_maps
 
 __all__ = ['compress_model']
 
@@ -81,6 +83,7 @@ def compress_model(
     with all_or_nothing(model):
         separated = _separate(model, config, verbose)
         decisions = _decide(model, config)
+        decisions = _judge_maps(model, config, decisions)
         decisions = _judge_speed(model, config, decisions)
         report = _convert(model, decisions)
         report.warning = _check_changed(model, report, decisions, separated)
@@ -91,6 +94,7 @@ def compress_model(
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
         config.keep_dense,
     )
+    watch_tiny_maps(model, [decision.name for decision in decisions.values() if decision.is_tiny])
     settle_after_forward(model)
     if report.warning:
         warnings.warn(report.warning, stacklevel=2)
@@ -110,12 +114,14 @@ class _Decision:
         config: Type and arguments of the layer that replaces it, or None if it stays.
         reason: Why it stays dense or does not use wavelets, or empty.
         chosen: Whether it stays dense because the user's own rules or names say so.
+        is_tiny: Whether it does not use wavelets because its maps are smaller than a patch.
     """
 
     name: str
     config: dict | None = None
     reason: str = ''
     chosen: bool = False
+    is_tiny: bool = False
 
 
 def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> bool:
@@ -176,6 +182,35 @@ def _is_eligible(conv: nn.Conv2d) -> bool:
     return is_eligible(conv.kernel_size, conv.padding, conv.groups)
 
 
+def _wavelet_layers(decisions: dict[nn.Conv2d, _Decision]) -> dict[nn.Conv2d, _Decision]:
+    """Return the decisions to replace a convolution by a wavelet layer."""
+    return {
+        conv: decision
+        for conv, decision in decisions.items()
+        if decision.config is not None
+        and decision.config['type'] == WAVELET_TYPE
+        and _is_eligible(conv)
+    }
+
+
+def _judge_maps(
+    model: nn.Module, config: CompressionConfig, decisions: dict[nn.Conv2d, _Decision]
+) -> dict[nn.Conv2d, _Decision]:
+    """Drop wavelets where maps are smaller than a patch, unless a rule names the type."""
+    wavelets = {
+        conv: decision
+        for conv, decision in _wavelet_layers(decisions).items()
+        if not config.insists_on_type(decision.name)
+    }
+    maps, judged = fixed_maps(model) if wavelets else {}, dict(decisions)
+    for conv, decision in wavelets.items():
+        reason = too_small(maps.get(conv, ()), decision.config.get('levels', 3))
+        if reason:
+            quantized = without_wavelets(decision.config, config.other or dict(type=QUANT_TYPE))
+            judged[conv] = _Decision(decision.name, quantized, reason, is_tiny=True)
+    return judged
+
+
 def _judge_speed(
     model: nn.Module, config: CompressionConfig, decisions: dict[nn.Conv2d, _Decision]
 ) -> dict[nn.Conv2d, _Decision]:
@@ -183,11 +218,11 @@ def _judge_speed(
     if config.only_if_faster is None:
         return decisions
     judge, judged = SpeedJudge(model, config.only_if_faster), dict(decisions)
-    for conv, decision in decisions.items():
-        kind = decision.config and decision.config['type']
-        if kind == WAVELET_TYPE and _is_eligible(conv):
-            layer_config, reason = judge.settle(conv, decision.config, config.other)
-            judged[conv] = _Decision(decision.name, layer_config, reason, layer_config is None)
+    for conv, decision in _wavelet_layers(decisions).items():
+        reason = judge.objection(conv, decision.config)
+        if reason:
+            quantized = without_wavelets(decision.config, config.other)
+            judged[conv] = _Decision(decision.name, quantized, reason, chosen=quantized is None)
     return judged
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from torch import nn
 
 from mmwcc.kernels import position_count
-from mmwcc.model_tree import run_on_zeros
 
-__all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable', 'map_sizes']
+from .map_sizes import map_sizes
+
+__all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable']
 
 SHIPPED = Path(__file__).with_name('speed_cpu.json')
 
@@ -143,47 +144,6 @@ class OnlyIfFaster:
         return cls(tuple(shape), SpeedTable(table))
 
 
-def map_sizes(
-    model: nn.Module, input_shape: tuple[int, ...]
-) -> dict[nn.Conv2d, list[tuple[int, int]]]:
-    """Run a model once on zeros and record the sizes of the feature maps its convolutions compute.
-
-    Models of mmengine run in mode 'tensor'. The model does not change: it runs in eval mode without
-    gradients, and training flags and random state are restored afterwards.
-
-    Args:
-        model: Any module that takes one batch of images.
-        input_shape: Height and width, or channels, height and width. The channels default to those
-            of the first convolution.
-
-    Returns:
-        Height and width of each layer's feature maps, one entry per call. Layers that were not
-        called are missing.
-
-    Raises:
-        ValueError: If the model cannot run on such an input.
-    """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    sizes: dict[nn.Conv2d, list[tuple[int, int]]] = {}
-
-    def record(module, inputs, output) -> None:
-        sizes.setdefault(module, []).append(tuple(output.shape[-2:]))
-
-    def watch() -> None:
-        for module in convolutions:
-            module.register_forward_hook(record)
-
-    run_on_zeros(
-        'only_if_faster',
-        model,
-        input_shape,
-        watch,
-        purpose='show the sizes of its maps',
-        remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.',
-    )
-    return sizes
-
-
 class SpeedJudge:
     """Decide for each layer of a model whether wavelet compression makes it faster.
 
@@ -214,25 +174,3 @@ class SpeedJudge:
         ratio = dense / compressed
         sizes = ', '.join(f'{height}x{width}' for height, width in dict.fromkeys(self._sizes[conv]))
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'
-
-    def settle(
-        self, conv: nn.Conv2d, layer_config: dict, other: dict | None
-    ) -> tuple[dict | None, str]:
-        """Return the config of what replaces a convolution, and why it is not the wavelet layer.
-
-        Args:
-            conv: The convolution.
-            layer_config: Config of the wavelet layer.
-            other: Config of layers that are only quantized, or None.
-
-        Returns:
-            ``layer_config`` and '' if the wavelet layer is faster. Otherwise the config of the
-            quantized layer, or None if nothing is quantized and the layer stays dense, and the
-            reason.
-        """
-        reason = self.objection(conv, layer_config)
-        if not reason:
-            return layer_config, ''
-        quantizers = {role: layer_config.get(role) for role in ('weight_quant', 'act_quant')}
-        quantized = other is not None and any(quantizers.values())
-        return ({**other, **quantizers} if quantized else None), reason

@@ -13,7 +13,7 @@ from .names import (
     no_match,
 )
 from .predictors import prediction_layers
-from .probe import example_input, quantizers_off, run_on_zeros, tensor_mode, undisturbed
+from .probe import example_input, quantizers_off, run_on_zeros, tensor_mode, twin, undisturbed
 from .replace import all_or_nothing, has_hooks, obstacle, replace_layers, swap_layers
 from .report import (
     CompressionReport,
@@ -57,6 +57,7 @@ __all__ = [
     'setting_cells',
     'swap_layers',
     'tensor_mode',
+    'twin',
     'undisturbed',
     'unhandled_layers',
     'unwrapped',

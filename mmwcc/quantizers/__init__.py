@@ -7,11 +7,13 @@ from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
 from .settling import is_settling, settle, settle_after_forward
+from .state import COEFFICIENTS
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
     'CALIBRATIONS',
     'CHANNEL',
+    'COEFFICIENTS',
     'LAYER',
     'Granularity',
     'LSQActQuantizer',
