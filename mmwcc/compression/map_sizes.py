@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from functools import partial
 
 from torch import nn
@@ -84,17 +85,14 @@ def fixed_maps(model: nn.Module) -> Sizes:
 def _reached(model: nn.Module, image: tuple[int, int]) -> Sizes:
     """Return the sizes of maps up to the end of a run on zeros, or up to its failure."""
     sizes: Sizes = {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), suppress(ValueError):
         warnings.simplefilter('ignore')
-        try:
-            run_on_zeros(
-                'compress_model',
-                model,
-                image,
-                partial(_record, model, sizes),
-                purpose='show the sizes of its maps',
-                remedy='',
-            )
-        except ValueError:
-            pass
+        run_on_zeros(
+            'compress_model',
+            model,
+            image,
+            partial(_record, model, sizes),
+            purpose='show the sizes of its maps',
+            remedy='',
+        )
     return sizes
