@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -37,7 +38,8 @@ class SpeedTable:
         path = SHIPPED if path is None else Path(path)
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
-            self.levels, rows = content['environment']['levels'], content['rows']
+            self.environment, rows = content['environment'], content['rows']
+            self.levels = self.environment['levels']
             measured = {
                 (row['channels'], row['out'], row['size'] ** 2, float(name[1:])): math.log(value)
                 for row in rows
@@ -51,6 +53,20 @@ class SpeedTable:
                 f'{path} ({type(error).__name__}: {error}). Measure one, or use None for the shipped '
                 'table.'
             ) from error
+
+    @property
+    def machine(self) -> str:
+        """What was measured, and on which processor."""
+        about = self.environment
+        processor = ' '.join(filter(None, (about.get('cpu'), about.get('capability'))))
+        return (
+            f'{about.get("dtype", "float")} inference on {processor or "a processor unknown"}, '
+            f'{about.get("threads", "?")} threads'
+        )
+
+    def covers(self, wavelet: str, levels: int) -> bool:
+        """Tell whether layers with this transform were measured."""
+        return wavelet == 'haar' and levels <= self.levels
 
     def speedup(
         self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3
@@ -81,6 +97,29 @@ class SpeedTable:
                 * self._logs[tuple(value for value, _ in corner)]
             )
         return math.exp(total) * size[0] * size[1] / padded
+
+    def speedup_of_calls(
+        self,
+        channels: int,
+        out: int,
+        sizes: Sequence[tuple[int, int]],
+        keep_ratio: float,
+        levels: int = 3,
+    ) -> float:
+        """Estimate the speedup of a layer that is called on several feature maps.
+
+        It is the ratio of total times. Dense time is taken as proportional to the number of pixels.
+
+        Args:
+            channels: As in :meth:`speedup`, like out, keep_ratio and levels.
+            sizes: Height and width of the feature map of each call.
+        """
+        pixels = [height * width for height, width in sizes]
+        compressed = (
+            count / self.speedup(channels, out, size, keep_ratio, levels)
+            for count, size in zip(pixels, sizes, strict=True)
+        )
+        return sum(pixels) / sum(compressed)
 
 
 def _bracket(axis: list[float], value: float) -> list[tuple[float, float]]:
@@ -158,19 +197,16 @@ class SpeedJudge:
     def objection(self, conv: nn.Conv2d, layer_config: dict) -> str:
         """Return why this wavelet layer should not replace a convolution, or '' if it should."""
         wavelet, levels = layer_config.get('wavelet', 'haar'), layer_config.get('levels', 3)
-        if wavelet != 'haar' or levels > self._table.levels:
+        if not self._table.covers(wavelet, levels):
             return f'no speed measured for {wavelet} at {levels} levels'
         if conv not in self._sizes:
             return 'not reached by the traced input, so no speed known'
-        # A layer that is called on several feature maps is judged by its total time. Dense time is
-        # taken as proportional to the number of pixels.
-        dense = compressed = 0.0
-        for size in self._sizes[conv]:
-            pixels = size[0] * size[1]
-            dense += pixels
-            compressed += pixels / self._table.speedup(
-                conv.in_channels, conv.out_channels, size, layer_config['keep_ratio'], levels
-            )
-        ratio = dense / compressed
+        ratio = self._table.speedup_of_calls(
+            conv.in_channels,
+            conv.out_channels,
+            self._sizes[conv],
+            layer_config['keep_ratio'],
+            levels,
+        )
         sizes = ', '.join(f'{height}x{width}' for height, width in dict.fromkeys(self._sizes[conv]))
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'

@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mmwcc.inference import FoldedConv, FusedInvertedResidual, IntegerLayer
@@ -16,7 +16,7 @@ from mmwcc.layers import DepthwiseFastWaveletTransform, WaveletConv2d, is_eligib
 from mmwcc.model_tree import LayerState, example_input, quantizers_off, unwrapped
 from mmwcc.quantizers import UniformQuantizer
 
-from .counters import PRODUCTS, Operations, analyze
+from .counters import PRODUCTS, Operations, analyze, tensors_in
 from .formulas import CONVENTIONS, check_convention, conv_macs
 from .layer_cost import KINDS, Geometry, LayerCost, Map
 from .report import CostReport, CostSum
@@ -102,7 +102,7 @@ def count_cost(
 
 
 def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...] | None]:
-    """Return what to call the model with, and its shape if it is a single tensor."""
+    """Return what to call the model with, and the shape of the tensor in it if there is only one."""
     if (input_shape is None) == (inputs is None):
         raise ValueError(
             'count_cost: exactly one of input_shape and inputs must be given, got '
@@ -122,7 +122,8 @@ def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...]
                 '(height, width) or (channels, height, width).'
             )
         inputs = example_input(model, tuple(input_shape))
-    return inputs, tuple(inputs.shape) if isinstance(inputs, Tensor) else None
+    tensors = list(tensors_in(inputs))
+    return inputs, tuple(tensors[0].shape) if len(tensors) == 1 else None
 
 
 def _geometry(layer: nn.Module, state: LayerState, convention: str) -> Geometry:
