@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from mmwcc.registry import MODELS, type_name
 
-from .only_if_faster import OnlyIfFaster
+from .only_if_faster import OnlyIfFaster, SpeedTable
 
 __all__ = ['CompressionConfig', 'Rule', 'without_wavelets']
 
@@ -212,6 +212,11 @@ class CompressionConfig:
         if values.get('only_if_faster') is not None:
             values['only_if_faster'] = OnlyIfFaster.parse(values['only_if_faster'])
         return cls(**values)
+
+    @property
+    def speeds(self) -> SpeedTable | None:
+        """The measured speeds that the dictionary names, or None if it names none."""
+        return self.only_if_faster.table if self.only_if_faster else None
 
     def insists_on_type(self, name: str) -> bool:
         """Tell whether a rule names the type of the layer that replaces a convolution."""

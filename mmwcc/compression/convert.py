@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from torch import nn
@@ -30,7 +31,7 @@ from mmwcc.registry import MODELS
 from .config import CompressionConfig
 from .decisions import PLACES, Decision, decide, judge_maps, judge_speed
 from .first_step import tell_at_first_step
-from .gain import expected_gain
+from .gain import Gain, expected_gain
 from .lean import lean_activations
 from .old_checkpoints import watch_predictions
 from .separate import SeparationReport, separate_convs
@@ -85,7 +86,6 @@ def compress_model(
         '3 convolutions: 1 WaveletCompressedConv2d, 2 dense'
     """
     config = CompressionConfig.parse(compression)
-    table = config.only_if_faster.table if config.only_if_faster else None
     with all_or_nothing(model):
         separated = _separate(model, config)
         decisions = decide(model, config)
@@ -93,10 +93,10 @@ def compress_model(
         decisions = judge_speed(model, config, decisions)
         report = _convert(model, decisions)
         report.warning = _check_changed(model, report, decisions, separated)
+        if input_shape is not None:
+            report.gain = _gain(model, config, input_shape)
         report = _put_integers(model, config, report)
         report.notes = _describe(separated, _make_lean(model, config), model)
-        if input_shape is not None:
-            report.gain = expected_gain(model, input_shape, table=table)
     watch_predictions(
         model,
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
@@ -108,10 +108,10 @@ def compress_model(
         warnings.warn(warning, stacklevel=2)
     if verbose:
         in_training = verbose == 'in training'
-        text = report.summary() if in_training else f'\n{report}'
-        announce(f'Compressed {type(model).__name__}: {text}')
+        text = f' {report.summary()}' if in_training else f'\n{report}'
+        announce(f'Compressed {type(model).__name__}:{text}')
         if input_shape is None:
-            tell_at_first_step(model, report, table=table, layers=in_training)
+            tell_at_first_step(model, report, table=config.speeds, layers=in_training)
     return report
 
 
@@ -178,6 +178,12 @@ def _check_changed(
     if not any(decision.chosen for decision in decisions.values()):
         raise ValueError(warning)
     return warning
+
+
+def _gain(model: nn.Module, config: CompressionConfig, input_shape: Sequence[int]) -> Gain:
+    """Count what is gained. Integer layers come later, because they cannot run without weights."""
+    gain = expected_gain(model, input_shape, table=config.speeds)
+    return replace(gain, speed=None) if config.integer else gain
 
 
 def _put_integers(

@@ -65,23 +65,18 @@ class _FirstStep:
         if torch.compiler.is_compiling() or not (model.training and torch.is_grad_enabled()):
             return
         _withdraw(model)
-        name = type(model).__name__
         try:
             self.report.gain = self._gain(model, _one_image(model, args, kwargs))
         except Exception as error:  # counting must never stop a training
-            missing = (
-                f'What the compression of {name} gains could not be counted ({error}). '
+            self.report.notes.append(
+                f'What is gained could not be counted ({type(error).__name__}: {error}). '
                 'tools/analysis_tools/get_bops.py counts it for a size that you give.'
             )
-        else:
-            missing = ''
-        if self.layers:
-            announce(f'Compressed {name}:\n{self.report}')
-        elif not missing:
-            announce(str(self.report.gain))
-        trouble = missing or self.report.gain.warning
-        if trouble:
-            announce(trouble, logging.WARNING)
+        gain = self.report.gain
+        text = f'Compressed {type(model).__name__}:\n{self.report}'
+        if not self.layers:
+            text = self.report.notes[-1] if gain is None else str(gain)
+        announce(text, logging.WARNING if gain is None or gain.warning else logging.INFO)
 
     def _gain(self, model: nn.Module, inputs: dict[str, Any] | tuple) -> Gain:
         """Count on a copy, which calls no hook, not even this one, and changes nothing."""

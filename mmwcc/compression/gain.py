@@ -13,14 +13,12 @@ from mmwcc.inference import IntegerLayer
 from mmwcc.model_tree import FULL_PRECISION, unwrapped
 
 from .only_if_faster import SpeedTable
+from .small_gain import why_small
 
 __all__ = ['Gain', 'Part', 'Speed', 'expected_gain']
 
 _DENSE_BITS = FULL_PRECISION * FULL_PRECISION
 _SHOWN = 4
-# A warning says so if wavelets save a smaller share of the MACs, or if a larger share of the bit
-# operations stays in full precision although layers are quantized.
-_SMALL, _LARGE = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -123,12 +121,13 @@ class Gain:
     @property
     def reached(self) -> float:
         """Share of these operations that wavelets reach."""
-        return 1 - sum(part.macs for part in self.parts) / self.dense_macs if self.parts else 1.0
+        outside = sum(part.macs for part in self.parts)
+        return 1 - outside / self.dense_macs if self.dense_macs else 0.0
 
     @property
     def warning(self) -> str:
         """Why the gain is small and what to do about it, or '' if it is not."""
-        return ' '.join(filter(None, (*_small_saving(self), *_much_dense(self), _tiny_maps(self))))
+        return ' '.join(why_small(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -154,7 +153,7 @@ class Gain:
             f'What this gains for {given}:',
             f'  MACs   {_change(self.dense_macs, total.macs)}; wavelets reach {self.reached:.1%}',
             f'  BOPs   {_change(dense_bops, total.total_bops)}, '
-            f'of these {_amount(total.transform_bops)} in transforms',
+            f'of these {_amount(total.transform_bops, dense_bops)} in transforms',
         ]
         if self.dense_parts:
             lines.append(f'  dense  {_listed(self.dense_parts, total.total_bops)}')
@@ -244,78 +243,23 @@ def _speedup(layer: LayerCost, table: SpeedTable) -> float:
     return table.speedup_of_calls(channels, out, sizes, layer.keep_ratio, layer.geometry.levels)
 
 
-def _small_saving(gain: Gain) -> Iterator[str]:
-    """Yield a warning if wavelets save little."""
-    ratios = [layer.keep_ratio for layer in gain.cost.layers if layer.kind == 'wcc']
-    saved = 1 - gain.cost.total.macs / gain.dense_macs
-    if not ratios or min(ratios) == 1 or saved >= _SMALL:
-        return
-    yield f'Wavelets save only {saved:.1%} of the MACs.'
-    if not gain.parts or gain.reached > gain.parts[0].macs / gain.dense_macs:
-        yield 'Lower keep_ratio to save more.'
-        return
-    part = gain.parts[0]
-    yield (
-        f'They act on 1x1 convolutions; {part.kind} makes up {part.macs / gain.dense_macs:.0%} of '
-        'the network.'
-    )
-    if part.kind.startswith('Conv2d'):
-        yield (
-            'Add separate=dict() to the compression dictionary to split k x k convolutions into '
-            'depthwise and 1x1 ones and train again, or take a preset without wavelets, such as '
-            'quant_w8a8, which saves nearly as many bit operations.'
-        )
-
-
-def _much_dense(gain: Gain) -> Iterator[str]:
-    """Yield a warning if most bit operations stay in full precision although layers are quantized."""
-    bits = {bits for layer in gain.cost.layers for bits in (layer.weight_bits, layer.act_bits)}
-    total = gain.cost.total.total_bops
-    share = sum(part.bops for part in gain.dense_parts) / total
-    if bits == {FULL_PRECISION} or share <= _LARGE:
-        return
-    part = gain.dense_parts[0]
-    yield (
-        f'{share:.0%} of the remaining bit operations are in full precision, most of them in '
-        f'{part.kind} ({part.bops / total:.0%}).'
-    )
-    if 'Conv2d' in part.kind:
-        yield 'Name fewer layers in keep_dense to quantize these convolutions.'
-    else:
-        yield (
-            'Only nn.Conv2d is compressed, so that no setting changes this. A network with more of '
-            'its operations in convolutions gains more.'
-        )
-
-
-def _tiny_maps(gain: Gain) -> str:
-    """Return a warning if wavelet layers work on maps smaller than a patch, or ''."""
-    if not gain.tiny:
-        return ''
-    names = ', '.join(list(gain.tiny)[:_SHOWN])
-    more = f' and {len(gain.tiny) - _SHOWN} more' if len(gain.tiny) > _SHOWN else ''
-    return (
-        f'The maps of {names}{more} are smaller than a patch on this input, so that these layers '
-        f'take up to {max(gain.tiny.values()):.1f} times their dense MACs. Give them the type '
-        'mmwcc.QuantConv2d by a rule if images are always of this size.'
-    )
-
-
-def _amount(value: float) -> str:
-    """Return a number of operations with its unit."""
-    return f'{value / 1e9:,.2f} G' if value >= 1e8 else f'{value / 1e6:,.3f} M'
+def _amount(value: float, largest: float | None = None) -> str:
+    """Return a number of operations in a unit that suits it, or that suits the largest number."""
+    if max(value, largest or 0) >= 1e8:
+        return f'{value / 1e9:,.2f} G'
+    return f'{value / 1e6:,.3f} M'
 
 
 def _change(before: float, after: float) -> str:
     change = after / before - 1 if before else 0.0
-    return f'{_amount(before)} -> {_amount(after)} ({change:+.1%})'
+    return f'{_amount(before)} -> {_amount(after, before)} ({change:+.1%})'
 
 
 def _listed(parts: Sequence[Part], total: float) -> str:
     """List the layers in full precision with their shares of the remaining bit operations."""
     bops = sum(part.bops for part in parts)
     shown = ', '.join(
-        f'{part.kind} {part.bops / total:.1%} ({part.layers})' for part in parts[:_SHOWN]
+        f'{part.kind} {part.bops / total:.1%} (layers: {part.layers})' for part in parts[:_SHOWN]
     )
     more = f' and {len(parts) - _SHOWN} more kinds' if len(parts) > _SHOWN else ''
     return f'{_amount(bops)} BOPs in full precision ({bops / total:.1%}): {shown}{more}'
