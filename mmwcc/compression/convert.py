@@ -108,7 +108,7 @@ def compress_model(
         warnings.warn(warning, stacklevel=2)
     if verbose:
         in_training = verbose == 'in training'
-        text = f' {report.summary()}' if in_training else f'\n{report}'
+        text = _in_brief(report) if in_training else f'\n{report}'
         announce(f'Compressed {type(model).__name__}:{text}')
         if input_shape is None:
             tell_at_first_step(model, report, table=config.speeds, layers=in_training)
@@ -207,6 +207,10 @@ def _describe(separated: SeparationReport, lean: list[str], model: nn.Module) ->
     """Say what was done besides replacing convolutions."""
     notes = [f'Separated {type(model).__name__}:\n{separated}'] if separated else []
     return notes + ([f'Activations that keep masks for backward: {len(lean)}'] if lean else [])
+
+
+def _in_brief(report: CompressionReport) -> str:
+    return f' {report.summary()}' + (f'\n{report.warning}' if report.warning else '')
 
 
 def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:

@@ -76,8 +76,8 @@ class Gain:
         cost: The cost of the compressed model.
         parts: The layers that no wavelet reaches, by kind, those with most MACs first.
         dense_parts: The layers in full precision, by kind, those with most bit operations first.
-        tiny: Wavelet layers whose maps are smaller than a patch on this input, with their
-            operations divided by those of the dense layer.
+        tiny: Wavelet layers whose maps are smaller than a patch on this input, so that they take
+            more operations than the dense layer, and how many times as many.
         speed: The expected speed, or None if it is not known.
     """
 

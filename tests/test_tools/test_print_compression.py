@@ -132,10 +132,10 @@ def test_a_size_that_nothing_tells_or_that_does_not_fit(tool, capsys, tmp_path):
         .out.splitlines()[-1]
         .endswith('Give --shape HEIGHT WIDTH to see what is gained.')
     )
-    tool.main([str(config), '--cfg-options', 'crop_size=(1,1)'])
+    tool.main([str(config), '--cfg-options', 'crop_size=(5,64,64)'])
     assert 'What is gained could not be counted: count_cost' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='print_compression: count_cost: .* must run on an input'):
-        tool.main([str(config), '--shape', '1', '1'])
+        tool.main([str(config), '--shape', '5', '64', '64'])
 
 
 def test_cfg_options(tool, capsys):
