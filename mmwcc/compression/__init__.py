@@ -7,7 +7,8 @@ from .convert import compress_model
 from .gain import Gain, expected_gain
 from .lean import lean_activations
 from .old_checkpoints import advice_for
-from .schedule import QUANTITIES, Schedule, build_schedule
+from .schedule import QUANTITIES, Schedule
+from .schedule_config import build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs
 
 __all__ = [
