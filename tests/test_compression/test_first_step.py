@@ -35,7 +35,10 @@ class Net(nn.Module):
 @pytest.fixture
 def told(monkeypatch):
     texts = []
-    record = lambda text, level=20: texts.append((level, text))  # noqa: E731
+
+    def record(text, level=20):
+        texts.append((level, text))
+
     for module in ('convert', 'first_step'):
         monkeypatch.setattr(f'mmwcc.compression.{module}.announce', record)
     return texts
