@@ -102,7 +102,9 @@ class Gain:
         parts = _parts(model, others)
         dense = _parts(model, [layer for layer in others if layer.kind == 'dense'])
         tiny = {
-            layer.name: layer.macs / _dense_macs(layer) for layer in wavelets if _is_tiny(layer)
+            layer.name: layer.macs / _dense_macs(layer)
+            for layer in wavelets
+            if _is_tiny(layer) and layer.macs > _dense_macs(layer)
         }
         integers = any(isinstance(module, IntegerLayer) for module in model.modules())
         return cls(
