@@ -4,15 +4,18 @@ from importlib import import_module
 
 from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
+from .gain import Gain, expected_gain
 from .lean import lean_activations
 from .old_checkpoints import advice_for
-from .schedule import QUANTITIES, Schedule, build_schedule
+from .schedule import QUANTITIES, Schedule
+from .schedule_config import build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs
 
 __all__ = [
     'QUANTITIES',
     'QUANT_TYPE',
     'CompressionConfig',
+    'Gain',
     'Rule',
     'Schedule',
     'SeparatedLayer',
@@ -20,6 +23,7 @@ __all__ = [
     'advice_for',
     'build_schedule',
     'compress_model',
+    'expected_gain',
     'lean_activations',
     'separate_convs',
 ]

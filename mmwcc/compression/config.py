@@ -11,9 +11,9 @@ from mmwcc.messages import check_keys
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS, type_name
 
-from .only_if_faster import OnlyIfFaster
+from .only_if_faster import OnlyIfFaster, SpeedTable
 
-__all__ = ['CompressionConfig', 'Rule']
+__all__ = ['CompressionConfig', 'Rule', 'without_wavelets']
 
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
@@ -242,6 +242,15 @@ class CompressionConfig:
             values['only_if_faster'] = OnlyIfFaster.parse(values['only_if_faster'])
         return cls(**values)
 
+    @property
+    def speeds(self) -> SpeedTable | None:
+        """The measured speeds that the dictionary names, or None if it names none."""
+        return self.only_if_faster.table if self.only_if_faster else None
+
+    def insists_on_type(self, name: str) -> bool:
+        """Tell whether a rule names the type of the layer that replaces a convolution."""
+        return any(rule.matches(name) and 'type' in rule.changes for rule in self.rules)
+
     def layer_config(self, name: str, eligible: bool) -> dict | None:
         """Return the config of the layer that replaces a convolution.
 
@@ -264,6 +273,20 @@ class CompressionConfig:
         if kind == QUANT_TYPE and config['weight_quant'] is None and config['act_quant'] is None:
             return None
         return _without_wavelets(config)
+
+
+def without_wavelets(layer_config: dict, other: dict | None) -> dict | None:
+    """Return the config of the layer that only quantizes what a wavelet layer would transform.
+
+    Args:
+        layer_config: Config of the wavelet layer.
+        other: Config of layers that are only quantized, or None if there are none.
+
+    Returns:
+        The config, or None if nothing is quantized, so that the convolution stays dense.
+    """
+    quantizers = {role: layer_config.get(role) for role in _QUANTIZERS}
+    return {**other, **quantizers} if other is not None and any(quantizers.values()) else None
 
 
 def _merged(config: dict, changes: dict) -> dict:

@@ -20,6 +20,7 @@ from .probe import (
     quantizers_off,
     run_on_zeros,
     tensor_mode,
+    twin,
     undisturbed,
 )
 from .replace import all_or_nothing, has_hooks, obstacle, replace_layers, swap_layers
@@ -69,6 +70,7 @@ __all__ = [
     'setting_cells',
     'swap_layers',
     'tensor_mode',
+    'twin',
     'undisturbed',
     'unhandled_layers',
     'unwrapped',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ __all__ = [
     'quantizers_off',
     'run_on_zeros',
     'tensor_mode',
+    'twin',
     'undisturbed',
 ]
 
@@ -48,6 +50,20 @@ def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
 def tensor_mode(model: nn.Module) -> dict[str, str]:
     """Return the keyword that asks models of mmengine for plain tensors; empty for other models."""
     return dict(mode='tensor') if 'mode' in inspect.signature(model.forward).parameters else {}
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Return a copy of a model that shares its parameters and buffers and has no forward hooks.
+
+    A run of the copy calls no hook of the user and changes no attribute of the model, such as a
+    counter or a cache. Its modules are those of the model in the same order.
+    """
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    copied = copy.deepcopy(model, shared)
+    for module in copied.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return copied
 
 
 @contextmanager

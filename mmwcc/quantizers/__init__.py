@@ -8,11 +8,13 @@ from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
 from .roles import ActQuantizer, WeightQuantizer
 from .settling import is_settling, settle, settle_after_forward
+from .state import COEFFICIENTS
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
     'CALIBRATIONS',
     'CHANNEL',
+    'COEFFICIENTS',
     'LAYER',
     'ActQuantizer',
     'Granularity',

@@ -19,7 +19,15 @@ from mmwcc.utils import build_model, dense_config, quiet
 
 from .work_dirs import WorkDir
 
-__all__ = ['Basis', 'ModelFacts', 'build_with_report', 'examine', 'examine_all', 'input_size']
+__all__ = [
+    'Basis',
+    'ModelFacts',
+    'build_with_report',
+    'examine',
+    'examine_all',
+    'image_shape',
+    'input_size',
+]
 
 
 @dataclass(frozen=True)
@@ -200,6 +208,27 @@ def _own_basis(work_dir: WorkDir) -> Basis | None:
     recorded = ModelFacts(recorded=work_dir.stamp.get('cost') or {}).basis
     size = input_size(work_dir.config)
     return recorded or (Basis('exact', size) if size else None)
+
+
+def image_shape(config: Config, shape: Sequence[int] | None = None) -> tuple[int, ...] | None:
+    """Return the requested shape, or else the size of the images that a config trains or tests with.
+
+    Args:
+        config: The config.
+        shape: Height and width, one number for a square, or channels, height and width. Defaults to
+            None: ``crop_size`` of the config, or else :func:`input_size`.
+
+    Returns:
+        The shape, or None if nothing tells it.
+
+    Example:
+        >>> image_shape(Config(dict(crop_size=(64, 96)))), image_shape(Config(), [64])
+        ((64, 96), (64, 64))
+    """
+    shape = shape or config.get('crop_size') or input_size(config)
+    if shape is None:
+        return None
+    return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
 
 
 def input_size(config: Config) -> tuple[int, int] | None:
