@@ -3,7 +3,15 @@
 import pytest
 
 pytest.importorskip('mmengine')
-from mmwcc.utils import LaunchError, check_checkpoint, is_address, load_config  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+
+from mmwcc.utils import (  # noqa: E402
+    LaunchError,
+    check_checkpoint,
+    is_address,
+    load_config,
+    separate_visualizer,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +66,21 @@ def test_an_option_without_effect_is_refused(tmp_path, task_type, key):
     )
     with pytest.raises(LaunchError, match=f'compression.integer has no effect.* Use {key}\\.'):
         load_config(str(tmp_path / 'c.py'), {'compression.integer': True})
+
+
+def test_runs_of_one_process_write_logs_of_their_own(tmp_path):
+    from mmengine.visualization import Visualizer
+
+    for name in ('first', 'second'):
+        config = Config(dict(work_dir=str(tmp_path / name), visualizer=dict(name='visualizer')))
+        separate_visualizer(config)
+        visualizer = Visualizer.get_instance(
+            **config.visualizer,
+            vis_backends=[dict(type='LocalVisBackend')],
+            save_dir=config.work_dir,
+        )
+        visualizer.add_scalar('loss', 1.0)
+        assert (tmp_path / name / 'vis_data' / 'scalars.json').is_file()
+    without = Config(dict(work_dir='w'))
+    separate_visualizer(without)
+    assert 'visualizer' not in without
