@@ -11,6 +11,7 @@ from .launch import (
     is_address,
     load_config,
     model_config,
+    separate_visualizer,
     set_work_dir,
 )
 from .post_training import calibration_batches, dense_config
@@ -36,6 +37,7 @@ __all__ = [
     'quiet',
     'refuse_new_start',
     'register_all_modules',
+    'separate_visualizer',
     'set_work_dir',
     'spread_batches',
     'write_compression',
