@@ -13,6 +13,7 @@ from mmwcc.model_tree import (
     LayerState,
     announce,
     matches,
+    named_layers,
     no_match,
     obstacle,
     replace_layers,
@@ -31,11 +32,7 @@ _NAMED = 5
 
 def _candidates(model: nn.Module) -> dict[str, nn.Module]:
     """Return convolutions and integer layers by qualified name, shared ones under all their names."""
-    return {
-        name: module
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, (nn.Conv2d, IntegerLayer))
-    }
+    return named_layers(model, nn.Conv2d, IntegerLayer)
 
 
 def _obstacle(layer: nn.Module) -> str:

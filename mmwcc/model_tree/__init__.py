@@ -1,6 +1,7 @@
 """The modules of a model: finding, naming, running, replacing and reporting them."""
 
-from .compressed import compressed_layers, unwrapped
+from .compressed import compressed_layers, first_names, named_layers, unwrapped
+from .guard import guard, guards_off, lift_guards
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state
 from .names import (
     convolutions,
@@ -40,12 +41,17 @@ __all__ = [
     'dense_names',
     'describe_layer',
     'example_input',
+    'first_names',
     'geometry',
+    'guard',
+    'guards_off',
     'has_hooks',
     'is_plain',
     'kept_by_name',
+    'lift_guards',
     'listed',
     'matches',
+    'named_layers',
     'names_by_layer',
     'no_match',
     'obstacle',
