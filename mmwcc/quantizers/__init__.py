@@ -6,7 +6,7 @@ from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
-from .settling import is_settling, settle, settle_after_forward
+from .settling import is_settling, settle, settle_after_forward, tolerate_unlearned
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     'measure',
     'settle',
     'settle_after_forward',
+    'tolerate_unlearned',
     'upgrade_optimizer_state',
 ]
