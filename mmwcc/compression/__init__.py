@@ -2,26 +2,38 @@
 
 from importlib import import_module
 
+from .comparison import Comparison, compare, layer_records, some_of
 from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
 from .lean import lean_activations
+from .loading import JUDGED, RECORD, allow_dense, integer_mismatch, state_differences, watch_states
 from .old_checkpoints import advice_for
 from .schedule import QUANTITIES, Schedule, build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs
 
 __all__ = [
+    'JUDGED',
     'QUANTITIES',
     'QUANT_TYPE',
+    'RECORD',
+    'Comparison',
     'CompressionConfig',
     'Rule',
     'Schedule',
     'SeparatedLayer',
     'SeparationReport',
     'advice_for',
+    'allow_dense',
     'build_schedule',
+    'compare',
     'compress_model',
+    'integer_mismatch',
+    'layer_records',
     'lean_activations',
     'separate_convs',
+    'some_of',
+    'state_differences',
+    'watch_states',
 ]
 
 _NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference')

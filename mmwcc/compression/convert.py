@@ -33,6 +33,7 @@ from mmwcc.registry import MODELS
 
 from .config import WAVELET_TYPE, CompressionConfig
 from .lean import lean_activations
+from .loading import watch_states
 from .old_checkpoints import watch_predictions
 from .only_if_faster import SpeedJudge
 from .separate import separate_convs
@@ -91,6 +92,7 @@ def compress_model(
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
         config.keep_dense,
     )
+    watch_states(model)
     settle_after_forward(model)
     if report.warning:
         warnings.warn(report.warning, stacklevel=2)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.model_tree import compressed_layers, undisturbed
+from mmwcc.model_tree import compressed_layers, lift_guards, undisturbed
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
 
 __all__ = [
@@ -153,6 +153,7 @@ def calibrate(
         3.0
     """
     _check(method, percentile)
+    lift_guards(model)  # a calibrated model may be evaluated, whatever its weights were trained for
     quantizers = {
         name: quantizer
         for name, quantizer in _quantizers(model).items()
@@ -277,6 +278,7 @@ def reestimate_batch_norm(
         >>> norm.running_mean.item()
         2.0
     """
+    lift_guards(model)
     with undisturbed(model), batch_statistics(model, learn=True) as reached:
         for batch in batches:
             forward(model, batch)
