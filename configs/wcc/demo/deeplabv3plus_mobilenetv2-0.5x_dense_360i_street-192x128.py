@@ -46,7 +46,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=360, max_keep_ckpts=1, save_optimizer=False),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=360, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     compression_check=dict(type='mmwcc.CompressionCheckHook'),
     random_state=dict(type='mmwcc.RandomStateHook'))
