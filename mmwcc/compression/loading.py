@@ -99,6 +99,8 @@ def _judge(model: nn.Module, state: Mapping, prefix: str, metadata: Mapping, *_:
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
     found = _within(compare(weights, model, metadata.get(RECORD)), weights)
+    if not any(f'{name}.weight' in weights for name in found.layers):
+        return  # a part of the model that has no compressed layer
     mismatch = integer_mismatch(found)
     if mismatch:
         advice = advice_for(model, found.only_in_checkpoint)

@@ -223,7 +223,12 @@ def test_integers_on_one_side_are_not_loaded(mmengine_load):
 def test_a_part_of_a_model_is_left_to_its_loader():
     model = fresh()
     prefixed = {k: v for k, v in dense().state_dict().items() if k.startswith('classify.')}
-    model.load_state_dict(prefixed, strict=False)
+    guarded = fresh()
+    guarded.load_state_dict(dense().state_dict(), strict=False)
+    for each in (model, guarded):
+        each.load_state_dict(prefixed, strict=False)
+    with pytest.raises(RuntimeError, match=DENSE):
+        guarded.eval()(image())
     silently(lambda: model.train()(image()))
     # As init_cfg=dict(type='Pretrained', prefix='backbone.') does.
     part = {k[9:]: v for k, v in dense().state_dict().items() if k.startswith('backbone.')}

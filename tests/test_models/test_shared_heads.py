@@ -19,6 +19,7 @@ from mmwcc.compression import compare  # noqa: E402
 from mmwcc.cost import count_cost  # noqa: E402
 from mmwcc.model_tree import compressed_layers  # noqa: E402
 from mmwcc.reports.model_facts import build_with_report  # noqa: E402
+from mmwcc.utils import dense_config  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +109,8 @@ def test_reports_and_costs_name_it(config, checkpoint):
     model, report = build_with_report(config)
     named = {layer.name for layer in report}
     assert set(layers) <= named
+    _, dense = build_with_report(dense_config(config)[0])
+    assert {layer.name for layer in dense} == named
     counted = {layer.name: layer for layer in count_cost(model, (96, 160)).layers}
     assert len(counted['bbox_head.cls_convs.0.0.conv'].geometry.maps) == 3
     assert 'bbox_head.cls_convs.1.0.conv' not in counted
