@@ -22,7 +22,6 @@ from mmwcc.model_tree import (
     geometry,
     listed,
     matches,
-    name_quantizers,
     replace_layers,
     unhandled_layers,
 )
@@ -34,6 +33,7 @@ from .decisions import PLACES, Decision, decide, judge_maps, judge_speed
 from .first_step import tell_at_first_step
 from .gain import Gain, expected_gain
 from .lean import lean_activations
+from .loading import watch_states
 from .old_checkpoints import watch_predictions
 from .separate import SeparationReport, separate_convs
 from .tiny_maps import watch_tiny_maps
@@ -108,8 +108,8 @@ def compress_model(
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
         config.keep_dense,
     )
-    name_quantizers(model)
     watch_tiny_maps(model, [decision.name for decision in decisions.values() if decision.is_tiny])
+    watch_states(model)
     settle_after_forward(model)
     for warning in filter(None, (report.warning, report.gain and report.gain.warning)):
         warnings.warn(warning, stacklevel=2)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
 
+from .guard import guards_off
+
 __all__ = [
     'example_input',
     'layer_progress',
@@ -126,7 +128,7 @@ def layer_progress(model: nn.Module, what: str) -> Iterator[None]:
 def quantizers_off(model: nn.Module) -> Iterator[None]:
     """Run ``model`` without quantization.
 
-    Shapes stay the same, no quantizer calibrates, and none warns that it is not calibrated.
+    Shapes stay the same, no quantizer calibrates, and neither quantizers nor guards complain.
     """
     bits = {
         module: module.bits for module in model.modules() if isinstance(module, UniformQuantizer)
@@ -134,7 +136,8 @@ def quantizers_off(model: nn.Module) -> Iterator[None]:
     try:
         for quantizer in bits:
             quantizer.bits = 32
-        yield
+        with guards_off(model):
+            yield
     finally:
         for quantizer, width in bits.items():
             quantizer.bits = width

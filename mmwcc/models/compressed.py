@@ -20,7 +20,8 @@ def CompressedModel(task_type: str | type | list | dict, compression: dict, **mo
     works wherever models are built: in training, testing, the inference APIs and TTA. The result is
     an object of the original class with the original keys. Building says in one line what was
     compressed. The table of layers, and what the compression gains, follow when the first training
-    step begins, because that step knows the size of the images.
+    step begins, because that step knows the size of the images. The model refuses weights that
+    do not fit its compression (see docs/compression.md, "What a model accepts").
 
     Args:
         task_type: The ``type`` of the model to build, in the scope of the config. Several factories

@@ -13,7 +13,7 @@ from torch import nn
 from mmwcc.compressed_config import is_compressed
 from mmwcc.compression import QUANTITIES, compress_model
 from mmwcc.cost import CostReport, LayerCost, count_cost
-from mmwcc.model_tree import CompressionReport, describe_layer, unhandled_layers
+from mmwcc.model_tree import CompressionReport, describe_layer, named_layers, unhandled_layers
 from mmwcc.registry import type_name
 from mmwcc.utils import build_model, dense_config, quiet
 
@@ -115,9 +115,7 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
             return model, compress_model(model, compression, verbose=False)
         model = build_model(config)
         layers = (
-            describe_layer(name, module)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d)
+            describe_layer(name, module) for name, module in named_layers(model, nn.Conv2d).items()
         )
         return model, CompressionReport(layers, unhandled_layers(model))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmwcc.compressed_config import is_compressed, without_compression
-from mmwcc.model_tree import convolutions, prediction_layers, unwrapped
+from mmwcc.model_tree import convolutions, named_layers, prediction_layers, unwrapped
 from mmwcc.registry import HOOKS
 
 from .random_state_hook import get_random_state, set_random_state
@@ -261,7 +261,7 @@ def _prediction_layer(model: nn.Module) -> str:
 
 
 def _find(network: nn.Module, whose: str, names: list[str]) -> dict[str, nn.Module]:
-    modules = dict(network.named_modules())
+    modules = named_layers(network, nn.Module)
     for name in names:
         if name not in modules:
             raise ValueError(
