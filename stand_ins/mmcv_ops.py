@@ -12,8 +12,8 @@ It must never pass for mmcv:
   here as it does without ``mmcv.ops``, so a program that tries this import goes on without it.
 - Its operators raise an error when they are called.
 
-A program that only tries ``import mmcv.ops`` gets the warning and nothing else. It should import the
-operator that it needs, or ask ``mmengine.utils.dl_utils.mmcv_full_available()``, which says no.
+A program that only tries ``import mmcv.ops`` gets the warning and nothing else. It should import
+the operator that it needs, or ask ``mmengine.utils.dl_utils.mmcv_full_available()``, which says no.
 """
 
 import warnings

@@ -27,7 +27,7 @@ case "$*" in
     *'import mmcv._ext'*) [ -e "$home/installed/mmcv" ] && [ ! -e "$home/other_torch" ] ;;
     *sysconfig*) echo "$home/site/mmcv" ;;
 esac
-"""
+"""  # noqa: E501
 
 
 class Environment:

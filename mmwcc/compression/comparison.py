@@ -96,7 +96,9 @@ def compare(
 
 
 def layer_records(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return how each compressed layer compresses, as checkpoints record it, under all its names."""
+    """Return how each compressed layer compresses, as checkpoints record it, under all its
+    names.
+    """
     return {
         name: LayerState.of(layer).to_dict()
         for name, layer in named_layers(unwrapped(model), CompressedLayer).items()

@@ -31,7 +31,8 @@ _MISPLACED = {
 def _check_mapping(owner: str, key: str, value) -> None:
     if value is not None and not isinstance(value, dict):
         raise TypeError(
-            f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None for none.'
+            f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None '
+            f'for none.'
         )
 
 
@@ -64,12 +65,14 @@ class Rule:
         """
         if not isinstance(rule, dict):
             raise TypeError(
-                f"compression: a rule must be a dict, got {rule!r}. Use dict(pattern=r'decode_head\\..*', "
+                f'compression: a rule must be a dict, got {rule!r}. Use '
+                f"dict(pattern=r'decode_head\\..*', "
                 'keep_ratio=0.5).'
             )
         if 'pattern' not in rule:
             raise ValueError(
-                f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
+                f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular '
+                f'expression for '
                 r"layer names, for example pattern=r'decode_head\..*'."
             )
         check_keys('compression rule', rule, keys)
@@ -113,7 +116,8 @@ def _compile(pattern: str) -> None:
         re.compile(pattern)
     except (re.error, TypeError) as error:
         raise ValueError(
-            f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a name as '
+            f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a '
+            f'name as '
             r"r'\.'."
         ) from error
 
@@ -142,8 +146,9 @@ def _check_integer(integer) -> None:
     kept = integer.get('keep_float', ()) if isinstance(integer, dict) else ()
     if not isinstance(integer, (bool, dict)) or not isinstance(kept, (list, tuple)):
         raise TypeError(
-            f'compression: integer must be True, False or dict(keep_float=[names]), got {integer!r}. Use '
-            'True to load the checkpoint of a model that was converted to integers.'
+            f'compression: integer must be True, False or dict(keep_float=[names]), got '
+            f'{integer!r}. Use True to load the checkpoint of a model that was converted to '
+            f'integers.'
         )
     check_keys('compression integer', integer if isinstance(integer, dict) else {}, ('keep_float',))
     for pattern in kept:

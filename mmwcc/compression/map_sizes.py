@@ -45,7 +45,8 @@ def map_sizes(model: nn.Module, input_shape: tuple[int, ...]) -> Sizes:
         input_shape,
         partial(_record, model, sizes),
         purpose='show the sizes of its maps',
-        remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.',
+        remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by '
+        'rules.',
     )
     return sizes
 

@@ -49,9 +49,9 @@ class SpeedTable:
             self._logs = {place: measured[place] for place in product(*self._axes)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                'only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, got '
-                f'{path} ({type(error).__name__}: {error}). Measure one, or use None for the shipped '
-                'table.'
+                'only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, '
+                f'got {path} ({type(error).__name__}: {error}). Measure one, or use None for the '
+                'shipped table.'
             ) from error
 
     @property
@@ -171,8 +171,8 @@ class OnlyIfFaster:
             )
         ):
             raise ValueError(
-                f'only_if_faster: input_shape must be (height, width) or (channels, height, width), got '
-                f'{shape!r}. {use}'
+                f'only_if_faster: input_shape must be (height, width) or (channels, height, '
+                f'width), got {shape!r}. {use}'
             )
         table = config.get('table')
         if table is not None and not isinstance(table, (str, Path)):

@@ -67,8 +67,8 @@ class Schedule(ABC):
         if self.quantity == 'keep_ratio':
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
                 raise ValueError(
-                    f'{self._name}: {argument} must be in (0, 1], got {value!r}. Use 1.0 to keep every '
-                    'coefficient.'
+                    f'{self._name}: {argument} must be in (0, 1], got {value!r}. Use 1.0 to keep '
+                    'every coefficient.'
                 )
         elif (
             not isinstance(value, int)
@@ -76,16 +76,16 @@ class Schedule(ABC):
             or not (2 <= value <= MAX_BITS or value == OFF_BITS)
         ):
             raise ValueError(
-                f'{self._name}: {argument} must be an integer from 2 to {MAX_BITS} or {OFF_BITS}, got '
-                f'{value!r}. Use {OFF_BITS} to switch quantization off.'
+                f'{self._name}: {argument} must be an integer from 2 to {MAX_BITS} or {OFF_BITS}, '
+                f'got {value!r}. Use {OFF_BITS} to switch quantization off.'
             )
 
     def _check_time(self, argument: str, t: Any) -> None:
         """Raise an error if ``t`` is not an integer of at least 0."""
         if not isinstance(t, int) or isinstance(t, bool) or t < 0:
             raise ValueError(
-                f'{self._name}: {argument} must be an integer of at least 0, got {t!r}. Iterations and '
-                'epochs are counted from 0.'
+                f'{self._name}: {argument} must be an integer of at least 0, got {t!r}. Iterations '
+                'and epochs are counted from 0.'
             )
 
 
@@ -119,27 +119,28 @@ class StepSchedule(Schedule):
         )
         if not pairs or not steps:
             raise ValueError(
-                f'{self._name}: steps must be a list of (moment, value) pairs with at least one pair, got '
-                f'{steps!r}. Did you mean steps=[(0, {self._open()})]?'
+                f'{self._name}: steps must be a list of (moment, value) pairs with at least one '
+                f'pair, got {steps!r}. Did you mean steps=[(0, {self._open()})]?'
             )
         for moment, value in steps:
             self._check_time('the moment of a step', moment)
             self._check_value('the value of a step', value)
         if steps[0][0] != 0:
             raise ValueError(
-                f'{self._name}: the first step must be at 0, got {steps[0][0]}. Put (0, {self._open()}) '
-                'before it to start uncompressed.'
+                f'{self._name}: the first step must be at 0, got {steps[0][0]}. Put (0, '
+                f'{self._open()}) before it to start uncompressed.'
             )
         for (t, value), (next_t, next_value) in pairwise(steps):
             if next_t <= t:
                 raise ValueError(
-                    f'{self._name}: the moments of steps must increase, got {next_t} after {t}. Sort '
-                    'the steps and give each moment once.'
+                    f'{self._name}: the moments of steps must increase, got {next_t} after {t}. '
+                    'Sort the steps and give each moment once.'
                 )
             if next_value > value:
                 raise ValueError(
-                    f'{self._name}: values must not increase, got {next_value} after {value}. A schedule '
-                    'only lowers; leave a layer less compressed by a rule in the compression config.'
+                    f'{self._name}: values must not increase, got {next_value} after {value}. A '
+                    'schedule only lowers; leave a layer less compressed by a rule in the '
+                    'compression config.'
                 )
         self._moments = [moment for moment, _ in steps]
         self._values = [float(value) if quantity == 'keep_ratio' else value for _, value in steps]

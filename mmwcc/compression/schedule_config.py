@@ -50,7 +50,8 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
     name = _NAMES.get(name, name)
     if name not in _TYPES:
         raise ValueError(
-            f'build_schedule: type of the schedule of {quantity} must be one of {", ".join(_TYPES)}, got '
+            f'build_schedule: type of the schedule of {quantity} must be one of '
+            f'{", ".join(_TYPES)}, got '
             f"{kind!r}. Did you mean type='step'?"
         )
     cls, required, optional = _TYPES[name]
@@ -61,7 +62,7 @@ def build_schedule(quantity: str, cfg: Mapping[str, Any]) -> Schedule:
     ):
         if wrong:
             raise ValueError(
-                f'{cls.__name__} of {quantity}: a schedule of type {name!r} {why} {", ".join(wrong)}. '
-                f'Its keys are {", ".join(("type", *required, *optional))}.'
+                f'{cls.__name__} of {quantity}: a schedule of type {name!r} {why} '
+                f'{", ".join(wrong)}. Its keys are {", ".join(("type", *required, *optional))}.'
             )
     return cls(quantity, **kwargs)

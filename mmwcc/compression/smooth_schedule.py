@@ -46,13 +46,13 @@ class SmoothSchedule(Schedule):
             )
         if start <= stop:
             raise ValueError(
-                f'{self._name}: stop must be below start, got start={start} and stop={stop}. A schedule '
-                'only lowers; drop it to hold a value.'
+                f'{self._name}: stop must be below start, got start={start} and stop={stop}. A '
+                'schedule only lowers; drop it to hold a value.'
             )
         if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
             raise ValueError(
-                f'{self._name}: interval must be an integer of at least 1, got {interval!r}. Use 1 to '
-                'change the value at every moment.'
+                f'{self._name}: interval must be an integer of at least 1, got {interval!r}. Use 1 '
+                'to change the value at every moment.'
             )
         self._begin, self._end, self._interval = begin, end, interval
         self._start, self._stop = start, stop

@@ -67,7 +67,8 @@ def count_cost(
     check_convention('count_cost', convention)
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f'count_cost: model must be a torch.nn.Module, got {model!r}. Build it from its config first.'
+            f'count_cost: model must be a torch.nn.Module, got {model!r}. Build it from its config '
+            f'first.'
         )
     model = unwrapped(model)
     inputs, input_shape = _inputs(model, input_shape, inputs)
@@ -80,8 +81,8 @@ def count_cost(
     except Exception as error:  # the model may raise anything
         what = 'these inputs' if input_shape is None else f'an input of shape {input_shape}'
         raise ValueError(
-            f'count_cost: {type(model).__name__} must run on {what}, but {type(error).__name__}: {error}. '
-            'Give the shape that its network sees, or its `inputs`.'
+            f'count_cost: {type(model).__name__} must run on {what}, but {type(error).__name__}: '
+            f'{error}. Give the shape that its network sees, or its `inputs`.'
         ) from error
     return ledger.report(operations, input_shape)
 
@@ -103,8 +104,8 @@ def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...]
             )
         ):
             raise ValueError(
-                f'count_cost: input_shape must be made of positive integers, got {input_shape!r}. Use '
-                '(height, width) or (channels, height, width).'
+                f'count_cost: input_shape must be made of positive integers, got {input_shape!r}. '
+                'Use (height, width) or (channels, height, width).'
             )
         inputs = example_input(model, tuple(input_shape))
     tensors = list(tensors_in(inputs))

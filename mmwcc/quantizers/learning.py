@@ -222,8 +222,8 @@ class ClipLearner(nn.Module):
         if not isinstance(self.clip_alpha, nn.Parameter):
             raise RuntimeError(
                 f'{self.title}: clips must be learned before FullyShardedDataParallel flattens '
-                'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
-                'load a compressed checkpoint before it is wrapped, or use fully_shard.'
+                'the parameters, got a quantizer that has not learned its clip. Calibrate the '
+                'model or load a compressed checkpoint before it is wrapped, or use fully_shard.'
             )
         clip, signed = self._choose(learned)
         self.state_dict()  # makes FSDP2 put the shards in place, or the writes are lost

@@ -23,7 +23,9 @@ def _name(model: nn.Module) -> None:
 
 
 def tolerate_unlearned(model: nn.Module) -> None:
-    """Let the quantizers of a model be evaluated before they have learned a clip, with a warning."""
+    """Let the quantizers of a model be evaluated before they have learned a clip, with a
+    warning.
+    """
     for quantizer in _quantizers(model):
         quantizer.may_be_unlearned = True
 

@@ -161,8 +161,8 @@ def examine_all(
         # A size that was asked for needs no explanation.
         if shape is None and basis is not None and basis != common:
             facts[-1].notes.append(
-                f'The model has its cost on record, or is tested, for images of {basis}. It is counted '
-                f'for images of {common} like the others.'
+                f'The model has its cost on record, or is tested, for images of {basis}. It is '
+                f'counted for images of {common} like the others.'
             )
     return facts
 
@@ -177,8 +177,8 @@ def _examine(work_dir: WorkDir, basis: Basis | None) -> ModelFacts:
             model, report = build_with_report(work_dir.config)
     except Exception as error:  # building a model of any project may raise anything
         facts.notes.append(
-            f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
-            f'layers{"" if facts.recorded else " and its cost"} are not known.'
+            f'The model could not be built from its config ({type(error).__name__}: {error}), so '
+            f'its layers{"" if facts.recorded else " and its cost"} are not known.'
         )
         return facts
     states = {
@@ -209,7 +209,7 @@ def _own_basis(work_dir: WorkDir) -> Basis | None:
 
 
 def image_shape(config: Config, shape: Sequence[int] | None = None) -> tuple[int, ...] | None:
-    """Return the requested shape, or else the size of the images that a config trains or tests with.
+    """Return the requested shape, or else the size of the images that a config is used with.
 
     Args:
         config: The config.

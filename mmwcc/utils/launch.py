@@ -83,9 +83,9 @@ def find_config(path: str) -> Path:
     package, colons, name = path.partition('::')
     if not colons:
         raise LaunchError(
-            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
-            'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
-            'by name.'
+            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; '
+            'configs that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` '
+            'finds them by name.'
         )
     try:
         folder = Path(get_installed_path(package), '.mim', 'configs')

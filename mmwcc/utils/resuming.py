@@ -14,9 +14,9 @@ from .launch import LaunchError, check_checkpoint
 __all__ = ['check_resumable', 'refuse_new_start', 'resume_hint']
 
 _REMEDY = (
-    'Start a new run from its weights (load_from with resume=False), or resume from a checkpoint that '
-    'CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, calibrated '
-    'and converted checkpoints hold weights only.'
+    'Start a new run from its weights (load_from with resume=False), or resume from a checkpoint '
+    'that CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, '
+    'calibrated and converted checkpoints hold weights only.'
 )
 
 

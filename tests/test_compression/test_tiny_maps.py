@@ -1,4 +1,6 @@
-"""Layers whose maps are smaller than a patch whatever the image: found, quantized, not transformed."""
+"""Layers whose maps are smaller than a patch whatever the image: found, quantized, not
+transformed.
+"""
 
 import copy
 import re
@@ -23,7 +25,9 @@ TRANSFORM = dict(pattern='attention', type='mmwcc.WaveletCompressedConv2d')
 
 
 class Net(nn.Module):
-    """Channel attention, pooling to 6x6 and to 8x8, and a map that is tiny on small images alone."""
+    """Channel attention, pooling to 6x6 and to 8x8, and a map that is tiny on small images
+    alone.
+    """
 
     def __init__(self):
         super().__init__()

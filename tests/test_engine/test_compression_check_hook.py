@@ -519,9 +519,10 @@ def test_a_dense_run_is_not_overwritten(tmp_path):
     for resume in (False, True):
         with pytest.raises(
             RuntimeError,
-            match='^CompressionCheckHook: a compressed model must be trained in a folder of its own, '
-            f"got work_dir='{tmp_path}', where iter_2.pth is the checkpoint of a dense model. This "
-            'run would overwrite it. Set another work_dir in the compressed config, which may inherit',
+            match='^CompressionCheckHook: a compressed model must be trained in a folder of its '
+            f"own, got work_dir='{tmp_path}', where iter_2.pth is the checkpoint of a dense model. "
+            'This run would overwrite it. Set another work_dir in the compressed config, which may '
+            'inherit',
         ):
             stock(tmp_path, resume=resume).train()
     assert (tmp_path / 'iter_2.pth').read_bytes() == before

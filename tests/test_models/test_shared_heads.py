@@ -45,7 +45,7 @@ param_scheduler = [dict(type='PolyLR', begin=0, end=9, by_epoch=False)]
 custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', update_buffers=True)]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1), logger=dict(interval=1))
 log_level = 'WARNING'
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope='module')

@@ -27,7 +27,7 @@ from mmwcc.utils import load_config, model_config, one_line_errors, quiet
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description='Print what compression makes of every convolution of a model, and what it gains'
+        description='Print what compression makes of each convolution of a model, and the gain'
     )
     parser.add_argument(
         'config',

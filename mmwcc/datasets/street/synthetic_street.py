@@ -141,8 +141,8 @@ class SyntheticStreetDataset(BaseDataset):
         """
         if not self.cache:
             raise RuntimeError(
-                'SyntheticStreetDataset: render_all needs cache=True, got False. Set it, or let every '
-                'scene be rendered when it is read.'
+                'SyntheticStreetDataset: render_all needs cache=True, got False. Set it, or let '
+                'every scene be rendered when it is read.'
             )
         infos = [BaseDataset.get_data_info(self, index) for index in range(len(self))]
         missing = {_key(info): info for info in infos if _key(info) not in _SCENES}

@@ -56,19 +56,21 @@ class CompressionCheckHook(Hook):
     loaded. Every run of a compressed model has it, so a config names it only to set an argument.
     Its reaction depends on what the checkpoint is loaded for:
 
-    ====================================================  =======================  ===============  ================
-    checkpoint and model                                  training from it         resuming         val, test
-    ====================================================  =======================  ===============  ================
-    compressed checkpoint, dense model                    error                    error            error
-    dense checkpoint, compressed model                    INFO                     error            error
-    some layers or quantizers on one side only            WARNING (in checkpoint)  error            error
-                                                          or INFO (in model)
-    integer layers on one side only                       error                    error            error
-    shapes differ in compressed layers                    error (but not in        error            error
-                                                          prediction layers)
-    keep_ratio, bits, wavelet, levels, selection differ   INFO                     error            WARNING
-    optimizer or schedules not saved, or other schedules  -                        error            -
-    ====================================================  =======================  ===============  ================
+    =========================================  =======================  ========  =========
+    checkpoint and model                       training from it         resuming  val, test
+    =========================================  =======================  ========  =========
+    compressed checkpoint, dense model         error                    error     error
+    dense checkpoint, compressed model         INFO                     error     error
+    some layers or quantizers on one side      WARNING (in checkpoint)  error     error
+                                               or INFO (in model)
+    integer layers on one side                 error                    error     error
+    shapes differ in compressed layers         error (but not in        error     error
+                                               prediction layers)
+    keep_ratio, bits, wavelet, levels or       INFO                     error     WARNING
+    selection differ
+    optimizer or schedules not saved, or       -                        error     -
+    other schedules
+    =========================================  =======================  ========  =========
 
     A checkpoint may compress prediction layers that ``keep_dense='last'`` keeps dense; checkpoints
     from before this release may do so. The error or warning then gives the ``keep_dense`` that
@@ -104,7 +106,8 @@ class CompressionCheckHook(Hook):
     def __init__(self, allow_dense: bool = False, allow_mismatch: Sequence[str] = ()) -> None:
         if not isinstance(allow_dense, bool):
             raise TypeError(
-                f'CompressionCheckHook: allow_dense must be True or False, got {allow_dense!r}. Use True '
+                f'CompressionCheckHook: allow_dense must be True or False, got {allow_dense!r}. '
+                'Use True '
                 'to evaluate dense weights in a compressed model.'
             )
         if isinstance(allow_mismatch, str) or not all(
@@ -137,8 +140,9 @@ class CompressionCheckHook(Hook):
         if runner.cfg.get('efficient_conv_bn_eval') is not None:
             raise RuntimeError(
                 f'CompressionCheckHook: efficient_conv_bn_eval must not be set for a model with '
-                f'compressed layers, got {runner.cfg.efficient_conv_bn_eval!r} and {len(layers)} such '
-                'layers. It multiplies the weights by the scale of BatchNorm before they are quantized; '
+                f'compressed layers, got {runner.cfg.efficient_conv_bn_eval!r} and {len(layers)} '
+                'such layers. It multiplies the weights by the scale of BatchNorm before they are '
+                'quantized; '
                 'remove the key from the config.'
             )
         refuse_occupied_work_dir('CompressionCheckHook', runner)

@@ -73,7 +73,8 @@ class CompressionStatsHook(Hook):
         measured at all.
 
     Example:
-        >>> default_hooks = dict(compression_stats=dict(type='mmwcc.CompressionStatsHook', interval=200))
+        >>> stats = dict(type='mmwcc.CompressionStatsHook', interval=200)
+        >>> default_hooks = dict(compression_stats=stats)
     """
 
     # Before BenchmarkHook, which copies the model including its forward hooks.
@@ -151,14 +152,16 @@ class CompressionStatsHook(Hook):
         layers = names_by_layer(named_layers(unwrapped(runner.model), CompressedConvMixin))
         if not layers:
             raise ValueError(
-                'CompressionStatsHook: the model must have compressed layers, got none that compute in '
+                'CompressionStatsHook: the model must have compressed layers, got none that '
+                'compute in '
                 "floating point. Build it with type='mmwcc.CompressedModel', or leave the hook out."
             )
         for pattern in self.patterns or ():
             if not any(_matches(pattern, names) for names in layers.values()):
                 raise ValueError(
-                    f'CompressionStatsHook: an entry of layers must match a whole name of a compressed '
-                    f'layer, got {pattern!r}. They are {", ".join(sum(layers.values(), []))}.'
+                    f'CompressionStatsHook: an entry of layers must match a whole name of a '
+                    f'compressed layer, got {pattern!r}. They are '
+                    f'{", ".join(sum(layers.values(), []))}.'
                 )
         self._layers = {
             names[0]: layer

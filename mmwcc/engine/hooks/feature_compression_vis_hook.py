@@ -61,7 +61,8 @@ class FeatureCompressionVisHook(Hook):
 
     Example:
         >>> default_hooks = dict(feature_compression=dict(
-        ...     type='mmwcc.FeatureCompressionVisHook', layers=[r'backbone\\.layer[24]\\.0\\.conv\\.0\\.conv']))
+        ...     type='mmwcc.FeatureCompressionVisHook',
+        ...     layers=[r'backbone\\.layer[24]\\.0\\.conv\\.0\\.conv']))
     """
 
     priority = 'NORMAL'
@@ -79,8 +80,8 @@ class FeatureCompressionVisHook(Hook):
             )
         if interval < 1:
             raise ValueError(
-                f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave the hook '
-                'out to draw nothing.'
+                f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave '
+                'the hook out to draw nothing.'
             )
         if keep_ratio is not None:
             check_keep_ratio('FeatureCompressionVisHook', keep_ratio)
@@ -125,12 +126,14 @@ class FeatureCompressionVisHook(Hook):
         self._draw(runner)
 
     def _choose(self, known: dict[str, list[str]]) -> list[str]:
-        """Choose layers by name. ``known`` holds all names of each, of which shared ones have several."""
+        """Choose layers by name. ``known`` holds all names of each, of which shared ones have
+        several.
+        """
         names = list(known)
         if not names:
             raise ValueError(
-                'FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, got '
-                'none. Leave the hook out for this model.'
+                'FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, '
+                'got none. Leave the hook out for this model.'
             )
         if self.layers is None:
             names = [name for name in names if 'auxiliary' not in name] or names
@@ -189,8 +192,8 @@ class FeatureCompressionVisHook(Hook):
             runner.visualizer.add_image('feature_compression', to_pixels(figure), runner.iter)
         else:
             runner.logger.warning(
-                f'FeatureCompressionVisHook drew nothing: none of {", ".join(self._names)} was given '
-                'a map that its transform can divide. Choose other layers.'
+                f'FeatureCompressionVisHook drew nothing: none of {", ".join(self._names)} was '
+                'given a map that its transform can divide. Choose other layers.'
             )
         self._inputs, self._image = {}, None
 
