@@ -75,12 +75,8 @@ def _conv_macs(layer: Any, x: tuple[int, ...], y: tuple[int, ...], convention: s
         (stride, padding, dilation, groups), (out, _, *kernel) = layer.geometry, layer.weight.shape
         channels = layer.weight.shape[1] * groups
     else:
-        stride, padding, dilation, groups = (
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-        )
+        stride, padding = layer.stride, layer.padding
+        dilation, groups = layer.dilation, layer.groups
         kernel, channels, out = layer.kernel_size, layer.in_channels, layer.out_channels
     if isinstance(layer, _ConvTransposeNd):  # equation (13) does not cover these
         return conv_macs(channels, out, kernel, x, groups=groups)
