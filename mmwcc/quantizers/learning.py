@@ -112,7 +112,7 @@ class ClipLearner(nn.Module):
     def _complain_of_no_clip(self) -> None:
         """Refuse to be evaluated before a clip was learned, or warn once if that is allowed."""
         kind = type(self).__name__
-        problem = f'{self.title}: it was evaluated before its clip was learned'
+        problem = f'{self.title} was evaluated before its clip was learned'
         if not self.may_be_unlearned:
             raise RuntimeError(
                 f'{problem}. Load a checkpoint of the compressed model, or train or calibrate the '

@@ -137,7 +137,7 @@ def test_dense_weights_may_be_allowed():
 def test_a_quantizer_without_a_clip_is_named():
     with pytest.raises(
         RuntimeError,
-        match='^LearnedClipActQuantizer: backbone.point.act_quant was evaluated before its clip '
+        match='^LearnedClipActQuantizer of backbone.point.act_quant was evaluated before its clip '
         'was learned. Load a checkpoint of the compressed model, or train or calibrate',
     ):
         fresh().eval()(image())

@@ -103,7 +103,7 @@ def test_integers_are_seen():
     old = of_version_0_1('CenterNetHead')
     to_integer(old)
     with pytest.raises(
-        RuntimeError, match='compresses the_head.heatmap_head.2, the_head.wh_head.2, as version 0.1'
+        RuntimeError, match='compresses the_head.heatmap_head.2, the_head.wh_head.2, as mmwcc did'
     ):
         build('CenterNetHead').load_state_dict(old.state_dict(), strict=False)
 

@@ -190,12 +190,14 @@ def test_a_checkpoint_of_its_own_loads_in_silence():
 
 def test_the_stamp_of_an_integer_model_of_0_1_shows_the_difference():
     pytest.importorskip('mmengine')
-    from mmwcc.checkpoint import compare, write_stamp
+    from mmwcc.checkpoint import read_stamp, write_stamp
+    from mmwcc.compression import compare
 
     old, _ = compress(rules=[TRANSFORM], integer=True)
     checkpoint = dict(meta=dict(), state_dict=old.state_dict())
     write_stamp(checkpoint, old, dict())
-    found = compare(checkpoint, compress(integer=True)[0])
+    recorded = read_stamp(checkpoint)['layers']
+    found = compare(old.state_dict(), compress(integer=True)[0], recorded)
     kinds = ('IntegerWaveletCompressedConv2d', 'IntegerConv2d')
     assert ('attention', 'type', *kinds) in found.states
 
