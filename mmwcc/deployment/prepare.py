@@ -19,7 +19,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.messages import some_of
-from mmwcc.model_tree import compressed_layers, has_hooks, is_plain, obstacle, replace_layers
+from mmwcc.model_tree import (
+    compressed_layers,
+    has_hooks,
+    is_plain,
+    obstacle,
+    quantizers_off,
+    replace_layers,
+)
 
 from .layers import ExportableConv2d, ExportableWaveletConv2d
 
@@ -207,7 +214,8 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
         if isinstance(module, _BatchNorm) and module.running_var is not None
     ]
     try:
-        network(x)
+        with quantizers_off(network):  # clips are not needed yet, and their lack is said later
+            network(x)
     finally:
         for handle in handles:
             handle.remove()
