@@ -1,0 +1,125 @@
+"""A feature map in 8 bits that passes through the code of a network like a float tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ['Grid', 'QuantizedMap', 'dequantized']
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values that a map can have: ``step`` times the integers from ``low`` to ``high``.
+
+    Attributes:
+        step: Distance between two values.
+        low: Lowest level, at least -128.
+        high: Highest level, at most 127, or at most 255 if ``low`` is not negative.
+    """
+
+    step: float
+    low: int
+    high: int
+
+    @property
+    def zero(self) -> int:
+        """The byte that stands for the value 0: signed levels are stored 128 higher."""
+        return 128 if self.low < 0 else 0
+
+    def bytes_of(self, x: Tensor) -> Tensor:
+        """Round floating values to the grid. NaN becomes level 0."""
+        levels = (x.float() / self.step).clamp_(self.low, self.high).round_().nan_to_num_(0.0)
+        return levels.add_(self.zero).to(torch.uint8)
+
+    def values_of(self, levels: Tensor) -> Tensor:
+        """Return the float32 values that bytes stand for."""
+        values = levels.float()
+        return (values.sub_(self.zero) if self.zero else values).mul_(self.step)
+
+
+class QuantizedMap(Tensor):
+    """A feature map stored as bytes on a grid.
+
+    To other code it is a float32 tensor of the same shape. Functions of torch that
+    :mod:`mmwcc.inference.map_functions` knows compute on the bytes. Any other function receives the
+    float values, so that every network runs, if not every part of it in integers.
+
+    Attributes:
+        levels: The bytes, uint8, of the shape of the map.
+        grid: Their grid.
+        name: The name of the map, see :func:`mmwcc.maps.combined`.
+        grids: The grids of all named maps of the network.
+        pending: The activation that is applied already and whose call is still to come, or ''.
+    """
+
+    levels: Tensor
+    grid: Grid
+    map_name: str
+    grids: dict[str, Grid]
+    pending: str
+
+    @staticmethod
+    def __new__(cls, levels, grid, name='', grids=None, pending=''):
+        """Wrap bytes without copying them."""
+        made = Tensor._make_wrapper_subclass(
+            cls,
+            levels.shape,
+            strides=levels.stride(),
+            dtype=torch.float32,
+            device=levels.device,
+        )
+        made.levels, made.grid, made.map_name = levels, grid, name
+        made.grids, made.pending = {} if grids is None else grids, pending
+        return made
+
+    def like(self, levels: Tensor) -> QuantizedMap:
+        """Return bytes of another shape on the same grid and under the same name."""
+        return QuantizedMap(levels, self.grid, self.map_name, self.grids)
+
+    def dequantize(self) -> Tensor:
+        """Return the float32 values."""
+        return self.grid.values_of(self.levels)
+
+    def on(self, grid: Grid) -> Tensor:
+        """Return the bytes of this map on another grid, rounded again if it differs."""
+        return self.levels if grid == self.grid else grid.bytes_of(self.dequantize())
+
+    def become(self, other: QuantizedMap) -> QuantizedMap:
+        """Take over everything from another map, for functions that work in place."""
+        self.levels, self.grid, self.map_name = other.levels, other.grid, other.map_name
+        self.grids, self.pending = other.grids, other.pending
+        return self
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f'QuantizedMap({self.map_name!r}, shape={tuple(self.levels.shape)}, {self.grid})'
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        from .map_functions import call  # the functions need the class
+
+        return call(func, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        # Reached from C++ only, where torch functions cannot be overridden.
+        return func(*dequantized(args), **dequantized(kwargs or {}))
+
+
+def dequantized(value: Any) -> Any:
+    """Return arguments of a function with float tensors in place of maps."""
+    if isinstance(value, QuantizedMap):
+        return value.dequantize()
+    if isinstance(value, (tuple, list)):
+        return type(value)(dequantized(item) for item in value)
+    if isinstance(value, dict):
+        return {key: dequantized(item) for key, item in value.items()}
+    return value

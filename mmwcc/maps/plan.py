@@ -1,0 +1,124 @@
+"""Deciding which maps of a network are stored in 8 bits, and on whose grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from mmwcc.quantizers import UniformQuantizer
+
+from .flow import Map
+from .operations import FUSED
+from .watching import NORM
+
+__all__ = ['MapPlan', 'plan_maps']
+
+_FUSED_WITH_ADD = frozenset({'relu'})
+_MAP_BITS = 8
+
+
+@dataclass
+class MapPlan:
+    """What happens to each map.
+
+    A chain is a layer or an addition with the BatchNorm and the activation that alone read it. Only
+    the last map of a chain is stored.
+
+    Attributes:
+        chains: The maps of each chain from first to last, by the name of the first.
+        norms: The BatchNorm to fold into a layer, by the layer's name.
+        grids: For each stored map, the name of the layer on whose input grid it is stored, or the
+            name of the map that has this grid of its own: itself, or the concatenation that alone
+            reads it. Maps that are not listed stay in floating point.
+    """
+
+    chains: dict[str, list[str]] = field(default_factory=dict)
+    norms: dict[str, nn.Module] = field(default_factory=dict)
+    grids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def own(self) -> list[str]:
+        """The maps that have a grid of their own."""
+        return [name for name, grid in self.grids.items() if grid == name]
+
+    def activation(self, first: str) -> str:
+        """Return the activation at the end of a chain, or ''."""
+        last = self.chains[first][-1].partition('(')[0]
+        return last if last in FUSED and len(self.chains[first]) > 1 else ''
+
+    def last(self, first: str) -> str:
+        """Return the map at the end of a chain."""
+        return self.chains[first][-1]
+
+
+def plan_maps(maps: Mapping[str, Map], layers: Mapping[str, Any]) -> MapPlan:
+    """Decide on the grids of all maps.
+
+    A map that one layer reads is stored on the grid of that layer's input, so that nothing is
+    rounded twice; other functions then read it on this grid, unless it has fewer than 8 bits. A map
+    that only a concatenation reads is stored on the grid of the concatenation. Any other map that
+    is read in integers has a grid of its own.
+
+    Args:
+        maps: All maps of the network, see :func:`map_flow`.
+        layers: The quantized layers that read and write maps, by name.
+    """
+    plan = MapPlan()
+    inner = set()
+    for name, made in maps.items():
+        if name not in inner:
+            plan.chains[name] = list(_chain(maps, made, plan))
+            inner.update(plan.chains[name])
+    for first in reversed(plan.chains):  # readers come before what they read
+        last = plan.chains[first][-1]
+        grid = _grid(maps[last], plan, layers)
+        if grid:
+            plan.grids[last] = grid
+    plan.grids = dict(reversed(plan.grids.items()))
+    return plan
+
+
+def _chain(maps: Mapping[str, Map], made: Map, plan: MapPlan) -> Iterator[str]:
+    first, fused = made.name, FUSED if not made.operation else _FUSED_WITH_ADD
+    yield first
+    if made.operation not in ('', 'add'):
+        return
+    after = maps.get(made.only_function)
+    if after is not None and after.operation == NORM and not made.operation:
+        assert after.norm is not None
+        plan.norms[first] = after.norm
+        yield after.name
+        after = maps.get(after.only_function)
+    if after is not None and after.operation in fused:
+        yield after.name
+
+
+def _grid(made: Map, plan: MapPlan, layers: Mapping[str, Any]) -> str:
+    """Return the name of the grid on which a map is stored, or '' if it stays floating point."""
+    # A function computes in integers where its own result is stored in integers.
+    stored = [name for name in made.functions if _end(plan, name) in plan.grids]
+    if not made.layers and not stored:
+        return ''
+    if made.only_function.startswith('cat('):
+        return plan.grids[made.only_function]
+    grids = {_same_grid(layers[name].act_quant): name for name in reversed(made.layers)}
+    alone = not stored and not made.left
+    if len(grids) == 1 and (alone or layers[made.layers[0]].act_quant.bits == _MAP_BITS):
+        return made.layers[0]
+    return made.name
+
+
+def _end(plan: MapPlan, name: str) -> str:
+    return plan.chains[name][-1] if name in plan.chains else name
+
+
+def _same_grid(quantizer: UniformQuantizer) -> tuple:
+    return (
+        quantizer.bits,
+        bool(quantizer.signed),
+        float(quantizer.clip_alpha.detach()),
+        quantizer.spec(quantizer.clip_alpha).symmetric,
+    )
