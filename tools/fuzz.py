@@ -22,7 +22,15 @@ from hypothesis import strategies as st
 
 from mmwcc.functional import SELECTIONS, pack
 from mmwcc.layers import WaveletCompressedConv2d
-from mmwcc.testing import WAVELETS, Grid, Reference, reference_wcc, to_numpy
+from mmwcc.testing import (
+    WAVELETS,
+    Compression,
+    Grid,
+    Measured,
+    Reference,
+    reference_wcc,
+    to_numpy,
+)
 
 # Errors are relative to the sum of the magnitudes of the terms that make up a result.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
@@ -190,22 +198,17 @@ def check(case: Case) -> None:
 
     with torch.no_grad():
         rows, slot = pack(x[:, :, :: case.stride, :: case.stride], **compression)
-        quantization = {}
+        rounded, grids = {}, {}
         if case.quantizers:
-            quantization = dict(
-                measured_rows=layer.act_quant(rows),
-                measured_weight=layer.weight_quant(layer.weight),
-                **case.quantizers.grids(layer, rows[0].numel()),
-            )
+            rounded = dict(rows=layer.act_quant(rows), weight=layer.weight_quant(layer.weight))
+            grids = case.quantizers.grids(layer, rows[0].numel())
     expected = reference_wcc(
         x,
         layer.weight,
         layer.bias,
-        stride=case.stride,
-        keep=slot >= 0,
-        tolerance=tolerance,
-        **compression,
-        **quantization,
+        Compression(**compression, stride=case.stride),
+        measured=Measured(slot >= 0, tolerance=tolerance, **rounded),
+        **grids,
     )
     if case.quantizers:
         # Exactly at the clip, both gradients are correct.

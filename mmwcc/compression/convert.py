@@ -184,9 +184,9 @@ def _judge_speed(
         return decisions
     judge, judged = SpeedJudge(model, config.only_if_faster), dict(decisions)
     for conv, decision in decisions.items():
-        kind = decision.config and decision.config['type']
-        if kind == WAVELET_TYPE and _is_eligible(conv):
-            layer_config, reason = judge.settle(conv, decision.config, config.other)
+        wanted = decision.config
+        if wanted and wanted['type'] == WAVELET_TYPE and _is_eligible(conv):
+            layer_config, reason = judge.settle(conv, wanted, config.other)
             judged[conv] = _Decision(decision.name, layer_config, reason, layer_config is None)
     return judged
 
@@ -194,7 +194,7 @@ def _judge_speed(
 def _convert(model: nn.Module, decisions: dict[nn.Conv2d, _Decision]) -> CompressionReport:
     """Replace convolutions as decided, and report on all of them."""
     layers = {
-        conv: conv if decision.config is None else _build(conv, decision)
+        conv: conv if decision.config is None else _build(conv, decision.name, decision.config)
         for conv, decision in decisions.items()
     }
     report = CompressionReport(unhandled=unhandled_layers(model))
@@ -204,16 +204,16 @@ def _convert(model: nn.Module, decisions: dict[nn.Conv2d, _Decision]) -> Compres
     return report
 
 
-def _build(conv: nn.Conv2d, decision: _Decision) -> nn.Module:
-    """Build the layer that replaces a convolution."""
-    kind, name = decision.config['type'], decision.name
+def _build(conv: nn.Conv2d, name: str, config: dict) -> nn.Conv2d:
+    """Build the layer that replaces the convolution ``name``."""
+    kind = config['type']
     layer_type = MODELS.get(kind) if isinstance(kind, str) else kind
     if not (isinstance(layer_type, type) and issubclass(layer_type, CompressedConvMixin)):
         raise ValueError(
             f'compress_model: {name} cannot become {kind!r}, which is not a compressed '
             "convolution. Use 'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'."
         )
-    arguments = {key: value for key, value in decision.config.items() if key != 'type'}
+    arguments = {key: value for key, value in config.items() if key != 'type'}
     try:
         return layer_type.from_conv2d(conv, **arguments)
     except (TypeError, ValueError) as error:

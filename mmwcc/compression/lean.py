@@ -54,10 +54,13 @@ def _is_leaf(module: nn.Module) -> bool:
     return next(module.children(), None) is None and not isinstance(module, nn.Identity)
 
 
-def _readers(model: nn.Module, input_shape: tuple[int, ...]) -> dict[nn.Module, set[nn.Module]]:
+def _readers(
+    model: nn.Module, input_shape: tuple[int, ...]
+) -> dict[nn.ReLU | nn.ReLU6, set[nn.Module]]:
     """Return, for each activation, the modules that read its output unchanged."""
-    outputs: dict[int, tuple[Tensor, nn.Module]] = {}  # holds the tensors so that no id is reused
-    readers: dict[nn.Module, set[nn.Module]] = {}
+    # Holds the tensors, so that no id is reused.
+    outputs: dict[int, tuple[Tensor, nn.ReLU | nn.ReLU6]] = {}
+    readers: dict[nn.ReLU | nn.ReLU6, set[nn.Module]] = {}
 
     def write(module, inputs, output) -> None:
         outputs[id(output)] = output, module

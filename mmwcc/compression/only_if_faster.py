@@ -234,5 +234,6 @@ class SpeedJudge:
         if not reason:
             return layer_config, ''
         quantizers = {role: layer_config.get(role) for role in ('weight_quant', 'act_quant')}
-        quantized = other is not None and any(quantizers.values())
-        return ({**other, **quantizers} if quantized else None), reason
+        if other is None or not any(quantizers.values()):
+            return None, reason
+        return {**other, **quantizers}, reason

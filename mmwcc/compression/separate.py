@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -158,16 +159,20 @@ def separate_convs(
     for start in (init, *(rule.changes['init'] for rule in parsed if 'init' in rule.changes)):
         check_init('separate_convs', start)
     positions = None if input_shape is None else _positions(model, tuple(input_shape))
-    report, layers, owners = SeparationReport(), {}, _owners(model)
+    report, owners = SeparationReport(), _owners(model)
+    layers: dict[nn.Conv2d, nn.Module] = {}
     report.whole = positions is not None
     for conv, names in names_by_layer(modules).items():
         reason, start = _decision(names, conv, parsed, dense, init)
         reason = reason or obstacle(conv) or _tie(conv, owners)
-        layers[conv] = layer = conv if reason else SeparableConv2d.from_conv2d(conv, start)
-        error = None if reason or start != 'svd' else _error(conv, layer)
+        split = None if reason else SeparableConv2d.from_conv2d(conv, start)
+        layers[conv] = split or conv
+        error = _error(conv, split) if split and start == 'svd' else None
         times = 1 if positions is None else positions.get(conv, 0)
-        macs = (times * sum(map(weight_count, _convs(stage))) for stage in (conv, layer))
-        report.append(SeparatedLayer(names[0], geometry(conv), *macs, error, reason))
+        before, after = (
+            times * sum(map(weight_count, _convs(stage))) for stage in (conv, layers[conv])
+        )
+        report.append(SeparatedLayer(names[0], geometry(conv), before, after, error, reason))
     replace_layers(model, layers)
     if verbose:
         announce(f'Separated {type(model).__name__}:\n{report}')
@@ -178,7 +183,7 @@ def _decision(
     names: list[str], conv: nn.Conv2d, rules: list[Rule], dense: dict[str, str], init: str
 ) -> tuple[str, str]:
     """Return why the convolution with these names stays, or '', and how to initialize the split."""
-    settings = dict(dense=False, init=init)
+    settings: dict[str, Any] = dict(dense=False, init=init)
     for rule in rules:
         if any(map(rule.matches, names)):
             settings.update(rule.changes)

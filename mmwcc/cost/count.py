@@ -125,11 +125,11 @@ def _inputs(model: nn.Module, input_shape, inputs) -> tuple[Any, tuple[int, ...]
     return inputs, tuple(inputs.shape) if isinstance(inputs, Tensor) else None
 
 
-def _geometry(layer: nn.Module, state: LayerState, convention: str) -> Geometry:
+def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
     """Return the geometry of a layer that has not been called yet."""
-    weight, bias = getattr(layer, 'weight', None), getattr(layer, 'bias', None)
     if isinstance(layer, DepthwiseFastWaveletTransform):
         return Geometry((), convention)
+    weight, bias = layer.weight, layer.bias
     biases = 0 if bias is None else bias.numel()
     geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
@@ -160,7 +160,7 @@ def _scales(layer: nn.Module) -> int:
     return quantizer.extra_clips
 
 
-def _conv_macs(layer: nn.Module, x: tuple[int, ...], y: tuple[int, ...], convention: str) -> float:
+def _conv_macs(layer: Any, x: tuple[int, ...], y: tuple[int, ...], convention: str) -> float:
     """Count the MACs of a convolution for one image with input size ``x`` and output size ``y``."""
     if isinstance(layer, FoldedConv):
         (stride, padding, dilation, groups), (out, _, *kernel) = layer.geometry, layer.weight.shape
@@ -208,7 +208,7 @@ class _Ledger:
         self.names = {
             module: name for name, module in model.named_modules() if isinstance(module, _LAYERS)
         }
-        self._parameters = Counter()
+        self._parameters: Counter[str] = Counter()
         for name, parameter in model.named_parameters():
             self._parameters[name.rpartition('.')[0]] += parameter.numel()
         self._order = {name: place for place, (name, _) in enumerate(model.named_modules())}
@@ -291,7 +291,8 @@ class _Ledger:
             for name, count in self._parameters.items()
             if not any(f'{name}.'.startswith(f'{outer}.') for outer in operations.uncalled)
         )
-        elementwise, uncounted = Counter(), Counter()
+        elementwise: Counter[str] = Counter()
+        uncounted: Counter[str] = Counter()
         for name, counts in operations.counts.items():
             if name not in self._closed:
                 macs = sum(count for operator, count in counts.items() if operator in PRODUCTS)

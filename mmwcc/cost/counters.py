@@ -51,12 +51,13 @@ def _value(value):
 
 def _by_rule(rule: Callable[..., Cost], inputs: list, outputs: list) -> Counter:
     """Count a call of an operator by the cost rule registered with the operator."""
-    cost, counts = rule(*map(_value, inputs)), Counter()
+    cost = rule(*map(_value, inputs))
+    counts: Counter[str] = Counter()
     if cost.product:
         counts[cost.product] = cost.macs
     if cost.transform:
         channels, positions, levels = cost.transform
-        counts['haar'] = transform_operations(channels, positions, levels=levels)
+        counts['haar'] = int(transform_operations(channels, positions, levels=levels))
     return counts
 
 

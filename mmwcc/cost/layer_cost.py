@@ -65,6 +65,7 @@ class Geometry:
 
     def positions(self, image: Map, keep_ratio: float) -> tuple[float, float]:
         """Return the number of kept wavelet positions and of all positions, over all images."""
+        assert self.pointwise is not None, 'only 1x1 convolutions have positions to keep'
         if self.convention == 'paper':
             everything = image.macs / math.prod(self.pointwise)
             return keep_ratio * everything, everything

@@ -156,7 +156,7 @@ class CostReport:
         )
 
     def __str__(self) -> str:
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (
                 'layer',
                 'kind',

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.functional import kept_positions
 from mmwcc.inference import act_grid, integer_weight, scale_and_bias, scale_channels
@@ -35,6 +38,8 @@ class _Quantize(nn.Module):
         integer: Whether to use QuantizeLinear.
     """
 
+    step: Tensor
+
     def __init__(self, quantizer: UniformQuantizer, integer: bool) -> None:
         super().__init__()
         step, self.low, self.high = act_grid(quantizer)
@@ -64,22 +69,27 @@ class _Folded(nn.Module):
         qdq: Whether to store weights of 8 bits or fewer as int8, for DequantizeLinear.
     """
 
+    weight: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+
     def __init__(
-        self, conv: QuantConv2d | WaveletCompressedConv2d, norm: nn.Module | None, qdq: bool
+        self, conv: QuantConv2d | WaveletCompressedConv2d, norm: _BatchNorm | None, qdq: bool
     ) -> None:
         super().__init__()
         self.stride = conv.stride
-        scale, bias = scale_and_bias(conv, norm, torch.float64)
+        factor, bias = scale_and_bias(conv, norm, torch.float64)
         self.register_buffer('bias', None if bias is None else bias.float())
         self.act_quant = None
-        if conv.act_quant is not None and conv.act_quant.bits != 32:
+        if conv.act_quant is not None and conv.act_quant.is_on:
             self.act_quant = _Quantize(conv.act_quant, qdq and is_integer(conv.act_quant))
+        scale = None
         if qdq and is_integer(conv.weight_quant):
             levels, step = integer_weight(type(conv).__name__, conv)
-            levels, scale = _positive(levels, step * scale)
+            levels, scale = _positive(levels, step * factor)
         else:
-            levels = conv.rounded_weight()
-            levels, scale = scale_channels(levels, scale.to(levels.dtype)), None
+            rounded = conv.rounded_weight()
+            levels = scale_channels(rounded, factor.to(rounded.dtype))
         weight = self._arrange(levels.reshape(conv.weight.shape))
         self.register_buffer('weight', weight.contiguous())
         self.register_buffer('scale', None if scale is None else scale.float())
@@ -116,13 +126,16 @@ class ExportableConv2d(_Folded):
             Defaults to True.
     """
 
-    def __init__(self, conv: QuantConv2d, norm: nn.Module | None = None, qdq: bool = True) -> None:
+    def __init__(self, conv: QuantConv2d, norm: _BatchNorm | None = None, qdq: bool = True) -> None:
         super().__init__(conv, norm, qdq)
-        self.padding, self.dilation, self.groups = conv.padding, conv.dilation, conv.groups
-        self.pad = None
-        if conv.padding_mode != 'zeros' or isinstance(conv.padding, str):
+        self.dilation, self.groups = conv.dilation, conv.groups
+        self.padding: tuple[int, ...] = (0, 0)
+        self.pad: tuple[list[int], str] | None = None  # padding that is an operator of its own
+        if conv.padding_mode == 'zeros' and not isinstance(conv.padding, str):
+            self.padding = conv.padding
+        else:
             mode = 'constant' if conv.padding_mode == 'zeros' else conv.padding_mode
-            self.pad, self.padding = (conv._reversed_padding_repeated_twice, mode), (0, 0)
+            self.pad = conv._reversed_padding_repeated_twice, mode
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the layer and the normalization for a map (B, C, H, W)."""
@@ -137,6 +150,17 @@ class ExportableConv2d(_Folded):
             self.dilation,
             self.groups,
         )
+
+
+class _Size(NamedTuple):
+    """The size of a map; symbolic if it stays open in the export."""
+
+    height: int
+    width: int
+
+    @property
+    def positions(self) -> int:
+        return self.height * self.width
 
 
 class ExportableWaveletConv2d(_Folded):
@@ -163,14 +187,15 @@ class ExportableWaveletConv2d(_Folded):
     def __init__(
         self,
         conv: WaveletCompressedConv2d,
-        norm: nn.Module | None = None,
+        norm: _BatchNorm | None = None,
         qdq: bool = True,
         dynamic: bool = True,
     ) -> None:
         super().__init__(conv, norm, qdq)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.keep_ratio, self.selection, self.levels = conv.keep_ratio, conv.selection, conv.levels
-        self.dynamic, self.threshold = dynamic, None
+        self.dynamic = dynamic
+        self.threshold: float | None = None
         self.transform = build_transform(conv.wavelet, conv.levels)
 
     def _arrange(self, weight: Tensor) -> Tensor:
@@ -178,25 +203,25 @@ class ExportableWaveletConv2d(_Folded):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the layer and the normalization for a map (B, C, H, W)."""
-        batch, height, width, tall, wide = self._sizes(x)
+        batch, image, padded = self._sizes(x)
         rows = self.coefficients(x)
         if self.keep_ratio == 1:
             rows = self._multiply(rows)
         elif self.threshold is not None or self.selection == 'coarse':
-            rows = self._multiply(rows * self._mask(rows, tall, wide).to(rows.dtype).unsqueeze(2))
+            rows = self._multiply(rows * self._mask(rows, padded).to(rows.dtype).unsqueeze(2))
         else:
-            rows = self._multiply_largest(rows, batch, tall * wide)
-        y = self.transform.synthesis(rows, batch, self.out_channels, tall, wide)
-        y = y if (height, width) == (tall, wide) and not self.dynamic else y[:, :height, :width]
+            rows = self._multiply_largest(rows, batch, padded.positions)
+        y = self.transform.synthesis(rows, batch, self.out_channels, *padded)
+        y = y if not self.dynamic and image == padded else y[:, : image.height, : image.width]
         return (y if self.bias is None else y + self.bias).permute(0, 3, 1, 2)
 
     def coefficients(self, x: Tensor) -> Tensor:
         """Return all wavelet coefficients of a map, shape (B, N, C)."""
-        batch, height, width, tall, wide = self._sizes(x)
+        batch, image, padded = self._sizes(x)
         if self.stride != (1, 1):
             x = x[:, :, :: self.stride[0], :: self.stride[1]]
-        if self.dynamic or (height, width) != (tall, wide):
-            x = F.pad(x, (0, wide - width, 0, tall - height))
+        if self.dynamic or image != padded:
+            x = F.pad(x, (0, padded.width - image.width, 0, padded.height - image.height))
         return self.transform.analysis(x, batch, self.in_channels)
 
     @staticmethod
@@ -204,25 +229,20 @@ class ExportableWaveletConv2d(_Folded):
         """Return the squared norm over channels of each row of coefficients, shape (B, N)."""
         return rows.square().sum(2)
 
-    def _sizes(self, x: Tensor):
+    def _sizes(self, x: Tensor) -> tuple[int, _Size, _Size]:
         """Return the batch size, the size of the subsampled map, and its padded size."""
         (height, width), (down, across) = x.shape[2:], self.stride
         if not self.dynamic:
             height, width = int(height), int(width)
-        height, width = (height + down - 1) // down, (width + across - 1) // across
-        return (
-            int(x.shape[0]),
-            height,
-            width,
-            padded_size(height, self.levels),
-            padded_size(width, self.levels),
-        )
+        image = _Size((height + down - 1) // down, (width + across - 1) // across)
+        padded = _Size(*(padded_size(side, self.levels) for side in image))
+        return int(x.shape[0]), image, padded
 
-    def _mask(self, rows: Tensor, tall, wide) -> Tensor:
+    def _mask(self, rows: Tensor, padded: _Size) -> Tensor:
         if self.threshold is not None:
             return self.energies(rows) >= self.threshold
-        rank = coarse_rank(tall, wide, self.levels, rows.device).unsqueeze(0)
-        return self.transform.by_row(rank) < kept_positions(tall * wide, self.keep_ratio)
+        rank = coarse_rank(*padded, self.levels, rows.device).unsqueeze(0)
+        return self.transform.by_row(rank) < kept_positions(padded.positions, self.keep_ratio)
 
     def _multiply_largest(self, rows: Tensor, batch: int, positions) -> Tensor:
         energies = self.transform.by_position(self.energies(rows))

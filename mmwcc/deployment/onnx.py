@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ EXPORTERS = ('auto', 'dynamo', 'torchscript')
 """Exporters of torch; 'auto' takes dynamo's, and the other one where that fails."""
 
 SELECTIONS = ('topk', 'threshold')
-"""How kept positions are chosen: the k largest of each image, or all above a threshold from calibration."""
+"""How positions are kept: the k largest of each image, or all above a calibrated threshold."""
 
 _OLDEST = dict(dynamo=18, torchscript=13)
 
@@ -78,99 +79,89 @@ def export_onnx(
         RuntimeError: If a quantizer has not learned its clip.
         ExportError: If no exporter can write the model, or the file does not match the model.
     """
-    _check(shape, exporter, opset, selection, calibration)
-    path = Path(path)
+    wish = _Wish(shape, dynamic, exporter, opset, selection, calibration, qdq, repeats)
+    wish.check()
     x = torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
     network = RawOutputs(model, argmax)
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        return _export(
-            network,
-            path,
-            x,
-            dynamic=dynamic,
-            exporter=exporter,
-            opset=opset,
-            selection=selection,
-            calibration=calibration,
-            qdq=qdq,
-            repeats=repeats,
-        )
+        return _export(network, Path(path), x, wish)
     finally:
         for module, training in modes.items():
             module.training = training
 
 
-def _check(shape, exporter: str, opset: int, selection: str, calibration) -> None:
-    if len(shape) != 2 or any(side < 1 for side in shape):
-        raise ValueError(
-            f'export_onnx: shape must be height and width of at least 1 pixel, got {tuple(shape)}. Use '
-            '(512, 1024).'
-        )
-    for name, value, allowed in (
-        ('exporter', exporter, EXPORTERS),
-        ('selection', selection, SELECTIONS),
-    ):
-        if value not in allowed:
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller wants of an export; attributes as in :func:`export_onnx`."""
+
+    shape: tuple[int, int]
+    dynamic: bool
+    exporter: str
+    opset: int
+    selection: str
+    calibration: Sequence[Tensor]
+    qdq: bool
+    repeats: int
+
+    def check(self) -> None:
+        """Raise an error if a value is outside its range."""
+        if len(self.shape) != 2 or any(side < 1 for side in self.shape):
             raise ValueError(
-                f'export_onnx: {name} must be one of {", ".join(allowed)}, got {value!r}. Use '
-                f'{allowed[0]!r}.'
+                'export_onnx: shape must be height and width of at least 1 pixel, got '
+                f'{tuple(self.shape)}. Use (512, 1024).'
             )
-    oldest = _OLDEST.get(exporter, _OLDEST['dynamo'])
-    if opset < oldest:
-        raise ValueError(
-            f'export_onnx: opset must be at least {oldest} with exporter={exporter!r}, got {opset}. Use '
-            "18, or exporter='torchscript' for 13 to 17."
-        )
-    if selection == 'threshold' and not len(calibration):
-        raise ValueError(
-            "export_onnx: calibration must hold images for selection='threshold', got none. Give some "
-            'tens of training images.'
-        )
+        for name, value, allowed in (
+            ('exporter', self.exporter, EXPORTERS),
+            ('selection', self.selection, SELECTIONS),
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f'export_onnx: {name} must be one of {", ".join(allowed)}, got {value!r}. Use '
+                    f'{allowed[0]!r}.'
+                )
+        oldest = _OLDEST.get(self.exporter, _OLDEST['dynamo'])
+        if self.opset < oldest:
+            raise ValueError(
+                f'export_onnx: opset must be at least {oldest} with exporter={self.exporter!r}, '
+                f"got {self.opset}. Use 18, or exporter='torchscript' for 13 to 17."
+            )
+        if self.selection == 'threshold' and not len(self.calibration):
+            raise ValueError(
+                "export_onnx: calibration must hold images for selection='threshold', got none. "
+                'Give some tens of training images.'
+            )
 
 
 @torch.no_grad()
-def _export(
-    network: RawOutputs,
-    path: Path,
-    x: Tensor,
-    *,
-    dynamic,
-    exporter,
-    opset,
-    selection,
-    calibration,
-    qdq,
-    repeats,
-) -> ExportReport:
-    prepared = exportable(network, x, qdq=qdq, dynamic=dynamic)
-    thresholds = calibrate_thresholds(prepared, calibration) if selection == 'threshold' else {}
+def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish) -> ExportReport:
+    prepared = exportable(network, x, qdq=wish.qdq, dynamic=wish.dynamic)
+    by_threshold = wish.selection == 'threshold'
+    thresholds = calibrate_thresholds(prepared, wish.calibration) if by_threshold else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / path.name
-        used, note = _write(prepared, written, x, network.names(x), dynamic, exporter, opset)
+        used, note = _write(prepared, written, x, network.names(x), wish)
         graph = load_graph(written)
-        sizes = [tuple(x.shape[2:])] + ([_second_size(*x.shape[2:])] if dynamic else [])
-        inputs = [x if size == x.shape[2:] else torch.randn(*x.shape[:2], *size) for size in sizes]
-        expected = [expected_operators(network, image, qdq, thresholds) for image in inputs]
+        inputs = [x]
+        if wish.dynamic:
+            inputs.append(torch.randn(*x.shape[:2], *_second_size(*wish.shape)))
+        expected = [expected_operators(network, image, wish.qdq, thresholds) for image in inputs]
         check_graph(graph, inputs, expected)
-        parities = []
-        for image in inputs:
-            parities.append(
-                compare(graph, prepared if thresholds else network, image, network, repeats)
-            )
+        reference = prepared if thresholds else network
+        parities = [compare(graph, reference, image, network, wish.repeats) for image in inputs]
         written.replace(path)
     return ExportReport(
         path,
         used,
-        opset,
+        wish.opset,
         note,
-        dynamic,
+        wish.dynamic,
         path.stat().st_size,
         expected[0],
         parities,
-        kept_ratios(prepared, calibration) if thresholds else {},
+        kept_ratios(prepared, wish.calibration) if thresholds else {},
     )
 
 
@@ -184,19 +175,17 @@ def _write(
     path: Path,
     x: Tensor,
     names: list[str],
-    dynamic: bool,
-    exporter: str,
-    opset: int,
+    wish: _Wish,
 ) -> tuple[str, str]:
     """Write the file with the first exporter that succeeds.
 
     Return its name, and why earlier exporters failed.
     """
     note = ''
-    for name in ('dynamo', 'torchscript') if exporter == 'auto' else (exporter,):
+    for name in ('dynamo', 'torchscript') if wish.exporter == 'auto' else (wish.exporter,):
         try:
             with _quiet():
-                _WRITERS[name](network, path, x, names, dynamic, opset)
+                _WRITERS[name](network, path, x, names, wish.dynamic, wish.opset)
             return name, note
         except Exception as error:  # an exporter may raise anything
             reason = next(
@@ -223,6 +212,7 @@ def _write_dynamo(network, path, x, names, dynamic, opset) -> None:
         custom_translation_table=translations(),
         verbose=False,
     )
+    assert program is not None, 'with dynamo=True there is a program'
     for node in program.model.graph:
         node.metadata_props.clear()  # remove source locations
     program.save(path)

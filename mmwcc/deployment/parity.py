@@ -77,13 +77,13 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
         by 1e-5.
     """
     session, feeds = open_session(graph), {graph.graph.input[0].name: x.numpy()}
-    size = tuple(x.shape[2:])
+    size = x.shape[2], x.shape[3]
     try:
         got = session.run(None, feeds)
     except Exception as error:  # onnxruntime raises its own classes
         raise ExportError(
-            f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was frozen at '
-            'the one that was traced.'
+            f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was '
+            'frozen at the one that was traced.'
         ) from error
     expected = _tensors(reference(x))
     largest, mean = _difference(got, expected, size)
@@ -91,9 +91,9 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
     _, sensitivity = _difference(_tensors(reference(x + nudge)), expected, size)
     if not mean <= _TOLERANCE + _ROOM * sensitivity:
         raise ExportError(
-            f'export_onnx: ONNX Runtime must return what torch does, got a mean difference of {mean:.3g} '
-            f'of the mean magnitude at {size[0]}x{size[1]}, where the model moves by {sensitivity:.3g} '
-            'with the image. The graph is not the model.'
+            'export_onnx: ONNX Runtime must return what torch does, got a mean difference of '
+            f'{mean:.3g} of the mean magnitude at {size[0]}x{size[1]}, where the model moves by '
+            f'{sensitivity:.3g} with the image. The graph is not the model.'
         )
     from_model = None if reference is model else _difference(got, _tensors(model(x)), size)[0]
     return Parity(
@@ -118,8 +118,8 @@ def _difference(
     if [one.shape for one in got] != [other.shape for other in expected]:
         raise ExportError(
             f'export_onnx: the outputs must have the shapes {[one.shape for one in expected]} at '
-            f'{size[0]}x{size[1]}, got {[one.shape for one in got]}. A size was frozen at the one that '
-            'was traced.'
+            f'{size[0]}x{size[1]}, got {[one.shape for one in got]}. A size was frozen at the one '
+            'that was traced.'
         )
     largest = mean = 0.0
     for one, other in zip(got, expected, strict=True):

@@ -9,6 +9,7 @@ import copy
 from collections import Counter
 from collections.abc import Container, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,16 +50,17 @@ class RawOutputs(nn.Module):
         self.is_segmentor = hasattr(model, 'decode_head') and hasattr(model, 'align_corners')
         if hasattr(model, 'roi_head'):
             raise ValueError(
-                f'RawOutputs: model must be a network of one stage, got {type(model).__name__} with a '
-                'roi_head, whose second stage starts from post-processed boxes. Export a one-stage '
-                'detector.'
+                f'RawOutputs: model must be a network of one stage, got {type(model).__name__} '
+                'with a roi_head, whose second stage starts from post-processed boxes. Export a '
+                'one-stage detector.'
             )
         if argmax and not self.is_segmentor:
             raise ValueError(
                 f'RawOutputs: argmax must be False for a model that is no segmentor, got '
                 f'{type(model).__name__}. Take the argmax outside.'
             )
-        self.model, self.argmax = model, argmax
+        self.model: Any = model
+        self.argmax = argmax
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return one tensor, or all outputs of all levels in order, for images (B, 3, H, W)."""
@@ -101,13 +103,13 @@ def _leaves(outputs, path: str = '') -> Iterator[tuple[str, Tensor]]:
             yield from _leaves(item, f'{path}_{index}')
 
 
-def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
+def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, Any, Tensor]]:
     """Run a network and return the calls of compressed layers that its outputs depend on.
 
     Each call is a name, a layer and an input. Backbones may run a stage that no head uses;
     exporters leave it out.
     """
-    calls: list[tuple[str, nn.Module, Tensor]] = []
+    calls: list[tuple[str, Any, Tensor]] = []
     outputs: list[Tensor] = []
 
     def record(name: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
@@ -224,7 +226,7 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
     return {module: behind.get(module) for module in calls if isinstance(module, nn.Conv2d)}
 
 
-def _replacement(conv: nn.Conv2d, norm: nn.Module | None, qdq: bool, dynamic: bool) -> nn.Module:
+def _replacement(conv: nn.Conv2d, norm: _BatchNorm | None, qdq: bool, dynamic: bool) -> nn.Module:
     if isinstance(conv, WaveletCompressedConv2d):
         return ExportableWaveletConv2d(conv, norm, qdq, dynamic)
     if isinstance(conv, QuantConv2d):
@@ -259,7 +261,9 @@ def exportable(
     pairs = _pairs(network, x)
     _check_clips(network, pairs)
     # Heads that only training uses are not in any pair, so they are not replaced.
-    made = {conv: _replacement(conv, norm, qdq, dynamic) for conv, norm in pairs.items()}
+    made: dict[nn.Module, nn.Module] = {
+        conv: _replacement(conv, norm, qdq, dynamic) for conv, norm in pairs.items()
+    }
     made |= {norm: nn.Identity() for norm in pairs.values() if norm is not None}
     replace_layers(network, made)
     return network.eval()

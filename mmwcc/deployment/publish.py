@@ -70,7 +70,7 @@ def publish(
 
 
 def _weights(checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
-    weights = checkpoint.get('state_dict')
+    weights = checkpoint.get('state_dict') or {}
     if not ema:
         # EMAHook saves the averages as state_dict, and the trained weights under its own key.
         if 'ema_state_dict' not in checkpoint:
@@ -85,8 +85,8 @@ def _weights(checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
         weights = {**weights, **trained}
     if not weights:
         raise ValueError(
-            'publish: the checkpoint must hold a state_dict, got none. Give a checkpoint that mmengine '
-            'wrote.'
+            'publish: the checkpoint must hold a state_dict, got none. Give a checkpoint that '
+            'mmengine wrote.'
         )
     wrong = [key for key, value in weights.items() if not isinstance(value, Tensor)]
     if wrong:

@@ -47,21 +47,22 @@ class ExportReport:
         ]
         lines += [f'not used: {self.note.strip()}'] if self.note else []
         lines.append(
-            f'{holds.layers} calls of compressed layers: {len(holds.kept)} TopK, {len(holds.thresholds)} '
-            f'thresholds, {holds.quantized} QuantizeLinear, {holds.rounded} Clip and Round, '
-            f'{holds.integer_weights} int8 weights'
+            f'{holds.layers} calls of compressed layers: {len(holds.kept)} TopK, '
+            f'{len(holds.thresholds)} thresholds, {holds.quantized} QuantizeLinear, '
+            f'{holds.rounded} Clip and Round, {holds.integer_weights} int8 weights'
         )
         if self.kept:
             values = list(self.kept.values())
             lines.append(
-                f'thresholds keep {100 * statistics.mean(values):.1f} % of the positions of calibration '
-                f'images ({100 * min(values):.1f} to {100 * max(values):.1f} % a layer)'
+                f'thresholds keep {100 * statistics.mean(values):.1f} % of the positions of '
+                f'calibration images ({100 * min(values):.1f} to {100 * max(values):.1f} % a layer)'
             )
         for parity in self.parities:
             line = (
                 f'{parity.size[0]}x{parity.size[1]}: largest difference {parity.largest:.3g}, mean '
                 f'{parity.mean:.2g} of the mean magnitude (torch with the image moved by 1e-5: '
-                f'{parity.sensitivity:.2g}); torch {parity.torch_ms:.1f} ms, ONNX Runtime {parity.onnx_ms:.1f} ms'
+                f'{parity.sensitivity:.2g}); torch {parity.torch_ms:.1f} ms, ONNX Runtime '
+                f'{parity.onnx_ms:.1f} ms'
             )
             lines.append(
                 line

@@ -65,7 +65,7 @@ def expected_operators(
             layer.act_quant.bits,
         ): layer.act_quant
         for _, layer, image in calls
-        if layer.act_quant is not None and layer.act_quant.bits != 32
+        if layer.act_quant is not None and layer.act_quant.is_on
     }
     quantized = sum(qdq and is_integer(quantizer) for quantizer in acts.values())
     selecting = {
@@ -172,13 +172,14 @@ def _check_thresholds(
     if missing:
         raise ExportError(
             f'export_onnx: the graph must compare with {len(thresholds)} thresholds, got '
-            f'{sum(missing.values())} of them missing. The export lost the compression of these layers.'
+            f'{sum(missing.values())} of them missing. The export lost the compression of these '
+            'layers.'
         )
     left = [kind for kind in ('TopK', 'ScatterND', 'ScatterElements') if found[kind]]
     if left:
         raise ExportError(
-            f'export_onnx: a graph with thresholds must hold no {" or ".join(left)}. Something besides '
-            'the compressed layers selects or scatters.'
+            f'export_onnx: a graph with thresholds must hold no {" or ".join(left)}. Something '
+            'besides the compressed layers selects or scatters.'
         )
 
 
@@ -203,7 +204,7 @@ def _check_kept(model, inputs: Sequence[Tensor], expected: Sequence[Expected]) -
         wrong = Counter(holds.kept) - Counter(values[name] for name in uses)
         if wrong:
             raise ExportError(
-                f'export_onnx: k of every TopK must follow the size of the input, got graphs without '
-                f'k={sorted(wrong)[0]} for an input of {x.shape[2]}x{x.shape[3]}. The k was frozen at '
-                'the size that was traced.'
+                'export_onnx: k of every TopK must follow the size of the input, got graphs '
+                f'without k={sorted(wrong)[0]} for an input of {x.shape[2]}x{x.shape[3]}. The k '
+                'was frozen at the size that was traced.'
             )

@@ -68,14 +68,14 @@ def calibrate_thresholds(network: nn.Module, images: Iterable[Tensor]) -> dict[s
             'calibrate_thresholds: images must hold at least one image, got none. Use '
             "selection='topk', which needs none."
         )
+    thresholds = {}
     for name, layer in layers.items():
         energies = torch.cat(seen[name])
         k = math.ceil(layer.keep_ratio * len(energies))
         # Positions without energy contribute nothing, whether kept or not.
-        layer.threshold = (
-            energies.topk(k).values[-1].clamp_min(torch.finfo(torch.float32).tiny).item()
-        )
-    return {name: layer.threshold for name, layer in layers.items()}
+        least = energies.topk(k).values[-1].clamp_min(torch.finfo(torch.float32).tiny)
+        layer.threshold = thresholds[name] = least.item()
+    return thresholds
 
 
 def kept_ratios(network: nn.Module, images: Iterable[Tensor]) -> dict[str, float]:
@@ -87,10 +87,18 @@ def kept_ratios(network: nn.Module, images: Iterable[Tensor]) -> dict[str, float
 
     Returns:
         The fractions by layer name, over all images together.
+
+    Raises:
+        ValueError: If a layer that selects by energy has no threshold.
     """
     counts = {name: [0, 0] for name in _selecting(network)}
 
     def record(name: str, layer: ExportableWaveletConv2d, energies: Tensor) -> None:
+        if layer.threshold is None:
+            raise ValueError(
+                'kept_ratios: every layer that selects by energy must have a threshold, got '
+                f'{name} without. Call calibrate_thresholds first.'
+            )
         counts[name][0] += int((energies >= layer.threshold).sum())
         counts[name][1] += energies.numel()
 

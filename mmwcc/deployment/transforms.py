@@ -32,6 +32,8 @@ class HaarTransform(nn.Module):
         levels: Depth of the transform.
     """
 
+    filters: Tensor
+
     def __init__(self, levels: int) -> None:
         super().__init__()
         self.side, self.area = 1 << levels, 1 << 2 * levels

@@ -106,7 +106,7 @@ class LayerStats:
         return kept
 
     def _add_quantizer(self, role: str, quantizer: UniformQuantizer | None, values: Tensor) -> None:
-        if quantizer is None or quantizer.bits == 32 or not quantizer.is_settled:
+        if quantizer is None or not quantizer.is_on or not quantizer.is_settled:
             return
         values = quantizer.prepare(values.detach()).float()
         spec = quantizer.spec(values)._replace(normalize='')  # prepare has already normalized

@@ -60,7 +60,7 @@ def undo_normalization(inputs: Tensor, data_preprocessor: nn.Module | None = Non
         The images in units of pixels.
     """
     mean, std = (getattr(data_preprocessor, name, None) for name in ('mean', 'std'))
-    return inputs if mean is None else inputs * std + mean
+    return inputs if mean is None or std is None else inputs * std + mean
 
 
 @torch.no_grad()

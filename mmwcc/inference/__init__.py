@@ -2,13 +2,9 @@
 
 from .fold import fold_batch_norm, scale_and_bias, scale_channels
 from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
-from .integer_conv import (
-    IntegerConv2d,
-    IntegerLayer,
-    IntegerWaveletCompressedConv2d,
-    act_grid,
-    integer_weight,
-)
+from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d
+from .integer_layer import IntegerLayer
+from .integer_levels import act_grid, integer_weight
 from .inverted_residual import FoldedConv, FusedInvertedResidual, clamp_bounds
 from .to_integer import UNLEARNED, integer_skeleton, to_integer
 

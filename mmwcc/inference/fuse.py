@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, is_eligible
-from mmwcc.model_tree import announce, has_hooks, is_plain, obstacle, replace_layers
+from mmwcc.model_tree import aligned, announce, has_hooks, is_plain, obstacle, replace_layers
 
 from .inverted_residual import FoldedConv, FusedInvertedResidual
 
@@ -42,6 +43,13 @@ class BlockReport:
     depthwise: bool = False
     reason: str = ''
 
+    @property
+    def extent(self) -> str:
+        """What is now one operator: 'all', only the '1x1' convolutions, or 'no' part."""
+        if not self.fused:
+            return 'no'
+        return 'all' if self.depthwise else '1x1'
+
 
 class FusionReport(list):
     """One :class:`BlockReport` for each inverted residual block; prints as a table."""
@@ -60,25 +68,11 @@ class FusionReport(list):
 
     def __str__(self) -> str:
         cells = [('block', 'from', 'fused', 'note')]
-        cells += [
-            (
-                block.name,
-                block.kind,
-                ('all' if block.depthwise else '1x1') if block.fused else 'no',
-                block.reason,
-            )
-            for block in self
-        ]
-        widths = [max(len(row[column]) for row in cells) for column in range(4)]
-        lines = [
-            '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
-        lines.insert(1, '-' * max(map(len, lines)))
-        return '\n'.join([*lines, self.summary()])
+        cells += [(block.name, block.kind, block.extent, block.reason) for block in self]
+        return '\n'.join([*aligned(cells), self.summary()])
 
 
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
+def _parts(module: Any) -> Iterator[nn.Module]:
     """Yield the layers that ``module`` applies in turn."""
     if type(module) is nn.Sequential or (
         isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
@@ -98,7 +92,7 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
         yield module
 
 
-def _stages(module: nn.Module) -> list[tuple[nn.Conv2d, nn.Module | None, nn.Module | None]]:
+def _stages(module: nn.Module) -> list[tuple[nn.Conv2d, _BatchNorm | None, nn.Module | None]]:
     """Group the layers of a chain into convolution, normalization and activation."""
     stages: list[list] = []
     for part in _parts(module):
@@ -157,10 +151,8 @@ def _fused(chain: nn.Module, residual: bool) -> FusedInvertedResidual:
     for conv in pointwise:
         if getattr(conv, 'wavelet', 'haar') != 'haar':
             raise _NotFusible(f'wavelet {conv.wavelet!r}; only haar has fused operators')
-    expand, depthwise, project = [None] * (3 - len(stages)) + [
-        FoldedConv(*stage) for stage in stages
-    ]
-    return FusedInvertedResidual(expand, depthwise, project, residual).eval()
+    *expand, depthwise, project = (FoldedConv(*stage) for stage in stages)
+    return FusedInvertedResidual(expand[0] if expand else None, depthwise, project, residual).eval()
 
 
 def _why_apart(block: FusedInvertedResidual) -> str:
@@ -173,7 +165,7 @@ def _why_apart(block: FusedInvertedResidual) -> str:
     return 'selection by position' if block.project.selection != 'energy' else 'stride or padding'
 
 
-def _chain(block: nn.Module) -> tuple[nn.Module, bool] | None:
+def _chain(block: Any) -> tuple[nn.Module, bool] | None:
     """Return the layers that a block applies in turn, and whether it adds its input.
 
     Returns None if the block is not an inverted residual block.
@@ -255,18 +247,20 @@ def fuse_inverted_residuals(model: nn.Module, *, verbose: bool = True) -> Fusion
     """
     if model.training:
         raise RuntimeError(
-            'fuse_inverted_residuals: the model must be in evaluation mode, got one in training mode. '
-            'Call model.eval() and load its checkpoint before.'
+            'fuse_inverted_residuals: the model must be in evaluation mode, got one in training '
+            'mode. Call model.eval() and load its checkpoint before.'
         )
-    report, made, seen = FusionReport(), {}, []
+    report, seen = FusionReport(), list[str]()
+    made: dict[nn.Module, tuple[nn.Module, BlockReport] | None] = {}
     for name, block in list(model.named_modules(remove_duplicate=False)):
         if any(name.startswith(f'{outer}.') for outer in seen) or not name:
             continue
         if block not in made:
             made[block] = _try(name, block)
-        if made[block] is not None:
+        found = made[block]
+        if found is not None:
             seen.append(name)
-            report.append(replace(made[block][1], name=name))
+            report.append(replace(found[1], name=name))
     replace_layers(model, {block: found[0] for block, found in made.items() if found is not None})
     if verbose:
         announce(f'Fused {type(model).__name__}:\n{report}')

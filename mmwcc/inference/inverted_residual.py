@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc import kernels
 from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
 from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
 from mmwcc.model_tree import LayerState
+from mmwcc.quantizers import UniformQuantizer
 
 from .fold import scale_and_bias, scale_channels
 
@@ -38,6 +42,15 @@ def clamp_bounds(activation: nn.Module | None) -> tuple[float | None, float | No
     return (None, None) if activation is None else _BOUNDS.get(type(activation))
 
 
+class ConvGeometry(NamedTuple):
+    """What ``torch.nn.functional.conv2d`` takes besides tensors, in its order."""
+
+    stride: tuple[int, ...]
+    padding: Any  # a size for each side, 'same' or 'valid'
+    dilation: tuple[int, ...]
+    groups: int
+
+
 class FoldedConv(nn.Module):
     """A convolution with the following batch normalization folded in, and with its activation.
 
@@ -54,19 +67,29 @@ class FoldedConv(nn.Module):
             clamp.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+    act_quant: UniformQuantizer | None
+    activation: nn.Module
+    keep_ratio: float
+    selection: str
+    levels: int
+    wavelet: str
+
     def __init__(
-        self, conv: nn.Conv2d, norm: nn.Module | None = None, activation: nn.Module | None = None
+        self, conv: nn.Conv2d, norm: _BatchNorm | None = None, activation: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.geometry = ConvGeometry(conv.stride, conv.padding, conv.dilation, conv.groups)
         self.compressed = isinstance(conv, WaveletCompressedConv2d)
-        if self.compressed:
+        if isinstance(conv, WaveletCompressedConv2d):
             self.keep_ratio, self.selection = conv.keep_ratio, conv.selection
             self.levels, self.wavelet = conv.levels, conv.wavelet
         self.act_quant = getattr(conv, 'act_quant', None)
         self.weight_bits = LayerState.of(conv).weight_bits  # those of the weight before folding
         self.weight_scales = getattr(getattr(conv, 'weight_quant', None), 'extra_clips', 0)
-        self.activation, self.bounds = activation, clamp_bounds(activation)
+        self.activation = nn.Identity() if activation is None else activation
+        self.bounds = clamp_bounds(activation)
         weight = conv.rounded_weight() if isinstance(conv, CompressedConvMixin) else conv.weight
         scale, bias = scale_and_bias(conv, norm)
         self.register_buffer('weight', scale_channels(weight.detach(), scale))
@@ -106,8 +129,8 @@ class FoldedConv(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f'{self.weight.shape[1] * self.geometry[3]}, {self.weight.shape[0]}, '
-            f'kernel_size={tuple(self.weight.shape[2:])}, stride={self.geometry[0]}'
+            f'{self.weight.shape[1] * self.geometry.groups}, {self.weight.shape[0]}, '
+            f'kernel_size={tuple(self.weight.shape[2:])}, stride={self.geometry.stride}'
             + (f', keep_ratio={self.keep_ratio:g}, levels={self.levels}' if self.compressed else '')
         )
 
@@ -129,7 +152,8 @@ class FusedInvertedResidual(nn.Module):
         residual: Whether to add the input to the output. Defaults to False.
 
     Shape:
-        (B, C, H, W) to (B, O, H / stride, W / stride), any H and W, in the memory format of the input.
+        (B, C, H, W) to (B, O, H / stride, W / stride), any H and W, in the memory format of the
+        input.
 
     Raises:
         ValueError: If depthwise is not a depthwise convolution, or if expand or project is not 1x1
@@ -140,11 +164,15 @@ class FusedInvertedResidual(nn.Module):
         :func:`mmwcc.inference.fuse_inverted_residuals` builds it.
 
     Example:
-        >>> expand, project = (WaveletCompressedConv2d(8, 16, keep_ratio=0.5), WaveletCompressedConv2d(16, 8,
-        ...                                                                                            keep_ratio=0.5))
-        >>> depthwise = FoldedConv(nn.Conv2d(16, 16, 3, padding=1, groups=16), activation=nn.ReLU6())
-        >>> block = FusedInvertedResidual(FoldedConv(expand, activation=nn.ReLU6()), depthwise, FoldedConv(project),
-        ...                               residual=True)
+        >>> expand = WaveletCompressedConv2d(8, 16, keep_ratio=0.5)
+        >>> depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        >>> project = WaveletCompressedConv2d(16, 8, keep_ratio=0.5)
+        >>> block = FusedInvertedResidual(
+        ...     FoldedConv(expand, activation=nn.ReLU6()),
+        ...     FoldedConv(depthwise, activation=nn.ReLU6()),
+        ...     FoldedConv(project),
+        ...     residual=True,
+        ... )
         >>> block(torch.rand(1, 8, 20, 30)).shape
         torch.Size([1, 8, 20, 30])
 
@@ -161,30 +189,24 @@ class FusedInvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         for role, conv in (('expand', expand), ('project', project)):
-            if conv is not None and (conv.weight.shape[2:] != (1, 1) or conv.geometry[3] != 1):
+            if conv is not None and (conv.weight.shape[2:] != (1, 1) or conv.geometry.groups != 1):
                 raise ValueError(
-                    f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got {conv}. '
-                    'Leave other blocks as they are.'
+                    f'FusedInvertedResidual: {role} must be a 1x1 convolution of one group, got '
+                    f'{conv}. Leave other blocks as they are.'
                 )
-        if depthwise.weight.shape[:2] != (depthwise.geometry[3], 1):
+        if depthwise.weight.shape[:2] != (depthwise.geometry.groups, 1):
             raise ValueError(
                 'FusedInvertedResidual: depthwise must have one kernel a channel, got '
                 f'{depthwise}. Leave other blocks as they are.'
             )
-        self.expand, self.depthwise, self.project, self.residual = (
-            expand,
-            depthwise,
-            project,
-            residual,
-        )
+        self.expand, self.depthwise, self.project = expand, depthwise, project
+        self.residual = residual
 
     @property
     def fuses_depthwise(self) -> bool:
         """Whether depthwise convolution and wavelet transform are one operator."""
-        (height, width), (stride, padding, dilation, _) = (
-            self.depthwise.weight.shape[2:],
-            self.depthwise.geometry,
-        )
+        height, width = self.depthwise.weight.shape[2:]
+        stride, padding, dilation, _ = self.depthwise.geometry
         same = padding in ('same', (dilation[0] * (height // 2),) * 2)
         return (
             self.project.compressed
@@ -204,20 +226,21 @@ class FusedInvertedResidual(nn.Module):
         """
         if self.expand is not None:
             x = self.expand(x)
-        conv = self.project
-        if not self.fuses_depthwise:
+        conv, bounds = self.project, self.depthwise.bounds
+        if bounds is None or not self.fuses_depthwise:
             x = self.depthwise(x)
-            return *pack(
+            rows, slot = pack(
                 x, keep_ratio=conv.keep_ratio, levels=conv.levels, selection=conv.selection
-            ), x.shape[2:]
+            )
+            return rows, slot, x.shape[2:]
         size, x = x.shape[2:], self.depthwise.quantized(x)
         x, norms = kernels.depthwise_haar(
             x,
             self.depthwise.weight,
             self.depthwise.bias,
             conv.levels,
-            self.depthwise.geometry[2][0],
-            *self.depthwise.bounds,
+            self.depthwise.geometry.dilation[0],
+            *bounds,
         )
         k = kept_positions(norms.shape[1], conv.keep_ratio)
         slot = kernels.select(norms, k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -19,7 +20,8 @@ from mmwcc.model_tree import (
     weight_count,
 )
 
-from .integer_conv import INTEGER_FORMS, IntegerLayer, integer_obstacle
+from .integer_conv import INTEGER_FORMS, integer_obstacle
+from .integer_layer import IntegerLayer
 
 __all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 
@@ -29,8 +31,8 @@ UNLEARNED = 'never ran: its clips are not learned'
 _NAMED = 5
 
 
-def _candidates(model: nn.Module) -> dict[str, nn.Module]:
-    """Return convolutions and integer layers by qualified name, shared ones under all their names."""
+def _candidates(model: nn.Module) -> dict[str, Any]:
+    """Return convolutions and integer layers by name, shared ones under all their names."""
     return {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)
@@ -65,6 +67,31 @@ def _describe(name: str, layer: nn.Module, integer: nn.Module | None) -> LayerRe
     )
 
 
+def _learned(ready: dict[str, Any]) -> dict[str, Any]:
+    """Return the layers that have learned their clips, and warn of the others.
+
+    Raises:
+        RuntimeError: If none has.
+    """
+    unlearned = [name for name, layer in ready.items() if layer.unlearned()]
+    named = ', '.join(unlearned[:_NAMED]) + (
+        f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
+    )
+    if len(unlearned) == len(ready):
+        raise RuntimeError(
+            'to_integer: quantizers must have learned their clips, got layers that are not '
+            f'initialized: {named}. Load a compressed checkpoint, or train or calibrate the model '
+            'first.'
+        )
+    if unlearned:
+        warnings.warn(
+            f'to_integer: {named} stay as they are, because they never ran, so that their clips '
+            'are not learned. Calibrate the model if they should run.',
+            stacklevel=3,
+        )
+    return {name: layer for name, layer in ready.items() if name not in unlearned}
+
+
 def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
     """Replace the trained quantized 1x1 convolutions of ``model`` by integer ones, in place.
 
@@ -96,44 +123,31 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
         ``(C + 6) * 2**-24`` times the sum of the magnitudes of the products (see docs/integer.md).
 
     Example:
-        >>> layer = WaveletCompressedConv2d(8, 8, keep_ratio=0.5, act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
-        ...                                 weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'))
-        >>> y = layer(torch.randn(1, 8, 8, 8))  # a training step, in which the quantizers learn their clips
+        >>> quantizers = dict(
+        ...     weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer'),
+        ...     act_quant=dict(type='mmwcc.LearnedClipActQuantizer'),
+        ... )
+        >>> layer = WaveletCompressedConv2d(8, 8, keep_ratio=0.5, **quantizers)
+        >>> y = layer(torch.randn(1, 8, 8, 8))  # a training step, which teaches the clips
         >>> to_integer(nn.Sequential(layer).eval(), verbose=False).summary()
         '1 convolutions: 1 IntegerWaveletCompressedConv2d'
     """
     layers = _candidates(model)
     if '' in layers:
         raise ValueError(
-            f'to_integer: the model must contain the layers to convert, got a {type(model).__name__}. Use '
-            'from_layer of its integer class, or put it into nn.Sequential.'
+            'to_integer: the model must contain the layers to convert, got a '
+            f'{type(model).__name__}. Use from_layer of its integer class, or put it into '
+            'nn.Sequential.'
         )
     ready = {name: layer for name, layer in layers.items() if not _obstacle(layer)}
     if not ready:
         raise ValueError(
-            f'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or fewer, '
-            f'got {type(model).__name__} without one among its {len(layers)} convolutions. Compress it '
-            'with a preset such as wcc_w8a8_k50 and train it first.'
-        )
-    unlearned = [name for name, layer in ready.items() if layer.unlearned()]
-    named = ', '.join(unlearned[:_NAMED]) + (
-        f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
-    )
-    if len(unlearned) == len(ready):
-        raise RuntimeError(
-            'to_integer: quantizers must have learned their clips, got layers that are not initialized: '
-            f'{named}. Load a compressed checkpoint, or train or calibrate the model first.'
-        )
-    if unlearned:
-        warnings.warn(
-            f'to_integer: {named} stay as they are, because they never ran, so that their clips are not '
-            'learned. Calibrate the model if they should run.',
-            stacklevel=2,
+            'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or '
+            f'fewer, got {type(model).__name__} without one among its {len(layers)} convolutions. '
+            'Compress it with a preset such as wcc_w8a8_k50 and train it first.'
         )
     put = _convert(
-        model,
-        {name: layer for name, layer in ready.items() if name not in unlearned},
-        lambda layer: INTEGER_FORMS[type(layer)].from_layer(layer),
+        model, _learned(ready), lambda layer: INTEGER_FORMS[type(layer)].from_layer(layer)
     )
     report = CompressionReport(
         _describe(name, layer, put.get(name)) for name, layer in layers.items()
@@ -178,7 +192,7 @@ def integer_skeleton(
     )
     if not put:
         raise ValueError(
-            'compression: integer=True needs 1x1 layers with weights and activations of 8 bits or fewer, '
-            'got none. Use the compression that the model was trained with.'
+            'compression: integer=True needs 1x1 layers with weights and activations of 8 bits or '
+            'fewer, got none. Use the compression that the model was trained with.'
         )
     return report.updated({name: dict(after=type(layer).__name__) for name, layer in put.items()})

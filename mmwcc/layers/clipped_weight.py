@@ -154,7 +154,7 @@ class ClippedWeight(_Conv2d):
         weight, quantizer = self._parameters.get('weight'), self._modules.get('weight_quant')
         if not isinstance(quantizer, UniformQuantizer) or type(weight) is not nn.Parameter:
             return True
-        if quantizer.bits == 32 or weight.is_meta or not quantizer.is_settled:
+        if not quantizer.is_on or weight.is_meta or not quantizer.is_settled:
             return True
         if not weight.isfinite().all() or not weight.any():
             return True

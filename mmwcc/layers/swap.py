@@ -82,6 +82,22 @@ def build_quantizer(
 class CompressedLayer:
     """Base class of all layers that replace a convolution, trainable or integer."""
 
+    in_channels: int
+
+    def _batched(self, x: Tensor) -> Tensor:
+        name = type(self).__name__
+        if x.dim() not in (3, 4):
+            raise ValueError(
+                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
+                'before this layer.'
+            )
+        if x.shape[-3] != self.in_channels:
+            raise ValueError(
+                f'{name}: x must have in_channels={self.in_channels} channels, got shape '
+                f'{tuple(x.shape)}. Give the layer the channel count of its input.'
+            )
+        return x if x.dim() == 4 else x.unsqueeze(0)
+
 
 class CompressedConvMixin(CompressedLayer, ClippedWeight):
     """Add two quantizers and the means to replace a convolution to a subclass of ``nn.Conv2d``."""
@@ -149,20 +165,6 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         quantizer = getattr(self, role)
         return None if quantizer is None else quantizer.arguments(x)
 
-    def _batched(self, x: Tensor) -> Tensor:
-        name = type(self).__name__
-        if x.dim() not in (3, 4):
-            raise ValueError(
-                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
-                'before this layer.'
-            )
-        if x.shape[-3] != self.in_channels:
-            raise ValueError(
-                f'{name}: x must have in_channels={self.in_channels} channels, got shape '
-                f'{tuple(x.shape)}. Give the layer the channel count of its input.'
-            )
-        return x if x.dim() == 4 else x.unsqueeze(0)
-
     def unlearned(self) -> list[str]:
         """Return the names of the quantizers that need a clip but have not learned one.
 
@@ -177,7 +179,7 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
             role
             for role, is_needed in needed.items()
             if (quantizer := getattr(self, role)) is not None
-            and quantizer.bits != 32
+            and quantizer.is_on
             and not quantizer.is_settled
             and is_needed()
         ]

@@ -12,13 +12,16 @@ __all__ = ['compressed_layers', 'unwrapped']
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside DDP and mmengine's wrappers."""
-    while (
-        isinstance(inner := getattr(model, 'module', None), nn.Module)
-        and len(list(model.children())) == 1
-    ):
+    """Return the model inside DDP, mmengine's wrappers, averages and test-time augmentation."""
+    while isinstance(inner := getattr(model, 'module', None), nn.Module) and _wraps(model):
         model = inner
     return model
+
+
+def _wraps(model: nn.Module) -> bool:
+    """Tell whether a model only wraps its ``module``, and is not a network with such a part."""
+    augments = hasattr(model, 'merge_preds')  # mmengine's BaseTTAModel; it has a preprocessor too
+    return augments or len(list(model.children())) == 1
 
 
 def compressed_layers(model: nn.Module) -> dict[str, Any]:

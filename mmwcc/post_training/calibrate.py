@@ -203,8 +203,7 @@ def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
         f'{name}.{role}': getattr(layer, role)
         for name, layer in compressed_layers(model).items()
         for role in ('weight_quant', 'act_quant')
-        if isinstance(getattr(layer, role, None), UniformQuantizer)
-        and getattr(layer, role).bits != 32
+        if isinstance(getattr(layer, role, None), UniformQuantizer) and getattr(layer, role).is_on
     }
     if not found:
         raise ValueError(

@@ -162,6 +162,11 @@ class UniformQuantizer(ClipLearner, ABC):
             )
         self._bits = bits
 
+    @property
+    def is_on(self) -> bool:
+        """Whether values are rounded at all, which they are not at 32 bits."""
+        return self._bits != 32
+
     @abstractmethod
     def spec(self, x: Tensor) -> QuantizationSpec:
         """Return the static description of this quantizer for a tensor like ``x``.
@@ -221,7 +226,7 @@ class UniformQuantizer(ClipLearner, ABC):
         :func:`~mmwcc.functional.quantized_conv2d` take.
         """
         clip, signed = self.clip_alpha, self.signed
-        if self._bits != 32 and (self._known is None or self._seen is not None):
+        if self.is_on and (self._known is None or self._seen is not None):
             clip, signed = self._unsettled(x)
         return clip, signed, self.spec(x)
 

@@ -26,7 +26,7 @@ class _LSQQuantizer(UniformQuantizer):
         return max(1, x.numel() // self.clip_alpha.numel())
 
     def spec(self, x: Tensor) -> QuantizationSpec:
-        if self.bits == 32:
+        if not self.is_on:
             return QuantizationSpec(self.bits)
         levels = self.positive_levels
         gradient_scale = (self._count(x) * levels) ** -0.5

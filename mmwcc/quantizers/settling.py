@@ -29,7 +29,7 @@ def settle(model: nn.Module) -> None:
         [
             quantizer
             for quantizer in _quantizers(model)
-            if quantizer.bits != 32 and not quantizer.is_settled
+            if quantizer.is_on and not quantizer.is_settled
         ]
     )
 
@@ -68,5 +68,5 @@ def _settle(model: nn.Module, inputs, output) -> None:
     if not (several_ranks() and model.training and torch.is_grad_enabled()):
         return
     # Checked here, so that a compiler need not break the graph once everything is settled.
-    if any(quantizer._known is None and quantizer.bits != 32 for quantizer in _quantizers(model)):
+    if any(quantizer._known is None and quantizer.is_on for quantizer in _quantizers(model)):
         settle(model)

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from mmwcc.functional import SELECTIONS, pack, wavelet_compressed_conv2d
-from mmwcc.testing import WAVELETS, reference_wcc, relative_error, to_numpy
+from mmwcc.testing import (
+    WAVELETS,
+    Compression,
+    Measured,
+    reference_wcc,
+    relative_error,
+    to_numpy,
+)
 
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -36,7 +43,7 @@ def test_forward_and_gradients_equal_the_reference(wavelet, levels, selection, k
     compression = dict(keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
     y = wavelet_compressed_conv2d(x, weight, bias, **compression)
     keep = pack(x, **compression)[1] >= 0
-    expected = reference_wcc(x, weight, bias, keep=keep, **compression)
+    expected = reference_wcc(x, weight, bias, Compression(**compression), measured=Measured(keep))
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     y.backward(grad)
     gradients = expected.gradients(to_numpy(grad))
@@ -50,7 +57,8 @@ def test_large_map_equals_the_reference(wavelet):
     x, weight, bias = arguments(8, 61, 70, 6)
     compression = dict(keep_ratio=0.25, levels=3, wavelet=wavelet, selection='energy')
     y = wavelet_compressed_conv2d(x, weight, bias, **compression)
-    expected = reference_wcc(x, weight, bias, keep=pack(x, **compression)[1] >= 0, **compression)
+    keep = pack(x, **compression)[1] >= 0
+    expected = reference_wcc(x, weight, bias, Compression(**compression), measured=Measured(keep))
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
     y.backward(grad)
     gradients = expected.gradients(to_numpy(grad))
@@ -62,7 +70,7 @@ def test_large_map_equals_the_reference(wavelet):
 def test_the_reference_would_notice_the_synthesis_taken_for_the_gradient_of_the_analysis():
     # The mistake is invisible for orthogonal wavelets, so this compares the two for a biorthogonal one.
     x, weight, _ = arguments(2, 8, 8, 2, dtype=torch.float64)
-    expected = reference_wcc(x, weight, keep_ratio=0.5, levels=2, wavelet='bior2.2')
+    expected = reference_wcc(x, weight, compression=Compression(0.5, 2, 'bior2.2'))
     grad = torch.randn(2, 8, 8, dtype=torch.float64).unsqueeze(0).numpy()
     right = expected.gradients(grad)['x']
     transform = expected.transform
@@ -99,7 +107,8 @@ def test_dtypes(wavelet, dtype, tolerance):
     x, weight, bias = arguments(16, 9, 12, 8, dtype=dtype)
     compression = dict(keep_ratio=0.5, levels=2, wavelet=wavelet)
     y = wavelet_compressed_conv2d(x, weight, bias, **compression)
-    expected = reference_wcc(x, weight, bias, keep=pack(x, **compression)[1] >= 0, **compression)
+    keep = pack(x, **compression)[1] >= 0
+    expected = reference_wcc(x, weight, bias, Compression(**compression), measured=Measured(keep))
     grad = torch.randn_like(y)
     y.backward(grad)
     assert y.dtype == x.grad.dtype == weight.grad.dtype == bias.grad.dtype == dtype

@@ -51,3 +51,12 @@ def test_without_normalization_nothing_changes():
     assert torch.equal(scale_channels(conv.weight, scale), conv.weight)
     assert torch.equal(bias, conv.bias) and bias.data_ptr() != conv.bias.data_ptr()
     assert scale_and_bias(nn.Conv2d(4, 4, 3, bias=False), None)[1] is None
+
+
+def test_a_normalization_without_statistics_is_refused():
+    norm = nn.BatchNorm2d(6, track_running_stats=False)
+    for fold in (fold_batch_norm, scale_and_bias):
+        with pytest.raises(
+            ValueError, match='norm must have running statistics, got a BatchNorm2d'
+        ):
+            fold(nn.Conv2d(6, 6, 1), norm)

@@ -16,7 +16,7 @@ OTHER = dict(type='mmwcc.QuantConv2d')
 
 
 def _compressed(block, x, quantized=False):
-    """Compress a block, give its normalization statistics, and return it in double precision for evaluation."""
+    """Compress a block, give it statistics, and return it in double precision for evaluation."""
     model = nn.Sequential(block).double().train()
     compression = dict(pointwise=POINTWISE, keep_dense=[])
     compress_model(

@@ -1,4 +1,4 @@
-"""Integer layers: the integers of fake quantization, and outputs within the bound of their float32 sums."""
+"""Integer layers: the integers of fake quantization, and outputs within their float32 bounds."""
 
 import copy
 import pickle
@@ -63,14 +63,14 @@ def calibrated(layer, x):
 
 
 def operands(layer, values):
-    """Return what fake quantization multiplies: rounded rows of C values and the rounded kernel (O, C), in float64."""
+    """Return what fake quantization multiplies, in float64: rounded rows of C values and (O, C)."""
     rows = quantize(values, *layer.act_quant.arguments(values))
     weight = quantize(layer.weight, *layer.weight_quant.arguments(layer.weight))
     return rows.detach().double(), weight.detach().double().flatten(1)
 
 
 def row_bound(rows, weight, shifted=0.0):
-    """Return the largest distance of a float32 product of these operands from one in integers; docs/integer.md."""
+    """Return how far float32 and integer products may be apart (see docs/integer.md)."""
     magnitude = rows.abs() @ weight.abs().t()
     return (rows.shape[-1] + 6) * EPSILON * magnitude + 4 * EPSILON * shifted
 
@@ -87,7 +87,7 @@ def assert_plain_equal(layer, integer, x):
     shift = 128 if high > 127 else 0
     assert torch.equal(levels.double() + shift, (rows / step.double()).round())
     bias = 0 if layer.bias is None else layer.bias.detach().double().abs()
-    # An unsigned grid is stored 128 lower, so that its sums and the correction for it are rounded apart.
+    # An unsigned grid is stored 128 lower, so its sums and their correction are rounded apart.
     stored = (
         (levels.double().abs() @ integer.weight.double().abs().t()) * integer.scale.double()
         if shift
@@ -111,7 +111,8 @@ def assert_wavelet_equal(layer, integer, x):
     assert (
         y.shape == expected.shape and y.stride() == expected.stride() and y.dtype == expected.dtype
     )
-    # Each pixel is a sum of 1 + 3 * levels coefficients with weights 2**-levels, and 2**-l thrice for each level l.
+    # Each pixel is a sum of 1 + 3 * levels coefficients: one with weight 2**-levels, and for each
+    # level l three with weight 2**-l.
     spread = 2.0**-layer.levels + 3 * sum(2.0**-level for level in range(1, layer.levels + 1))
     allowed = (
         spread * row_bound(rows, weight).max()
@@ -287,7 +288,7 @@ def test_state_dict_fills_a_layer_built_without_weights():
     ):
         kind = IntegerConv2d if isinstance(layer, QuantConv2d) else IntegerWaveletCompressedConv2d
         trained = kind.from_layer(layer)
-        # Before calibration nobody knows whether the input is signed, so both have the same buffers.
+        # Before calibration nobody knows whether the input is signed: both have equal buffers.
         untrained = type(layer)(
             16,
             12,

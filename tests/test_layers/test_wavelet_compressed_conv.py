@@ -9,7 +9,14 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mmwcc.functional import pack
 from mmwcc.layers import WaveletCompressedConv2d, is_eligible
-from mmwcc.testing import Grid, reference_wcc, relative_error, to_numpy
+from mmwcc.testing import (
+    Compression,
+    Grid,
+    Measured,
+    reference_wcc,
+    relative_error,
+    to_numpy,
+)
 
 MEMORY_FORMATS = [torch.contiguous_format, torch.channels_last]
 LEARNED_CLIP = dict(
@@ -54,7 +61,8 @@ def test_stride_subsamples_first(stride, size, keep_ratio):
     x = torch.randn(2, 6, *size, requires_grad=True)
     y = layer(x)
     keep = pack(x[:, :, ::stride, ::stride], keep_ratio=keep_ratio, levels=2)[1] >= 0
-    expected = reference_wcc(x, layer.weight, layer.bias, keep_ratio, 2, stride=stride, keep=keep)
+    compression = Compression(keep_ratio, 2, stride=stride)
+    expected = reference_wcc(x, layer.weight, layer.bias, compression, measured=Measured(keep))
     grad = torch.randn_like(y)
     y.backward(grad)
     assert y.shape[2:] == (-(-size[0] // stride), -(-size[1] // stride))
@@ -100,10 +108,8 @@ def test_quantized_layer_equals_the_reference(normalize, wavelet):
         x,
         layer.weight,
         layer.bias,
-        0.25,
-        2,
-        wavelet,
-        tolerance=1e-12,
+        Compression(0.25, 2, wavelet),
+        measured=Measured(tolerance=1e-12),
         act=Grid(layer.act_quant.clip_alpha.item(), 6),
         wgt=Grid(
             layer.weight_quant.clip_alpha.item(), 4, clip_gradient=False, normalize=normalize or ''
@@ -174,7 +180,8 @@ def test_dtypes(dtype, tolerance, stride):
     x = torch.randn(2, 16, 9, 11).to(dtype)
     y = layer(x)
     keep = pack(x[:, :, ::stride, ::stride], keep_ratio=0.5, levels=2)[1] >= 0
-    expected = reference_wcc(x, layer.weight, layer.bias, 0.5, 2, stride=stride, keep=keep)
+    compression = Compression(0.5, 2, stride=stride)
+    expected = reference_wcc(x, layer.weight, layer.bias, compression, measured=Measured(keep))
     assert y.dtype == dtype
     assert relative_error(y, expected.y) < tolerance
 
@@ -267,7 +274,8 @@ def test_keep_ratio_selection_and_bits_change_on_a_built_layer():
     parameters = list(layer.parameters())
     layer.keep_ratio, layer.selection = 0.25, 'coarse'
     layer.weight_quant.bits = layer.act_quant.bits = 32
-    expected = reference_wcc(x, layer.weight, layer.bias, 0.25, 2, selection='coarse')
+    compression = Compression(0.25, 2, selection='coarse')
+    expected = reference_wcc(x, layer.weight, layer.bias, compression)
     assert relative_error(layer(x), expected.y) < 1e-5
     assert all(
         before is after for before, after in zip(parameters, layer.parameters(), strict=True)

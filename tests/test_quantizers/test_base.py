@@ -215,10 +215,10 @@ def test_32_bits_is_the_identity_with_zero_gradients(quantizer_type):
     assert torch.equal(y, x)
     assert torch.equal(x.grad, values(2.0))
     assert quantizer.clip_alpha.grad.item() == 0  # not None: DistributedDataParallel wants one
-    assert not quantizer.is_settled
+    assert not quantizer.is_on and not quantizer.is_settled
     quantizer.bits = 8
     quantizer(x)
-    assert quantizer.is_settled
+    assert quantizer.is_on and quantizer.is_settled
 
 
 @every

@@ -1,60 +1,34 @@
-"""The reference itself: PyWavelets' perfect reconstruction, transposes, and the formulas against differences."""
+"""The reference itself: its gradients against differences, and its checks against themselves."""
 
 import numpy as np
 import pytest
 import torch
 
 from mmwcc.testing import (
-    WAVELETS,
+    Compression,
     Grid,
-    Transform,
+    Measured,
     check_selection,
     kept_count,
-    matrices,
     reference_wcc,
     select,
 )
 
 
-@pytest.mark.parametrize('wavelet', WAVELETS)
-@pytest.mark.parametrize('size, levels', [((8, 8), 1), ((4, 8), 2), ((16, 8), 3), ((16, 16), 4)])
-def test_synthesis_inverts_analysis_and_only_orthogonal_wavelets_transpose(wavelet, size, levels):
-    analysis, synthesis = matrices(*size, levels, wavelet)
-    np.testing.assert_allclose(synthesis @ analysis, np.eye(size[0] * size[1]), atol=1e-9)
-    is_transpose = np.allclose(synthesis, analysis.T, atol=1e-9)
-    assert is_transpose == (not wavelet.startswith('bior'))
-
-
-@pytest.mark.parametrize('wavelet', WAVELETS)
-def test_large_maps_go_through_the_same_operators(wavelet):
-    small = Transform(13, 16, 2, wavelet)
-    large = Transform(13, 16, 2, wavelet, largest_matrix=0)
-    rng = np.random.default_rng(0)
-    maps, coefficients = rng.standard_normal((3, 13, 16)), rng.standard_normal((3, 256))
-    for operator, argument in [
-        ('analysis', maps),
-        ('synthesis_transposed', maps),
-        ('synthesis', coefficients),
-        ('analysis_transposed', coefficients),
-    ]:
-        np.testing.assert_allclose(
-            getattr(small, operator)(argument), getattr(large, operator)(argument), atol=1e-11
-        )
-
-
 @pytest.mark.parametrize('wavelet', ['haar', 'bior2.2'])
 @pytest.mark.parametrize('act', [None, Grid(1.5, 5)])
 def test_gradients_equal_differences(wavelet, act):
-    # Rounding has no derivative, so with a quantizer only bias and the clipped range can be checked this way.
+    # Rounding has no derivative, so with a quantizer only bias and the clipped range can be
+    # checked this way.
     generator = torch.Generator().manual_seed(1)
     x, weight, bias, grad = (
         torch.randn(*shape, generator=generator, dtype=torch.float64)
         for shape in [(1, 2, 5, 7), (3, 2, 1, 1), (3,), (1, 3, 3, 4)]
     )
-    arguments = dict(keep_ratio=0.5, levels=2, wavelet=wavelet, stride=2, act=act)
+    arguments = dict(compression=Compression(0.5, 2, wavelet, stride=2), act=act)
     result = reference_wcc(x, weight, bias, **arguments)
     gradients = result.gradients(grad.numpy())
-    keep = torch.from_numpy(result.keep)
+    same_positions = Measured(torch.from_numpy(result.keep), tolerance=np.inf)
     for name, tensor in (('x', x), ('weight', weight), ('bias', bias)):
         if name == 'x' and act is not None:
             continue
@@ -62,9 +36,8 @@ def test_gradients_equal_differences(wavelet, act):
         moved = [
             reference_wcc(
                 **{'x': x, 'weight': weight, 'bias': bias, name: tensor + sign * step},
-                keep=keep,
                 **arguments,
-                tolerance=np.inf,
+                measured=same_positions,
             ).y
             for sign in (1, -1)
         ]

@@ -15,13 +15,13 @@ import mmengine
 import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import BaseModel
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmwcc.diagnostics import dense_twin, device_name, measure_latency, peak_memory
-from mmwcc.model_tree import compressed_layers
+from mmwcc.model_tree import compressed_layers, unwrapped
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
@@ -134,7 +134,8 @@ class BenchmarkHook(Hook):
                 'out to measure nothing.'
             )
         self.shapes = _checked_shapes(shapes)
-        self.start, self.interval, self.end, self.by_epoch = start, interval, end, by_epoch
+        self.start, self.end = start, end
+        self.interval, self.by_epoch = interval, by_epoch
         self.dense, self.repeats, self.warmup = dense, repeats, warmup
         self.amp_dtype, self.channels_last, self.out_file = amp_dtype, channels_last, out_file
         self._rows: list[dict[str, Any]] = []
@@ -291,7 +292,7 @@ def _device(model: nn.Module) -> torch.device:
 def _private_copy(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a copy of a model for inference on one rank, and restore random states afterwards."""
     state = get_random_state()
-    model = copy.deepcopy(model.module if is_model_wrapper(model) else model).eval()
+    model = copy.deepcopy(unwrapped(model)).eval()
     for module in model.modules():
         if isinstance(module, UniformQuantizer) and not module.is_settled:
             module.train()  # quantizers calibrate in training mode only

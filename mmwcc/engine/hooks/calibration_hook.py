@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch.utils.data import DataLoader, Subset
 
+from mmwcc.model_tree import unwrapped
 from mmwcc.post_training import calibrate, run_model
 from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.registry import HOOKS
@@ -93,22 +94,17 @@ class CalibrationHook(Hook):
                 f'CalibrationHook: again must be True or False, got {again!r}. Use True to replace clips '
                 'that a checkpoint has brought.'
             )
-        self.num_batches, self.method, self.percentile, self.again = (
-            num_batches,
-            method,
-            percentile,
-            again,
-        )
+        self.num_batches, self.again = num_batches, again
+        self.method, self.percentile = method, percentile
 
     def before_train(self, runner) -> None:
         """Calibrate, unless training is resumed."""
         if runner.iter or runner.epoch:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         state = get_random_state()
         try:
             report = calibrate(
-                model,
+                unwrapped(runner.model),
                 islice(self._batches(runner.train_dataloader), self.num_batches),
                 method=self.method,
                 percentile=self.percentile,
@@ -120,7 +116,7 @@ class CalibrationHook(Hook):
         runner.logger.info(f'CalibrationHook: {report}')
 
     @staticmethod
-    def _batches(loader: DataLoader) -> DataLoader:
+    def _batches(loader: Any) -> DataLoader:
         """Return a second loader of the same data, so that the training loader stays as it is."""
         # Iterating over the training loader would advance its sampler, and with persistent workers
         # also its iterator.

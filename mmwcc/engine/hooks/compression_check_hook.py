@@ -144,9 +144,7 @@ class CompressionCheckHook(Hook):
         runner, purpose: str, checkpoint: Mapping[str, Any]
     ) -> dict[str, LayerState] | None:
         """Return the layer states that a schedule gives for the checkpoint's moment, or None."""
-        schedule = next(
-            (hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None
-        )
+        schedule = CompressionScheduleHook.of(runner)
         if schedule is None or not read_stamp(checkpoint).get('layers'):
             return None
         # When a run is resumed, a checkpoint from a run without a schedule is also compared with

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
 from mmwcc.checkpoint import extend_stamp, read_stamp
 from mmwcc.compression import Schedule, build_schedule
-from mmwcc.model_tree import FULL_PRECISION, LayerState, compressed_layers, set_layer_state
+from mmwcc.model_tree import LayerState, compressed_layers, set_layer_state
 from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionScheduleHook']
@@ -93,6 +96,11 @@ class CompressionScheduleHook(Hook):
         self._uncalibrated: list[tuple[str, str]] = []
         self._trained = False
 
+    @classmethod
+    def of(cls, runner) -> CompressionScheduleHook | None:
+        """Return the schedule of a runner, or None if it has none."""
+        return next((hook for hook in runner.hooks if isinstance(hook, cls)), None)
+
     @property
     def unit(self) -> str:
         """The unit that schedules count in: 'epoch' or 'iter'."""
@@ -107,7 +115,9 @@ class CompressionScheduleHook(Hook):
         values = self.values_at(t)
         return {name: built.under(values) for name, built in self._remember(runner).items()}
 
-    def recorded_moment(self, checkpoint: dict, scheduled_only: bool = True) -> int | None:
+    def recorded_moment(
+        self, checkpoint: Mapping[str, Any], scheduled_only: bool = True
+    ) -> int | None:
         """Return the iteration or epoch that the state of a checkpoint belongs to, or None.
 
         Args:
@@ -215,7 +225,7 @@ class CompressionScheduleHook(Hook):
                 for name, layer in layers.items()
                 for role in ('weight_quant', 'act_quant')
                 if getattr(layer, role) is not None
-                and getattr(layer, role).bits != FULL_PRECISION
+                and getattr(layer, role).is_on
                 and not getattr(layer, role).is_settled
             ]
         self._values = values
@@ -228,7 +238,7 @@ class CompressionScheduleHook(Hook):
         self._uncalibrated = [pair for pair in self._uncalibrated if pair not in calibrated]
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                averaged = compressed_layers(hook.ema_model.module)
+                averaged = compressed_layers(hook.ema_model)
                 for name, role in calibrated:
                     getattr(averaged[name], role).load_state_dict(
                         getattr(layers[name], role).state_dict()

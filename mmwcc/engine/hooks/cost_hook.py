@@ -73,14 +73,12 @@ class CostHook(Hook):
         self.input_shape, self.convention, self.table = tuple(input_shape), convention, table
         self.report: CostReport | None = None
         self._schedule: CompressionScheduleHook | None = None
-        self._values: dict[str, float] | None = None
+        self._values: dict[str, float] = {}
         self._logged = 0.0
 
     def before_train(self, runner) -> None:
         """Count and log the cost."""
-        self._schedule = next(
-            (hook for hook in runner.hooks if isinstance(hook, CompressionScheduleHook)), None
-        )
+        self._schedule = CompressionScheduleHook.of(runner)
         self._values = self._scheduled(runner)
         self._start(runner)
 
@@ -110,61 +108,62 @@ class CostHook(Hook):
             }
             extend_stamp(checkpoint, dict(cost=cost))
 
-    def _scheduled(self, runner) -> dict[str, float] | None:
+    def _scheduled(self, runner) -> dict[str, float]:
         if self._schedule is None:
-            return None
+            return {}
         return self._schedule.values_at(
             int(runner.epoch if self._schedule.by_epoch else runner.iter)
         )
 
     def _start(self, runner) -> None:
-        self.report = count_cost(runner.model, self.input_shape, convention=self.convention)
-        self._logged = self.report.total.total_bops
+        report = count_cost(runner.model, self.input_shape, convention=self.convention)
+        self.report, self._logged = report, report.total.total_bops
         runner.logger.info(
-            f'cost of {self._image}:\n{self.report}'
+            f'cost of {self._image}:\n{report}'
             if self.table
-            else f'cost of {self._image}: {self.report.summary()}'
+            else f'cost of {self._image}: {report.summary()}'
         )
-        self._show(runner)
+        _show(runner, report)
 
     def _follow(self, runner) -> None:
-        values, last = self._scheduled(runner), self._values
-        if values == last:
+        schedule, values, last = self._schedule, self._scheduled(runner), self._values
+        if schedule is None or values == last:
             return
-        self._values = values
-        self.report = self.report.at(self._states(runner))
-        bops = self.report.total.total_bops
+        assert self.report is not None, 'the cost is counted before training starts'
+        report = self.report.at(_states(runner, self.report))
+        self.report, self._values = report, values
+        bops = report.total.total_bops
         changed = [
-            self._schedule.schedules[quantity]
+            schedule.schedules[quantity]
             for quantity in values
             if values[quantity] != last[quantity]
         ]
-        stepped = any(
-            not schedule.ramp or values[schedule.quantity] == schedule.final for schedule in changed
-        )
+        stepped = any(not each.ramp or values[each.quantity] == each.final for each in changed)
         if stepped or abs(self._logged - bops) >= _LOGGED_CHANGE * self._logged:
             self._logged = bops
-            unit = self._schedule.unit
+            unit = schedule.unit
             runner.logger.info(
-                f'cost of {self._image} at {unit} {getattr(runner, unit)}: {self.report.summary()}'
+                f'cost of {self._image} at {unit} {getattr(runner, unit)}: {report.summary()}'
             )
-        self._show(runner)
-
-    def _states(self, runner) -> dict[str, dict[str, Any]]:
-        """Return bits and keep ratios of the counted layers, for :meth:`CostReport.at`."""
-        counted = {layer.name for layer in self.report.layers}
-        return {
-            name: LayerState.of(layer).quantities
-            for name, layer in compressed_layers(runner.model).items()
-            if name in counted
-        }
+        _show(runner, report)
 
     @property
     def _image(self) -> str:
         return 'x'.join(map(str, self.input_shape))
 
-    def _show(self, runner) -> None:
-        total = self.report.total.to_dict()
-        runner.visualizer.add_scalars(
-            {f'cost/{key}': total[key] for key in _SCALARS}, step=int(runner.iter)
-        )
+
+def _states(runner, report: CostReport) -> dict[str, dict[str, Any]]:
+    """Return bits and keep ratios of the counted layers, for :meth:`CostReport.at`."""
+    counted = {layer.name for layer in report.layers}
+    return {
+        name: LayerState.of(layer).quantities
+        for name, layer in compressed_layers(runner.model).items()
+        if name in counted
+    }
+
+
+def _show(runner, report: CostReport) -> None:
+    total = report.total.to_dict()
+    runner.visualizer.add_scalars(
+        {f'cost/{key}': total[key] for key in _SCALARS}, step=int(runner.iter)
+    )

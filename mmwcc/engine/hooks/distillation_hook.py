@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmwcc.compressed_config import is_compressed, without_compression
-from mmwcc.model_tree import convolutions, prediction_layers
+from mmwcc.model_tree import convolutions, prediction_layers, unwrapped
 from mmwcc.registry import HOOKS
 
 from .random_state_hook import get_random_state, set_random_state
@@ -132,7 +132,7 @@ class DistillationHook(Hook):
 
     def before_train(self, runner) -> None:
         """Build and load the teacher, and attach it to the model."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         state = get_random_state()  # building a network changes it
         try:
             self.teacher = self._build(runner.cfg.model).to(next(model.parameters()).device)
@@ -186,6 +186,7 @@ class DistillationHook(Hook):
             if _mode(args, kwargs) != 'loss':
                 return None
             answers.update({name: [] for name in theirs})
+            assert self.teacher is not None, 'it goes when these functions are removed'
             with torch.no_grad():
                 self.teacher(*(args[:2] if len(args) > 2 else args), **{**kwargs, 'mode': 'tensor'})
             added = self._losses(seen, answers)
@@ -217,7 +218,7 @@ class DistillationHook(Hook):
             name: list(zip(outputs, theirs[name], strict=True)) for name, outputs in ours.items()
         }
         logits, *features = pairs
-        losses = {
+        losses: dict[str, Any] = {
             'distillation.loss_kl': self.weight
             * sum(pixelwise_kl(*pair, self.temperature) for pair in pairs[logits])
             / len(pairs[logits])

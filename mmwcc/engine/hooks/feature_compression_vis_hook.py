@@ -13,7 +13,7 @@ from mmwcc.diagnostics import eligible_layers, observe_inputs
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
 from mmwcc.functional import check_keep_ratio
 from mmwcc.layers import WaveletCompressedConv2d
-from mmwcc.model_tree import LayerState, matches, no_match
+from mmwcc.model_tree import LayerState, matches, no_match, unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['FeatureCompressionVisHook']
@@ -83,7 +83,7 @@ class FeatureCompressionVisHook(Hook):
 
     def before_run(self, runner) -> None:
         """Choose the layers now, so that a pattern without a match fails before the run starts."""
-        self._names = self._choose(list(eligible_layers(_innermost(runner.model))))
+        self._names = self._choose(list(eligible_layers(unwrapped(runner.model))))
 
     def before_val_epoch(self, runner) -> None:
         """Count validations."""
@@ -134,7 +134,7 @@ class FeatureCompressionVisHook(Hook):
 
     @master_only
     def _observe(self, runner) -> None:
-        model = _innermost(runner.model)
+        model = unwrapped(runner.model)
         # Look them up again, because hooks that replace layers, such as FuseHook, run after
         # before_run.
         layers = eligible_layers(model)
@@ -179,20 +179,12 @@ class FeatureCompressionVisHook(Hook):
         layer = self._layers[name]
         if not isinstance(layer, WaveletCompressedConv2d):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
-        state = LayerState.of(layer)
         return FeatureMap(
             name,
             values,
-            self.keep_ratio or state.keep_ratio,
-            state.act_bits,
-            state.levels,
-            state.wavelet,
-            state.selection,
+            self.keep_ratio or layer.keep_ratio,
+            LayerState.of(layer).act_bits,
+            layer.levels,
+            layer.wavelet,
+            layer.selection,
         )
-
-
-def _innermost(model: nn.Module) -> nn.Module:
-    """Unwrap a model from data-parallel and test-time augmentation wrappers."""
-    while isinstance(getattr(model, 'module', None), nn.Module):
-        model = model.module
-    return model

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmwcc.inference import fuse_inverted_residuals
+from mmwcc.model_tree import unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['FuseHook']
@@ -26,5 +26,4 @@ class FuseHook(Hook):
 
     def before_test(self, runner) -> None:
         """Fuse the model of the runner and put it into evaluation mode."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        fuse_inverted_residuals(model.eval())
+        fuse_inverted_residuals(unwrapped(runner.model).eval())

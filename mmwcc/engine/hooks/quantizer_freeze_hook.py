@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmwcc.model_tree import unwrapped
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import HOOKS
 
@@ -111,7 +113,7 @@ class QuantizerFreezeHook(Hook):
                 kind = 'quantizers' if what == 'clip_alpha' else 'BatchNorm layers'
                 raise RuntimeError(
                     f'QuantizerFreezeHook: {what} needs a model with {kind}, got '
-                    f'{type(_bare(runner.model)).__name__} without. Leave {what} out.'
+                    f'{type(unwrapped(runner.model)).__name__} without. Leave {what} out.'
                 )
             if moment >= length:
                 runner.logger.warning(
@@ -151,7 +153,7 @@ class QuantizerFreezeHook(Hook):
             note = f'; {later} of them learn their clip from their first batch' if later else ''
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                _copy(parts, _parts(hook.ema_model.module, what), what)
+                _copy(parts, _parts(hook.ema_model, what), what)
         runner.logger.info(
             f'QuantizerFreezeHook: {what} of {len(parts)} modules is frozen from iter {runner.iter} on'
             f'{note}.'
@@ -169,14 +171,12 @@ class QuantizerFreezeHook(Hook):
         self._handles += [optimizer.register_step_pre_hook(take_away) for optimizer in optimizers]
 
 
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
-def _parts(model: nn.Module, what: str) -> dict[str, nn.Module]:
+def _parts(model: nn.Module, what: str) -> dict[str, Any]:
     kind = UniformQuantizer if what == 'clip_alpha' else _BatchNorm
     return {
-        name: module for name, module in _bare(model).named_modules() if isinstance(module, kind)
+        name: module
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(module, kind)
     }
 
 

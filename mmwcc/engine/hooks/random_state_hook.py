@@ -28,14 +28,14 @@ def get_random_state() -> dict[str, Any]:
         Tensors and plain data, which ``torch.load(weights_only=True)`` reads.
     """
     version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
     return dict(
         python=[version, torch.tensor(words, dtype=torch.int64), gauss],
         numpy=[
-            torch.from_numpy(keys.astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
+            torch.from_numpy(numpy['state']['key'].astype(np.int64)),
+            int(numpy['state']['pos']),
+            int(numpy['has_gauss']),
+            float(numpy['gauss']),
         ],
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -181,6 +181,7 @@ class RandomStateHook(Hook):
 
     def after_val(self, runner) -> None:
         """Restore the random states of training."""
+        assert self._before_val is not None, 'mmengine calls before_val first'
         set_random_state(self._before_val)
         self._before_val = None
 

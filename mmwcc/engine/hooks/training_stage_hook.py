@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from mmwcc.model_tree import unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['TrainingStageHook']
@@ -45,12 +45,8 @@ class TrainingStageHook(Hook):
             raise ValueError(
                 f'TrainingStageHook: stage must be in 1 to stages={stages}, got {stage}. Count from 1.'
             )
-        self.stage, self.stages, self.note, self.needs_checkpoint = (
-            stage,
-            stages,
-            note,
-            needs_checkpoint,
-        )
+        self.stage, self.stages = stage, stages
+        self.note, self.needs_checkpoint = note, needs_checkpoint
 
     @property
     def title(self) -> str:
@@ -64,7 +60,7 @@ class TrainingStageHook(Hook):
         if not self.needs_checkpoint or runner._resume:
             return
         weights = {key.removeprefix('module.') for key in checkpoint.get('state_dict', checkpoint)}
-        missing = [key for key in _bare(runner.model).state_dict() if key not in weights]
+        missing = [key for key in unwrapped(runner.model).state_dict() if key not in weights]
         if missing:
             raise RuntimeError(
                 f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
@@ -80,8 +76,9 @@ class TrainingStageHook(Hook):
                 'load_from=None. Set load_from to the last checkpoint of that stage, or run '
                 'tools/train_stages.py, which does.'
             )
-        trained, frozen = {}, {}
-        for name, parameter in _bare(runner.model).named_parameters():
+        trained: dict[str, int] = {}
+        frozen: dict[str, int] = {}
+        for name, parameter in unwrapped(runner.model).named_parameters():
             group = trained if parameter.requires_grad else frozen
             part = name.split('.')[0]
             group[part] = group.get(part, 0) + parameter.numel()
@@ -94,10 +91,6 @@ class TrainingStageHook(Hook):
     def after_train(self, runner) -> None:
         """Log the end of the stage."""
         runner.logger.info(f'{self.title} ends at iteration {runner.iter}.')
-
-
-def _bare(model):
-    return model.module if is_model_wrapper(model) else model
 
 
 def _counts(parts: dict[str, int]) -> str:

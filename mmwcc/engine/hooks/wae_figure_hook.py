@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from mmwcc.engine.figures import undo_normalization
+from mmwcc.model_tree import unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['WAEFigureHook', 'decomposition_figure']
@@ -69,7 +72,7 @@ class WAEFigureHook(Hook):
 
     @master_only
     def _draw(self, runner, data_batch: dict) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrapped(runner.model)
         wae = next(
             (module for module in model.modules() if hasattr(module, 'transform_losses')), None
         )
@@ -86,12 +89,12 @@ class WAEFigureHook(Hook):
 
 @torch.no_grad()
 def decomposition_figure(
-    wae: nn.Module, inputs: Tensor, data_preprocessor: nn.Module | None = None
+    wae: Any, inputs: Tensor, data_preprocessor: nn.Module | None = None
 ) -> np.ndarray:
     """Return I, I_L, I_H and I' side by side, one row per image.
 
     Args:
-        wae: A mmwcc.WAE.
+        wae: A mmwcc.WAE, or a module with its ``decode``.
         inputs: Preprocessed images (B, 3, H, W).
         data_preprocessor: The module that preprocessed the images, to undo its normalization.
             Defaults to None: pixels from 0 to 255.
@@ -101,9 +104,9 @@ def decomposition_figure(
     """
     low, high = wae(inputs)
     decoded = wae.decode(low, high, inputs.shape[2:])
-    pictures, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
+    images, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
     decoded = decoded.clamp(0, 255)
-    error = (pictures - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
+    error = (images - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
     rows = []
     for i in range(len(inputs)):
         detail = high[i] - high[i].mean((1, 2), keepdim=True)
@@ -112,7 +115,7 @@ def decomposition_figure(
         stretched = 255 * (low[i] - bottom) / max(top - bottom, 1e-6)
         psnr = float(10 * torch.log10(255**2 / error[i]))
         parts = {
-            'I': pictures[i],
+            'I': images[i],
             f'I_L {bottom:.1f} to {top:.1f}': stretched,
             f'I_H x{gain:.3g}': 127.5 + 127.5 * gain * detail,
             f"I' {psnr:.1f} dB": decoded[i],
@@ -125,13 +128,13 @@ def decomposition_figure(
     return np.concatenate(rows)
 
 
-def _panel(picture: Tensor, size: tuple[int, int], text: str) -> np.ndarray:
+def _panel(image: Tensor, size: Sequence[int], text: str) -> np.ndarray:
     """Scale one image to a common size, at least 160 pixels wide, and put its caption above it."""
     import cv2
 
     scale = max(1, -(-160 // size[1]))
     height, width = scale * size[0], scale * size[1]
-    pixels = picture.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    pixels = image.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     panel = np.full((height + _CAPTION + 4, width + 4, 3), 255, np.uint8)
     panel[_CAPTION:-4, 2:-2] = cv2.resize(
         np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST

@@ -1,0 +1,175 @@
+"""The base of integer 1x1 convolutions: their weights, scales and grid, and their conversion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
+from mmwcc.model_tree import FULL_PRECISION, LayerState
+
+from .integer_levels import act_grid, integer_weight
+
+__all__ = ['IntegerLayer']
+
+_WIDEST = 8
+
+
+class IntegerLayer(CompressedLayer, nn.Module):
+    """Base class of integer 1x1 convolutions, with their weights, scales and grid."""
+
+    weight: Tensor
+    scale: Tensor
+    step: Tensor
+    grid: Tensor
+    bias: Tensor | None
+
+    _stands_for: type[CompressedConvMixin]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride,
+        bias: bool,
+        weight_bits: int,
+        act_bits: int,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, _pair(stride)
+        self.kernel_size, self.padding = (1, 1), (0, 0)
+        self.dilation, self.groups = (1, 1), 1
+        self.weight_bits, self.act_bits = weight_bits, act_bits
+        self.register_buffer('weight', torch.zeros(out_channels, in_channels, dtype=torch.int8))
+        self.register_buffer('scale', torch.ones(out_channels))
+        self.register_buffer('step', torch.ones(()))
+        self.register_buffer('grid', torch.zeros(2, dtype=torch.int16))
+        self.register_buffer('bias', torch.zeros(out_channels) if bias else None)
+        self._low = self._high = 0  # the values of `grid`, kept to read them only once
+
+    @staticmethod
+    def obstacle(layer: CompressedConvMixin) -> str:
+        """Return why a layer of the class that this one replaces cannot be converted, or ''."""
+        if not is_eligible(layer.kernel_size, layer.padding, layer.groups):
+            return 'not a 1x1 convolution without padding and groups'
+        state = LayerState.of(layer)
+        for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
+            if bits > _WIDEST:
+                return (
+                    f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
+                )
+        return ''
+
+    @classmethod
+    def like(cls, layer: CompressedConvMixin):
+        """Build the integer form of ``layer`` without weights, which a checkpoint can then fill.
+
+        Raises:
+            TypeError: If the layer is not of the class that this one replaces.
+            ValueError: If the layer has no integer form.
+        """
+        name, kind = cls.__name__, cls._stands_for
+        if type(layer) is not kind:
+            raise TypeError(
+                f'{name}: layer must be a {kind.__name__}, got a {type(layer).__name__}. Use '
+                'mmwcc.inference.to_integer, which chooses.'
+            )
+        obstacle = cls.obstacle(layer)
+        if obstacle:
+            raise ValueError(
+                f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits '
+                f'or fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such '
+                'layers.'
+            )
+        state = LayerState.of(layer)
+        return cls(
+            layer.in_channels,
+            layer.out_channels,
+            layer.stride,
+            **cls._settings(layer),
+            weight_bits=state.weight_bits,
+            act_bits=state.act_bits,
+        )
+
+    @classmethod
+    def from_layer(cls, layer: CompressedConvMixin):
+        """Convert a trained layer. The result has its device and mode.
+
+        Raises:
+            TypeError: If the layer is not of the class that this one replaces.
+            ValueError: If the layer has no integer form, or one of its weights is NaN.
+            RuntimeError: If one of its quantizers has not learned its clip.
+        """
+        integer = cls.like(layer)
+        integer._take(layer)
+        return integer.train(layer.training)
+
+    @staticmethod
+    def _settings(layer: Any) -> dict[str, Any]:
+        """Return the constructor arguments for ``layer`` that only this class has."""
+        return {}
+
+    @torch.no_grad()
+    def _take(self, layer: CompressedConvMixin) -> None:
+        """Take over weights, scales, grid and bias of a trained layer."""
+        for role in layer.unlearned():
+            raise RuntimeError(
+                f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
+                'initialized. Load a compressed checkpoint, or train or calibrate the model first.'
+            )
+        levels, weight_step = integer_weight(type(self).__name__, layer)
+        assert layer.act_quant is not None, 'obstacle() has found its bits'
+        step, low, high = act_grid(layer.act_quant)
+        scale = step.double().to(weight_step.device) * weight_step
+        self.to(layer.weight.device)
+        self.weight.copy_(levels)
+        self.scale.copy_(scale)
+        self.step.copy_(step)
+        self.grid.copy_(torch.tensor([low, high]))
+        if self.bias is not None:
+            shift = 0 if layer.bias is None else layer.bias.double()
+            if high > 127:  # unsigned levels are stored 128 lower, which the bias makes up for
+                shift = shift + 128 * scale * levels.double().sum(1)
+            self.bias.copy_(shift + torch.zeros_like(scale))
+        self._low, self._high = low, high
+
+    def _integer_input(self, x: Tensor) -> Tensor:
+        """Check state and shape, and return the input as a batch, subsampled by the stride."""
+        name = type(self).__name__
+        if self.training and torch.is_grad_enabled():
+            raise RuntimeError(
+                f'{name}: integers have no gradient, got a call in training mode. Call '
+                'model.eval(), or train the model before mmwcc.inference.to_integer.'
+            )
+        if self._low == self._high:
+            raise RuntimeError(
+                f'{name}: the layer must have weights, got none so far. Load a checkpoint of an '
+                'integer model (tools/deployment/to_integer.py writes them).'
+            )
+        batch = self._batched(x)
+        return batch if self.stride == (1, 1) else batch[:, :, :: self.stride[0], :: self.stride[1]]
+
+    def _apply(self, fn, recurse: bool = True):
+        # .half() and the like must not reach the buffers: a rounded step would change the levels.
+        exact = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            moved = self._buffers[name]
+            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(moved.device)
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not self.grid.is_meta:
+            self._low, self._high = self.grid.tolist()
+
+    def extra_repr(self) -> str:
+        stride = '' if self.stride == (1, 1) else f', stride={self.stride}'
+        return (
+            f'{self.in_channels}, {self.out_channels}{stride}, bias={self.bias is not None}, '
+            f'grid={self._low}...{self._high}'
+        )
