@@ -11,6 +11,7 @@ from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
 from .fake_quant import fake_quant, fake_quant_backward
 from .haar import haar_norms, haar_pack, haar_pack_int8, haar_shrink, haar_shrink_int8, haar_unpack
 from .int8 import int8_linear, quantize_int8
+from .int8_conv import PackedConv, int8_conv2d, pack_int8_conv
 from .layout import coarse_rank, fold, is_channels_last, padded_size, position_count, unfold
 from .library import COSTS, Cost
 from .product import is_faster_as_map, multiply_rows, plain_product, rows_as_map, rows_of_map
@@ -19,6 +20,7 @@ from .select import select, slot_of
 __all__ = [
     'COSTS',
     'Cost',
+    'PackedConv',
     'coarse_rank',
     'depthwise_haar',
     'fake_quant',
@@ -32,10 +34,12 @@ __all__ = [
     'haar_shrink',
     'haar_shrink_int8',
     'haar_unpack',
+    'int8_conv2d',
     'int8_linear',
     'is_channels_last',
     'is_faster_as_map',
     'multiply_rows',
+    'pack_int8_conv',
     'padded_size',
     'plain_product',
     'position_count',

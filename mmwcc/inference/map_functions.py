@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmwcc.maps import KEEPING, NEW_GRID, canonical_name, combined, tensors_in
@@ -39,6 +40,10 @@ MOVING = frozenset(
 )
 """Functions that move or select values. They run on the bytes as they are."""
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = dict(
+    relu=F.relu, relu6=F.relu6, hardswish=F.hardswish, silu=F.silu
+)
+
 _READS_ONLY = frozenset({'get', 'size', 'dim', 'stride', 'numel', 'is_contiguous', 'len', 'type'})
 
 
@@ -53,28 +58,32 @@ def _moved(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 def _rounded(result: Tensor, source: QuantizedMap, name: str) -> Any:
     """Store a float result on the grid of the map of this name, if it has one."""
-    grid = source.grids.get(name)
-    if grid is None:
+    stored = source.stored.get(name)
+    if stored is None:
         return result
-    return QuantizedMap(grid.bytes_of(result), grid, name, source.grids)
+    if stored.activation:
+        result = _ACTIVATIONS[stored.activation](result)
+    levels = stored.grid.bytes_of(result)
+    return QuantizedMap(levels, stored.grid, stored.name, source.stored, stored.activation)
 
 
 def _joined(maps: list[Tensor], dim: int, name: str, source: QuantizedMap) -> Any:
     """Concatenate maps as bytes, each on the grid of the result."""
-    grid = source.grids.get(name)
-    if grid is None or not all(isinstance(part, Tensor) for part in maps):
+    stored = source.stored.get(name)
+    if stored is None:
         return torch.cat(dequantized(maps), dim)
     parts = [
-        part.on(grid) if isinstance(part, QuantizedMap) else grid.bytes_of(part) for part in maps
+        part.on(stored.grid) if isinstance(part, QuantizedMap) else stored.grid.bytes_of(part)
+        for part in maps
     ]
-    return QuantizedMap(torch.cat(parts, dim), grid, name, source.grids)
+    return QuantizedMap(torch.cat(parts, dim), stored.grid, name, source.stored)
 
 
 def _activated(source: QuantizedMap, name: str) -> QuantizedMap | None:
     """Return a map without its pending activation, if ``name`` is that activation."""
     if source.pending != name:
         return None
-    return QuantizedMap(source.levels, source.grid, source.map_name, source.grids)
+    return QuantizedMap(source.levels, source.grid, source.map_name, source.stored)
 
 
 def _check_settled(maps: list[QuantizedMap], name: str) -> None:

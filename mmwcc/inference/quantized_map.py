@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ['Grid', 'QuantizedMap', 'dequantized']
+__all__ = ['Grid', 'QuantizedMap', 'Stored', 'dequantized']
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,21 @@ class Grid:
         return (values.sub_(self.zero) if self.zero else values).mul_(self.step)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """How a map is stored.
+
+    Attributes:
+        grid: Its grid.
+        name: Its name after the activation, if one is applied with it.
+        activation: The activation that is applied with it, or ''.
+    """
+
+    grid: Grid
+    name: str
+    activation: str = ''
+
+
 class QuantizedMap(Tensor):
     """A feature map stored as bytes on a grid.
 
@@ -53,18 +68,18 @@ class QuantizedMap(Tensor):
         levels: The bytes, uint8, of the shape of the map.
         grid: Their grid.
         name: The name of the map, see :func:`mmwcc.maps.combined`.
-        grids: The grids of all named maps of the network.
+        stored: How the maps that functions make are stored, by name.
         pending: The activation that is applied already and whose call is still to come, or ''.
     """
 
     levels: Tensor
     grid: Grid
     map_name: str
-    grids: dict[str, Grid]
+    stored: Mapping[str, Stored]
     pending: str
 
     @staticmethod
-    def __new__(cls, levels, grid, name='', grids=None, pending=''):
+    def __new__(cls, levels, grid, name='', stored=None, pending=''):
         """Wrap bytes without copying them."""
         made = Tensor._make_wrapper_subclass(
             cls,
@@ -74,12 +89,12 @@ class QuantizedMap(Tensor):
             device=levels.device,
         )
         made.levels, made.grid, made.map_name = levels, grid, name
-        made.grids, made.pending = {} if grids is None else grids, pending
+        made.stored, made.pending = {} if stored is None else stored, pending
         return made
 
     def like(self, levels: Tensor) -> QuantizedMap:
         """Return bytes of another shape on the same grid and under the same name."""
-        return QuantizedMap(levels, self.grid, self.map_name, self.grids)
+        return QuantizedMap(levels, self.grid, self.map_name, self.stored)
 
     def dequantize(self) -> Tensor:
         """Return the float32 values."""
@@ -92,7 +107,7 @@ class QuantizedMap(Tensor):
     def become(self, other: QuantizedMap) -> QuantizedMap:
         """Take over everything from another map, for functions that work in place."""
         self.levels, self.grid, self.map_name = other.levels, other.grid, other.map_name
-        self.grids, self.pending = other.grids, other.pending
+        self.stored, self.pending = other.stored, other.pending
         return self
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ['FUSED', 'KEEPING', 'NEW_GRID', 'canonical_name', 'tensors_in']
+__all__ = ['AVERAGING', 'FUSED', 'KEEPING', 'NEW_GRID', 'canonical_name', 'tensors_in']
 
 KEEPING = frozenset(
     {
-        'adaptive_avg_pool2d',
         'avg_pool2d',
         'chunk',
         'contiguous',
@@ -39,8 +38,11 @@ KEEPING = frozenset(
 )
 """Functions whose results lie between the values they read, so that the grid of these fits.
 
-Averages and interpolations are rounded to the grid again.
+Global pooling is not among them: it leaves so few values that they stay in floating point.
 """
+
+AVERAGING = frozenset({'avg_pool2d', 'interpolate', 'upsample'})
+"""The functions in :data:`KEEPING` whose results must be rounded to the grid again."""
 
 NEW_GRID = frozenset(
     {

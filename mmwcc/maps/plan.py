@@ -6,10 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
-from mmwcc.quantizers import UniformQuantizer
-
 from .flow import Map
 from .operations import FUSED
 from .watching import NORM
@@ -28,15 +24,17 @@ class MapPlan:
     the last map of a chain is stored.
 
     Attributes:
+        layers: The names of the layers that ran, and so write maps.
         chains: The maps of each chain from first to last, by the name of the first.
-        norms: The BatchNorm to fold into a layer, by the layer's name.
+        norms: The name of the BatchNorm that is folded into a layer, by the layer's name.
         grids: For each stored map, the name of the layer on whose input grid it is stored, or the
             name of the map that has this grid of its own: itself, or the concatenation that alone
             reads it. Maps that are not listed stay in floating point.
     """
 
+    layers: list[str] = field(default_factory=list)
     chains: dict[str, list[str]] = field(default_factory=dict)
-    norms: dict[str, nn.Module] = field(default_factory=dict)
+    norms: dict[str, str] = field(default_factory=dict)
     grids: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -54,7 +52,9 @@ class MapPlan:
         return self.chains[first][-1]
 
 
-def plan_maps(maps: Mapping[str, Map], layers: Mapping[str, Any]) -> MapPlan:
+def plan_maps(
+    maps: Mapping[str, Map], norms: Mapping[str, str], layers: Mapping[str, Any]
+) -> MapPlan:
     """Decide on the grids of all maps.
 
     A map that one layer reads is stored on the grid of that layer's input, so that nothing is
@@ -64,13 +64,14 @@ def plan_maps(maps: Mapping[str, Map], layers: Mapping[str, Any]) -> MapPlan:
 
     Args:
         maps: All maps of the network, see :func:`map_flow`.
+        norms: The names of the BatchNorm layers that can be folded, see :func:`map_flow`.
         layers: The quantized layers that read and write maps, by name.
     """
-    plan = MapPlan()
-    inner = set()
+    plan = MapPlan([name for name, made in maps.items() if not made.operation], norms=dict(norms))
+    inner: set[str] = set()
     for name, made in maps.items():
         if name not in inner:
-            plan.chains[name] = list(_chain(maps, made, plan))
+            plan.chains[name] = list(_chain(maps, made))
             inner.update(plan.chains[name])
     for first in reversed(plan.chains):  # readers come before what they read
         last = plan.chains[first][-1]
@@ -81,17 +82,15 @@ def plan_maps(maps: Mapping[str, Map], layers: Mapping[str, Any]) -> MapPlan:
     return plan
 
 
-def _chain(maps: Mapping[str, Map], made: Map, plan: MapPlan) -> Iterator[str]:
-    first, fused = made.name, FUSED if not made.operation else _FUSED_WITH_ADD
-    yield first
+def _chain(maps: Mapping[str, Map], made: Map) -> Iterator[str]:
+    yield made.name
     if made.operation not in ('', 'add'):
         return
     after = maps.get(made.only_function)
-    if after is not None and after.operation == NORM and not made.operation:
-        assert after.norm is not None
-        plan.norms[first] = after.norm
+    if after is not None and after.operation == NORM:
         yield after.name
         after = maps.get(after.only_function)
+    fused = _FUSED_WITH_ADD if made.operation else FUSED
     if after is not None and after.operation in fused:
         yield after.name
 
@@ -104,21 +103,12 @@ def _grid(made: Map, plan: MapPlan, layers: Mapping[str, Any]) -> str:
         return ''
     if made.only_function.startswith('cat('):
         return plan.grids[made.only_function]
-    grids = {_same_grid(layers[name].act_quant): name for name in reversed(made.layers)}
+    # Which grids are equal is known only after training, so two readers count as two grids.
     alone = not stored and not made.left
-    if len(grids) == 1 and (alone or layers[made.layers[0]].act_quant.bits == _MAP_BITS):
+    if len(made.layers) == 1 and (alone or layers[made.layers[0]].act_quant.bits == _MAP_BITS):
         return made.layers[0]
     return made.name
 
 
 def _end(plan: MapPlan, name: str) -> str:
     return plan.chains[name][-1] if name in plan.chains else name
-
-
-def _same_grid(quantizer: UniformQuantizer) -> tuple:
-    return (
-        quantizer.bits,
-        bool(quantizer.signed),
-        float(quantizer.clip_alpha.detach()),
-        quantizer.spec(quantizer.clip_alpha).symmetric,
-    )

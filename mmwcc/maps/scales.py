@@ -1,75 +1,175 @@
-"""The scales of maps: quantizers for the maps that have a grid of their own, and rounding by them."""
+"""The scales of the maps between layers: learned, kept in the checkpoint, and rounded to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from mmwcc.layers import QuantConv2d
+from mmwcc.model_tree import LayerState, obstacle, run_on_zeros
 from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer
 
+from .flow import map_flow
+from .plan import MapPlan, plan_maps
 from .watching import MapWatcher, watching
 
-__all__ = ['CHILD', 'MapScales', 'simulated_maps']
+__all__ = ['MAP_SCALES', 'MapScales', 'add_map_scales', 'map_layers', 'map_obstacle']
 
-CHILD = 'map_scales'
-"""The name under which a network holds its :class:`MapScales`, and so of its keys in a checkpoint."""
+MAP_SCALES = 'map_scales'
+"""The name under which a network holds its :class:`MapScales`, which its checkpoint uses as well."""
+
+_WIDEST = 8
 
 
-class MapScales(nn.Module):
-    """The quantizers of the maps of a network that have a grid of their own, by the map's name.
+def map_obstacle(layer: nn.Module) -> str:
+    """Return why a layer cannot read its input as an 8-bit map, or ''."""
+    if type(layer) is not QuantConv2d:
+        return 'not a quantized convolution'
+    state = LayerState.of(layer)
+    for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
+        if bits > _WIDEST:
+            return f'{what} of more than {_WIDEST} bits'
+    if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
+        return f'padding={layer.padding!r}, padding_mode={layer.padding_mode!r}'
+    return obstacle(layer)
 
-    Args:
-        names: The names of the maps.
-        bits: Bits of a map. Defaults to 8.
-    """
 
-    def __init__(self, names: list[str], bits: int = 8) -> None:
-        super().__init__()
-        for name in names:
-            self.add_module(name.replace('.', '/'), LearnedClipActQuantizer(bits))
-
-    def of(self, name: str) -> UniformQuantizer:
-        """Return the quantizer of a map."""
-        return self._modules[name.replace('.', '/')]  # type: ignore[return-value]
+def map_layers(model: nn.Module) -> dict[nn.Module, str]:
+    """Return the layers that can read 8-bit maps, with their names."""
+    return {
+        module: name for name, module in model.named_modules() if not map_obstacle(module)
+    }
 
 
 class _Rounding(MapWatcher):
     """Round each stored map to its grid as soon as it is made."""
 
     def __init__(
-        self, layers: Mapping[nn.Module, str], quantizers: Mapping[str, UniformQuantizer]
+        self,
+        layers: Mapping[nn.Module, str],
+        norms: Mapping[nn.Module, str],
+        own: Mapping[str, UniformQuantizer],
+        borrowed: Mapping[str, UniformQuantizer],
     ) -> None:
-        super().__init__(layers)
-        self._quantizers = quantizers
+        super().__init__(layers, norms)
+        self._own, self._borrowed = own, borrowed
 
-    def made(self, name, operation, reads, result, norm) -> Tensor:
-        quantizer = self._quantizers.get(name)
-        if quantizer is None:
+    def made(self, name: str, operation: str, reads: list[str], result: Tensor) -> Tensor:
+        return self.averaged(name, result)
+
+    def averaged(self, name: str, result: Tensor) -> Tensor:
+        if name in self._own:
+            return self._own[name](result)
+        reader = self._borrowed.get(name)
+        # A layer's quantizer learns from what the layer reads, and must not meet it twice.
+        if reader is None or reader.is_learning or not reader.is_settled:
             return result
-        with self.paused():
-            return quantizer(result)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
+        return reader(result)
 
 
-@contextmanager
-def simulated_maps(
-    model: nn.Module, layers: Mapping[nn.Module, str], quantizers: Mapping[str, UniformQuantizer]
-) -> Iterator[None]:
-    """Round the stored maps of a network to their grids inside the block.
+class MapScales(nn.Module):
+    """The quantizers of the maps that have a grid of their own, by the names of the maps.
+
+    As long as a network holds it, each of its forward passes rounds the stored maps: those with a
+    quantizer here by that, the others by the quantizer of the layer that reads them.
 
     Args:
-        model: The network.
-        layers: Names of the layers that read and write maps, by module.
-        quantizers: The quantizer of each stored map.
+        plan: Which maps are stored, and on which grids.
+        bits: Bits of a map. Defaults to 8.
     """
-    with watching(_Rounding(layers, quantizers), model):
-        yield
+
+    def __init__(self, plan: MapPlan, bits: int = 8) -> None:
+        super().__init__()
+        self.plan = plan
+        for name in plan.own:
+            self.add_module(name.replace('.', '/'), LearnedClipActQuantizer(bits))
+        self._running: list[Any] = []
+
+    def of(self, name: str) -> Any:
+        """Return the quantizer of a map that has a grid of its own."""
+        return self._modules[name.replace('.', '/')]
+
+    def join(self, model: nn.Module) -> None:
+        """Become part of a network, and round its maps in each forward pass from now on."""
+        setattr(model, MAP_SCALES, self)
+        model.register_forward_pre_hook(self._enter)
+        model.register_forward_hook(self._leave, always_call=True)
+
+    def leave(self, model: nn.Module) -> None:
+        """Round the maps of a network no more."""
+        for hooks in (model._forward_pre_hooks, model._forward_hooks):
+            own = [key for key, hook in hooks.items() if getattr(hook, '__self__', None) is self]
+            for key in own:
+                del hooks[key]
+
+    def _enter(self, model: nn.Module, inputs: tuple) -> None:
+        names: dict[str, Any] = dict(model.named_modules())
+        own, grids = set(self.plan.own), self.plan.grids
+        watcher = _Rounding(
+            {names[name]: name for name in self.plan.layers},
+            {names[norm]: norm for norm in self.plan.norms.values()},
+            {name: self.of(grid) for name, grid in grids.items() if grid in own},
+            {name: names[grid].act_quant for name, grid in grids.items() if grid not in own},
+        )
+        context = watching(watcher, model)
+        context.__enter__()
+        self._running.append(context)
+
+    def _leave(self, model: nn.Module, inputs: tuple, output: Any) -> None:
+        if self._running:
+            self._running.pop().__exit__(None, None, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_running': []}
+
+
+def add_map_scales(
+    model: nn.Module, input_shape: tuple[int, ...] = (128, 128), bits: int = 8
+) -> MapScales:
+    """Give a network scales for the maps between its quantized layers.
+
+    The network runs once on zeros, which shows which maps there are. The scales are learned like
+    any other clip: by :func:`mmwcc.post_training.calibrate`, or by training.
+
+    Args:
+        model: A compressed network.
+        input_shape: Height and width of the image of zeros, or its shape (channels, height, width).
+            Defaults to (128, 128).
+        bits: Bits of a map. Defaults to 8.
+
+    Returns:
+        The scales, which the network now holds as ``model.map_scales``.
+
+    Raises:
+        ValueError: If no layer can read 8-bit maps, the network has scales already, or it cannot
+            run on zeros.
+    """
+    layers = map_layers(model)
+    if hasattr(model, MAP_SCALES):
+        raise ValueError(
+            f'add_map_scales: model must have no scales of maps yet, got a {type(model).__name__} '
+            f'that has {MAP_SCALES}. Use those.'
+        )
+    if not layers:
+        raise ValueError(
+            f'add_map_scales: model must have a QuantConv2d of at most {_WIDEST} bits, got '
+            f'{type(model).__name__} without one. Compress it with a preset such as quant_w8a8.'
+        )
+    maps, norms = map_flow(
+        model,
+        layers,
+        lambda: run_on_zeros(
+            'add_map_scales',
+            model,
+            input_shape,
+            lambda: None,
+            purpose='follow its maps',
+            remedy='Give the shape of an input that it can take.',
+        ),
+    )
+    named = {name: layer for layer, name in layers.items()}
+    scales = MapScales(plan_maps(maps, norms, named), bits)
+    scales.join(model)
+    return scales

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .operations import KEEPING, NEW_GRID, canonical_name, tensors_in
+from .operations import AVERAGING, KEEPING, NEW_GRID, canonical_name, tensors_in
 
 __all__ = ['NORM', 'MapWatcher', 'combined', 'watching']
 
@@ -35,27 +34,29 @@ def combined(operation: str, names: Iterable[str]) -> str:
 class MapWatcher(TorchFunctionMode):
     """Name the maps that layers and functions make, and tell what happens to them.
 
-    A layer's map has the name of the layer. What a function with a grid of its own makes is named
-    after the function and the maps that it reads, see :func:`combined`. A function that keeps the
-    grid keeps the name. Where a function is not known, its results have no name, and neither have
-    the network's inputs.
+    The map of a layer has the name of the layer. What a function with a grid of its own makes is
+    named after the function and the maps that it reads, see :func:`combined`. A function that keeps
+    the grid keeps the name. The input of the network has no name, and neither has the result of a
+    function that cannot compute in integers.
 
-    A subclass overrides :meth:`made`, which may return another tensor to go on with, and the other
-    methods that it wants to hear.
+    A subclass overrides the methods that it wants to hear. Those that receive a result return the
+    tensor that takes its place.
 
     Args:
-        layers: The layers whose maps are followed, by module. Each counts as one operation.
+        layers: The names of the layers whose maps are followed, by module. Each layer counts as one
+            operation.
+        norms: The same for the BatchNorm layers whose results have names.
     """
 
-    def __init__(self, layers: Mapping[nn.Module, str]) -> None:
+    def __init__(
+        self, layers: Mapping[nn.Module, str], norms: Mapping[nn.Module, str] | None = None
+    ) -> None:
         super().__init__()
-        self._layers = layers
+        self._layers, self._norms = layers, norms or {}
         self._names: Any = WeakIdKeyDictionary()
         self._inside = 0
 
-    def made(
-        self, name: str, operation: str, reads: list[str], result: Tensor, norm: nn.Module | None
-    ) -> Tensor:
+    def made(self, name: str, operation: str, reads: list[str], result: Tensor) -> Tensor:
         """Hear of a new map.
 
         Args:
@@ -63,59 +64,64 @@ class MapWatcher(TorchFunctionMode):
             operation: The name of the function, :data:`NORM`, or '' for a layer.
             reads: The names of the maps that were read, '' for tensors that have none.
             result: The map.
-            norm: The module, if a BatchNorm made it.
-
-        Returns:
-            The tensor that takes the place of ``result``.
         """
         return result
 
-    def left(self, operation: str, reads: list[str]) -> None:
-        """Hear that a function which cannot compute in integers reads maps."""
+    def averaged(self, name: str, result: Tensor) -> Tensor:
+        """Hear of averages of the values of a map, which keep its name."""
+        return result
 
-    def name(self, tensor: Tensor) -> str:
+    def left(self, operation: str, reads: list[str]) -> None:
+        """Hear that maps are read by a function or module that cannot compute in integers."""
+
+    def called_norm(self, norm: nn.Module, name: str) -> None:
+        """Hear which map a BatchNorm reads, whether or not its result has a name."""
+
+    def name(self, tensor: Any) -> str:
         """Return the name of a tensor, or ''."""
-        return self._names.get(tensor, '')
+        return self._names.get(tensor, '') if isinstance(tensor, Tensor) else ''
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Follow nothing inside the block."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        # The names before the call: one in place gives the same tensor another name.
+        # The names before the call: a function in place gives the same tensor another name.
         reads = [] if self._inside else [self.name(x) for x in tensors_in([args, kwargs])]
         result = func(*args, **kwargs)
-        if not any(reads):
+        if not any(reads) or not tensors_in(result):
             return result
-        return self._called(canonical_name(func, args, kwargs), reads, result)
-
-    def _called(self, operation: str, reads: list[str], result: Any) -> Any:
-        tensors = tensors_in(result)
-        if not tensors:
-            return result
+        operation = canonical_name(func, args, kwargs)
+        if operation in AVERAGING:
+            return self._keep(reads[0], self.averaged(reads[0], result))
         if operation in KEEPING:
-            for tensor in tensors:
-                self._names[tensor] = reads[0]
-            return result
+            return self._keep(reads[0], result)
         if operation in NEW_GRID and isinstance(result, Tensor):
             return self._add(combined(operation, reads), operation, reads, result)
         self.left(operation, [name for name in reads if name])
-        for tensor in tensors:  # a function in place takes the name away
+        for tensor in tensors_in(result):  # a function in place takes the name away
             self._names.pop(tensor, None)
         return result
 
-    def _add(
-        self,
-        name: str,
-        operation: str,
-        reads: list[str],
-        result: Tensor,
-        norm: nn.Module | None = None,
-    ) -> Tensor:
-        result = self.made(name, operation, reads, result, norm)
-        self._names[result] = name
+    def _keep(self, name: str, result: Any) -> Any:
+        for tensor in tensors_in(result):
+            self._names[tensor] = name
         return result
 
-    def _before_layer(self, layer: nn.Module, inputs: tuple) -> None:
+    def _add(self, name: str, operation: str, reads: list[str], result: Tensor) -> Tensor:
+        with self.paused():
+            result = self.made(name, operation, reads, result)
+        return self._keep(name, result)
+
+    def _before(self, module: nn.Module, inputs: tuple) -> None:
         self._inside += 1
 
     def _after_layer(self, layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
@@ -124,32 +130,32 @@ class MapWatcher(TorchFunctionMode):
 
     def _after_norm(self, norm: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         self._inside -= 1
-        reads = [self.name(inputs[0])]
-        if not any(reads):
+        name = self.name(inputs[0])
+        if not name:
             return output
-        return self._add(combined(NORM, reads), NORM, reads, output, norm)
+        self.called_norm(norm, name)
+        if norm in self._norms:
+            return self._add(combined(NORM, [name]), NORM, [name], output)
+        self.left(NORM, [name])
+        return output
 
-    @contextmanager
-    def hooked(self, model: nn.Module) -> Iterator[None]:
-        """Hear of the layers and of BatchNorm layers inside the block."""
-        with ExitStack() as stack:
-            for module in model.modules():
-                if module in self._layers:
-                    after: Callable = self._after_layer
-                elif isinstance(module, _BatchNorm):
-                    after = self._after_norm
-                else:
-                    continue
-                for handle in (
-                    module.register_forward_pre_hook(self._before_layer),
-                    module.register_forward_hook(after),
-                ):
-                    stack.callback(handle.remove)
-            yield
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 @contextmanager
 def watching(watcher: MapWatcher, model: nn.Module) -> Iterator[None]:
     """Let ``watcher`` follow what ``model`` does inside the block."""
-    with watcher.hooked(model), watcher:
-        yield
+    handles = []
+    try:
+        for module in model.modules():
+            if module in watcher._layers or _is_norm(module):
+                after = watcher._after_norm if _is_norm(module) else watcher._after_layer
+                handles.append(module.register_forward_pre_hook(watcher._before))
+                handles.append(module.register_forward_hook(after))
+        with watcher:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()

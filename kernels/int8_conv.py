@@ -1,0 +1,147 @@
+"""Convolutions of 8-bit maps with int8 kernels, exact in int32, with the rounding to 8 bits after.
+
+A map is stored as bytes: unsigned levels as they are, signed ones 128 higher. oneDNN computes it
+where the processor has exact 8-bit products; elsewhere the same integers are summed in floating
+point.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ['PackedConv', 'int8_conv2d', 'pack_int8_conv']
+
+_EXACT = 2**24  # integers up to here are exact in float32
+_POST_OPS: dict[str, tuple[str, list[float]]] = {
+    '': ('none', []),
+    'relu': ('relu', []),
+    'relu6': ('hardtanh', [0.0, 6.0]),
+    'hardswish': ('hardswish', []),
+    'silu': ('swish', []),
+}
+_ACTIVATIONS = dict(relu=F.relu, relu6=F.relu6, hardswish=F.hardswish, silu=F.silu)
+
+
+class PackedConv(NamedTuple):
+    """The constants of a convolution.
+
+    Attributes:
+        weight: Kernel (O, C / groups, Kh, Kw), int8.
+        scale: Step of the weights of each output channel (O,), float32.
+        bias: Added to the scaled sums, (O,), float32.
+        step: Step of the input.
+        zero: The byte that stands for 0 in the input: 0 or 128.
+        geometry: Stride, padding and dilation, a pair each, and groups.
+        packed: The kernel in oneDNN's layout, or None where oneDNN is not exact.
+        zeros: Zero points of the weights (O,), int32, which are all 0.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor
+    step: float
+    zero: int
+    geometry: tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
+    packed: Any
+    zeros: Tensor
+
+
+@lru_cache
+def is_exact() -> bool:
+    """Tell whether oneDNN's 8-bit convolutions run here and are exact.
+
+    Without VNNI, oneDNN adds pairs of 8-bit products in saturating 16-bit arithmetic.
+    """
+    if not hasattr(torch.ops.onednn, 'qconv2d_pointwise'):
+        return False
+    weight = torch.tensor([127, -128], dtype=torch.int8).repeat(32).view(1, 64, 1, 1)
+    levels = torch.tensor([255, 254], dtype=torch.uint8).repeat(32).view(1, 64, 1, 1)
+    levels = levels.contiguous(memory_format=torch.channels_last)
+    geometry = ((1, 1), (0, 0), (1, 1), 1)
+    ones, none = torch.ones(1), torch.zeros(1, dtype=torch.int32)
+    try:
+        packed = torch.ops.onednn.qconv_prepack(weight, ones, 1.0, 0, *geometry, None)
+        y = torch.ops.onednn.qconv2d_pointwise(
+            levels, 1.0, 0, packed, ones, none, None, *geometry, 1.0, 0, torch.float32, 'none', [], ''
+        )
+    except (AttributeError, RuntimeError):
+        return False
+    return y.item() == 32 * (127 * 255 - 128 * 254)
+
+
+def pack_int8_conv(
+    weight: Tensor, scale: Tensor, bias: Tensor, step: float, zero: int, geometry
+) -> PackedConv:
+    """Prepare the constants of a convolution; see :class:`PackedConv`."""
+    packed = None
+    if weight.device.type == 'cpu' and is_exact():
+        packed = torch.ops.onednn.qconv_prepack(weight, scale, step, zero, *geometry, None)
+    zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+    return PackedConv(weight, scale, bias, step, zero, geometry, packed, zeros)
+
+
+def int8_conv2d(
+    levels: Tensor,
+    conv: PackedConv,
+    activation: str = '',
+    output: tuple[float, int, int, int] | None = None,
+) -> Tensor:
+    """Convolve a map of bytes.
+
+    Args:
+        levels: The map, (B, C, H, W), uint8.
+        conv: The constants, see :func:`pack_int8_conv`.
+        activation: 'relu', 'relu6', 'hardswish', 'silu' or '' for none. Defaults to ''.
+        output: Step of the output, the byte that stands for 0, and the lowest and highest byte; or
+            None for float32. Defaults to None.
+
+    Returns:
+        The map (B, O, H', W'), channels_last: float32, or uint8 rounded half to even.
+    """
+    if conv.packed is None:
+        return _reference(levels, conv, activation, output)
+    step, zero, low, high = output or (1.0, 0, 0, 255)
+    y = torch.ops.onednn.qconv2d_pointwise(
+        levels.contiguous(memory_format=torch.channels_last),
+        conv.step,
+        conv.zero,
+        conv.packed,
+        conv.scale,
+        conv.zeros,
+        conv.bias,
+        *conv.geometry,
+        step,
+        zero,
+        torch.uint8 if output else torch.float32,
+        *_POST_OPS[activation],
+        '',
+    )
+    return y.clamp_(low, high) if (low, high) != (0, 255) else y
+
+
+def _reference(levels: Tensor, conv: PackedConv, activation: str, output) -> Tensor:
+    """Compute :func:`int8_conv2d` in floating point, exactly up to the scaling of the sums."""
+    terms = conv.weight[0].numel()
+    dtype = torch.float32 if 255 * 128 * terms < _EXACT else torch.float64
+    stride, padding, dilation, groups = conv.geometry
+    with torch.autocast(levels.device.type, enabled=False):
+        sums = F.conv2d(
+            (levels.to(dtype) - conv.zero).contiguous(memory_format=torch.channels_last),
+            conv.weight.to(dtype),
+            None,
+            stride,
+            padding,
+            dilation,
+            groups,
+        )
+    y = sums.float() * (conv.step * conv.scale).view(-1, 1, 1) + conv.bias.view(-1, 1, 1)
+    y = _ACTIVATIONS[activation](y) if activation else y
+    if output is None:
+        return y
+    step, zero, low, high = output
+    return (y / step).round_().add_(zero).clamp_(low, high).to(torch.uint8)
