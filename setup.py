@@ -126,7 +126,8 @@ EXTRAS = {
 
 if 'develop' in sys.argv[1:]:
     sys.exit(
-        'setup.py: develop cannot install mmwcc.kernels, which lies outside of mmwcc/. Use `pip install -e .`'
+        'setup.py: develop cannot install mmwcc.kernels, which lies outside of mmwcc/. Use `pip '
+        'install -e .`'
     )
 
 readme = ROOT / 'README.md'
@@ -134,13 +135,15 @@ readme = ROOT / 'README.md'
 setup(
     name='mmwcc',
     version=read_version(),
-    description='Wavelet compression of convolutional networks for OpenMMLab: compressed training and inference',
+    description='Wavelet compression of convolutional networks for OpenMMLab: '
+    'compressed training and inference',
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '',
     long_description_content_type='text/markdown',
     author='The mmwcc authors',
     license='Apache-2.0',
     license_files=['LICENSE'],
-    keywords='computer vision, semantic segmentation, object detection, wavelets, quantization, compression',
+    keywords='computer vision, semantic segmentation, object detection, wavelets, quantization, '
+    'compression',
     classifiers=[
         'Development Status :: 4 - Beta',
         'Operating System :: OS Independent',

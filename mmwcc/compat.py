@@ -277,8 +277,8 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
             digest = hashlib.sha256(stream.read()).hexdigest()
         if content.get('sha256', digest) != digest:
             raise RuntimeError(
-                f'{beside} describes other weights than those in {filename}: their sha256 is {digest}, '
-                f'not {content["sha256"]}. Copy both files again, or publish them again.'
+                f'{beside} describes other weights than those in {filename}: their sha256 is '
+                f'{digest}, not {content["sha256"]}. Copy both files again, or publish them again.'
             )
     return dict(
         meta=content.get('meta', {}), state_dict=load_file(filename, str(map_location or 'cpu'))

@@ -59,8 +59,9 @@ def _fold(types: Sequence, keys: Mapping) -> dict:
             f'the factory names the model, got task_type={keys["task_type"]!r}. Rename the '
             'argument of the model.'
         )
-    task_type = dict(task_type=inner if len(inner) > 1 else inner[0]) if inner else {}
-    return {**keys, 'type': outer, **task_type}
+    if not inner:
+        return {**keys, 'type': outer}
+    return {**keys, 'type': outer, 'task_type': inner if len(inner) > 1 else inner[0]}
 
 
 def is_compressed(model: Mapping) -> bool:

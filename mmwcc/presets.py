@@ -32,7 +32,8 @@ def _load(name: str) -> Config:
         nearest = get_close_matches(name, preset_names(), n=1, cutoff=0.4)
         hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
         raise ValueError(
-            f'compress: there is no preset {name!r}. {hint}Known presets: {", ".join(preset_names())}.'
+            f'compress: there is no preset {name!r}. {hint}Known presets: '
+            f'{", ".join(preset_names())}.'
         )
     return Config.fromfile(_FOLDER / f'{name}.py')
 
@@ -84,8 +85,8 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
         compression = preset(compression, **changes)
     elif changes:
         raise ValueError(
-            f'compress: {", ".join(changes)} can only change a named preset. Put the values into the '
-            'dictionary instead.'
+            f'compress: {", ".join(changes)} can only change a named preset. Put the values into '
+            'the dictionary instead.'
         )
     return with_compression(model, compression)
 

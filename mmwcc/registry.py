@@ -32,7 +32,8 @@ def type_name(kind) -> str:
 
     Example:
         >>> from mmwcc.layers import QuantConv2d
-        >>> {type_name(kind) for kind in ('mmwcc.QuantConv2d', 'mmwcc.layers.QuantConv2d', QuantConv2d)}
+        >>> kinds = 'mmwcc.QuantConv2d', 'mmwcc.layers.QuantConv2d', QuantConv2d
+        >>> {type_name(kind) for kind in kinds}
         {'mmwcc.QuantConv2d'}
     """
     path = kind if isinstance(kind, str) else _import_path(kind)
@@ -78,7 +79,8 @@ class _TorchOnlyRegistry:
         component = self.get(kind) if isinstance(kind, str) else kind
         if component is None:
             raise KeyError(
-                f'{kind} is not in the mmwcc::{self.name} registry. It may need mmengine, which is not '
+                f'{kind} is not in the mmwcc::{self.name} registry. It may need mmengine, which is '
+                'not '
                 "installed: pip install 'mmwcc[openmmlab]'."
             )
         return component(**kwargs)

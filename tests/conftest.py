@@ -1,4 +1,6 @@
-"""What every test starts from: the same random numbers, one thread, and no default scope of a test before it."""
+"""What every test starts from: the same random numbers, one thread, and no default scope of a test
+before it.
+"""
 
 import sys
 
@@ -14,5 +16,6 @@ def same_start():
     yield
     torch.set_num_threads(threads)
     if 'mmengine.registry' in sys.modules:
-        # Building a runner or a model leaves its scope behind, in which later names would be looked up.
+        # Building a runner or a model leaves its scope behind, in which later names would be looked
+        # up.
         sys.modules['mmengine.registry'].DefaultScope._instance_dict.clear()

@@ -1,4 +1,6 @@
-"""What ``import mmwcc`` changes in mmengine and torch, each against the case that fails without it."""
+"""What ``import mmwcc`` changes in mmengine and torch, each against the case that fails without
+it.
+"""
 
 import io
 import pickle
@@ -23,7 +25,9 @@ refusing_torch = pytest.mark.skipif(
 
 
 def run(code: str) -> str:
-    """Run code in a new interpreter, with warnings about other packages off; return what it prints."""
+    """Run code in a new interpreter, with warnings about other packages off; return what it
+    prints.
+    """
     command = [sys.executable, '-W', 'ignore', '-c', textwrap.dedent(code)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -46,8 +50,10 @@ def test_any_order_of_imports(imports):
         import {imports}
         from mmengine.config import Config, config, utils
         from mmengine.logging import HistoryBuffer
-        print(utils.MODULE2PACKAGE['mmwcc'], config.get_installed_path.__module__, config.is_installed.__module__,
-              mmengine.utils.get_installed_path.__module__, HistoryBuffer in torch.serialization.get_safe_globals())
+        print(utils.MODULE2PACKAGE['mmwcc'], config.get_installed_path.__module__,
+            config.is_installed.__module__,
+              mmengine.utils.get_installed_path.__module__,
+                  HistoryBuffer in torch.serialization.get_safe_globals())
         """)
         == 'mmwcc mmwcc.compat mmwcc.compat mmwcc.compat True'
     )
@@ -84,7 +90,9 @@ def test_configs_are_inherited_without_pkg_resources(tmp_path):
 
 
 def test_fork_of_mmseg_is_found_by_its_module(monkeypatch):
-    """The maintained fork installs the module mmseg from a distribution that is not called mmsegmentation."""
+    """The maintained fork installs the module mmseg from a distribution that is not called
+    mmsegmentation.
+    """
     pytest.importorskip('mmseg')
     from mmengine.config import utils
 
@@ -200,7 +208,9 @@ def test_the_loader_of_a_checkpoint(path, loader):
 
 @pytest.mark.parametrize('imports', ['mmwcc, mmengine', 'mmengine.config, mmwcc'])
 def test_pure_python_configs_call_presets(tmp_path, imports):
-    """mmengine only notes what such a config imports, so that an imported function cannot be called."""
+    """mmengine only notes what such a config imports, so that an imported function cannot be
+    called.
+    """
     (tmp_path / 'dense.py').write_text(
         'from torch.nn import Conv2d\nmodel = dict(type=Conv2d, in_channels=3)\n'
     )
@@ -216,7 +226,8 @@ model = compress(model, 'wcc_w8a8_k50')
         import {imports}
         from mmengine.config import Config
         model = Config.fromfile({str(tmp_path / 'compressed.py')!r}).model
-        print(model.type, model.task_type.__name__, model.in_channels, model.compression.pointwise.keep_ratio)
+        print(model.type, model.task_type.__name__, model.in_channels,
+            model.compression.pointwise.keep_ratio)
         """)
         == 'mmwcc.CompressedModel Conv2d 3 0.5'
     )

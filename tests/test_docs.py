@@ -1,4 +1,6 @@
-"""Documentation that can be checked without running it: links, files, options, registered types, Python."""
+"""Documentation that can be checked without running it: links, files, options, registered types,
+Python.
+"""
 
 import ast
 import re

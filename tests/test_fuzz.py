@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmwcc import kernels
+from mmwcc.functional import QuantizationSpec
 
 SCRIPT = Path(__file__).resolve().parents[1] / 'tools' / 'fuzz.py'
 
@@ -15,8 +16,9 @@ SCRIPT = Path(__file__).resolve().parents[1] / 'tools' / 'fuzz.py'
 def tool():
     spec = importlib.util.spec_from_file_location('mmwcc_fuzz', SCRIPT)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))  # where the cases are
+        spec.loader.exec_module(module)
     return module
 
 
@@ -35,6 +37,16 @@ def test_a_wrong_selection_is_found_and_shrunk(tool, monkeypatch):
     assert 'wrong positions' in str(error), error
     assert case.selection == 'energy'
     assert case.batch == 1
+
+
+def test_a_clip_that_serves_another_channel_is_found(tool, monkeypatch):
+    right = QuantizationSpec.spread
+    monkeypatch.setattr(
+        QuantizationSpec, 'spread', lambda spec, clips, x: right(spec, clips.flip(0), x)
+    )
+    _, case, error = tool.fuzz(cases=300, seed=1)
+    assert 'wrong by' in str(error) or 'on the grid' in str(error), error
+    assert case.quantizers.per_channel
 
 
 def test_command_line(tool, monkeypatch, capsys):

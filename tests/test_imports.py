@@ -65,12 +65,16 @@ def module_name(path: Path) -> str:
 
 
 def room(name: str) -> str:
-    """Return the part of a module name that the rules speak of: ``mmwcc.layers.swap`` is in ``layers``."""
+    """Return the part of a module name that the rules speak of: ``mmwcc.layers.swap`` is in
+    ``layers``.
+    """
     return (name.split('.') + [''])[1]
 
 
 def imports(text: str, name: str, is_package: bool = False, anywhere: bool = True) -> set[str]:
-    """Return the names of the modules that a module imports, in functions too unless ``anywhere`` is False."""
+    """Return the names of the modules that a module imports, in functions too unless ``anywhere``
+    is False.
+    """
     found = set()
     for node in _statements(ast.parse(text), anywhere):
         if isinstance(node, ast.Import):
@@ -143,7 +147,8 @@ def test_wrong_edges_are_seen(importer, text):
     [
         (
             'mmwcc.layers.x',
-            'from .swap import f\nfrom ..functional import g\nfrom mmwcc import __version__, kernels',
+            'from .swap import f\nfrom ..functional import g\nfrom mmwcc import __version__, '
+            'kernels',
         ),
         ('mmwcc.engine.hooks.x', 'from mmwcc.registry import HOOKS\nimport mmengine, torch'),
         ('mmwcc.presets', 'import mmwcc.compression'),
@@ -203,7 +208,9 @@ BARE_IMPORT = """
 
 
 def test_torch_alone_is_enough():
-    """Importing the lower rooms, and using a layer, with none of the optional packages; no device is opened."""
+    """Importing the lower rooms, and using a layer, with none of the optional packages; no device
+    is opened.
+    """
     result = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(BARE_IMPORT)], capture_output=True, text=True
     )

@@ -1,4 +1,6 @@
-"""What is installed: the packages, their files and what openmim looks for, in wheels and in editable installs."""
+"""What is installed: the packages, their files and what openmim looks for, in wheels and in
+editable installs.
+"""
 
 import re
 import subprocess
@@ -17,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """Build the wheel from a copy, so that the source tree stays as it is; return its files by name."""
+    """Build the wheel from a copy, so that the source tree stays as it is; return its files by
+    name.
+    """
     copy, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
     for name in (
         'mmwcc',
@@ -75,7 +79,9 @@ def test_wheel_has_what_openmim_looks_for(wheel):
 
 
 def test_wheel_has_nothing_else(wheel):
-    """No tests, no top-level ``kernels`` or ``tools``, which could hide other packages of that name."""
+    """No tests, no top-level ``kernels`` or ``tools``, which could hide other packages of that
+    name.
+    """
     assert {name.split('/')[0] for name in wheel} == {
         'mmwcc',
         f'mmwcc-{mmwcc.__version__}.dist-info',
@@ -118,7 +124,9 @@ def test_installed_package_has_mim_folder():
 
 
 def test_top_level_leads_to_the_package():
-    """openmim 0.3 and mmengine 0.10 join the folder of the dist-info and the first line of top_level.txt."""
+    """openmim 0.3 and mmengine 0.10 join the folder of the dist-info and the first line of
+    top_level.txt.
+    """
     distribution = metadata.distribution('mmwcc')
     folder = (
         Path(distribution.locate_file('')) / distribution.read_text('top_level.txt').split('\n')[0]

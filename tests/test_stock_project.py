@@ -1,6 +1,7 @@
-"""Somebody's own project: stock mmsegmentation tools, a config outside this repository, mmwcc installed by pip.
+"""Somebody's own project: stock tools, a config outside this repository, mmwcc from pip.
 
-The tools run as they are started from a shell, in new interpreters that import mmwcc only because the config does.
+The tools run as they are started from a shell, in new interpreters that import mmwcc only because
+the config does.
 """
 
 import subprocess
@@ -22,21 +23,28 @@ OURS = Path(__file__).resolve().parent.parent / 'tools'
 EXISTING_CONFIG = """
 _base_ = ['mmseg::_base_/default_runtime.py']
 crop_size = (64, 64)
-data_preprocessor = dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True, pad_val=0,
+data_preprocessor = dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3,
+    bgr_to_rgb=True, pad_val=0,
                          seg_pad_val=255, size=crop_size)
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder', data_preprocessor=data_preprocessor,
     backbone=dict(type='MobileNetV2', widen_factor=0.25, out_indices=(1, 6), norm_cfg=norm_cfg),
-    decode_head=dict(type='FCNHead', in_channels=80, in_index=1, channels=16, num_convs=1, concat_input=False,
+    decode_head=dict(type='FCNHead', in_channels=80, in_index=1, channels=16, num_convs=1,
+        concat_input=False,
                      num_classes=2, norm_cfg=norm_cfg, loss_decode=dict(type='CrossEntropyLoss')),
     train_cfg=dict(), test_cfg=dict(mode='whole'))
 dataset = dict(type='BaseSegDataset', data_root='DATA', metainfo=dict(classes=('left', 'right'),
-               palette=[[255, 0, 0], [0, 0, 255]]), data_prefix=dict(img_path='images', seg_map_path='labels'))
-train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dict(
-    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')], **dataset))
-val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(
-    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')], **dataset))
+               palette=[[255, 0, 0], [0, 0, 255]]), data_prefix=dict(img_path='images',
+                   seg_map_path='labels'))
+train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'),
+    dataset=dict(
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+        dict(type='PackSegInputs')], **dataset))
+val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler',
+    shuffle=False), dataset=dict(
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
+        dict(type='PackSegInputs')], **dataset))
 test_dataloader = val_dataloader
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
@@ -85,7 +93,9 @@ def run(project: Path, tool: Path, *args: str, succeeds: bool = True) -> str:
 
 @pytest.fixture(scope='module')
 def trained(project) -> Path:
-    """Train the compressed config with mmsegmentation's own tools/train.py; return the checkpoint."""
+    """Train the compressed config with mmsegmentation's own tools/train.py; return the
+    checkpoint.
+    """
     run(project, STOCK / 'train.py', 'compressed.py', '--work-dir', 'work')
     return project / 'work' / 'iter_2.pth'
 

@@ -12,162 +12,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from fuzz_cases import CASES, DATA, LAYOUTS, Case
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import seed as with_seed
-from hypothesis import strategies as st
 
-from mmwcc.functional import SELECTIONS, pack
+from mmwcc.functional import pack
 from mmwcc.layers import WaveletCompressedConv2d
-from mmwcc.testing import (
-    WAVELETS,
-    Compression,
-    Grid,
-    Measured,
-    Reference,
-    reference_wcc,
-    to_numpy,
-)
+from mmwcc.testing import Compression, Measured, Reference, reference_wcc, to_numpy
 
 # Errors are relative to the sum of the magnitudes of the terms that make up a result.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
-LAYOUTS = {
-    'contiguous': lambda x: x.contiguous(),
-    'channels_last': lambda x: x.contiguous(memory_format=torch.channels_last),
-    'transposed': lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
-    'every second': lambda x: x.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, ::2, ::2],
-}
-DATA = {
-    'normal': lambda x: x,
-    'rectified': torch.relu,
-    'integers': lambda x: (2 * x).round(),
-    'constant': lambda x: torch.ones_like(x) * x[:, :, :1, :1],
-    'one pixel': lambda x: torch.where(
-        torch.arange(x[0, 0].numel()).reshape(x.shape[2:]) == 0, x, 0
-    ),
-    'zeros': torch.zeros_like,
-    'large': lambda x: 1e4 * x,
-}
-
-
-@dataclass(frozen=True)
-class Quantizers:
-    """Both quantizers of a layer."""
-
-    family: str
-    weight_bits: int
-    act_bits: int
-    weight_clip: float
-    act_clip: float
-    normalize: str | None
-
-    def configs(self) -> dict[str, dict]:
-        """Return the layer's quantizer arguments."""
-        weight = dict(
-            type=f'mmwcc.{self.family}WeightQuantizer',
-            bits=self.weight_bits,
-            calibration=None,
-            initial_clip=self.weight_clip,
-        )
-        if self.family == 'LearnedClip':
-            weight['normalize'] = self.normalize
-        return dict(
-            weight_quant=weight,
-            act_quant=dict(
-                type=f'mmwcc.{self.family}ActQuantizer',
-                bits=self.act_bits,
-                signed=True,
-                calibration=None,
-                initial_clip=self.act_clip,
-            ),
-        )
-
-    def grids(self, layer: WaveletCompressedConv2d, features: int) -> dict[str, Grid]:
-        """Return the grids that the reference quantizes with.
-
-        ``features`` is the number of features of one image.
-        """
-        learned_clip = self.family == 'LearnedClip'
-
-        def clip_scale(bits: int, count: int) -> float:
-            # LSQ's gradient scale, rewritten for the clip, so that the gradient of the clip is n
-            # times that of the step instead of 1 / n times.
-            high = 2 ** (bits - 1) - 1
-            return 1.0 if learned_clip else (count * high) ** -0.5 * high**2
-
-        return dict(
-            wgt=Grid(
-                layer.weight_quant.clip_alpha.item(),
-                self.weight_bits,
-                symmetric=learned_clip,
-                clip_gradient=not learned_clip,
-                clip_scale=clip_scale(self.weight_bits, layer.weight.numel()),
-                normalize=(self.normalize or '') if learned_clip else '',
-            ),
-            act=Grid(
-                layer.act_quant.clip_alpha.item(),
-                self.act_bits,
-                symmetric=learned_clip,
-                clip_scale=clip_scale(self.act_bits, features),
-            ),
-        )
-
-
-@dataclass(frozen=True)
-class Case:
-    """A layer and its input, with all random values derived from ``seed``."""
-
-    batch: int
-    in_channels: int
-    out_channels: int
-    height: int
-    width: int
-    stride: int
-    bias: bool
-    keep_ratio: float
-    levels: int
-    wavelet: str
-    selection: str
-    layout: str
-    data: str
-    dtype: torch.dtype
-    quantizers: Quantizers | None
-    seed: int
-
-
-_bits = st.sampled_from([2, 3, 4, 6, 8, 16])
-_clip = st.floats(0.125, 4, width=32)
-_cases = st.builds(
-    Case,
-    batch=st.integers(1, 3),
-    in_channels=st.integers(1, 9),
-    out_channels=st.integers(2, 9),
-    height=st.integers(1, 20),
-    width=st.integers(1, 20),
-    stride=st.integers(1, 3),
-    bias=st.booleans(),
-    keep_ratio=st.one_of(st.sampled_from([1, 0.5, 0.25, 0.125]), st.floats(0, 1, exclude_min=True)),
-    levels=st.integers(1, 4),
-    wavelet=st.sampled_from(WAVELETS),
-    selection=st.sampled_from(SELECTIONS),
-    layout=st.sampled_from(sorted(LAYOUTS)),
-    data=st.sampled_from(sorted(DATA)),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-    quantizers=st.none()
-    | st.builds(
-        Quantizers,
-        family=st.sampled_from(['LearnedClip', 'LSQ']),
-        weight_bits=_bits,
-        act_bits=_bits,
-        weight_clip=_clip,
-        act_clip=_clip,
-        normalize=st.sampled_from([None, 'standard', 'rescale']),
-    ),
-    seed=st.integers(0, 2**32 - 1),
-)
 
 
 def check(case: Case) -> None:
@@ -190,6 +47,8 @@ def check(case: Case) -> None:
     )
     layer = layer.to(case.dtype)
     torch.nn.init.normal_(layer.weight)
+    if case.quantizers:
+        case.quantizers.tell_channels_apart(layer)
     x = torch.randn(case.batch, case.in_channels, case.height, case.width, dtype=case.dtype)
     x = LAYOUTS[case.layout](DATA[case.data](x)).requires_grad_()
     y = layer(x)
@@ -309,7 +168,7 @@ def fuzz(
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
-    @given(_cases)
+    @given(CASES)
     def run(case: Case) -> None:
         nonlocal passed, failed
         try:
@@ -347,7 +206,8 @@ def main() -> int:
         print(f'{passed} cases, 0 failures')
         return 0
     print(
-        f'{passed} cases passed, then a failure. Shrunk configuration:\n{failed}\n{type(error).__name__}: {error}'
+        f'{passed} cases passed, then a failure. Shrunk '
+        f'configuration:\n{failed}\n{type(error).__name__}: {error}'
     )
     return 1
 

@@ -40,7 +40,8 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' (no spaces in a value)",
+        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' "
+        '(no spaces in a value)',
     )
     parser.add_argument(
         '--launcher',

@@ -46,7 +46,8 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' (no spaces in a value)",
+        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' "
+        '(no spaces in a value)',
     )
     parser.add_argument(
         '--launcher',
@@ -67,13 +68,13 @@ def enable_amp(cfg: Config) -> None:
     name = kind.rpartition('.')[2] if kind.startswith('mmengine.') else kind
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(
-            f'--amp needs optim_wrapper.type OptimWrapper, got {kind}. Drop --amp, or set in the config '
-            'a wrapper with mixed precision of your own.'
+            f'--amp needs optim_wrapper.type OptimWrapper, got {kind}. Drop --amp, or set in the '
+            'config a wrapper with mixed precision of your own.'
         )
     if get_device() in ('cpu', 'mps'):
         raise LaunchError(
-            '--amp needs a GPU that mmengine trains with mixed precision on, and there is none. Drop '
-            '--amp.'
+            '--amp needs a GPU that mmengine trains with mixed precision on, and there is none. '
+            'Drop --amp.'
         )
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -84,7 +85,8 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise LaunchError(
             '--auto-scale-lr needs the batch size that the learning rate was chosen for, which the '
-            'config does not state. Add auto_scale_lr = dict(enable=False, base_batch_size=...) to it.'
+            'config does not state. Add auto_scale_lr = dict(enable=False, base_batch_size=...) to '
+            'it.'
         )
     cfg.auto_scale_lr.enable = True
 

@@ -154,6 +154,8 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
 
 def _scales(layer: nn.Module) -> int:
     """Return how many scales the weights of a layer have, or 0 if one scale serves all."""
+    if isinstance(layer, IntegerLayer):
+        return layer.scale.numel()  # one for each output channel, however the weight was quantized
     quantizer = getattr(layer, 'weight_quant', None)
     if quantizer is None:
         return getattr(layer, 'weight_scales', 0)  # folded layers have no quantizer

@@ -10,8 +10,8 @@ from mmseg.datasets import BaseSegDataset
 from mmwcc.registry import DATASETS
 
 _HELP = (
-    'Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_dir/{train,val,test} with '
-    'tools/dataset_converters/camvid.py (see docs/datasets.md).'
+    'Get CamVid and bring it into the layout img_dir/{train,val,test}, ann_dir/{train,val,test} '
+    'with tools/dataset_converters/camvid.py (see docs/datasets.md).'
 )
 
 
@@ -93,18 +93,16 @@ class CamVidDataset(BaseSegDataset):
         names = self._list(img_dir)
         if self.img_suffix is None:
             self.img_suffix = self._find_suffix(img_dir, names)
-        pictures = {
-            name[: -len(self.img_suffix)] for name in names if name.endswith(self.img_suffix)
-        }
-        if not pictures:
+        images = {name[: -len(self.img_suffix)] for name in names if name.endswith(self.img_suffix)}
+        if not images:
             raise FileNotFoundError(
-                f'CamVidDataset: img_path must hold pictures ending in {self.img_suffix}, got none '
+                f'CamVidDataset: img_path must hold images ending in {self.img_suffix}, got none '
                 f'in {img_dir}. {_HELP}'
             )
         if ann_dir is not None:
             suffix = self.seg_map_suffix
             labels = {name[: -len(suffix)] for name in self._list(ann_dir) if name.endswith(suffix)}
-            _check_match(img_dir, ann_dir, pictures, labels)
+            _check_match(img_dir, ann_dir, images, labels)
         return super().load_data_list()
 
     def _list(self, folder: str) -> list[str]:
@@ -119,14 +117,15 @@ class CamVidDataset(BaseSegDataset):
         found = sorted({os.path.splitext(name)[1] for name in names} & {'.png', '.jpg', '.jpeg'})
         if len(found) > 1:
             raise ValueError(
-                f'CamVidDataset: img_suffix must be given where a folder mixes suffixes, got {found} in '
+                'CamVidDataset: img_suffix must be given where a folder mixes suffixes, got '
+                f'{found} in '
                 f"{img_dir}. Use img_suffix='{found[0]}' or remove the others."
             )
         return found[0] if found else '.png'
 
 
-def _check_match(img_dir: str, ann_dir: str, pictures: set[str], labels: set[str]) -> None:
-    if pictures == labels:
+def _check_match(img_dir: str, ann_dir: str, images: set[str], labels: set[str]) -> None:
+    if images == labels:
         return
 
     def some(names: set[str]) -> str:
@@ -134,7 +133,7 @@ def _check_match(img_dir: str, ann_dir: str, pictures: set[str], labels: set[str
         return first + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
     raise ValueError(
-        f'CamVidDataset: every picture must have one label map, got pictures without label map in '
-        f'{img_dir}: {some(pictures - labels)}; label maps without picture in {ann_dir}: '
-        f'{some(labels - pictures)}. Convert the data again or remove these files.'
+        'CamVidDataset: every image must have one label map, got images without label map in '
+        f'{img_dir}: {some(images - labels)}; label maps without image in {ann_dir}: '
+        f'{some(labels - images)}. Convert the data again or remove these files.'
     )

@@ -17,8 +17,8 @@ _SIZE = 32
 _PIXELS = 3 * _SIZE * _SIZE
 _RECORD = 1 + _PIXELS
 _HELP = (
-    'Get CIFAR-10 from https://www.cs.toronto.edu/~kriz/cifar.html, the binary or the Python version, and unpack '
-    'it into data_root.'
+    'Get CIFAR-10 from https://www.cs.toronto.edu/~kriz/cifar.html, the binary or the Python '
+    'version, and unpack it into data_root.'
 )
 
 
@@ -71,8 +71,8 @@ class CIFAR10(BaseDataset):
     def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
         if split not in ('train', 'test'):
             raise ValueError(
-                f"CIFAR10: split must be 'train' or 'test', got {split!r}. CIFAR-10 has no other; cut one "
-                "off with indices or mmengine's dataset wrappers."
+                f"CIFAR10: split must be 'train' or 'test', got {split!r}. CIFAR-10 has no other; "
+                "cut one off with indices or mmengine's dataset wrappers."
             )
         self.split = split
         self._classes_given = 'classes' in (kwargs.get('metainfo') or {})
@@ -86,7 +86,7 @@ class CIFAR10(BaseDataset):
             self._metainfo['classes'] = names or self._metainfo['classes']
         entries = []
         for file in files:
-            pictures, labels = (_read_binary if binary else _read_pickle)(file)
+            images, labels = (_read_binary if binary else _read_pickle)(file)
             classes = len(self._metainfo['classes'])
             if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
                 raise ValueError(
@@ -94,10 +94,10 @@ class CIFAR10(BaseDataset):
                     f'{labels.min()} to {labels.max()} in {file}. Write all class names into '
                     'batches.meta.txt or give them as metainfo=dict(classes=...).'
                 )
-            pictures = pictures.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
+            images = images.reshape(-1, 3, _SIZE, _SIZE).transpose(0, 2, 3, 1)
             entries += [
-                dict(img=np.ascontiguousarray(picture), gt_label=int(label))
-                for picture, label in zip(pictures, labels, strict=True)
+                dict(img=np.ascontiguousarray(image), gt_label=int(label))
+                for image, label in zip(images, labels, strict=True)
             ]
         return entries
 
@@ -129,8 +129,8 @@ def _read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
     content = np.fromfile(file, dtype=np.uint8)
     if not len(content) or len(content) % _RECORD:
         raise ValueError(
-            f'CIFAR10: a binary batch must be made of records of {_RECORD:,} bytes, got {len(content):,} '
-            f'bytes in {file}. It was probably cut off; unpack the archive again.'
+            f'CIFAR10: a binary batch must be made of records of {_RECORD:,} bytes, got '
+            f'{len(content):,} bytes in {file}. It was probably cut off; unpack the archive again.'
         )
     records = content.reshape(-1, _RECORD)
     return records[:, 1:], records[:, 0]
@@ -140,16 +140,16 @@ def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:
     batch = _unpickle(file)
     if not isinstance(batch, dict) or not {'data', 'labels'} <= set(batch):
         raise ValueError(
-            f'CIFAR10: a pickled batch must be a dict with data and labels, got {type(batch).__name__} in '
-            f'{file}. {_HELP}'
+            'CIFAR10: a pickled batch must be a dict with data and labels, got '
+            f'{type(batch).__name__} in {file}. {_HELP}'
         )
-    pictures, labels = np.asarray(batch['data'], dtype=np.uint8), np.asarray(batch['labels'])
-    if pictures.shape != (len(labels), _PIXELS):
+    images, labels = np.asarray(batch['data'], dtype=np.uint8), np.asarray(batch['labels'])
+    if images.shape != (len(labels), _PIXELS):
         raise ValueError(
-            f'CIFAR10: data of a pickled batch must have the shape ({len(labels)}, {_PIXELS}) for its '
-            f'labels, got {pictures.shape} in {file}. {_HELP}'
+            f'CIFAR10: data of a pickled batch must have the shape ({len(labels)}, {_PIXELS}) for '
+            f'its labels, got {images.shape} in {file}. {_HELP}'
         )
-    return pictures, labels
+    return images, labels
 
 
 _ALLOWED = {
@@ -173,7 +173,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         if known in _ALLOWED:
             return _ALLOWED[known]
         raise pickle.UnpicklingError(
-            f'CIFAR10: a pickled batch must hold arrays and plain data only, got '
+            'CIFAR10: a pickled batch must hold arrays and plain data only, got '
             f'{module}.{name}, which could run any code. Use the binary version of the data.'
         )
 

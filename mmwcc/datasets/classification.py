@@ -36,8 +36,8 @@ class PadRandomCrop:
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
         if min(self.crop_size) < 1 or padding < 0:
             raise ValueError(
-                f'PadRandomCrop: crop_size must be positive and padding not negative, got {crop_size} and '
-                f'{padding}. Use crop_size=32, padding=4 for CIFAR.'
+                'PadRandomCrop: crop_size must be positive and padding not negative, got '
+                f'{crop_size} and {padding}. Use crop_size=32, padding=4 for CIFAR.'
             )
         self.padding, self.pad_value = padding, pad_value
 
@@ -51,8 +51,8 @@ class PadRandomCrop:
         free = (image.shape[0] - height, image.shape[1] - width)
         if min(free) < 0:
             raise ValueError(
-                f'PadRandomCrop: crop_size must fit into the padded picture, got {self.crop_size} and '
-                f'{image.shape[:2]}. Put a Resize before it, or pad more.'
+                f'PadRandomCrop: crop_size must fit into the padded image, got {self.crop_size} '
+                f'and {image.shape[:2]}. Put a Resize before it, or pad more.'
             )
         top, left = (int(np.random.randint(space + 1)) for space in free)
         results['img'] = image[top : top + height, left : left + width]
@@ -87,7 +87,8 @@ class GaussianNoise:
     def __init__(self, variance: float = 0.0, seed: int = 0) -> None:
         if variance < 0:
             raise ValueError(
-                f'GaussianNoise: variance must not be negative, got {variance}. Use 0.0 for no noise.'
+                f'GaussianNoise: variance must not be negative, got {variance}. Use 0.0 for no '
+                'noise.'
             )
         self.variance, self.seed = float(variance), seed
 
@@ -136,7 +137,8 @@ class PackClsInputs:
 
         if 'img' not in results:
             raise KeyError(
-                f'PackClsInputs: the entry must have img, got {sorted(results)}. Begin the pipeline with '
+                f'PackClsInputs: the entry must have img, got {sorted(results)}. Begin the '
+                'pipeline with '
                 "dict(type='LoadImageFromFile')."
             )
         image = results['img'] if results['img'].ndim == 3 else results['img'][..., None]

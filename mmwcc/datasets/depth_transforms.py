@@ -41,14 +41,14 @@ class LoadDepthFrames:
         for path, frame in zip(results['frame_paths'], frames, strict=True):
             if frame is None:
                 raise FileNotFoundError(
-                    f'LoadDepthFrames: frame_paths must be pictures that can be read, got {path}. '
+                    f'LoadDepthFrames: frame_paths must be images that can be read, got {path}. '
                     'Check that it is there and not cut off.'
                 )
         shapes = {frame.shape for frame in frames}
         if len(shapes) > 1:
             raise ValueError(
-                f'LoadDepthFrames: the frames of a sample must have one size, got {sorted(shapes)} for '
-                f'{results["frame_paths"]}. Take frames of one drive.'
+                f'LoadDepthFrames: the frames of a sample must have one size, got {sorted(shapes)} '
+                f'for {results["frame_paths"]}. Take frames of one drive.'
             )
         shape = frames[0].shape[:2]
         results.update(
@@ -76,8 +76,8 @@ class ResizeDepthFrames:
     def __init__(self, scale: tuple[int, int]) -> None:
         if len(scale) != 2 or min(scale) < 1:
             raise ValueError(
-                f'ResizeDepthFrames: scale must be (width, height), got {scale}. Use (640, 192) for '
-                'KITTI.'
+                f'ResizeDepthFrames: scale must be (width, height), got {scale}. Use (640, 192) '
+                'for KITTI.'
             )
         self.scale = (scale[0], scale[1])
 
@@ -245,7 +245,8 @@ class PackDepthInputs:
 
         if 'frames' not in results:
             raise KeyError(
-                f'PackDepthInputs: the entry must have frames, got {sorted(results)}. Begin the pipeline '
+                f'PackDepthInputs: the entry must have frames, got {sorted(results)}. Begin the '
+                'pipeline '
                 "with dict(type='mmwcc.LoadDepthFrames')."
             )
         sample = BaseDataElement(

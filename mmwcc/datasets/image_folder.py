@@ -69,7 +69,7 @@ class ImageFolder(BaseDataset):
         if not folders:
             raise FileNotFoundError(
                 f'ImageFolder: data_prefix must hold one sub-folder for each class, got none in '
-                f'{folder}. Move the pictures into folders called as their classes.'
+                f'{folder}. Move the images into folders called as their classes.'
             )
         classes = self._metainfo.get('classes', folders)
         missing = [name for name in classes if name not in folders]
@@ -86,16 +86,14 @@ class ImageFolder(BaseDataset):
 
     def _list(self, folder: str, name: str, label: int) -> list[dict]:
         path = fileio.join_path(folder, name)
-        pictures = sorted(
-            picture
-            for picture in fileio.list_dir_or_file(path, list_dir=False, recursive=True)
-            if picture.lower().endswith(self.extensions)
+        images = sorted(
+            image
+            for image in fileio.list_dir_or_file(path, list_dir=False, recursive=True)
+            if image.lower().endswith(self.extensions)
         )
-        if not pictures:
+        if not images:
             raise FileNotFoundError(
-                f'ImageFolder: every class must have a picture ({", ".join(self.extensions)}), got '
+                f'ImageFolder: every class must have an image ({", ".join(self.extensions)}), got '
                 f'none in {path}. Remove the folder or name the class list in metainfo.'
             )
-        return [
-            dict(img_path=fileio.join_path(path, picture), gt_label=label) for picture in pictures
-        ]
+        return [dict(img_path=fileio.join_path(path, image), gt_label=label) for image in images]

@@ -62,7 +62,8 @@ class SuperResolutionDataset(BaseDataset):
         prefix = dict(gt='') if data_prefix is None else data_prefix
         if 'gt' not in prefix:
             raise ValueError(
-                f"SuperResolutionDataset: data_prefix must have gt, got {prefix}. Use dict(gt='HR') for "
+                f'SuperResolutionDataset: data_prefix must have gt, got {prefix}. Use '
+                "dict(gt='HR') for "
                 'the folder of the originals.'
             )
         self.img_tmpl = img_tmpl
@@ -74,20 +75,21 @@ class SuperResolutionDataset(BaseDataset):
 
         It has ``gt_path`` and, if there is a folder of small versions, ``img_path``.
         """
-        originals = self._pictures('gt')
+        originals = self._images('gt')
         if not originals:
             raise FileNotFoundError(
-                f'SuperResolutionDataset: the folder of the originals must hold pictures '
+                'SuperResolutionDataset: the folder of the originals must hold images '
                 f'({", ".join(self.extensions)}), got none in {self.data_prefix["gt"]}.'
             )
         if 'img' not in self.data_prefix:
             return [dict(gt_path=path) for path in originals.values()]
-        small = self._pictures('img')
+        small = self._images('img')
         missing = [stem for stem in originals if self.img_tmpl.format(stem) not in small]
         if missing:
             raise FileNotFoundError(
-                f'SuperResolutionDataset: every original must have a small version, got none called '
-                f'{self.img_tmpl.format(missing[0])} in {self.data_prefix["img"]} ({len(missing)} of {len(originals)} '
+                'SuperResolutionDataset: every original must have a small version, got none '
+                f'called {self.img_tmpl.format(missing[0])} in {self.data_prefix["img"]} '
+                f'({len(missing)} of {len(originals)} '
                 "are missing). Set img_tmpl to the pattern of their names, such as '{}x2'."
             )
         return [
@@ -95,13 +97,13 @@ class SuperResolutionDataset(BaseDataset):
             for stem, path in originals.items()
         ]
 
-    def _pictures(self, key: str) -> dict[str, str]:
+    def _images(self, key: str) -> dict[str, str]:
         """Map file names without extension to paths."""
         folder = self.data_prefix[key] or self.data_root or '.'
         if not fileio.isdir(folder):
             raise FileNotFoundError(
                 f'SuperResolutionDataset: data_prefix[{key!r}] must be an existing folder, got '
-                f'{folder}. Set data_root and data_prefix to where the pictures are.'
+                f'{folder}. Set data_root and data_prefix to where the images are.'
             )
         names = sorted(
             name
@@ -119,7 +121,8 @@ def _read(path: str) -> np.ndarray:
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
         raise ValueError(
-            f'LoadImagePair: {path} must be a picture, got a file that cannot be decoded. Copy it again.'
+            f'LoadImagePair: {path} must be an image, got a file that cannot be decoded. Copy it '
+            'again.'
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
@@ -148,7 +151,8 @@ class LoadImagePair:
     def __init__(self, scale: int = 2) -> None:
         if not isinstance(scale, int) or scale < 2:
             raise ValueError(
-                f'LoadImagePair: scale must be an integer of at least 2, got {scale!r}. Use 2, 3 or 4.'
+                f'LoadImagePair: scale must be an integer of at least 2, got {scale!r}. Use 2, 3 '
+                'or 4.'
             )
         self.scale = scale
 
@@ -165,9 +169,9 @@ class LoadImagePair:
             or gt.shape[1] < self.scale * width
         ):
             raise ValueError(
-                f'LoadImagePair: an original must be {self.scale} times as large as its small version, '
-                f'got {gt.shape[:2]} and {(height, width)} for {results["gt_path"]}. Give scale and the '
-                'folders of the same enlargement.'
+                f'LoadImagePair: an original must be {self.scale} times as large as its small '
+                f'version, got {gt.shape[:2]} and {(height, width)} for {results["gt_path"]}. Give '
+                'scale and the folders of the same enlargement.'
             )
         results['gt'] = gt[: self.scale * height, : self.scale * width]
         results['img'] = _small(results['gt'], (height, width)) if img is None else img
@@ -193,7 +197,8 @@ class PairedRandomCrop:
     def __init__(self, crop_size: int = 48) -> None:
         if crop_size < 1:
             raise ValueError(
-                f'PairedRandomCrop: crop_size must be at least 1, got {crop_size}. Use 48 as in EDSR.'
+                f'PairedRandomCrop: crop_size must be at least 1, got {crop_size}. Use 48 as in '
+                'EDSR.'
             )
         self.crop_size = crop_size
 
@@ -202,8 +207,9 @@ class PairedRandomCrop:
         free = [size - self.crop_size for size in results['img'].shape[:2]]
         if min(free) < 0:
             raise ValueError(
-                f'PairedRandomCrop: crop_size must fit into the small version, got {self.crop_size} and '
-                f'{results["img"].shape[:2]}. Use a smaller crop_size, or larger pictures.'
+                'PairedRandomCrop: crop_size must fit into the small version, got '
+                f'{self.crop_size} and {results["img"].shape[:2]}. Use a smaller crop_size, or '
+                'larger images.'
             )
         top, left = (np.random.randint(space + 1) for space in free)
         for key, scale in (('img', 1), ('gt', results['scale'])):

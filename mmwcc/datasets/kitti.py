@@ -76,12 +76,12 @@ class KITTIRawDataset(BaseDataset):
                 f'KITTIRawDataset: ann_file must be a list of frames, got {self.ann_file}, which '
                 'does not exist. Copy the folder splits of Monodepth2 into data_root.'
             )
-        pictures: dict[tuple[str, str], dict] = defaultdict(dict)
+        images: dict[tuple[str, str], dict] = defaultdict(dict)
         entries = []
         for drive, number, side in _read_list(Path(self.ann_file)):
             for view in (side, _OTHER[side]) if 's' in self.frame_ids else (side,):
-                if (drive, view) not in pictures:
-                    pictures[drive, view] = _list_pictures(root, drive, view)
+                if (drive, view) not in images:
+                    images[drive, view] = _list_images(root, drive, view)
             date = drive.split('/')[0]
             if (date, side) not in self._calibrations:
                 self._calibrations[date, side] = read_calibration(root / date, _CAMERAS[side])
@@ -91,14 +91,14 @@ class KITTIRawDataset(BaseDataset):
             ]
             paths = []
             for view, frame in wanted:
-                if frame not in pictures[drive, view]:
+                if frame not in images[drive, view]:
                     raise FileNotFoundError(
                         f'KITTIRawDataset: frame {frame} ({view}) of {drive} must exist for the '
                         f'line "{drive} {number} {side}" with frame_ids {self.frame_ids}, got '
                         f'none in {_folder(root, drive, view)}. Download the whole drive, or take '
                         'the line out.'
                     )
-                paths.append(pictures[drive, view][frame])
+                paths.append(images[drive, view][frame])
             entries.append(
                 dict(
                     frame_paths=paths,
@@ -158,8 +158,8 @@ class LoadVelodyneDepth:
         scan = np.fromfile(path, np.float32)
         if not len(scan) or len(scan) % 4:
             raise ValueError(
-                f'LoadVelodyneDepth: a scan must be made of points of four float32, got {len(scan)} '
-                f'numbers in {path}. It was probably cut off; unpack the drive again.'
+                'LoadVelodyneDepth: a scan must be made of points of four float32, got '
+                f'{len(scan)} numbers in {path}. It was probably cut off; unpack the drive again.'
             )
         results['gt_depth'] = laser_depth(
             scan.reshape(-1, 4)[:, :3],
@@ -187,8 +187,8 @@ def _read_list(path: Path) -> list[tuple[str, int, str]]:
             or words[2] not in _CAMERAS
         ):
             raise ValueError(
-                f'KITTIRawDataset: a line of ann_file must be "date/drive frame l|r", got {line!r} in '
-                f'line {number} of {path}. Use the lists of Monodepth2, not paths of pictures.'
+                f'KITTIRawDataset: a line of ann_file must be "date/drive frame l|r", got {line!r} '
+                f'in line {number} of {path}. Use the lists of Monodepth2, not paths of images.'
             )
         frames.append((words[0], int(words[1]), words[2]))
     if not frames:
@@ -203,7 +203,7 @@ def _folder(root: Path, drive: str, side: str) -> Path:
     return root / drive / f'image_0{_CAMERAS[side]}' / 'data'
 
 
-def _list_pictures(root: Path, drive: str, side: str) -> dict[int, str]:
+def _list_images(root: Path, drive: str, side: str) -> dict[int, str]:
     folder = _folder(root, drive, side)
     if not folder.is_dir():
         raise FileNotFoundError(

@@ -60,12 +60,12 @@ def _matrix(path: Path, key: str, shape: tuple[int, ...]) -> np.ndarray:
                 return np.array(values, np.float64).reshape(shape)
             except ValueError as error:
                 raise ValueError(
-                    f'KITTIRawDataset: {key} must hold {np.prod(shape)} numbers, got {len(values)} in '
-                    f'{path}. Unpack the calibration again.'
+                    f'KITTIRawDataset: {key} must hold {np.prod(shape)} numbers, got {len(values)} '
+                    f'in {path}. Unpack the calibration again.'
                 ) from error
     raise ValueError(
-        f'KITTIRawDataset: a calibration must have {key}, got none in {path}. Unpack the calibration '
-        'again.'
+        f'KITTIRawDataset: a calibration must have {key}, got none in {path}. Unpack the '
+        'calibration again.'
     )
 
 

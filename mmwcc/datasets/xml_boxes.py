@@ -30,7 +30,8 @@ class XMLBoxDataset(XMLDataset):
 
     Example:
         >>> bccd = XMLBoxDataset(data_root='data/bccd', data_prefix=dict(sub_data_root='BCCD/'),
-        ...                      ann_file='BCCD/ImageSets/Main/val.txt', metainfo=dict(classes=('RBC', 'WBC')))
+        ...                      ann_file='BCCD/ImageSets/Main/val.txt',
+        ...                      metainfo=dict(classes=('RBC', 'WBC')))
         >>> len(bccd)
         87
     """
@@ -39,20 +40,23 @@ class XMLBoxDataset(XMLDataset):
         """Return one entry for each image."""
         if not self._metainfo.get('classes'):
             raise ValueError(
-                "XMLBoxDataset: metainfo must have classes, got none. Use metainfo=dict(classes=('RBC', "
-                "'WBC', 'Platelets')) with the names in the annotations."
+                'XMLBoxDataset: metainfo must have classes, got none. Use '
+                "metainfo=dict(classes=('RBC', 'WBC', 'Platelets')) with the names in the "
+                'annotations.'
             )
         self._require(self.ann_file, 'ann_file must be a list of names')
         self._passed_over: set[str] = set()
         entries = super().load_data_list()
         if not entries:
             raise ValueError(
-                f'XMLBoxDataset: ann_file must have a name in each line, got {self.ann_file} with none.'
+                f'XMLBoxDataset: ann_file must have a name in each line, got {self.ann_file} with '
+                'none.'
             )
         if self._passed_over and not any(entry['instances'] for entry in entries):
             raise ValueError(
-                f'XMLBoxDataset: classes must be names in the annotations, got {self.metainfo["classes"]} '
-                f'where there are {", ".join(sorted(self._passed_over))}. Change metainfo.'
+                'XMLBoxDataset: classes must be names in the annotations, got '
+                f'{self.metainfo["classes"]} where there are '
+                f'{", ".join(sorted(self._passed_over))}. Change metainfo.'
             )
         return entries
 
@@ -64,11 +68,11 @@ class XMLBoxDataset(XMLDataset):
             entry = super().parse_data_info(img_info)
         except (ParseError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(
-                f'XMLBoxDataset: an annotation must have <size> and, for each <object>, <name> and '
-                f'<bndbox> with four numbers, got {path} ({error}). Repair it, or take its name out of '
-                f'{self.ann_file}.'
+                'XMLBoxDataset: an annotation must have <size> and, for each <object>, <name> and '
+                f'<bndbox> with four numbers, got {path} ({error}). Repair it, or take its name '
+                f'out of {self.ann_file}.'
             ) from error
-        self._require(entry['img_path'], f'every name of {self.ann_file} must have a picture')
+        self._require(entry['img_path'], f'every name of {self.ann_file} must have an image')
         return entry
 
     def _parse_instance_info(self, raw_ann_info, minus_one: bool = True) -> list[dict]:

@@ -1,7 +1,9 @@
 """Diagnostics of a network: its layers and feature maps under compression, latency, channels."""
 
-from .compression_error import WAVELET, CompressionErrors, measure_errors, plot_errors, write_errors
+from .compression_error import WAVELET, CompressionErrors, measure_errors
 from .connectivity import adjacency, path_counts
+from .error_plot import plot_errors
+from .error_table import write_errors
 from .feature_maps import (
     MapError,
     compress_map,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from pathlib import Path
-from statistics import mean, quantiles
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +12,12 @@ from .feature_maps import (
     MapError,
     compress_map,
     eligible_layers,
-    equal_cost_bits,
     map_error,
     observe_inputs,
     quantize_map,
 )
 
-__all__ = [
-    'QUANTIZED',
-    'WAVELET',
-    'CompressionErrors',
-    'Setting',
-    'measure_errors',
-    'plot_errors',
-    'write_errors',
-]
+__all__ = ['QUANTIZED', 'WAVELET', 'CompressionErrors', 'Setting', 'measure_errors']
 
 QUANTIZED, WAVELET = 'quantization', 'wcc'
 
@@ -134,7 +121,7 @@ def measure_errors(
     candidates = eligible_layers(model)
     if not candidates:
         raise ValueError(
-            f'measure_errors: the model must have 1x1 convolutions with one group, got none in '
+            'measure_errors: the model must have 1x1 convolutions with one group, got none in '
             f'{type(model).__name__}. Only their inputs can be wavelet compressed.'
         )
     settings = [Setting(QUANTIZED, width) for width in bits]
@@ -166,8 +153,8 @@ def measure_errors(
             images += 1
     if not found:
         raise ValueError(
-            f'measure_errors: maps must have at least {2**levels} pixels a side for {levels} levels, got '
-            'none that large. Give larger images, or fewer levels.'
+            f'measure_errors: maps must have at least {2**levels} pixels a side for {levels} '
+            'levels, got none that large. Give larger images, or fewer levels.'
         )
     ran = [name for name in candidates if name in found]
     return CompressionErrors(
@@ -176,175 +163,3 @@ def measure_errors(
         sorted(small - found.keys()),
         images,
     )
-
-
-def write_errors(errors: CompressionErrors, path: str | Path) -> None:
-    """Write a CSV file with one line per layer and setting, and the means over layers as ``mean``.
-
-    Args:
-        errors: What :func:`measure_errors` returns.
-        path: File to write.
-    """
-    with Path(path).open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file, lineterminator='\n')
-        writer.writerow(
-            (
-                'layer',
-                'height',
-                'width',
-                'method',
-                'bits',
-                'keep_ratio',
-                'effective_bits',
-                'mse',
-                'relative_mse',
-            )
-        )
-        for name, sums in errors.layers.items():
-            for setting in errors.settings:
-                _write(
-                    writer,
-                    (name, *errors.sizes[name]),
-                    setting,
-                    sums[setting].mse,
-                    sums[setting].relative,
-                )
-        for setting in errors.settings:
-            _write(
-                writer,
-                ('mean', '', ''),
-                setting,
-                mean(errors.mse(setting)),
-                mean(errors.relative(setting)),
-            )
-
-
-def _write(writer, layer: tuple, setting: Setting, mse: float, relative: float) -> None:
-    writer.writerow(
-        (
-            *layer,
-            setting.method,
-            setting.bits,
-            f'{setting.keep_ratio:g}',
-            f'{setting.effective_bits:g}',
-            f'{mse:.6g}',
-            f'{relative:.6g}',
-        )
-    )
-
-
-def plot_errors(errors: CompressionErrors, path: str | Path, title: str = '') -> None:
-    """Plot the mean error over effective bits, and the error of every layer at one cost.
-
-    Args:
-        errors: What :func:`measure_errors` returns.
-        path: PNG to write.
-        title: Title of the figure. Defaults to ''.
-
-    Reference:
-        Finder et al., NeurIPS 2022, figure 1.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), layout='constrained')
-    FigureCanvasAgg(figure)
-    curves, layers = figure.subplots(1, 2, width_ratios=(2, 3))
-    _draw_curves(curves, errors)
-    _draw_layers(layers, errors)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=100)
-
-
-_LOOK = {
-    QUANTIZED: ('uniform quantization', 'tab:orange', 's'),
-    WAVELET: ('wavelet compression', 'tab:blue', 'o'),
-}
-
-
-def _draw_curves(axes, errors: CompressionErrors) -> None:
-    for method, (label, color, marker) in _LOOK.items():
-        settings = [setting for setting in errors.settings if setting.method == method]
-        if not settings:
-            continue
-        costs = [setting.effective_bits for setting in settings]
-        series = [errors.relative(setting) for setting in settings]
-        axes.plot(
-            costs, [mean(values) for values in series], color=color, marker=marker, label=label
-        )
-        if len(errors.layers) > 3:
-            low, _, high = zip(
-                *(quantiles(values, method='inclusive') for values in series), strict=True
-            )
-            axes.fill_between(costs, low, high, color=color, alpha=0.15, linewidth=0)
-    axes.set(
-        yscale='log',
-        xlabel='effective bits: bits x fraction kept',
-        ylabel='MSE / mean square',
-        title=f'mean over {len(errors.layers)} layers; band: middle half',
-    )
-    axes.title.set_fontsize(10)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
-
-
-def _draw_layers(axes, errors: CompressionErrors) -> None:
-    pair = _comparable(errors.settings)
-    if pair is None:
-        axes.axis('off')
-        return
-    names = sorted(errors.layers, key=lambda name: -errors.sizes[name][0] * errors.sizes[name][1])
-    for setting in pair:
-        label, color, marker = _LOOK[setting.method]
-        axes.plot(
-            [errors.layers[name][setting].relative for name in names],
-            marker,
-            color=color,
-            markersize=4,
-            label=f'{label}, {setting.bits} bits'
-            + (f', {100 * setting.keep_ratio:g} % kept' if setting.method == WAVELET else ''),
-        )
-    _shade_sizes(axes, [errors.sizes[name] for name in names])
-    axes.set(
-        yscale='log',
-        xlim=(-0.5, len(names) - 0.5),
-        xlabel='layer, those with the largest maps first',
-        title=f'every layer at {pair[1].effective_bits:g} effective bits, width x height of its map',
-    )
-    axes.title.set_fontsize(10)
-    axes.grid(alpha=0.3, axis='y')
-    axes.legend(fontsize=9)
-
-
-def _shade_sizes(axes, sizes: Sequence[tuple[int, int]]) -> None:
-    """Shade every other group of one size and write the size at the top, vertically if needed."""
-    start = 0
-    for number, (size, group) in enumerate(groupby(sizes)):
-        stop = start + len(list(group))
-        if number % 2:
-            axes.axvspan(start - 0.5, stop - 0.5, color='black', alpha=0.05, linewidth=0)
-        axes.text(
-            (start + stop - 1) / 2,
-            0.98,
-            f'{size[1]} x {size[0]}',
-            transform=axes.get_xaxis_transform(),
-            ha='center',
-            va='top',
-            fontsize=8,
-            color='dimgray',
-            rotation=0 if stop - start > len(sizes) / 9 else 90,
-        )
-        start = stop
-
-
-def _comparable(settings: Sequence[Setting]) -> tuple[Setting, Setting] | None:
-    """Return the pair of settings of equal cost that is nearest to 2 bits, if there is any."""
-    pairs = [
-        (quantized, wavelet)
-        for quantized in settings
-        if quantized.method == QUANTIZED
-        for wavelet in settings
-        if wavelet.method == WAVELET
-        and equal_cost_bits(wavelet.keep_ratio, wavelet.bits) == quantized.bits
-    ]
-    return min(pairs, key=lambda pair: abs(pair[1].effective_bits - 2), default=None)

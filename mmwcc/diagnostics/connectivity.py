@@ -74,14 +74,15 @@ def path_counts(*adjacencies: Tensor) -> Tensor:
     """
     if not adjacencies:
         raise ValueError(
-            'path_counts: at least one adjacency must be given, got none. Make them with adjacency().'
+            'path_counts: at least one adjacency must be given, got none. Make them with '
+            'adjacency().'
         )
     total = adjacencies[0]
     for matrix in adjacencies[1:]:
         if matrix.shape[1] != total.shape[0]:
             raise ValueError(
-                f'path_counts: a layer must have as many inputs as the layer before has outputs, got '
-                f'{matrix.shape[1]} after {total.shape[0]}. Give the first layer first.'
+                'path_counts: a layer must have as many inputs as the layer before has outputs, '
+                f'got {matrix.shape[1]} after {total.shape[0]}. Give the first layer first.'
             )
         total = matrix @ total
     return total

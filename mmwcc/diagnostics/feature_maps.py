@@ -132,8 +132,8 @@ def quantize_map(x: Tensor, bits: int) -> Tensor:
     """
     if bits not in (*range(1, 17), 32):
         raise ValueError(
-            f'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
-            'start.'
+            f'quantize_map: bits must be in 1 ... 16, or 32 for no quantization, got {bits}. Use 8 '
+            'for a start.'
         )
     x = x.detach().float()
     if bits == 32:
@@ -184,8 +184,8 @@ def compress_map(
     """
     if bits not in (*range(2, 17), 32):
         raise ValueError(
-            f'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 as '
-            'the paper does.'
+            f'compress_map: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 '
+            'as the paper does.'
         )
     x = x.detach().float()
     rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)

@@ -19,7 +19,7 @@ __all__ = ['LayerStats']
 class LayerStats:
     """Statistics of one compressed layer, over all inputs that it is given.
 
-    =====================  =========================================================================================
+    =====================  =========================================================================
     ``energy_kept``        Fraction of the input's energy that the kept positions hold. Energy is
                            the sum of squares of the wavelet coefficients, over all channels and
                            images. Only for layers that select coefficients.
@@ -34,7 +34,7 @@ class LayerStats:
                            ``weight_clip_alpha`` is the mean clip.
     ``weight_clipped``
     ``weight_sqnr``
-    =====================  =========================================================================================
+    =====================  =========================================================================
 
     Measuring changes nothing. Quantizers that are off (32 bits) or have not learned their clip are
     left out and not calibrated, and autograd records nothing. Sums are kept in float64 on the
@@ -64,7 +64,8 @@ class LayerStats:
         if not isinstance(layer, CompressedConvMixin):
             raise TypeError(
                 'LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
-                f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of a model.'
+                f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of '
+                'a model.'
             )
         with torch.autocast(x.device.type, enabled=False):
             values = x.detach()

@@ -34,7 +34,8 @@ class Accuracy(BaseMetric):
 
     Example:
         >>> metric = Accuracy(topk=1)
-        >>> metric.process(None, [dict(gt_label=torch.tensor([1]), pred_score=torch.tensor([0.2, 0.8]))])
+        >>> label, score = torch.tensor([1]), torch.tensor([0.2, 0.8])
+        >>> metric.process(None, [dict(gt_label=label, pred_score=score)])
         >>> metric.evaluate(size=1)
         {'accuracy/top1': 100.0}
     """
@@ -62,14 +63,14 @@ class Accuracy(BaseMetric):
             for field in ('gt_label', self.score):
                 if field not in sample:
                     raise KeyError(
-                        f'Accuracy: every sample must have {field}, got {sorted(sample)}. Pack labels with '
-                        'mmwcc.PackClsInputs and evaluate a classifier.'
+                        f'Accuracy: every sample must have {field}, got {sorted(sample)}. Pack '
+                        'labels with mmwcc.PackClsInputs and evaluate a classifier.'
                     )
             score, label = sample[self.score].float().cpu(), int(sample['gt_label'])
             if max(self.topk) > len(score):
                 raise ValueError(
-                    f'Accuracy: topk must not exceed the number of classes, got {max(self.topk)} of '
-                    f'{len(score)} classes. Use topk=(1, ).'
+                    f'Accuracy: topk must not exceed the number of classes, got {max(self.topk)} '
+                    f'of {len(score)} classes. Use topk=(1, ).'
                 )
             # Ties count against the prediction, so that a network that gives all classes the same
             # score is not counted as right. A score that is not a number is not counted as right

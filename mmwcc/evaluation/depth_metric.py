@@ -94,24 +94,22 @@ class DepthMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if scaling != 'median' and not (isinstance(scaling, (int, float)) and scaling > 0):
             raise ValueError(
-                f"DepthMetric: scaling must be 'median' or a number above 0, got {scaling!r}. Use 1.0 for "
+                f"DepthMetric: scaling must be 'median' or a number above 0, got {scaling!r}. Use "
+                '1.0 for '
                 'predictions in metres.'
             )
         if crop is not None and crop not in _CROPS:
             raise ValueError(
-                f"DepthMetric: crop must be 'garg', 'eigen' or None, got {crop!r}. Use 'garg' for KITTI."
+                f"DepthMetric: crop must be 'garg', 'eigen' or None, got {crop!r}. Use 'garg' for "
+                'KITTI.'
             )
         if not 0 < min_depth < max_depth:
             raise ValueError(
-                f'DepthMetric: min_depth must be in (0, max_depth), got {min_depth} and {max_depth}. Use '
-                '1e-3 and 80.'
+                f'DepthMetric: min_depth must be in (0, max_depth), got {min_depth} and '
+                f'{max_depth}. Use 1e-3 and 80.'
             )
-        self.scaling, self.crop, self.min_depth, self.max_depth = (
-            scaling,
-            crop,
-            min_depth,
-            max_depth,
-        )
+        self.scaling, self.crop = scaling, crop
+        self.min_depth, self.max_depth = min_depth, max_depth
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Record the errors of every image in which something was measured."""
@@ -119,8 +117,8 @@ class DepthMetric(BaseMetric):
             for field in ('pred_depth', 'gt_depth'):
                 if field not in sample:
                     raise ValueError(
-                        f'DepthMetric: every sample must have {field}, got {sorted(sample)}. Evaluate a '
-                        'depth network, with a pipeline that loads measured depth.'
+                        f'DepthMetric: every sample must have {field}, got {sorted(sample)}. '
+                        'Evaluate a depth network, with a pipeline that loads measured depth.'
                     )
             predicted, measured = (
                 sample[field].double().cpu().numpy() for field in ('pred_depth', 'gt_depth')
@@ -158,7 +156,7 @@ class DepthMetric(BaseMetric):
         measured = [errors for errors in results if errors is not None]
         if not measured:
             raise ValueError(
-                'DepthMetric: gt_depth must hold measured depths, got none within min_depth, max_depth '
-                'and crop in any picture. Check the unit, metres, and the range.'
+                'DepthMetric: gt_depth must hold measured depths, got none within min_depth, '
+                'max_depth and crop in any image. Check the unit, metres, and the range.'
             )
         return {name: float(np.mean([errors[name] for errors in measured])) for name in measured[0]}

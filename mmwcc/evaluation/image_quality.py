@@ -100,7 +100,8 @@ class SuperResolutionMetric(BaseMetric):
 
     Example:
         >>> metric = SuperResolutionMetric(crop_border=1, color=['rgb'])
-        >>> one, other = torch.zeros(3, 16, 16, dtype=torch.uint8), torch.full((3, 16, 16), 51, dtype=torch.uint8)
+        >>> one = torch.zeros(3, 16, 16, dtype=torch.uint8)
+        >>> other = torch.full_like(one, 51)
         >>> metric.process(None, [dict(pred_img=one, gt_img=other)])
         >>> round(metric.evaluate(size=1)['sr/psnr_rgb'], 2)
         13.98
@@ -119,13 +120,14 @@ class SuperResolutionMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if crop_border < 0:
             raise ValueError(
-                f'SuperResolutionMetric: crop_border must not be negative, got {crop_border}. Use 0 to '
-                'compare whole pictures.'
+                f'SuperResolutionMetric: crop_border must not be negative, got {crop_border}. Use '
+                '0 to compare whole images.'
             )
         self.color = (color,) if isinstance(color, str) else tuple(color)
         if not self.color or set(self.color) - {'rgb', 'y'}:
             raise ValueError(
-                f"SuperResolutionMetric: color must be of 'rgb' and 'y', got {color!r}. Use ('rgb', 'y') "
+                f"SuperResolutionMetric: color must be of 'rgb' and 'y', got {color!r}. Use "
+                "('rgb', 'y') "
                 'for both.'
             )
         self.crop_border, self.bicubic = crop_border, bicubic
@@ -136,8 +138,9 @@ class SuperResolutionMetric(BaseMetric):
             for field in ('pred_img', 'gt_img'):
                 if field not in sample:
                     raise KeyError(
-                        f'SuperResolutionMetric: every sample must have {field}, got {sorted(sample)}. Pack '
-                        'originals with mmwcc.PackImagePair and evaluate mmwcc.SuperResolver.'
+                        f'SuperResolutionMetric: every sample must have {field}, got '
+                        f'{sorted(sample)}. Pack originals with mmwcc.PackImagePair and evaluate '
+                        'mmwcc.SuperResolver.'
                     )
             original = sample['gt_img'].cpu().double()
             result = self._compare('', sample['pred_img'].cpu().double(), original)
@@ -150,10 +153,10 @@ class SuperResolutionMetric(BaseMetric):
         border = self.crop_border
         if image.shape != original.shape or min(image.shape[1:]) - 2 * border < 11:
             raise ValueError(
-                'SuperResolutionMetric: predictions must have the size of the originals and leave 11 x 11 '
-                f'pixels inside crop_border={border}, got {tuple(image.shape)} and '
+                'SuperResolutionMetric: predictions must have the size of the originals and leave '
+                f'11 x 11 pixels inside crop_border={border}, got {tuple(image.shape)} and '
                 f'{tuple(original.shape)}. Use the scale of the network in the pipeline, and whole '
-                'pictures.'
+                'images.'
             )
         result = {}
         for color in self.color:

@@ -37,18 +37,16 @@ class ReconstructionPSNR(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Compare ``decoded_pixels`` of every sample with the image as it was loaded."""
-        for picture, sample in zip(data_batch['inputs'], data_samples, strict=True):
+        for image, sample in zip(data_batch['inputs'], data_samples, strict=True):
             if 'decoded_pixels' not in sample:
                 raise KeyError(
-                    f'ReconstructionPSNR: every sample must have decoded_pixels, got {sorted(sample)}. '
-                    'Evaluate mmwcc.WAE with it, not a classifier.'
+                    'ReconstructionPSNR: every sample must have decoded_pixels, got '
+                    f'{sorted(sample)}. Evaluate mmwcc.WAE with it, not a classifier.'
                 )
-            picture = picture.double().cpu()
-            decoded = (
-                sample['decoded_pixels'].double().cpu()[:, : picture.shape[1], : picture.shape[2]]
-            )
+            image = image.double().cpu()
+            decoded = sample['decoded_pixels'].double().cpu()[:, : image.shape[1], : image.shape[2]]
             # A perfect reconstruction counts as 148 dB.
-            error = (picture - decoded).square().mean().clamp_min(1e-10)
+            error = (image - decoded).square().mean().clamp_min(1e-10)
             low, high = (
                 part.double().cpu() - part.double().cpu().mean((1, 2), keepdim=True)
                 for part in (sample['low'], sample['high'])

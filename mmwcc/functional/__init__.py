@@ -4,13 +4,8 @@ They cover wavelets, joint shrinkage, quantized products, compressed convolution
 """
 
 from .channel_wavelets import dfwt, inverse_dfwt
-from .quantization import (
-    QuantizationSpec,
-    normalization,
-    quantize,
-    quantized_conv2d,
-    quantized_linear,
-)
+from .quantization import QuantizationSpec, normalization, quantize
+from .quantized_product import quantized_conv2d, quantized_linear
 from .resize import resize_bicubic
 from .rows import multiply_rows
 from .shrinkage import SELECTIONS, WAVELETS, kept_positions, pack, pack_int8, unpack

@@ -43,8 +43,8 @@ def dfwt(x: Tensor, kappa: int, orthonormal: bool = False) -> tuple[Tensor, ...]
     """
     if x.shape[1] % (1 << kappa):
         raise ValueError(
-            f'dfwt: the channels of x must be divisible by 2**kappa={1 << kappa}, got {x.shape[1]}. '
-            'Lower kappa.'
+            f'dfwt: the channels of x must be divisible by 2**kappa={1 << kappa}, got '
+            f'{x.shape[1]}. Lower kappa.'
         )
     if kappa == 0:
         return (x,)

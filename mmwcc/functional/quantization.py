@@ -1,22 +1,23 @@
-"""Fake quantization, and products of quantized operands that save each operand only once.
-
-What is saved is the unquantized operand. Autograd of ``F.linear(quantize(x), quantize(weight))``
-would keep ``x`` for the quantizer and its quantized copy for the product. The functions here keep
-only ``x`` and ``weight``, and quantize again in the backward pass.
-"""
+"""Fake quantization: how a tensor is rounded, and its gradients."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmwcc import kernels
 
-__all__ = ['QuantizationSpec', 'normalization', 'quantize', 'quantized_conv2d', 'quantized_linear']
+__all__ = [
+    'OFF',
+    'QuantizationSpec',
+    'normalization',
+    'quantize',
+    'quantize_backward',
+    'quantize_forward',
+]
 
 
 class QuantizationSpec(NamedTuple):
@@ -66,6 +67,7 @@ class QuantizationSpec(NamedTuple):
 
 
 OFF = QuantizationSpec(bits=32)
+"""Leaves values as they are."""
 
 
 def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +79,7 @@ def normalization(weight: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _forward(
+def quantize_forward(
     x: Tensor, clip_alpha: Tensor | None, signed: Tensor | None, spec: QuantizationSpec
 ) -> Tensor:
     """Round values as ``spec`` says. At 32 bits, return ``x`` itself."""
@@ -92,7 +94,7 @@ def _forward(
     return rounded * std if spec.normalize == 'rescale' else rounded
 
 
-def _backward(
+def quantize_backward(
     grad: Tensor,
     x: Tensor,
     clip_alpha: Tensor | None,
@@ -121,14 +123,14 @@ class _Quantize(torch.autograd.Function):
     def forward(ctx, x, clip_alpha, signed, spec):
         ctx.save_for_backward(x, clip_alpha, signed)
         ctx.spec = spec
-        y = _forward(x, clip_alpha, signed, spec)
+        y = quantize_forward(x, clip_alpha, signed, spec)
         return y.clone() if y is x else y  # a view could not be written to in place
 
     @staticmethod
     @once_differentiable  # straight-through estimates have no useful second derivative
     def backward(ctx, grad):
         x, clip_alpha, signed = ctx.saved_tensors
-        return *_backward(grad, x, clip_alpha, signed, ctx.spec), None, None
+        return *quantize_backward(grad, x, clip_alpha, signed, ctx.spec), None, None
 
 
 def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSpec) -> Tensor:
@@ -152,184 +154,3 @@ def quantize(x: Tensor, clip_alpha: Tensor, signed: Tensor, spec: QuantizationSp
     if spec.bits == 32 and not torch.is_grad_enabled():
         return x
     return _Quantize.apply(x, clip_alpha, signed, spec)
-
-
-class _QuantizedProduct(torch.autograd.Function):
-    """``product(quantize(x), quantize(weight))``, where the product is linear or a convolution."""
-
-    @staticmethod
-    def forward(
-        ctx,
-        x,
-        weight,
-        bias,
-        act_alpha,
-        act_signed,
-        weight_alpha,
-        weight_signed,
-        scale,
-        act,
-        wgt,
-        conv,
-        dtype,
-    ):
-        ctx.save_for_backward(x, weight, act_alpha, act_signed, weight_alpha, weight_signed, scale)
-        ctx.static = act, wgt, conv, dtype
-        ctx.bias = None if bias is None else bias.dtype
-        with torch.autocast(x.device.type, enabled=False):
-            left = _forward(x, act_alpha, act_signed, act).to(dtype)
-            right = _scaled(_forward(weight, weight_alpha, weight_signed, wgt), scale).to(dtype)
-            if conv is None:
-                return F.linear(left, right.flatten(1))
-            return F.conv2d(left, right, None if bias is None else bias.to(dtype), *conv)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        x, weight, act_alpha, act_signed, weight_alpha, weight_signed, scale = ctx.saved_tensors
-        act, wgt, conv, dtype = ctx.static
-        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-        need_x = need_x or ctx.needs_input_grad[3]
-        need_weight = need_weight or ctx.needs_input_grad[5]
-        left = _forward(x, act_alpha, act_signed, act).to(dtype)
-        right = _scaled(_forward(weight, weight_alpha, weight_signed, wgt), scale).to(dtype)
-        grad_x: Any = None
-        grad_weight: Any = None
-        grad_bias: Any = None
-        grad_act_alpha = grad_weight_alpha = None
-        if conv is None:
-            if need_x:
-                grad_x = grad @ right.flatten(1)
-            if need_weight:
-                grad_weight = (grad.flatten(0, 1).t() @ left.flatten(0, 1)).view_as(weight)
-        else:
-            stride, padding, dilation, groups = conv
-            grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-                grad,
-                left,
-                right,
-                None if ctx.bias is None else [weight.shape[0]],
-                stride,
-                padding,
-                dilation,
-                False,
-                [0, 0],
-                groups,
-                [need_x, need_weight, need_bias],
-            )
-        if need_x:
-            grad_x, grad_act_alpha = _backward(grad_x.to(x.dtype), x, act_alpha, act_signed, act)
-        if need_weight:
-            grad_weight, grad_weight_alpha = _backward(
-                _scaled(grad_weight.to(weight.dtype), scale),
-                weight,
-                weight_alpha,
-                weight_signed,
-                wgt,
-            )
-        if need_bias:
-            grad_bias = grad_bias.to(ctx.bias)
-        return (
-            grad_x,
-            grad_weight,
-            grad_bias,
-            grad_act_alpha,
-            None,
-            grad_weight_alpha,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
-
-
-def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
-    """Multiply each output channel of a kernel by its scale."""
-    return weight if scale is None else weight * scale.to(weight.dtype).reshape(-1, 1, 1, 1)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, conv) -> Tensor:
-    """Run :class:`_QuantizedProduct` in the dtype of autocast if it is on. float64 stays float64."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    if x.dtype == torch.float64:
-        dtype = x.dtype
-    act_alpha, act_signed, act_spec = act or (None, None, OFF)
-    weight_alpha, weight_signed, weight_spec = wgt or (None, None, OFF)
-    return _QuantizedProduct.apply(
-        x,
-        weight,
-        bias,
-        act_alpha,
-        act_signed,
-        weight_alpha,
-        weight_signed,
-        scale,
-        act_spec,
-        weight_spec,
-        conv,
-        dtype,
-    )
-
-
-def quantized_linear(
-    rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale: Tensor | None = None
-) -> Tensor:
-    """Multiply rows by a point-wise kernel, both quantized.
-
-    Autograd saves only the unquantized rows.
-
-    Args:
-        rows: Kept coefficients, shape (B, k, C).
-        weight: Point-wise kernel, shape (O, C, 1, 1).
-        act: ``(clip_alpha, signed, spec)`` of the quantizer of the rows, or None to leave them as
-            they are. Defaults to None.
-        wgt: The same for the weight. Defaults to None.
-        scale: Factor on each output channel of the rounded weight, shape (O,). Defaults to None.
-
-    Returns:
-        Products, shape (B, k, O), in the autocast dtype if autocast is on.
-    """
-    if kernels.is_faster_as_map(rows):
-        return kernels.rows_of_map(
-            quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt, scale=scale)
-        )
-    return _product(rows, weight, None, act, wgt, scale, None)
-
-
-def quantized_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride=(1, 1),
-    padding=(0, 0),
-    dilation=(1, 1),
-    groups: int = 1,
-    *,
-    act=None,
-    wgt=None,
-    scale: Tensor | None = None,
-) -> Tensor:
-    """Convolve a feature map with a kernel, both quantized.
-
-    Autograd saves only the unquantized map.
-
-    Args:
-        x: Feature map, shape (B, C, H, W).
-        weight: Kernel, shape (O, C / groups, Kh, Kw).
-        bias: Shape (O,). Defaults to None.
-        stride: As in :func:`torch.nn.functional.conv2d`, a pair of integers.
-        padding: Zeros on each side, a pair of integers.
-        dilation: A pair of integers.
-        groups: Number of groups. Defaults to 1.
-        act: ``(clip_alpha, signed, spec)`` of the quantizer of the map, or None to leave it as it
-            is. Defaults to None.
-        wgt: The same for the weight. Defaults to None.
-        scale: Factor on each output channel of the rounded weight, shape (O,). Defaults to None.
-
-    Returns:
-        Feature map, shape (B, O, H', W').
-    """
-    return _product(x, weight, bias, act, wgt, scale, (stride, padding, dilation, groups))

@@ -45,8 +45,8 @@ def check_compression(
         filter_bank(wavelet)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f'{owner}: wavelet must be a discrete wavelet of PyWavelets, got {wavelet!r}. Use one of '
-            f'{", ".join(WAVELETS)}.'
+            f'{owner}: wavelet must be a discrete wavelet of PyWavelets, got {wavelet!r}. Use one '
+            f'of {", ".join(WAVELETS)}.'
         ) from error
     check_selection(owner, selection)
 
@@ -64,8 +64,8 @@ def check_keep_ratio(owner: str, keep_ratio: float) -> None:
     """Refuse a keep_ratio that is not a number in (0, 1]; see :func:`check_compression`."""
     if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)):
         raise TypeError(
-            f'{owner}: keep_ratio must be a number, got {keep_ratio!r}. Use 0.5 to keep half of the '
-            'coefficients.'
+            f'{owner}: keep_ratio must be a number, got {keep_ratio!r}. Use 0.5 to keep half of '
+            'the coefficients.'
         )
     if not (math.isfinite(keep_ratio) and 0 < keep_ratio <= 1):
         raise ValueError(
@@ -126,9 +126,9 @@ def wavelet_compressed_conv2d(
     )
     if x.dim() != 4 or weight.shape[1:] != (x.shape[1], 1, 1):
         raise ValueError(
-            'wavelet_compressed_conv2d: x must have shape (B, C, H, W) and weight (O, C, 1, 1), got '
-            f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d for larger '
-            'kernels or groups.'
+            'wavelet_compressed_conv2d: x must have shape (B, C, H, W) and weight (O, C, 1, 1), '
+            f'got {tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d for '
+            'larger kernels or groups.'
         )
     rows, slot = pack(x, keep_ratio=keep_ratio, levels=levels, wavelet=wavelet, selection=selection)
     rows = multiply_rows(rows, weight)

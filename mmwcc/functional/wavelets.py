@@ -66,7 +66,9 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 def _decompose(
     x: Tensor, dim: int, low: tuple[float, ...], high: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Filter and halve ``x`` along ``dim``: ``c[k] = sum_t h[t] x[2k + F/2 - t]``, indices modulo the size."""
+    """Filter and halve ``x`` along ``dim``: ``c[k] = sum_t h[t] x[2k + F/2 - t]``, indices modulo
+    the size.
+    """
     taps, half = len(low), x.shape[dim] // 2
     extended = _wrapped(x, dim, taps // 2 - 1, taps // 2)
     slices = [_slice(extended, dim, taps - 1 - tap, half, 2) for tap in range(taps)]
@@ -79,7 +81,9 @@ def _decompose(
 def _recompose(
     approximation: Tensor, detail: Tensor, dim: int, low: tuple[float, ...], high: tuple[float, ...]
 ) -> Tensor:
-    """Double along ``dim``: ``x[n] = sum_k cA[k] g_lo[n + F/2 - 1 - 2k] + cD[k] g_hi[...]``, modulo the size."""
+    """Double along ``dim``: ``x[n] = sum_k cA[k] g_lo[n + F/2 - 1 - 2k] + cD[k] g_hi[...]``, modulo
+    the size.
+    """
     taps, half = len(low), approximation.shape[dim]
     reach = (taps + 2) // 4
     low_wrapped, high_wrapped = (
@@ -140,8 +144,8 @@ def wavedec2(x: Tensor, wavelet: str = 'haar', levels: int = 3) -> list:
     height, width = x.shape[2:]
     if height % (1 << levels) or width % (1 << levels):
         raise ValueError(
-            f'wavedec2: H and W must be multiples of 2**levels = {1 << levels}, got {height}x{width}. '
-            'Pad the map, for example with torch.nn.functional.pad.'
+            f'wavedec2: H and W must be multiples of 2**levels = {1 << levels}, got '
+            f'{height}x{width}. Pad the map, for example with torch.nn.functional.pad.'
         )
     filters = filter_bank(wavelet)
     running, details = x.permute(0, 2, 3, 1), []

@@ -83,14 +83,14 @@ class Point:
         for key in ('schedule', 'distillation') if not point.train else ():
             if getattr(point, key):
                 raise ValueError(
-                    f'ladder: point {name} must be trained to have a {key}, got train=False. Leave out '
-                    'one of the two.'
+                    f'ladder: point {name} must be trained to have a {key}, got train=False. Leave '
+                    'out one of the two.'
                 )
         if point.calibration and (point.train or not point.compression):
             raise ValueError(
-                f'ladder: point {name} must be compressed and have train=False to be calibrated, got '
-                f'calibration={point.calibration}. Use mmwcc.CalibrationHook in its overrides to '
-                'calibrate before training.'
+                f'ladder: point {name} must be compressed and have train=False to be calibrated, '
+                f'got calibration={point.calibration}. Use mmwcc.CalibrationHook in its overrides '
+                'to calibrate before training.'
             )
         return point
 
@@ -191,8 +191,8 @@ class Ladder:
         """Yield the points that a point needs, and then the point."""
         if point.name in waiting:
             raise ValueError(
-                f'ladder: points must not start from each other, got {" <- ".join((*waiting, point.name))}'
-                '. Let one of them start from a checkpoint.'
+                'ladder: points must not start from each other, got '
+                f'{" <- ".join((*waiting, point.name))}. Let one of them start from a checkpoint.'
             )
         for origin in self.origins(point):
             if origin in self.points:
@@ -240,8 +240,8 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
     config = Path(path).parent / content.config
     if not config.is_file():
         raise LaunchError(
-            f'{path} names the config {content.config}, but there is no {config}. Write the path as seen '
-            'from the folder of the ladder.'
+            f'{path} names the config {content.config}, but there is no {config}. Write the path '
+            'as seen from the folder of the ladder.'
         )
     ladder = Ladder(Path(path), config, content.checkpoint, content.recipe.to_dict(), points)
     ladder.steps()  # rejects origins that do not exist or form a cycle

@@ -53,7 +53,8 @@ def draw_ladder(
     metric = common_metric(work_dirs, metric)
     if metric is None:
         raise ValueError(
-            f'ladder: the finished points in {folder} must have a metric, got none. Test them first.'
+            f'ladder: the finished points in {folder} must have a metric, got none. Test them '
+            'first.'
         )
     points = gather_points(work_dirs, [examine(work_dir, shape) for work_dir in work_dirs], metric)
     points = [
@@ -85,6 +86,7 @@ def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str,
         lines.append(
             f'| {point.config} | {point.family} | {point.label} | {point.bops / 1e9:,.4g} | '
             f'{point.mean:.4g}{error} | {len(point.values)} | '
-            f'{sum(minutes[folder] for folder in point.work_dirs):.0f} | {"yes" if point.pareto else ""} |'
+            f'{sum(minutes[folder] for folder in point.work_dirs):.0f} | '
+            f'{"yes" if point.pareto else ""} |'
         )
     return '\n'.join(lines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,45 +9,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mmengine.config import Config
-
-import mmwcc
-from mmwcc.checkpoint import final_checkpoint
 from mmwcc.reports import read_work_dir
 from mmwcc.utils import LaunchError, check_checkpoint
 
 from .files import last_line, locked, read_record, write_record
+from .job import Execute, Job, run_command
 from .plan import Ladder, Step
-from .point_config import (
-    build_config,
-    differences,
-    file_fingerprint,
-    fingerprint,
-    settings_of,
-)
+from .point_config import build_config, differences, file_fingerprint, settings_of
 
-__all__ = ['Execute', 'LadderRun', 'Outcome', 'run_command']
+__all__ = ['LadderRun', 'Outcome']
 
-TOOLS = Path(mmwcc.__file__).parent / '.mim' / 'tools'
 LOG = 'ladder.log'
-
-Execute = Callable[[Sequence[str], Path, int], int]
-"""Runs a command with its output appended to a file and a lock kept open; returns its exit code."""
-
-
-def run_command(command: Sequence[str], log: Path, lock: int) -> int:
-    """Run a command in a process that holds the lock, even if the ladder ends before it."""
-    with log.open('a', encoding='utf-8') as output:
-        output.write(f'\n$ {" ".join(command)}\n')
-        output.flush()
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[lock],
-            check=False,
-        ).returncode
 
 
 @dataclass
@@ -65,79 +35,6 @@ class Outcome:
 
     state: str
     message: str = ''
-
-
-@dataclass
-class _Job:
-    """A step with everything that the ladder file determines for it."""
-
-    step: Step
-    folder: Path
-    config: Config
-    settings: dict[str, Any]
-    origins: dict[str, str]  # checkpoints by role, 'start' and 'teacher'
-    needs: list[str]  # names of the steps that produce those checkpoints
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.settings)
-
-    @property
-    def checkpoint(self) -> str:
-        """The checkpoint that other steps can start from."""
-        if self.step.point.train:
-            return str(final_checkpoint(self.config))
-        return (
-            str(self.folder / 'calibrated.pth')
-            if self.step.point.compression
-            else self.origins['start']
-        )
-
-    @property
-    def config_file(self) -> Path:
-        """The config for the tools.
-
-        It is named after the point, so that trainings with different seeds are recognized as one
-        point.
-        """
-        return self.folder / 'point' / f'{self.step.point.name}.py'
-
-    def commands(self) -> list[list[str]]:
-        """Return the commands that still have to run."""
-        point, config = self.step.point, str(self.config_file)
-        commands = [['test.py', config, self.checkpoint]]
-        if point.train and not _is_usable(self.checkpoint):
-            commands.insert(0, ['train.py', config, '--resume'])
-        elif not point.train and point.compression:
-            options = [
-                text
-                for key, value in point.calibration.items()
-                for text in (f'--{key.replace("_", "-")}', *([] if value is True else [str(value)]))
-            ]
-            commands.insert(
-                0,
-                [
-                    'analysis_tools/calibrate.py',
-                    config,
-                    self.origins['start'],
-                    '--no-test',
-                    '--out',
-                    self.checkpoint,
-                    *options,
-                ],
-            )
-        return [
-            [sys.executable, str(TOOLS / name), *rest, '--work-dir', str(self.folder)]
-            for name, *rest in commands
-        ]
-
-
-def _is_usable(checkpoint: str) -> bool:
-    try:
-        check_checkpoint(checkpoint)
-    except LaunchError:
-        return False
-    return True
 
 
 @dataclass
@@ -175,7 +72,7 @@ class LadderRun:
     outcomes: dict[str, Outcome] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._jobs: dict[str, _Job] = {}
+        self._jobs: dict[str, Job] = {}
         for step in self.steps:
             try:
                 self._jobs[step.name] = self._job(step)
@@ -183,7 +80,7 @@ class LadderRun:
             except _NotYet as error:
                 self.outcomes[step.name] = Outcome('failed', str(error))
 
-    def _job(self, step: Step) -> _Job:
+    def _job(self, step: Step) -> Job:
         folder, roles = self.folder / step.name, ('start', 'teacher')
         origins, prints, needs = {}, {}, []
         for role, origin in zip(roles, self.ladder.origins(step.point), strict=False):
@@ -205,9 +102,9 @@ class LadderRun:
             )
         except LaunchError as error:
             raise _NotYet(str(error)) from error
-        return _Job(step, folder, config, settings_of(config, step.point, prints), origins, needs)
+        return Job(step, folder, config, settings_of(config, step.point, prints), origins, needs)
 
-    def _state(self, job: _Job) -> Outcome:
+    def _state(self, job: Job) -> Outcome:
         record = read_record(job.folder)
         if not record:
             return Outcome('new')
@@ -238,8 +135,9 @@ class LadderRun:
             name, message = next(iter(changed.items()))
             others = f' So have {len(changed) - 1} more.' if len(changed) > 1 else ''
             raise ValueError(
-                f'ladder: {name} in {self.folder} has been run under other settings: {message}.{others} '
-                'Choose another --work-dir, or train what has changed again with --force.'
+                f'ladder: {name} in {self.folder} has been run under other settings: '
+                f'{message}.{others} Choose another --work-dir, or train what has changed again '
+                'with --force.'
             )
 
     def set_aside_changes(self) -> None:
@@ -253,7 +151,8 @@ class LadderRun:
                 with locked(folder) as lock:
                     if lock is None:
                         raise ValueError(
-                            f'ladder: {name} cannot be trained again while another process works on it.'
+                            f'ladder: {name} cannot be trained again while another process works '
+                            'on it.'
                         )
                     folder.rename(aside)
                 self.say(f'{name}: moved to {aside}, for its settings have changed')
@@ -289,7 +188,7 @@ class LadderRun:
             )
         return all(outcome.state == 'finished' for outcome in self.outcomes.values())
 
-    def _run(self, job: _Job) -> Outcome:
+    def _run(self, job: Job) -> Outcome:
         missing = [name for name in job.needs if self.outcomes[name].state != 'finished']
         if missing:
             return Outcome('waiting', f'for {", ".join(missing)}')
@@ -301,7 +200,7 @@ class LadderRun:
                 return state
             return self._train_and_test(job, lock)
 
-    def _train_and_test(self, job: _Job, lock: int) -> Outcome:
+    def _train_and_test(self, job: Job, lock: int) -> Outcome:
         record = read_record(job.folder) or dict(
             fingerprint=job.fingerprint, settings=job.settings, minutes=0.0
         )

@@ -113,9 +113,10 @@ class ClippedWeight(_Conv2d):
         allowed = 8 * info.eps * (new.abs().amax(1, keepdim=True) + info.smallest_normal)
         if not ((new - factor.unsqueeze(1) * old).abs() <= allowed).all():
             raise RuntimeError(
-                f'{type(self).__name__}: weight must be the present one times one factor for each output channel, as '
-                'folding of BatchNorm makes it, because weight_quant has learned its clip; got another weight. Call '
-                'weight_quant.reset_parameters() before and calibrate again, or load the weight by load_state_dict.'
+                f'{type(self).__name__}: weight must be the present one times one factor for each '
+                'output channel, as folding of BatchNorm makes it, because weight_quant has '
+                'learned its clip; got another weight. Call weight_quant.reset_parameters() before '
+                'and calibrate again, or load the weight by load_state_dict.'
             )
         scale = factor if self.weight_scale is None else factor * self.weight_scale
         self.weight_scale = scale.to(present.dtype)
@@ -143,9 +144,10 @@ class ClippedWeight(_Conv2d):
 
     def _misfit(self) -> str:
         return (
-            f'{type(self).__name__}: the clip of weight_quant must have been learned on the weight, got a weight '
-            'that it cuts off although another clip would not. The weight was overwritten in place. Call '
-            'weight_quant.reset_parameters() and calibrate again, or load the weight by load_state_dict.'
+            f'{type(self).__name__}: the clip of weight_quant must have been learned on the '
+            'weight, got a weight that it cuts off although another clip would not. The weight was '
+            'overwritten in place. Call weight_quant.reset_parameters() and calibrate again, or '
+            'load the weight by load_state_dict.'
         )
 
     @torch.no_grad()

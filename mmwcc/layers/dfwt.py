@@ -20,7 +20,8 @@ def check_kappa(owner: str, name: str, kappa: int) -> None:
     """
     if not isinstance(kappa, int) or isinstance(kappa, bool):
         raise TypeError(
-            f'{owner}: {name} must be a whole number, got {kappa!r}. Use 3, as published, or 0 for none.'
+            f'{owner}: {name} must be a whole number, got {kappa!r}. Use 3, as published, or 0 for '
+            'none.'
         )
     if kappa < 0:
         raise ValueError(f'{owner}: {name} must be at least 0, got {kappa}. Use 0 for none.')
@@ -69,8 +70,8 @@ class DepthwiseFastWaveletTransform(nn.Module):
         [3.0, 2.0, 3.0, 11.0]
 
     Reference:
-        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural Networks for Edge
-        Devices, 2018.
+        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural
+        Networks for Edge Devices, 2018.
     """
 
     def __init__(self, kappa: int, orthonormal: bool = False) -> None:
@@ -108,8 +109,8 @@ class DepthwiseFastWaveletTransform(nn.Module):
         if x.shape[1] % (1 << self.kappa):
             raise ValueError(
                 f'{type(self).__name__}: the channels of x must be divisible by 2**kappa='
-                f'{1 << self.kappa}, got {x.shape[1]}. Use kappa={deepest_kappa(self.kappa, x.shape[1])} '
-                'at most.'
+                f'{1 << self.kappa}, got {x.shape[1]}. Use '
+                f'kappa={deepest_kappa(self.kappa, x.shape[1])} at most.'
             )
 
     def extra_repr(self) -> str:

@@ -37,7 +37,8 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
         ValueError: If an argument of the convolution or of a quantizer is outside its range.
 
     Example:
-        >>> layer = QuantConv2d(8, 16, 3, padding=1, act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8))
+        >>> act_quant = dict(type='mmwcc.LearnedClipActQuantizer', bits=8)
+        >>> layer = QuantConv2d(8, 16, 3, padding=1, act_quant=act_quant)
         >>> layer(torch.rand(1, 8, 5, 5)).shape
         torch.Size([1, 16, 5, 5])
     """

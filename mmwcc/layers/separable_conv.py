@@ -25,7 +25,8 @@ def check_init(owner: str, init: str) -> None:
     """
     if init not in ('svd', 'random'):
         raise ValueError(
-            f"{owner}: init must be 'svd' or 'random', got {init!r}. Use 'svd' to start from the dense "
+            f"{owner}: init must be 'svd' or 'random', got {init!r}. Use 'svd' to start from the "
+            'dense '
             'weights.'
         )
 
@@ -89,7 +90,8 @@ class SeparableConv2d(nn.Sequential):
         torch.Size([1, 16, 3, 3])
 
     Reference:
-        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, appendix A.
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022,
+        appendix A.
     """
 
     kernel_size: tuple[int, int]
@@ -110,7 +112,7 @@ class SeparableConv2d(nn.Sequential):
     ) -> None:
         if _pair(kernel_size) == (1, 1) or groups != 1:
             raise ValueError(
-                f'SeparableConv2d: kernel_size must be larger than 1 and groups must be 1, got '
+                'SeparableConv2d: kernel_size must be larger than 1 and groups must be 1, got '
                 f'{kernel_size} and {groups}. Use torch.nn.Conv2d for it.'
             )
         super().__init__()

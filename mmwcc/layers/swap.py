@@ -73,8 +73,8 @@ def build_quantizer(
         )
     if role == 'act_quant' and config is not None and config.scales == CHANNEL:
         raise ValueError(
-            f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for each '
-            'output channel, of which activations have none. Leave per_channel out.'
+            f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for '
+            'each output channel, of which activations have none. Leave per_channel out.'
         )
     return config
 

@@ -84,7 +84,8 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         torch.Size([1, 256, 30, 41])
 
     Reference:
-        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, equation (9).
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022,
+        equation (9).
     """
 
     def __init__(
@@ -136,7 +137,10 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
 
     @staticmethod
     def _check_geometry(kernel_size, padding, groups: int) -> None:
-        remedy = "Use QuantConv2d for it, or conv_cfg=dict(type='mmwcc.WCC', ...), which chooses by itself."
+        remedy = (
+            "Use QuantConv2d for it, or conv_cfg=dict(type='mmwcc.WCC', ...), which chooses by "
+            'itself.'
+        )
         if _pair(kernel_size) != (1, 1):
             raise ValueError(
                 f'WaveletCompressedConv2d: kernel_size must be 1, got {kernel_size}. {remedy}'

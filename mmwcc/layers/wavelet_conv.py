@@ -72,9 +72,9 @@ class WaveletConv2d(nn.Module):
         384
 
     Reference:
-        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural Networks for Edge
-        Devices, 2018. For the weights, its Table 1 prints (kappa + 1) / 2**kappa, but its own
-        parameter counts contradict that.
+        Jing, Dangovski and Soljacic, WaveletNet: Logarithmic Scale Efficient Convolutional Neural
+        Networks for Edge Devices, 2018. For the weights, its Table 1 prints (kappa + 1) / 2**kappa,
+        but its own parameter counts contradict that.
     """
 
     # mmcv's ConvModule reads these attributes from its convolution.
@@ -143,8 +143,9 @@ class WaveletConv2d(nn.Module):
         for name, channels in (('in_channels', in_channels), ('out_channels', out_channels)):
             if channels % (1 << kappa):
                 raise ValueError(
-                    f'{cls.__name__}: {name} must be divisible by 2**kappa={1 << kappa}, got {channels}. '
-                    f'Use kappa={deepest_kappa(kappa, in_channels, out_channels)} at most.'
+                    f'{cls.__name__}: {name} must be divisible by 2**kappa={1 << kappa}, got '
+                    f'{channels}. Use kappa={deepest_kappa(kappa, in_channels, out_channels)} at '
+                    'most.'
                 )
         if in_channels % (1 << dfwt):
             raise ValueError(
@@ -158,8 +159,8 @@ class WaveletConv2d(nn.Module):
         if batch.dim() != 4 or batch.shape[1] != self.in_channels:
             raise ValueError(
                 f'{type(self).__name__}: x must have shape (B, {self.in_channels}, H, W) or '
-                f'({self.in_channels}, H, W), got {tuple(x.shape)}. Give the layer the channel count of '
-                'its input.'
+                f'({self.in_channels}, H, W), got {tuple(x.shape)}. Give the layer the channel '
+                'count of its input.'
             )
         parts = (batch,) if self.dfwt is None else self.dfwt.pieces(batch)
         outputs = [

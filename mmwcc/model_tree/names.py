@@ -44,8 +44,9 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
     }
     if '' in found:
         raise ValueError(
-            f'{caller}: the model must contain convolutions (nn.Conv2d), got {type(model).__name__} with '
-            'none inside. Put a single layer into nn.Sequential, or use its class directly.'
+            f'{caller}: the model must contain convolutions (nn.Conv2d), got '
+            f'{type(model).__name__} with none inside. Put a single layer into nn.Sequential, or '
+            'use its class directly.'
         )
     if not found:
         others = listed(unhandled_layers(model))
@@ -152,8 +153,8 @@ def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
     hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
     shown = ', '.join(names[:40]) + (f', ... ({len(names) - 40} more)' if len(names) > 40 else '')
     return (
-        f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified name.{hint} '
-        f'Convolutions of this model: {shown}.'
+        f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified '
+        f'name.{hint} Convolutions of this model: {shown}.'
     )
 
 

@@ -29,8 +29,8 @@ def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
         first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
         if first is None:
             raise ValueError(
-                f'{type(model).__name__} has no convolution that tells the channels of an input of size '
-                f'{tuple(input_shape)}. Give the whole shape, (channels, height, width).'
+                f'{type(model).__name__} has no convolution that tells the channels of an input of '
+                f'size {tuple(input_shape)}. Give the whole shape, (channels, height, width).'
             )
         input_shape = (first.in_channels, *input_shape)
     parameter = next(model.parameters(), torch.empty(()))

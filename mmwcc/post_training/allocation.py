@@ -12,7 +12,7 @@ from mmwcc.compression import QUANT_TYPE
 from mmwcc.cost import CostReport, LayerCost
 from mmwcc.model_tree import aligned, setting_cells
 
-from .sensitivity import Choice, Grid, LayerSensitivity
+from .choices import Choice, Grid, LayerSensitivity
 
 __all__ = ['Allocation', 'Candidate', 'allocate', 'allocated_compression', 'find_candidates']
 
@@ -100,8 +100,8 @@ def find_candidates(
     for layer in sensitivity:
         if layer.name not in costs:
             raise ValueError(
-                f'find_candidates: cost must count every layer of sensitivity, got none for {layer.name}. '
-                'Count the same model, on an input that reaches it.'
+                'find_candidates: cost must count every layer of sensitivity, got none for '
+                f'{layer.name}. Count the same model, on an input that reaches it.'
             )
         geometry = costs[layer.name].geometry
         found[layer.name] = [
@@ -117,8 +117,8 @@ def find_candidates(
         ]
         if not found[layer.name]:
             raise ValueError(
-                f'find_candidates: grid must leave every layer a choice, got none for {layer.name}. '
-                'Choose from the values that were measured.'
+                'find_candidates: grid must leave every layer a choice, got none for '
+                f'{layer.name}. Choose from the values that were measured.'
             )
     return found
 
@@ -185,9 +185,9 @@ def allocate(
     left = budget - fixed - sum(candidate.bops for candidate in chosen.values())
     if not chosen or left < 0:
         raise ValueError(
-            f'allocate: budget must be at least what the network costs with the cheapest candidates of '
-            f'{len(chosen)} layers, {budget - left:,.0f} bit operations, got {budget:,.0f}. Raise it, or '
-            'allow fewer bits or smaller keep ratios.'
+            'allocate: budget must be at least what the network costs with the cheapest '
+            f'candidates of {len(chosen)} layers, {budget - left:,.0f} bit operations, got '
+            f'{budget:,.0f}. Raise it, or allow fewer bits or smaller keep ratios.'
         )
     bound = None
     steps = [

@@ -16,7 +16,8 @@ from mmwcc.compression import compress_model
 from mmwcc.cost import CostReport
 
 from .allocation import Candidate, find_candidates
-from .sensitivity import Choice, Grid, LayerSensitivity, measure_sensitivity
+from .choices import Choice, Grid, LayerSensitivity
+from .sensitivity import measure_sensitivity
 
 __all__ = ['MeasuredLayers', 'budget_bops', 'budget_number', 'choosable', 'compressed_cost']
 

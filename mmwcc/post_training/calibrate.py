@@ -145,9 +145,11 @@ def calibrate(
             that is on, or there is no batch.
 
     Example:
-        >>> act = dict(type='mmwcc.LearnedClipActQuantizer', bits=8, calibration='percentile', percentile=100)
+        >>> act = dict(type='mmwcc.LearnedClipActQuantizer', calibration='percentile',
+        ...            percentile=100)
         >>> model = nn.Sequential(mmwcc.layers.QuantConv2d(1, 1, 1, act_quant=act))
-        >>> calibrate(model, [torch.full((1, 1, 2, 2), value) for value in (1.0, 3.0, 2.0)]).calibrated
+        >>> batches = [torch.full((1, 1, 2, 2), value) for value in (1.0, 3.0, 2.0)]
+        >>> calibrate(model, batches).calibrated
         ('0.act_quant',)
         >>> model[0].act_quant.clip_alpha.item()
         3.0
@@ -174,8 +176,8 @@ def calibrate(
         done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
         if not count:
             raise ValueError(
-                'calibrate: batches must hold at least one batch, got none. Give a data loader that is '
-                'not used up.'
+                'calibrate: batches must hold at least one batch, got none. Give a data loader '
+                'that is not used up.'
             )
     return CalibrationReport(
         count,
@@ -187,13 +189,13 @@ def calibrate(
 def _check(method: str | None, percentile: float | None) -> None:
     if method is not None and method not in CALIBRATIONS:
         raise ValueError(
-            f'calibrate: method must be one of {", ".join(CALIBRATIONS)} or None, got {method!r}. Use '
-            'None for what the quantizers were built with.'
+            f'calibrate: method must be one of {", ".join(CALIBRATIONS)} or None, got {method!r}. '
+            'Use None for what the quantizers were built with.'
         )
     if percentile is not None and not 0 < percentile <= 100:
         raise ValueError(
-            f'calibrate: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one magnitude '
-            'in a thousand.'
+            f'calibrate: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one '
+            'magnitude in a thousand.'
         )
 
 
@@ -207,7 +209,8 @@ def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
     if not found:
         raise ValueError(
             'calibrate: the model must have a quantizer with less than 32 bits, got a '
-            f'{type(model).__name__} without one. Compress it first, with weight_quant or act_quant.'
+            f'{type(model).__name__} without one. Compress it first, with weight_quant or '
+            'act_quant.'
         )
     return found
 
@@ -270,7 +273,8 @@ def reestimate_batch_norm(
 
     Example:
         >>> norm = nn.BatchNorm2d(1)
-        >>> reestimate_batch_norm(nn.Sequential(norm), [torch.full((1, 1, 2, 2), value) for value in (1.0, 3.0)])
+        >>> batches = [torch.full((1, 1, 2, 2), value) for value in (1.0, 3.0)]
+        >>> reestimate_batch_norm(nn.Sequential(norm), batches)
         1
         >>> norm.running_mean.item()
         2.0

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
 
 from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
@@ -19,131 +15,10 @@ from mmwcc.model_tree import compressed_layers, swap_layers, undisturbed
 from mmwcc.quantizers import UniformQuantizer
 
 from .calibrate import Forward, batch_statistics, learning, run_model
+from .choices import Grid, LayerSensitivity
+from .divergence import divergence
 
-__all__ = ['Choice', 'Grid', 'LayerSensitivity', 'divergence', 'measure_sensitivity']
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One way to compress one layer.
-
-    Attributes:
-        weight_bits: Bits of the weights, 32 if not quantized.
-        act_bits: Bits of the input or of its kept coefficients, 32 if not quantized.
-        keep_ratio: Fraction of wavelet positions kept, or None for quantization without wavelets.
-    """
-
-    weight_bits: int = 32
-    act_bits: int = 32
-    keep_ratio: float | None = None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The values to try.
-
-    Attributes:
-        weight_bits: Bits of weights. Defaults to (8, 6, 5, 4).
-        act_bits: Bits of activations and of coefficients. Defaults to (8, 6, 5, 4, 3).
-        keep_ratios: Fractions of wavelet positions. Defaults to (0.75, 0.5, 0.375, 0.25, 0.1875,
-            0.125, 0.0625).
-    """
-
-    weight_bits: Sequence[int] = (8, 6, 5, 4)
-    act_bits: Sequence[int] = (8, 6, 5, 4, 3)
-    keep_ratios: Sequence[float] = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """The divergence caused by each part of a layer's compression while everything else is dense.
-
-    Attributes:
-        name: Qualified name of the layer.
-        weight_bits: Divergence for each number of bits of the weights.
-        act_bits: Divergence for each number of bits of the input, without wavelets.
-        coefficient_bits: Divergence for each number of bits of all wavelet coefficients. Empty for
-            layers without wavelets.
-        keep_ratio: Divergence for each fraction of coefficients kept, unquantized. Empty for layers
-            without wavelets.
-    """
-
-    name: str
-    weight_bits: dict[int, float]
-    act_bits: dict[int, float]
-    coefficient_bits: dict[int, float] = field(default_factory=dict)
-    keep_ratio: dict[float, float] = field(default_factory=dict)
-
-    def choices(self) -> Iterator[Choice]:
-        """Iterate over all combinations of the measured values."""
-        for weight, act in product(self.weight_bits, self.act_bits):
-            yield Choice(weight, act)
-        for weight, act, keep in product(self.weight_bits, self.coefficient_bits, self.keep_ratio):
-            yield Choice(weight, act, keep)
-
-    def divergence(self, choice: Choice) -> float:
-        """Predict the divergence of a combination as the sum of its parts.
-
-        Example:
-            >>> layer = LayerSensitivity('conv', {8: 0.1}, {8: 0.2}, {8: 0.25}, {0.5: 1.0})
-            >>> layer.divergence(Choice(8, 8, 0.5))
-            1.35
-        """
-        weight = self.weight_bits[choice.weight_bits]
-        if choice.keep_ratio is None:
-            return weight + self.act_bits[choice.act_bits]
-        return weight + self.coefficient_bits[choice.act_bits] + self.keep_ratio[choice.keep_ratio]
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """Return the tensors of nested tuples, lists and dicts in order."""
-    if isinstance(output, Tensor):
-        return [output]
-    items = (
-        output.values()
-        if isinstance(output, dict)
-        else output
-        if isinstance(output, (list, tuple))
-        else ()
-    )
-    return [tensor for item in items for tensor in _tensors(item)]
-
-
-def divergence(reference: Any, output: Any) -> float:
-    """Return how far an output is from that of the dense network.
-
-    For one tensor of logits, as from a segmentor or classifier, this is the Kullback-Leibler
-    divergence of the class probabilities along dimension 1, in nats, averaged over images and
-    pixels. For several tensors, as from a detector, it is the squared error as a fraction of the
-    energy, averaged over tensors.
-
-    Args:
-        reference: Output of the dense network: a tensor, or nested lists, tuples and dicts of them.
-        output: Output of the compressed network, of the same form.
-
-    Raises:
-        ValueError: If there is no tensor in the output, or if the outputs differ in their number of
-            tensors.
-
-    Example:
-        >>> round(divergence(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]])), 4)
-        0.1201
-    """
-    ours, theirs = _tensors(output), _tensors(reference)
-    if not ours or len(ours) != len(theirs):
-        raise ValueError(
-            f'divergence: the outputs must hold as many tensors as each other, and at least one, got '
-            f'{len(theirs)} and {len(ours)}. Give a forward that returns logits.'
-        )
-    if len(ours) == 1 and ours[0].dim() > 1:
-        expected, log = log_softmax(theirs[0].float(), 1), log_softmax(ours[0].float(), 1)
-        # Rounding could make it slightly negative.
-        return max((expected.exp() * (expected - log)).sum(1).mean().item(), 0.0)
-    errors = [
-        (a - b).float().square().sum() / b.float().square().sum().clamp(min=1e-12)
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    return torch.stack(errors).mean().item()
+__all__ = ['measure_sensitivity']
 
 
 def measure_sensitivity(
@@ -186,21 +61,22 @@ def measure_sensitivity(
 
     Raises:
         TypeError: If a value of compression is of the wrong kind.
-        ValueError: If compression does not fit the model, nothing is compressed, or there is no batch.
+        ValueError: If compression does not fit the model, nothing is compressed, or there is no
+            batch.
     """
     grid, batches, skip = grid or Grid(), list(batches), set(skip)
     if not batches:
         raise ValueError(
-            'measure_sensitivity: batches must hold at least one batch, got none. Give a data loader that '
-            'is not used up.'
+            'measure_sensitivity: batches must hold at least one batch, got none. Give a data '
+            'loader that is not used up.'
         )
     compressed = deepcopy(model)
     compress_model(compressed, compression, verbose=False)
     layers = compressed_layers(compressed)
     if not layers:
         raise ValueError(
-            'measure_sensitivity: compression must compress a layer, got a dictionary that leaves all '
-            'dense. Inherit a preset of configs/_base_/compression.'
+            'measure_sensitivity: compression must compress a layer, got a dictionary that leaves '
+            'all dense. Inherit a preset of configs/_base_/compression.'
         )
     measured = []
     with undisturbed(model), batch_statistics(model) if batch_norm else nullcontext():
@@ -287,12 +163,14 @@ def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> Laye
     """Try the values of a grid on one layer, one quantity at a time."""
 
     def by_bits(layer: nn.Module, role: str, widths: Sequence[int]) -> dict[int, float]:
-        quantizer, result = getattr(layer, role), {}
+        quantizer = getattr(layer, role)
         if quantizer is None:
             return {32: 0.0}
-        for quantizer.bits in widths:
+        result = {}
+        for bits in widths:
+            quantizer.bits = bits
             with learning(quantizer):
-                result[quantizer.bits] = measure(name, layer)
+                result[bits] = measure(name, layer)
         quantizer.bits = 32
         return result
 
@@ -308,11 +186,11 @@ def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> Laye
         layer, weight_quant=layer.weight_quant, act_quant=_pixel_quantizer(layer.act_quant)
     )
     layer.keep_ratio = 1.0
-    weights, acts = (
-        by_bits(plain, 'weight_quant', grid.weight_bits),
-        by_bits(plain, 'act_quant', grid.act_bits),
-    )
-    coefficients, keep = by_bits(layer, 'act_quant', grid.act_bits), {}
-    for layer.keep_ratio in grid.keep_ratios:
-        keep[layer.keep_ratio] = measure(name, layer)
+    weights = by_bits(plain, 'weight_quant', grid.weight_bits)
+    acts = by_bits(plain, 'act_quant', grid.act_bits)
+    coefficients = by_bits(layer, 'act_quant', grid.act_bits)
+    keep = {}
+    for keep_ratio in grid.keep_ratios:
+        layer.keep_ratio = keep_ratio
+        keep[keep_ratio] = measure(name, layer)
     return LayerSensitivity(name, weights, acts, coefficients, keep)

@@ -6,6 +6,7 @@ from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
+from .roles import ActQuantizer, WeightQuantizer
 from .settling import is_settling, settle, settle_after_forward
 from .upgrade import upgrade_optimizer_state
 
@@ -13,6 +14,7 @@ __all__ = [
     'CALIBRATIONS',
     'CHANNEL',
     'LAYER',
+    'ActQuantizer',
     'Granularity',
     'LSQActQuantizer',
     'LSQWeightQuantizer',
@@ -20,6 +22,7 @@ __all__ = [
     'LearnedClipWeightQuantizer',
     'PACTActQuantizer',
     'UniformQuantizer',
+    'WeightQuantizer',
     'choose_clip',
     'is_settling',
     'measure',

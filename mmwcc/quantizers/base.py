@@ -8,8 +8,7 @@ from collections.abc import MutableMapping
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import QuantizationSpec, one_call, quantize
-from mmwcc.functional.quantization import normalization
+from mmwcc.functional import QuantizationSpec, normalization, one_call, quantize
 
 from .calibration import CALIBRATIONS
 from .granularity import LAYER, Granularity
@@ -77,8 +76,8 @@ class UniformQuantizer(ClipLearner, ABC):
         ]
         if changed:
             raise TypeError(
-                f'{cls.__name__}: a quantizer must not override {changed[0]}, because layers quantize '
-                'without calling it. Say in spec() how it rounds and how gradients flow.'
+                f'{cls.__name__}: a quantizer must not override {changed[0]}, because layers '
+                'quantize without calling it. Say in spec() how it rounds and how gradients flow.'
             )
 
     def __init__(
@@ -116,8 +115,8 @@ class UniformQuantizer(ClipLearner, ABC):
         self._domain = PIXELS
         if scales.axes and signed is None:
             raise ValueError(
-                f'{name}: signed must be True or False where there are several clips, got None. Use '
-                'True for weights.'
+                f'{name}: signed must be True or False where there are several clips, got None. '
+                'Use True for weights.'
             )
         self.scales = scales
         self.clip_alpha = nn.Parameter(torch.empty(1))  # not a scalar: FSDP refuses those
@@ -157,8 +156,8 @@ class UniformQuantizer(ClipLearner, ABC):
             )
         if not (2 <= bits <= 16 or bits == 32):
             raise ValueError(
-                f'{name}: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 for a '
-                'start.'
+                f'{name}: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 '
+                'for a start.'
             )
         self._bits = bits
 
@@ -189,8 +188,8 @@ class UniformQuantizer(ClipLearner, ABC):
         """
         if self._sign is False:
             raise ValueError(
-                f'{owner}: act_quant must be signed, got signed=False: wavelet coefficients are negative '
-                'as often as positive. Leave signed out, or use signed=True.'
+                f'{owner}: act_quant must be signed, got signed=False: wavelet coefficients are '
+                'negative as often as positive. Leave signed out, or use signed=True.'
             )
         self._sign = True
         self._domain = COEFFICIENTS

@@ -67,9 +67,16 @@ class Clips(NamedTuple):
 
     Attributes:
         clips: A clip for each part, shape (parts,), or 0 where all values are zero.
+        rows: The values that they were chosen from, shape (parts, values), or None if they are not
+            kept.
     """
 
     clips: Tensor
+    rows: Tensor | None = None
+
+    def are_of(self, rows: Tensor) -> bool:
+        """Tell whether these clips were chosen from just these values."""
+        return self.rows is not None and torch.equal(self.rows, rows)
 
     @property
     def largest(self) -> Tensor:
@@ -110,7 +117,7 @@ def nothing(device: torch.device | str = 'cpu') -> Magnitudes:
 def join(one: Magnitudes | Clips, other: Magnitudes | Clips) -> Magnitudes | Clips:
     """Return the histogram of the values of both, or the larger clip of each part."""
     if isinstance(one, Clips) and isinstance(other, Clips):
-        return Clips(torch.maximum(one.clips, other.clips))
+        return Clips(torch.maximum(one.clips, other.clips), other.rows)
     assert isinstance(one, Magnitudes) and isinstance(other, Magnitudes), 'of the same quantizer'
     largest = torch.maximum(one.largest, other.largest)
     first, second = (widened(part, _exponent(largest.item())).counts for part in (one, other))

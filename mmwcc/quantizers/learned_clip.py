@@ -7,30 +7,20 @@ from torch import Tensor
 from mmwcc.functional import QuantizationSpec
 from mmwcc.registry import MODELS
 
-from .base import UniformQuantizer
-from .granularity import CHANNEL, LAYER
+from .roles import ActQuantizer, WeightQuantizer
 
 __all__ = ['LearnedClipActQuantizer', 'LearnedClipWeightQuantizer']
 
 
 @MODELS.register_module()
-class LearnedClipActQuantizer(UniformQuantizer):
+class LearnedClipActQuantizer(ActQuantizer):
     """Quantize activations or wavelet coefficients with a learned clip.
 
-    Args:
-        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
-        signed: Whether negative values have levels. With None, calibration decides. Defaults to
-            None.
-        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
-        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Value of the clip without calibration. The authors use 8. Defaults to 8.0.
-
-    Raises:
-        TypeError: If bits is not an integer.
-        ValueError: If an argument is out of range.
+    The arguments are those of :class:`ActQuantizer`. Without calibration the clip starts at 8, as
+    the authors' does.
 
     Example:
-        >>> quantizer = LearnedClipActQuantizer(bits=2, signed=True, calibration=None, initial_clip=1.0)
+        >>> quantizer = LearnedClipActQuantizer(2, signed=True, calibration=None, initial_clip=1.0)
         >>> quantizer(torch.tensor([-3.0, 0.2, 0.6])).tolist()
         [-1.0, 0.0, 1.0]
 
@@ -39,32 +29,18 @@ class LearnedClipActQuantizer(UniformQuantizer):
         form.
     """
 
-    def __init__(
-        self,
-        bits: int = 8,
-        *,
-        signed: bool | None = None,
-        calibration: str | None = 'mse',
-        percentile: float = 99.9,
-        initial_clip: float = 8.0,
-    ) -> None:
-        super().__init__(
-            bits,
-            signed=signed,
-            calibration=calibration,
-            percentile=percentile,
-            initial_clip=initial_clip,
-        )
-
     def spec(self, x: Tensor) -> QuantizationSpec:
         return QuantizationSpec(self.bits)
 
 
 @MODELS.register_module()
-class LearnedClipWeightQuantizer(UniformQuantizer):
+class LearnedClipWeightQuantizer(WeightQuantizer):
     """Quantize a weight tensor with a learned clip.
 
     The weights are quantized as they are, or normalized to zero mean and unit deviation.
+
+    With ``per_channel``, ``normalize`` still uses mean and deviation of the whole tensor. Without
+    calibration the clip starts at 3 standard deviations, as the authors' does.
 
     Args:
         bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
@@ -74,12 +50,8 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
             in the backward pass. Defaults to None, because the other two change what a trained
             network computes by taking away the mean. A dense DeepLabV3+ on CamVid, at 8/8 bits
             before any training, kept 47.0 of 47.1 mIoU with None and 36.8 with 'rescale'.
-        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
-        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Value of the clip without calibration, in the units of what is quantized. The
-            authors use 3 standard deviations. Defaults to 3.0.
-        per_channel: Whether each output channel has a clip of its own. Even then, ``normalize``
-            uses mean and std of the whole tensor. Defaults to False.
+        **learning: ``calibration``, ``percentile``, ``initial_clip`` and ``per_channel``, as for
+            :class:`WeightQuantizer`.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -90,24 +62,16 @@ class LearnedClipWeightQuantizer(UniformQuantizer):
         Finder et al., NeurIPS 2022, section 3; Li et al., ICLR 2020 (APoT), weight normalization.
     """
 
+    default_clip = 3.0
+
     def __init__(
         self,
         bits: int = 8,
         *,
         normalize: str | None = None,
-        calibration: str | None = 'mse',
-        percentile: float = 99.9,
-        initial_clip: float = 3.0,
-        per_channel: bool = False,
+        **learning,
     ) -> None:
-        super().__init__(
-            bits,
-            signed=True,
-            calibration=calibration,
-            percentile=percentile,
-            initial_clip=initial_clip,
-            scales=CHANNEL if per_channel else LAYER,
-        )
+        super().__init__(bits, **learning)
         if normalize not in ('standard', 'rescale', None):
             raise ValueError(
                 "LearnedClipWeightQuantizer: normalize must be 'standard', 'rescale' or None, got "

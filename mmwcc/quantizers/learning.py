@@ -65,14 +65,16 @@ class ClipLearner(nn.Module):
             return
         if present != 1:
             raise ValueError(
-                f'{type(self).__name__}: a tensor must have one index for each of {present} clips, got '
-                f'{clips}. Give each layer a quantizer of its own.'
+                f'{type(self).__name__}: a tensor must have one index for each of {present} clips, '
+                f'got {clips}. Give each layer a quantizer of its own.'
             )
         self.clip_alpha.data = self.clip_alpha.data.expand(clips).clone()
 
     @torch.compiler.disable
     def _unsettled(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return clip and signedness while they are unsettled, learning from ``x`` if that is due."""
+        """Return clip and signedness while they are unsettled, learning from ``x`` if that is
+        due.
+        """
         self._fit_to(x)
         # Frozen stages of a backbone are in eval mode while the model trains.
         trains = self.training or (torch.is_grad_enabled() and not self.clip_alpha.requires_grad)
@@ -97,7 +99,9 @@ class ClipLearner(nn.Module):
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
 
     def _complain_if_alone(self) -> None:
-        """Warn once if an optimizer has stepped before the ranks agreed on what this one learned."""
+        """Warn once if an optimizer has stepped before the ranks agreed on what this one
+        learned.
+        """
         if self._learned_at is not None and self.clip_alpha._version != self._learned_at:
             self._learned_at = None
             warn_alone(self)
@@ -136,7 +140,10 @@ class ClipLearner(nn.Module):
         if not axes:
             return measure(values)
         rows = values.movedim(axes, tuple(range(len(axes)))).reshape(self.clip_alpha.numel(), -1)
-        return choose_clips(rows, self.calibration, self._steps(self.signed), self.percentile)
+        if isinstance(self._seen, Clips) and self._seen.are_of(rows):
+            return self._seen  # a weight is the same in every batch of a calibration
+        clips = choose_clips(rows, self.calibration, self._steps(self.signed), self.percentile)
+        return clips if self._seen is None else clips._replace(rows=rows.clone())
 
     @torch.no_grad()
     def _choose(self, learned: Magnitudes | Clips) -> tuple[Tensor, Tensor]:
@@ -191,9 +198,10 @@ class ClipLearner(nn.Module):
         """
         if not isinstance(self.clip_alpha, nn.Parameter):
             raise RuntimeError(
-                f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel flattens '
-                'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
-                'load a compressed checkpoint before it is wrapped, or use fully_shard.'
+                f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel '
+                'flattens the parameters, got a quantizer that has not learned its clip. Calibrate '
+                'the model or load a compressed checkpoint before it is wrapped, or use '
+                'fully_shard.'
             )
         clip, signed = self._choose(learned)
         self.state_dict()  # makes FSDP2 put the shards in place, or the writes are lost
@@ -244,7 +252,7 @@ def _warn_uninitialized(name: str) -> None:
     if name not in _warned:
         _warned.add(name)
         warnings.warn(
-            f'{name}: evaluated before its clip was learned, so each batch is quantized with a clip of its own. Load '
-            'a compressed checkpoint, or train or calibrate the model first.',
+            f'{name}: evaluated before its clip was learned, so each batch is quantized with a '
+            'clip of its own. Load a compressed checkpoint, or train or calibrate the model first.',
             stacklevel=4,
         )

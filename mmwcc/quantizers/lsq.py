@@ -8,7 +8,7 @@ from mmwcc.functional import QuantizationSpec
 from mmwcc.registry import MODELS
 
 from .base import UniformQuantizer
-from .granularity import CHANNEL, LAYER
+from .roles import ActQuantizer, WeightQuantizer
 
 __all__ = ['LSQActQuantizer', 'LSQWeightQuantizer']
 
@@ -40,81 +40,27 @@ class _LSQQuantizer(UniformQuantizer):
 
 
 @MODELS.register_module()
-class LSQActQuantizer(_LSQQuantizer):
+class LSQActQuantizer(_LSQQuantizer, ActQuantizer):
     """Quantize activations or wavelet coefficients with LSQ.
 
-    Args:
-        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
-        signed: Whether negative values have levels. With None, calibration decides. Defaults to
-            None.
-        calibration: 'mse', 'percentile', 'lsq' (the step ``2 E|x| / sqrt(n)`` of the paper) or
-            None. Defaults to 'mse'.
-        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Value of the clip without calibration. Defaults to 8.0.
-
-    Raises:
-        TypeError: If bits is not an integer.
-        ValueError: If an argument is out of range.
+    The arguments are those of :class:`ActQuantizer`. The step ``2 E|x| / sqrt(n)`` with which the
+    paper starts is ``calibration='lsq'``.
 
     Reference:
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
     """
-
-    def __init__(
-        self,
-        bits: int = 8,
-        *,
-        signed: bool | None = None,
-        calibration: str | None = 'mse',
-        percentile: float = 99.9,
-        initial_clip: float = 8.0,
-    ) -> None:
-        super().__init__(
-            bits,
-            signed=signed,
-            calibration=calibration,
-            percentile=percentile,
-            initial_clip=initial_clip,
-        )
 
     def _count(self, x: Tensor) -> int:
         return max(1, x[0].numel() if len(x) else 1)  # features of one image, whatever the batch
 
 
 @MODELS.register_module()
-class LSQWeightQuantizer(_LSQQuantizer):
+class LSQWeightQuantizer(_LSQQuantizer, WeightQuantizer):
     """Quantize a weight tensor with LSQ.
 
-    Args:
-        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
-        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
-        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Value of the clip without calibration. Defaults to 1.0.
-        per_channel: Whether each output channel has a clip of its own, whose gradient is scaled by
-            the number of its values. Defaults to False.
-
-    Raises:
-        TypeError: If bits is not an integer.
-        ValueError: If an argument is out of range.
+    The arguments are those of :class:`WeightQuantizer`. With ``per_channel``, the gradient of a
+    clip is scaled by the number of its values.
 
     Reference:
         Esser et al., Learned Step Size Quantization, ICLR 2020, sections 2.1 to 2.3.
     """
-
-    def __init__(
-        self,
-        bits: int = 8,
-        *,
-        calibration: str | None = 'mse',
-        percentile: float = 99.9,
-        initial_clip: float = 1.0,
-        per_channel: bool = False,
-    ) -> None:
-        super().__init__(
-            bits,
-            signed=True,
-            calibration=calibration,
-            percentile=percentile,
-            initial_clip=initial_clip,
-            scales=CHANNEL if per_channel else LAYER,
-        )

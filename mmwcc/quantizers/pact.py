@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmwcc.functional.quantization import QuantizationSpec
+from mmwcc.functional import QuantizationSpec
 from mmwcc.registry import MODELS
 
-from .base import UniformQuantizer
+from .roles import ActQuantizer
 
 __all__ = ['PACTActQuantizer']
 
 
 @MODELS.register_module()
-class PACTActQuantizer(UniformQuantizer):
+class PACTActQuantizer(ActQuantizer):
     """Quantize activations or wavelet coefficients with PACT.
 
     The clip gets the gradient of the values at or above it, each counted once. The rounding errors
@@ -24,18 +24,8 @@ class PACTActQuantizer(UniformQuantizer):
     coefficients always are, both sides are clipped at the same distance from zero. A value at or
     below the negative clip then counts with the opposite sign.
 
-    Args:
-        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
-        signed: Whether negative values have levels. With None, calibration decides. Defaults to
-            None.
-        calibration: 'mse', 'percentile', 'lsq', or None to start at ``initial_clip``, as the paper
-            does. Defaults to 'mse'.
-        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
-        initial_clip: Value of the clip without calibration. Defaults to 10.0.
-
-    Raises:
-        TypeError: If bits is not an integer.
-        ValueError: If an argument is out of range.
+    The arguments are those of :class:`ActQuantizer`. With ``calibration=None`` the clip starts at
+    ``initial_clip``, as in the paper, which is 10 by default.
 
     Note:
         The paper adds the square of the clip to the loss, which is weight decay. Here the optimizer
@@ -53,22 +43,7 @@ class PACTActQuantizer(UniformQuantizer):
         section 3, equations (1) to (3).
     """
 
-    def __init__(
-        self,
-        bits: int = 8,
-        *,
-        signed: bool | None = None,
-        calibration: str | None = 'mse',
-        percentile: float = 99.9,
-        initial_clip: float = 10.0,
-    ) -> None:
-        super().__init__(
-            bits,
-            signed=signed,
-            calibration=calibration,
-            percentile=percentile,
-            initial_clip=initial_clip,
-        )
+    default_clip = 10.0
 
     def spec(self, x: Tensor) -> QuantizationSpec:
         return QuantizationSpec(self.bits, rounding_gradient=False)

@@ -41,7 +41,9 @@ def upgrade_optimizer_state(optimizer: Optimizer, state_dict: dict) -> dict:
 
 
 def _refuse_other_clips(parameter: Tensor, state: dict) -> None:
-    """Refuse to resume several clips from the averages of one: each would have had other gradients."""
+    """Refuse to resume several clips from the averages of one: each would have had other
+    gradients.
+    """
     single = any(
         isinstance(value, Tensor) and value.shape == (1,) and key != 'step'
         for key, value in state.items()

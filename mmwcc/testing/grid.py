@@ -15,7 +15,7 @@ class Grid:
     """A uniform quantizer, equations (1) and (2), and its straight-through gradients.
 
     Attributes:
-        clip: The learned clip.
+        clip: The learned clip, or several that broadcast against the values.
         bits: Width.
         signed: Whether negative values have levels.
         symmetric: Whether a signed grid leaves out its lowest level (that of LSQ does not).
@@ -24,7 +24,7 @@ class Grid:
         normalize: '', 'standard' or 'rescale' (weights).
     """
 
-    clip: float
+    clip: float | np.ndarray
     bits: int
     signed: bool = True
     symmetric: bool = True
@@ -101,8 +101,8 @@ class Quantized:
         )
         return distance > tolerance * self.largest * self.grid.bounds[1]
 
-    def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the gradients of the values and of the clip."""
+    def gradients(self, grad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradients of the values, and of the clip or each of the clips."""
         grid, high = self.grid, self.grid.bounds[1]
         if grid.normalize == 'rescale':
             grad = grad * self.factor
@@ -113,4 +113,6 @@ class Quantized:
             * grid.clip_scale
         )
         grad_values = np.where(self.inside, grad, 0.0) if grid.clip_gradient else grad
-        return grad_values / (self.factor if grid.normalize else 1.0), terms.sum()
+        clips = np.shape(grid.clip)
+        shared = tuple(axis for axis in range(terms.ndim) if clips[axis : axis + 1] in ((), (1,)))
+        return grad_values / (self.factor if grid.normalize else 1.0), terms.sum(shared)

@@ -51,9 +51,9 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     """
     if not Path(path).is_file():
         raise LaunchError(
-            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
-            'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
-            'by name.'
+            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; '
+            'configs that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` '
+            'finds them by name.'
         )
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
@@ -77,7 +77,8 @@ def model_config(cfg: Config) -> ConfigDict:
     """
     if 'model' not in cfg:
         raise LaunchError(
-            f'{cfg.filename} has no `model`. Give a config that can be trained, not one of its bases.'
+            f'{cfg.filename} has no `model`. Give a config that can be trained, not one of its '
+            'bases.'
         )
     return cfg.model
 
@@ -153,9 +154,9 @@ def check_checkpoint(path: str) -> None:
     damage = _damage(file)
     if damage:
         raise LaunchError(
-            f'The checkpoint {path} ({file.stat().st_size:,} bytes) is not usable: {damage}. It was '
-            'probably cut off while being saved or copied. Copy or download it again, or use another '
-            f'one.{_others(file)}'
+            f'The checkpoint {path} ({file.stat().st_size:,} bytes) is not usable: {damage}. It '
+            'was probably cut off while being saved or copied. Copy or download it again, or use '
+            f'another one.{_others(file)}'
         )
 
 
@@ -200,9 +201,9 @@ def _safetensors_damage(file: Path) -> str:
 def _refusal(file: Path, error: Exception) -> LaunchError:
     reason = str(error).partition('WeightsUnpickler error: ')[2].strip().partition('\n')[0]
     return LaunchError(
-        f'The checkpoint {file} is complete, but torch.load refuses objects in it by default, because '
-        f'loading them could run any code: {reason or error} If you trust where the file comes from, '
-        'set the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again.'
+        f'The checkpoint {file} is complete, but torch.load refuses objects in it by default, '
+        f'because loading them could run any code: {reason or error} If you trust where the file '
+        'comes from, set the environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run again.'
     )
 
 

@@ -64,8 +64,8 @@ def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator
         dataset = DATASETS.build(loader.dataset)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LaunchError(
-            f'The {split} data of {config.filename} is not there: {error}. docs/datasets.md says where '
-            'to get it.'
+            f'The {split} data of {config.filename} is not there: {error}. docs/datasets.md says '
+            'where to get it.'
         ) from error
     if not len(dataset):
         raise LaunchError(

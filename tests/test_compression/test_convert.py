@@ -207,7 +207,8 @@ def test_a_dense_checkpoint_lacks_only_the_quantizers():
                     dict(pattern=r'block\.2', type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
                 ]
             ),
-            'block.2 .Conv2d 3x3 g16. cannot become mmwcc.WaveletCompressedConv2d: .*kernel_size must be 1',
+            'block.2 .Conv2d 3x3 g16. cannot become mmwcc.WaveletCompressedConv2d: .*kernel_size '
+            'must be 1',
         ),
         (dict(rules=[dict(pattern=r'block\.0', type='mmwcc.WCC')]), "cannot become 'mmwcc.WCC'"),
         (

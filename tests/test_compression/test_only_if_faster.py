@@ -1,4 +1,6 @@
-"""Compression where a measured table says that it is faster: the table, the traced maps, the decision, the report."""
+"""Compression where a measured table says that it is faster: the table, the traced maps, the
+decision, the report.
+"""
 
 import json
 from itertools import product
@@ -48,7 +50,9 @@ def row(channels, out, size, **speedup):
 
 @pytest.fixture
 def table(tmp_path):
-    """Write a table: compression is faster from 64 input channels on, and twice as fast at half the keep ratio."""
+    """Write a table: compression is faster from 64 input channels on, and twice as fast at half the
+    keep ratio.
+    """
     rows = [
         row(
             channels,

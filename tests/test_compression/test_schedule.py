@@ -143,7 +143,8 @@ def test_bits_refusals(bits):
     [
         (
             dict(begin=20),
-            'LinearSchedule of keep_ratio: begin must be before end, got begin=20 and end=20. Use type=',
+            'LinearSchedule of keep_ratio: begin must be before end, got begin=20 and end=20. Use '
+            'type=',
         ),
         (dict(start=0.25), 'stop must be below start, got start=0.25 and stop=0.25'),
         (dict(start=0.1), 'stop must be below start, got start=0.1'),

@@ -1,4 +1,6 @@
-"""The shipped configs, and what it takes to run one of them on a few random images without a network."""
+"""The shipped configs, and what it takes to run one of them on a few random images without a
+network.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def data_set_type(cfg: Config) -> str:
 
 
 def shrink(cfg: Config, data_root: Path, work_dir: Path, validate: bool) -> Config:
-    """Change a config in place to one training iteration of two small fabricated images, then maybe a validation."""
+    """Change a config in place to one training iteration of two small fabricated images, then maybe
+    a validation.
+    """
     drop_pretrained(cfg.model)
     cfg.load_from = None
     if 'training_stage' in cfg.default_hooks:
@@ -134,7 +138,7 @@ def _shrink_data(data_set, data_root: Path) -> None:
     for transform in data_set.get('pipeline', []):
         if 'scale' in transform:
             transform['scale'] = SIZE
-        if 'crop_size' in transform and data_set['type'] != 'mmwcc.CIFAR10':  # pictures of 32x32
+        if 'crop_size' in transform and data_set['type'] != 'mmwcc.CIFAR10':  # images of 32x32
             transform['crop_size'] = CROP
 
 

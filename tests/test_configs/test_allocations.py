@@ -1,4 +1,6 @@
-"""The allocations of results/allocation.md, data that configs inherit: what they say, and where they are found."""
+"""The allocations of results/allocation.md, data that configs inherit: what they say, and where
+they are found.
+"""
 
 import hashlib
 import json

@@ -21,13 +21,16 @@ _NAME = re.compile(
 def parts(name: str) -> dict[str, str]:
     match = _NAME.fullmatch(Path(name).stem)
     assert match, (
-        f'{name} is not called {{network}}_{{method}}-{{bits}}-{{keep}}_{{schedule}}_{{data}}-{{size}}.py'
+        f'{name} is not called '
+        f'{{network}}_{{method}}-{{bits}}-{{keep}}_{{schedule}}_{{data}}-{{size}}.py'
     )
     return match.groupdict()
 
 
 def amounts(cfg) -> tuple[int, int, float]:
-    """Return bits of weights, bits of activations and keep_ratio; what is not compressed counts as whole."""
+    """Return bits of weights, bits of activations and keep_ratio; what is not compressed counts as
+    whole.
+    """
     compression = cfg.model.get('compression') or {}
     quantizers = [compression.get(role) or {} for role in ('weight_quant', 'act_quant')]
     return (
@@ -162,7 +165,9 @@ def test_openmim_reads_the_model_index():
 
 
 def test_first_wavelet_step_calibrates_on_coefficients():
-    """From quant-* to wcc-*, clips of 1x1 inputs change their meaning: coefficients are signed and larger."""
+    """From quant-* to wcc-*, clips of 1x1 inputs change their meaning: coefficients are signed and
+    larger.
+    """
     import torch
     from torch import nn
 

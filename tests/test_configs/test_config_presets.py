@@ -16,8 +16,10 @@ from mmwcc.utils import build_model
 FOLDER = CONFIGS / '_base_' / 'compression'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
 DENSE = """
-model = dict(type='EncoderDecoder', backbone=dict(type='MobileNetV2', out_indices=(1, 2)), test_cfg=dict(mode='whole'))
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, weight_decay=1e-4), clip_grad=None)
+model = dict(type='EncoderDecoder', backbone=dict(type='MobileNetV2', out_indices=(1, 2)),
+    test_cfg=dict(mode='whole'))
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, weight_decay=1e-4),
+    clip_grad=None)
 """
 
 
@@ -30,7 +32,8 @@ def presets_of_the_checkout(monkeypatch):
 @pytest.mark.parametrize('name', NAMES)
 def test_name_says_what_it_is(name):
     config = Config.fromfile(FOLDER / f'{name}.py')
-    # Two files of one `_base_` list must not share a key, so a preset has none that a dense config has.
+    # Two files of one `_base_` list must not share a key, so a preset has none that a dense config
+    # has.
     assert set(config) == {'compression', 'quantizer_paramwise'}
     kind, weight_bits, act_bits, keep = re.fullmatch(
         r'(quant|wcc)_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name
@@ -122,7 +125,9 @@ def two_lines(name: str) -> str:
 
 @pytest.mark.slow
 def test_two_lines_compress_every_config(tmp_path):
-    """Whatever model a shipped config has, inheriting it and calling ``compress`` gives a model that can be built."""
+    """Whatever model a shipped config has, inheriting it and calling ``compress`` gives a model
+    that can be built.
+    """
     seen = set()
     for name in DENSE_CONFIGS:
         dense = read(name).model

@@ -1,4 +1,6 @@
-"""Every shipped config trains: one iteration in its own runner, or one loss where that would cost too much."""
+"""Every shipped config trains: one iteration in its own runner, or one loss where that would cost
+too much.
+"""
 
 import math
 import re
@@ -15,17 +17,21 @@ from torch import nn
 from mmwcc.engine.hooks import CompressionCheckHook, RandomStateHook
 from mmwcc.model_tree.compressed import compressed_layers
 
-# The paper's ladders on large images differ from CamVid's in numbers only, so their compressed steps compute one loss.
+# The paper's ladders on large images differ from CamVid's in numbers only, so their compressed
+# steps compute one loss.
 LOSS_ONLY = [
     name for name in config_files() if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug)-', name)
 ]
-# VGG16 and ResNet-50 on 224x224 are run without memory or time, on meta tensors, in test_wae_configs.py.
+# VGG16 and ResNet-50 on 224x224 are run without memory or time, on meta tensors, in
+# test_wae_configs.py.
 ON_META = [name for name in config_files() if re.match('wae/(vgg16|resnet50)_', name)]
 IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY + ON_META]
 
 
 def validates(name: str) -> bool:
-    """Tell whether a validation follows: for dense models, detectors, the most compressed one, and changing ones."""
+    """Tell whether a validation follows: for dense models, detectors, the most compressed one, and
+    changing ones.
+    """
     return bool(
         re.search(r'_dense_|coco|bccd|w8a8-k12_5|waveletnet-(m4|1.0x)_|wae_stage1|wae-stage3', name)
     )

@@ -50,7 +50,9 @@ def test_points_differ_and_can_be_built(name, iterations):
 
 
 def said(name: str) -> tuple[int, int, float | None]:
-    """Return what the name of a point says of its bits and keep ratio; an allocation starts from 8/8 bits."""
+    """Return what the name of a point says of its bits and keep ratio; an allocation starts from
+    8/8 bits.
+    """
     if name.startswith('allocated'):
         return 8, 8, None
     bits, *rest = name.split('-')[1:]

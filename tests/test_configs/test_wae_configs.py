@@ -1,4 +1,6 @@
-"""The WAE configs: stages that fit together, published numbers, and the networks that are too large to train here."""
+"""The WAE configs: stages that fit together, published numbers, and the networks that are too large
+to train here.
+"""
 
 import re
 from pathlib import Path
@@ -65,7 +67,7 @@ def test_stages_start_where_the_stage_before_ends(name):
         assert stage_of(stem) == 1 and before.model.type == 'mmwcc.WAE'
     if stage_of(name):
         assert cfg.default_hooks.training_stage.stage == stage_of(name)
-    # An auto-encoder knows the pictures it was trained on only as they were normalized.
+    # An auto-encoder knows the images it was trained on only as they were normalized.
     ours, theirs = (
         part.get('data_preprocessor') or part.model.data_preprocessor for part in (cfg, before)
     )

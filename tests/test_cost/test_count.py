@@ -321,6 +321,9 @@ def test_integer_layers_cost_what_they_were():
         (layer.kind, layer.macs, layer.total_bops, layer.params) for layer in integer.layers
     ]
     assert [layer.kind for layer in integer.layers] == ['wcc', 'quantized']
+    # Integer layers store a scale for each output channel, even if the weights had a single one.
+    for before, after, channels in zip(plain.layers, integer.layers, (16, 4), strict=True):
+        assert after.weight_bytes == before.weight_bytes + 4 * channels
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def check(name, bops, digits):
 
 
 class InvertedResidual(nn.Module):
-    """The block of Table 5: the map is padded before the expansion, and the depthwise convolution does not pad."""
+    """The block of Table 5: the map is padded before the expansion, and the depthwise convolution
+    does not pad.
+    """
 
     def __init__(self, in_channels, out_channels, stride, dilation, expand_ratio):
         super().__init__()
@@ -149,7 +151,7 @@ def separable(channels, out_channels, size):
     ],
 )
 def test_separable_edsr(name, bits, keep_ratio):
-    """33 layers of 64 channels at the size of the small picture, 1020x768."""
+    """33 layers of 64 channels at the size of the small image, 1020x768."""
     size = (768, 1020)
     depthwise, pointwise = separable(64, 64, size)
     wavelets = 0 if keep_ratio is None else 2 * transform_bops(64, size, bits)
@@ -161,7 +163,9 @@ def test_edsr_of_full_convolutions():
 
 
 def mobilenet_v2(stages, channels, size, kernel=3):
-    """Return the MACs of the inverted residuals of a MobileNetV2 or an EfficientNet without squeeze and excitation."""
+    """Return the MACs of the inverted residuals of a MobileNetV2 or an EfficientNet without squeeze
+    and excitation.
+    """
     macs = 0
     for expand_ratio, out_channels, repeats, stride, *own_kernel in stages:
         for i in range(repeats):
@@ -180,7 +184,9 @@ def mobilenet_v2(stages, channels, size, kernel=3):
 
 @pytest.mark.parametrize(('name', 'bits'), [('T3.FP32', 32), ('T3.8/8', 8)])
 def test_monodepth2(name, bits):
-    """MobileNetV2 and a decoder of separable convolutions at 192x640; stem and disparities stay at 32 bits."""
+    """MobileNetV2 and a decoder of separable convolutions at 192x640; stem and disparities stay at
+    32 bits.
+    """
     sizes = [(192 >> level, 640 >> level) for level in range(6)]
     stages = [
         (1, 16, 1, 1),
@@ -216,7 +222,8 @@ def test_efficientdet_d1():
     ]
     sizes = {level: (640 >> level,) * 2 for level in range(3, 8)}
     quantized = mobilenet_v2(stages, 32, (320, 320))
-    # P6 comes from P5; the first cell reads P4 and P5 twice, each time through a convolution of its own.
+    # P6 comes from P5; the first cell reads P4 and P5 twice, each time through a convolution of its
+    # own.
     for channels, level in [(320, 5), (320, 5), (112, 4), (40, 3), (112, 4), (320, 5)]:
         quantized += conv_macs(channels, 88, 1, sizes[level])
     for level in (6, 5, 4, 3, 4, 5, 6, 7):

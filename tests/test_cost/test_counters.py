@@ -51,7 +51,9 @@ def analyzed(model):
 
 
 def expected(model):
-    """Return mmengine's figure from the report: products, elementwise operations, additions of the transforms."""
+    """Return mmengine's figure from the report: products, elementwise operations, additions of the
+    transforms.
+    """
     report = count_cost(model, SHAPE)
     return (
         report.total.macs
@@ -112,7 +114,9 @@ print(get_model_complexity_info(layer, (4, 8, 8), show_table=False, show_arch=Fa
 
 
 def test_without_importing_compression_first():
-    """The table is filled when mmengine is imported; the handlers are found when a layer is counted."""
+    """The table is filled when mmengine is imported; the handlers are found when a layer is
+    counted.
+    """
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM],
         capture_output=True,

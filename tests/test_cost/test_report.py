@@ -68,7 +68,8 @@ def test_other_states(report):
 
 
 def test_what_compression_leaves_of_the_1x1_convolutions(report):
-    # 10x13 is padded to 16x16 for three levels, of which half is kept; the other layers do not count.
+    # 10x13 is padded to 16x16 for three levels, of which half is kept; the other layers do not
+    # count.
     assert (
         report.kept_share == 128 / 130
         and report.at(dict(point=dict(keep_ratio=1.0))).kept_share == 256 / 130

@@ -25,7 +25,7 @@ def make(root, **kwargs):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
-def test_reads_pictures_of_either_suffix(tmp_path, suffix):
+def test_reads_images_of_either_suffix(tmp_path, suffix):
     steps = [dict(type='mmseg.LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
     root = write(tmp_path, suffix=suffix)
     dataset = DATASETS.build(
@@ -43,7 +43,7 @@ def test_has_eleven_classes_with_one_colour_each():
     assert info['classes'][3] == 'road' and info['classes'][8] == 'car'
 
 
-def test_ann_file_selects_pictures(tmp_path):
+def test_ann_file_selects_images(tmp_path):
     root = write(tmp_path)
     (tmp_path / 'few.txt').write_text('a\nc\n')
     assert [e['img_path'][-5:] for e in make(root, ann_file='few.txt').load_data_list()] == [
@@ -52,7 +52,7 @@ def test_ann_file_selects_pictures(tmp_path):
     ]
 
 
-def test_pictures_alone_are_enough_to_predict(tmp_path):
+def test_images_alone_are_enough_to_predict(tmp_path):
     root = write(tmp_path)
     dataset = CamVidDataset(
         data_root=root, data_prefix=dict(img_path='img_dir/train'), test_mode=True
@@ -74,12 +74,12 @@ def test_missing_label_folder_is_named(tmp_path):
 
 
 def test_empty_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match='must hold pictures ending in .png'):
+    with pytest.raises(FileNotFoundError, match='must hold images ending in .png'):
         make(write(tmp_path, names=()))
 
 
 def test_wrong_suffix_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match='must hold pictures ending in .jpg'):
+    with pytest.raises(FileNotFoundError, match='must hold images ending in .jpg'):
         make(write(tmp_path), img_suffix='.jpg')
 
 

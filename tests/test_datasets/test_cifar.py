@@ -13,7 +13,7 @@ RED, GREEN, BLUE = 200, 100, 50
 
 
 def records(*labels) -> np.ndarray:
-    """Return pictures of one colour whose first pixel's red is the label."""
+    """Return images of one colour whose first pixel's red is the label."""
     content = np.empty((len(labels), 3073), np.uint8)
     content[:, 0] = labels
     content[:, 1:] = np.repeat([RED, GREEN, BLUE], 1024)

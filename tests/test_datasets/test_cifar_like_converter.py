@@ -1,4 +1,6 @@
-"""tools/dataset_converters/cifar_like.py: crops of synthetic streets and folders of pictures in CIFAR-10's format."""
+"""tools/dataset_converters/cifar_like.py: crops of synthetic streets and folders of images in
+CIFAR-10's format.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -30,18 +32,18 @@ def test_streets(tmp_path, capsys):
         converter.main(
             ['-o', str(tmp_path / name), '--train', '20', '--test', '10', '--seed', str(seed)]
         )
-    assert '20 pictures to train and 10 to test with, 10 classes' in capsys.readouterr().out
-    data, pictures, labels = read(tmp_path / 'one', 'train')
+    assert '20 images to train and 10 to test with, 10 classes' in capsys.readouterr().out
+    data, images, labels = read(tmp_path / 'one', 'train')
     assert data.metainfo['classes'] == converter.CLASSES
-    assert pictures.shape == (20, 32, 32, 3) and pictures.dtype == np.uint8
+    assert images.shape == (20, 32, 32, 3) and images.dtype == np.uint8
     assert np.bincount(labels).tolist() == [2] * 10
     assert np.bincount(read(tmp_path / 'one', 'test')[2]).tolist() == [1] * 10
     assert not np.array_equal(np.sort(labels), labels), 'training batches are in random order'
-    assert np.array_equal(read(tmp_path / 'same', 'train')[1], pictures)
-    assert not np.array_equal(read(tmp_path / 'other', 'train')[1], pictures)
+    assert np.array_equal(read(tmp_path / 'same', 'train')[1], images)
+    assert not np.array_equal(read(tmp_path / 'other', 'train')[1], images)
     # Trees are greener than the road, which is darker than the sky.
     sky, road, tree = (
-        pictures[labels == converter.CLASSES.index(name)].reshape(-1, 3).mean(0)
+        images[labels == converter.CLASSES.index(name)].reshape(-1, 3).mean(0)
         for name in ('sky', 'road', 'tree')
     )
     assert sky.sum() > road.sum()
@@ -104,11 +106,11 @@ def test_folder(tmp_path):
         ['--images', str(tmp_path / 'in'), '-o', str(tmp_path / 'out'), '--test-share', '0.4']
     )
     for split, count in (('train', 6), ('test', 4)):
-        data, pictures, labels = read(tmp_path / 'out', split)
+        data, images, labels = read(tmp_path / 'out', split)
         assert data.metainfo['classes'] == ('blue', 'red')
         assert np.bincount(labels).tolist() == [count // 2] * 2
-        assert (pictures[labels == 0] == (0, 0, 255)).all() and (
-            pictures[labels == 1] == (255, 0, 0)
+        assert (images[labels == 0] == (0, 0, 255)).all() and (
+            images[labels == 1] == (255, 0, 0)
         ).all()  # RGB
 
 
@@ -119,12 +121,12 @@ def test_folder(tmp_path):
         (
             {'a/0.png': b'', 'b/0.png': b''},
             FileNotFoundError,
-            'a picture to train and one to test with, got 1',
+            'an image to train and one to test with, got 1',
         ),
         (
             {f'{k}/{i}.png': b'no' for k in 'ab' for i in range(2)},
             ValueError,
-            'every file of a class must be a picture',
+            'every file of a class must be an image',
         ),
     ],
 )

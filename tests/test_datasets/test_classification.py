@@ -7,7 +7,7 @@ import torch
 from mmwcc.datasets import GaussianNoise, PackClsInputs, PadRandomCrop
 
 
-def test_crops_are_windows_of_the_padded_picture():
+def test_crops_are_windows_of_the_padded_image():
     image = np.arange(1, 33, dtype=np.uint8).reshape(4, 8, 1).repeat(3, axis=2)
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=7)
     step, seen = PadRandomCrop((3, 5), padding=2, pad_value=7), set()
@@ -27,7 +27,7 @@ def test_crops_are_windows_of_the_padded_picture():
 
 def test_crop_refuses_what_does_not_fit():
     with pytest.raises(
-        ValueError, match=r'must fit into the padded picture, got \(9, 9\) and \(8, 8\)'
+        ValueError, match=r'must fit into the padded image, got \(9, 9\) and \(8, 8\)'
     ):
         PadRandomCrop(9, padding=2)(dict(img=np.zeros((4, 4, 3), np.uint8)))
     with pytest.raises(
@@ -37,8 +37,8 @@ def test_crop_refuses_what_does_not_fit():
 
 
 def noisy(variance, index=0, seed=0):
-    picture = np.full((64, 64, 3), 128, np.uint8)
-    return GaussianNoise(variance, seed)(dict(img=picture, sample_idx=index))['img']
+    image = np.full((64, 64, 3), 128, np.uint8)
+    return GaussianNoise(variance, seed)(dict(img=image, sample_idx=index))['img']
 
 
 def test_noise_has_the_variance_of_pixels_from_0_to_1():
@@ -48,7 +48,7 @@ def test_noise_has_the_variance_of_pixels_from_0_to_1():
     assert difference.var() == pytest.approx(0.01, rel=0.06)
 
 
-def test_noise_belongs_to_the_picture():
+def test_noise_belongs_to_the_image():
     np.testing.assert_array_equal(noisy(0.05, index=3), noisy(0.05, index=3))
     assert not np.array_equal(noisy(0.05, index=3), noisy(0.05, index=4))
     assert not np.array_equal(noisy(0.05, index=3), noisy(0.05, index=3, seed=1))

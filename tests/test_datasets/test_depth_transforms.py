@@ -1,4 +1,4 @@
-"""Steps of depth pipelines: pictures, cameras and motions change together."""
+"""Steps of depth pipelines: images, cameras and motions change together."""
 
 import cv2
 import numpy as np
@@ -46,7 +46,7 @@ def test_load(tmp_path):
     assert all((a == b).all() for a, b in zip(out['frames'], frames, strict=True))
     assert out['ori_shape'] == (12, 20) and out['img_path'] == paths[0]
     with pytest.raises(
-        FileNotFoundError, match=r'must be pictures that can be read, got .*missing.png'
+        FileNotFoundError, match=r'must be images that can be read, got .*missing.png'
     ):
         LoadDepthFrames()(dict(frame_paths=[paths[0], str(tmp_path / 'missing.png')]))
     cv2.imwrite(paths[1], frames[1][:5])
@@ -57,7 +57,9 @@ def test_load(tmp_path):
 
 
 def test_resize_keeps_edges_where_they_are():
-    """The edges of a picture, half a pixel outside of the first and the last, are seen in the same directions."""
+    """The edges of an image, half a pixel outside of the first and the last, are seen in the same
+    directions.
+    """
     results = entry()
     edges = [
         np.linalg.inv(results['intrinsics']) @ [x, y, 1] for x, y in ((-0.5, -0.5), (19.5, 11.5))

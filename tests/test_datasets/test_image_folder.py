@@ -17,7 +17,7 @@ def root(tmp_path):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith('.txt'):
-            (tmp_path / name).write_text('no picture')
+            (tmp_path / name).write_text('no image')
         else:
             cv2.imwrite(str(tmp_path / name), np.full((4, 6, 3), (10, 20, 30), np.uint8))
     return str(tmp_path)
@@ -81,6 +81,6 @@ def test_class_without_folder(root):
         ImageFolder(data_root=root, data_prefix='train', metainfo=dict(classes=('cat', 'mouse')))
 
 
-def test_class_without_pictures(root):
-    with pytest.raises(FileNotFoundError, match=r'must have a picture \(.png\), got none in .*dog'):
+def test_class_without_images(root):
+    with pytest.raises(FileNotFoundError, match=r'must have an image \(.png\), got none in .*dog'):
         ImageFolder(data_root=root, data_prefix='train', extensions=('.png',))

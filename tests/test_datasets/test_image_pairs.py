@@ -1,4 +1,4 @@
-"""Pairs of pictures: folders, reading, shrinking, crops, flips, packing."""
+"""Pairs of images: folders, reading, shrinking, crops, flips, packing."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from mmwcc.datasets.image_pairs import (
 from mmwcc.functional import resize_bicubic
 
 
-def picture(height, width, seed=0):
+def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -26,7 +26,7 @@ def write(path, image):
 
 
 def test_small_versions_are_made(tmp_path):
-    image = picture(13, 18)
+    image = noise(13, 18)
     results = LoadImagePair(scale=4)(dict(gt_path=write(tmp_path / 'a.png', image)))
     assert np.array_equal(results['gt'], image[:12, :16])
     small = torch.from_numpy(image[:12, :16].transpose(2, 0, 1).copy())
@@ -35,15 +35,15 @@ def test_small_versions_are_made(tmp_path):
 
 
 def test_small_versions_are_read(tmp_path):
-    gt, img = picture(9, 12), picture(4, 5, seed=1)
+    gt, img = noise(9, 12), noise(4, 5, seed=1)
     results = LoadImagePair()(
         dict(gt_path=write(tmp_path / 'a.png', gt), img_path=write(tmp_path / 'b.png', img))
     )
     assert np.array_equal(results['img'], img) and np.array_equal(results['gt'], gt[:8, :10])
 
 
-def test_pictures_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path):
-    gt, img = write(tmp_path / 'a.png', picture(9, 12)), write(tmp_path / 'b.png', picture(5, 5))
+def test_images_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path):
+    gt, img = write(tmp_path / 'a.png', noise(9, 12)), write(tmp_path / 'b.png', noise(5, 5))
     with pytest.raises(
         ValueError,
         match=r'must be 2 times as large as its small version, got \(9, 12\) and \(5, 5\)',
@@ -53,10 +53,10 @@ def test_pictures_that_do_not_fit_or_cannot_be_read_are_refused(tmp_path):
         ValueError, match=r'must be 10 times as large .* got \(9, 12\) and \(0, 1\)'
     ):
         LoadImagePair(10)(dict(gt_path=gt))
-    for name, content in (('empty.png', b''), ('text.png', b'not a picture')):
+    for name, content in (('empty.png', b''), ('text.png', b'not an image')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(
-            ValueError, match=f'{name} must be a picture, got a file that cannot be decoded'
+            ValueError, match=f'{name} must be an image, got a file that cannot be decoded'
         ):
             LoadImagePair()(dict(gt_path=str(tmp_path / name)))
 
@@ -99,7 +99,7 @@ def test_all_eight_flips_and_rotations_of_both():
 
 
 def test_packing():
-    gt, img = picture(4, 6), picture(2, 3)
+    gt, img = noise(4, 6), noise(2, 3)
     packed = PackImagePair()(
         dict(img=img[:, ::-1], gt=gt, scale=2, gt_path='a.png', sample_idx=3, other=1)
     )
@@ -119,7 +119,7 @@ def test_steps_print_their_arguments():
 
 def test_a_folder_of_originals(tmp_path):
     for name in ('b.PNG', 'a.jpg', 'notes.txt', 'sub/c.png'):
-        write(tmp_path / 'hr' / name, picture(8, 8)) if 'txt' not in name else (
+        write(tmp_path / 'hr' / name, noise(8, 8)) if 'txt' not in name else (
             tmp_path / 'hr' / name
         ).write_text('')
     data = SuperResolutionDataset(
@@ -136,8 +136,8 @@ def test_a_folder_of_originals(tmp_path):
 
 def test_pairs_by_the_pattern_of_their_names(tmp_path):
     for stem in ('0001', '0002'):
-        write(tmp_path / f'hr/{stem}.png', picture(8, 8))
-        write(tmp_path / f'lr/X2/{stem}x2.png', picture(4, 4))
+        write(tmp_path / f'hr/{stem}.png', noise(8, 8))
+        write(tmp_path / f'lr/X2/{stem}x2.png', noise(4, 4))
     prefix = dict(gt='hr', img='lr/X2')
     data = SuperResolutionDataset(data_root=str(tmp_path), data_prefix=prefix, img_tmpl='{}x2')
     assert data.get_data_info(1)['img_path'] == str(tmp_path / 'lr/X2/0002x2.png')
@@ -150,7 +150,7 @@ def test_folders_that_are_missing_or_empty_are_refused(tmp_path):
         FileNotFoundError, match=r"data_prefix\['gt'\] must be an existing folder, got .*none"
     ):
         SuperResolutionDataset(data_root=str(tmp_path), data_prefix=dict(gt='none'))
-    with pytest.raises(FileNotFoundError, match='must hold pictures .* got none in'):
+    with pytest.raises(FileNotFoundError, match='must hold images .* got none in'):
         SuperResolutionDataset(data_root=str(tmp_path))
     with pytest.raises(ValueError, match="data_prefix must have gt, got {'img': 'lr'}"):
         SuperResolutionDataset(data_prefix=dict(img='lr'))

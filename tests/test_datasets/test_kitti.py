@@ -36,8 +36,8 @@ def write_drive(root, frames=range(5), suffix='.png'):
         folder = root / DRIVE / f'image_0{camera}' / 'data'
         folder.mkdir(parents=True)
         for i in frames:
-            picture = np.full((HEIGHT, WIDTH, 3), 10 * i + camera, np.uint8)
-            cv2.imwrite(str(folder / f'{i:010d}{suffix}'), picture)
+            image = np.full((HEIGHT, WIDTH, 3), 10 * i + camera, np.uint8)
+            cv2.imwrite(str(folder / f'{i:010d}{suffix}'), image)
     scans = root / DRIVE / 'velodyne_points' / 'data'
     scans.mkdir(parents=True)
     np.float32([[9.27, 1.0, -0.5, 0.3], [5.0, 0, 0, 0]]).tofile(scans / '0000000002.bin')
@@ -76,13 +76,15 @@ def test_stereo_pairs(root):
 
 
 def test_stereo_sign_agrees_with_the_calibration(root):
-    """The calibration says how far the right camera sees a point to the left of where the left one does."""
+    """The calibration says how far the right camera sees a point to the left of where the left one
+    does.
+    """
     left, right = (read_calibration(root / DATE, camera).velo_to_camera for camera in (2, 3))
     moved = right @ np.linalg.inv(left)
     assert moved[0, 3] == pytest.approx(-0.53) and np.allclose(moved[:3, :3], np.eye(3))
 
 
-def test_pictures_as_jpg(tmp_path):
+def test_images_as_jpg(tmp_path):
     write_drive(tmp_path, suffix='.jpg')
     (tmp_path / 'list.txt').write_text(f'{DRIVE} 2 l')
     assert read(tmp_path).get_data_info(0)['frame_paths'][0].endswith('0000000002.jpg')
@@ -111,7 +113,9 @@ def test_through_the_pipeline_of_the_config(root):
 
 
 def test_laser_point_lands_where_it_belongs(root):
-    """9.27 m ahead, 1 m to the left and 0.5 m down of the laser is (-0.94, 0.42, 9) for the left camera."""
+    """9.27 m ahead, 1 m to the left and 0.5 m down of the laser is (-0.94, 0.42, 9) for the left
+    camera.
+    """
     calibration = read_calibration(root / DATE, 2)
     np.testing.assert_allclose(
         (calibration.velo_to_camera @ [9.27, 1.0, -0.5, 1])[:3], [-0.94, 0.42, 9.0], atol=1e-9
@@ -145,7 +149,7 @@ def test_nearest_point_remains_and_what_lies_outside_is_dropped(root):
         (f'{DRIVE} 2', r'must be "date/drive frame l\|r", got .* in line 1'),
         (f'{DRIVE} two l', 'in line 1'),
         (f'{DRIVE} 2 m', 'in line 1'),
-        (f'{DRIVE}/image_02/data/0000000002.png a b', 'not paths of pictures'),
+        (f'{DRIVE}/image_02/data/0000000002.png a b', 'not paths of images'),
         ('', 'ann_file must name frames, got none'),
     ],
 )

@@ -16,7 +16,7 @@ OBJECT = (
 
 @pytest.fixture
 def root(tmp_path):
-    """Two pictures, of which the second has a box of a class that nobody asks for."""
+    """Two images, of which the second has a box of a class that nobody asks for."""
     for folder in ('ImageSets/Main', 'Annotations', 'JPEGImages'):
         (tmp_path / folder).mkdir(parents=True)
     for name, classes in (('a', ['RBC', 'WBC']), ('b', ['WBC', 'Dust'])):
@@ -54,7 +54,7 @@ def test_reads_boxes(root):
     assert [box['bbox_label'] for box in second] == [1]
 
 
-def test_pictures_without_boxes_are_kept(root):
+def test_images_without_boxes_are_kept(root):
     annotate(root, 'a', [])
     annotate(root, 'b', [])
     assert len(build(root)) == 2
@@ -65,7 +65,7 @@ def test_pictures_without_boxes_are_kept(root):
     [
         ('ImageSets/Main/train.txt', 'ann_file must be a list of names'),
         ('Annotations/b.xml', r'every name of .*train.txt must have an annotation'),
-        ('JPEGImages/b.jpg', r'every name of .*train.txt must have a picture'),
+        ('JPEGImages/b.jpg', r'every name of .*train.txt must have an image'),
     ],
 )
 def test_missing_files(root, file, rule):

@@ -1,4 +1,4 @@
-"""Errors of feature maps by layer and setting: sums, files and pictures."""
+"""Errors of feature maps by layer and setting: sums, files and figures."""
 
 import csv
 
@@ -12,7 +12,9 @@ from mmwcc.diagnostics.feature_maps import MapError, compress_map, map_error, qu
 
 
 class Toy(nn.Module):
-    """Two 1x1 layers with maps of different size, one that is pooled away and one that does not run."""
+    """Two 1x1 layers with maps of different size, one that is pooled away and one that does not
+    run.
+    """
 
     def __init__(self):
         super().__init__()
@@ -92,7 +94,7 @@ def test_table_of_layers_and_means(batches, tmp_path):
 @pytest.mark.parametrize(
     ('bits', 'keep_ratios', 'panels'), [([1, 2, 4], [0.25], 2), ([3], [0.25], 1)]
 )
-def test_picture(batches, tmp_path, monkeypatch, bits, keep_ratios, panels):
+def test_figure(batches, tmp_path, monkeypatch, bits, keep_ratios, panels):
     from matplotlib.figure import Figure
 
     figures, save = [], Figure.savefig

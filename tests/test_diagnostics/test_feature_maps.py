@@ -1,4 +1,6 @@
-"""What compression costs feature maps: against PyWavelets, the layers, the quantizers and hand-made values."""
+"""What compression costs feature maps: against PyWavelets, the layers, the quantizers and hand-made
+values.
+"""
 
 import math
 

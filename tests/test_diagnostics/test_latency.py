@@ -1,4 +1,6 @@
-"""The dense twin is what a model was before compression; times and bytes are those of fabricated calls."""
+"""The dense twin is what a model was before compression; times and bytes are those of fabricated
+calls.
+"""
 
 import itertools
 import time

@@ -22,7 +22,9 @@ def maps(*shape, seed=0):
 
 
 def coefficients(image, wavelet, levels):
-    """Return all coefficients of a zero-padded image (C, H, W) at all positions, (N, C), in any order."""
+    """Return all coefficients of a zero-padded image (C, H, W) at all positions, (N, C), in any
+    order.
+    """
     side = 2**levels
     pad = [(0, 0), (0, -image.shape[1] % side), (0, -image.shape[2] % side)]
     tree = pywt.wavedec2(

@@ -1,4 +1,6 @@
-"""The benchmark hook in real runners: when it measures, what it measures, where results go, what it leaves alone."""
+"""The benchmark hook in real runners: when it measures, what it measures, where results go, what it
+leaves alone.
+"""
 
 import json
 import logging
@@ -77,7 +79,8 @@ def test_rows_scalars_and_environment(tmp_path, monkeypatch, caplog):
         ([4, 3, 16, 16], 'model', 4.0, 5.0, 1000.0),
         ([4, 3, 16, 16], 'dense', 8.0, 9.0, 500.0),
     ]
-    # Three float32 maps of 8 channels at once: the variable x, and the input and the output of BatchNorm.
+    # Three float32 maps of 8 channels at once: the variable x, and the input and the output of
+    # BatchNorm.
     assert rows[3]['peak_memory_mib'] == 3 * 4 * 8 * 16 * 16 * 4 / 2**20
     assert (
         content['environment']['torch'] == torch.__version__
@@ -123,7 +126,9 @@ class Watch(Hook):
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
-    """Also from the start, where quantizers are not calibrated and must not become so by the benchmark."""
+    """Also from the start, where quantizers are not calibrated and must not become so by the
+    benchmark.
+    """
     states = []
     for benchmark in (dict(BENCHMARK, interval=1), None):
         freeze = dict(type='mmwcc.QuantizerFreezeHook', batch_norm=6)
@@ -238,7 +243,9 @@ def test_shape_that_does_not_fit_fails_at_the_start(tmp_path):
 
 
 def test_two_ranks(tmp_path):
-    """Rank 0 measures with quantizers that the ranks calibrate together, and does not wait for the other in that."""
+    """Rank 0 measures with quantizers that the ranks calibrate together, and does not wait for the
+    other in that.
+    """
     overrides = dict(
         work_dir=str(tmp_path / 'ranks'), hooks=dict(compression_schedule=None, benchmark=BENCHMARK)
     )

@@ -113,7 +113,9 @@ def test_it_is_registered_and_logs(tmp_path, caplog):
 
 
 def test_two_ranks_are_one_process_over_the_same_images(tmp_path):
-    """Every image counts once, wherever it is seen; a learning rate of 0 keeps the clips as they begin."""
+    """Every image counts once, wherever it is seen; a learning rate of 0 keeps the clips as they
+    begin.
+    """
 
     def job(name, batch_size, ranks):
         loader = dict(
@@ -150,7 +152,9 @@ def test_two_ranks_are_one_process_over_the_same_images(tmp_path):
 
 @pytest.mark.parametrize(('images', 'batches'), [(12, [3, 1]), (7, [3]), (2, [1])])
 def test_ranks_share_the_images(monkeypatch, images, batches):
-    """Equally, for a rank with a batch more would wait for the others, and no image more often than that takes."""
+    """Equally, for a rank with a batch more would wait for the others, and no image more often than
+    that takes.
+    """
     seen = []
     for rank in range(3):
         monkeypatch.setattr(

@@ -1,4 +1,6 @@
-"""Checkpoints that do not fit are refused, with words, before mmengine would have skipped them in silence."""
+"""Checkpoints that do not fit are refused, with words, before mmengine would have skipped them in
+silence.
+"""
 
 import logging
 import re
@@ -32,7 +34,9 @@ def make(folder, compression=COMPRESSION, check=None, schedule=None, **kwargs):
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory):
-    """One checkpoint each of a dense, a compressed, an unquantized WCC and a scheduled run, after two iterations."""
+    """One checkpoint each of a dense, a compressed, an unquantized WCC and a scheduled run, after
+    two iterations.
+    """
     folder = tmp_path_factory.mktemp('checkpoints')
     schedule = dict(
         type='mmwcc.CompressionScheduleHook',
@@ -221,7 +225,9 @@ def test_fine_tuning_with_fewer_quantizers_warns(checkpoints, tmp_path, log):
 
 @pytest.fixture(scope='module')
 def heatmaps(tmp_path_factory):
-    """A segmentor that ends in heat maps, and a checkpoint of version 0.1, which kept one of them."""
+    """A segmentor that ends in heat maps, and a checkpoint of version 0.1, which kept one of
+    them.
+    """
     heads = pytest.importorskip('mmdet.models', exc_type=ImportError)
 
     class HeatMaps(heads.CenterNetHead):

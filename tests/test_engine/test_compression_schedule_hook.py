@@ -1,4 +1,6 @@
-"""The schedule hook in real runners: what holds at each iteration, in validation, in checkpoints and after loading."""
+"""The schedule hook in real runners: what holds at each iteration, in validation, in checkpoints
+and after loading.
+"""
 
 import logging
 

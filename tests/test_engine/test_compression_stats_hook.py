@@ -1,4 +1,6 @@
-"""The statistics hook in real runners: what it measures and when, where it goes, and what it leaves alone."""
+"""The statistics hook in real runners: what it measures and when, where it goes, and what it leaves
+alone.
+"""
 
 import json
 import logging
@@ -49,7 +51,9 @@ def scalars(tmp_path, prefix):
 
 
 class Watch(Hook):
-    """Note the forward hooks on the layers in each iteration, and the input of the WCC layer in each."""
+    """Note the forward hooks on the layers in each iteration, and the input of the WCC layer in
+    each.
+    """
 
     priority = 'LOWEST'
 
@@ -101,7 +105,8 @@ def test_values_are_those_of_the_batches(tmp_path):
         for x in batches:
             stats.update(runner.model.point, x)
         seen, expected = scalars(tmp_path, prefix)[4], stats.compute()
-        # The optimizer has moved the quantizers since the training batch was seen; the energy is as it was.
+        # The optimizer has moved the quantizers since the training batch was seen; the energy is as
+        # it was.
         names = expected if prefix == 'compression_val' else ['energy_kept']
         assert [seen[f'{name}/{WCC_LAYER}'] for name in names] == pytest.approx(
             [expected[name] for name in names]

@@ -80,7 +80,9 @@ def test_relative_error_by_hand():
 
 
 def test_a_dense_student_starts_at_its_teacher(tmp_path, dense):
-    """Without dropout and with frozen BatchNorm, as the teacher has them, both agree until the first step."""
+    """Without dropout and with frozen BatchNorm, as the teacher has them, both agree until the
+    first step.
+    """
     model = dict(type='ToySegmentor', dropout=0.0, norm_eval=True)
     _, losses = train(
         tmp_path, dense, config(dense, features={'point': 0.5}), compression=None, model=model
@@ -90,7 +92,9 @@ def test_a_dense_student_starts_at_its_teacher(tmp_path, dense):
 
 
 def test_the_loss_is_that_of_both_networks_on_the_batch(tmp_path, dense):
-    """Recomputed with networks of our own, whose compressed layers learn their clips from the same batch."""
+    """Recomputed with networks of our own, whose compressed layers learn their clips from the same
+    batch.
+    """
     seen = {}
 
     class Keep(DistillationHook):
@@ -140,7 +144,9 @@ def _bare_copy(model):
 
 
 def test_nothing_else_changes(tmp_path, dense):
-    """With a factor too small to count, training is bit for bit that without the hook, and no key is added."""
+    """With a factor too small to count, training is bit for bit that without the hook, and no key
+    is added.
+    """
     plain, _ = train(tmp_path / 'plain', dense)
     taught, losses = train(tmp_path / 'taught', dense, config(dense, weight=1e-30))
     assert len(losses) == 3 and all('distillation.loss_kl' in found for found in losses)
@@ -226,7 +232,9 @@ def test_mixed_precision(tmp_path, dense):
 
 @pytest.mark.slow
 def test_compiled(tmp_path, dense):
-    """A compiled training step, which runs both networks, their hooks and the losses, is the step that is not."""
+    """A compiled training step, which runs both networks, their hooks and the losses, is the step
+    that is not.
+    """
     torch._dynamo.reset()
     runs = {}
     for name, extra in (('plain', {}), ('compiled', dict(compile=dict(backend='eager')))):

@@ -1,4 +1,6 @@
-"""Clips and BatchNorm statistics that do not move: over optimizers, validation, EMA, resuming and ranks."""
+"""Clips and BatchNorm statistics that do not move: over optimizers, validation, EMA, resuming and
+ranks.
+"""
 
 import logging
 from functools import partial
@@ -72,7 +74,9 @@ def test_only_one_of_them(tmp_path):
 
 
 def test_accumulated_gradients(tmp_path):
-    """Clips that were frozen between two steps of the optimizer do not take the step that was begun before."""
+    """Clips that were frozen between two steps of the optimizer do not take the step that was begun
+    before.
+    """
     runner_of(tmp_path, dict(FREEZE, clip_alpha=5), dict(SGD, accumulative_counts=2)).train()
     states = {i: checkpoint(tmp_path, i) for i in range(1, 13)}
     assert moved(states[3], states[4], 'clip_alpha')
@@ -143,7 +147,9 @@ def test_several_optimizers(tmp_path, kind, amp_on_cpu):
 )
 @pytest.mark.parametrize('wrapper', [SGD, ADAM], ids=['momentum', 'adamw'])
 def test_mixed_precision(tmp_path, wrapper, extra, amp_on_cpu):
-    """Clips stay in float32 and frozen while autocast computes in bfloat16 and losses are scaled."""
+    """Clips stay in float32 and frozen while autocast computes in bfloat16 and losses are
+    scaled.
+    """
     runner = runner_of(
         tmp_path, optim_wrapper=dict(wrapper, type='AmpOptimWrapper', dtype='bfloat16', **extra)
     )
@@ -159,7 +165,9 @@ def test_mixed_precision(tmp_path, wrapper, extra, amp_on_cpu):
 
 
 class Gradients(Hook):
-    """Compare the norm that gradient clipping sees with that of all gradients but those of the clips."""
+    """Compare the norm that gradient clipping sees with that of all gradients but those of the
+    clips.
+    """
 
     def before_train(self, runner):
         self.norms, self.clips = [], []
@@ -260,7 +268,9 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, iteration):
 
 
 def test_two_ranks(tmp_path):
-    """DistributedDataParallel without find_unused_parameters, whose frozen parameters must still have gradients."""
+    """DistributedDataParallel without find_unused_parameters, whose frozen parameters must still
+    have gradients.
+    """
     overrides = dict(
         work_dir=str(tmp_path / 'ranks'), hooks=dict(compression_schedule=None, freeze=FREEZE)
     )
@@ -284,8 +294,8 @@ def test_quantizers_that_are_switched_on_later_are_calibrated_and_kept(tmp_path,
     assert len(moved(states[8], states[9], 'act_quant.clip_alpha')) == 2
     assert not moved(states[9], states[12], 'clip_alpha')
     assert (
-        'clip_alpha of 4 modules is frozen from iter 6 on; 2 of them learn their clip from their first batch'
-        in caplog.text
+        'clip_alpha of 4 modules is frozen from iter 6 on; 2 of them learn their clip from their '
+        'first batch' in caplog.text
     )
 
 

@@ -13,8 +13,8 @@ from toy_training import run_jobs, toy_runner
 from mmwcc.engine.hooks import random_state_hook
 from mmwcc.engine.hooks.random_state_hook import get_random_state, set_random_state
 
-# What ends each killed run; checkpoints are written every 2 iterations and, as the best, within each validation
-# (every 3 iterations), or after each of the 4 epochs of 3 iterations.
+# What ends each killed run; checkpoints are written every 2 iterations and, as the best, within
+# each validation (every 3 iterations), or after each of the 4 epochs of 3 iterations.
 ITER_KILLS = {
     'after a checkpoint': ['train', 4],
     'between checkpoints': ['train', 9],
@@ -176,7 +176,9 @@ def test_loading_without_resuming_leaves_the_states_alone(tmp_path):
 
 def test_states_are_restored_after_a_late_creation_of_the_iterator():
     class LateIterator:
-        """Creates the iterator of its data loader, which draws, at the first batch, as newer mmengine does."""
+        """Creates the iterator of its data loader, which draws, at the first batch, as newer
+        mmengine does.
+        """
 
         created = False
 

@@ -1,4 +1,6 @@
-"""What OpenMMLab runners do to a compressed model: optimizer, EMA, AMP, DDP, SyncBN, checkpoints, copies."""
+"""What OpenMMLab runners do to a compressed model: optimizer, EMA, AMP, DDP, SyncBN, checkpoints,
+copies.
+"""
 
 import copy
 import pickle
@@ -123,7 +125,8 @@ def test_ema_takes_over_a_clip_that_is_calibrated_later(tmp_path, update_buffers
 
 
 def test_amp(tmp_path, monkeypatch):
-    # The wrapper insists on an accelerator, though autocast in bfloat16 runs on CPUs; its loss scaler then rests.
+    # The wrapper insists on an accelerator, though autocast in bfloat16 runs on CPUs; its loss
+    # scaler then rests.
     monkeypatch.setattr(
         'mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True
     )
@@ -158,7 +161,9 @@ def test_activation_checkpointing_calibrates_once(tmp_path):
 
 @pytest.fixture(scope='module')
 def ranks(tmp_path_factory):
-    """Train on two ranks and on one with the joint batches, and resume both; quantization starts in iteration 2."""
+    """Train on two ranks and on one with the joint batches, and resume both; quantization starts in
+    iteration 2.
+    """
     folder = tmp_path_factory.mktemp('ranks')
     schedule = dict(
         type='mmwcc.CompressionScheduleHook',

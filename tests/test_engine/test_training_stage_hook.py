@@ -36,8 +36,8 @@ def test_the_log_says_what_is_trained(tmp_path):
     run(tmp_path)
     text = log(tmp_path)
     assert (
-        'training stage 2 of 3 (the second) begins at iteration 0, from the initialization that the config names. '
-        'Trained: stem (224 parameters), '
+        'training stage 2 of 3 (the second) begins at iteration 0, from the initialization that '
+        'the config names. Trained: stem (224 parameters), '
     ) in text
     assert 'classify (16 parameters). Frozen: classify (2 parameters).' in text
     assert 'training stage 2 of 3 (the second) ends at iteration 2.' in text

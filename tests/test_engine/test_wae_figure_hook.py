@@ -87,7 +87,7 @@ def test_a_model_without_auto_encoder_is_refused(cifar, tmp_path):
     made = runner(
         cifar,
         tmp_path / 'none',
-        dict(type='mmwcc.ImageClassifier', backbone=dict(type='PictureAsFeature'), head=head),
+        dict(type='mmwcc.ImageClassifier', backbone=dict(type='ImageAsFeature'), head=head),
         dict(type='mmwcc.Accuracy'),
     )
     with pytest.raises(
@@ -96,13 +96,15 @@ def test_a_model_without_auto_encoder_is_refused(cifar, tmp_path):
         made.test()
 
 
-@MODELS.register_module(name='PictureAsFeature', force=True)
-class PictureAsFeature(nn.Identity):
+@MODELS.register_module(name='ImageAsFeature', force=True)
+class ImageAsFeature(nn.Identity):
     """A backbone that does nothing."""
 
 
 class Halves(nn.Module):
-    """A transform that can be read off the figure: every second pixel, and what the left column lacks to the right."""
+    """A transform that can be read off the figure: every second pixel, and what the left column
+    lacks to the right.
+    """
 
     def transform_losses(self):
         """Marks it as an auto-encoder."""
@@ -120,10 +122,11 @@ def test_what_the_figure_shows():
     x[:, :, :, 1] = 100
     figure = decomposition_figure(Halves(), x)
     assert figure.shape == (80 + 26, 4 * 164, 3)
-    picture, low, high, decoded = (figure[22:-4, 164 * i + 2 : 164 * i + 162] for i in range(4))
-    np.testing.assert_array_equal(picture, x[0].permute(1, 2, 0))
+    image, low, high, decoded = (figure[22:-4, 164 * i + 2 : 164 * i + 162] for i in range(4))
+    np.testing.assert_array_equal(image, x[0].permute(1, 2, 0))
     assert low[0, 0, 0] == 0 and low[0, -1, 0] == 255
-    # I_H without its mean: 100 - 1.25 in its first column, amplified to white; slightly darker than grey elsewhere.
+    # I_H without its mean: 100 - 1.25 in its first column, amplified to white; slightly darker than
+    # grey elsewhere.
     assert high[0, 0, 0] == 255 and high[0, -1, 0] == round(127.5 - 127.5 * 1.25 / 98.75)
     assert decoded[0, 1, 0] == 0 and decoded[0, 80, 0] == 200
     assert (figure[:22] < 100).any()  # captions

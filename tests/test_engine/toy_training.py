@@ -1,8 +1,11 @@
-"""A small segmentor, its data and its config, to run real mmengine runners in seconds; as a script, runs that die.
+"""A small segmentor, its data and its config, to run real mmengine runners in seconds.
 
-``python toy_training.py jobs.json`` runs every job of the file in a process of its own, one after the other. A job is
-``dict(overrides=..., kill=None or ['train' or 'val', iteration])``, or ``dict(overrides=..., ranks=n)`` for n processes
-that train together; its exit code must be that of a killed process where it is to be killed and 0 elsewhere.
+As a script, it starts runs that die.
+
+``python toy_training.py jobs.json`` runs every job of the file in a process of its own, one after
+the other. A job is ``dict(overrides=..., kill=None or ['train' or 'val', iteration])``, or
+``dict(overrides=..., ranks=n)`` for n processes that train together; its exit code must be that of
+a killed process where it is to be killed and 0 elsewhere.
 """
 
 import json
@@ -43,7 +46,9 @@ WEIGHT_BITS = dict(type='linear', begin=2, end=9, start=16, stop=4)
 
 @MODELS.register_module(force=True)
 class ToySegmentor(BaseModel):
-    """Two dense convolutions around one that becomes a WCC layer and one that becomes a quantized one."""
+    """Two dense convolutions around one that becomes a WCC layer and one that becomes a quantized
+    one.
+    """
 
     def __init__(self, width=8, dropout=0.2, norm_eval=False, data_preprocessor=None):
         super().__init__(data_preprocessor)
@@ -113,7 +118,9 @@ class ToyAccuracy(BaseMetric):
 
 @HOOKS.register_module(force=True)
 class KillHook(Hook):
-    """End the process as ``kill -9`` does, after the checkpoint of an iteration or within the validation after it."""
+    """End the process as ``kill -9`` does, after the checkpoint of an iteration or within the
+    validation after it.
+    """
 
     priority = 'LOWEST'
 
@@ -149,7 +156,8 @@ def toy_config(
 ):
     """Return a config: 12 iterations of batch 3, or 4 epochs of 3 iterations, with all three hooks.
 
-    ``hooks`` is merged over the default hooks; a hook of None is left out. ``overrides`` replace top-level keys.
+    ``hooks`` is merged over the default hooks; a hook of None is left out. ``overrides`` replace
+    top-level keys.
     """
     model = (
         dict(type='ToySegmentor')
@@ -210,7 +218,9 @@ _COUNT = 0
 
 
 def toy_runner(work_dir, **kwargs):
-    """Build the runner of :func:`toy_config`, under a name of its own, for mmengine keeps one logger a name."""
+    """Build the runner of :func:`toy_config`, under a name of its own, for mmengine keeps one
+    logger a name.
+    """
     global _COUNT
     _COUNT += 1
     return Runner.from_cfg(
@@ -260,7 +270,8 @@ def _wait(child):
 
 
 def main(path):
-    # Imported once, before the children are forked, and before anything has computed or started a thread.
+    # Imported once, before the children are forked, and before anything has computed or started a
+    # thread.
     import_module('matplotlib.pyplot')
     import_module('mmwcc.models')
     import_module('mmwcc.engine.hooks')

@@ -48,13 +48,13 @@ def test_errors():
     assert depth_errors(predicted, measured) == pytest.approx(by_hand(predicted, measured))
 
 
-def test_metric_scales_by_medians_and_averages_pictures():
+def test_metric_scales_by_medians_and_averages_images():
     rng = np.random.default_rng(1)
-    pictures = [(rng.uniform(1, 10, (5, 7)), rng.uniform(1, 70, (5, 7))) for _ in range(3)]
+    images = [(rng.uniform(1, 10, (5, 7)), rng.uniform(1, 70, (5, 7))) for _ in range(3)]
     results = evaluate(
-        METRICS.build(dict(type='mmwcc.DepthMetric')), *(sample(*picture) for picture in pictures)
+        METRICS.build(dict(type='mmwcc.DepthMetric')), *(sample(*image) for image in images)
     )
-    expected = [by_hand(p * np.median(m) / np.median(p), m) for p, m in pictures]
+    expected = [by_hand(p * np.median(m) / np.median(p), m) for p, m in images]
     for name, value in results.items():
         assert value == pytest.approx(np.mean([errors[name] for errors in expected]), rel=1e-5)
     assert list(results) == ['AbsRel', 'SqRel', 'RMSE', 'RMSElog', 'a1', 'a2', 'a3']
@@ -100,7 +100,7 @@ def test_predictions_are_enlarged_in_inverse_depth():
     assert results['RMSE'] == pytest.approx(0, abs=1e-6)
 
 
-def test_pictures_without_measurements_are_left_out():
+def test_images_without_measurements_are_left_out():
     empty, good = sample([[1.0]], [[0.0]]), sample([[1.0]], [[3.0]])
     assert evaluate(DepthMetric(), empty, good)['AbsRel'] == pytest.approx(0)
     with pytest.raises(

@@ -92,7 +92,7 @@ def test_borders_are_left_out():
     assert evaluate([(spoiled, image)], crop_border=1)['sr/psnr_rgb'] < 40
 
 
-def test_values_are_means_over_pictures():
+def test_values_are_means_over_images():
     first, second = pixels(), pixels(30, 17, seed=2)
     pairs = [(noisy(first), first), (noisy(second), second)]
     result = evaluate(pairs, crop_border=3)

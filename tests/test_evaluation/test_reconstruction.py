@@ -10,12 +10,12 @@ def sample(decoded, low=(0.0, 2.0), high=(0.0, 1.0)):
     return dict(decoded_pixels=decoded, low=low, high=high)
 
 
-def test_psnr_is_that_of_pixels_averaged_over_pictures():
-    picture = torch.full((3, 2, 2), 100, dtype=torch.uint8)
+def test_psnr_is_that_of_pixels_averaged_over_images():
+    image = torch.full((3, 2, 2), 100, dtype=torch.uint8)
     metric = ReconstructionPSNR()
     # Errors of 25.5 and 2.55 grey levels are 20 and 40 dB; the second came padded by a column.
     metric.process(
-        dict(inputs=[picture, picture]),
+        dict(inputs=[image, image]),
         [sample(torch.full((3, 2, 2), 125.5)), sample(torch.full((3, 2, 3), 102.55))],
     )
     results = metric.evaluate(2)
@@ -37,7 +37,7 @@ def test_of_an_auto_encoder():
     )
 
 
-def test_perfect_pictures_and_others():
+def test_perfect_images_and_others():
     metric = ReconstructionPSNR()
     metric.process(
         dict(inputs=[torch.zeros(3, 2, 2)]), [sample(torch.zeros(3, 2, 2), high=(0.0, 0.0))]

@@ -1,4 +1,6 @@
-"""The Haar transform of channels: golden values, its matrix, inverse, gradients, layouts and dtypes."""
+"""The Haar transform of channels: golden values, its matrix, inverse, gradients, layouts and
+dtypes.
+"""
 
 import pytest
 import torch

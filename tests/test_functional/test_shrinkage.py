@@ -1,4 +1,6 @@
-"""Joint shrinkage: how many positions are kept, which ones, and the way there and back for every wavelet."""
+"""Joint shrinkage: how many positions are kept, which ones, and the way there and back for every
+wavelet.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""The compressed convolution as a function: the dense one at keep_ratio 1, the float64 reference everywhere else."""
+"""The compressed convolution as a function: the dense one at keep_ratio 1, the float64 reference
+everywhere else.
+"""
 
 import pytest
 import torch
@@ -68,7 +70,8 @@ def test_large_map_equals_the_reference(wavelet):
 
 
 def test_the_reference_would_notice_the_synthesis_taken_for_the_gradient_of_the_analysis():
-    # The mistake is invisible for orthogonal wavelets, so this compares the two for a biorthogonal one.
+    # The mistake is invisible for orthogonal wavelets, so this compares the two for a biorthogonal
+    # one.
     x, weight, _ = arguments(2, 8, 8, 2, dtype=torch.float64)
     expected = reference_wcc(x, weight, compression=Compression(0.5, 2, 'bior2.2'))
     grad = torch.randn(2, 8, 8, dtype=torch.float64).unsqueeze(0).numpy()

@@ -116,7 +116,8 @@ def test_distillation_waits_for_its_teacher(write):
             "start='quant'",
             "start='quants'",
             ValueError,
-            "point wcc must start from another point or a checkpoint .*got 'quants'. Did you mean 'quant'",
+            "point wcc must start from another point or a checkpoint .*got 'quants'. Did you mean "
+            "'quant'",
         ),
         ("start='quant'", "begin='quant'", ValueError, "point wcc has an unknown key 'begin'"),
         (

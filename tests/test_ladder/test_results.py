@@ -1,4 +1,4 @@
-"""Table and picture of a ladder."""
+"""Table and figure of a ladder."""
 
 import csv
 

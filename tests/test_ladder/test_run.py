@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mmwcc.ladder.run import run_command
+from mmwcc.ladder.job import run_command
 from mmwcc.utils import LaunchError
 
 ALL = [
@@ -83,7 +83,8 @@ def test_what_fails_stops_only_what_needs_it(start, tools, tmp_path):
         dense='finished', quant_seed0='failed', wcc_seed0='waiting', ptq='finished'
     )
     assert run.outcomes['quant_seed0'].message == (
-        f'train.py ended with 3: train says something ({tmp_path / "work" / "quant_seed0" / "ladder.log"})'
+        f'train.py ended with 3: train says something '
+        f'({tmp_path / "work" / "quant_seed0" / "ladder.log"})'
     )
     assert '[3/4] wcc_seed0: waiting, for quant_seed0' in run.lines
 
@@ -201,10 +202,15 @@ def test_what_another_process_has_done_meanwhile(start, tools):
 
 
 def test_a_training_keeps_the_lock_when_its_ladder_dies(tmp_path):
-    """The lock is inherited: it is free again when the command ends, not when the one who took it does."""
+    """The lock is inherited: it is free again when the command ends, not when the one who took it
+    does.
+    """
     with (tmp_path / 'lock').open('w') as lock, (tmp_path / 'lock').open('w') as other:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        program = f'import fcntl; fcntl.flock({lock.fileno()}, fcntl.LOCK_EX | fcntl.LOCK_NB); print("mine too")'
+        program = (
+            f'import fcntl; fcntl.flock({lock.fileno()}, fcntl.LOCK_EX | fcntl.LOCK_NB); '
+            'print("mine too")'
+        )
         assert run_command([sys.executable, '-c', program], tmp_path / 'log', lock.fileno()) == 0
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,7 +218,10 @@ def test_a_training_keeps_the_lock_when_its_ladder_dies(tmp_path):
 
 
 def test_missing_compression_is_no_reason_to_wait(start, tools, tmp_path):
-    add = "points += [dict(name='later', compression='later.py'), dict(name='after', start='later')]\n"
+    add = (
+        "points += [dict(name='later', compression='later.py'), "
+        "dict(name='after', start='later')]\n"
+    )
     run = start(add=add)
     assert not run.run() and tools.calls == ALL
     assert run.outcomes['later_seed0'].message.startswith(

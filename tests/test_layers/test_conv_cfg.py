@@ -1,4 +1,6 @@
-"""``conv_cfg=dict(type='mmwcc.WCC', ...)``: OpenMMLab hands it to stems, depthwise and point-wise layers alike."""
+"""``conv_cfg=dict(type='mmwcc.WCC', ...)``: OpenMMLab hands it to stems, depthwise and point-wise
+layers alike.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""BatchNorm folded into layers whose clips are learned, and weights that are replaced in other ways."""
+"""BatchNorm folded into layers whose clips are learned, and weights that are replaced in other
+ways.
+"""
 
 import copy
 
@@ -31,7 +33,9 @@ every_layer = pytest.mark.parametrize('kind', LAYERS)
 
 
 def trained(kind, quantizer='learned clip', act=True):
-    """Return a layer and a BatchNorm whose factors differ by orders of magnitude, with signs and zeros."""
+    """Return a layer and a BatchNorm whose factors differ by orders of magnitude, with signs and
+    zeros.
+    """
     act_quant = dict(type='mmwcc.LearnedClipActQuantizer', bits=8) if act else None
     layer = LAYERS[kind](weight_quant=QUANTIZERS[quantizer], act_quant=act_quant)
     layer(image())

@@ -1,4 +1,6 @@
-"""What layers and quantizers return may be written in place, as by ``nn.ReLU(inplace=True)`` behind them."""
+"""What layers and quantizers return may be written in place, as by ``nn.ReLU(inplace=True)`` behind
+them.
+"""
 
 import pytest
 import torch

@@ -27,7 +27,9 @@ def test_a_kernel_that_is_separable_is_found():
 
 
 def test_no_separable_kernel_is_nearer():
-    """What is left has the energy of all singular values but the first, and no rank one change makes it smaller."""
+    """What is left has the energy of all singular values but the first, and no rank one change
+    makes it smaller.
+    """
     kernel = torch.randn(6, 2, 3, 3, dtype=torch.float64)
     depthwise, pointwise = separable_kernels(kernel)
     left = (kernel - pointwise * depthwise.transpose(0, 1)).square().sum()

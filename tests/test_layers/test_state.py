@@ -1,4 +1,6 @@
-"""What a layer learned lies in its checkpoint, whole, and belongs to the weights that came with it."""
+"""What a layer learned lies in its checkpoint, whole, and belongs to the weights that came with
+it.
+"""
 
 import copy
 
@@ -150,7 +152,9 @@ def test_clips_of_frozen_layers_ask_for_no_gradient(frozen):
     ids=['quantized', 'wavelets'],
 )
 class TestOneGraph:
-    """A layer that is called several times before one backward pass, as in recurrent cells and shared heads."""
+    """A layer that is called several times before one backward pass, as in recurrent cells and
+    shared heads.
+    """
 
     def test_zeros_first(self, build):
         layer, x = build(), torch.randn(2, 4, 8, 8)

@@ -1,4 +1,6 @@
-"""WaveletCompressedConv2d: the dense layer it stands for, the reference, memory, dtypes, and what it refuses."""
+"""WaveletCompressedConv2d: the dense layer it stands for, the reference, memory, dtypes, and what
+it refuses.
+"""
 
 import copy
 
@@ -138,7 +140,9 @@ def test_wavelet_coefficients_are_always_signed(quantizers):
 
 
 def saved_bytes(layer, x):
-    """Count the bytes of every tensor saved for backward, without the layer's own parameters and buffers."""
+    """Count the bytes of every tensor saved for backward, without the layer's own parameters and
+    buffers.
+    """
     own = {
         tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())
     }
@@ -198,7 +202,8 @@ def test_quantizers_in_other_dtypes(dtype, quantizers):
     y.sum().backward()
     assert y.dtype == dtype
     assert {parameter.grad.dtype for parameter in layer.parameters()} == {dtype}
-    # A rounded input may fall on the next level, so a step (1 / 127 of the clip) for a few of the 16 products.
+    # A rounded input may fall on the next level, so a step (1 / 127 of the clip) for a few of the
+    # 16 products.
     assert relative_error(y, to_numpy(single(x))) < 0.05
 
 

@@ -1,4 +1,6 @@
-"""WaveletConv2d: its block structure against a dense convolution, weights, the fused transform, conv_cfg, errors."""
+"""WaveletConv2d: its block structure against a dense convolution, weights, the fused transform,
+conv_cfg, errors.
+"""
 
 import copy
 import pickle

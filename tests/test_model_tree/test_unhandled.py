@@ -138,7 +138,8 @@ NOTHING = 'no pointwise, other or rule compresses it'
         (
             transformer,
             FULL,
-            r"Sequential with all convolutions left dense \(1 x keep_dense 'last'\) and with layers that "
+            r"Sequential with all convolutions left dense \(1 x keep_dense 'last'\) and with "
+            r'layers that '
             r'are not compressed: 2 Linear \(144 weights\)\. Let pointwise, other or a rule',
         ),
         (

@@ -7,22 +7,27 @@ SEGMENTOR = """
 _base_ = ['mmseg::_base_/models/fcn_r50-d8.py', 'mmwcc::_base_/compression/wcc_w8a8_k50.py']
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
-    type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=_base_.compression, pretrained=None,
+    type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=_base_.compression,
+        pretrained=None,
     data_preprocessor=dict(size=(64, 96)),
-    backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6), norm_cfg=norm_cfg),
-    decode_head=dict(in_channels=160, in_index=3, channels=16, num_convs=1, num_classes=9, norm_cfg=norm_cfg),
+    backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6),
+        norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=160, in_index=3, channels=16, num_convs=1, num_classes=9,
+        norm_cfg=norm_cfg),
     auxiliary_head=None)
 default_scope = 'mmseg'
 train_pipeline = [dict(type='mmwcc.LoadSyntheticStreet'), dict(type='PackSegInputs')]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=0.), dict(type='RandomFlip', prob=1.)],
+    dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=0.),
+        dict(type='RandomFlip', prob=1.)],
                                          [dict(type='PackSegInputs')]])]
 tta_model = dict(type='SegTTAModel')
 train_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'),
-    dataset=dict(type='mmwcc.SyntheticStreetDataset', length=4, img_scale=(96, 64), pipeline=train_pipeline))
+    dataset=dict(type='mmwcc.SyntheticStreetDataset', length=4, img_scale=(96, 64),
+        pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, weight_decay=0.),
                      paramwise_cfg=_base_.quantizer_paramwise)
@@ -41,13 +46,16 @@ model = dict(
     backbone={backbone}, neck=dict(in_channels={channels}, out_channels=32),
     bbox_head=dict(num_classes=3, in_channels=32, feat_channels=32, stacked_convs=1))
 default_scope = 'mmdet'
-train_pipeline = [dict(type='mmwcc.LoadSyntheticStreet'), dict(type='LoadAnnotations', with_bbox=True),
+train_pipeline = [dict(type='mmwcc.LoadSyntheticStreet'), dict(type='LoadAnnotations',
+    with_bbox=True),
                   dict(type='PackDetInputs')]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64), keep_ratio=True),
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 64),
+    keep_ratio=True),
                  dict(type='PackDetInputs')]
 train_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'),
-    dataset=dict(type='mmwcc.SyntheticStreetDataset', task='detection', length=4, img_scale=(160, 96),
+    dataset=dict(type='mmwcc.SyntheticStreetDataset', task='detection', length=4,
+        img_scale=(160, 96),
                  pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.001))

@@ -24,7 +24,9 @@ def test_fusion_by_hand():
 
 
 def test_nodes_of_five_levels():
-    """Inputs are 0 (P3) to 4 (P7); down to P6, P5, P4, P3 (5 to 8), up to P4, P5, P6, P7 (9 to 12)."""
+    """Inputs are 0 (P3) to 4 (P7); down to P6, P5, P4, P3 (5 to 8), up to P4, P5, P6, P7 (9 to
+    12).
+    """
     assert pyramid_nodes(5) == [
         (3, 4),
         (2, 5),

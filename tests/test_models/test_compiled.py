@@ -13,11 +13,14 @@ NETWORK = """
 _base_ = ['mmseg::_base_/models/deeplabv3plus_r50-d8.py', 'mmwcc::_base_/compression/{preset}.py']
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
-    type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=_base_.compression, pretrained=None,
+    type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=_base_.compression,
+        pretrained=None,
     data_preprocessor=dict(size=(64, 64)),
-    backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6), norm_cfg=norm_cfg,
+    backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6),
+        norm_cfg=norm_cfg,
                   strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4)),
-    decode_head=dict(in_channels=160, channels=32, c1_in_channels=16, c1_channels=8, num_classes=5, norm_cfg=norm_cfg,
+    decode_head=dict(in_channels=160, channels=32, c1_in_channels=16, c1_channels=8,
+        num_classes=5, norm_cfg=norm_cfg,
                      dilations=(1, 6)),
     auxiliary_head=None)
 """

@@ -123,8 +123,10 @@ from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.models import CompressedModel, VGG
 from mmwcc.quantizers import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 model.update(dict(type=CompressedModel, task_type=VGG, compression=dict(
-    pointwise=dict(type=WaveletCompressedConv2d, keep_ratio=0.5), other=dict(type=QuantConv2d), keep_dense=['first'],
-    weight_quant=dict(type=LearnedClipWeightQuantizer, bits=8), act_quant=dict(type=LearnedClipActQuantizer, bits=8),
+    pointwise=dict(type=WaveletCompressedConv2d, keep_ratio=0.5), other=dict(type=QuantConv2d),
+        keep_dense=['first'],
+    weight_quant=dict(type=LearnedClipWeightQuantizer, bits=8),
+        act_quant=dict(type=LearnedClipActQuantizer, bits=8),
     rules=[dict(pattern='.*1.conv', act_quant=dict(bits=6))])))
 """
 

@@ -65,7 +65,7 @@ def test_self_supervised_losses_reach_both_networks():
 
 
 def test_photometric_loss_is_that_of_its_parts():
-    """With zero motion, warped pictures are the sources, and nothing is better than rest."""
+    """With zero motion, warped images are the sources, and nothing is better than rest."""
     network = model(smoothness_weight=0.0, photometric_weight=2.0)
     nn.init.zeros_(network.pose_net.layers[-1].weight)
     nn.init.zeros_(network.pose_net.layers[-1].bias)
@@ -87,7 +87,7 @@ def test_without_auto_masking_what_does_not_fit_counts():
 
 
 def test_frames_before_get_the_inverse_motion():
-    """The same pair of pictures, as before and after: the poses are inverse to each other."""
+    """The same pair of images, as before and after: the poses are inverse to each other."""
     network = model().eval()
     data = batch()
     data['inputs'] = [torch.stack([f[0], f[1], f[0]]) for f in data['inputs']]
@@ -155,7 +155,9 @@ def test_prediction():
 
 
 def test_reprojection_with_known_motion():
-    """A pair of pictures that differ by a shift, depth as it is: the target comes back where the source covers it."""
+    """A pair of images that differ by a shift, depth as it is: the target comes back where the
+    source covers it.
+    """
     network = model(pose_net=None).eval()
     for conv in network.decoder.dispconvs:
         nn.init.zeros_(conv.pointwise_conv.weight)
@@ -258,8 +260,8 @@ def test_all_coefficients_without_quantizers_are_the_dense_network():
     ).eval()
     missing, unexpected = network.load_state_dict(dense.state_dict(), strict=False)
     assert not missing and not unexpected and compressed_layers(network)
-    picture = torch.rand(1, 3, HEIGHT, WIDTH)
-    torch.testing.assert_close(network(picture), dense(picture), atol=1e-5, rtol=1e-4)
+    image = torch.rand(1, 3, HEIGHT, WIDTH)
+    torch.testing.assert_close(network(image), dense(image), atol=1e-5, rtol=1e-4)
 
 
 def test_dense_checkpoints_lack_quantizers_only():
@@ -273,6 +275,6 @@ def test_checkpoint_round_trip(tmp_path):
     torch.save(network.state_dict(), tmp_path / 'depth.pth')
     again = twin()
     again.load_state_dict(torch.load(tmp_path / 'depth.pth', weights_only=True))
-    picture = torch.rand(1, 3, HEIGHT, WIDTH)
+    image = torch.rand(1, 3, HEIGHT, WIDTH)
     for other in (again, copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
-        torch.testing.assert_close(other.eval()(picture), network.eval()(picture))
+        torch.testing.assert_close(other.eval()(image), network.eval()(image))

@@ -17,7 +17,7 @@ from mmwcc.models.depth.losses import (
 )
 
 
-def test_ssim_of_constant_pictures():
+def test_ssim_of_constant_images():
     x, y = (torch.full((1, 1, 4, 4), value, dtype=torch.float64) for value in (0.2, 0.6))
     similarity = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
     torch.testing.assert_close(ssim_distance(x, y), torch.full_like(x, (1 - similarity) / 2))
@@ -26,11 +26,11 @@ def test_ssim_of_constant_pictures():
 
 def test_ssim_against_windows_one_by_one():
     x, y = np.random.default_rng(0).random((2, 6, 7))
-    padded = [np.pad(picture, 1, mode='reflect') for picture in (x, y)]
+    padded = [np.pad(image, 1, mode='reflect') for image in (x, y)]
     expected = np.empty((6, 7))
     for i in range(6):
         for j in range(7):
-            a, b = (picture[i : i + 3, j : j + 3].ravel() for picture in padded)
+            a, b = (image[i : i + 3, j : j + 3].ravel() for image in padded)
             covariance = np.cov(a, b, bias=True)
             similarity = (
                 (2 * a.mean() * b.mean() + 1e-4)
@@ -38,7 +38,7 @@ def test_ssim_against_windows_one_by_one():
                 / ((a.mean() ** 2 + b.mean() ** 2 + 1e-4) * (np.trace(covariance) + 9e-4))
             )
             expected[i, j] = np.clip((1 - similarity) / 2, 0, 1)
-    ours = ssim_distance(*(torch.from_numpy(picture)[None, None] for picture in (x, y)))
+    ours = ssim_distance(*(torch.from_numpy(image)[None, None] for image in (x, y)))
     np.testing.assert_allclose(ours[0, 0], expected, atol=1e-12)
 
 
@@ -60,7 +60,9 @@ def test_least_error_over_sources_and_rest():
 
 
 def test_smoothness_by_hand():
-    """A step of 2 in disparities of mean 2, where the picture has a step of 1: exp(-1) in 1 of 3 gaps of each row."""
+    """A step of 2 in disparities of mean 2, where the image has a step of 1: exp(-1) in 1 of 3 gaps
+    of each row.
+    """
     disp = torch.tensor([1.0, 1.0, 3.0, 3.0]).expand(1, 1, 2, 4)
     image = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 3, 2, 4)
     assert edge_aware_smoothness(disp, image).item() == pytest.approx(math.exp(-1) / 3, abs=1e-6)

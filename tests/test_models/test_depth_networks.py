@@ -81,17 +81,17 @@ def test_decoder_refuses():
         DepthDecoder(CHANNELS, [4, 6, 8, 8, 8])(Pyramid()(torch.rand(1, 3, 32, 64)), (32, 64))
 
 
-def test_pose_network_takes_over_weights_for_single_pictures():
+def test_pose_network_takes_over_weights_for_single_images():
     network, single = PoseNetwork(dict(type=Pyramid), 8, 8), Pyramid()
     assert network.backbone.convs[0].in_channels == 6
     network.backbone.load_state_dict(single.state_dict())
-    picture = torch.rand(1, 3, 64, 64)
+    image = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(
-        network.backbone.convs[0](torch.cat([picture, picture], 1)), single.convs[0](picture)
+        network.backbone.convs[0](torch.cat([image, image], 1)), single.convs[0](image)
     )
     again = PoseNetwork(dict(type=Pyramid), 8, 8)
     again.load_state_dict(network.state_dict())
-    torch.testing.assert_close(again(picture, picture), network(picture, picture))
+    torch.testing.assert_close(again(image, image), network(image, image))
 
 
 def test_pose_network_needs_a_convolution():

@@ -1,4 +1,6 @@
-"""EfficientDet: its sizes, training and predictions, its compressed twin, and what the paper says it costs."""
+"""EfficientDet: its sizes, training and predictions, its compressed twin, and what the paper says
+it costs.
+"""
 
 import copy
 import functools
@@ -36,7 +38,9 @@ def compressed(preset, *args, **kwargs) -> nn.Module:
 
 @pytest.fixture
 def on_meta(monkeypatch):
-    """Build without memory and time; mmdetection reads the rates of stochastic depth from a tensor."""
+    """Build without memory and time; mmdetection reads the rates of stochastic depth from a
+    tensor.
+    """
     monkeypatch.setattr(torch, 'linspace', functools.partial(torch.linspace, device='cpu'))
     with torch.device('meta'):
         yield

@@ -97,7 +97,8 @@ def test_published_names_are_ours():
         'backbone.layers.4.4.depthwise_conv.conv.weight': 'backbone.blocks.4.1.conv_dw.weight',
         'backbone.layers.5.4.se.conv2.conv.bias': 'backbone.blocks.6.0.se.conv_expand.bias',
         'neck.extra.bn.running_var': 'fpn.resample.3.conv.bn.running_var',
-        'neck.cells.0.nodes.5.laterals.0.conv.weight': 'fpn.cell.0.fnode.5.combine.resample.2.conv.conv.weight',
+        'neck.cells.0.nodes.5.laterals.0.conv.weight': 'fpn.cell.0.fnode.5.combine.resample.2'
+        '.conv.conv.weight',
         'neck.cells.2.nodes.4.weights': 'fpn.cell.2.fnode.4.combine.edge_weights',
         'bbox_head.cls_norms.2.4.weight': 'class_net.bn_rep.2.4.bn.weight',
         'bbox_head.reg_convs.1.pointwise_conv.weight': 'box_net.conv_rep.1.conv_pw.weight',
@@ -107,7 +108,9 @@ def test_published_names_are_ours():
 
 
 def test_published_boxes_are_ours():
-    """The same outputs in front of the predictor give the same boxes, from anchors that differ by a hundredth."""
+    """The same outputs in front of the predictor give the same boxes, from anchors that differ by a
+    hundredth.
+    """
     names = effdet_names()
     weights = {name: torch.randn(shape, dtype=torch.float64) * 0.1 for name, shape in names.items()}
     ours, x = from_effdet(weights), torch.randn(64, dtype=torch.float64)
@@ -157,11 +160,13 @@ def test_classes_are_chosen():
         ),
         (
             lambda weights: weights.update({'class_net.predict.conv_pw.bias': torch.zeros(80)}),
-            r'from_effdet: the cls predictor must have outputs for 9 anchors, got a bias of shape \(80,\)',
+            r'from_effdet: the cls predictor must have outputs for 9 anchors, got a bias of shape '
+            r'\(80,\)',
         ),
         (
             lambda weights: weights.pop('box_net.predict.conv_pw.weight'),
-            'from_effdet: the reg predictor must have outputs for 9 anchors, got a weight of shape none',
+            'from_effdet: the reg predictor must have outputs for 9 anchors, got a weight of shape '
+            'none',
         ),
     ],
 )

@@ -36,7 +36,9 @@ def test_first_scores_are_one_in_a_hundred():
 
 
 def test_anchors_are_those_of_the_reference():
-    """Side 4 strides times 2^(0, 1/3, 2/3), as wide as high, twice as wide, twice as high, in the middle of a pixel."""
+    """Side 4 strides times 2^(0, 1/3, 2/3), as wide as high, twice as wide, twice as high, in the
+    middle of a pixel.
+    """
     anchors = head().prior_generator.grid_priors([(3, 2)] + [(1, 1)] * 4, device='cpu')
     expected = []
     for row in range(3):
@@ -59,7 +61,9 @@ def test_anchors_are_those_of_the_reference():
 
 
 def test_losses_by_hand():
-    """Focal loss and Huber's loss of the reference, for anchors that an object overlaps by half, or overlaps best."""
+    """Focal loss and Huber's loss of the reference, for anchors that an object overlaps by half, or
+    overlaps best.
+    """
     model, samples = head(), batch(count=1)['data_samples']
     truth, labels = samples[0].gt_instances.bboxes, samples[0].gt_instances.labels
     outputs = [[torch.randn(1, 9 * n, side, side) for side in (8, 4, 2, 1, 1)] for n in (3, 4)]

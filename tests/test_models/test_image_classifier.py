@@ -143,8 +143,8 @@ def test_predictions_can_have_a_suffix():
 
 def test_preprocessor_orders_channels_and_normalizes():
     preprocess = ClsDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0], to_rgb=True)
-    picture = torch.tensor([3, 4, 5], dtype=torch.uint8).reshape(3, 1, 1)  # blue, green, red
-    assert preprocess(dict(inputs=[picture]))['inputs'].flatten().tolist() == [4.0, 1.0, 0.0]
+    image = torch.tensor([3, 4, 5], dtype=torch.uint8).reshape(3, 1, 1)  # blue, green, red
+    assert preprocess(dict(inputs=[image]))['inputs'].flatten().tolist() == [4.0, 1.0, 0.0]
 
 
 def test_preprocessor_refuses_mixed_sizes_and_half_a_normalization():
@@ -157,7 +157,9 @@ def test_preprocessor_refuses_mixed_sizes_and_half_a_normalization():
 
 
 class StandInClassifier(nn.Module):
-    """Does with its parts what mmpretrain's ImageClassifier does: tuples all the way, the head takes the last."""
+    """Does with its parts what mmpretrain's ImageClassifier does: tuples all the way, the head
+    takes the last.
+    """
 
     def __init__(self, backbone, neck, head):
         super().__init__()
@@ -172,7 +174,9 @@ class StandInClassifier(nn.Module):
 
 
 def test_backbones_serve_in_mmpretrain():
-    """Its registry, like this stand-in, is a child of mmengine's; a scope in the type leads to mmwcc's from there."""
+    """Its registry, like this stand-in, is a child of mmengine's; a scope in the type leads to
+    mmwcc's from there.
+    """
     registry = Registry('model', parent=ROOT_MODELS, scope='mmpretrain')
     registry.register_module(name='ImageClassifier', module=StandInClassifier)
     registry.register_module(name='GlobalAveragePooling', module=GlobalAveragePooling)

@@ -25,7 +25,9 @@ def tool():
 
 @pytest.fixture(scope='module')
 def converted(tool, segmentor_config, tmp_path_factory):
-    """Return the folder with `out.pth`, `out.py` and the config they were made from, and what the tool printed."""
+    """Return the folder with `out.pth`, `out.py` and the config they were made from, and what the
+    tool printed.
+    """
     folder = tmp_path_factory.mktemp('converted')
     segmentor_config.dump(folder / 'trained.py')
     checkpoint = train(segmentor_config)

@@ -253,7 +253,7 @@ def test_preprocessor_undoes_itself_and_refuses_mixed_sizes():
     torch.testing.assert_close(ready, preprocess.from_pixels(pixels))
     torch.testing.assert_close(preprocess.to_pixels(ready), pixels)
     with pytest.raises(
-        ValueError, match='SRDataPreprocessor: the pictures of a batch must have one size'
+        ValueError, match='SRDataPreprocessor: the images of a batch must have one size'
     ):
         preprocess(dict(inputs=[torch.zeros(3, 2, 2), torch.zeros(3, 2, 3)]))
 
@@ -269,7 +269,9 @@ def test_preprocessor_undoes_itself_and_refuses_mixed_sizes():
     ],
 )
 def test_published_cost(preset, separable, published):
-    """Table 4: G BOPs of the 33 convolutions of the body on 1020 x 768 pixels, by the paper's convention."""
+    """Table 4: G BOPs of the 33 convolutions of the body on 1020 x 768 pixels, by the paper's
+    convention.
+    """
     network = dict(mid_channels=64, num_blocks=16)
     model = build(separable, **network) if preset is None else compressed(preset, **network)
     # Counts are proportional to the pixels by this convention, so a 272nd of them is enough.

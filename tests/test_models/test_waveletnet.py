@@ -1,4 +1,6 @@
-"""WaveletNet and WaveletNetCifar: published counts, MobileNetV2's corner, the arguments of backbones, compression."""
+"""WaveletNet and WaveletNetCifar: published counts, MobileNetV2's corner, the arguments of
+backbones, compression.
+"""
 
 import copy
 import re
@@ -29,7 +31,9 @@ def wavelet_convs(model: nn.Module) -> list[WaveletConv2d]:
 
 
 def of_layout(widen_factor: float = 1.0, kappa: tuple[int, int, int] = (0, 3, 3)) -> int:
-    """Count the parameters of WaveletNet from its description alone: BN's scales and shifts, classifier weights."""
+    """Count the parameters of WaveletNet from its description alone: BN's scales and shifts,
+    classifier weights.
+    """
 
     def width(channels: int) -> int:
         nearest = max(8, int(channels * widen_factor + 4) // 8 * 8)
@@ -312,7 +316,8 @@ def test_compression_reaches_every_piece():
             assert type(module) is (
                 WaveletCompressedConv2d if module.kernel_size == (1, 1) else QuantConv2d
             ), name
-    # 16 expansions and 16 projections of 4 pieces (the last projection stays), 17 depthwise convolutions.
+    # 16 expansions and 16 projections of 4 pieces (the last projection stays), 17 depthwise
+    # convolutions.
     assert (
         report.summary() == '150 convolutions: 17 QuantConv2d, 128 WaveletCompressedConv2d, 5 dense'
     )

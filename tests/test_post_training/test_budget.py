@@ -1,4 +1,6 @@
-"""Budgets in words and numbers, what they leave to choose, and measurements that are gone on with."""
+"""Budgets in words and numbers, what they leave to choose, and measurements that are gone on
+with.
+"""
 
 import json
 import math

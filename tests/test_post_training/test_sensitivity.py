@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mmwcc.compression import compress_model
 from mmwcc.post_training import Choice, Grid, LayerSensitivity, calibrate, measure_sensitivity
-from mmwcc.post_training.sensitivity import divergence
+from mmwcc.post_training.divergence import divergence
 
 COMPRESSION = dict(
     pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25, levels=2),
@@ -23,7 +23,9 @@ GRID = Grid(weight_bits=(8, 3), act_bits=(8, 3), keep_ratios=(1.0, 0.25))
 
 
 class Network(nn.Module):
-    """A residual block that works in place, a layer that is called twice and a branch that is not called."""
+    """A residual block that works in place, a layer that is called twice and a branch that is not
+    called.
+    """
 
     def __init__(self):
         super().__init__()

@@ -1,7 +1,10 @@
-"""Scenarios of training on two ranks, and the processes that run them: ``python rank_scenarios.py FOLDER``.
+"""Scenarios of training on two ranks, and the processes that run them.
+
+Usage: ``python rank_scenarios.py FOLDER``.
 
 Each scenario is run by both ranks, one after the other in the same two processes, and returns what
-its test compares. Rank r writes all results to ``rank{r}.pth``, and what a scenario raised in their place.
+its test compares. Rank r writes all results to ``rank{r}.pth``, and what a scenario raised in their
+place.
 """
 
 import copy

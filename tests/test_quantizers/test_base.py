@@ -1,4 +1,6 @@
-"""What all quantizers share: when they calibrate, what they remember, bits, copies, and what they refuse."""
+"""What all quantizers share: when they calibrate, what they remember, bits, copies, and what they
+refuse.
+"""
 
 import copy
 import pickle

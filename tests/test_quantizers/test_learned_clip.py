@@ -1,4 +1,6 @@
-"""The paper's quantizers, equations (1) and (2), in the words of the paper: clip, q_b, straight-through."""
+"""The paper's quantizers, equations (1) and (2), in the words of the paper: clip, q_b,
+straight-through.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""LSQ (Esser et al., ICLR 2020): levels, step gradient and its scale, written with the step as the paper does."""
+"""LSQ (Esser et al., ICLR 2020): levels, step gradient and its scale, written with the step as the
+paper does.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,9 @@ from mmwcc.quantizers import LSQActQuantizer, LSQWeightQuantizer
 
 
 def lsq_of_the_paper(v, step, grad, low, high, scale):
-    """Return the quantized values and the gradients of v and of the step: equations (1) to (3) of the paper."""
+    """Return the quantized values and the gradients of v and of the step: equations (1) to (3) of
+    the paper.
+    """
     ratio = v / step
     v_hat = ratio.clamp(low, high).round() * step
     grad_v = torch.where((ratio > low) & (ratio < high), grad, 0)

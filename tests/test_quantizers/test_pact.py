@@ -12,7 +12,9 @@ PACT = dict(type='mmwcc.PACTActQuantizer', bits=4)
 
 
 def paper(x, alpha, bits):
-    """Return equations (1) and (2): the clamp, and its rounding, which the gradient goes straight through."""
+    """Return equations (1) and (2): the clamp, and its rounding, which the gradient goes straight
+    through.
+    """
     y = 0.5 * (x.abs() - (x - alpha).abs() + alpha)
     steps = (2**bits - 1) / alpha.detach()
     return y + ((y.detach() * steps).round() / steps - y.detach())

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.functional import quantize
-from mmwcc.functional.quantization import normalization
+from mmwcc.functional import normalization, quantize
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.post_training import calibrate
 from mmwcc.quantizers import (
@@ -18,6 +17,7 @@ from mmwcc.quantizers import (
     UniformQuantizer,
     upgrade_optimizer_state,
 )
+from mmwcc.quantizers.calibration import choose_clips
 
 KINDS = {
     'learned clip': lambda **options: LearnedClipWeightQuantizer(4, **options),
@@ -35,10 +35,14 @@ def weight(channels=6):
     return torch.randn(channels, 5, 3, 3, generator=generator) * scales
 
 
-def learned(kind='learned clip', **options):
+def learned_from(x, kind, **options):
     quantizer = KINDS[kind](per_channel=True, **options)
-    quantizer(weight())
+    quantizer(x)
     return quantizer
+
+
+def learned(kind='learned clip', **options):
+    return learned_from(weight(), kind, **options)
 
 
 def normalized(kind, x):
@@ -120,6 +124,31 @@ def test_calibration_counts_the_largest_clips_of_all_calls():
     twice = LearnedClipWeightQuantizer(per_channel=True)
     twice(2 * weight())
     assert torch.equal(quantizer.clip_alpha, twice.clip_alpha)
+
+
+def test_a_calibration_searches_only_once_for_the_clips_of_a_weight(monkeypatch):
+    searched = []
+
+    def search(rows, *arguments):
+        searched.append(rows)
+        return choose_clips(rows, *arguments)
+
+    monkeypatch.setattr('mmwcc.quantizers.learning.choose_clips', search)
+    layer = QuantConv2d(5, 6, 3, weight_quant=KINDS['rescale'](per_channel=True)).eval()
+    calibrate(layer, [torch.randn(1, 5, 9, 9) for _ in range(3)])
+    assert len(searched) == 1
+    alone = learned_from(layer.weight, 'rescale')
+    assert torch.equal(layer.weight_quant.clip_alpha, alone.clip_alpha)
+
+    searched.clear()
+    quantizer = LearnedClipWeightQuantizer(per_channel=True)
+    quantizer.begin_calibration()
+    x = weight()
+    for _ in range(2):
+        quantizer.calibrate(x)
+        x *= 2  # in place: these are other values
+    assert len(searched) == 2
+    quantizer.end_calibration()
 
 
 def test_zeros_teach_nothing():

@@ -1,4 +1,6 @@
-"""Quantizers on two ranks: nothing waits for a rank that does not come, and all ranks learn the same."""
+"""Quantizers on two ranks: nothing waits for a rank that does not come, and all ranks learn the
+same.
+"""
 
 import subprocess
 import sys
@@ -67,8 +69,9 @@ def test_ranks_learn_from_what_all_have_seen(outcome):
     alone(torch.cat([images(rank) for rank in range(RANKS)]))
     calibrate(long, [images(rank, step) for step in range(2) for rank in range(RANKS)])
     for learned, expected in ((trained, clips(alone)), (calibrated, clips(long))):
-        # The first layer that quantizes sees the same values. Later ones see what earlier ones rounded with the clips
-        # of one rank, so that theirs may differ by a step or two of the 128 among which they are chosen.
+        # The first layer that quantizes sees the same values. Later ones see what earlier ones
+        # rounded with the clips of one rank, so that theirs may differ by a step or two of the 128
+        # among which they are chosen.
         first = {key: value for key, value in expected.items() if key.startswith('trunk')}
         assert_equal({key: learned[key] for key in first}, first)
         for key, value in expected.items():

@@ -1,4 +1,6 @@
-"""The programs of tools/benchmarks on tiny shapes: gates that close, the JSON they write, the page made of it."""
+"""The programs of tools/benchmarks on tiny shapes: gates that close, the JSON they write, the page
+made of it.
+"""
 
 import importlib
 import json
@@ -70,7 +72,9 @@ def run(load, monkeypatch, tmp_path):
 
 @pytest.fixture
 def tiny_table(load, monkeypatch):
-    """Put one small block, at two keep ratios, in the place of Table 8; rates do not matter then."""
+    """Put one small block, at two keep ratios, in the place of Table 8; rates do not matter
+    then.
+    """
     block, table = load('wcc_block'), load('table8')
     monkeypatch.setattr(
         block, 'ROWS', (table.Row(8, 4, 2, 3, 0.5, 1.2), table.Row(8, 4, 2, 3, 0.25, 1e9))
@@ -279,7 +283,8 @@ class WCC(nn.Module):
         super().__init__()
         self.levels, self.rate = levels, compress_rate
     def forward(self, x):
-        return self.scale * wavelet_compressed_conv2d(x, self.weight.unsqueeze(-1), keep_ratio=self.rate)
+        weight = self.weight.unsqueeze(-1)
+        return self.scale * wavelet_compressed_conv2d(x, weight, keep_ratio=self.rate)
 """
     (tmp_path / 'WCC').mkdir()
     (tmp_path / 'WCC' / 'WCC.py').write_text(code)

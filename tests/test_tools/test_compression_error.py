@@ -24,7 +24,8 @@ loader = dict(dataset=dict(type='mmwcc.CIFAR10', data_root=DATA, split='test',
                            pipeline=[dict(type='mmwcc.PackClsInputs')]))
 test_dataloader = loader
 model = dict(
-    type='mmwcc.ImageClassifier', data_preprocessor=dict(type='mmwcc.ClsDataPreprocessor', mean=[127.5] * 3,
+    type='mmwcc.ImageClassifier', data_preprocessor=dict(type='mmwcc.ClsDataPreprocessor',
+        mean=[127.5] * 3,
                                                          std=[127.5] * 3),
     backbone=dict(type='mmwcc.WaveletNetCifar', depth=4, widths=(8, 16, 32), kappa=(0, 3, 3)),
     neck=dict(type='mmwcc.GlobalAveragePooling'),

@@ -49,7 +49,9 @@ def test_draws_pictures(demo, monkeypatch, tmp_path, capsys):
 
 
 def test_panels_of_known_depth(demo):
-    """Measured depth is shown in the unit of the prediction: where they agree up to a factor, the panels agree."""
+    """Measured depth is shown in the unit of the prediction: where they agree up to a factor, the
+    panels agree.
+    """
     from mmengine.dataset import pseudo_collate
 
     from mmwcc.datasets import PackDepthInputs, SyntheticStreetSequence

@@ -12,7 +12,10 @@ import torch
 
 pytest.importorskip('mmcv')
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'demo_super_resolution.py'
-CONFIG = "model = dict(type='mmwcc.SuperResolver', generator=dict(type='mmwcc.EDSR', mid_channels=4, num_blocks=1))\n"
+CONFIG = (
+    "model = dict(type='mmwcc.SuperResolver', "
+    "generator=dict(type='mmwcc.EDSR', mid_channels=4, num_blocks=1))\n"
+)
 
 
 @pytest.fixture

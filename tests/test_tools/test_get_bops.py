@@ -96,7 +96,9 @@ def test_detector_and_convention(tool, tmp_path):
     ],
 )
 def test_classifiers_of_the_other_papers(tool, tmp_path, config, macs, transforms):
-    """The MACs of the published definitions: 204.8 M with the classifier; 263.7, 3836.7, 243.9 and 37.7 M in parts."""
+    """The MACs of the published definitions: 204.8 M with the classifier; 263.7, 3836.7, 243.9 and
+    37.7 M in parts.
+    """
     cost = counted(tool, tmp_path, str(ROOT / 'configs' / config), '--shape', '224')
     assert cost['total']['macs'] == macs
     assert (cost['total']['transform_bops'] > 0) == transforms

@@ -20,7 +20,8 @@ model = dict(
     head=dict(type='mmwcc.LinearClsHead', num_classes=10, in_channels=32))
 """
 DENSE = "model['type'] = 'mmwcc.ImageClassifier'\n"
-COMPRESSED = """model.update(type='mmwcc.CompressedModel', task_type='mmwcc.ImageClassifier', compression=dict(
+COMPRESSED = """model.update(type='mmwcc.CompressedModel', task_type='mmwcc.ImageClassifier',
+    compression=dict(
     pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.25),
     weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
     act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8)))

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 DENSE = """
 default_scope = 'mmengine'
 custom_imports = dict(imports=['kill_once'])
-loader = dict(batch_size=4, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True), dataset=dict(
+loader = dict(batch_size=4, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
     type='mmwcc.CIFAR10', data_root={data!r}, pipeline=[dict(type='mmwcc.PackClsInputs')]))
 train_dataloader = loader
 test_dataloader = dict(loader, sampler=dict(type='DefaultSampler', shuffle=False),
@@ -42,7 +43,8 @@ LADDER = """
 config = 'dense.py'
 checkpoint = {checkpoint!r}
 recipe = dict(train_cfg=dict(max_iters=3))
-points = [dict(name='wcc', compression='wcc_w8a8_k25', tags=['one']), dict(name='dense', train=False)]
+points = [dict(name='wcc', compression='wcc_w8a8_k25', tags=['one']), dict(name='dense',
+    train=False)]
 """
 
 KILL = """
@@ -91,7 +93,9 @@ def ladder(tmp_path, monkeypatch):
 
 
 def call(tool, ladder, *args):
-    """Return the exit code, or the message that the tool ends with; None for success without an exit."""
+    """Return the exit code, or the message that the tool ends with; None for success without an
+    exit.
+    """
     try:
         tool.main(
             [str(ladder), '--work-dir', str(ladder.parent / 'work'), '--shape', '32', '32', *args]

@@ -1,4 +1,6 @@
-"""tools/train.py, tools/test.py and their scripts: what they refuse, what they set, how openmim reaches them."""
+"""tools/train.py, tools/test.py and their scripts: what they refuse, what they set, how openmim
+reaches them.
+"""
 
 import importlib.util
 import os
@@ -252,7 +254,9 @@ def test_resume_without_an_optimizer_is_refused(checkpoint, tmp_path, monkeypatc
 
 
 def test_resume_auto_without_checkpoint_keeps_load_from(checkpoint, tmp_path, capsys):
-    """A compressed run starts from a dense checkpoint; the first attempt at it must not start from nothing."""
+    """A compressed run starts from a dense checkpoint; the first attempt at it must not start from
+    nothing.
+    """
     cfg = config(work_dir=str(tmp_path / 'new'), load_from=str(checkpoint), resume=False)
     train.set_start(cfg, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, str(checkpoint))
@@ -437,7 +441,9 @@ def test_slurm_scripts(name, args, end, tmp_path):
 
 
 def test_openmim_finds_package_tools_and_configs():
-    """The steps of ``mim train mmwcc NAME.py`` and ``mim run mmwcc TOOL``, up to starting the script."""
+    """The steps of ``mim train mmwcc NAME.py`` and ``mim run mmwcc TOOL``, up to starting the
+    script.
+    """
     pytest.importorskip('pkg_resources', reason='openmim 0.3 needs it')
     utils = pytest.importorskip('mim.utils')
     assert utils.module_full_name('mmwcc') == 'mmwcc' and utils.is_installed('mmwcc')

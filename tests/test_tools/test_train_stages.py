@@ -1,4 +1,6 @@
-"""Training in stages by one command: order, links between stages, resuming, and what is refused beforehand."""
+"""Training in stages by one command: order, links between stages, resuming, and what is refused
+beforehand.
+"""
 
 import importlib.util
 import sys
@@ -27,7 +29,8 @@ train_stages, noise = load('train_stages.py'), load('analysis_tools/noise_robust
 
 COMMON = """
 default_scope = 'mmengine'
-loader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
+loader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
     type='mmwcc.CIFAR10', data_root={data!r}, pipeline=[dict(type='mmwcc.PackClsInputs')]))
 train_dataloader = loader
 test_dataloader = dict(loader, dataset=dict(loader['dataset'], split='test', test_mode=True))
@@ -37,12 +40,14 @@ train_cfg = dict(by_epoch=True, max_epochs={epochs})
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=1e-4))
 visualizer = dict(type='Visualizer', vis_backends=[])
 data_preprocessor = dict(type='mmwcc.ClsDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3)
-default_hooks = dict(training_stage=dict(type='mmwcc.TrainingStageHook', stage={stage}, needs_checkpoint={needs}))
+default_hooks = dict(training_stage=dict(type='mmwcc.TrainingStageHook', stage={stage},
+    needs_checkpoint={needs}))
 """
 
 CLASSIFIER = """
 model = dict(
-    type='mmwcc.WAEClassifier', stage={stage}, decomposition=dict(type='mmwcc.WAE', init_cfg={init}),
+    type='mmwcc.WAEClassifier', stage={stage}, decomposition=dict(type='mmwcc.WAE',
+        init_cfg={init}),
     backbone=dict(type='mmwcc.VGG', depth=11, base_channels=8, num_stages=3),
     neck=dict(type='mmwcc.GlobalAveragePooling'),
     head=dict(type='mmwcc.LinearClsHead', num_classes=10, in_channels=32),
@@ -52,7 +57,9 @@ model = dict(
 
 @pytest.fixture
 def configs(tmp_path):
-    """Return the paths of three stages that name each other's checkpoints in ./work_dirs, under wrong epochs."""
+    """Return the paths of three stages that name each other's checkpoints in ./work_dirs, under
+    wrong epochs.
+    """
     records = np.random.default_rng(0).integers(0, 256, (8, 3073), dtype=np.uint8)
     records[:, 0] %= 10
     for name in ('data_batch_1', 'test_batch'):
@@ -112,7 +119,8 @@ def test_three_stages_in_one_command_and_again(configs, tmp_path, capsys):
     ]
     assert order == sorted(order)
 
-    # Killed in the middle of stage 2: stage 1 stays, stage 2 goes on after epoch 1, stage 3 follows.
+    # Killed in the middle of stage 2: stage 1 stays, stage 2 goes on after epoch 1, stage 3
+    # follows.
     for file in ('two/epoch_2.pth', 'three/epoch_1.pth', 'three/last_checkpoint'):
         (work / file).unlink()
     (work / 'two/last_checkpoint').write_text(str(work / 'two/epoch_1.pth'))

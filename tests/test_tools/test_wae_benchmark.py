@@ -36,7 +36,9 @@ def test_check_costs(benchmark):
 
 @pytest.mark.parametrize(('network', 'bound'), [('vgg16', 3.53), ('resnet50', 2.89)])
 def test_bound(benchmark, network, bound):
-    """How many times less multiply-accumulates the whole of a WAE network has, everything counted."""
+    """How many times less multiply-accumulates the whole of a WAE network has, everything
+    counted.
+    """
     with torch.device('meta'):
         models = [
             benchmark.build(benchmark.shipped(f'{network}_{kind}'))
@@ -56,7 +58,7 @@ def network():
 
 
 def test_exported(benchmark, network):
-    """ONNX Runtime gets pictures anew with every call."""
+    """ONNX Runtime gets images anew with every call."""
     x = torch.randn(2, 3, 11, 9)
     session = benchmark.exported(network, torch.zeros_like(x))
     torch.testing.assert_close(session(x), network(x))

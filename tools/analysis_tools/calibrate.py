@@ -97,7 +97,8 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
     print(calibrate(model, batches, method=args.method, percentile=args.percentile))
     if not args.keep_batch_norm:
         print(
-            f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated again'
+            f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated '
+            'again'
         )
     out = Path(args.out or Path(config.work_dir) / 'calibrated.pth')
     save_checkpoint(model.cpu(), config, out, loaded.get('meta'))

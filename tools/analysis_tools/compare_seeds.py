@@ -34,8 +34,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(args.runs) != len(args.against) or len(args.runs) < 2:
         parser.error(
-            f'--runs and --against must name equally many folders, at least 2, got {len(args.runs)} and '
-            f'{len(args.against)}'
+            '--runs and --against must name equally many folders, at least 2, got '
+            f'{len(args.runs)} and {len(args.against)}'
         )
     return args
 
@@ -53,8 +53,8 @@ def result(folder: str, metric: str) -> float:
     value = work_dir.result(metric)
     if value is None:
         raise ValueError(
-            f'metric must be one of {", ".join(work_dir.metric_names()) or "none"}, got {metric!r}. '
-            f'{folder} does not have it.'
+            f'metric must be one of {", ".join(work_dir.metric_names()) or "none"}, got '
+            f'{metric!r}. {folder} does not have it.'
         )
     return value
 
@@ -71,7 +71,8 @@ def report(runs: list[float], against: list[float]) -> str:
     for name, values in (('runs', runs), ('against', against), ('gap', gaps)):
         mean, error = mean_and_error(values)
         lines.append(
-            f'{name:8} {mean:8.3f} +- {error:.3f}   ({", ".join(f"{value:.3f}" for value in values)})'
+            f'{name:8} {mean:8.3f} +- {error:.3f}   '
+            f'({", ".join(f"{value:.3f}" for value in values)})'
         )
     freedom = len(gaps) - 1
     reach = (STUDENT[freedom - 1] if freedom <= len(STUDENT) else 1.96) * error

@@ -1,6 +1,7 @@
 """Test classifiers on images with Gaussian noise of several variances, and print a table.
 
-    python tools/analysis_tools/noise_robustness.py CONFIG CHECKPOINT [CONFIG CHECKPOINT …] [--variances 0 0.01 0.05]
+    python tools/analysis_tools/noise_robustness.py CONFIG CHECKPOINT [CONFIG CHECKPOINT …] \\
+        [--variances 0 0.01 0.05]
 
 Variances refer to pixels scaled to [0, 1]. All networks see the same noise on the same image. The
 noise is added by the transform mmwcc.GaussianNoise of the test pipeline. If the pipeline has none,
@@ -20,7 +21,7 @@ VARIANCES = (0.0, 0.01, 0.02, 0.05, 0.1)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Test classifiers on noisy pictures.')
+    parser = argparse.ArgumentParser(description='Test classifiers on noisy images.')
     parser.add_argument(
         'networks', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs of config and checkpoint'
     )

@@ -42,11 +42,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--force',
         action='store_true',
-        help='train points again whose settings have changed; old folders are moved to WORK_DIR/old',
+        help='train points again whose settings have changed; old folders go to WORK_DIR/old',
     )
     parser.add_argument('--dry-run', action='store_true', help='say what would be run')
     parser.add_argument(
-        '--report', action='store_true', help='run nothing; table and picture of what is finished'
+        '--report', action='store_true', help='run nothing; table and figure of what is finished'
     )
     parser.add_argument(
         '--metric',

@@ -1,6 +1,7 @@
 """Measure how much compressing each layer changes the output, and allocate bit operations by it.
 
-    python tools/analysis_tools/sensitivity.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25 --budget wcc_w8a8_k25
+    python tools/analysis_tools/sensitivity.py DENSE_CONFIG CHECKPOINT --compression wcc_w8a8_k25 \\
+        --budget wcc_w8a8_k25
 
 A budget is the total for the network. It can be that of a preset, a fraction of the dense network's
 (0.05 or 5%), or a number of bit operations (2e11). Several budgets can be given. Writes a YAML file
@@ -54,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--budget',
         nargs='+',
         required=True,
-        help='bit operations of the network: name of a preset, 0.05 or 5%% of the dense, or a number',
+        help='bit operations: those of a preset by its name, 0.05 or 5%% of the dense, or a number',
     )
     parser.add_argument(
         '--compression',

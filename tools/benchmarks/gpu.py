@@ -6,7 +6,8 @@ Nothing is timed before every kernel has been checked against float64. The floor
 time to copy as many bytes on this device. In Table 8 the dense block is timed with cuDNN in the
 faster of the two memory formats.
 
-    python tools/benchmarks/gpu.py [--out gpu_h200.json] [--rows 0 4 12] [--modes bf16] [--no-compile] [--minutes 4.5]
+    python tools/benchmarks/gpu.py [--out gpu_h200.json] [--rows 0 4 12] [--modes bf16] \\
+        [--no-compile] [--minutes 4.5]
 
 To try the program itself without a GPU, use TRITON_INTERPRET=1 MMWCC_KERNELS=triton and tiny
 shapes.
@@ -274,8 +275,8 @@ def _kernel_result(
 ) -> dict:
     milliseconds, floor = medians({kernel: call}, 0.05)[kernel], 1e3 * moved / copy
     print(
-        f'{kernel:24s} {str(dtype)[6:]:9s}{memory_format:14s}{str(shape):22s}{milliseconds:8.3f} ms  '
-        f'{100 * floor / milliseconds:5.1f} % of the floor',
+        f'{kernel:24s} {str(dtype)[6:]:9s}{memory_format:14s}{str(shape):22s}{milliseconds:8.3f} '
+        f'ms  {100 * floor / milliseconds:5.1f} % of the floor',
         flush=True,
     )
     return dict(
@@ -305,7 +306,8 @@ def time_selection() -> list[dict]:
             0.1,
         )
         print(
-            f'select {batch:3d} x {positions:6d}: {times["select"]:.3f} ms, topk {times["topk"]:.3f} ms',
+            f'select {batch:3d} x {positions:6d}: {times["select"]:.3f} ms, topk '
+            f'{times["topk"]:.3f} ms',
             flush=True,
         )
         results.append(dict(images=batch, positions=positions, k=k, milliseconds=times))
@@ -373,9 +375,9 @@ def _time_shape(
         eager = min(times[f'dense {name}'] for name in FORMATS)
         floor = floor_ratio(row, mode, rates)
         print(
-            f'{mode:9s} {size:3d}^2 {channels:4d} x{expansion} B{batch:<3d} k {row.keep_ratio:<6g}: {wcc:8.3f} ms, '
-            f'x{eager / wcc:.2f} of eager, x{dense / wcc:.2f} of the best dense; floors x{floor:.2f}, paper '
-            f'x{row.paper:.2f}',
+            f'{mode:9s} {size:3d}^2 {channels:4d} x{expansion} B{batch:<3d} k '
+            f'{row.keep_ratio:<6g}: {wcc:8.3f} ms, x{eager / wcc:.2f} of eager, x{dense / wcc:.2f} '
+            f'of the best dense; floors x{floor:.2f}, paper x{row.paper:.2f}',
             flush=True,
         )
         results.append(
@@ -415,8 +417,8 @@ def main() -> None:
     end = time.perf_counter() + 60 * args.minutes
     if chosen_path(DEVICE.type) != 'triton':
         parser.error(
-            'needs a GPU and Triton, got neither. Set TRITON_INTERPRET=1 and MMWCC_KERNELS=triton to try it '
-            'on the CPU.'
+            'needs a GPU and Triton, got neither. Set TRITON_INTERPRET=1 and MMWCC_KERNELS=triton '
+            'to try it on the CPU.'
         )
     torch.manual_seed(0)
     about = dict(

@@ -56,7 +56,10 @@ MODES = {
 
 
 class Block(NamedTuple):
-    """Weights: expansion (E, C), depthwise (E, 1, 3, 3), projection (C, E); for rows; in int8 with their scales."""
+    """Weights of a block, for rows; in int8 with their scales.
+
+    Expansion (E, C), depthwise (E, 1, 3, 3) and projection (C, E).
+    """
 
     expand: Tensor
     depthwise: Tensor

@@ -142,8 +142,8 @@ def gate(claim: str, error: float, bound: float) -> None:
     """Stop the program unless ``error`` is below ``bound``; NaN never is."""
     if not error < bound:
         sys.exit(
-            f'{Path(sys.argv[0]).stem}: {claim}, but the relative error is {error:.1e} and the bound '
-            f'{bound:.0e}, so nothing was timed.'
+            f'{Path(sys.argv[0]).stem}: {claim}, but the relative error is {error:.1e} and the '
+            f'bound {bound:.0e}, so nothing was timed.'
         )
 
 

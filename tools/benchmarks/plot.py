@@ -34,7 +34,8 @@ def filled(text: str, folder: Path) -> str:
         start, name, end = match.groups()
         if name not in TABLES:
             sys.exit(
-                f'plot: a marker must name one of {", ".join(TABLES)}, got {name!r}. Correct README.md.'
+                f'plot: a marker must name one of {", ".join(TABLES)}, got {name!r}. Correct '
+                'README.md.'
             )
         content = load(folder, name)
         body = TABLES[name](content) if content else ''
@@ -165,7 +166,8 @@ def main() -> None:
     if args.check:
         if text != page.read_text(encoding='utf-8'):
             sys.exit(
-                f'plot: {page} must show what the JSON files beside it say. Run tools/benchmarks/plot.py.'
+                f'plot: {page} must show what the JSON files beside it say. Run '
+                'tools/benchmarks/plot.py.'
             )
         return
     page.write_text(text, encoding='utf-8')

@@ -13,9 +13,9 @@ def conditions(about: dict) -> str:
         else "the system's allocator"
     )
     return (
-        f'{about["cpu"]}, {about["capability"]}, {about["threads"]} threads, torch {about["torch"]}, '
-        f'numba {about["numba"]}, {about["dtype"]}, batch {about["batch"]}, {allocator}, '
-        f'commit {about["commit"]}; medians.'
+        f'{about["cpu"]}, {about["capability"]}, {about["threads"]} threads, torch '
+        f'{about["torch"]}, numba {about["numba"]}, {about["dtype"]}, batch {about["batch"]}, '
+        f'{allocator}, commit {about["commit"]}; medians.'
     )
 
 
@@ -25,7 +25,9 @@ def _table(header: list[str], rows: list[list]) -> str:
 
 
 def _times(value: float | None) -> str:
-    return '' if value is None else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
+    if value is None:
+        return ''
+    return f'{value:.1f}' if value >= 10 else f'{value:.2f}'
 
 
 def _best(row: dict, start: str) -> float:
@@ -137,8 +139,9 @@ def wcc_block(content: dict) -> str:
     ]
     rates = content['rates']
     return (
-        f'Measured rates: copy {rates["copy"] / 1e9:.1f} GB/s, float32 product {rates["float32"] / 1e9:.0f} '
-        f'GFLOP/s. Geometric mean of ours: **{content["geometric_mean"]:.2f}**.\n\n{_table(header, body)}'
+        f'Measured rates: copy {rates["copy"] / 1e9:.1f} GB/s, float32 product '
+        f'{rates["float32"] / 1e9:.0f} GFLOP/s. Geometric mean of ours: '
+        f'**{content["geometric_mean"]:.2f}**.\n\n{_table(header, body)}'
     )
 
 

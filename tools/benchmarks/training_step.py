@@ -126,8 +126,9 @@ def main() -> None:
     ]
     for row in rows:
         print(
-            f'{row["name"]:<16} {min(row["milliseconds"].values()):8.1f} ms  x{row["time_ratio"]:.2f} of dense  '
-            f'saved {row["saved_bytes"] / 1e6:8.1f} MB  x{row["saved_ratio"]:.3f} of dense'
+            f'{row["name"]:<16} {min(row["milliseconds"].values()):8.1f} ms  '
+            f'x{row["time_ratio"]:.2f} of dense  saved {row["saved_bytes"] / 1e6:8.1f} MB  '
+            f'x{row["saved_ratio"]:.3f} of dense'
         )
     measuring.write(args.out, 'training_step', about, rows)
 

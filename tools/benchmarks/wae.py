@@ -10,7 +10,8 @@ alike; frozen by torch.jit.optimize_for_inference; compiled by torch.compile wit
 and
 run by ONNX Runtime (pip install "mmwcc[onnx]"). Its fastest form counts.
 
-    python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] [--out wae_cpu.json]
+    python tools/benchmarks/wae.py [--networks vgg16 resnet50] [--batches 1 8] [--threads 2] \\
+        [--out wae_cpu.json]
     python tools/benchmarks/wae.py --pair DENSE_CONFIG.py WAE_CONFIG.py --size 360 480 --batches 1
 """
 
@@ -94,7 +95,8 @@ def check_costs(name: str, model: nn.Module) -> None:
         }
         if found != GMAC:
             sys.exit(
-                f'wae: the parts of WAE + VGG16 must cost {GMAC} GMAC, got {found}, so nothing was timed.'
+                f'wae: the parts of WAE + VGG16 must cost {GMAC} GMAC, got {found}, so nothing was '
+                'timed.'
             )
 
 
@@ -155,15 +157,15 @@ def call(model: Callable, x: Tensor) -> Callable[[], Tensor]:
 
 def forms(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Return a call for each form of a network, all with the same outputs."""
-    pictures = {
+    images = {
         name: x.contiguous(memory_format=memory_format) for name, memory_format in FORMATS.items()
     }
     calls = {
-        name: call(deepcopy(model).to(memory_format=memory_format), pictures[name])
+        name: call(deepcopy(model).to(memory_format=memory_format), images[name])
         for name, memory_format in FORMATS.items()
     }
     calls['frozen'] = call(freeze(model, x), x)
-    calls['compiled'] = call(compiled(model, pictures['channels_last']), pictures['channels_last'])
+    calls['compiled'] = call(compiled(model, images['channels_last']), images['channels_last'])
     calls['onnxruntime'] = call(exported(model, x), x)
     expected = calls['contiguous']()
     for name, run in calls.items():
@@ -242,9 +244,10 @@ def report(row: dict, best: dict[str, float]) -> None:
     """Print the measurements."""
     paper = f'paper x{row["paper"]:g}, ' if row['paper'] else ''
     print(
-        f'{row["network"]} batch {row["batch"]}: dense {best["dense"]:.1f} ms, WAE {best["wae"]:.1f} ms, '
-        f'x{row["speedup"]:.2f} ({paper}multiply-accumulates '
-        f'x{row["bound"]:.2f}; dense: {row["dense_gmac"]:.2f} GMAC at {row["dense_gmac_per_second"]:.0f} GMAC/s)'
+        f'{row["network"]} batch {row["batch"]}: dense {best["dense"]:.1f} ms, WAE '
+        f'{best["wae"]:.1f} ms, x{row["speedup"]:.2f} ({paper}multiply-accumulates '
+        f'x{row["bound"]:.2f}; dense: {row["dense_gmac"]:.2f} GMAC at '
+        f'{row["dense_gmac_per_second"]:.0f} GMAC/s)'
     )
     for part, values in row['parts'].items():
         print(
@@ -261,7 +264,7 @@ def main() -> None:
         '--pair', nargs=2, metavar=('DENSE', 'WAE'), help='time these two configs instead'
     )
     parser.add_argument(
-        '--size', type=int, nargs=2, default=[224, 224], help='height and width of the pictures'
+        '--size', type=int, nargs=2, default=[224, 224], help='height and width of the images'
     )
     parser.add_argument('--batches', type=int, nargs='+', default=[1, 8], help='batch sizes')
     parser.add_argument(

@@ -8,7 +8,8 @@ each kernel of both blocks is assumed to run at this machine's copy speed or pro
 whichever takes longer; the floor is the ratio of the two block times. A row passes if it reaches
 the paper's speed-up or 75 % of the floor, whichever is less.
 
-    python tools/benchmarks/wcc_block.py [--batch 1] [--rows 0 2 5] [--layers] [--compile] [--out wcc_block_cpu.json]
+    python tools/benchmarks/wcc_block.py [--batch 1] [--rows 0 2 5] [--layers] [--compile] \\
+        [--out wcc_block_cpu.json]
 """
 
 from __future__ import annotations
@@ -160,9 +161,10 @@ def result(row: Row, times: dict[str, float], floor: float, batch: int) -> dict:
     speedup = best / fastest(times, name)
     passed = speedup >= required
     print(
-        f'{row.size:>3}x{row.size:<3} {row.channels:>4} x{row.expansion} {100 * row.keep_ratio:>5g} %  '
-        f'dense {best:8.1f} ms  paper x{row.paper:.2f}  ours x{speedup:.2f}  floor x{floor:.2f}  '
-        f'required x{required:.2f}  {"pass" if passed else "FAIL"}',
+        f'{row.size:>3}x{row.size:<3} {row.channels:>4} x{row.expansion} '
+        f'{100 * row.keep_ratio:>5g} %  dense {best:8.1f} ms  paper x{row.paper:.2f}  ours '
+        f'x{speedup:.2f}  floor x{floor:.2f}  required x{required:.2f}  '
+        f'{"pass" if passed else "FAIL"}',
         flush=True,
     )
     shown = {

@@ -9,11 +9,13 @@ WCC/WCC.py).
 The authors' layer gets the same weights, levels and keep ratio. It is compared with ours without
 quantizers on either side, and with quantizers at 8/8 bits on both. In inference our int8 layer
 computes the same as the latter, so it is compared with it as well. Next to these ratios is their
-floor: the time of the authors' layer over that of our float32 kernels, if each ran at the copy speed
+floor: the time of the authors' layer over that of our float32 kernels, if each ran at the copy
+    speed
 for 256 MB or at the speed of a product, whichever takes longer. It is a bound for layers whose
 feature maps fit no cache; other layers can exceed it.
 
-    python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] [--out wcc_layer_cpu.json]
+    python tools/benchmarks/wcc_layer.py [--keep 0.25 0.125] [--authors PATH] [--compile] \\
+        [--out wcc_layer_cpu.json]
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('-o', '--out-dir', default='data/camvid', help='output folder')
     parser.add_argument(
         '--split-dir',
-        help='folder with train.txt, val.txt and test.txt, one picture name a line; '
+        help='folder with train.txt, val.txt and test.txt, one image name a line; '
         'original layout only. Without it frames are divided as in the SegNet tutorial',
     )
     parser.add_argument(
@@ -75,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('WIDTH', 'HEIGHT'),
-        help='resize pictures (area) and labels (nearest), for example 480 360',
+        help='resize images (area) and labels (nearest), for example 480 360',
     )
     parser.add_argument('--nproc', type=int, default=1, help='number of processes')
     return parser.parse_args(argv)
@@ -95,8 +95,8 @@ def segnet_split(name: str) -> str:
     match = re.fullmatch(r'(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)', name)
     if match is None:
         raise ValueError(
-            f'segnet_split: the name must be that of a CamVid frame such as 0001TP_006690, got {name!r}. '
-            'Use --split-dir with train.txt, val.txt and test.txt for other frames.'
+            'segnet_split: the name must be that of a CamVid frame such as 0001TP_006690, got '
+            f'{name!r}. Use --split-dir with train.txt, val.txt and test.txt for other frames.'
         )
     sequence, number = match[1], int(match[2])
     if sequence == 'Seq05VD' or (sequence == '0001TP' and number >= 8550):
@@ -143,15 +143,15 @@ def find_original(root: Path, split_dir: str | None) -> list[tuple[Path, Path, s
 
 def pair(images: Path, labels: Path, label_ending: str) -> list[tuple[str, Path, Path]]:
     """Return (name, image, label map) sorted by name; reject unpaired files."""
-    pictures = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
+    found = {p.stem: p for p in images.iterdir() if p.suffix in ('.png', '.jpg')}
     maps = {p.stem.removesuffix(label_ending): p for p in labels.iterdir() if p.suffix == '.png'}
-    if pictures.keys() != maps.keys() or not pictures:
+    if found.keys() != maps.keys() or not found:
         raise ValueError(
-            f'Pictures and label maps must match, got {len(pictures)} in {images} and {len(maps)} in '
-            f'{labels}; without partner: {sorted(pictures.keys() ^ maps.keys())[:5]}. '
+            f'Images and label maps must match, got {len(found)} in {images} and {len(maps)} in '
+            f'{labels}; without partner: {sorted(found.keys() ^ maps.keys())[:5]}. '
             'Complete the download.'
         )
-    return [(name, pictures[name], maps[name]) for name in sorted(pictures)]
+    return [(name, found[name], maps[name]) for name in sorted(found)]
 
 
 def read_ids(path: Path) -> np.ndarray:
@@ -183,8 +183,8 @@ def check(ids: np.ndarray, path: Path) -> np.ndarray:
     unknown = (ids > 10) & (ids != VOID)
     if unknown.any():
         raise ValueError(
-            f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. Check '
-            'that the file is an unchanged CamVid label map.'
+            f'{path} has {int(unknown.sum())} pixels that are neither one of the classes nor void. '
+            'Check that the file is an unchanged CamVid label map.'
         )
     return ids
 
@@ -219,8 +219,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     if args.split_dir and not original:
         raise ValueError(
-            '--split-dir is for the original layout; the SegNet tutorial is already divided. Leave it '
-            'out.'
+            '--split-dir is for the original layout; the SegNet tutorial is already divided. Leave '
+            'it out.'
         )
     jobs = find_original(root, args.split_dir) if original else find_segnet(root)
     for kind in ('img_dir', 'ann_dir'):

@@ -1,7 +1,9 @@
 """Write 32x32 images in CIFAR-10's own binary format.
 
     python tools/dataset_converters/cifar_like.py --out-dir data/street_cifar
-    python tools/dataset_converters/cifar_like.py --out-dir data/my_cifar --images FOLDER  # with FOLDER/CLASS/*.jpg
+    python tools/dataset_converters/cifar_like.py --out-dir data/my_cifar --images FOLDER
+
+FOLDER holds FOLDER/CLASS/*.jpg.
 
 The images are crops of synthetic streets, or come from a folder of labelled images. The ten classes
 of the streets are sky, building, pole, road, pavement, tree, sign, car, van and pedestrian, equally
@@ -57,16 +59,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Write a data set in CIFAR-10's binary format")
     parser.add_argument('-o', '--out-dir', default='data/street_cifar', help='output folder')
     parser.add_argument(
-        '--train', type=int, default=4000, help='pictures to train with; streets only'
+        '--train', type=int, default=4000, help='images to train with; streets only'
     )
-    parser.add_argument(
-        '--test', type=int, default=2000, help='pictures to test with; streets only'
-    )
+    parser.add_argument('--test', type=int, default=2000, help='images to test with; streets only')
     parser.add_argument(
         '--seed', type=int, default=0, help='collection of streets, or order of the folder'
     )
     parser.add_argument(
-        '--images', help='folder with one sub-folder of pictures for each class, instead of streets'
+        '--images', help='folder with one sub-folder of images for each class, instead of streets'
     )
     parser.add_argument(
         '--test-share', type=float, default=0.2, help='share of the folder to test with'
@@ -117,10 +117,12 @@ def class_of_box(scene: StreetScene, index: int, focal: float) -> str | None:
         return BOXES[label]
     depth = np.median(scene.depth[y1:y2, x1:x2][scene.labels[y1:y2, x1:x2] == CAR_LABEL])
     metres = (y2 - y1) * depth / (focal * width)
-    return 'car' if metres < HIGHEST_CAR else 'van' if metres > LOWEST_VAN else None
+    if metres < HIGHEST_CAR:
+        return 'car'
+    return 'van' if metres > LOWEST_VAN else None
 
 
-def pictures_of_street(collection: int, index: int) -> Iterator[tuple[str, np.ndarray]]:
+def images_of_street(collection: int, index: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield at most one image of each class that a street shows, with its class."""
     world = StreetWorld.sample(collection, index)
     scene = render(world, world.viewpoint, SCENE, noise_seed=index)
@@ -144,25 +146,25 @@ def pictures_of_street(collection: int, index: int) -> Iterator[tuple[str, np.nd
                 break
 
 
-def street_pictures(collection: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def street_images(collection: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ``count`` BGR images of streets and their labels in random order.
 
     All classes are equally frequent.
     """
     missing = dict.fromkeys(CLASSES, count // len(CLASSES))
-    pictures, labels, index = [], [], 0
+    images, labels, index = [], [], 0
     while any(missing.values()):
-        for kind, picture in pictures_of_street(collection, index):
+        for kind, image in images_of_street(collection, index):
             if missing[kind]:
                 missing[kind] -= 1
-                pictures.append(picture)
+                images.append(image)
                 labels.append(CLASSES.index(kind))
         index += 1
     order = np.random.Generator(np.random.PCG64(collection)).permutation(count)
-    return np.stack(pictures)[order], np.array(labels, np.uint8)[order]
+    return np.stack(images)[order], np.array(labels, np.uint8)[order]
 
 
-def folder_pictures(root: Path, test_share: float, seed: int):
+def folder_images(root: Path, test_share: float, seed: int):
     """Read class names and images from one sub-folder for each class.
 
     Returns:
@@ -176,12 +178,12 @@ def folder_pictures(root: Path, test_share: float, seed: int):
     names = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if len(names) < 2:
         raise FileNotFoundError(
-            f'cifar_like: --images must hold a sub-folder for each of at least two classes, got '
-            f'{names} in {root}. Sort the pictures into {root}/CLASS/.'
+            'cifar_like: --images must hold a sub-folder for each of at least two classes, got '
+            f'{names} in {root}. Sort the images into {root}/CLASS/.'
         )
     if len(names) > 256:
         raise ValueError(
-            f'cifar_like: a label is one byte, so --images must hold at most 256 classes, got '
+            'cifar_like: a label is one byte, so --images must hold at most 256 classes, got '
             f'{len(names)}. Use mmwcc.ImageFolder for so many.'
         )
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -190,31 +192,31 @@ def folder_pictures(root: Path, test_share: float, seed: int):
         files = sorted(path for path in (root / name).iterdir() if path.is_file())
         if len(files) < 2:
             raise FileNotFoundError(
-                f'cifar_like: every class needs a picture to train and one to test with, got '
-                f'{len(files)} in {root / name}. Add pictures or remove the folder.'
+                'cifar_like: every class needs an image to train and one to test with, got '
+                f'{len(files)} in {root / name}. Add images or remove the folder.'
             )
         tested = max(1, min(len(files) - 1, round(test_share * len(files))))
         for position, file in enumerate(rng.permutation(files)):
             image = cv2.imread(str(file), cv2.IMREAD_COLOR)
             if image is None:
                 raise ValueError(
-                    f'cifar_like: every file of a class must be a picture, got {file}. Remove it.'
+                    f'cifar_like: every file of a class must be an image, got {file}. Remove it.'
                 )
             centre = image.shape[1] / 2, image.shape[0] / 2
-            pictures, labels = parts[position < tested]
-            pictures.append(shrink(image[cut(image, centre, max(image.shape))]))
+            images, labels = parts[position < tested]
+            images.append(shrink(image[cut(image, centre, max(image.shape))]))
             labels.append(label)
-    train, test = ((np.stack(pictures), np.array(labels, np.uint8)) for pictures, labels in parts)
+    train, test = ((np.stack(images), np.array(labels, np.uint8)) for images, labels in parts)
     order = rng.permutation(len(train[1]))
     return names, (train[0][order], train[1][order]), test
 
 
-def write(path: Path, pictures: np.ndarray, labels: np.ndarray) -> None:
+def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Write BGR images (n, 32, 32, 3) and labels (n,) as CIFAR-10 records.
 
     A record is a label, a red, a green and a blue plane.
     """
-    planes = pictures[..., ::-1].transpose(0, 3, 1, 2).reshape(len(labels), -1)
+    planes = images[..., ::-1].transpose(0, 3, 1, 2).reshape(len(labels), -1)
     np.concatenate([labels[:, None], planes], axis=1).tofile(path)
 
 
@@ -222,26 +224,27 @@ def main(argv: list[str] | None = None) -> None:
     """Write what the command line asks for."""
     args = parse_args(argv)
     if args.images:
-        names, train, test = folder_pictures(Path(args.images), args.test_share, args.seed)
+        names, train, test = folder_images(Path(args.images), args.test_share, args.seed)
     else:
         # SyntheticStreetDataset numbers the train, val and test splits of a seed in the same way.
-        print(f'Rendering streets for {args.train + args.test} pictures ...', flush=True)
+        print(f'Rendering streets for {args.train + args.test} images ...', flush=True)
         names, train, test = (
             CLASSES,
-            street_pictures(3 * args.seed, args.train),
-            street_pictures(3 * args.seed + 2, args.test),
+            street_images(3 * args.seed, args.train),
+            street_images(3 * args.seed + 2, args.test),
         )
     out_dir = Path(args.out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    for batch, (pictures, labels) in enumerate(
+    for batch, (images, labels) in enumerate(
         zip(*(np.array_split(part, BATCHES) for part in train), strict=True), 1
     ):
         if len(labels):
-            write(out_dir / f'data_batch_{batch}.bin', pictures, labels)
+            write(out_dir / f'data_batch_{batch}.bin', images, labels)
     write(out_dir / 'test_batch.bin', *test)
     (out_dir / 'batches.meta.txt').write_text('\n'.join(names) + '\n')
     print(
-        f'{len(train[1])} pictures to train and {len(test[1])} to test with, {len(names)} classes, in {out_dir}'
+        f'{len(train[1])} images to train and {len(test[1])} to test with, {len(names)} classes, '
+        f'in {out_dir}'
     )
 
 

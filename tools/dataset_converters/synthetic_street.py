@@ -1,7 +1,8 @@
 """Write synthetic street scenes as a sheet of samples, or as folders of images and label maps.
 
 python tools/dataset_converters/synthetic_street.py --sheet samples.png --length 12
-python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val --length 100
+python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_street --split val
+--length 100
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw synthetic street scenes')
     parser.add_argument('-o', '--out-dir', help='write img_dir/<split> and ann_dir/<split> here')
     parser.add_argument(
-        '--sheet', help='write pictures with their labels and boxes below to this file'
+        '--sheet', help='write images with their labels and boxes below to this file'
     )
     parser.add_argument('--length', type=int, default=12, help='number of scenes')
     parser.add_argument(
@@ -30,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--split', default='train', choices=('train', 'val', 'test'))
-    parser.add_argument('--columns', type=int, default=4, help='pictures in a row of the sheet')
+    parser.add_argument('--columns', type=int, default=4, help='images in a row of the sheet')
     args = parser.parse_args(argv)
     if not (args.out_dir or args.sheet):
         parser.error('give --out-dir, --sheet or both')

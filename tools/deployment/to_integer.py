@@ -75,8 +75,8 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
     """
     if (find_compression(model_config(config)) or {}).get('integer'):
         raise LaunchError(
-            f'{config.filename} describes an integer model already. Give the config that the checkpoint '
-            'was trained with.'
+            f'{config.filename} describes an integer model already. Give the config that the '
+            'checkpoint was trained with.'
         )
     model, loaded = load_trained(config, checkpoint)
     report = to_integer(model, verbose=False)
@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f'{type(model).__name__} of {args.config} in integers')
     print(report)
     print(
-        f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, {weight_bytes(out):,} now'
+        f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, '
+        f'{weight_bytes(out):,} now'
     )
     print(f'wrote {out} and {out.with_suffix(".py")}')
 

@@ -43,13 +43,13 @@ class Camera:
     def __post_init__(self) -> None:
         if not self.focal > 0:
             raise ValueError(
-                f'Camera: focal must be positive, got {self.focal}. Use 0.5 for a wide angle, 1 for 53 '
-                'degrees.'
+                f'Camera: focal must be positive, got {self.focal}. Use 0.5 for a wide angle, 1 '
+                'for 53 degrees.'
             )
         if not self.position[2] > 0:
             raise ValueError(
-                f'Camera: position must be above the ground (z > 0), got z = {self.position[2]}. Give the '
-                'height in metres, for example 1.5.'
+                f'Camera: position must be above the ground (z > 0), got z = {self.position[2]}. '
+                'Give the height in metres, for example 1.5.'
             )
 
     def axes(self) -> np.ndarray:
@@ -197,7 +197,6 @@ class SurfaceBuilder:
         top: tuple,
         material: int,
         color,
-        sides=None,
         lid: bool = True,
         params=(),
     ) -> None:
@@ -210,8 +209,6 @@ class SurfaceBuilder:
             top: Extent of the upper face, in the same form.
             material: Material of the faces.
             color: BGR albedo of the faces.
-            sides: Which of the upright faces b(ack), r(ight), f(ront) and l(eft) to add; None for
-                all. Defaults to None.
             lid: Whether to add the upper face. Defaults to True.
             params: Shader parameters. Defaults to ().
         """
@@ -226,10 +223,8 @@ class SurfaceBuilder:
                 ]
             )
         low, high = corners
-        for i, name in enumerate('brfl'):
-            if sides is None or name in sides:
-                j = (i + 1) % 4
-                self.polygon([low[i], low[j], high[j], high[i]], material, color, params)
+        for i, j in ((0, 1), (1, 2), (2, 3), (3, 0)):
+            self.polygon([low[i], low[j], high[j], high[i]], material, color, params)
         if lid:
             self.polygon(high, material, color, params)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .objects import PAVEMENT, ROAD
-from .world import Layout
+from .classes import PAVEMENT, ROAD
+from .layout import Layout
 
 _CONCRETE = np.array([0.26, 0.28, 0.29], np.float32)
 _KERB = np.array([0.36, 0.38, 0.38], np.float32)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .classes import BOX_LABELS
 from .geometry import FOLIAGE, Camera, Surfaces
 from .texture import fractal_noise
-from .world import BOX_LABELS, StreetWorld
+from .world import StreetWorld
 
 # Surfaces nearer to the lens than this are clipped, in metres.
 NEAR = 0.4

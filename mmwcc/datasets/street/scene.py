@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .classes import BOX_CLASSES, BOX_LABELS, CLASSES
 from .geometry import Camera
 from .ground import ground_labels
 from .raster import FIRST_ID, GROUND_ID, GBuffer, rasterize
 from .shading import shade
-from .world import BOX_CLASSES, BOX_LABELS, CLASSES, StreetWorld
+from .world import StreetWorld
 
 __all__ = [
     'BOX_CLASSES',
@@ -72,8 +73,8 @@ def render(
     """
     if len(size) != 2 or not all(isinstance(v, (int, np.integer)) and v >= 8 for v in size):
         raise ValueError(
-            f'render: size must be (height, width), two whole numbers of at least 8, got {size}. Use for '
-            'example (128, 192).'
+            f'render: size must be (height, width), two whole numbers of at least 8, got {size}. '
+            'Use for example (128, 192).'
         )
     size = (int(size[0]), int(size[1]))
     buffer = rasterize(world, camera, size)

@@ -81,18 +81,18 @@ class SyntheticStreetSequence(BaseDataset):
         ):
             if value < least:
                 raise ValueError(
-                    f'SyntheticStreetSequence: {name} must be at least {least}, got {value}. Use {least} '
-                    'or more.'
+                    f'SyntheticStreetSequence: {name} must be at least {least}, got {value}. Use '
+                    f'{least} or more.'
                 )
         if len(img_scale) != 2 or not all(isinstance(v, int) and v >= 8 for v in img_scale):
             raise ValueError(
-                'SyntheticStreetSequence: img_scale must be (width, height), two whole numbers of at '
-                f'least 8, got {img_scale}. Use for example (192, 64).'
+                'SyntheticStreetSequence: img_scale must be (width, height), two whole numbers of '
+                f'at least 8, got {img_scale}. Use for example (192, 64).'
             )
         if not all(isinstance(i, int) and i for i in frame_ids):
             raise ValueError(
-                f'SyntheticStreetSequence: frame_ids must be whole numbers other than 0, got {frame_ids}. '
-                'Use (-1, 1) for the frames before and after.'
+                'SyntheticStreetSequence: frame_ids must be whole numbers other than 0, got '
+                f'{frame_ids}. Use (-1, 1) for the frames before and after.'
             )
         if split not in SPLITS:
             raise ValueError(

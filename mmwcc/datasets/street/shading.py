@@ -13,7 +13,8 @@ from .ground import ground_albedo
 from .materials import facade_albedo, sign_albedo
 from .raster import FIRST_ID, GROUND_ID, NEAR, GBuffer, clip_near, fill, to_fixed
 from .texture import fractal_noise, sample
-from .world import StreetWorld, Weather
+from .weather import Weather
+from .world import StreetWorld
 
 _GROUND_MATERIAL, _SKY_MATERIAL = 14, 15
 

@@ -55,7 +55,8 @@ class SyntheticStreetDataset(BaseDataset):
         ValueError: If ``split`` or ``task`` is unknown.
 
     Example:
-        >>> dataset = SyntheticStreetDataset(length=4, img_scale=(64, 48), pipeline=[LoadSyntheticStreet()])
+        >>> pipeline = [LoadSyntheticStreet()]
+        >>> dataset = SyntheticStreetDataset(length=4, img_scale=(64, 48), pipeline=pipeline)
         >>> dataset[0]['img'].shape
         (48, 64, 3)
     """
@@ -76,8 +77,8 @@ class SyntheticStreetDataset(BaseDataset):
         _check_whole('seed', seed, 0)
         if len(img_scale) != 2 or not all(isinstance(v, int) and v >= 8 for v in img_scale):
             raise ValueError(
-                'SyntheticStreetDataset: img_scale must be (width, height), two whole numbers of at least '
-                f'8, got {img_scale}. Use for example (192, 128).'
+                'SyntheticStreetDataset: img_scale must be (width, height), two whole numbers of '
+                f'at least 8, got {img_scale}. Use for example (192, 128).'
             )
         for name, value, known in (('split', split, SPLITS), ('task', task, TASKS)):
             if value not in known:
@@ -85,14 +86,9 @@ class SyntheticStreetDataset(BaseDataset):
                     f'SyntheticStreetDataset: {name} must be one of {known}, got {value!r}. Use '
                     f'{known[0]!r} for the first.'
                 )
-        self.length, self.img_scale, self.seed, self.split, self.task = (
-            length,
-            tuple(img_scale),
-            seed,
-            split,
-            task,
-        )
-        self.cache = cache
+        self.length, self.seed, self.split = length, seed, split
+        self.img_scale = tuple(img_scale)
+        self.task, self.cache = task, cache
         if task == 'detection':
             palette = [PALETTE[CLASSES.index(name)] for name in BOX_CLASSES]
             kwargs['metainfo'] = dict(
@@ -158,8 +154,8 @@ class LoadSyntheticStreet:
         """Return ``results`` with image and ground truth added."""
         if 'street_seed' not in results:
             raise KeyError(
-                'LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got the keys '
-                f'{sorted(results)}. Use LoadImageFromFile for pictures on disk.'
+                'LoadSyntheticStreet: the entry must come from mmwcc.SyntheticStreetDataset, got '
+                f'the keys {sorted(results)}. Use LoadImageFromFile for images on disk.'
             )
         scene = results.pop('street_scene', None) or _render(results)
         height, width = scene.labels.shape
@@ -200,5 +196,6 @@ def _check_whole(name: str, value: int, least: int) -> None:
         )
     if value < least:
         raise ValueError(
-            f'SyntheticStreetDataset: {name} must be at least {least}, got {value}. Use {least} or more.'
+            f'SyntheticStreetDataset: {name} must be at least {least}, got {value}. Use {least} or '
+            'more.'
         )

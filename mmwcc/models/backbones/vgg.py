@@ -67,7 +67,8 @@ class VGG(BaseModule):
     ) -> None:
         if depth not in self.BLOCKS:
             raise ValueError(
-                f'VGG: depth must be one of {sorted(self.BLOCKS)}, got {depth}. Use 16 for the usual one.'
+                f'VGG: depth must be one of {sorted(self.BLOCKS)}, got {depth}. Use 16 for the '
+                'usual one.'
             )
         if not 1 <= num_stages <= 5:
             raise ValueError(
@@ -76,8 +77,8 @@ class VGG(BaseModule):
         out_indices = (num_stages - 1,) if out_indices is None else tuple(out_indices)
         if not out_indices or not all(0 <= index < num_stages for index in out_indices):
             raise ValueError(
-                f'VGG: out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}. Use '
-                f'({num_stages - 1}, ) for the last one.'
+                f'VGG: out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}. '
+                f'Use ({num_stages - 1}, ) for the last one.'
             )
         super().__init__(init_cfg or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
         self.out_indices = out_indices

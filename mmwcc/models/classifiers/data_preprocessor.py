@@ -32,7 +32,8 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
 
     Example:
         >>> preprocess = ClsDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
-        >>> preprocess(dict(inputs=[torch.full((3, 2, 2), 255, dtype=torch.uint8)]))['inputs'].unique()
+        >>> white = torch.full((3, 2, 2), 255, dtype=torch.uint8)
+        >>> preprocess(dict(inputs=[white]))['inputs'].unique()
         tensor([1.])
     """
 
@@ -45,7 +46,8 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         if (mean is None) != (std is None):
             raise ValueError(
                 f'ClsDataPreprocessor: mean and std must be given together, got mean={mean} and '
-                f'std={std}. Use mean=[0, 0, 0] or std=[1, 1, 1] to leave one of them without effect.'
+                f'std={std}. Use mean=[0, 0, 0] or std=[1, 1, 1] to leave one of them without '
+                'effect.'
             )
         super().__init__(mean=mean, std=std, bgr_to_rgb=to_rgb)
 
@@ -53,10 +55,11 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         """Return ``data`` with ``inputs`` stacked and normalized."""
         inputs = data['inputs']
         if isinstance(inputs, Sequence):
-            sizes = {tuple(picture.shape[-2:]) for picture in inputs}
+            sizes = {tuple(image.shape[-2:]) for image in inputs}
             if len(sizes) > 1:
                 raise ValueError(
-                    f'{type(self).__name__}: the pictures of a batch must have one size, got '
-                    f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use batch_size=1.'
+                    f'{type(self).__name__}: the images of a batch must have one size, got '
+                    f'{sorted(sizes)}. End the pipeline with a crop or a resize, or use '
+                    'batch_size=1.'
                 )
         return super().forward(data, training)

@@ -42,8 +42,8 @@ class CrossEntropyLoss(nn.Module):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise ValueError(
-                f'CrossEntropyLoss: label_smoothing must be in [0, 1), got {label_smoothing}. Use 0.0 for '
-                'hard targets.'
+                f'CrossEntropyLoss: label_smoothing must be in [0, 1), got {label_smoothing}. Use '
+                '0.0 for hard targets.'
             )
         self.label_smoothing, self.loss_weight = label_smoothing, loss_weight
 
@@ -107,8 +107,8 @@ class LinearClsHead(BaseModule):
         super().__init__(init_cfg)
         if num_classes < 1:
             raise ValueError(
-                f'LinearClsHead: num_classes must be at least 1, got {num_classes}. Use the number of '
-                'classes of the data set.'
+                f'LinearClsHead: num_classes must be at least 1, got {num_classes}. Use the number '
+                'of classes of the data set.'
             )
         self.num_classes, self.in_channels = num_classes, in_channels
         layers, width = [], in_channels
@@ -127,7 +127,7 @@ class LinearClsHead(BaseModule):
         feature = (features if isinstance(features, Tensor) else features[-1]).flatten(1)
         if feature.shape[1] != self.in_channels:
             raise ValueError(
-                f'LinearClsHead: in_channels must be the length of the flattened feature, got '
+                'LinearClsHead: in_channels must be the length of the flattened feature, got '
                 f'in_channels={self.in_channels} and a feature of {feature.shape[1]}. Set '
                 f'in_channels={feature.shape[1]}, or pool with mmwcc.GlobalAveragePooling first.'
             )
@@ -164,8 +164,8 @@ def targets(data_samples: list, scores: Tensor) -> Tensor:
     ):
         raise ValueError(
             f'LinearClsHead: labels must be in [0, {classes - 1}] for num_classes={classes}, got '
-            f'{int(labels.min())} to {int(labels.max())}. Set num_classes to the number of classes of the '
-            'data set.'
+            f'{int(labels.min())} to {int(labels.max())}. Set num_classes to the number of classes '
+            'of the data set.'
         )
     return labels
 

@@ -63,8 +63,9 @@ class ImageClassifier(BaseClassifier):
         (B, 3, H, W) to (B, num_classes).
 
     Example:
-        >>> model = ImageClassifier(dict(type='mmwcc.VGG', depth=11), dict(type='mmwcc.LinearClsHead', num_classes=10,
-        ...                         in_channels=512), neck=dict(type='mmwcc.GlobalAveragePooling'))
+        >>> head = dict(type='mmwcc.LinearClsHead', num_classes=10, in_channels=512)
+        >>> model = ImageClassifier(dict(type='mmwcc.VGG', depth=11), head,
+        ...                         neck=dict(type='mmwcc.GlobalAveragePooling'))
         >>> model(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """

@@ -32,7 +32,8 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
 
     Example:
         >>> preprocess = DepthDataPreprocessor(mean=[127.5] * 3, std=[127.5] * 3)
-        >>> preprocess(dict(inputs=[torch.full((3, 2, 2), 255, dtype=torch.uint8)]))['inputs'].unique()
+        >>> white = torch.full((3, 2, 2), 255, dtype=torch.uint8)
+        >>> preprocess(dict(inputs=[white]))['inputs'].unique()
         tensor([1.])
     """
 
@@ -60,11 +61,12 @@ class DepthDataPreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Return ``data`` on the model's device, with ``inputs`` stacked and normalized."""
         data = self.cast_data(data)
-        shapes = {tuple(picture.shape) for picture in data['inputs']}
+        shapes = {tuple(image.shape) for image in data['inputs']}
         if len(shapes) > 1:
             raise ValueError(
-                f'DepthDataPreprocessor: the pictures of a batch must have one shape, got {sorted(shapes)}'
-                '. Put mmwcc.ResizeDepthFrames into the pipeline, or use batch_size=1.'
+                'DepthDataPreprocessor: the images of a batch must have one shape, got '
+                f'{sorted(shapes)}. Put mmwcc.ResizeDepthFrames into the pipeline, or use '
+                'batch_size=1.'
             )
         inputs = torch.stack(list(data['inputs'])).float()
         data['inputs'] = ((inputs.flip(-3) if self.bgr_to_rgb else inputs) - self.mean) / self.std

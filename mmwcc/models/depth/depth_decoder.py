@@ -67,8 +67,8 @@ class DepthDecoder(BaseModule):
         for name, value in (('in_channels', in_channels), ('channels', channels)):
             if len(value) != 5:
                 raise ValueError(
-                    f'DepthDecoder: {name} must hold five numbers, got {list(value)}. Give one for each '
-                    'scale, the finest first.'
+                    f'DepthDecoder: {name} must hold five numbers, got {list(value)}. Give one for '
+                    'each scale, the finest first.'
                 )
         conv = partial(
             SeparableConv2d if separable else nn.Conv2d,
@@ -93,8 +93,8 @@ class DepthDecoder(BaseModule):
         if len(features) != 5 or min(features[-1].shape[-2:]) < 2:
             raise ValueError(
                 'DepthDecoder: features must be five maps of at least 2x2, got '
-                f'{[tuple(f.shape) for f in features]}. Set out_indices of the backbone to the strides '
-                '2, 4, 8, 16 and 32, and use pictures of more than 32 pixels.'
+                f'{[tuple(f.shape) for f in features]}. Set out_indices of the backbone to the '
+                'strides 2, 4, 8, 16 and 32, and use images of more than 32 pixels.'
             )
         x, disps = features[-1], []
         for level in reversed(range(5)):

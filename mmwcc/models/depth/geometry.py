@@ -39,7 +39,8 @@ def pose_matrix(axis_angle: Tensor, translation: Tensor, invert: bool = False) -
         Matrices, (B, 4, 4).
 
     Example:
-        >>> pose_matrix(torch.tensor([[0., 0., torch.pi / 2]]), torch.tensor([[0., 0., 2.]]))[0, :, 0].round()
+        >>> turn = torch.tensor([[0., 0., torch.pi / 2]])
+        >>> pose_matrix(turn, torch.tensor([[0., 0., 2.]]))[0, :, 0].round()
         tensor([-0., 1., 0., 0.])
     """
     with torch.autocast(axis_angle.device.type, enabled=False):

@@ -30,7 +30,7 @@ def ssim_distance(x: Tensor, y: Tensor) -> Tensor:
         Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP
         2004.
     """
-    x, y = (F.pad(picture, (1, 1, 1, 1), mode='reflect') for picture in (x, y))
+    x, y = (F.pad(image, (1, 1, 1, 1), mode='reflect') for image in (x, y))
     mean_x, mean_y = F.avg_pool2d(x, 3, 1), F.avg_pool2d(y, 3, 1)
     var_x = F.avg_pool2d(x * x, 3, 1) - mean_x * mean_x
     var_y = F.avg_pool2d(y * y, 3, 1) - mean_y * mean_y
@@ -46,7 +46,8 @@ def photometric_error(x: Tensor, y: Tensor, ssim_weight: float = 0.85) -> Tensor
     It is ``ssim_weight`` x SSIM distance + (1 - ``ssim_weight``) x absolute difference.
 
     Example:
-        >>> photometric_error(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), ssim_weight=0.0).unique()
+        >>> black, white = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
+        >>> photometric_error(black, white, ssim_weight=0.0).unique()
         tensor([1.])
     """
     difference = (x - y).abs().mean(1, keepdim=True)

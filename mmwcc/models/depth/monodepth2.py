@@ -28,8 +28,8 @@ class Monodepth2(BaseModel):
     """Predict depth, and learn it by rebuilding each image from its neighbours.
 
     Training samples carry ``frames`` (1 + S, 3, H, W) uint8, the target followed by its S sources;
-    ``intrinsics`` (3, 3) in pixels; and the meta information ``frame_ids``, such as (-1, 1). A frame
-    id 's' is the other camera of a stereo pair. Where they are known, samples also carry
+    ``intrinsics`` (3, 3) in pixels; and the meta information ``frame_ids``, such as (-1, 1). A
+    frame id 's' is the other camera of a stereo pair. Where they are known, samples also carry
     ``source_poses`` (S, 4, 4) and ``gt_depth`` (H, W), which is 0 where nothing was measured.
     ``inputs`` are the same frames, augmented and normalized, (B, 1 + S, 3, H, W). For prediction
     the target alone is enough.
@@ -90,18 +90,18 @@ class Monodepth2(BaseModel):
         super().__init__(data_preprocessor or dict(type='mmwcc.DepthDataPreprocessor'), init_cfg)
         if not 0 < min_depth < max_depth:
             raise ValueError(
-                f'Monodepth2: min_depth must be in (0, max_depth), got {min_depth} and {max_depth}. Use '
-                '0.1 and 100.'
+                f'Monodepth2: min_depth must be in (0, max_depth), got {min_depth} and '
+                f'{max_depth}. Use 0.1 and 100.'
             )
         if photometric_weight == 0 and depth_weight == 0:
             raise ValueError(
-                'Monodepth2: photometric_weight or depth_weight must be above 0, got 0 for both. Use '
-                'depth_weight=1.0 to learn from measured depth.'
+                'Monodepth2: photometric_weight or depth_weight must be above 0, got 0 for both. '
+                'Use depth_weight=1.0 to learn from measured depth.'
             )
         if photometric_weight == 0 and pose_net is not None:
             raise ValueError(
-                'Monodepth2: pose_net must be None where photometric_weight is 0, got a config. Nothing '
-                'would train it.'
+                'Monodepth2: pose_net must be None where photometric_weight is 0, got a config. '
+                'Nothing would train it.'
             )
         self.backbone = ROOT_MODELS.build(backbone)
         self.decoder = ROOT_MODELS.build(decoder)
@@ -126,7 +126,8 @@ class Monodepth2(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         raise ValueError(
-            f"Monodepth2: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for "
+            f"Monodepth2: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' "
+            'for '
             'disparities.'
         )
 
@@ -208,8 +209,10 @@ class Monodepth2(BaseModel):
         frame_ids = data_samples[0].get('frame_ids', ())
         if not frame_ids or inputs.dim() != 5 or inputs.shape[1] != 1 + len(frame_ids):
             raise ValueError(
-                f'Monodepth2: inputs must hold a target and its sources, got {tuple(inputs.shape)} for '
-                f"frame_ids {tuple(frame_ids)}. Use mmwcc.PackDepthInputs, and frame_ids=(-1, 1) or ('s',)"
+                f'Monodepth2: inputs must hold a target and its sources, got {tuple(inputs.shape)} '
+                'for '
+                f'frame_ids {tuple(frame_ids)}. Use mmwcc.PackDepthInputs, and frame_ids=(-1, 1) '
+                "or ('s',)"
                 ' in the data set.'
             )
         target, poses = inputs[:, 0], []
@@ -229,8 +232,8 @@ class Monodepth2(BaseModel):
         poses = self._stacked(data_samples, 'source_poses')[:, index]
         if not torch.isfinite(poses).all():
             raise ValueError(
-                f'Monodepth2: the pose of frame {frame_id} must be known, got none. Give the model a '
-                'pose_net, or frames whose poses the data set knows.'
+                f'Monodepth2: the pose of frame {frame_id} must be known, got none. Give the model '
+                'a pose_net, or frames whose poses the data set knows.'
             )
         return poses
 
@@ -258,7 +261,7 @@ class Monodepth2(BaseModel):
         if missing:
             raise ValueError(
                 f'Monodepth2: every training sample must have {field}, got only '
-                f'{sorted(missing[0].all_keys())}. Use a data set and a pipeline of depth frames, which '
-                'docs/depth.md describes.'
+                f'{sorted(missing[0].all_keys())}. Use a data set and a pipeline of depth frames, '
+                'which docs/depth.md describes.'
             )
         return torch.stack([sample.get(field) for sample in data_samples])

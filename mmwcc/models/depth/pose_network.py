@@ -94,6 +94,7 @@ def _widen_first_conv(backbone: nn.Module) -> None:
             replace_layers(backbone, {conv: pair})
             return
     raise ValueError(
-        f'PoseNetwork: backbone must have a convolution, got {type(backbone).__name__} with none. Use for '
+        f'PoseNetwork: backbone must have a convolution, got {type(backbone).__name__} with none. '
+        'Use for '
         "example dict(type='mmdet.ResNet', depth=18, out_indices=(3, ))."
     )

@@ -183,16 +183,18 @@ class BiFPN(BaseModule):
     ) -> None:
         if num_cells < 1:
             raise ValueError(
-                f'BiFPN: num_cells must be at least 1, got {num_cells}. Use 3 as EfficientDet-D0 does.'
+                f'BiFPN: num_cells must be at least 1, got {num_cells}. Use 3 as EfficientDet-D0 '
+                'does.'
             )
         if num_outs < max(2, len(in_channels)):
             raise ValueError(
-                f'BiFPN: num_outs must be at least 2 and the number of maps, {len(in_channels)}, got '
-                f'{num_outs}. Use fewer out_indices in the backbone, or more levels.'
+                f'BiFPN: num_outs must be at least 2 and the number of maps, {len(in_channels)}, '
+                f'got {num_outs}. Use fewer out_indices in the backbone, or more levels.'
             )
         if fusion not in FUSIONS:
             raise ValueError(
-                f"BiFPN: fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}. Use 'fast' for "
+                f"BiFPN: fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}. Use 'fast' "
+                'for '
                 'learned weights.'
             )
         super().__init__(init_cfg or dict(type='Xavier', layer='Conv2d', distribution='uniform'))
@@ -222,8 +224,8 @@ class BiFPN(BaseModule):
         """Return the levels from fine to coarse."""
         if len(inputs) != len(self.in_channels):
             raise ValueError(
-                f'BiFPN: there must be {len(self.in_channels)} maps, one for each of in_channels, got '
-                f'{len(inputs)}. Choose them by out_indices of the backbone.'
+                f'BiFPN: there must be {len(self.in_channels)} maps, one for each of in_channels, '
+                f'got {len(inputs)}. Choose them by out_indices of the backbone.'
             )
         maps = list(inputs)
         for level in range(len(maps), self.num_outs):

@@ -75,9 +75,9 @@ def from_effdet(
             ):
                 found = tuple(ours[name].shape) if name in ours else 'none'
                 raise ValueError(
-                    f'from_effdet: the {branch} predictor must have outputs for {_ANCHORS} anchors, got a '
-                    f'{kind} of shape {found}. Use weights of an efficientdet with three scales and three '
-                    'shapes of anchors.'
+                    f'from_effdet: the {branch} predictor must have outputs for {_ANCHORS} '
+                    f'anchors, got a {kind} of shape {found}. Use weights of an efficientdet with '
+                    'three scales and three shapes of anchors.'
                 )
             rows = ours[name].unflatten(0, (_ANCHORS, -1))
             rows = _to_ours(rows, kind) if branch == 'reg' else _chosen(rows, classes)
@@ -151,8 +151,8 @@ def _chosen(rows: Tensor, classes: Sequence[int] | None) -> Tensor:
         return rows
     if not classes or not all(0 <= number < rows.shape[1] for number in classes):
         raise ValueError(
-            f'from_effdet: classes must be among the {rows.shape[1]} outputs, got {tuple(classes)}. Leave '
-            'them out to keep all.'
+            f'from_effdet: classes must be among the {rows.shape[1]} outputs, got '
+            f'{tuple(classes)}. Leave them out to keep all.'
         )
     return rows[:, list(classes)]
 

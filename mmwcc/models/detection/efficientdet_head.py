@@ -88,8 +88,8 @@ class EfficientDetHead(AnchorHead):
         anchors.update(anchor_generator or {})
         if len(anchors['strides']) != num_ins:
             raise ValueError(
-                f'EfficientDetHead: anchor_generator must have {num_ins} strides, one for each level, got '
-                f'{len(anchors["strides"])}. Set num_ins, and num_outs of the neck.'
+                f'EfficientDetHead: anchor_generator must have {num_ins} strides, one for each '
+                f'level, got {len(anchors["strides"])}. Set num_ins, and num_outs of the neck.'
             )
         super().__init__(
             num_classes,
@@ -144,8 +144,8 @@ class EfficientDetHead(AnchorHead):
         """Return scores and boxes of every level."""
         if len(feats) != self.num_ins:
             raise ValueError(
-                f'EfficientDetHead: there must be {self.num_ins} maps, got {len(feats)}. Set num_ins, or '
-                'num_outs of the neck.'
+                f'EfficientDetHead: there must be {self.num_ins} maps, got {len(feats)}. Set '
+                'num_ins, or num_outs of the neck.'
             )
         return (
             [

@@ -73,7 +73,8 @@ def compound_scaling(name: str) -> dict:
     """
     if name not in SCALING:
         raise ValueError(
-            f"compound_scaling: name must be one of {', '.join(SCALING)}, got {name!r}. Use 'd0' for the "
+            f"compound_scaling: name must be one of {', '.join(SCALING)}, got {name!r}. Use 'd0' "
+            'for the '
             'smallest.'
         )
     scale = SCALING[name]

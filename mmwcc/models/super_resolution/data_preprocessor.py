@@ -40,10 +40,10 @@ class SRDataPreprocessor(ClsDataPreprocessor):
     ) -> None:
         super().__init__(mean, std)
 
-    def from_pixels(self, pictures: Tensor) -> Tensor:
+    def from_pixels(self, images: Tensor) -> Tensor:
         """Shift and scale pixels (B, 3, H, W)."""
-        return (pictures.to(self.mean) - self.mean) / self.std
+        return (images.to(self.mean) - self.mean) / self.std
 
-    def to_pixels(self, pictures: Tensor) -> Tensor:
+    def to_pixels(self, images: Tensor) -> Tensor:
         """Convert back to pixels (B, 3, H, W), without rounding or clipping."""
-        return pictures * self.std + self.mean
+        return images * self.std + self.mean

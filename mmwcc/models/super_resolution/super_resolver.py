@@ -75,7 +75,8 @@ class SuperResolver(BaseModel):
         if mode == 'tensor':
             return self.generator(inputs)
         raise ValueError(
-            f"SuperResolver: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for "
+            f"SuperResolver: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use "
+            "'tensor' for "
             'what the network returns.'
         )
 
@@ -85,9 +86,9 @@ class SuperResolver(BaseModel):
         originals = torch.stack([sample.gt_img for sample in data_samples])
         if originals.shape != enlarged.shape:
             raise ValueError(
-                f'SuperResolver: gt_img must have the size that the network returns, got '
-                f'{tuple(originals.shape[-2:])} instead of {tuple(enlarged.shape[-2:])}. Use the same '
-                'scale in the pipeline as in the network.'
+                'SuperResolver: gt_img must have the size that the network returns, got '
+                f'{tuple(originals.shape[-2:])} instead of {tuple(enlarged.shape[-2:])}. Use the '
+                'same scale in the pipeline as in the network.'
             )
         return dict(
             loss_pixel=self.pixel_loss(enlarged, self.data_preprocessor.from_pixels(originals))
@@ -96,10 +97,10 @@ class SuperResolver(BaseModel):
     def predict(self, inputs: Tensor, data_samples: list | None = None) -> list:
         """Return one sample for each image with ``pred_img``; new samples unless given."""
         enlarged = self._ensemble(inputs) if self.self_ensemble else self.generator(inputs)
-        pictures = self.data_preprocessor.to_pixels(enlarged.float()).clamp(0, 255).round().byte()
-        samples = data_samples or [BaseDataElement() for _ in pictures]
-        for sample, picture in zip(samples, pictures, strict=True):
-            sample.set_data(dict(pred_img=picture))
+        images = self.data_preprocessor.to_pixels(enlarged.float()).clamp(0, 255).round().byte()
+        samples = data_samples or [BaseDataElement() for _ in images]
+        for sample, image in zip(samples, images, strict=True):
+            sample.set_data(dict(pred_img=image))
         return samples
 
     def _ensemble(self, inputs: Tensor) -> Tensor:

@@ -6,115 +6,17 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from mmengine.model import BaseModel, BaseModule
+from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmwcc.registry import MODELS, type_name
 from mmwcc.utils import is_address
 
-__all__ = ['WAE', 'WAEDecoder', 'WAEEncoder']
+from .coders import WAEDecoder, WAEEncoder, check_images
 
-_XAVIER = dict(type='Xavier', layer=['Conv2d', 'ConvTranspose2d'], distribution='uniform')
-
-
-def check_pictures(owner: str, x: Tensor) -> None:
-    """Raise an error for anything but a batch of non-empty RGB images.
-
-    Raises:
-        ValueError: If ``x`` is not of shape (B, 3, H, W) with H and W at least 1.
-    """
-    if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 1:
-        raise ValueError(
-            f'{owner}: the input must be pictures of shape (B, 3, H, W) with H and W at least 1, got '
-            f'{tuple(x.shape)}. Repeat a grey channel three times, or add a batch dimension.'
-        )
-
-
-@MODELS.register_module()
-class WAEEncoder(BaseModule):
-    """Split images into a low and a high part of half their size.
-
-    The encoder has three 3x3 convolutions with ReLU, then two parallel linear 3x3 convolutions of
-    stride 2. These two are stored and computed as one convolution with twice the outputs. On its
-    own, without any transform loss, the encoder is the decomposition of the paper's baseline
-    "Decomposition + CNN".
-
-    Args:
-        channels: Width. Defaults to 16.
-        init_cfg: mmengine's initialization. Defaults to Xavier.
-
-    Shape:
-        (B, 3, H, W) to (low, high), both (B, 3, ceil(H / 2), ceil(W / 2)).
-
-    Raises:
-        ValueError: In use, if the input is not (B, 3, H, W) with H and W at least 1.
-
-    Reference:
-        Chen et al., "Learning a Wavelet-like Auto-Encoder to Accelerate Deep Neural Networks", AAAI
-        2018.
-    """
-
-    low_channels = high_channels = 3
-
-    def __init__(self, channels: int = 16, init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg or dict(_XAVIER))
-        self.body = nn.Sequential(
-            nn.Conv2d(3, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-        )
-        self.split = nn.Conv2d(channels, 6, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the low and the high part."""
-        check_pictures(type(self).__name__, x)
-        if (
-            x.device.type == 'cpu'
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-        ):
-            # One image at a time stays in the cache: the maps of 16 channels at full size are what
-            # this costs.
-            parts = torch.cat([self.split(self.body(picture)) for picture in x.split(1)])
-        else:
-            parts = self.split(self.body(x))
-        low, high = parts.split(3, dim=1)
-        return low, high
-
-
-class WAEDecoder(BaseModule):
-    """Enlarge one part to twice its size.
-
-    The decoder is a 4x4 transposed convolution of stride 2, followed by three 3x3 convolutions.
-
-    Args:
-        channels: Width. Defaults to 16.
-        init_cfg: mmengine's initialization. Defaults to Xavier.
-
-    Shape:
-        (B, 3, H, W) to (B, 3, 2 H, 2 W).
-    """
-
-    def __init__(self, channels: int = 16, init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg or dict(_XAVIER))
-        self.body = nn.Sequential(
-            nn.ConvTranspose2d(3, channels, 4, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, 3, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+__all__ = ['WAE']
 
 
 @MODELS.register_module()
@@ -201,10 +103,11 @@ class WAE(BaseModel):
                 ``low``, ``high``, ``decoded`` (in units of the input) and ``decoded_pixels`` (0 to
                 255, in the loader's channel order). Defaults to 'tensor'.
         """
-        check_pictures('WAE', inputs)
+        check_images('WAE', inputs)
         if mode not in ('tensor', 'loss', 'predict'):
             raise ValueError(
-                f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for I_L and "
+                f"WAE: mode must be 'tensor', 'loss' or 'predict', got {mode!r}. Use 'tensor' for "
+                'I_L and '
                 'I_H.'
             )
         low, high = self.encoder(inputs)
@@ -261,7 +164,7 @@ def is_pretrained(init_cfg) -> bool:
     return kind.rpartition('.')[2] in ('Pretrained', 'PretrainedInit')
 
 
-def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
+def to_pixels(images: Tensor, data_preprocessor: Any) -> Tensor:
     """Undo the normalization of a preprocessor.
 
     Images (B, 3, H, W) in the units of the network become values from 0 to 255, in the channel
@@ -271,52 +174,9 @@ def to_pixels(pictures: Tensor, data_preprocessor: Any) -> Tensor:
         getattr(data_preprocessor, '_enable_normalize', False)
         or getattr(data_preprocessor, 'mean', None) is not None
     ):
-        pictures = pictures * data_preprocessor.std + data_preprocessor.mean
+        images = images * data_preprocessor.std + data_preprocessor.mean
     converted = any(
         getattr(data_preprocessor, name, False)
         for name in ('_channel_conversion', 'channel_conversion')
     )
-    return (pictures.flip(1) if converted else pictures).clamp(0, 255)
-
-
-def set_stage(owner: str, decomposition: nn.Module, stage: int, gamma: float) -> None:
-    """Freeze what a decomposition does not train in a stage.
-
-    Args:
-        owner: Class name for error messages.
-        decomposition: The module that splits the images.
-        stage: 2 trains the networks on a frozen decomposition; 3 trains everything jointly.
-        gamma: Weight of the transform loss in stage 3.
-
-    Raises:
-        ValueError: If stage is neither 2 nor 3, gamma is negative, or gamma is positive in stage 3
-            although the decomposition has no transform loss.
-    """
-    if stage not in (2, 3):
-        raise ValueError(
-            f'{owner}: stage must be 2 (networks on a frozen decomposition) or 3 (all jointly), got '
-            f'{stage!r}. Stage 1 trains mmwcc.WAE alone.'
-        )
-    if gamma < 0:
-        raise ValueError(
-            f'{owner}: gamma must not be negative, got {gamma}. Use 0.001 as published.'
-        )
-    has_loss = hasattr(decomposition, 'transform_losses')
-    if stage == 3 and gamma and not has_loss:
-        raise ValueError(
-            f'{owner}: gamma must be 0 for a decomposition without a transform loss, got {gamma} for '
-            f'{type(decomposition).__name__}. Use gamma=0, or mmwcc.WAE.'
-        )
-    if stage == 2:
-        decomposition.requires_grad_(False)
-    elif has_loss and not gamma:
-        # Without the loss the decoders have no part in training, and DDP waits for gradients that
-        # never come.
-        decomposition.decoder_low.requires_grad_(False)
-        decomposition.decoder_high.requires_grad_(False)
-
-
-def decompose(decomposition: nn.Module, x: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-    """Return the low and the high part, computed without gradients in stage 2."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and stage == 3):
-        return decomposition(x)
+    return (images.flip(1) if converted else images).clamp(0, 255)

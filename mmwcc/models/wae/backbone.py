@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmwcc.registry import MODELS
 
-from .auto_encoder import decompose, set_stage
 from .slim import build_slim
+from .stages import decompose, set_stage
 
 __all__ = ['WAEBackbone']
 
@@ -63,7 +63,8 @@ class WAEBackbone(BaseModule):
             :func:`WAEModel`.
 
     Example:
-        >>> backbone = WAEBackbone(dict(type='mmwcc.VGG', depth=11, base_channels=8, out_indices=(2, 3)))
+        >>> vgg = dict(type='mmwcc.VGG', depth=11, base_channels=8, out_indices=(2, 3))
+        >>> backbone = WAEBackbone(vgg)
         >>> backbone.channels, backbone.strides
         ((32, 64), (16, 32))
     """
@@ -102,8 +103,8 @@ class WAEBackbone(BaseModule):
         if [size for _, size in low] != [size for _, size in high]:
             raise ValueError(
                 'WAEBackbone: high_backbone must return feature maps of the sizes of backbone, got '
-                f'{[size for _, size in high]} and {[size for _, size in low]} for {_PROBE}x{_PROBE} '
-                'pictures. Use the same strides and out_indices for both.'
+                f'{[size for _, size in high]} and {[size for _, size in low]} for '
+                f'{_PROBE}x{_PROBE} images. Use the same strides and out_indices for both.'
             )
         self.channels = tuple(channels for channels, _ in low)
         self.strides = tuple(2 * _PROBE // size[0] for _, size in low)
@@ -141,7 +142,8 @@ class WAEBackbone(BaseModule):
             return
         if not self.attached:
             raise RuntimeError(
-                f'WAEBackbone: the transform loss (gamma={self.gamma:g}) must have a way to the losses '
+                f'WAEBackbone: the transform loss (gamma={self.gamma:g}) must have a way to the '
+                'losses '
                 "of the model, and there is none. Build the model by type='mmwcc.WAEModel', "
                 'task_type=(the type of the model), or use gamma=0.'
             )
@@ -211,8 +213,8 @@ def _probe(backbone: nn.Module, in_channels: int) -> list[tuple[int, tuple[int, 
     fits = isinstance(outputs, (tuple, list)) and outputs
     if not fits or not all(isinstance(output, Tensor) and output.dim() == 4 for output in outputs):
         raise TypeError(
-            'WAEBackbone: backbone must return a feature map (B, C, H, W) or a sequence of them, got '
-            f'{type(outputs).__name__} from {type(backbone).__name__}. Wrap a backbone without its '
-            'classifier, as with out_indices.'
+            'WAEBackbone: backbone must return a feature map (B, C, H, W) or a sequence of them, '
+            f'got {type(outputs).__name__} from {type(backbone).__name__}. Wrap a backbone without '
+            'its classifier, as with out_indices.'
         )
     return [(output.shape[1], (output.shape[2], output.shape[3])) for output in outputs]

@@ -12,8 +12,8 @@ from mmwcc.models.classifiers import BaseClassifier
 from mmwcc.models.classifiers.heads import write_predictions
 from mmwcc.registry import MODELS
 
-from .auto_encoder import decompose, set_stage
 from .slim import build_slim
+from .stages import decompose, set_stage
 
 __all__ = ['WAEClassifier']
 
@@ -75,8 +75,9 @@ class WAEClassifier(BaseClassifier):
         super().__init__(data_preprocessor or dict(type='mmwcc.ClsDataPreprocessor'), init_cfg)
         if fused_head is None and high_backbone is not None:
             raise ValueError(
-                'WAEClassifier: fused_head must be given with high_backbone, got None. Without it nothing '
-                'uses the high part; leave high_backbone out to classify by the low part alone.'
+                'WAEClassifier: fused_head must be given with high_backbone, got None. Without it '
+                'nothing uses the high part; leave high_backbone out to classify by the low part '
+                'alone.'
             )
         self.decomposition = ROOT_MODELS.build(decomposition)
         self.stage, self.gamma = stage, gamma

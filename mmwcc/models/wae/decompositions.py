@@ -10,7 +10,7 @@ from torch import Tensor
 from mmwcc.functional import wavedec2
 from mmwcc.registry import MODELS
 
-from .auto_encoder import check_pictures
+from .coders import check_images
 
 __all__ = ['ResizeDecomposition', 'WaveletDecomposition']
 
@@ -51,7 +51,7 @@ class WaveletDecomposition(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return cA and the three details."""
-        check_pictures('WaveletDecomposition', x)
+        check_images('WaveletDecomposition', x)
         approximation, details = wavedec2(_even(x), self.wavelet, levels=1)
         return approximation, torch.cat(details, dim=1)
 
@@ -81,6 +81,6 @@ class ResizeDecomposition(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the half-size image and the differences."""
-        check_pictures('ResizeDecomposition', x)
+        check_images('ResizeDecomposition', x)
         approximation, details = wavedec2(_even(x), 'haar', levels=1)
         return approximation / 2, torch.cat(details, dim=1) / 2

@@ -53,8 +53,10 @@ def WAEModel(task_type: str | type | list | dict, **model) -> nn.Module:
     front_ends = _front_ends(built)
     if not front_ends:
         raise ValueError(
-            f'WAEModel: the model must have a mmwcc.WAEBackbone, got none in {type(built).__name__}. Use '
-            "backbone=dict(_delete_=True, type='mmwcc.WAEBackbone', backbone=_base_.model.backbone)."
+            'WAEModel: the model must have a mmwcc.WAEBackbone, got none in '
+            f'{type(built).__name__}. Use '
+            "backbone=dict(_delete_=True, type='mmwcc.WAEBackbone', "
+            'backbone=_base_.model.backbone).'
         )
     _check_strides(built)
     for front_end in front_ends:
@@ -109,9 +111,9 @@ def _check_strides(model: Any) -> None:
     for name, strides in given.items():
         if strides != actual[: len(strides)]:
             raise ValueError(
-                f'WAEModel: {name} must be the strides of the features, {actual[: len(strides)]}, got '
-                f'{strides}. A WAE front-end doubles every stride of the wrapped backbone; write '
-                f'{list(actual[: len(strides)])} into the config.'
+                f'WAEModel: {name} must be the strides of the features, {actual[: len(strides)]}, '
+                f'got {strides}. A WAE front-end doubles every stride of the wrapped backbone; '
+                f'write {list(actual[: len(strides)])} into the config.'
             )
 
 

@@ -54,14 +54,14 @@ def slim_config(backbone: dict, in_channels: int = 3) -> dict:
     if not found:
         raise ValueError(
             f'WAE: high_backbone must be given for {kind}, whose width has none of the names '
-            f'{", ".join((*_COUNTS, *_FACTORS))}. Use high_backbone=dict(type={kind!r}, ...) with a '
-            'quarter of the widths.'
+            f'{", ".join((*_COUNTS, *_FACTORS))}. Use high_backbone=dict(type={kind!r}, ...) with '
+            'a quarter of the widths.'
         )
     if in_channels != 3:
         if 'in_channels' not in defaults:
             raise ValueError(
-                f'WAE: high_backbone must be given where the high part has {in_channels} channels and '
-                f'{kind} has no in_channels. Use a backbone with in_channels, or mmwcc.WAE.'
+                f'WAE: high_backbone must be given where the high part has {in_channels} channels '
+                f'and {kind} has no in_channels. Use a backbone with in_channels, or mmwcc.WAE.'
             )
         slim['in_channels'] = in_channels
     return slim
@@ -80,8 +80,8 @@ def build_slim(backbone: dict, wide: nn.Module, in_channels: int = 3) -> nn.Modu
     ]
     if 8 * counts[0] > counts[1]:
         raise ValueError(
-            f'WAE: high_backbone must be given for {backbone["type"]}, which keeps {counts[0]:,} of '
-            f'{counts[1]:,} parameters when its width arguments are divided by {_DIVISOR}. Use '
+            f'WAE: high_backbone must be given for {backbone["type"]}, which keeps {counts[0]:,} '
+            f'of {counts[1]:,} parameters when its width arguments are divided by {_DIVISOR}. Use '
             f'high_backbone=dict(type={backbone["type"]!r}, ...) with a quarter of the widths.'
         )
     return slim
@@ -98,8 +98,8 @@ def _defaults(kind) -> dict:
             cls = registry.get(kind)
     if cls is None:
         raise KeyError(
-            f'WAE: {kind} is not in the model registry. Write its scope, such as mmdet.{kind}, or import '
-            'the module that registers it.'
+            f'WAE: {kind} is not in the model registry. Write its scope, such as mmdet.{kind}, or '
+            'import the module that registers it.'
         )
     defaults: dict = {}
     for parent in inspect.getmro(cls) if inspect.isclass(cls) else (cls,):

@@ -40,8 +40,8 @@ class WaveletNetBase(BaseModule):
         if pretrained is not None:
             if init_cfg is not None:
                 raise ValueError(
-                    f'{name}: init_cfg must be None where pretrained is given, got {init_cfg}. Use one of '
-                    'them.'
+                    f'{name}: init_cfg must be None where pretrained is given, got {init_cfg}. Use '
+                    'one of them.'
                 )
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(
@@ -54,13 +54,13 @@ class WaveletNetBase(BaseModule):
         self.kappa = _kappa_of_stages(name, kappa, stages)
         if not out_indices or not set(out_indices) <= set(range(outputs)):
             raise ValueError(
-                f'{name}: out_indices must name outputs from 0 to {outputs - 1}, got {out_indices}. Use '
-                f'({outputs - 1},) for the last.'
+                f'{name}: out_indices must name outputs from 0 to {outputs - 1}, got '
+                f'{out_indices}. Use ({outputs - 1},) for the last.'
             )
         if frozen_stages not in range(-1, stages + 1):
             raise ValueError(
-                f'{name}: frozen_stages must be from -1 (none) to {stages}, got {frozen_stages}. Use 0 '
-                'to freeze the stem alone.'
+                f'{name}: frozen_stages must be from -1 (none) to {stages}, got {frozen_stages}. '
+                'Use 0 to freeze the stem alone.'
             )
         self.out_indices, self.frozen_stages, self.norm_eval = (
             tuple(out_indices),
@@ -139,8 +139,8 @@ def _kappa_of_stages(name: str, kappa, stages: int) -> list[tuple[int, int, int]
     )
     if wrong:
         raise ValueError(
-            f'{name}: kappa must be three whole numbers of at least 0 (expanding convolution, transform, '
-            f'projecting convolution), or {stages} such triples, got {kappa}. Use (0, 3, 3), as '
-            'published.'
+            f'{name}: kappa must be three whole numbers of at least 0 (expanding convolution, '
+            f'transform, projecting convolution), or {stages} such triples, got {kappa}. Use (0, '
+            '3, 3), as published.'
         )
     return [tuple(triple) for triple in triples]

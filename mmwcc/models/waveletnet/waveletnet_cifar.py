@@ -72,14 +72,14 @@ class WaveletNetCifar(WaveletNetBase):
     ) -> None:
         if not isinstance(depth, int) or depth < 1:
             raise ValueError(
-                f'WaveletNetCifar: depth must be a whole number of at least 1, got {depth}. Use 24, as '
-                'published.'
+                f'WaveletNetCifar: depth must be a whole number of at least 1, got {depth}. Use '
+                '24, as published.'
             )
         for name, values in (('widths', widths), ('strides', strides)):
             if len(values) != 3:
                 raise ValueError(
-                    f'WaveletNetCifar: {name} must have one entry for each of the 3 stages, got {values}.'
-                    f' Use {(16, 32, 64) if name == "widths" else (1, 2, 2)}.'
+                    f'WaveletNetCifar: {name} must have one entry for each of the 3 stages, got '
+                    f'{values}. Use {(16, 32, 64) if name == "widths" else (1, 2, 2)}.'
                 )
         super().__init__(
             kappa,

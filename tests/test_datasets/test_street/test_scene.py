@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from mmwcc.datasets.street.classes import BUILDING, CAR, POLE, ROAD, SKY
 from mmwcc.datasets.street.geometry import PAINT, Frame, SurfaceBuilder
-from mmwcc.datasets.street.objects import BUILDING, CAR, POLE, ROAD, SKY
 from mmwcc.datasets.street.scene import (
     BOX_CLASSES,
     CLASSES,
@@ -40,6 +40,24 @@ def test_same_number_gives_the_same_scene_bit_for_bit():
     for name in ('image', 'labels', 'depth', 'boxes', 'box_labels'):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
     np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+@pytest.mark.parametrize(
+    ('seed', 'index', 'objects', 'polygons', 'ellipsoids', 'sums'),
+    [
+        (0, 0, [0, 30, 15, 0, 0, 21, 7, 6, 14], 872, 402, (249181.486, 824.238)),
+        (3, 5, [0, 27, 15, 0, 0, 15, 6, 8, 8], 910, 267, (250067.526, 829.208)),
+    ],
+)
+def test_a_number_stands_for_one_street_in_every_version(
+    seed, index, objects, polygons, ellipsoids, sums
+):
+    """Results that were measured on streets are only comparable if the streets stay the same."""
+    world = StreetWorld.sample(seed, index)
+    assert np.bincount(world.object_labels, minlength=len(CLASSES)).tolist() == objects
+    surfaces = world.surfaces
+    assert (surfaces.num_polygons, len(surfaces.centres)) == (polygons, ellipsoids)
+    assert (surfaces.vertices.sum(), surfaces.color.sum()) == pytest.approx(sums, abs=2e-3)
 
 
 def test_other_seed_or_index_gives_another_scene():

@@ -58,10 +58,7 @@ def test_true_depth_and_pose_explain_the_next_frame(dataset):
         for source, pose in zip(frames[1:], entry['source_poses'], strict=True):
             warped = warp(source[None], depth, torch.from_numpy(pose)[None], camera)
             errors.append(
-                [
-                    photometric_error(picture, frames[:1]).mean()
-                    for picture in (warped, source[None])
-                ]
+                [photometric_error(image, frames[:1]).mean() for image in (warped, source[None])]
             )
     warped, still = np.mean(errors, 0)
     assert warped < 0.5 * still

@@ -167,7 +167,8 @@ def test_import_needs_neither_mmseg_nor_mmdet():
         "        if name.split('.')[0] in ('mmseg', 'mmdet', 'mmcv'):\n"
         '            raise ModuleNotFoundError(name)\n'
         'import importlib.util as u\noriginal = u.find_spec\n'
-        "u.find_spec = lambda name, package=None: None if name in ('mmseg', 'mmdet') else original(name, package)\n"
+        "u.find_spec = lambda name, package=None: None if name in ('mmseg', 'mmdet') else "
+        'original(name, package)\n'
         'sys.meta_path.insert(0, Hide)\n'
         'import mmwcc.datasets as d\n'
         "assert not hasattr(d, 'CamVidDataset')\n"

@@ -41,7 +41,7 @@ def test_encoder_is_the_published_network():
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 def test_inference_gives_what_training_does(memory_format):
-    """Without gradients, pictures go through the encoder one by one."""
+    """Without gradients, images go through the encoder one by one."""
     encoder, x = WAEEncoder(), torch.rand(3, 3, 10, 12).contiguous(memory_format=memory_format)
     expected = encoder(x)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_any_size(size):
     assert all(parameter.grad is not None for parameter in wae.parameters())
 
 
-def test_losses_are_sums_over_a_picture_and_means_over_the_batch():
+def test_losses_are_sums_over_an_image_and_means_over_the_batch():
     wae, x = WAE(high_weight=0.25), torch.rand(3, 3, 5, 6)
     low, high = wae(x)
     decoded = wae.decode(low, high, (5, 6))
@@ -91,7 +91,7 @@ def test_losses_do_not_overflow_in_half_precision():
     assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
 
 
-def test_it_learns_to_give_pictures_back():
+def test_it_learns_to_give_images_back():
     wae = MODELS.build(dict(type='mmwcc.WAE'))
     wae.init_weights()
     x = F.interpolate(torch.randn(4, 3, 6, 6), scale_factor=4, mode='bilinear')
@@ -120,8 +120,8 @@ def test_predict_gives_pixels_of_the_loader():
     expected = 2 * sample.decoded + torch.tensor([10.0, 20.0, 30.0]).view(3, 1, 1)
     torch.testing.assert_close(sample.decoded_pixels, expected.flip(0).clamp(0, 255))
     assert sample.low.shape == sample.high.shape == (3, 2, 3)
-    pictures = torch.rand(1, 3, 2, 2)
-    torch.testing.assert_close(to_pixels(pictures, nn.Identity()), pictures)
+    images = torch.rand(1, 3, 2, 2)
+    torch.testing.assert_close(to_pixels(images, nn.Identity()), images)
 
 
 def test_copies_and_pickles():
@@ -136,12 +136,10 @@ def test_copies_and_pickles():
     ids=['grey', 'no batch', 'no pixels'],
 )
 def test_other_inputs_are_refused(x):
-    with pytest.raises(
-        ValueError, match=r'WAE: the input must be pictures of shape \(B, 3, H, W\)'
-    ):
+    with pytest.raises(ValueError, match=r'WAE: the input must be images of shape \(B, 3, H, W\)'):
         WAE()(x, mode='loss')
     with pytest.raises(
-        ValueError, match=r'WAEEncoder: the input must be pictures of shape \(B, 3, H, W\)'
+        ValueError, match=r'WAEEncoder: the input must be images of shape \(B, 3, H, W\)'
     ):
         WAEEncoder()(x)
 

@@ -58,7 +58,7 @@ def test_fuses_both_parts():
 
 
 @pytest.mark.parametrize('size', [(31, 33), (2, 2), (1, 1)])
-def test_odd_and_tiny_pictures(size):
+def test_odd_and_tiny_images(size):
     front_end = WAEBackbone(
         dict(type='mmwcc.VGG', depth=11, base_channels=8, num_stages=2, ceil_mode=True), gamma=0
     )
@@ -87,7 +87,8 @@ class Vector(nn.Module):
 
 
 def test_a_backbone_that_returns_a_tensor_still_does():
-    # A quarter of the only layer's outputs is a quarter of its weights, so the slim copy has to be given.
+    # A quarter of the only layer's outputs is a quarter of its weights, so the slim copy has to be
+    # given.
     front_end = WAEBackbone(
         dict(type='OneTensor'), high_backbone=dict(type='OneTensor', base_channels=2), gamma=0
     )

@@ -42,7 +42,9 @@ def losses(model, x):
 
 
 def trained(model, x) -> set[str]:
-    """Return the parts of the model that get a gradient, and check that no part gets a half of one."""
+    """Return the parts of the model that get a gradient, and check that no part gets a half of
+    one.
+    """
     parsed, _ = model.parse_losses(losses(model, x))
     model.zero_grad()
     parsed.backward()
@@ -155,7 +157,9 @@ def test_bad_arguments_are_refused():
 
 
 def test_multiply_accumulates_of_wae_vgg16():
-    """The parts of WAE + VGG16 at 224x224 in GMAC, as the published network definition gives them."""
+    """The parts of WAE + VGG16 at 224x224 in GMAC, as the published network definition gives
+    them.
+    """
     with torch.device('meta'):
         model = WAEClassifier(
             dict(type='mmwcc.WAE'),
@@ -181,7 +185,9 @@ def test_multiply_accumulates_of_wae_vgg16():
 
 
 def test_speed_up_is_bounded_by_the_networks():
-    """1 / (1/4 + 1/64) = 3.76 for networks alone; each convolution of the high branch costs a 16th but the first."""
+    """1 / (1/4 + 1/64) = 3.76 for networks alone; each convolution of the high branch costs a 16th
+    but the first.
+    """
     with torch.device('meta'):
         wide, slim = (
             MODELS.build(dict(type='mmwcc.VGG', depth=16, base_channels=width))

@@ -36,5 +36,5 @@ def test_odd_sizes_and_other_inputs(decomposition):
     low, high = decomposition(torch.ones(1, 3, 5, 1))
     assert low.shape == (1, 3, 3, 1) and high.shape == (1, 9, 3, 1)
     assert low.unique().numel() == 1 and high.abs().max() < 1e-6
-    with pytest.raises(ValueError, match=r'the input must be pictures of shape \(B, 3, H, W\)'):
+    with pytest.raises(ValueError, match=r'the input must be images of shape \(B, 3, H, W\)'):
         decomposition(torch.ones(1, 1, 4, 4))

@@ -1,0 +1,88 @@
+"""What quantizers of activations and quantizers of weights have in common: their arguments."""
+
+from __future__ import annotations
+
+from .base import UniformQuantizer
+from .granularity import CHANNEL, LAYER
+
+__all__ = ['ActQuantizer', 'WeightQuantizer']
+
+
+class ActQuantizer(UniformQuantizer):
+    """Base of the quantizers of activations and wavelet coefficients, which have one clip.
+
+    Args:
+        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        signed: Whether negative values have levels. With None, calibration decides. Defaults to
+            None.
+        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
+        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
+        initial_clip: Value of the clip without calibration. Defaults to None, which is the
+            ``default_clip`` of the class.
+
+    Attributes:
+        default_clip: Where the clip starts if nothing else is said.
+
+    Raises:
+        TypeError: If bits is not an integer.
+        ValueError: If an argument is out of range.
+    """
+
+    default_clip = 8.0
+
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        signed: bool | None = None,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float | None = None,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=signed,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=self.default_clip if initial_clip is None else initial_clip,
+        )
+
+
+class WeightQuantizer(UniformQuantizer):
+    """Base of the quantizers of weights, which are signed.
+
+    Args:
+        bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
+        calibration: 'mse', 'percentile', 'lsq' or None. Defaults to 'mse'.
+        percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
+        initial_clip: Value of the clip without calibration, in the units of what is quantized.
+            Defaults to None, which is the ``default_clip`` of the class.
+        per_channel: Whether each output channel has a clip of its own. Defaults to False.
+
+    Attributes:
+        default_clip: Where the clip starts if nothing else is said.
+
+    Raises:
+        TypeError: If bits is not an integer.
+        ValueError: If an argument is out of range.
+    """
+
+    default_clip = 1.0
+
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        calibration: str | None = 'mse',
+        percentile: float = 99.9,
+        initial_clip: float | None = None,
+        per_channel: bool = False,
+    ) -> None:
+        super().__init__(
+            bits,
+            signed=True,
+            calibration=calibration,
+            percentile=percentile,
+            initial_clip=self.default_clip if initial_clip is None else initial_clip,
+            scales=CHANNEL if per_channel else LAYER,
+        )
