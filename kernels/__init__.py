@@ -7,6 +7,7 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 :mod:`mmwcc.kernels.layout`, and how ties are broken in :func:`select`.
 """
 
+from .byte_map import add_maps, map_values, rescale_map, resize_map, round_map
 from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
 from .fake_quant import fake_quant, fake_quant_backward
 from .haar import haar_norms, haar_pack, haar_pack_int8, haar_shrink, haar_shrink_int8, haar_unpack
@@ -21,6 +22,7 @@ __all__ = [
     'COSTS',
     'Cost',
     'PackedConv',
+    'add_maps',
     'coarse_rank',
     'depthwise_haar',
     'fake_quant',
@@ -38,12 +40,16 @@ __all__ = [
     'int8_linear',
     'is_channels_last',
     'is_faster_as_map',
+    'map_values',
     'multiply_rows',
     'pack_int8_conv',
     'padded_size',
     'plain_product',
     'position_count',
     'quantize_int8',
+    'rescale_map',
+    'resize_map',
+    'round_map',
     'rows_as_map',
     'rows_of_map',
     'select',

@@ -121,14 +121,8 @@ class IntegerMapConv2d(CompressedLayer, nn.Module):
             )
         if written is None:
             return kernels.int8_conv2d(levels, self._packed)
-        grid = written.grid
-        y = kernels.int8_conv2d(
-            levels,
-            self._packed,
-            written.activation,
-            (grid.step, grid.zero, grid.low + grid.zero, grid.high + grid.zero),
-        )
-        return QuantizedMap(y, grid, written.name, maps, written.activation)
+        y = kernels.int8_conv2d(levels, self._packed, written.activation, written.grid.bytes)
+        return QuantizedMap(y, written.grid, written.name, maps, written.activation)
 
     def _apply(self, fn, recurse: bool = True):
         # .half() and the like must not reach the buffers: a rounded step would change the levels.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmwcc import kernels
+
 __all__ = ['Grid', 'QuantizedMap', 'Stored', 'dequantized']
 
 
@@ -31,15 +33,18 @@ class Grid:
         """The byte that stands for the value 0: signed levels are stored 128 higher."""
         return 128 if self.low < 0 else 0
 
+    @property
+    def bytes(self) -> tuple[float, int, int, int]:
+        """Step, the byte that stands for 0, lowest and highest byte, as the kernels take them."""
+        return self.step, self.zero, self.low + self.zero, self.high + self.zero
+
     def bytes_of(self, x: Tensor) -> Tensor:
         """Round floating values to the grid. NaN becomes level 0."""
-        levels = (x.float() / self.step).clamp_(self.low, self.high).round_().nan_to_num_(0.0)
-        return levels.add_(self.zero).to(torch.uint8)
+        return kernels.round_map(x, *self.bytes)
 
     def values_of(self, levels: Tensor) -> Tensor:
         """Return the float32 values that bytes stand for."""
-        values = levels.float()
-        return (values.sub_(self.zero) if self.zero else values).mul_(self.step)
+        return kernels.map_values(levels, self.step, self.zero)
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,19 @@ class QuantizedMap(Tensor):
         """Return bytes of another shape on the same grid and under the same name."""
         return QuantizedMap(levels, self.grid, self.map_name, self.stored)
 
+    def made(self, levels: Tensor, stored: Stored) -> QuantizedMap:
+        """Return the map that a function of this map makes, as it is to be stored."""
+        return QuantizedMap(levels, stored.grid, stored.name, self.stored, stored.activation)
+
     def dequantize(self) -> Tensor:
         """Return the float32 values."""
         return self.grid.values_of(self.levels)
 
     def on(self, grid: Grid) -> Tensor:
         """Return the bytes of this map on another grid, rounded again if it differs."""
-        return self.levels if grid == self.grid else grid.bytes_of(self.dequantize())
+        if grid == self.grid:
+            return self.levels
+        return kernels.rescale_map(self.levels, self.grid.step, self.grid.zero, *grid.bytes)
 
     def become(self, other: QuantizedMap) -> QuantizedMap:
         """Take over everything from another map, for functions that work in place."""
