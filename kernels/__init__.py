@@ -8,15 +8,17 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 """
 
 from .byte_map import add_maps, map_values, rescale_map, resize_map, round_map
-from .depthwise import depthwise_haar, gather_rows, gather_rows_int8
+from .depthwise import depthwise_haar
 from .fake_quant import fake_quant, fake_quant_backward
-from .haar import haar_norms, haar_pack, haar_pack_int8, haar_shrink, haar_shrink_int8, haar_unpack
+from .gather import gather_rows, gather_rows_int8
+from .haar import haar_norms, haar_pack, haar_pack_int8, haar_unpack
 from .int8 import int8_linear, quantize_int8
 from .int8_conv import PackedConv, int8_conv2d, pack_int8_conv
 from .layout import coarse_rank, fold, is_channels_last, padded_size, position_count, unfold
 from .library import COSTS, Cost
 from .product import is_faster_as_map, multiply_rows, plain_product, rows_as_map, rows_of_map
 from .select import select, slot_of
+from .shrink import haar_shrink, haar_shrink_int8
 
 __all__ = [
     'COSTS',

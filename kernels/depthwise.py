@@ -1,4 +1,4 @@
-"""A depthwise convolution fused with the Haar transform of its result, and row selection after it.
+"""A depthwise convolution fused with the Haar transform of its result.
 
 Between the two point-wise convolutions of an inverted residual block, the feature map is at its
 widest. This operator reads that map once. It writes the coefficients of the filtered map together
@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import accelerate
-from .haar import _analysis, _inside, _positions, haar_unpack
-from .int8 import to_int8
+from .haar import haar_unpack
 from .layout import position_count
-from .library import Cost, free, register
+from .library import Cost, register
 from .select import slot_of
+from .transform import analysis, check_map, passes_clamp
 
-__all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
+__all__ = ['depthwise_haar']
 
 
 def _filtered(x, weight, bias, dilation):
@@ -54,18 +54,19 @@ def _depthwise(
     y = _filtered(x, weight, bias, dilation)
     if low is not None or high is not None:
         y = y.clamp(low, high)
-    coefficients = _analysis(y, levels)
+    coefficients = analysis(y, levels)
     return coefficients.to(x.dtype), coefficients.square().sum(-1)
 
 
 def _fake_depthwise(x, weight, bias, dilation, levels, low, high):
     """Return empty coefficients and norms of the right shapes and dtypes."""
-    positions = _positions(x, levels)
+    positions = check_map(x, levels)
     norms = x.new_empty(x.shape[0], positions, dtype=torch.promote_types(x.dtype, torch.float32))
     return x.new_empty(x.shape[0], positions, x.shape[1]), norms
 
 
 def _save_depthwise(ctx, inputs, output):
+    """Save the arguments: the filtered map is computed again in the gradient."""
     x, weight, bias, ctx.dilation, ctx.levels, ctx.low, ctx.high = inputs
     ctx.save_for_backward(x, weight, bias)
     ctx.mark_non_differentiable(output[1])
@@ -84,7 +85,7 @@ def _depthwise_backward(ctx, grad, _):
     if ctx.low is not None or ctx.high is not None:
         low, high = ctx.low, ctx.high
         y = _filtered(x, weight, bias, ctx.dilation).clamp(low, high)
-        grad = torch.where(_inside(y, low, high), grad, 0)
+        grad = torch.where(passes_clamp(y, low, high), grad, 0)
     padding = ctx.dilation * (weight.shape[-1] // 2)
     needed = [
         ctx.needs_input_grad[0],
@@ -111,38 +112,6 @@ def _depthwise_backward(ctx, grad, _):
     return *grads, None, None, None, None
 
 
-def _gather(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
-    """Take the kept rows by a mask: ``slot`` numbers them in ascending position too."""
-    return coefficients[slot >= 0].reshape(coefficients.shape[0], k, coefficients.shape[2])
-
-
-def _gather_int8(
-    coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int
-) -> Tensor:
-    rows = _gather(coefficients, slot, k)
-    return to_int8(rows.to(torch.promote_types(rows.dtype, torch.float32)), step, low, high)
-
-
-def _fake_gather(coefficients, slot, k):
-    return coefficients.new_empty(coefficients.shape[0], k, coefficients.shape[2])
-
-
-def _fake_gather_int8(coefficients, slot, k, step, low, high):
-    return coefficients.new_empty(coefficients.shape[0], k, coefficients.shape[2], dtype=torch.int8)
-
-
-def _save_gather(ctx, inputs, output):
-    """Save only which positions were kept: one byte per position instead of four."""
-    ctx.save_for_backward(inputs[1] >= 0)
-
-
-def _gather_backward(ctx, grad):
-    """Put the gradient of the rows back at their positions, with zeros elsewhere."""
-    (keep,) = ctx.saved_tensors
-    coefficients = grad.new_zeros(*keep.shape, grad.shape[2])
-    return coefficients.masked_scatter(keep.unsqueeze(-1), grad), None, None
-
-
 def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
     """Count one product for each tap of each pixel, and the transform of every position."""
     positions = x[0] * position_count(x[2], x[3], levels)
@@ -150,32 +119,15 @@ def _depthwise_cost(x, weight, bias, dilation, levels, *bounds) -> Cost:
 
 
 _depthwise_op = register(
-    'depthwise_haar(Tensor x, Tensor weight, Tensor? bias, int dilation, int levels, float? low, float? high) -> '
-    '(Tensor, Tensor)',
+    'depthwise_haar(Tensor x, Tensor weight, Tensor? bias, int dilation, int levels, float? low, '
+    'float? high) -> (Tensor, Tensor)',
     _depthwise,
     _fake_depthwise,
     _save_depthwise,
     _depthwise_backward,
     cost=_depthwise_cost,
 )
-_gather_op = register(
-    'gather_rows(Tensor coefficients, Tensor slot, SymInt k) -> Tensor',
-    _gather,
-    _fake_gather,
-    _save_gather,
-    _gather_backward,
-    cost=free,
-)
-_gather_int8_op = register(
-    'gather_rows_int8(Tensor coefficients, Tensor slot, SymInt k, Tensor step, int low, int high) -> Tensor',
-    _gather_int8,
-    _fake_gather_int8,
-    cost=free,
-)
-
 accelerate('depthwise_haar', 'depthwise', _depthwise)
-accelerate('gather_rows', 'depthwise', _gather)
-accelerate('gather_rows_int8', 'depthwise', _gather_int8)
 
 
 def depthwise_haar(
@@ -215,32 +167,8 @@ def depthwise_haar(
         or weight.shape[-1] % 2 == 0
     ):
         raise ValueError(
-            'depthwise_haar: x must have shape (B, C, H, W) and weight (C, 1, K, K) with K odd, got '
-            f'{tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d and haar_norms '
-            'for other convolutions.'
+            'depthwise_haar: x must have shape (B, C, H, W) and weight (C, 1, K, K) with K odd, '
+            f'got {tuple(x.shape)} and {tuple(weight.shape)}. Use torch.nn.functional.conv2d and '
+            'haar_norms for other convolutions.'
         )
     return _depthwise_op(x, weight, bias, dilation, levels, low, high)
-
-
-def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
-    """Select the kept rows, those that ``slot`` numbers, from all coefficients.
-
-    Args:
-        coefficients: All coefficients in position order, shape (B, N, C).
-        slot: Row of each position or -1, shape (B, N), int32. Every image keeps exactly ``k``.
-        k: Number of kept positions per image.
-
-    Returns:
-        Kept coefficients, shape (B, k, C), dtype of ``coefficients``.
-    """
-    return _gather_op(coefficients, slot, k)
-
-
-def gather_rows_int8(
-    coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int
-) -> Tensor:
-    """Return :func:`gather_rows` rounded to a grid, shape (B, k, C), int8.
-
-    The grid is that of :func:`mmwcc.kernels.haar_pack_int8`.
-    """
-    return _gather_int8_op(coefficients, slot, k, step, low, high)

@@ -54,8 +54,8 @@ def chosen_path(device: str) -> str:
         )
     if path == 'triton' and device == 'cpu' and os.environ.get('TRITON_INTERPRET') != '1':
         raise ValueError(
-            'MMWCC_KERNELS=triton serves tensors on the CPU in the interpreter of Triton only, got a '
-            'tensor on the CPU without TRITON_INTERPRET=1. Move the model to the GPU, or unset '
+            'MMWCC_KERNELS=triton serves tensors on the CPU in the interpreter of Triton only, got '
+            'a tensor on the CPU without TRITON_INTERPRET=1. Move the model to the GPU, or unset '
             'MMWCC_KERNELS.'
         )
     return path if path == 'triton' or path == device else 'reference'

@@ -123,11 +123,13 @@ def _check(x: Tensor, clip_alpha: Tensor) -> None:
 
 
 def _save(ctx, inputs, output):
+    """Save the tensors for the gradient, and what describes the grid beside them."""
     x, clip_alpha, signed, *ctx.grid = inputs
     ctx.save_for_backward(x, clip_alpha, signed)
 
 
 def _backward(ctx, grad):
+    """Return the gradients of the values and of the clip. The other arguments have none."""
     grad_x, grad_alpha = fake_quant_backward(grad, *ctx.saved_tensors, *ctx.grid)
     return grad_x, grad_alpha, None, None, None, None, None, None
 

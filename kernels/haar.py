@@ -8,104 +8,35 @@ from __future__ import annotations
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import accelerate
 from .int8 import to_int8
-from .layout import fold, is_channels_last, padded_size, position_count, unfold
+from .layout import is_channels_last
 from .library import Cost, free, register
-from .select import _select, slot_of
+from .select import slot_of
+from .transform import analysis, check_map, empty_map, passes_clamp, synthesis
 
-__all__ = [
-    'haar_norms',
-    'haar_pack',
-    'haar_pack_int8',
-    'haar_shrink',
-    'haar_shrink_int8',
-    'haar_unpack',
-]
-
-
-def _analysis(x: Tensor, levels: int) -> Tensor:
-    """Transform (B, C, H, W) to coefficients (B, N, C) in position order, in float32 at least."""
-    height, width = x.shape[2:]
-    x = x.permute(0, 2, 3, 1).to(torch.promote_types(x.dtype, torch.float32))
-    running = F.pad(
-        x, (0, 0, 0, padded_size(width, levels) - width, 0, padded_size(height, levels) - height)
-    )
-    details = []
-    for _ in range(levels):
-        top, bottom = running[:, 0::2], running[:, 1::2]
-        total, change = top + bottom, top - bottom
-        even, odd = slice(0, None, 2), slice(1, None, 2)
-        details.append(
-            torch.stack(
-                [
-                    change[:, :, even] + change[:, :, odd],
-                    total[:, :, even] - total[:, :, odd],
-                    change[:, :, even] - change[:, :, odd],
-                ],
-                dim=3,
-            )
-            / 2
-        )
-        running = (total[:, :, even] + total[:, :, odd]) / 2
-    return fold(running, details[::-1])
-
-
-def _synthesis(coefficients: Tensor, height: int, width: int, levels: int) -> Tensor:
-    """Invert :func:`_analysis`: coefficients (B, N, C) to a channel-last map (B, height, width, C)."""
-    batch, _, channels = coefficients.shape
-    running, details = unfold(
-        coefficients, padded_size(height, levels), padded_size(width, levels), levels
-    )
-    for detail in details:
-        horizontal, vertical, diagonal = (detail / 2).unbind(3)
-        running = running / 2
-        total_even, total_odd = running + vertical, running - vertical
-        change_even, change_odd = horizontal + diagonal, horizontal - diagonal
-        cells = torch.stack(
-            [
-                total_even + change_even,
-                total_odd + change_odd,
-                total_even - change_even,
-                total_odd - change_odd,
-            ],
-            dim=3,
-        )
-        rows, cols = running.shape[1:3]
-        cells = cells.reshape(batch, rows, cols, 2, 2, channels).permute(0, 1, 3, 2, 4, 5)
-        running = cells.reshape(batch, 2 * rows, 2 * cols, channels)
-    return running[:, :height, :width]
+__all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
 
 
 def _norms(x: Tensor, levels: int) -> Tensor:
-    return _analysis(x, levels).square().sum(-1)
+    """Transform and sum the squares over channels, shape (B, N)."""
+    return analysis(x, levels).square().sum(-1)
 
 
 def _pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
-    rows = _analysis(x, levels)[slot >= 0]
+    """Transform and take the kept rows, shape (B, k, C), which ``slot`` numbers in order."""
+    rows = analysis(x, levels)[slot >= 0]
     return rows.reshape(x.shape[0], k, x.shape[1]).to(x.dtype)
 
 
 def _pack_int8(
     x: Tensor, slot: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
 ) -> Tensor:
-    rows = _analysis(x, levels)[slot >= 0].reshape(x.shape[0], k, x.shape[1])
+    """Transform, take the kept rows, shape (B, k, C), and round them to a grid."""
+    rows = analysis(x, levels)[slot >= 0].reshape(x.shape[0], k, x.shape[1])
     return to_int8(rows, step, low, high)
-
-
-def _shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
-    slot = _select(_norms(x, levels), k)
-    return _pack(x, slot, k, levels), slot
-
-
-def _shrink_int8(
-    x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
-) -> tuple[Tensor, Tensor]:
-    slot = _select(_norms(x, levels), k)
-    return _pack_int8(x, slot, k, levels, step, low, high), slot
 
 
 def _unpack(
@@ -127,68 +58,38 @@ def _unpack(
     compute = torch.promote_types(rows.dtype, torch.float32)
     coefficients = rows.new_zeros(*slot.shape, rows.shape[2], dtype=compute)
     coefficients[slot >= 0] = rows.reshape(-1, rows.shape[2]).to(compute)
-    y = _synthesis(coefficients, height, width, levels).permute(0, 3, 1, 2)
+    y = synthesis(coefficients, height, width, levels).permute(0, 3, 1, 2)
     if bias is not None:
         y = y + bias.to(compute).reshape(-1, 1, 1)
     if residual is not None:
         y = y + residual.to(compute)
     if low is not None or high is not None:
         y = y.clamp(low, high)
-    return _empty_map(rows, height, width, channels_last).copy_(y)
-
-
-def _empty_map(rows, height, width, channels_last):
-    """Allocate the result of an unpack in the requested memory format."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(
-        rows.shape[0],
-        rows.shape[2],
-        height,
-        width,
-        dtype=rows.dtype,
-        device=rows.device,
-        memory_format=memory_format,
-    )
-
-
-def _positions(x: Tensor, levels: int):
-    """Check the rank of ``x`` and return its number of positions."""
-    torch._check(
-        x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.'
-    )
-    return position_count(x.shape[2], x.shape[3], levels)
+    return empty_map(rows, height, width, channels_last).copy_(y)
 
 
 def _fake_norms(x, levels):
+    """Return empty norms, shape (B, N), in float32 at least."""
     return x.new_empty(
-        x.shape[0], _positions(x, levels), dtype=torch.promote_types(x.dtype, torch.float32)
+        x.shape[0], check_map(x, levels), dtype=torch.promote_types(x.dtype, torch.float32)
     )
 
 
 def _fake_pack(x, slot, k, levels):
-    _positions(x, levels)
+    """Return empty rows, shape (B, k, C), of the dtype of ``x``."""
+    check_map(x, levels)
     return x.new_empty(x.shape[0], k, x.shape[1])
 
 
 def _fake_pack_int8(x, slot, k, levels, step, low, high):
-    _positions(x, levels)
+    """Return empty int8 rows, shape (B, k, C)."""
+    check_map(x, levels)
     return x.new_empty(x.shape[0], k, x.shape[1], dtype=torch.int8)
 
 
-def _fake_shrink(x, k, levels):
-    return x.new_empty(x.shape[0], k, x.shape[1]), x.new_empty(
-        x.shape[0], _positions(x, levels), dtype=torch.int32
-    )
-
-
-def _fake_shrink_int8(x, k, levels, step, low, high):
-    """Return what :func:`_fake_shrink` does, with int8 rows."""
-    rows, slot = _fake_shrink(x, k, levels)
-    return rows.to(torch.int8), slot
-
-
 def _fake_unpack(rows, slot, bias, height, width, levels, channels_last, residual, low, high):
-    return _empty_map(rows, height, width, channels_last)
+    """Return an empty map, shape (B, C, height, width), in the requested memory format."""
+    return empty_map(rows, height, width, channels_last)
 
 
 # Both gradients need to know only which positions were kept. So one byte per position is saved,
@@ -206,21 +107,14 @@ def _gradient_of_map(ctx, grad):
 
 
 def _save_pack(ctx, inputs, output):
+    """Save what the gradient of a pack needs."""
     x, slot, _, levels = inputs
     _save_positions(ctx, x, slot, levels)
 
 
 def _pack_backward(ctx, grad):
+    """Return the gradient of the map. The other arguments have none."""
     return _gradient_of_map(ctx, grad), None, None, None
-
-
-def _save_shrink(ctx, inputs, output):
-    x, _, levels = inputs
-    _save_positions(ctx, x, output[1], levels)
-
-
-def _shrink_backward(ctx, grad, _):
-    return _gradient_of_map(ctx, grad), None, None
 
 
 def _save_unpack(ctx, inputs, output):
@@ -235,16 +129,11 @@ def _unpack_backward(ctx, grad):
     """Return the gradients of rows, bias and residual. Values that were clamped pass none."""
     keep, *output = ctx.saved_tensors
     if output:
-        grad = torch.where(_inside(output[0], ctx.low, ctx.high), grad, 0)
+        grad = torch.where(passes_clamp(output[0], ctx.low, ctx.high), grad, 0)
     rows = haar_pack(grad, slot_of(keep), ctx.k, ctx.levels) if ctx.needs_input_grad[0] else None
     bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
     residual = grad if ctx.needs_input_grad[7] else None
     return rows, None, bias, None, None, None, None, residual, None, None
-
-
-def _inside(y: Tensor, low: float | None, high: float | None) -> Tensor:
-    """Tell where a clamped tensor passes a gradient: strictly between the bounds, as ReLU6 does."""
-    return (y > (-torch.inf if low is None else low)) & (y < (torch.inf if high is None else high))
 
 
 def _map_cost(x, slot, k, levels, *grid) -> Cost:
@@ -252,11 +141,8 @@ def _map_cost(x, slot, k, levels, *grid) -> Cost:
     return Cost(transform=(x[1], prod(slot), levels))
 
 
-def _shrink_cost(x, k, levels, *grid) -> Cost:
-    return Cost(transform=(x[1], x[0] * position_count(x[2], x[3], levels), levels))
-
-
 def _unpack_cost(rows, slot, bias, height, width, levels, *rest) -> Cost:
+    """Count the inverse transform of all positions, however many of them were kept."""
     return Cost(transform=(rows[2], prod(slot), levels))
 
 
@@ -271,28 +157,15 @@ _pack_op = register(
     cost=_map_cost,
 )
 _pack_int8_op = register(
-    'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) -> Tensor',
+    'haar_pack_int8(Tensor x, Tensor slot, SymInt k, int levels, Tensor step, int low, int high) '
+    '-> Tensor',
     _pack_int8,
     _fake_pack_int8,
     cost=_map_cost,
 )
-_shrink_op = register(
-    'haar_shrink(Tensor x, SymInt k, int levels) -> (Tensor rows, Tensor slot)',
-    _shrink,
-    _fake_shrink,
-    _save_shrink,
-    _shrink_backward,
-    cost=_shrink_cost,
-)
-_shrink_int8_op = register(
-    'haar_shrink_int8(Tensor x, SymInt k, int levels, Tensor step, int low, int high) -> (Tensor rows, Tensor slot)',
-    _shrink_int8,
-    _fake_shrink_int8,
-    cost=_shrink_cost,
-)
 _unpack_op = register(
-    'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, bool channels_last, '
-    'Tensor? residual, float? low, float? high) -> Tensor',
+    'haar_unpack(Tensor rows, Tensor slot, Tensor? bias, SymInt height, SymInt width, int levels, '
+    'bool channels_last, Tensor? residual, float? low, float? high) -> Tensor',
     _unpack,
     _fake_unpack,
     _save_unpack,
@@ -303,8 +176,6 @@ _unpack_op = register(
 accelerate('haar_norms', 'haar', _norms)
 accelerate('haar_pack', 'haar', _pack)
 accelerate('haar_pack_int8', 'haar', _pack_int8)
-accelerate('haar_shrink', 'haar', _shrink)
-accelerate('haar_shrink_int8', 'haar', _shrink_int8)
 accelerate('haar_unpack', 'haar', _unpack)
 
 
@@ -316,7 +187,8 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
         levels: Depth of the transform, at least 1.
 
     Returns:
-        Norms in position order, shape (B, N), float32 (float64 for float64 input). They carry no gradient.
+        Norms in position order, shape (B, N), float32 (float64 for float64 input). They carry no
+        gradient.
     """
     return _norms_op(x, levels)
 
@@ -355,44 +227,6 @@ def haar_pack_int8(
         becomes 0. It carries no gradient.
     """
     return _pack_int8_op(x, slot, k, levels, step, low, high)
-
-
-def haar_shrink(x: Tensor, k: int, levels: int) -> tuple[Tensor, Tensor]:
-    """Transform ``x`` and keep the ``k`` positions of largest norm in each image.
-
-    This is ``T H x`` of equation (9): :func:`haar_norms`, :func:`mmwcc.kernels.select` and
-    :func:`haar_pack` in one call.
-
-    Args:
-        x: Feature map, shape (B, C, H, W), any floating dtype and layout.
-        k: Number of positions to keep in each image, in 1 ... N.
-        levels: Depth of the transform, at least 1.
-
-    Returns:
-        ``rows`` and ``slot``. ``rows``, shape (B, k, C), dtype of ``x``, are the kept coefficients;
-        their gradient is :func:`haar_unpack`. ``slot``, shape (B, N), int32, is the row of each
-        position or -1; it carries no gradient.
-    """
-    return _shrink_op(x, k, levels)
-
-
-def haar_shrink_int8(
-    x: Tensor, k: int, levels: int, step: Tensor, low: int, high: int
-) -> tuple[Tensor, Tensor]:
-    """Return :func:`haar_shrink` with the rows rounded to a grid, as the integers of that grid.
-
-    Args:
-        x: Feature map, shape (B, C, H, W), any floating dtype and layout.
-        k: Number of positions to keep in each image, in 1 ... N.
-        levels: Depth of the transform, at least 1.
-        step: Distance between two neighbours on the grid, one element, float32.
-        low: Lowest integer of the grid, at least -128.
-        high: Highest integer of the grid, at most 127.
-
-    Returns:
-        ``rows``, int8, as from :func:`haar_pack_int8`, and ``slot``. Neither carries a gradient.
-    """
-    return _shrink_int8_op(x, k, levels, step, low, high)
 
 
 def haar_unpack(

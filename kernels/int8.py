@@ -31,6 +31,7 @@ def _quantize(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 
 
 def _fake_quantize(x, step, low, high):
+    """Return empty int8 rows, shape (B, H * W, C)."""
     torch._check(
         x.dim() == 4, lambda: f'mmwcc: x must have shape (B, C, H, W), got {tuple(x.shape)}.'
     )
@@ -38,12 +39,16 @@ def _fake_quantize(x, step, low, high):
 
 
 def _linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    # Every product of int8 vectors of fewer than 2**38 elements is exact in float64, on every device.
+    """Multiply in float64, which holds the sums exactly on every device, and scale.
+
+    A product of int8 vectors is below 2**53 for up to 2**38 elements.
+    """
     products = (rows.double() @ weight.double().t()).to(scale.dtype) * scale
     return products if bias is None else products + bias
 
 
 def _fake_linear(rows, weight, scale, bias):
+    """Return empty products, shape (B, k, O), of the dtype of the scale."""
     return scale.new_empty(*rows.shape[:-1], weight.shape[0])
 
 

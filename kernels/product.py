@@ -19,7 +19,7 @@ def rows_as_map(rows: Tensor) -> Tensor:
 
 
 def rows_of_map(x: Tensor) -> Tensor:
-    """Undo :func:`rows_as_map`: view a map one pixel high, shape (B, C, 1, k), as rows (B, k, C)."""
+    """Undo :func:`rows_as_map`: view a map, shape (B, C, 1, k), as rows (B, k, C)."""
     return x.squeeze(2).transpose(1, 2)
 
 
@@ -39,10 +39,12 @@ def plain_product(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def _fake(rows: Tensor, weight: Tensor) -> Tensor:
+    """Return empty products, shape (B, k, O)."""
     return rows.new_empty(*rows.shape[:-1], weight.shape[0])
 
 
 def _save(ctx, inputs, output):
+    """Save rows and kernel for the gradient."""
     ctx.save_for_backward(*inputs)
 
 

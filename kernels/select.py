@@ -38,6 +38,7 @@ def _select(norms: Tensor, k: int) -> Tensor:
 
 
 def _fake(norms: Tensor, k) -> Tensor:
+    """Return empty slots, shape (B, N), int32."""
     torch._check(
         norms.dim() == 2,
         lambda: f'mmwcc::select: norms must have shape (B, N), got {tuple(norms.shape)}.',

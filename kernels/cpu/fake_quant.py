@@ -18,43 +18,55 @@ __all__ = ['fake_quant', 'fake_quant_backward']
 
 _CHUNK = 4096  # values summed before the sums are added; fixed, so threads change no result
 _jit = jit(fastmath={'reassoc', 'contract'})
+_inline = jit(fastmath={'reassoc', 'contract'}, forceinline=True)
+
+
+@_inline
+def _clamped(value, low, high):
+    """Clamp a value. NaN stays."""
+    value = low if value < low else value
+    return high if value > high else value
 
 
 @_jit
-def _round_chunks(begin, end, x, steps, low, high, per_step, y):
-    """Round chunks of values. Each run of ``per_step`` values in memory has a step of its own."""
+def _round_chunks(begin, end, x, grid, per_step, y):
+    """Round chunks of values. Each run of ``per_step`` values in memory has a step of its own.
+
+    ``grid`` is what :func:`_grid` returns.
+    """
+    steps, low, high = grid
     chunks = (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
         owner, inner = chunk // chunks, chunk % chunks * _CHUNK
         step, first = steps[owner], owner * per_step
         for n in range(first + inner, first + min(per_step, inner + _CHUNK)):
-            value = x[n] / step
-            value = low if value < low else high if value > high else value  # NaN stays
-            y[n] = np.rint(value) * step
+            y[n] = np.rint(_clamped(x[n] / step, low, high)) * step
 
 
 @_jit
 def _round_kernel(count, threads, *arguments):
+    """Run :func:`_round_chunks` on all chunks."""
     fork(_round_chunks, count, threads, arguments)
 
 
 @_jit
-def _gradient_chunks(
-    begin,
-    end,
-    grad,
-    x,
-    steps,
-    clips,
-    low,
-    high,
-    per_step,
-    clip_gradient,
-    rounding_gradient,
-    grad_x,
-    sums,
-):
-    """Cut gradients off outside the clips, and sum what each chunk contributes to that of its clip."""
+def _gradient_chunks(begin, end, values, grid, clips, per_step, rules, results):
+    """Cut gradients off outside the clips, and sum what each chunk contributes to that of its clip.
+
+    Args:
+        begin: First chunk.
+        end: One past the last chunk.
+        values: The gradient of the rounded values, and the values before rounding.
+        grid: What :func:`_grid` returns.
+        clips: The clips. They are only read without ``rounding_gradient``.
+        per_step: How many values, consecutive in memory, share a clip.
+        rules: ``clip_gradient`` and ``rounding_gradient``.
+        results: Arrays for the gradient of the values and for the sum of each chunk.
+    """
+    grad, x = values
+    steps, low, high = grid
+    clip_gradient, rounding_gradient = rules
+    grad_x, sums = results
     zero, chunks = np.float32(0), (per_step + _CHUNK - 1) // _CHUNK
     for chunk in range(begin, end):
         owner, inner = chunk // chunks, chunk % chunks * _CHUNK
@@ -70,18 +82,18 @@ def _gradient_chunks(
         if rounding_gradient:
             for n in range(first, last):
                 value = x[n] / step
-                clipped = low if value < low else high if value > high else value
+                clipped = _clamped(value, low, high)
                 total += grad[n] * (np.rint(clipped) - value if clipped == value else clipped)
         else:
             for n in range(first, last):
-                value = x[n] / step
-                clipped = low if value < low else high if value > high else value
+                clipped = _clamped(x[n] / step, low, high)
                 total += grad[n] * (zero if lowest < x[n] < clip else clipped)
         sums[chunk] = total
 
 
 @_jit
 def _gradient_kernel(count, threads, *arguments):
+    """Run :func:`_gradient_chunks` on all chunks."""
     fork(_gradient_chunks, count, threads, arguments)
 
 
@@ -116,7 +128,7 @@ def fake_quant(
         return NotImplemented
     y, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
     grid_of_x = _grid(clip_alpha, signed, bits, symmetric)
-    _round_kernel(count, thread_count(count), values_of(x), *grid_of_x, per_step, values_of(y))
+    _round_kernel(count, thread_count(count), values_of(x), grid_of_x, per_step, values_of(y))
     return y
 
 
@@ -139,7 +151,7 @@ def fake_quant_backward(
     passed = grad if clip_gradient else grad.clone()
     if grad.stride() != x.stride() or grad.dtype != x.dtype:
         grad = empty_like(x).copy_(grad)
-    steps, low, high = _grid(clip_alpha, signed, bits, symmetric)
+    steps, _, high = grid_of_x = _grid(clip_alpha, signed, bits, symmetric)
     grad_x, count = empty_like(x), clip_alpha.numel() * -(-per_step // _CHUNK)
     sums = np.empty(count, np.float32)
     clips = steps  # the kernel does not read it then, but wants an array of this type
@@ -148,17 +160,12 @@ def fake_quant_backward(
     _gradient_kernel(
         count,
         thread_count(count),
-        values_of(grad),
-        values_of(x),
-        steps,
+        (values_of(grad), values_of(x)),
+        grid_of_x,
         clips,
-        low,
-        high,
         per_step,
-        clip_gradient,
-        rounding_gradient,
-        values_of(grad_x),
-        sums,
+        (clip_gradient, rounding_gradient),
+        (values_of(grad_x), sums),
     )
     totals = sums.reshape(len(steps), -1).sum(1, dtype=np.float64) / high * alpha_scale
     total = torch.from_numpy(totals).to(clip_alpha).view_as(clip_alpha)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .jit import jit
 from .memory import array_of, empty, values_of
-from .rounding import round_row
+from .rows import grid_of, round_row
 from .threads import fork, thread_count
 from .tiles import transpose_tile
 
@@ -43,14 +43,16 @@ def _gather(x, first, pixel, channel, count, block, pixels):
 
 
 @_jit
-def _quantize_tiles(begin, end, x, strides, lines, length, channels, grid, rows):
+def _quantize_tiles(begin, end, x, strides, size, grid, rows):
     """Round tiles of pixels to rows.
 
-    An image has ``lines`` lines of ``length`` pixels. ``strides`` are those from image to image,
-    line to line, pixel to pixel and channel to channel. Where channels are consecutive, rows are
-    rounded straight from the map. Elsewhere tiles of them are gathered first.
+    ``size`` is how many lines an image has, how many pixels a line and how many channels a pixel.
+    ``strides`` are those from image to image, line to line, pixel to pixel and channel to channel.
+    Where channels are consecutive, rows are rounded straight from the map. Elsewhere tiles of them
+    are gathered first.
     """
     image, following, pixel, channel = strides
+    lines, length, channels = size
     tiles = (length + _TILE - 1) // _TILE
     for n in range(begin, end):
         line, tile = n // tiles, n % tiles * _TILE
@@ -71,6 +73,7 @@ def _quantize_tiles(begin, end, x, strides, lines, length, channels, grid, rows)
 
 @_jit
 def _quantize_kernel(count, threads, *arguments):
+    """Run :func:`_quantize_tiles` on all tiles."""
     fork(_quantize_tiles, count, threads, arguments)
 
 
@@ -85,6 +88,7 @@ def _scale_rows(begin, end, sums, scale, bias, y):
 
 @_jit
 def _scale_kernel(count, threads, *arguments):
+    """Run :func:`_scale_rows` on all rows."""
     fork(_scale_rows, count, threads, arguments)
 
 
@@ -95,22 +99,14 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     memory = array_of(x, (1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True)),))
     image, channel, line, pixel = x.stride()
     lines, length = (1, height * width) if line == width * pixel else (height, width)
-    grid = (
-        np.float32(step.item()),
-        np.float32(low),
-        np.float32(high),
-        np.float32(128 if high > 127 else 0),
-    )
     count = batch * lines * -(-length // _TILE)
     _quantize_kernel(
         count,
         thread_count(count),
         memory,
         (image, line, pixel, channel),
-        lines,
-        length,
-        channels,
-        grid,
+        (lines, length, channels),
+        grid_of(step, low, high),
         values_of(rows),
     )
     return rows

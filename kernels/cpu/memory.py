@@ -35,9 +35,8 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     memory = _take(size + _LINE)
     first = -memory.ctypes.data % _LINE
-    part = memory[
-        first : first + size
-    ]  # the tensor keeps this array alive, and the array the memory
+    # The tensor keeps this array alive, and the array the memory.
+    part = memory[first : first + size]
     weakref.finalize(part, _keep, memory).atexit = False
     # Set the storage instead of taking a view: autograd forbids writing in place to a result of an
     # operator that is a view.
@@ -59,7 +58,7 @@ def _take(size: int) -> np.ndarray:
 
 
 def _keep(memory: np.ndarray) -> None:
-    """Keep the memory of a freed tensor. If that is too much, let go of what was freed longest ago."""
+    """Keep the memory of a freed tensor, and let go of what was freed longest ago if need be."""
     if memory.nbytes > _KEPT:
         return
     _freed[memory.ctypes.data] = memory

@@ -1,574 +1,208 @@
 """The Haar transform of one patch in numba, vectorized over channels.
 
-The patches come from channels_last maps. The unit of work is a strip: a row of patches at least 16
-pixels wide, in one block of channels. A strip inside the map is transformed straight from and to
-the map. At the border it passes through a block of pixels that stays in the cache.
+The pixels of a patch come from a channels_last map, or from a copy of a part of it. Level after
+level, its cells leave their averages as a patch of half the size, in scratch memory.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from .addresses import address, address_at
+from .cells import average_cell, cell_at, merge_rows, split_norms, split_rows, spread_row
 from .jit import jit
-from .rounding import round_row
-from .simd import LANES, address, first_lanes, load, load_either, splat, store, stream, total
-from .tiles import prefetch
+from .rows import copy_row, round_row, square_row
 
-__all__ = [
-    'LINE',
-    'channel_block',
-    'merge_cell',
-    'patch_norms',
-    'patch_pixels',
-    'patch_rows',
-    'read_strip',
-    'split_cell',
-    'strip_of',
-    'write_strip',
-]
+__all__ = ['Patch', 'Rows', 'Space', 'patch_norms', 'patch_pixels', 'patch_rows']
 
-LINE = 16  # width of a strip in pixels, at least
-_HALF, _ZERO = np.float32(0.5), np.float32(0)
-
-# Values must equal the reference bit for bit. So their arithmetic may be contracted, since halving
-# is exact, but not reordered. NaN and infinity keep their meaning.
 _jit = jit(fastmath={'contract'}, error_model='numpy', forceinline=True)
 
 
-@_jit
-def strip_of(strip, shape, levels):
-    """Return where a strip lies.
+class Patch(NamedTuple):
+    """Where the pixels of a patch lie, in one block of channels.
 
-    Returns:
-        Its image, its top and left pixel, the number of its first patch within the image, how many
-        patches it has, and whether all of it is inside the map.
+    Attributes:
+        corner: Address of the upper left pixel. A pixel is a row of channels.
+        right: How far apart the pixels of a line are, in values.
+        down: How far apart its lines are, in values.
+        side: Width and height in pixels.
+        channels: How many channels a pixel has.
+        following: How many values further on the next patch lies, which is prefetched meanwhile. If
+            it is 0, nothing is prefetched.
     """
-    _, _, height, width = shape
-    side = 1 << levels
-    length = max(side, LINE)
-    rows, cols, strips = (
-        (height + side - 1) // side,
-        (width + side - 1) // side,
-        (width + length - 1) // length,
-    )
-    image, place = strip // (rows * strips), strip % (rows * strips)
-    row, col = place // strips, place % strips * (length // side)
-    inside = (row + 1) * side <= height and col * side + length <= width
-    return image, row * side, col * side, row * cols + col, min(length // side, cols - col), inside
+
+    corner: np.uintp
+    right: int
+    down: int
+    side: int
+    channels: int
+    following: int
 
 
-def channel_block(channels: int, levels: int) -> int:
-    """Return how many channels are transformed at a time: as many as keep a strip in the cache."""
-    return min(channels, max(LANES, (1 << 16) >> 2 * levels))
+class Space(NamedTuple):
+    """Scratch memory for the averages of two levels, which take turns.
 
-
-@_jit
-def read_strip(x, shape, image, top, left, side, length, first, count, pixels, block):
-    """Copy a strip into ``pixels``, with zeros outside the map.
-
-    ``pixels`` holds lines of ``length`` pixels, each a row of ``block`` channels.
+    Attributes:
+        low: Address of the averages of the finest level.
+        spare: Address of those of the next level.
+        block: How far apart two averages are, in values.
     """
-    _, channels, height, width = shape
-    rows, cols = min(side, height - top), min(length, width - left)
-    if rows < side or cols < length:
-        pixels[:] = 0
-    for i in range(rows):
-        for j in range(cols):
-            _copy(
-                x,
-                ((image * height + top + i) * width + left + j) * channels + first,
-                pixels,
-                (i * length + j) * block,
-                count,
-            )
+
+    low: np.uintp
+    spare: np.uintp
+    block: int
 
 
-@_jit
-def write_strip(y, shape, image, top, left, side, length, first, count, pixels, block):
-    """Undo :func:`read_strip`: copy the part of ``pixels`` inside the map back to it."""
-    _, channels, height, width = shape
-    for i in range(min(side, height - top)):
-        for j in range(min(length, width - left)):
-            _copy(
-                pixels,
-                (i * length + j) * block,
-                y,
-                ((image * height + top + i) * width + left + j) * channels + first,
-                count,
-            )
+class Rows(NamedTuple):
+    """Where the kept coefficients of an image lie, in one block of channels.
 
-
-# The functions below take addresses or flat arrays, and where a row of `count` channels starts from
-# there: counting references to arrays would cost more than the arithmetic of a short row. `a`, `b`,
-# `c` and `d` belong to the upper left, upper right, lower left and lower right pixel of a cell.
-# Functions whose names end in `_some` process 16 channels, or the last few.
-_index = np.uintp  # unsigned: numba checks signed indices for negative values
-
-
-@_jit
-def split_cell(a, b, c, d):
-    """Transform 2x2 pixels, each a vector of channels, into average, cH, cV and cD."""
-    half = splat(_HALF)
-    total_even, change_even, total_odd, change_odd = a + c, a - c, b + d, b - d
-    return (
-        (total_even + total_odd) * half,
-        (change_even + change_odd) * half,
-        (total_even - total_odd) * half,
-        (change_even - change_odd) * half,
-    )
-
-
-@_jit
-def merge_cell(average, change, tilt, cross, offset):
-    """Invert :func:`split_cell` and add an offset."""
-    half = splat(_HALF)
-    mean, tilt, change, cross = average * half, tilt * half, change * half, cross * half
-    total_even, total_odd, change_even, change_odd = (
-        mean + tilt,
-        mean - tilt,
-        change + cross,
-        change - cross,
-    )
-    return (
-        total_even + change_even + offset,
-        total_odd + change_odd + offset,
-        total_even - change_even + offset,
-        total_odd - change_odd + offset,
-    )
-
-
-@_jit
-def _ask_cell(source, a, b, c, d, n, ahead):
-    """Prefetch the 2x2 pixels that lie ``ahead`` values further on, or nothing if that is 0."""
-    if ahead != 0:
-        n = np.intp(n) + np.intp(ahead)
-        prefetch(source, np.intp(a) + n)
-        prefetch(source, np.intp(b) + n)
-        prefetch(source, np.intp(c) + n)
-        prefetch(source, np.intp(d) + n)
-
-
-@_jit
-def _cell(source, a, b, c, d, n, mask):
-    """Read 2x2 pixels and transform them."""
-    return split_cell(
-        load(source, a + n, mask),
-        load(source, b + n, mask),
-        load(source, c + n, mask),
-        load(source, d + n, mask),
-    )
-
-
-@_jit
-def _split_norms(source, a, b, c, d, low, at, count, ahead):
-    """Transform 2x2 pixels: write the averages, and return the squared norms of cH, cV and cD.
-
-    The norms are sums over the channels. The coefficients themselves are not stored.
+    Attributes:
+        values: Address of the coefficients of the whole batch.
+        at: Index of the first row of the image.
+        channels: How far apart its rows are, in values.
     """
-    a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
-    horizontal = vertical = diagonal = splat(_ZERO)
-    whole = count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        _ask_cell(source, a, b, c, d, n, ahead)
-        average, change, tilt, cross = _cell(source, a, b, c, d, n, None)
-        store(low, at + n, average, None)
-        horizontal, vertical, diagonal = (
-            horizontal + change * change,
-            vertical + tilt * tilt,
-            diagonal + cross * cross,
-        )
-    if whole < count:
-        mask = first_lanes(count - whole)
-        average, change, tilt, cross = _cell(source, a, b, c, d, whole, mask)
-        store(low, at + whole, average, mask)
-        horizontal, vertical, diagonal = (
-            horizontal + change * change,
-            vertical + tilt * tilt,
-            diagonal + cross * cross,
-        )
-    return total(horizontal), total(vertical), total(diagonal)
+
+    values: np.uintp
+    at: int
+    channels: int
 
 
 @_jit
-def _square(row, count):
-    """Return the sum of the squares of a row of ``count`` values."""
-    count = _index(count)
-    squares, whole = splat(_ZERO), count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        values = load(row, n, None)
-        squares = squares + values * values
-    if whole < count:
-        values = load(row, whole, first_lanes(count - whole))
-        squares = squares + values * values
-    return total(squares)
+def _averages(low, side, space, count):
+    """Return the patch of ``side`` x ``side`` averages that one level leaves to the next."""
+    return Patch(low, space.block, side * space.block, side, count, 0)
 
 
 @_jit
-def _split_some(source, a, b, c, d, low, at, first, second, third, n, mask):
-    """Transform 2x2 pixels of 16 channels into averages and three rows."""
-    average, change, tilt, cross = _cell(source, a, b, c, d, n, mask)
-    store(low, at + n, average, mask)
-    store(first, n, change, mask)
-    store(second, n, tilt, mask)
-    store(third, n, cross, mask)
+def _cell(patch, row, col):
+    """Return a cell of a patch."""
+    corner = address_at(patch.corner, row * 2 * patch.down + col * 2 * patch.right)
+    return cell_at(corner, patch.right, patch.down)
 
 
 @_jit
-def _split(source, a, b, c, d, low, at, first, second, third, count, ahead):
-    """Transform 2x2 pixels into averages and three rows: cH, cV and cD."""
-    a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
-    whole = count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        _ask_cell(source, a, b, c, d, n, ahead)
-        _split_some(source, a, b, c, d, low, at, first, second, third, n, None)
-    if whole < count:
-        _split_some(
-            source, a, b, c, d, low, at, first, second, third, whole, first_lanes(count - whole)
-        )
-
-
-@_jit
-def _average(source, a, b, c, d, low, at, count, ahead):
-    """Write only the averages of 2x2 pixels, where none of their details is kept."""
-    a, b, c, d, at, count = _index(a), _index(b), _index(c), _index(d), _index(at), _index(count)
-    whole = count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        _ask_cell(source, a, b, c, d, n, ahead)
-        store(low, at + n, _cell(source, a, b, c, d, n, None)[0], None)
-    if whole < count:
-        mask = first_lanes(count - whole)
-        store(low, at + whole, _cell(source, a, b, c, d, whole, mask)[0], mask)
-
-
-@_jit
-def _merge_some(
-    low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, mask, streamed
-):
-    """Invert :func:`_split_some`.
-
-    ``has`` tells which details were kept. ``zeros`` replaces the others.
-    """
-    a_value, b_value, c_value, d_value = merge_cell(
-        load(low, at + n, mask),
-        load_either(has[0], packed, i + n, zeros, n, mask),
-        load_either(has[1], packed, j + n, zeros, n, mask),
-        load_either(has[2], packed, k + n, zeros, n, mask),
-        load(bias, shift + n, mask),
-    )
-    if streamed:
-        stream(y, a + n, a_value)
-        stream(y, b + n, b_value)
-        stream(y, c + n, c_value)
-        stream(y, d + n, d_value)
-        return
-    store(y, a + n, a_value, mask)
-    store(y, b + n, b_value, mask)
-    store(y, c + n, c_value, mask)
-    store(y, d + n, d_value, mask)
-
-
-@_jit
-def _merge(low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, count, streamed):
-    """Invert :func:`_split` and add the bias.
-
-    ``packed`` has only the kept details. The other rows are read from ``zeros``, without a branch.
-    """
-    at, i, j, k, shift, count = (
-        _index(at),
-        _index(i),
-        _index(j),
-        _index(k),
-        _index(shift),
-        _index(count),
-    )
-    a, b, c, d = _index(a), _index(b), _index(c), _index(d)
-    whole = count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        _merge_some(
-            low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, n, None, streamed
-        )
-    if whole < count:
-        mask = first_lanes(count - whole)
-        _merge_some(
-            low, at, packed, has, i, j, k, zeros, bias, shift, y, a, b, c, d, whole, mask, False
-        )
-
-
-@_jit
-def _spread_some(low, at, bias, shift, y, a, b, c, d, n, mask, streamed):
-    """Write half of the average, plus the bias, to all four pixels.
-
-    That is what merging gives without details.
-    """
-    value = load(low, at + n, mask) * splat(_HALF) + load(bias, shift + n, mask)
-    if streamed:
-        stream(y, a + n, value)
-        stream(y, b + n, value)
-        stream(y, c + n, value)
-        stream(y, d + n, value)
-        return
-    store(y, a + n, value, mask)
-    store(y, b + n, value, mask)
-    store(y, c + n, value, mask)
-    store(y, d + n, value, mask)
-
-
-@_jit
-def _spread(low, at, bias, shift, y, a, b, c, d, count, streamed):
-    """Invert :func:`_split` where all details are zero, and add the bias."""
-    at, shift, count = _index(at), _index(shift), _index(count)
-    a, b, c, d = _index(a), _index(b), _index(c), _index(d)
-    whole = count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        _spread_some(low, at, bias, shift, y, a, b, c, d, n, None, streamed)
-    if whole < count:
-        _spread_some(low, at, bias, shift, y, a, b, c, d, whole, first_lanes(count - whole), False)
-
-
-@_jit
-def _copy(source, start, target, at, count):
-    """Copy a row of ``count`` values."""
-    start, at, count = _index(start), _index(at), _index(count)
-    whole = count - count % _index(LANES)
-    for n in range(_index(0), whole, _index(LANES)):
-        store(target, at + n, load(source, start + n, None), None)
-    if whole < count:
-        mask = first_lanes(count - whole)
-        store(target, at + whole, load(source, start + whole, mask), mask)
-
-
-@_jit
-def _ahead(row, cells, down, following):
+def _ahead(patch, row):
     """Return how far ahead of a row of cells to prefetch.
 
     This is two lines on, or for the last row of cells the first lines of the next patch.
     """
-    return 0 if following == 0 else 2 * down if row < cells - 1 else following - 2 * row * down
+    if patch.following == 0:
+        return 0
+    last = row == patch.side // 2 - 1
+    return patch.following - 2 * row * patch.down if last else 2 * patch.down
 
 
 @_jit
-def patch_norms(
-    source, origin, right, down, count, side, low, spare, block, norms, start, following
-):
-    """Transform a patch and add the squares of its coefficients to ``norms``.
+def patch_norms(patch, space, norms, start):
+    """Transform a patch and add the squares of its coefficients to ``norms``, from ``start`` on.
 
-    Pixel (i, j) of the patch has its channels from ``source[origin + i * down + j * right]`` on.
-    While two lines are transformed, the next two are prefetched. With the last two, those are the
-    first lines of the next patch, which lies ``following`` values further on. If ``following`` is
-    0, nothing is prefetched.
+    While two lines are transformed, the next two are prefetched.
     """
-    cells = side // 2
+    count, low, spare = patch.channels, space.low, space.spare
+    cells = patch.side // 2
     while cells > 0:
         for row in range(cells):
-            ahead = _ahead(row, cells, down, following)
-            for cell in range(row * cells, (row + 1) * cells):
-                a = origin + row * 2 * down + (cell - row * cells) * 2 * right
-                sums = _split_norms(
-                    source,
-                    a,
-                    a + right,
-                    a + down,
-                    a + down + right,
-                    low,
-                    cell * block,
-                    count,
-                    ahead,
-                )
+            ahead = _ahead(patch, row)
+            for col in range(cells):
+                cell = row * cells + col
+                average = address_at(low, cell * space.block)
+                sums = split_norms(_cell(patch, row, col), average, count, ahead)
                 index = start + cells * cells + 3 * cell
                 norms[index] += sums[0]
                 norms[index + 1] += sums[1]
                 norms[index + 2] += sums[2]
-        source, origin, right, down, following = low, 0, block, cells * block, 0
+        patch = _averages(low, cells, space, count)
         low, spare, cells = spare, low, cells // 2
-    norms[start] += _square(source, count)
+    norms[start] += square_row(patch.corner, count)
 
 
 @_jit
-def _row(packed, start, kept, spare):
-    """Return the address to write a row to: its place in ``packed`` if it is kept, else ``spare``."""
-    return _index(packed) + _index(4) * _index(start) if kept else _index(spare)
+def _row_or(other, rows, slot):
+    """Return the address of a kept row, or another address if ``slot`` says that it was dropped."""
+    return address_at(rows.values, rows.at + slot * rows.channels) if slot >= 0 else other
 
 
 @_jit
-def patch_rows(
-    source,
-    origin,
-    right,
-    down,
-    count,
-    side,
-    low,
-    spare,
-    details,
-    block,
-    kept,
-    start,
-    grid,
-    packed,
-    at,
-    channels,
-    following,
-):
-    """Transform a patch, laid out as for :func:`patch_norms`, and write its kept coefficients.
+def _round_kept(source, start, grid, packed, rows, slot, count):
+    """Round a row to its place in ``packed``, unless it was dropped."""
+    if slot >= 0:
+        round_row(source, start, grid, packed, rows.at + slot * rows.channels, count)
 
-    They go straight to ``packed``. If they are rounded to a grid, they pass through ``details``
-    first, and NaN becomes 0.
+
+@_jit
+def patch_rows(patch, space, details, kept, start, rows, packed, grid):
+    """Transform a patch and write its kept coefficients.
+
+    ``kept[start]`` and what follows are the slots of its positions. The coefficients go straight to
+    ``rows``. If there is a grid, they pass through ``details``, are rounded and go to ``packed``,
+    an array of the memory that ``rows`` describes.
     """
-    quantized, step, lowest, highest = grid
-    cells = side // 2
+    count, low, spare = patch.channels, space.low, space.spare
+    first = address(details)
+    second, third = address_at(first, space.block), address_at(first, 2 * space.block)
+    cells = patch.side // 2
     while cells > 0:
         for row in range(cells):
-            ahead = _ahead(row, cells, down, following)
-            for cell in range(row * cells, (row + 1) * cells):
-                a = origin + row * 2 * down + (cell - row * cells) * 2 * right
+            ahead = _ahead(patch, row)
+            for col in range(cells):
+                cell, pixels = row * cells + col, _cell(patch, row, col)
+                average = address_at(low, cell * space.block)
                 index = start + cells * cells + 3 * cell
                 i, j, k = kept[index], kept[index + 1], kept[index + 2]
                 if i & j & k < 0:  # all dropped
-                    _average(
-                        source,
-                        a,
-                        a + right,
-                        a + down,
-                        a + down + right,
-                        low,
-                        cell * block,
-                        count,
-                        ahead,
+                    average_cell(pixels, average, count, ahead)
+                elif grid is None:
+                    kept_rows = (
+                        _row_or(first, rows, i),
+                        _row_or(second, rows, j),
+                        _row_or(third, rows, k),
                     )
-                    continue
-                rows = address(packed)
-                first = address(details)
-                second, third = first + _index(4 * block), first + _index(8 * block)
-                if not quantized:
-                    first = _row(rows, at + i * channels, i >= 0, first)
-                    second = _row(rows, at + j * channels, j >= 0, second)
-                    third = _row(rows, at + k * channels, k >= 0, third)
-                _split(
-                    source,
-                    a,
-                    a + right,
-                    a + down,
-                    a + down + right,
-                    low,
-                    cell * block,
-                    first,
-                    second,
-                    third,
-                    count,
-                    ahead,
-                )
-                if quantized:
-                    for n in range(3):
-                        if kept[index + n] >= 0:
-                            round_row(
-                                details,
-                                n * block,
-                                (step, lowest, highest, _ZERO),
-                                packed,
-                                at + kept[index + n] * channels,
-                                count,
-                            )
-        source, origin, right, down, following = low, 0, block, cells * block, 0
+                    split_rows(pixels, average, kept_rows, count, ahead)
+                else:
+                    split_rows(pixels, average, (first, second, third), count, ahead)
+                    _round_kept(details, 0, grid, packed, rows, i, count)
+                    _round_kept(details, space.block, grid, packed, rows, j, count)
+                    _round_kept(details, 2 * space.block, grid, packed, rows, k, count)
+        patch = _averages(low, cells, space, count)
         low, spare, cells = spare, low, cells // 2
     if kept[start] >= 0:
-        if quantized:
-            _copy(source, 0, address(details), 0, count)
-            round_row(
-                details,
-                0,
-                (step, lowest, highest, _ZERO),
-                packed,
-                at + kept[start] * channels,
-                count,
-            )
+        if grid is None:
+            copy_row(patch.corner, _row_or(first, rows, kept[start]), count)
         else:
-            _copy(source, 0, address(packed), at + kept[start] * channels, count)
+            copy_row(patch.corner, first, count)
+            _round_kept(details, 0, grid, packed, rows, kept[start], count)
 
 
 @_jit
-def patch_pixels(
-    packed,
-    at,
-    channels,
-    count,
-    kept,
-    start,
-    side,
-    source,
-    spare,
-    block,
-    zeros,
-    bias,
-    first,
-    y,
-    origin,
-    right,
-    down,
-    streamed,
-):
-    """Invert the transform of a patch from its kept rows and write its pixels, plus bias, to ``y``.
+def patch_pixels(rows, kept, start, space, zeros, bias, patch, streamed):
+    """Invert the transform of a patch from its kept rows, add the bias and write its pixels.
 
-    The averages of one level are in ``source`` and those of the next finer one go to ``spare``; the
-    two take turns. Only the finest level is written to ``y``.
+    ``kept`` and ``start`` are as in :func:`patch_rows`. Rows that were dropped are read from
+    ``zeros``, which needs no branch. Only the finest level is written to the patch, past the cache
+    if ``streamed``.
     """
-    first_row = kept[start] >= 0
-    _copy(
-        packed if first_row else zeros,
-        at + kept[start] * channels if first_row else 0,
-        source,
-        0,
-        count,
-    )
+    count, source, spare = patch.channels, space.low, space.spare
+    copy_row(_row_or(zeros, rows, kept[start]), source, count)
     cells = 1
-    while cells < side:
-        target, corner, across, below, shift, shift_at = (
-            spare,
-            0,
-            block,
-            2 * cells * block,
-            zeros,
-            0,
-        )
-        last = 2 * cells == side
-        if last:
-            target, corner, across, below, shift, shift_at = y, origin, right, down, bias, first
+    while cells < patch.side:
+        last = 2 * cells == patch.side
+        target = patch if last else _averages(spare, 2 * cells, space, count)
+        shift = bias if last else zeros
         for row in range(cells):
-            for cell in range(row * cells, (row + 1) * cells):
-                a = corner + row * 2 * below + (cell - row * cells) * 2 * across
+            for col in range(cells):
+                cell, pixels = row * cells + col, _cell(target, row, col)
+                average = address_at(source, cell * space.block)
                 index = start + cells * cells + 3 * cell
                 i, j, k = kept[index], kept[index + 1], kept[index + 2]
                 if i & j & k < 0:  # all dropped
-                    _spread(
-                        source,
-                        cell * block,
-                        shift,
-                        shift_at,
-                        target,
-                        a,
-                        a + across,
-                        a + below,
-                        a + below + across,
-                        count,
-                        last and streamed,
+                    spread_row(average, shift, pixels, count, last and streamed)
+                else:
+                    details = (
+                        _row_or(zeros, rows, i),
+                        _row_or(zeros, rows, j),
+                        _row_or(zeros, rows, k),
                     )
-                    continue
-                _merge(
-                    source,
-                    cell * block,
-                    packed,
-                    (i >= 0, j >= 0, k >= 0),
-                    at + i * channels,
-                    at + j * channels,
-                    at + k * channels,
-                    zeros,
-                    shift,
-                    shift_at,
-                    target,
-                    a,
-                    a + across,
-                    a + below,
-                    a + below + across,
-                    count,
-                    last and streamed,
-                )
+                    merge_rows(average, details, shift, pixels, count, last and streamed)
         source, spare, cells = spare, source, 2 * cells

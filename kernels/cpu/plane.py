@@ -1,9 +1,9 @@
 """The Haar transform of a band of one channel in numba, vectorized over its width.
 
-A band is a row of patches of a contiguous map, ``length`` pixels wide. Its coefficients in 16
-channels form tiles. A tile holds 16 cells of one level and one kind (cA, cH, cV or cD) in 16
-channels, one line for each channel. Tiles are numbered from coarse to fine: first those of cA, then
-level by level 16 cells after the other, the three kinds of each.
+A band is a row of patches of a contiguous map. Its coefficients in 16 channels form tiles. A tile
+holds 16 cells of one level and one kind (cA, cH, cV or cD) in 16 channels, one line for each
+channel. Tiles are numbered from coarse to fine: first those of cA, then level by level 16 cells
+after the other, the three kinds of each.
 
 The rows of cells of a level come in a special order. The averages of upper lines fill one half of
 what the coarser level averages, those of lower lines the other half. So only the finest level needs
@@ -13,85 +13,128 @@ to know about rows.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..layout import fold
+from .addresses import address_at, prefetch, prefetch_to_write
+from .cells import merge_cell, split_cell
+from .finish import put_finished
 from .jit import jit
-from .patch import merge_cell, split_cell
-from .simd import LANES, clamp, first_lanes, load, splat, store, stream
-from .tiles import evens, left_zip, odds, prefetch, prefetch_to_write, right_zip
+from .simd import LANES, first_lanes, load, splat, store
+from .tiles import evens, left_zip, odds, right_zip
 
-__all__ = ['PIECE', 'band_layout', 'merge_plane', 'pieces_of', 'put_finished', 'split_plane']
+__all__ = ['PIECE', 'Band', 'Lines', 'Plane', 'band_layout', 'merge_plane', 'split_plane']
 
 PIECE = 2 * LANES  # pixels of a line transformed at a time: even and odd ones fill a vector each
-_ALL, _WHOLE = (
-    (None, None, None, None),
-    (LANES, LANES, LANES, LANES),
-)  # masks of four vectors, and values inside
+_ALL = None, None, None, None  # masks of four whole vectors
+_WHOLE = LANES, LANES, LANES, LANES  # how many of their values are inside the map
 _ZERO = np.float32(0)
 _index = np.uintp  # unsigned: numba checks signed indices for negative values
 
 _jit = jit(fastmath={'contract'}, error_model='numpy', forceinline=True)
 
 
-@lru_cache
-def band_layout(levels: int, length: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Lay out the coefficients of a band ``length`` pixels wide in tiles.
+class Band(NamedTuple):
+    """How every band of a map is laid out.
 
-    Returns:
-        Three things: the rows of cells of the finest level in the order of the tiles; where in the
-        tiles each position of the band is, in position order, as tile * 16 + cell; and the number
-        of tiles.
+    Attributes:
+        length: Width in pixels.
+        patches: How many patches it has.
+        tiles: How many tiles its coefficients form in 16 channels.
+        order: Rows of cells of the finest level, in the order of the tiles.
+        places: Where in the tiles each position of the band is, in position order, as
+            tile * 16 + cell.
     """
+
+    length: int
+    patches: int
+    tiles: int
+    order: np.ndarray
+    places: np.ndarray
+
+
+class Plane(NamedTuple):
+    """A band of one channel in a map.
+
+    Attributes:
+        values: Address of the map.
+        origin: Index of the upper left pixel of the band.
+        pitch: How far apart two lines are, in values.
+        rows: How many lines the map has from there on.
+        cols: How many columns it has from there on.
+        ahead: How far ahead to prefetch, in values.
+    """
+
+    values: np.uintp
+    origin: int
+    pitch: int
+    rows: int
+    cols: int
+    ahead: np.uintp
+
+
+class Lines(NamedTuple):
+    """The lines of one channel in the tiles.
+
+    Attributes:
+        first: Address of the first.
+        step: How far apart they are, in values.
+    """
+
+    first: np.uintp
+    step: int
+
+
+@lru_cache
+def band_layout(levels: int, length: int) -> Band:
+    """Lay out the coefficients of a band ``length`` pixels wide in tiles."""
     cols, order = length >> levels, torch.zeros(1, dtype=torch.int64)
     tiles, details = -(-cols // LANES), []
     for depth in range(levels):
         width = cols << depth
-        cell = order.argsort()[:, None] * width + torch.arange(width)
-        tile = tiles + 3 * (cell // LANES)
-        details.append(
-            ((tile[..., None] + torch.arange(3)) * LANES + (cell % LANES)[..., None])[
-                None, ..., None
-            ]
-        )
+        cell = (order.argsort()[:, None] * width + torch.arange(width))[..., None]
+        tile = tiles + 3 * (cell // LANES) + torch.arange(3)
+        details.append((tile * LANES + cell % LANES)[None, ..., None])
         tiles += 3 * -(-cell.numel() // LANES)
         # The next finer level: first the upper line of each of these rows, then the lower lines.
         rows, order = order, torch.cat([2 * order, 2 * order + 1])
     places = fold(torch.arange(cols).reshape(1, 1, cols, 1), details).flatten()
-    return rows.numpy(), places.numpy(), tiles
+    return Band(length, cols, tiles, rows.numpy(), places.numpy())
 
 
 @_jit
-def pieces_of(cells):
+def _pieces_of(cells):
     """Return how many vectors hold this many cells."""
     return (cells + LANES - 1) // LANES
 
 
 @_jit
-def _keep(tiles, at, value, squared):
+def _keep(place, value, squared):
     """Write a vector of coefficients, or add their squares instead if ``squared`` is not None."""
     if squared is None:
-        store(tiles, at, value, None)
+        store(place, 0, value, None)
     else:
-        store(tiles, at, load(tiles, at, None) + value * value, None)
+        store(place, 0, load(place, 0, None) + value * value, None)
 
 
 @_jit
-def _split_piece(source, upper, lower, masks, low, at, tiles, tile, step, squared):
+def _split_piece(upper, lower, masks, low, tile, step, squared):
     """Transform 2x32 pixels, or as many averages of a finer level, into 16 cells.
 
     Even and odd pixels of a line go to a vector each, so that all four pixels of a cell are in the
-    same lane.
+    same lane. The averages are written to ``low``, and the three details to lines of three tiles,
+    the first at ``tile``. All places are addresses.
     """
-    a, b = load(source, upper, masks[0]), load(source, upper + LANES, masks[1])
-    c, d = load(source, lower, masks[2]), load(source, lower + LANES, masks[3])
+    a, b = load(upper, 0, masks[0]), load(upper, LANES, masks[1])
+    c, d = load(lower, 0, masks[2]), load(lower, LANES, masks[3])
     average, change, tilt, cross = split_cell(evens(a, b), odds(a, b), evens(c, d), odds(c, d))
-    store(low, at, average, None)
-    _keep(tiles, tile, change, squared)
-    _keep(tiles, tile + step, tilt, squared)
-    _keep(tiles, tile + 2 * step, cross, squared)
+    store(low, 0, average, None)
+    _keep(tile, change, squared)
+    _keep(address_at(tile, step), tilt, squared)
+    _keep(address_at(tile, 2 * step), cross, squared)
 
 
 @_jit
@@ -106,209 +149,152 @@ def _inside(cols, rows):
 
 
 @_jit
-def _split_step(source, upper, pitch, masks, ahead, low, at, tiles, tile, step, squared):
-    """Transform 2x32 pixels of a map and prefetch those ``ahead`` of them."""
-    upper, lower = _index(upper), _index(upper + pitch)
-    for place in (upper + ahead, lower + ahead):
-        prefetch(source, place)
-        prefetch(source, place + LANES)
-    _split_piece(source, upper, lower, masks, low, at, tiles, tile, step, squared)
+def _masks(inside):
+    """Return the masks of four vectors from how many of their values lie inside the map."""
+    a, b, c, d = inside
+    return first_lanes(a), first_lanes(b), first_lanes(c), first_lanes(d)
 
 
 @_jit
-def split_plane(
-    source, origin, pitch, rows, cols, layout, order, lows, tiles, start, step, squared, ahead
-):
+def _split_step(plane, at, masks, low, tile, step, squared):
+    """Transform 2x32 pixels of a map, from index ``at`` on, and prefetch those further on."""
+    upper = address_at(plane.values, at)
+    lower = address_at(upper, plane.pitch)
+    for line in (upper, lower):
+        prefetch(line, plane.ahead)
+        prefetch(line, plane.ahead + _index(LANES))
+    _split_piece(upper, lower, masks, low, tile, step, squared)
+
+
+@_jit
+def split_plane(plane, band, lows, lines, squared):
     """Transform a band of one channel into its lines of the tiles.
 
-    The lines begin at ``tiles[start]`` and are ``step`` apart. The band begins at
-    ``source[origin]``, and the map ends ``rows`` and ``cols`` from there. ``layout`` is the length,
-    patches and tiles of a band, and ``order`` lists its rows of cells. ``lows`` has room for the
-    averages of all levels. The averages of a level may be followed by values without meaning, up to
-    a whole vector.
+    ``lows`` is the address of room for the averages of all levels. The averages of a level may be
+    followed by values without meaning, up to a whole vector. With ``squared`` not None, the squares
+    of the coefficients are added to the tiles instead.
     """
-    length, patches, total = layout
-    width, pieces = _index(step), length // PIECE
-    cells, at = len(order) * pieces * LANES, _index(0)
-    place = start + (total - 3 * (cells // LANES)) * step
-    here = _index(place)
+    order, step, pieces = band.order, lines.step, band.length // PIECE
+    cells, low = len(order) * pieces * LANES, lows
+    place = band.tiles - 3 * (cells // LANES)
+    tile = address_at(lines.first, place * step)
     for row in order:
-        upper = origin + 2 * row * pitch
-        whole = min(pieces, cols // PIECE) if 2 * row + 1 < rows else 0
+        upper = plane.origin + 2 * row * plane.pitch
+        whole = min(pieces, plane.cols // PIECE) if 2 * row + 1 < plane.rows else 0
         for n in range(whole):
-            _split_step(
-                source, upper + n * PIECE, pitch, _ALL, ahead, lows, at, tiles, here, width, squared
-            )
-            at, here = at + _index(LANES), here + _index(3) * width
+            _split_step(plane, upper + n * PIECE, _ALL, low, tile, step, squared)
+            low, tile = address_at(low, LANES), address_at(tile, 3 * step)
         for n in range(whole, pieces):
-            a, b, c, d = _inside(cols - n * PIECE, rows - 2 * row)
-            masks = first_lanes(a), first_lanes(b), first_lanes(c), first_lanes(d)
-            _split_step(
-                source,
-                upper + n * PIECE,
-                pitch,
-                masks,
-                ahead,
-                lows,
-                at,
-                tiles,
-                here,
-                width,
-                squared,
-            )
-            at, here = at + _index(LANES), here + _index(3) * width
-    begin = _index(0)
+            masks = _masks(_inside(plane.cols - n * PIECE, plane.rows - 2 * row))
+            _split_step(plane, upper + n * PIECE, masks, low, tile, step, squared)
+            low, tile = address_at(low, LANES), address_at(tile, 3 * step)
+    begin = lows
     # Coarser levels: averages of upper lines are the first half, those of lower lines the second.
-    while cells > patches:
+    while cells > band.patches:
         cells //= 4
-        pieces = pieces_of(cells)
-        place -= 3 * pieces * step
-        upper, lower, at, here = (
-            begin,
-            begin + _index(2 * cells),
-            begin + _index(4 * cells),
-            _index(place),
-        )
-        begin = at
+        pieces = _pieces_of(cells)
+        place -= 3 * pieces
+        upper, lower = begin, address_at(begin, 2 * cells)
+        begin = address_at(begin, 4 * cells)
+        low, tile = begin, address_at(lines.first, place * step)
         for _ in range(pieces):
-            _split_piece(lows, upper, lower, _ALL, lows, at, tiles, here, width, squared)
-            upper, lower, at, here = (
-                upper + _index(PIECE),
-                lower + _index(PIECE),
-                at + _index(LANES),
-                here + _index(3) * width,
-            )
-    for n in range(pieces_of(cells)):
-        _keep(tiles, _index(start + n * step), load(lows, begin + _index(n * LANES), None), squared)
+            _split_piece(upper, lower, _ALL, low, tile, step, squared)
+            upper, lower = address_at(upper, PIECE), address_at(lower, PIECE)
+            low, tile = address_at(low, LANES), address_at(tile, 3 * step)
+    for n in range(_pieces_of(cells)):
+        _keep(address_at(lines.first, n * step), load(begin, n * LANES, None), squared)
 
 
 @_jit
-def put_finished(y, at, value, mask, finish, residual):
-    """Add the residual to a vector of pixels, clamp it, and write it."""
-    has_residual, bounded, streamed, lowest, highest = finish
-    if has_residual:
-        value = value + load(residual, at, mask)
-    if bounded:
-        value = clamp(value, splat(lowest), splat(highest))
-    if streamed:
-        stream(y, at, value)
-    else:
-        store(y, at, value, mask)
-
-
-@_jit
-def _put(y, at, value, inside, finish, residual):
+def _put(y, at, value, inside, finish):
     """Finish and write the first ``inside`` pixels of a vector.
 
     Streamed maps have whole vectors only, so a part of one is never streamed.
     """
     if inside == LANES:
-        put_finished(y, at, value, None, finish, residual)
+        put_finished(y, at, value, None, finish, finish.streamed)
     elif inside > 0:
-        has_residual, bounded, _, lowest, highest = finish
-        put_finished(
-            y,
-            at,
-            value,
-            first_lanes(inside),
-            (has_residual, bounded, False, lowest, highest),
-            residual,
-        )
+        put_finished(y, at, value, first_lanes(inside), finish, False)
 
 
 @_jit
-def _put_piece(y, upper, pitch, lines, inside, ahead, finish, residual):
-    """Write 2x32 pixels and prefetch what will be needed for those ``ahead``."""
-    upper, lower = _index(upper), _index(upper + pitch)
-    for place in (upper + ahead, lower + ahead):
-        _expect(y, place, finish, residual)
-        if inside[1] > 0:  # otherwise that line may belong to another thread
-            _expect(y, place + LANES, finish, residual)
-    _put(y, upper, lines[0], inside[0], finish, residual)
-    _put(y, upper + _index(LANES), lines[1], inside[1], finish, residual)
-    _put(y, lower, lines[2], inside[2], finish, residual)
-    _put(y, lower + _index(LANES), lines[3], inside[3], finish, residual)
-
-
-@_jit
-def _expect(y, place, finish, residual):
+def _expect(y, place, finish):
     """Prefetch a place of the residual, and of the map unless it is streamed past the cache."""
-    if finish[0]:
-        prefetch(residual, place)
-    if not finish[2]:
+    if finish.has_residual:
+        prefetch(finish.residual, place)
+    if not finish.streamed:
         prefetch_to_write(y, place)
 
 
 @_jit
-def _merge_piece(low, at, tiles, tile, step, offset):
+def _put_piece(plane, at, pixels, inside, finish):
+    """Write 2x32 pixels, four vectors, and prefetch what will be needed for those ``ahead``."""
+    y, upper, lower = plane.values, _index(at), _index(at + plane.pitch)
+    for place in (upper + plane.ahead, lower + plane.ahead):
+        _expect(y, place, finish)
+        if inside[1] > 0:  # otherwise that line may belong to another thread
+            _expect(y, place + LANES, finish)
+    _put(y, upper, pixels[0], inside[0], finish)
+    _put(y, upper + _index(LANES), pixels[1], inside[1], finish)
+    _put(y, lower, pixels[2], inside[2], finish)
+    _put(y, lower + _index(LANES), pixels[3], inside[3], finish)
+
+
+@_jit
+def _merge_piece(low, tile, step, offset):
     """Invert the transform of 16 cells. Return the upper and the lower line, two vectors each."""
     a, b, c, d = merge_cell(
-        load(low, at, None),
-        load(tiles, tile, None),
-        load(tiles, tile + step, None),
-        load(tiles, tile + 2 * step, None),
+        load(low, 0, None),
+        load(tile, 0, None),
+        load(address_at(tile, step), 0, None),
+        load(address_at(tile, 2 * step), 0, None),
         offset,
     )
     return left_zip(a, b), right_zip(a, b), left_zip(c, d), right_zip(c, d)
 
 
 @_jit
-def merge_plane(
-    tiles,
-    start,
-    step,
-    lows,
-    layout,
-    order,
-    bias,
-    y,
-    origin,
-    pitch,
-    rows,
-    cols,
-    ahead,
-    finish,
-    residual,
-):
-    """Invert :func:`split_plane`, add the bias and write the band to ``y``.
+def _merge_level(low, tile, step, cells, target):
+    """Invert the transform of a level into the averages of the next finer one.
 
-    The pixels are finished as in :func:`_put`.
+    Go backwards: where the last piece is not full, it writes beyond the upper lines, into the
+    beginning of the lower ones, which the first piece then replaces.
     """
-    length, patches, _ = layout
-    cells, at, place, width = patches, 0, start + pieces_of(patches) * step, _index(step)
-    for n in range(pieces_of(cells)):
-        store(lows, _index(n * LANES), load(tiles, _index(start + n * step), None), None)
-    while cells < len(order) * length // 2:
-        pieces = pieces_of(cells)
-        target = at + pieces * LANES + PIECE
-        # Go backwards: where the last piece is not full, it writes beyond the upper lines, into the
-        # beginning of the lower ones, which the first piece then replaces.
-        for n in range(pieces - 1, -1, -1):
-            a, b, c, d = _merge_piece(
-                lows,
-                _index(at + n * LANES),
-                tiles,
-                _index(place + 3 * n * step),
-                width,
-                splat(_ZERO),
-            )
-            upper = _index(target + n * PIECE)
-            lower = upper + _index(2 * cells)
-            store(lows, upper, a, None)
-            store(lows, upper + _index(LANES), b, None)
-            store(lows, lower, c, None)
-            store(lows, lower + _index(LANES), d, None)
-        at, place, cells = target, place + 3 * pieces * step, 4 * cells
-    low, here, pieces = _index(at), _index(place), length // PIECE
+    for n in range(_pieces_of(cells) - 1, -1, -1):
+        pixels = _merge_piece(
+            address_at(low, n * LANES), address_at(tile, 3 * n * step), step, splat(_ZERO)
+        )
+        upper = address_at(target, n * PIECE)
+        lower = address_at(upper, 2 * cells)
+        store(upper, 0, pixels[0], None)
+        store(upper, LANES, pixels[1], None)
+        store(lower, 0, pixels[2], None)
+        store(lower, LANES, pixels[3], None)
+
+
+@_jit
+def merge_plane(plane, band, lows, lines, bias, finish):
+    """Invert :func:`split_plane`, add the bias, and finish and write the pixels of the band."""
+    order, step = band.order, lines.step
+    cells, low = band.patches, lows
+    for n in range(_pieces_of(cells)):
+        store(lows, n * LANES, load(address_at(lines.first, n * step), 0, None), None)
+    tile = address_at(lines.first, _pieces_of(cells) * step)
+    while cells < len(order) * band.length // 2:
+        pieces = _pieces_of(cells)
+        target = address_at(low, pieces * LANES + PIECE)
+        _merge_level(low, tile, step, cells, target)
+        low, tile, cells = target, address_at(tile, 3 * pieces * step), 4 * cells
+    pieces = band.length // PIECE
     for row in order:
-        upper = origin + 2 * row * pitch
-        whole = min(pieces, cols // PIECE) if 2 * row + 1 < rows else 0
+        upper = plane.origin + 2 * row * plane.pitch
+        whole = min(pieces, plane.cols // PIECE) if 2 * row + 1 < plane.rows else 0
         for n in range(whole):
-            lines = _merge_piece(lows, low, tiles, here, width, splat(bias))
-            _put_piece(y, upper + n * PIECE, pitch, lines, _WHOLE, ahead, finish, residual)
-            low, here = low + _index(LANES), here + _index(3) * width
+            pixels = _merge_piece(low, tile, step, splat(bias))
+            _put_piece(plane, upper + n * PIECE, pixels, _WHOLE, finish)
+            low, tile = address_at(low, LANES), address_at(tile, 3 * step)
         for n in range(whole, pieces):
-            inside = _inside(cols - n * PIECE, rows - 2 * row)
-            lines = _merge_piece(lows, low, tiles, here, width, splat(bias))
-            _put_piece(y, upper + n * PIECE, pitch, lines, inside, ahead, finish, residual)
-            low, here = low + _index(LANES), here + _index(3) * width
+            inside = _inside(plane.cols - n * PIECE, plane.rows - 2 * row)
+            pixels = _merge_piece(low, tile, step, splat(bias))
+            _put_piece(plane, upper + n * PIECE, pixels, inside, finish)
+            low, tile = address_at(low, LANES), address_at(tile, 3 * step)

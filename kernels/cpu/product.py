@@ -25,9 +25,8 @@ __all__ = ['multiply_rows']
 _KEPT = 1 << 28  # bytes of kernels that are kept, at most
 _PIECE, _CHECKSUMS = 1 << 14, 128  # values that a thread checks at a time, and their checksums
 _FACTOR = np.uint32(0x9E3779B1)
-_prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = (
-    OrderedDict()
-)  # by address and shape, used last at the end
+# By address and shape, the one used last at the end.
+_prepared: OrderedDict[tuple, tuple[bytes, Tensor]] = OrderedDict()
 _jit = jit()
 
 
@@ -58,6 +57,7 @@ def _check_pieces(begin, end, values, sums):
 
 @_jit
 def _check_kernel(count, threads, *arguments):
+    """Run :func:`_check_pieces` on all pieces."""
     fork(_check_pieces, count, threads, arguments)
 
 

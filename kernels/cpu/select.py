@@ -26,7 +26,7 @@ _jit = jit()
 
 @_jit
 def _key(bits):
-    """Return an integer that sorts like the magnitude of the float. All NaN are alike, the largest."""
+    """Return an integer that sorts like the magnitude of the float. NaN is the largest."""
     bits &= np.int32(0x7FFFFFFF)
     return _NAN if bits > _INFINITY else bits
 
@@ -69,12 +69,13 @@ def _collect_pieces(begin, end, bits, pieces, digits, close, sizes):
 
 
 @_jit
-def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, thresholds, starts):
+def _find_thresholds(begin, end, pieces, counts, digits, candidates, thresholds, starts):
     """Find the threshold of each image from the keys that share its highest digit.
 
-    Also find the first row of each piece, and how many keys equal to the threshold that piece
-    keeps.
+    ``candidates`` are these keys of each piece, and how many there are. Also find the first row of
+    each piece, and how many keys equal to the threshold that piece keeps.
     """
+    close, sizes = candidates
     lower = np.empty(_DIGITS, np.int64)
     for image in range(begin, end):
         highest, wanted = digits[image]
@@ -83,9 +84,9 @@ def _find_thresholds(begin, end, pieces, counts, digits, close, sizes, threshold
             lower[:] = 0
             for n in range(image * pieces, (image + 1) * pieces):
                 for key in close[n, : sizes[n]]:
-                    lower[(key >> shift) & (_DIGITS - 1)] += key >> (shift + 10) == threshold >> (
-                        shift + 10
-                    )
+                    above = shift + 10  # where the digits begin that are known already
+                    matches = key >> above == threshold >> above
+                    lower[(key >> shift) & (_DIGITS - 1)] += matches
             digit, wanted = _digit_of(lower, wanted)
             threshold |= digit << shift
         row, thresholds[image] = 0, threshold
@@ -144,7 +145,8 @@ def select_kernel(threads, norms, k, slot):
     for image in range(batch):
         digits[image] = _digit_of(counts[image * pieces : (image + 1) * pieces].sum(0), k)
     fork(_collect_pieces, count, many, (bits, pieces, digits, close, sizes))
-    fork(_find_thresholds, batch, few, (pieces, counts, digits, close, sizes, thresholds, starts))
+    candidates = close, sizes
+    fork(_find_thresholds, batch, few, (pieces, counts, digits, candidates, thresholds, starts))
     fork(_number_pieces, count, many, (bits, pieces, thresholds, starts, slot))
 
 

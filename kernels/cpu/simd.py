@@ -10,35 +10,28 @@ arithmetic. So the inner loops of the Haar kernels state explicitly what a vecto
 ``mask`` is None for 16 values, or what :func:`first_lanes` returns for the last few. LLVM splits
 vectors into what the processor has. Nothing here checks bounds.
 
-Arrays may be given by their :func:`address`. Numba counts references to arrays at every call, with
-locked instructions. For rows of a few hundred channels, that took most of the time.
+Arrays may be given by their addresses, see :mod:`addresses`.
 """
 
 from __future__ import annotations
 
 import operator
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
-from .jit import jit
+from .addresses import pointer_to
 
 __all__ = [
     'FLOATS',
     'LANES',
-    'address',
     'clamp',
     'first_lanes',
-    'hold',
     'load',
-    'load_either',
     'only',
-    'pointer_to',
     'read',
-    'scratch',
     'splat',
     'store',
     'stream',
@@ -77,16 +70,6 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, kind, _BITS)
 
 
-def pointer_to(context, builder, kind, place, index, pointee):
-    """Return a pointer to element ``index`` of an array, or of the values at an address."""
-    data = (
-        context.make_array(kind)(context, builder, place).data
-        if isinstance(kind, types.Array)
-        else builder.inttoptr(place, ir.FloatType().as_pointer())
-    )
-    return builder.bitcast(builder.gep(data, [index]), pointee.as_pointer())
-
-
 def _masked(builder, action: str, arguments: list, result):
     """Call LLVM's masked load or store of 16 float32.
 
@@ -111,43 +94,6 @@ def read(builder, pointer, mask):
 
 
 @intrinsic
-def address(typingctx, array):
-    """Return the address of the first value of an array.
-
-    :func:`load` and :func:`store` take it in place of the array. It does not keep the array alive.
-    """
-
-    def generate(context, builder, signature, arguments):
-        return builder.ptrtoint(
-            context.make_array(signature.args[0])(context, builder, arguments[0]).data,
-            context.get_value_type(types.uintp),
-        )
-
-    return types.uintp(array), generate
-
-
-@intrinsic
-def hold(typingctx, arrays):
-    """Keep a tuple of arrays alive up to here, so that their addresses stay valid."""
-
-    def generate(context, builder, signature, arguments):
-        return context.get_dummy_value()
-
-    return types.void(arrays), generate
-
-
-@jit(error_model='numpy', forceinline=True)
-def scratch(count):
-    """Return an uninitialized array that starts at a cache line.
-
-    A vector that spans two cache lines costs twice.
-    """
-    memory = np.empty(count + LANES, np.float32)
-    first = -(address(memory) // np.uintp(4)) % np.uintp(LANES)
-    return memory[first : first + np.uintp(count)]
-
-
-@intrinsic
 def load(typingctx, array, index, mask):
     """Read 16 values from ``array[index]`` on; with a mask, zeros where it is false."""
 
@@ -158,22 +104,6 @@ def load(typingctx, array, index, mask):
         )
 
     return vector(array, types.uintp, mask), generate
-
-
-@intrinsic
-def load_either(typingctx, condition, array, index, other, other_index, mask):
-    """Read 16 values from ``array[index]`` on if the condition holds, else from ``other[other_index]`` on."""
-
-    def generate(context, builder, signature, arguments):
-        condition, array, index, other, other_index, mask = arguments
-        pointer = builder.select(
-            condition,
-            pointer_to(context, builder, signature.args[1], array, index, FLOATS),
-            pointer_to(context, builder, signature.args[3], other, other_index, FLOATS),
-        )
-        return read(builder, pointer, mask)
-
-    return vector(types.boolean, array, types.uintp, other, types.uintp, mask), generate
 
 
 @intrinsic

@@ -50,10 +50,17 @@ _INDEX, _BYTES, _INT = ir.IntType(64), ir.IntType(8).as_pointer(), ir.IntType(32
 
 
 def _borrowed(context, builder, kind, value):
-    """Return an array without its owner.
+    """Return an array, or the arrays in a tuple, without their owners.
 
     With the owner, all threads would compete to update its reference count.
     """
+    if isinstance(kind, types.BaseTuple):
+        items = cgutils.unpack_tuple(builder, value)
+        items = [
+            _borrowed(context, builder, each, item)
+            for each, item in zip(kind.types, items, strict=True)
+        ]
+        return context.make_tuple(builder, kind, items)
     if not isinstance(kind, types.Array):
         return value
     array = context.make_array(kind)(context, builder, value)

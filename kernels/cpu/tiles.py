@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .simd import FLOATS, LANES, pointer_to, read, vector
+from .addresses import pointer_to
+from .simd import FLOATS, LANES, read, vector
 
 __all__ = [
     'evens',
     'gather_tile',
     'left_zip',
     'odds',
-    'prefetch',
-    'prefetch_to_write',
     'right_zip',
     'transpose_tile',
     'turn_tile',
@@ -57,35 +55,6 @@ left_zip, right_zip = (
 )
 
 
-def _prefetch(to_write: int):
-    """Return a function for kernels that prefetches a cache line, to be read or written."""
-
-    @intrinsic
-    def ask(typingctx, array, index):
-
-        def generate(context, builder, signature, arguments):
-            array, index = arguments
-            pointer = pointer_to(context, builder, signature.args[0], array, index, ir.IntType(8))
-            flags = [
-                ir.Constant(ir.IntType(32), flag) for flag in (to_write, 3, 1)
-            ]  # into all levels, data
-            function = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.VoidType(), [pointer.type, *(flag.type for flag in flags)]),
-                'llvm.prefetch.p0',
-            )
-            builder.call(function, [pointer, *flags])
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp), generate
-
-    return ask
-
-
-# Prefetch the cache line of ``array[index]``, which may lie outside the array.
-prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
-
-
 def _transposed(builder, rows: list) -> list:
     """Transpose as many vectors as each has lanes, 8 or 16, by shuffles of two vectors at a time.
 
@@ -118,7 +87,10 @@ def _transposed(builder, rows: list) -> list:
 
 @intrinsic
 def transpose_tile(typingctx, source, start, stride, target, target_start, target_stride):
-    """Write ``target[target_start + j * target_stride + i] = source[start + i * stride + j]`` for i, j in 0 ... 7."""
+    """Transpose 8x8 values from ``source[start]`` on to ``target[target_start]`` and on.
+
+    The lines of the source are ``stride`` apart, those of the target ``target_stride``.
+    """
 
     def generate(context, builder, signature, arguments):
         source, start, stride, target, target_start, target_stride = arguments
@@ -140,50 +112,45 @@ def transpose_tile(typingctx, source, start, stride, target, target_start, targe
     return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
 
-def _pointers(builder, rows, spare, offsets, at, first) -> list:
-    """Return where 16 rows lie.
-
-    Row n is at ``rows[offsets[at + n] + first]``, or at ``spare`` where that offset is negative.
-    """
-    nowhere, pointers = _pointer(builder, spare), []
-    table = builder.bitcast(_pointer(builder, offsets), at.type.as_pointer())
-    for n in range(LANES):
-        offset = builder.load(builder.gep(table, [builder.add(at, at.type(n))]))
-        row = _pointer(builder, rows, builder.add(offset, first))
-        pointers.append(builder.select(builder.icmp_signed('<', offset, at.type(0)), nowhere, row))
-    return pointers
-
-
 def _pointer(builder, place, index=None):
     """Return a pointer to 16 values, from ``index`` on at an address."""
     index = place.type(0) if index is None else index
     return pointer_to(None, builder, types.uintp, place, index, FLOATS)
 
 
-def _line(builder, tile, start, n):
-    """Return a pointer to line ``n`` of a 16x16 tile."""
-    return _pointer(builder, tile, builder.add(start, start.type(n * LANES)))
+def _pointers(builder, rows, offsets, first, spare) -> list:
+    """Return where 16 rows lie.
+
+    Row n is at ``rows[offsets[first + n]]``, or at ``spare`` where that offset is negative.
+    """
+    nowhere, pointers = _pointer(builder, spare), []
+    table = builder.bitcast(_pointer(builder, offsets), first.type.as_pointer())
+    for n in range(LANES):
+        offset = builder.load(builder.gep(table, [builder.add(first, first.type(n))]))
+        row = _pointer(builder, rows, offset)
+        pointers.append(
+            builder.select(builder.icmp_signed('<', offset, first.type(0)), nowhere, row)
+        )
+    return pointers
 
 
 @intrinsic
-def gather_tile(typingctx, rows, offsets, at, first, spare, mask, tile, start):
-    """Write 16 values of each of 16 rows, transposed, from ``tile[start]`` on.
+def gather_tile(typingctx, rows, offsets, first, spare, mask, tile):
+    """Write 16 values of each of 16 rows to a tile, transposed.
 
     The rows are chosen as in :func:`_pointers`. All places are addresses.
     """
 
     def generate(context, builder, signature, arguments):
-        rows, offsets, at, first, spare, mask, tile, start = arguments
-        values = [
-            read(builder, pointer, mask)
-            for pointer in _pointers(builder, rows, spare, offsets, at, first)
-        ]
+        rows, offsets, first, spare, mask, tile = arguments
+        pointers = _pointers(builder, rows, offsets, first, spare)
+        values = [read(builder, pointer, mask) for pointer in pointers]
         for n, column in enumerate(_transposed(builder, values)):
-            builder.store(column, _line(builder, tile, start, n), align=4)
+            builder.store(column, _pointer(builder, tile, tile.type(n * LANES)), align=4)
         return context.get_dummy_value()
 
-    place, index = types.uintp, types.intp
-    return types.void(place, place, index, index, place, mask, place, index), generate
+    place = types.uintp
+    return types.void(place, place, types.intp, place, mask, place), generate
 
 
 @intrinsic
@@ -192,12 +159,11 @@ def turn_tile(typingctx, tile, start):
 
     def generate(context, builder, signature, arguments):
         tile, start = arguments
-        lines = [_line(builder, tile, start, n) for n in range(LANES)]
-        for line, column in zip(
-            lines,
-            _transposed(builder, [builder.load(line, align=4) for line in lines]),
-            strict=True,
-        ):
+        lines = [
+            _pointer(builder, tile, builder.add(start, start.type(n * LANES))) for n in range(LANES)
+        ]
+        columns = _transposed(builder, [builder.load(line, align=4) for line in lines])
+        for line, column in zip(lines, columns, strict=True):
             builder.store(column, line, align=4)
         return context.get_dummy_value()
 

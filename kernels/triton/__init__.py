@@ -7,4 +7,9 @@ four of 4x4 at two, sixteen of 2x2 at one. Its transform is one product with an 
 matrix. The entries 0, +-1/2, +-1/4 and +-1/8 of this matrix are exact in every floating dtype. So
 the product runs on the tensor cores and rounds nothing but the sums. As a consequence, a NaN or
 infinity makes its whole tile NaN, not only the coefficients (or pixels) whose support covers it.
+
+Kernels that are launched take everything one by one, up to 34 parameters. Triton would compile a
+kernel again for sizes that 16 divides, or that are 1, unless ``do_not_specialize`` names them. It
+does not obey that for numbers in a tuple (Triton 3.9). Functions that kernels call have no such
+limit, and take at most eight.
 """

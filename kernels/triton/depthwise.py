@@ -1,4 +1,4 @@
-"""A depthwise convolution into Haar coefficients and their norms, tile by tile, and row selection."""
+"""A depthwise convolution into Haar coefficients and their norms, tile by tile."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from ..layout import padded_size
-from .haar import blocked, geometry, matrix, norms_into, pack_into, tilings, top_map
-from .launch import configuration, launch, layout_of, precision
-from .tile import clamp, map_offsets, pixels, positions_of, to_int8, transform
+from .haar import norms_into, pack_into
+from .launch import blocked, configuration, launch, layout_of, precision
+from .passes import geometry, matrix, tilings, top_map
+from .tile import clamp, in_map, map_offsets, pixels, positions_of, transform
 
-__all__ = ['depthwise_haar', 'gather_rows', 'gather_rows_int8']
+__all__ = ['depthwise_haar', 'tap']
 
+# Numbers that differ from map to map: no kernel is compiled again for other ones.
 _COUNTS = [
     'taps',
     'tiles',
@@ -30,34 +32,14 @@ _COUNTS = [
 
 
 @triton.jit
-def _tap(
-    x_ptr,
-    weight_ptr,
-    row,
-    column,
-    channel,
-    tap,
-    height,
-    width,
-    stride_c,
-    stride_h,
-    stride_w,
-    C: tl.constexpr,
-    UNIT: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
+def tap(x_ptrs, weight_ptrs, inside, real):
     """Return the product of one tap with the pixels under it, [64, channels].
 
-    Outside the map it is zero.
+    ``x_ptrs`` point to the pixels and ``weight_ptrs`` to the channels of the tap. The product is
+    zero where pixels are not ``inside`` the map, and where channels are not ``real``.
     """
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    real = channel < C
-    x = tl.load(
-        x_ptr + map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN),
-        mask=inside[:, None] & real[None, :],
-        other=0.0,
-    ).to(tl.float32)
-    return x * tl.load(weight_ptr + tap * C + channel, mask=real, other=0.0).to(tl.float32)[None, :]
+    x = tl.load(x_ptrs, mask=inside[:, None] & real[None, :], other=0.0).to(tl.float32)
+    return x * tl.load(weight_ptrs, mask=real, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit(do_not_specialize=_COUNTS)
@@ -119,22 +101,12 @@ def _depthwise_kernel(
         for vertical in range(TAPS if TAPS <= 3 else taps):
             above = row + (vertical - TAPS // 2) * DILATION
             for horizontal in tl.static_range(TAPS):
-                y += _tap(
-                    x_ptr,
-                    weight_ptr,
-                    above,
-                    column + (horizontal - TAPS // 2) * DILATION,
-                    channel,
-                    vertical * TAPS + horizontal,
-                    height,
-                    width,
-                    stride_c,
-                    stride_h,
-                    stride_w,
-                    C,
-                    UNIT,
-                    ALIGN,
+                across = column + (horizontal - TAPS // 2) * DILATION
+                offsets = map_offsets(
+                    above, across, channel, stride_c, stride_h, stride_w, UNIT, ALIGN
                 )
+                weights = weight_ptr + (vertical * TAPS + horizontal) * C + channel
+                y += tap(x_ptr + offsets, weights, in_map(above, across, height, width), real)
         y = tl.where(inside[:, None] & real[None, :], clamp(y, low, high), 0.0)
         w = transform(matrix, y, PRECISION)
         squares += w * w
@@ -152,40 +124,6 @@ def _depthwise_kernel(
     tl.store(norms_ptr + image * all_positions + position, tl.sum(squares, 1), mask=position >= 0)
 
 
-@triton.jit(do_not_specialize=['positions', 'k'])
-def _gather_kernel(
-    coefficients_ptr,
-    slot_ptr,
-    rows_ptr,
-    step_ptr,
-    low,
-    high,
-    positions,
-    k,
-    C: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Copy the kept rows of a block of positions, rounded to a grid if there is a step.
-
-    Grid: (B * blocks, channels).
-    """
-    blocks = tl.cdiv(positions, ROWS)
-    image = (tl.program_id(0) // blocks).to(tl.int64)
-    position = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    slot = tl.load(slot_ptr + image * positions + position, mask=position < positions, other=-1)
-    mask = (slot >= 0)[:, None] & (channel < C)[None, :]
-    rows = tl.load(
-        coefficients_ptr + (image * positions + position)[:, None] * C + channel[None, :],
-        mask=mask,
-        other=0.0,
-    )
-    if step_ptr is not None:
-        rows = to_int8(rows.to(tl.float32), tl.load(step_ptr).to(tl.float32), low, high)
-    tl.store(rows_ptr + (image * k + slot)[:, None] * C + channel[None, :], rows, mask=mask)
-
-
 def depthwise_haar(
     x: Tensor,
     weight: Tensor,
@@ -201,10 +139,8 @@ def depthwise_haar(
     coefficients = x.new_empty(batch, height * width, channels)
     norms = x.new_empty(batch, height * width, dtype=torch.float32)
     first, *deeper = tilings(height, width, levels, x.device)
-    kernel, bias = (
-        weight.detach().flatten(1).t().contiguous(),
-        None if bias is None else bias.contiguous(),
-    )
+    kernel = weight.detach().flatten(1).t().contiguous()
+    table_dtype = torch.float32 if x.dtype == torch.float32 else torch.bfloat16
     top = top_map(x, first) if deeper else None
     layout, config = layout_of(x), configuration('depthwise_haar', x)
     sizes, options = geometry(x, layout, first)
@@ -215,15 +151,10 @@ def depthwise_haar(
         x,
         x,
         kernel,
-        bias,
+        None if bias is None else bias.contiguous(),
         low,
         high,
-        matrix(
-            first.levels,
-            False,
-            torch.float32 if x.dtype == torch.float32 else torch.bfloat16,
-            x.device,
-        ),
+        matrix(first.levels, False, table_dtype, x.device),
         coefficients,
         norms,
         top,
@@ -239,49 +170,8 @@ def depthwise_haar(
         PRECISION=precision(x.device, x.dtype),
     )
     if top is not None:
-        everything = torch.arange(height * width, dtype=torch.int32, device=x.device).expand(
-            batch, -1
-        )
-        pack_into(coefficients, top, everything, tuple(deeper), (None, None, None))
+        everything = torch.arange(height * width, dtype=torch.int32, device=x.device)
+        slot = everything.expand(batch, -1)
+        pack_into(coefficients, top, slot, tuple(deeper), (None, None, None))
         norms_into(norms, top, tuple(deeper))
     return coefficients, norms
-
-
-def _gather(rows: Tensor, coefficients: Tensor, slot: Tensor, grid: tuple) -> Tensor:
-    """Fill ``rows`` with the kept coefficients.
-
-    ``grid`` is step, low and high, which are all None where nothing is rounded.
-    """
-    batch, positions, channels = coefficients.shape
-    config = configuration('gather_rows', coefficients)
-    size = config.pop('rows')
-    count, options = blocked(config, channels)
-    launch(
-        _gather_kernel,
-        (batch * triton.cdiv(positions, size), count),
-        coefficients,
-        coefficients.contiguous(),
-        slot.contiguous(),
-        rows,
-        *grid,
-        positions,
-        rows.shape[1],
-        C=channels,
-        ROWS=size,
-        **options,
-    )
-    return rows
-
-
-def gather_rows(coefficients: Tensor, slot: Tensor, k: int) -> Tensor:
-    """Compute :func:`mmwcc.kernels.gather_rows`."""
-    rows = coefficients.new_empty(coefficients.shape[0], k, coefficients.shape[2])
-    return _gather(rows, coefficients, slot, (None, None, None))
-
-
-def gather_rows_int8(
-    coefficients: Tensor, slot: Tensor, k: int, step: Tensor, low: int, high: int
-) -> Tensor:
-    """Compute :func:`mmwcc.kernels.gather_rows_int8`."""
-    rows = coefficients.new_empty(coefficients.shape[0], k, coefficients.shape[2], dtype=torch.int8)
-    return _gather(rows, coefficients, slot, (step, float(low), float(high)))

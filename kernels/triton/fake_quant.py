@@ -22,7 +22,7 @@ _SMALLEST = tl.constexpr(_SMALLEST_CLIP)
 
 @triton.jit
 def _grid(clip_ptr, signed_ptr, BITS: tl.constexpr, SYMMETRIC: tl.constexpr):
-    """Return the step and the lowest and highest level, computed from clip and sign on the device."""
+    """Compute the step and the lowest and highest level on the device, from clip and sign."""
     positive: tl.constexpr = 2 ** (BITS - 1) - 1
     signed = tl.load(signed_ptr) != 0
     high = tl.where(signed, 1.0 * positive, 2.0**BITS - 1)
@@ -124,6 +124,7 @@ def _dense(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _flag(signed: Tensor) -> Tensor:
+    """View a boolean as a byte, which kernels can load."""
     return signed.view(torch.uint8) if signed.dtype == torch.bool else signed
 
 

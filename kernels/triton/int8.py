@@ -1,4 +1,4 @@
-"""Integer arithmetic of 8-bit layers: rounding of a map to rows, and their product on tensor cores."""
+"""Integer arithmetic of 8-bit layers: rounding of a map to rows, and their product."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .haar import blocked
-from .launch import configuration, launch, layout_of
+from .launch import blocked, configuration, launch, layout_of
 from .tile import to_int8
 
 __all__ = ['int8_linear', 'quantize_int8']
@@ -151,7 +150,10 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
 
 
 def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute :func:`mmwcc.kernels.int8_linear`. The sums are exact and scaled in float32 at least."""
+    """Compute :func:`mmwcc.kernels.int8_linear`.
+
+    The sums are exact. They are scaled in float32 at least.
+    """
     outputs, channels = weight.shape
     y = scale.new_empty(*rows.shape[:-1], outputs)
     count = rows.numel() // channels

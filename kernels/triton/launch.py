@@ -1,4 +1,4 @@
-"""Launching of kernels: the layout of a map as arguments, the precision, and launch configurations."""
+"""Launching of kernels: the layout of a map, the precision, and launch configurations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
 from .tile import UNIT_CHANNEL, UNIT_COLUMN, UNIT_NONE
 
 __all__ = [
     'MapLayout',
+    'blocked',
     'configuration',
     'device_name',
     'forced',
@@ -61,17 +63,12 @@ class MapLayout(NamedTuple):
 def layout_of(x: Tensor) -> MapLayout:
     """Describe the memory layout of a map of any strides."""
     strides = [stride if size > 1 else 0 for size, stride in zip(x.shape, x.stride(), strict=True)]
-    unit, axis = (
-        (UNIT_CHANNEL, 1)
-        if strides[1] == 1
-        else (UNIT_COLUMN, 3)
-        if strides[3] == 1
-        else (UNIT_NONE, None)
-    )
+    units = {1: UNIT_CHANNEL, 3: UNIT_COLUMN}
+    axis = next((axis for axis in units if strides[axis] == 1), None)
     others = [stride for n, stride in enumerate(strides) if n != axis]
     align = math.gcd(16, *others)
     b, c, h, w = (1 if n == axis else stride // align for n, stride in enumerate(strides))
-    return MapLayout((b, c, h, w), unit, align)
+    return MapLayout((b, c, h, w), UNIT_NONE if axis is None else units[axis], align)
 
 
 @lru_cache
@@ -106,6 +103,15 @@ def configuration(kernel: str, x: Tensor) -> dict[str, int]:
     """
     table = _forced or _configurations(x.device.index if x.is_cuda else None)
     return dict(table[kernel][KINDS.get(x.dtype, 'float32')])
+
+
+def blocked(config: dict[str, int], channels: int) -> tuple[int, dict[str, int]]:
+    """Return the number of blocks of channels, and the launch options.
+
+    No block is wider than the channels need.
+    """
+    block = max(16, min(config.pop('block'), triton.next_power_of_2(channels)))
+    return triton.cdiv(channels, block), dict(BLOCK=block, **config)
 
 
 @contextmanager
@@ -155,6 +161,6 @@ def read_configurations(path: Path) -> Configurations:
         return json.loads(path.read_text(encoding='utf-8'))['kernels']
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f'mmwcc.kernels: {path} must be JSON with the key "kernels", got {error!r}. Write it anew '
-            'with `python tools/benchmarks/tune_triton.py`.'
+            f'mmwcc.kernels: {path} must be JSON with the key "kernels", got {error!r}. Write it '
+            'anew with `python tools/benchmarks/tune_triton.py`.'
         ) from error

@@ -93,7 +93,7 @@ def _select_kernel(norms_ptr, slot_ptr, positions, k, BLOCK: tl.constexpr):
 
 @triton.jit
 def _known_digits(counts_ptr, k, DIGITS: tl.constexpr):
-    """Return the first ``DIGITS`` digits of the threshold, and how many keys with them are wanted."""
+    """Return the first digits of the threshold, and how many keys with them are wanted."""
     prefix, wanted = 0, k
     for digit in tl.static_range(DIGITS):
         prefix, wanted = _next_digit(

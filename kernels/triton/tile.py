@@ -1,4 +1,4 @@
-"""Parts that the kernels share: places of pixels, the transform as a product, rounding to a grid."""
+"""Parts that kernels share: places of pixels, the transform as a product, rounding to a grid."""
 
 import triton
 import triton.language as tl
@@ -9,6 +9,7 @@ __all__ = [
     'UNIT_NONE',
     'clamp',
     'divide',
+    'in_map',
     'map_offsets',
     'pixels',
     'positions_of',
@@ -35,6 +36,12 @@ def pixels(tile, patches_w, LEVELS: tl.constexpr):
     patch = tile if LEVELS == 3 else tile * (64 // area) + j // area
     inner = j % area
     return patch // patches_w * side + inner // side, patch % patches_w * side + inner % side
+
+
+@triton.jit
+def in_map(row, column, height, width):
+    """Tell which pixels lie in the map, [64]."""
+    return (row >= 0) & (row < height) & (column >= 0) & (column < width)
 
 
 @triton.jit
@@ -117,9 +124,8 @@ def divide(values, step):
         inverse = tl.div_rn(1.0, step)
         product = values * inverse
         corrected = tl.fma(tl.fma(-product, step, values), inverse, product)
-        quotient = tl.where(
-            corrected == corrected, corrected, product
-        )  # infinities have no remainder
+        # Infinities have no remainder.
+        quotient = tl.where(corrected == corrected, corrected, product)
     return quotient
 
 

@@ -1,4 +1,4 @@
-"""Depthwise convolution into Haar coefficients and the rows out of them: contracts, gradients, numba kernels."""
+"""Depthwise convolution into Haar coefficients: contract, gradients, numba kernels."""
 
 import importlib
 
@@ -53,16 +53,9 @@ def test_equals_convolution_and_transform_in_double_precision(case, layout):
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('case', CASES, ids=str)
-def test_numba_kernels_equal_the_references(case, layout, monkeypatch):
+def test_numba_kernels_equal_the_references(case, layout, poison):
     cpu = pytest.importorskip('mmwcc.kernels.cpu.depthwise', reason='needs numba')
-    empty = cpu.empty
-    monkeypatch.setattr(
-        cpu,
-        'empty',
-        lambda shape, dtype=torch.float32: empty(shape, dtype).fill_(
-            float('nan') if dtype == torch.float32 else 99
-        ),
-    )
+    poison(cpu)
     x, weight, bias, levels, dilation, low, high = _arguments(*case, layout)
     for shift in (bias, None):
         arguments = x, weight, shift, dilation, levels, low, high
@@ -74,12 +67,6 @@ def test_numba_kernels_equal_the_references(case, layout, monkeypatch):
         torch.testing.assert_close(
             norms.double(), exact_norms, rtol=1e-5, atol=1e-6 * exact_norms.max().item()
         )
-        k = norms.shape[1] // 3 + 1
-        slot = kernels.select(norms, k)
-        assert torch.equal(cpu.gather_rows(got, slot, k), depthwise._gather(got, slot, k))
-        for low_level, high_level in ((-127, 127), (0, 255)):
-            grid = slot, k, torch.tensor(0.03), low_level, high_level
-            assert torch.equal(cpu.gather_rows_int8(got, *grid), depthwise._gather_int8(got, *grid))
 
 
 def test_numba_kernels_do_not_depend_on_the_number_of_threads():
@@ -103,17 +90,6 @@ def test_numba_kernels_keep_nan_and_infinity_visible():
     assert (norms[64:128] == 0).all()
     clamped = cpu.depthwise_haar(x, weight, None, 1, 3, 0.0, 6.0)[1][0]
     assert clamped[:64].isnan().any() and clamped[128:].isfinite().all()
-    assert (
-        cpu.gather_rows_int8(
-            torch.full((1, 1, 1), float('nan')),
-            torch.zeros(1, 1, dtype=torch.int32),
-            1,
-            torch.tensor(1.0),
-            -127,
-            127,
-        ).item()
-        == 0
-    )
 
 
 @pytest.mark.parametrize('bounds', [(None, None), (-0.5, 1.0)])
@@ -131,17 +107,10 @@ def test_gradients(shape, size, dilation, bounds):
         torch.testing.assert_close(one, two)
 
 
-def test_gradient_of_gather_rows():
-    coefficients = torch.randn(2, 16, 3, dtype=torch.float64, requires_grad=True)
-    slot = kernels.select(torch.rand(2, 16), 5)
-    assert torch.autograd.gradcheck(lambda rows: kernels.gather_rows(rows, slot, 5), [coefficients])
-
-
 def test_contracts_pass_opcheck():
     ops, slot = torch.ops.mmwcc, kernels.select(torch.rand(1, 64), 20)
     x, weight, bias = torch.randn(1, 3, 8, 7), torch.randn(3, 1, 3, 3), torch.randn(3)
     rows, residual = torch.randn(1, 20, 3), torch.randn(1, 3, 8, 7)
-    coefficients = torch.randn(1, 64, 3)
     for layout in LAYOUTS:
         y = x.to(memory_format=layout)
         torch.library.opcheck(ops.depthwise_haar, (y, weight, bias, 1, 3, None, None))
@@ -165,11 +134,6 @@ def test_contracts_pass_opcheck():
                     *extra,
                 ),
             )
-    torch.library.opcheck(ops.gather_rows, (coefficients, slot, 20))
-    torch.library.opcheck(ops.gather_rows, (coefficients.clone().requires_grad_(), slot, 20))
-    torch.library.opcheck(
-        ops.gather_rows_int8, (coefficients, slot, 20, torch.tensor(0.1), -127, 127)
-    )
 
 
 @pytest.mark.parametrize(

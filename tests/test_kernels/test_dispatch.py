@@ -137,7 +137,7 @@ def test_with_packages_too_old_the_references_run_and_one_warning_says_so(tmp_pa
         __init__='from . import language\njit = lambda *a, **b: lambda f: f',
     )
     of_numba, of_triton = without(numba=numba, triton=triton)
-    assert "No module named 'numba." in of_numba
+    assert "'numba" in of_numba  # whichever import fails first, its message names the package
     assert "AttributeError: module 'triton' has no attribute 'knobs'" in of_triton
 
 

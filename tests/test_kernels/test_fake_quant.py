@@ -1,4 +1,4 @@
-"""The fake-quantization operator: grids and slopes by hand, and what torch.library asks of an op."""
+"""The fake-quantization operator: grids and slopes by hand, and what torch.library asks of it."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def quantize(values, clip, bits, *, signed=True, symmetric=True):
 
 
 def gradients(values, clip, bits, *, signed=True, symmetric=True, clip_gradient=True, scale=1.0):
-    """Return the gradient of each value, and what each value alone gives to the gradient of the clip."""
+    """Return the gradient of each value, and what each value alone gives to that of the clip."""
     alpha, sign = torch.tensor(clip), torch.tensor(signed)
     pairs = [
         fake_quant_backward(

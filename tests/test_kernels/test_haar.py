@@ -1,4 +1,4 @@
-"""The Haar operators: golden values, PyWavelets, adjointness, layouts, dtypes, and what torch.library asks of an op."""
+"""The Haar operators: golden values, PyWavelets, adjointness, layouts, dtypes, torch.library."""
 
 import pytest
 import torch
@@ -30,8 +30,8 @@ def coefficients(x, levels):
 
 def test_golden_values_of_a_cell():
     cell = torch.tensor([[[[1.0, 2.0], [3.0, 5.0]]]])  # a b / c d
-    a, b, c, d = 1, 2, 3, 5
-    expected = [(a + b + c + d) / 2, (a + b - c - d) / 2, (a - b + c - d) / 2, (a - b - c + d) / 2]
+    halves = (1 + 2 + 3 + 5, 1 + 2 - 3 - 5, 1 - 2 + 3 - 5, 1 - 2 - 3 + 5)
+    expected = [total / 2 for total in halves]
     assert coefficients(cell, 1).flatten().tolist() == expected
 
 

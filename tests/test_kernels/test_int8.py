@@ -1,4 +1,4 @@
-"""Integer operators: the contract, and the CPU kernels bit for bit against the references and against int64."""
+"""Integer operators: the contract, and CPU kernels bit for bit against references and int64."""
 
 import importlib
 import os
@@ -132,12 +132,8 @@ def test_products_are_exact(cpu, monkeypatch, shape, values, product):
 
 
 def test_linear_works_in_blocks_of_rows(cpu, monkeypatch):
-    rows, weight, scale, bias = (
-        integers(2, 33, 20),
-        integers(10, 20),
-        torch.rand(10),
-        torch.randn(10),
-    )
+    rows, weight = integers(2, 33, 20), integers(10, 20)
+    scale, bias = torch.rand(10), torch.randn(10)
     monkeypatch.setattr(cpu, '_SUMS', 70)  # seven rows at a time
     assert torch.equal(
         cpu.int8_linear(rows, weight, scale, bias), exact_linear(rows, weight, scale, bias)
@@ -165,12 +161,8 @@ def test_empty_batches():
 
 
 def test_results_do_not_depend_on_threads_or_autocast(cpu, monkeypatch):
-    x, rows, weight, scale = (
-        torch.randn(2, 70, 9, 33),
-        integers(2, 300, 1500),
-        integers(40, 1500),
-        torch.rand(40),
-    )
+    x, scale = torch.randn(2, 70, 9, 33), torch.rand(40)
+    rows, weight = integers(2, 300, 1500), integers(40, 1500)
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):
@@ -208,8 +200,10 @@ def test_products_are_exact_without_vnni(cpu):
         import torch
         from mmwcc import kernels
         from mmwcc.kernels.cpu.int8 import _has_exact_product
-        rows, weight = torch.full((1, 16, 64), 127, dtype=torch.int8), torch.full((8, 64), -128, dtype=torch.int8)
-        assert torch.equal(kernels.int8_linear(rows, weight, torch.ones(8)), torch.full((1, 16, 8), -127.0 * 128 * 64))
+        rows = torch.full((1, 16, 64), 127, dtype=torch.int8)
+        weight = torch.full((8, 64), -128, dtype=torch.int8)
+        y = kernels.int8_linear(rows, weight, torch.ones(8))
+        assert torch.equal(y, torch.full((1, 16, 8), -127.0 * 128 * 64))
         print(_has_exact_product())
     """)
     environment = {**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2'}
@@ -225,7 +219,7 @@ def test_products_are_exact_without_vnni(cpu):
 def test_packed_and_gathered_rows_are_levels_of_the_rows(layout, low, high):
     x = torch.randn(2, 70, 17, 12).to(memory_format=layout)
     step, k = torch.tensor(0.05), 100
-    coefficients = importlib.import_module('mmwcc.kernels.haar')._analysis(x, 2)
+    coefficients = importlib.import_module('mmwcc.kernels.transform').analysis(x, 2)
     slot = kernels.select(coefficients.square().sum(-1), k)
     rows = kernels.haar_pack(x, slot, k, 2)
     assert torch.equal(

@@ -17,7 +17,8 @@ def test_padded_size_is_the_next_multiple(size, levels, expected):
 
 
 def test_order_of_a_4x4_map_at_two_levels_by_hand():
-    # Bands hold their names as numbers: cA 0; level 2 cH cV cD 1 2 3; level 1 in cell (r, c) 10 * (1 + 2 r + c) + band.
+    # Bands hold their names as numbers: cA 0; level 2 cH cV cD 1 2 3; level 1 in cell (r, c)
+    # 10 * (1 + 2 r + c) + band.
     approximation = torch.zeros(1, 1, 1, 1)
     coarse = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3, 1)
     fine = torch.tensor(
@@ -35,7 +36,7 @@ def test_order_of_two_patches_is_patch_major():
 
 @pytest.mark.parametrize('levels, height, width', SIZES)
 def test_coarse_rank_is_the_index_in_the_list_of_bands(levels, height, width):
-    # Flattening cA, cH_L, cV_L, cD_L, ..., cD_1 one after the other is the order from coarse to fine.
+    # Flattening cA, cH_L, cV_L, cD_L, ..., cD_1 one after the other goes from coarse to fine.
     assert (
         coarse_rank(height, width, levels).tolist() == mallat_index(height, width, levels).tolist()
     )

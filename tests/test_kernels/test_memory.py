@@ -1,4 +1,4 @@
-"""What the CPU kernels allocate beside their results, nothing of the size of the map, and what becomes of it."""
+"""What the CPU kernels allocate beside their results, and what becomes of it."""
 
 import importlib
 import subprocess
@@ -15,7 +15,8 @@ PROGRAM = """
 import resource, sys, torch
 from mmwcc import kernels
 
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+UNIT = 1 if sys.platform == 'darwin' else 1024
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
 
 
 def run(x, channels_last):
@@ -27,13 +28,18 @@ def run(x, channels_last):
     yield 'shrink', lambda: kernels.haar_shrink(x, k, 3)[0]
     yield 'pack int8', lambda: kernels.haar_pack_int8(x, slot, k, 3, torch.tensor(0.1), -128, 127)
     rows = kernels.haar_pack(x, slot, k, 3)
-    yield 'unpack', lambda: kernels.haar_unpack(rows, slot, None, height, width, 3, channels_last, x, 0.0, 6.0)
+    arguments = slot, None, height, width, 3, channels_last, x, 0.0, 6.0
+    yield 'unpack', lambda: kernels.haar_unpack(rows, *arguments)
 
 
-for name, memory_format in (('contiguous', torch.contiguous_format), ('channels_last', torch.channels_last)):
-    for _, call in run(torch.randn(1, 16, 16, 16).to(memory_format=memory_format), name == 'channels_last'):
+for name, memory_format in zip(
+    ('contiguous', 'channels_last'), (torch.contiguous_format, torch.channels_last)
+):
+    small = torch.randn(1, 16, 16, 16).to(memory_format=memory_format)
+    for _, call in run(small, name == 'channels_last'):
         call()  # compiled, or loaded
-    x = torch.empty(1, 512, 250, 254).to(memory_format=memory_format).fill_(1.0)  # 127 MB, borders on both sides
+    # 127 MB, borders on both sides
+    x = torch.empty(1, 512, 250, 254).to(memory_format=memory_format).fill_(1.0)
     for operator, call in run(x, name == 'channels_last'):
         before = peak()
         result = call()

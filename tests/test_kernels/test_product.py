@@ -77,7 +77,7 @@ def _from_numpy(weight):
 @pytest.mark.parametrize('change', [_negate, _change_one, _swap_two, _from_numpy])
 @pytest.mark.parametrize('shape', [(128, 128), (5, 7), (160, 960)])
 def test_a_changed_kernel_is_prepared_anew(cpu, shape, change):
-    """Also where its tensor keeps no trace of the change, as of an exponential moving average that is swapped in."""
+    """Also where its tensor keeps no trace of the change, as of an average that is swapped in."""
     rows, weight = torch.randn(1, 32, shape[1]), torch.nn.Parameter(torch.randn(*shape, 1, 1))
     version = weight._version
     kernels.multiply_rows(rows, weight)

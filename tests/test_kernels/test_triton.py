@@ -1,6 +1,7 @@
-"""The Triton kernels in Triton's interpreter, and on a GPU where there is one; the cases are in triton_cases.py.
+"""The Triton kernels in Triton's interpreter, and on a GPU where there is one.
 
-They run in a process of their own, since the interpreter is chosen as Triton is imported.
+The cases are in triton_cases/. They run in a process of their own, since the interpreter is chosen
+as Triton is imported.
 """
 
 import importlib
@@ -15,7 +16,8 @@ import torch
 
 pytest.importorskip('triton', reason='needs Triton, which `pip install triton` brings on Linux')
 
-CASES = Path(__file__).parent / 'triton_cases.py'
+CASES = sorted((Path(__file__).parent / 'triton_cases').glob('*_cases.py'))
+ROOT = Path(__file__).parents[2]
 
 
 def run_cases(**environment):
@@ -24,13 +26,13 @@ def run_cases(**environment):
         for key, value in os.environ.items()
         if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')
     }
-    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', str(CASES)]
+    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *CASES]
     result = subprocess.run(
         command,
         env={**kept, 'MMWCC_KERNELS': 'triton', **environment},
         capture_output=True,
         text=True,
-        cwd=CASES.parent.parent.parent,
+        cwd=ROOT,
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
     assert ' passed' in result.stdout and 'skipped' not in result.stdout
@@ -137,7 +139,8 @@ gpu.COPY_BYTES, gpu.PRODUCT = 4096, 32
 gpu.medians.__defaults__ = (1, )
 sys.argv = ['gpu.py', '--no-compile', '--modes', 'tf32/bf16', 'bf16/int8', '--out', {gpu!r}]
 gpu.main()
-tune_triton.MAPS, tune_triton.SELECTIONS, tune_triton.PRODUCTS = ((1, 16, 8, 8), ), ((1, 64), ), ((40, 24, 16), )
+tune_triton.MAPS, tune_triton.SELECTIONS = ((1, 16, 8, 8), ), ((1, 64), )
+tune_triton.PRODUCTS = ((40, 24, 16), )
 tune_triton.SPACE = {{kernel: {{key: values[-1:] for key, values in space.items()}}
                      for kernel, space in tune_triton.SPACE.items()}}
 sys.argv = ['tune_triton.py', '--kernels', 'haar_pack', 'int8_linear', 'select', '--out', {tuned!r}]
@@ -147,7 +150,7 @@ tune_triton.main()
 
 @pytest.mark.slow
 def test_benchmark_and_tuning_run_in_the_interpreter(launch, tmp_path):
-    folder = CASES.parents[2] / 'tools' / 'benchmarks'
+    folder = ROOT / 'tools' / 'benchmarks'
     code = BENCHMARK.format(
         folder=str(folder), gpu=str(tmp_path / 'gpu.json'), tuned=str(tmp_path / 'tuned.json')
     )

@@ -1,4 +1,6 @@
-"""Every shipped launch configuration compiles for every target: no spills, shared memory within the device.
+"""Every shipped launch configuration compiles for every target and fits it.
+
+No registers spill, and shared memory is within the device.
 
 A part of what `python tests/test_kernels/triton_aot.py --all` compiles, see there.
 """

@@ -1,10 +1,12 @@
-"""Compile the Triton kernels ahead of time, for GPUs that need not be there, and report what they take.
+"""Compile the Triton kernels ahead of time, for GPUs that need not be there.
 
-Each case calls an operator's Triton function on tensors of the CPU and records the launches instead of making them, so
-that what is compiled is what users launch. Prints one line of JSON for each kernel and target; the exit status is 1 if
-one spills registers or takes more shared memory than its device has.
+Each case calls an operator's Triton function on tensors of the CPU and records the launches instead
+of making them, so that what is compiled is what users launch. Prints one line of JSON for each
+kernel and target, with what it takes. The exit status is 1 if one spills registers or takes more
+shared memory than its device has.
 
-    python tests/test_kernels/triton_aot.py [--all] [--targets sm_80 sm_90] [--configs FILE] [--kernel NAME] [--table]
+    python tests/test_kernels/triton_aot.py [--all] [--targets sm_80 sm_90] [--configs FILE]
+                                            [--kernel NAME] [--table]
 """
 
 from __future__ import annotations
@@ -49,13 +51,16 @@ TYPES = {
 }
 KERNELS = {
     name: importlib.import_module(f'mmwcc.kernels.triton.{name}')
-    for name in ('haar', 'select', 'depthwise', 'fake_quant', 'int8')
+    for name in ('haar', 'select', 'depthwise', 'gather', 'fake_quant', 'int8')
 }
 LAUNCH = importlib.import_module('mmwcc.kernels.triton.launch')
 
 
 def a_map(channels: int, dtype: torch.dtype, channels_last: bool, size: int = 64) -> torch.Tensor:
-    """Return a map whose sizes and strides are what the kernels are specialized on; its values do not matter."""
+    """Return a map with the sizes and strides that the kernels are specialized on.
+
+    Its values do not matter.
+    """
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(2, channels, size, size, dtype=dtype).to(memory_format=memory_format)
 
@@ -79,8 +84,8 @@ def depthwise(
     weight, slot = torch.empty(channels, 1, size, size), torch.empty(2, 4096, dtype=torch.int32)
     coefficients, _ = module.depthwise_haar(x, weight, None, 1, levels, None, None)
     module.depthwise_haar(x, weight, torch.empty(channels), 2, levels, 0.0, 6.0)
-    module.gather_rows(coefficients, slot, 1000)
-    module.gather_rows_int8(coefficients, slot, 1000, torch.ones(1), -127, 127)
+    KERNELS['gather'].gather_rows(coefficients, slot, 1000)
+    KERNELS['gather'].gather_rows_int8(coefficients, slot, 1000, torch.ones(1), -127, 127)
 
 
 def fake_quant(channels: int, dtype: torch.dtype, channels_last: bool) -> None:
@@ -111,7 +116,7 @@ def select(positions: int) -> None:
 
 
 def cases(everything: bool) -> list[tuple]:
-    """Return the calls whose launches are compiled: all of them, or a part that takes about a minute."""
+    """Return the calls whose launches are compiled: all, or a part that takes about a minute."""
     half, layouts = torch.bfloat16, (True, False)
     if not everything:
         return [
@@ -145,7 +150,10 @@ def cases(everything: bool) -> list[tuple]:
 
 
 def record(call: tuple, target: GPUTarget, configs: Path | None) -> list[tuple]:
-    """Return the launches of a case on a target: kernel, signature, constants, attributes, options."""
+    """Return the launches of a case on a target.
+
+    Each is the kernel, its signature, constants, attributes and options.
+    """
     launches = []
     file = configs or LAUNCH.CONFIGS / f'{target.backend}.json'
     for module in (KERNELS['haar'], KERNELS['depthwise']):
@@ -196,7 +204,10 @@ def _type(value, parameter) -> str:
 
 
 def compile_launch(launch: tuple, name: str) -> dict:
-    """Compile a launch for a target; return registers, spills in bytes (registers on AMD) and shared memory."""
+    """Compile a launch for a target and report what it takes.
+
+    That is registers, spills in bytes (registers on AMD) and shared memory in bytes.
+    """
     kernel, signature, constants, attributes, options = launch
     target = TARGETS[name]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
@@ -254,16 +265,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '--all', action='store_true', help='every dtype, layout and level: some ten minutes'
-    )
+    everything = 'every dtype, layout and level: some ten minutes'
+    parser.add_argument('--all', action='store_true', help=everything)
     parser.add_argument('--targets', nargs='+', choices=TARGETS, default=list(TARGETS))
-    parser.add_argument(
-        '--configs', type=Path, help='file of launch configurations; default: the one shipped'
-    )
-    parser.add_argument(
-        '--kernel', default='', help='compile only kernels whose names contain this'
-    )
+    configurations = 'file of launch configurations; default: the one shipped'
+    parser.add_argument('--configs', type=Path, help=configurations)
+    parser.add_argument('--kernel', default='', help='compile only kernels with this in the name')
     parser.add_argument('--table', action='store_true', help='print short lines, not JSON')
     args = parser.parse_args()
     good, done = True, set()
@@ -275,19 +282,19 @@ def main() -> None:
             report = compile_launch(launch, name)
             bad = report['spilled'] > 0 or report['shared'] > report['limit']
             good &= not bad
-            print(
-                _line(report, bad) if args.table else json.dumps(dict(report, bad=bad)), flush=True
-            )
+            line = _line(report, bad) if args.table else json.dumps(dict(report, bad=bad))
+            print(line, flush=True)
     sys.exit(not good)
 
 
 def _line(report: dict, bad: bool) -> str:
     constants = ' '.join(f'{key}={value}' for key, value in report['constants'].items())
     kinds = ','.join(sorted({kind[1:] for kind in report['pointers'].values()}))
+    warps, stages = (report['options'].get(name) for name in ('num_warps', 'num_stages'))
     return (
         f'{report["target"]:6s} {report["kernel"]:18s} registers {report["registers"]:3d} spilled '
         f'{report["spilled"]:4d} shared {report["shared"]:6d} {"BAD" if bad else "   "} '
-        f'w{report["options"].get("num_warps")} s{report["options"].get("num_stages")} {kinds} {constants}'
+        f'w{warps} s{stages} {kinds} {constants}'
     )
 
 

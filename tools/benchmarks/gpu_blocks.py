@@ -17,10 +17,10 @@ from table8 import Row
 from torch import Tensor
 
 from mmwcc import kernels
-from mmwcc.kernels.triton.depthwise import _tap
-from mmwcc.kernels.triton.haar import geometry, tilings
+from mmwcc.kernels.triton.depthwise import tap
 from mmwcc.kernels.triton.launch import launch, layout_of
-from mmwcc.kernels.triton.tile import map_offsets, pixels
+from mmwcc.kernels.triton.passes import geometry, tilings
+from mmwcc.kernels.triton.tile import in_map, map_offsets, pixels
 
 __all__ = ['MODES', 'Block', 'dense_block', 'floor_ratio', 'plain_depthwise', 'wcc_block']
 
@@ -149,31 +149,21 @@ def _plain_kernel(
     image, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
     row, column = pixels(tile, patches_w, LEVELS)
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    real = channel < C
+    x_ptr += image * stride_b * ALIGN
     y = tl.zeros((64, BLOCK), tl.float32)
     for vertical in range(3):
         for horizontal in tl.static_range(3):
-            y += _tap(
-                x_ptr + image * stride_b * ALIGN,
-                weight_ptr,
-                row + vertical - 1,
-                column + horizontal - 1,
-                channel,
-                vertical * 3 + horizontal,
-                height,
-                columns * GRAIN,
-                stride_c,
-                stride_h,
-                stride_w,
-                C,
-                UNIT,
-                ALIGN,
-            )
+            above, across = row + vertical - 1, column + horizontal - 1
+            offsets = map_offsets(above, across, channel, stride_c, stride_h, stride_w, UNIT, ALIGN)
+            weights = weight_ptr + (vertical * 3 + horizontal) * C + channel
+            y += tap(x_ptr + offsets, weights, in_map(above, across, height, columns * GRAIN), real)
     offsets = map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN)
     inside = (row < height) & (column < columns * GRAIN)
     tl.store(
         y_ptr + image * stride_b * ALIGN + offsets,
         y.to(y_ptr.dtype.element_ty),
-        mask=inside[:, None] & (channel < C)[None, :],
+        mask=inside[:, None] & real[None, :],
     )
 
 
