@@ -1,8 +1,8 @@
 """Convolutions of 8-bit maps with int8 kernels, exact in int32, with the rounding to 8 bits after.
 
 A map is stored as bytes: unsigned levels as they are, signed ones 128 higher. oneDNN computes it
-where the processor has exact 8-bit products; elsewhere the same integers are summed in floating
-point.
+where the processor has exact 8-bit products; elsewhere, and under ``MMWCC_KERNELS=reference``, the
+same integers are summed in floating point.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .dispatch import chosen_path
 
 __all__ = ['PackedConv', 'int8_conv2d', 'pack_int8_conv']
 
@@ -66,9 +68,8 @@ def is_exact() -> bool:
     ones, none = torch.ones(1), torch.zeros(1, dtype=torch.int32)
     try:
         packed = torch.ops.onednn.qconv_prepack(weight, ones, 1.0, 0, *geometry, None)
-        y = torch.ops.onednn.qconv2d_pointwise(
-            levels, 1.0, 0, packed, ones, none, None, *geometry, 1.0, 0, torch.float32, 'none', [], ''
-        )
+        inputs = levels, 1.0, 0, packed, ones, none, None, *geometry
+        y = torch.ops.onednn.qconv2d_pointwise(*inputs, 1.0, 0, torch.float32, 'none', [], '')
     except (AttributeError, RuntimeError):
         return False
     return y.item() == 32 * (127 * 255 - 128 * 254)
@@ -79,7 +80,7 @@ def pack_int8_conv(
 ) -> PackedConv:
     """Prepare the constants of a convolution; see :class:`PackedConv`."""
     packed = None
-    if weight.device.type == 'cpu' and is_exact():
+    if weight.device.type == 'cpu' and chosen_path('cpu') == 'cpu' and is_exact():
         packed = torch.ops.onednn.qconv_prepack(weight, scale, step, zero, *geometry, None)
     zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
     return PackedConv(weight, scale, bias, step, zero, geometry, packed, zeros)
@@ -103,7 +104,7 @@ def int8_conv2d(
     Returns:
         The map (B, O, H', W'), channels_last: float32, or uint8 rounded half to even.
     """
-    if conv.packed is None:
+    if conv.packed is None or torch.jit.is_tracing():  # a trace cannot hold oneDNN's layout
         return _reference(levels, conv, activation, output)
     step, zero, low, high = output or (1.0, 0, 0, 255)
     y = torch.ops.onednn.qconv2d_pointwise(
@@ -127,7 +128,9 @@ def int8_conv2d(
 def _reference(levels: Tensor, conv: PackedConv, activation: str, output) -> Tensor:
     """Compute :func:`int8_conv2d` in floating point, exactly up to the scaling of the sums."""
     terms = conv.weight[0].numel()
-    dtype = torch.float32 if 255 * 128 * terms < _EXACT else torch.float64
+    # On other devices, float32 may mean a shorter format or sums in another form.
+    short = levels.device.type == 'cpu' and 255 * 128 * terms < _EXACT
+    dtype = torch.float32 if short else torch.float64
     stride, padding, dilation, groups = conv.geometry
     with torch.autocast(levels.device.type, enabled=False):
         sums = F.conv2d(

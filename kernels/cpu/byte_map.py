@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -157,9 +159,7 @@ def map_values(levels: Tensor, step: float, zero: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.map_values`."""
     levels = _dense(levels)
     y = empty_like(levels)
-    _value_kernel(
-        *_chunks(y), values_of(levels), np.float32(step), np.float32(zero), values_of(y)
-    )
+    _value_kernel(*_chunks(y), values_of(levels), np.float32(step), np.float32(zero), values_of(y))
     return y
 
 
@@ -188,7 +188,7 @@ def add_maps(
     b_step: float,
     b_zero: int,
     relu: bool,
-    *grid: float,
+    *grid: Any,
 ) -> Tensor:
     """Compute :func:`mmwcc.kernels.add_maps`."""
     a = _dense(a)
@@ -202,7 +202,7 @@ def add_maps(
         values_of(b),
         tuple(np.float32(value) for value in (a_step, a_zero, b_step, b_zero)),
         np.float32(0 if relu else -np.inf),
-        _grid(*grid),  # type: ignore[arg-type]  # as the operator passes them
+        _grid(*grid),
         values_of(y),
     )
     return y

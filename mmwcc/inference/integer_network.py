@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -12,35 +13,45 @@ from mmwcc.model_tree import all_or_nothing, replace_layers
 from .integer_levels import act_grid
 from .map_conv import IntegerMapConv2d
 from .map_grids import MapGrids
+from .quantized_map import dequantized
 
-__all__ = ['convert_maps', 'has_map_scales']
+__all__ = ['convert_maps', 'map_scales']
 
 _NAMED = 5
+_IN_CPP = ('mmcv.ops', 'torchvision.ops')  # their modules pass tensors to code in C++ directly
 
 
-def has_map_scales(model: nn.Module) -> bool:
-    """Tell whether the maps of a network have scales, see :func:`mmwcc.maps.add_map_scales`."""
-    return isinstance(getattr(model, MAP_SCALES, None), MapScales)
+def map_scales(model: nn.Module) -> MapScales | None:
+    """Return the scales of a network's maps, see :func:`mmwcc.maps.add_map_scales`, or None."""
+    scales = getattr(model, MAP_SCALES, None)
+    return scales if isinstance(scales, MapScales) else None
 
 
-def convert_maps(model: nn.Module, *, weights: bool = True) -> dict[str, nn.Module]:
+def convert_maps(
+    model: nn.Module,
+    scales: MapScales,
+    others: Mapping[nn.Module, nn.Module] | None = None,
+    *,
+    weights: bool = True,
+) -> dict[nn.Module, nn.Module]:
     """Replace the layers between the maps of a network by integer ones, in place.
 
     BatchNorm layers that can be folded become ``nn.Identity``.
 
     Args:
         model: A network with scales of maps.
+        scales: These scales.
+        others: What replaces other layers of the network. Defaults to None, nothing.
         weights: Whether the new layers take over weights and scales. If not, a checkpoint of an
             integer network can fill them. Defaults to True.
 
     Returns:
-        The integer layers by name.
+        What replaces each layer, with those of ``others``.
 
     Raises:
         RuntimeError: If a clip or a scale of a map has not been learned.
         ValueError: If a weight is NaN.
     """
-    scales: Any = getattr(model, MAP_SCALES)
     plan = scales.plan
     grids = MapGrids(plan).train(model.training)
     layers: dict[str, Any] = {name: model.get_submodule(name) for name in plan.layers}
@@ -51,18 +62,25 @@ def convert_maps(model: nn.Module, *, weights: bool = True) -> dict[str, nn.Modu
         for name, integer in made.items():
             integer.take(layers[name], norms.get(name))
     grids.belong_to(made)
-    replaced: dict[Any, nn.Module] = {norm: nn.Identity() for norm in norms.values()}
+    replaced = {**{norm: nn.Identity() for norm in norms.values()}, **(others or {})}
     for name, layer in layers.items():
         replaced[layer] = made[name].to(layer.weight.device).train(layer.training)
     with all_or_nothing(model):
         replace_layers(model, replaced)
         setattr(model, MAP_SCALES, grids)
     scales.leave(model)
-    return dict(made)
+    for module in model.modules():
+        if type(module).__module__.startswith(_IN_CPP):
+            module.register_forward_pre_hook(_with_values, with_kwargs=True)
+    return replaced
 
 
 def _take_scales(grids: MapGrids, scales: MapScales) -> None:
-    unlearned = [name for name in grids.plan.own if not scales.of(name).is_settled]
+    unlearned = [
+        name
+        for name in grids.plan.own
+        if not (scales.of(name).is_settled or scales.of(name).met_zeros_alone)
+    ]
     if unlearned:
         more = f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
         raise RuntimeError(
@@ -72,3 +90,7 @@ def _take_scales(grids: MapGrids, scales: MapScales) -> None:
         )
     for name in grids.plan.own:
         grids.of(name).take(*act_grid(scales.of(name)))
+
+
+def _with_values(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return dequantized(args), dequantized(kwargs)

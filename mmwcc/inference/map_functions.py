@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from inspect import Signature, signature
 from typing import Any
 
 import torch
@@ -24,28 +25,33 @@ from .quantized_map import QuantizedMap, Stored, dequantized
 __all__ = ['FUNCTIONS', 'call']
 
 _READING = frozenset({'get', 'size', 'dim', 'stride', 'numel', 'is_contiguous', 'len', 'type'})
-_IN_PLACE_OPERATORS = frozenset({'__iadd__', '__imul__', '__isub__', '__itruediv__'})
+_IN_PLACE_OPERATORS = frozenset(
+    f'__i{operator}__' for operator in ('add', 'sub', 'mul', 'truediv', 'div', 'floordiv', 'pow')
+)
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = dict(
     relu=F.relu, relu6=F.relu6, hardswish=F.hardswish, silu=F.silu
 )
 
 
-def _moved(func: Callable, stored: Stored | None, *args, **kwargs) -> Any:
+def _moved(func: Callable, stored: Stored | None, input, *args, **kwargs) -> Any:
     """Move or select bytes: the function runs on them as on any tensor."""
-    source = args[0]
-    if not isinstance(source, QuantizedMap):
+    if not isinstance(input, QuantizedMap):
         return NotImplemented
-    result = func(source.levels, *args[1:], **kwargs)
+    result = func(input.levels, *args, **kwargs)
     if isinstance(result, (tuple, list)):
-        return type(result)(source.like(part) for part in result)
-    return source.like(result)
+        return type(result)(input.like(part) for part in result)
+    return input.like(result)
 
 
-def _pad(func: Callable, stored: Stored | None, x, pad, mode='constant', value=None) -> Any:
+def _dropout(func: Callable, stored: Stored | None, input, p=0.5, training=True, inplace=False):
+    return NotImplemented if training else input.like(input.levels)
+
+
+def _pad(func: Callable, stored: Stored | None, input, pad, mode='constant', value=None) -> Any:
     """Pad with zeros, whose byte is the zero of the grid."""
     if mode != 'constant' or value not in (None, 0):
         return NotImplemented
-    return x.like(F.pad(x.levels, pad, value=x.grid.zero))
+    return input.like(F.pad(input.levels, pad, value=input.grid.zero))
 
 
 def _interpolate(
@@ -60,9 +66,11 @@ def _interpolate(
     antialias=False,
 ) -> Any:
     """Resize bytes. The result stays on the grid."""
+    if antialias or recompute_scale_factor:
+        return NotImplemented
     if mode == 'nearest':
         return input.like(F.interpolate(input.levels, size, scale_factor, mode))
-    if mode != 'bilinear' or size is None or antialias:
+    if mode != 'bilinear' or size is None:
         return NotImplemented
     height, width = (size, size) if isinstance(size, int) else (int(side) for side in size)
     return input.like(
@@ -70,18 +78,18 @@ def _interpolate(
     )
 
 
-def _add(func: Callable, stored: Stored | None, a, b, *, alpha=1) -> Any:
+def _add(func: Callable, stored: Stored | None, input, other, *, alpha=1) -> Any:
     """Add two maps of one shape."""
-    maps = isinstance(a, QuantizedMap) and isinstance(b, QuantizedMap)
-    if not maps or stored is None or alpha != 1 or a.levels.shape != b.levels.shape:
+    maps = isinstance(input, QuantizedMap) and isinstance(other, QuantizedMap)
+    if not maps or stored is None or alpha != 1 or input.levels.shape != other.levels.shape:
         return NotImplemented
     levels = kernels.add_maps(
-        (a.levels, a.grid.step, a.grid.zero),
-        (b.levels, b.grid.step, b.grid.zero),
+        (input.levels, input.grid.step, input.grid.zero),
+        (other.levels, other.grid.step, other.grid.zero),
         stored.activation == 'relu',
         *stored.grid.bytes,
     )
-    return a.made(levels, stored)
+    return input.made(levels, stored)
 
 
 def _cat(func: Callable, stored: Stored | None, tensors, dim=0) -> Any:
@@ -94,9 +102,20 @@ def _cat(func: Callable, stored: Stored | None, tensors, dim=0) -> Any:
     return source.made(torch.cat(parts, dim), stored)
 
 
+def _setitem(func: Callable, stored: Stored | None, input, index, value) -> Any:
+    """Write into a map, which then holds float values."""
+    if not isinstance(input, QuantizedMap):
+        return NotImplemented
+    values = input.dequantize()
+    func(values, dequantized(index), dequantized(value))
+    input.become(values)
+    return None
+
+
 FUNCTIONS: dict[str, Callable] = dict.fromkeys(
     (
         'chunk',
+        'clone',
         'contiguous',
         'detach',
         'flatten',
@@ -114,13 +133,37 @@ FUNCTIONS: dict[str, Callable] = dict.fromkeys(
         'view',
     ),
     _moved,
-) | dict(add=_add, cat=_cat, interpolate=_interpolate, pad=_pad)
+) | dict(
+    add=_add,
+    cat=_cat,
+    dropout=_dropout,
+    dropout2d=_dropout,
+    interpolate=_interpolate,
+    pad=_pad,
+    setitem=_setitem,
+)
 """What computes each function on bytes, by the function's name."""
 
 
 @cache
 def _name(func: Callable) -> str:
     return canonical_name(func)
+
+
+@cache
+def _parameters(name: str) -> Signature:
+    return signature(FUNCTIONS[name])
+
+
+def _serves(name: str, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Tell whether an entry of :data:`FUNCTIONS` has the arguments of a call."""
+    if name not in FUNCTIONS:
+        return False
+    try:
+        _parameters(name).bind(None, None, *args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def call(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -132,8 +175,9 @@ def call(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     if name == 'hardtanh':
         name = canonical_name(func, args, kwargs)
     result = _called(name, func, args, kwargs)
-    if isinstance(result, QuantizedMap) and _in_place(func, kwargs) and args[0] is not result:
-        return args[0].become(result) if isinstance(args[0], QuantizedMap) else result
+    target = _target(func, args, kwargs)
+    if isinstance(target, QuantizedMap) and isinstance(result, Tensor):
+        return target if result is target else target.become(result)
     return result
 
 
@@ -143,17 +187,21 @@ def _called(name: str, func: Callable, args: tuple, kwargs: dict[str, Any]) -> A
     source = maps[0]
     if source.pending == name:
         return source.like(source.levels)
-    _check_settled(maps, name)
+    for x in maps:
+        x.check_settled(name)
+    if any(x.grid is None for x in maps):
+        return func(*dequantized(args), **dequantized(kwargs))
     made = source.map_name
     if name in NEW_GRID:
         made = combined(name, [x.map_name if isinstance(x, QuantizedMap) else '' for x in read])
     stored = source.stored.get(made) if name in NEW_GRID else None
-    if name in FUNCTIONS:
+    if _serves(name, args, kwargs):
         result = FUNCTIONS[name](func, stored, *args, **kwargs)
         if result is not NotImplemented:
             return result
     result = func(*dequantized(args), **dequantized(kwargs))
     if name in KEEPING and isinstance(result, Tensor):
+        assert source.grid is not None, 'maps without a grid were served above'
         return source.like(source.grid.bytes_of(result))
     if stored is None:
         return result
@@ -162,18 +210,10 @@ def _called(name: str, func: Callable, args: tuple, kwargs: dict[str, Any]) -> A
     return source.made(stored.grid.bytes_of(result), stored)
 
 
-def _check_settled(maps: list[QuantizedMap], name: str) -> None:
-    for source in maps:
-        if source.pending:
-            raise RuntimeError(
-                f'QuantizedMap: {source.map_name!r} must be read by {source.pending} first, as '
-                f'when the model was converted, got {name}. Convert the model again, with an input '
-                'shape for which all of it runs.'
-            )
-
-
-def _in_place(func: Callable, kwargs: dict[str, Any]) -> bool:
+def _target(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Return the tensor that a function changes, or None."""
     name = getattr(func, '__name__', '')
-    if name.startswith('__'):
-        return name in _IN_PLACE_OPERATORS
-    return name.endswith('_') or bool(kwargs.get('inplace', False))
+    dunder = name.startswith('__')
+    if name in _IN_PLACE_OPERATORS or kwargs.get('inplace') or (name[-1:] == '_' and not dunder):
+        return args[0] if args else kwargs.get('input')
+    return kwargs.get('out')

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from mmwcc.maps import MapPlan
 
+from .exact_buffers import ExactBuffers
 from .quantized_map import Grid, Stored
 
 __all__ = ['GridBuffers', 'MapGrids']
 
 
-class GridBuffers(nn.Module):
+class GridBuffers(ExactBuffers):
     """A grid in a checkpoint: its step and its lowest and highest level."""
 
     step: Tensor
@@ -34,6 +35,11 @@ class GridBuffers(nn.Module):
     def value(self) -> Grid:
         """Return the grid."""
         low, high = self.grid.tolist()
+        if low == high:
+            raise RuntimeError(
+                'MapGrids: every map must have a grid, got none so far. Load a checkpoint of an '
+                'integer model (tools/deployment/to_integer.py writes them).'
+            )
         return Grid(self.step.item(), low, high)
 
 
@@ -70,10 +76,15 @@ class MapGrids(nn.Module):
 
     def of(self, name: str) -> GridBuffers:
         """Return the grid of a map that has one of its own."""
-        return self._modules[name.replace('.', '/')]  # type: ignore[return-value]
+        buffers: Any = self._modules[name.replace('.', '/')]
+        return buffers
 
     def _grid(self, name: str) -> Grid:
         return self.of(name).value() if name in self.plan.own else self._layers[name].reads
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.forget()
 
     def forget(self) -> None:
         """Read the grids again at the next call, because a checkpoint was loaded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,18 +67,20 @@ class QuantizedMap(Tensor):
 
     To other code it is a float32 tensor of the same shape. Functions of torch that
     :mod:`mmwcc.inference.map_functions` knows compute on the bytes. Any other function receives the
-    float values, so that every network runs, if not every part of it in integers.
+    float values, so that every network runs, if not every part of it in integers. A function in
+    place changes this map, but no other map that was made as a view of it.
 
     Attributes:
-        levels: The bytes, uint8, of the shape of the map.
-        grid: Their grid.
-        name: The name of the map, see :func:`mmwcc.maps.combined`.
+        levels: The bytes, uint8, of the shape of the map; or float32 values without a grid, after a
+            function in place that cannot compute in integers.
+        grid: Their grid, or None.
+        map_name: The name of the map, see :func:`mmwcc.maps.combined`.
         stored: How the maps that functions make are stored, by name.
         pending: The activation that is applied already and whose call is still to come, or ''.
     """
 
     levels: Tensor
-    grid: Grid
+    grid: Grid | None
     map_name: str
     stored: Mapping[str, Stored]
     pending: str
@@ -107,35 +109,65 @@ class QuantizedMap(Tensor):
 
     def dequantize(self) -> Tensor:
         """Return the float32 values."""
-        return self.grid.values_of(self.levels)
+        return self.levels if self.grid is None else self.grid.values_of(self.levels)
 
     def on(self, grid: Grid) -> Tensor:
-        """Return the bytes of this map on another grid, rounded again if it differs."""
+        """Return the bytes of this map on another grid, rounded again if it differs.
+
+        Raises:
+            RuntimeError: If an activation is pending.
+        """
+        self.check_settled('a layer')
+        if self.grid is None:
+            return grid.bytes_of(self.levels)
         if grid == self.grid:
             return self.levels
         return kernels.rescale_map(self.levels, self.grid.step, self.grid.zero, *grid.bytes)
 
-    def become(self, other: QuantizedMap) -> QuantizedMap:
-        """Take over everything from another map, for functions that work in place."""
-        self.levels, self.grid, self.map_name = other.levels, other.grid, other.map_name
-        self.stored, self.pending = other.stored, other.pending
+    def become(self, other: Tensor) -> QuantizedMap:
+        """Take over everything from another tensor, for functions that work in place.
+
+        Raises:
+            RuntimeError: If the other tensor has another shape.
+        """
+        if other.shape != self.levels.shape:
+            raise RuntimeError(
+                f'QuantizedMap: a function in place must keep the shape, got '
+                f'{tuple(self.levels.shape)} before and {tuple(other.shape)} after it. Use the '
+                'function that returns a new tensor.'
+            )
+        if isinstance(other, QuantizedMap):
+            self.levels, self.grid, self.map_name = other.levels, other.grid, other.map_name
+            self.pending = other.pending
+        else:
+            self.levels, self.grid, self.map_name = other, None, ''
+            self.pending = ''
         return self
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def check_settled(self, reader: str) -> None:
+        """Check that no activation is pending.
+
+        Raises:
+            RuntimeError: If one is.
+        """
+        if self.pending:
+            raise RuntimeError(
+                f'QuantizedMap: {self.map_name!r} must be read by {self.pending} first, as when '
+                f'its scales were added, got {reader}. Add the scales with an input shape for '
+                'which all of the network runs.'
+            )
+
+    def __repr__(self, **kwargs: Any) -> str:
         return f'QuantizedMap({self.map_name!r}, shape={tuple(self.levels.shape)}, {self.grid})'
 
     @classmethod
-    def __torch_function__(
-        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         from .map_functions import call  # the functions need the class
 
         return call(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(
-        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Reached from C++ only, where torch functions cannot be overridden.
         return func(*dequantized(args), **dequantized(kwargs or {}))
 

@@ -23,6 +23,7 @@ class Map:
         layers: Names of the layers that read it.
         functions: Names of the maps that functions make of it.
         left: Names of functions that read it and cannot compute in integers.
+        moved: Whether a function that keeps its name has read it, such as pooling or slicing.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Map:
     layers: list[str] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    moved: bool = False
 
     @property
     def only_function(self) -> str:
@@ -55,6 +57,9 @@ class _Recorder(MapWatcher):
                 readers.append(name)
         return result
 
+    def moved(self, name: str) -> None:
+        self.maps[name].moved = True
+
     def left(self, operation: str, reads: list[str]) -> None:
         for read in reads:
             if operation not in self.maps[read].left:
@@ -77,6 +82,7 @@ def _folding(recorder: _Recorder, norms: Mapping[nn.Module, str]) -> dict[str, n
         and read.count(next(iter(behind))) == 1
         and recorder.maps[name].left == [NORM]
         and not recorder.maps[name].operation
+        and not recorder.maps[name].moved
         and not recorder.maps[name].layers
         and not recorder.maps[name].functions
         and next(iter(behind)) in norms
@@ -97,11 +103,10 @@ def map_flow(
         The maps by name, in the order in which they were made, and the names of the BatchNorm
         layers that can be folded, by the name of the layer before them.
     """
-    norms = {
+    norms: dict[nn.Module, str] = {
         module: name
         for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.running_var is not None
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None
     }
     first = _Recorder(layers, {})
     with watching(first, model):

@@ -1,11 +1,10 @@
-"""What the functions of torch do to the grid of a map: keep it, need a new one, or leave integers."""
+"""What functions of torch do to the grid of a map: keep it, need a new one, or leave integers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ['AVERAGING', 'FUSED', 'KEEPING', 'NEW_GRID', 'canonical_name', 'tensors_in']
@@ -14,6 +13,7 @@ KEEPING = frozenset(
     {
         'avg_pool2d',
         'chunk',
+        'clone',
         'contiguous',
         'detach',
         'dropout',
@@ -32,7 +32,6 @@ KEEPING = frozenset(
         'transpose',
         'unflatten',
         'unsqueeze',
-        'upsample',
         'view',
     }
 )
@@ -41,7 +40,7 @@ KEEPING = frozenset(
 Global pooling is not among them: it leaves so few values that they stay in floating point.
 """
 
-AVERAGING = frozenset({'avg_pool2d', 'interpolate', 'upsample'})
+AVERAGING = frozenset({'avg_pool2d', 'interpolate'})
 """The functions in :data:`KEEPING` whose results must be rounded to the grid again."""
 
 NEW_GRID = frozenset(
@@ -74,8 +73,8 @@ def canonical_name(function: Callable, args: tuple = (), kwargs: Mapping[str, An
     ``nn.ReLU6`` calls ``hardtanh`` with the bounds 0 and 6, which is given the name 'relu6'.
 
     Example:
-        >>> canonical_name(Tensor.__iadd__), canonical_name(F.relu_), canonical_name(F.interpolate)
-        ('add', 'relu', 'interpolate')
+        >>> canonical_name(Tensor.__iadd__), canonical_name(Tensor.relu_)
+        ('add', 'relu')
     """
     name = getattr(function, '__name__', str(function)).strip('_')
     if name == 'hardtanh':

@@ -86,13 +86,18 @@ def _chain(maps: Mapping[str, Map], made: Map) -> Iterator[str]:
     yield made.name
     if made.operation not in ('', 'add'):
         return
-    after = maps.get(made.only_function)
+    after = _next(maps, made)
     if after is not None and after.operation == NORM:
         yield after.name
-        after = maps.get(after.only_function)
+        after = _next(maps, after)
     fused = _FUSED_WITH_ADD if made.operation else FUSED
     if after is not None and after.operation in fused:
         yield after.name
+
+
+def _next(maps: Mapping[str, Map], made: Map) -> Map | None:
+    """Return the map that a function makes of a whole map which nothing else reads, or None."""
+    return None if made.moved else maps.get(made.only_function)
 
 
 def _grid(made: Map, plan: MapPlan, layers: Mapping[str, Any]) -> str:

@@ -8,17 +8,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmwcc.layers import QuantConv2d
-from mmwcc.model_tree import LayerState, obstacle, run_on_zeros
+from mmwcc.model_tree import obstacle, run_on_zeros, width_obstacle
 from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer
 
 from .flow import map_flow
 from .plan import MapPlan, plan_maps
 from .watching import MapWatcher, watching
 
-__all__ = ['MAP_SCALES', 'MapScales', 'add_map_scales', 'map_layers', 'map_obstacle']
+__all__ = ['MAP_SCALES', 'MapScales', 'add_map_scales', 'map_obstacle']
 
 MAP_SCALES = 'map_scales'
-"""The name under which a network holds its :class:`MapScales`, which its checkpoint uses as well."""
+"""The name under which a network, and its checkpoint, hold the :class:`MapScales`."""
 
 _WIDEST = 8
 
@@ -27,20 +27,9 @@ def map_obstacle(layer: nn.Module) -> str:
     """Return why a layer cannot read its input as an 8-bit map, or ''."""
     if type(layer) is not QuantConv2d:
         return 'not a quantized convolution'
-    state = LayerState.of(layer)
-    for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
-        if bits > _WIDEST:
-            return f'{what} of more than {_WIDEST} bits'
     if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
         return f'padding={layer.padding!r}, padding_mode={layer.padding_mode!r}'
-    return obstacle(layer)
-
-
-def map_layers(model: nn.Module) -> dict[nn.Module, str]:
-    """Return the layers that can read 8-bit maps, with their names."""
-    return {
-        module: name for name, module in model.named_modules() if not map_obstacle(module)
-    }
+    return width_obstacle(layer) or obstacle(layer)
 
 
 class _Rounding(MapWatcher):
@@ -103,6 +92,7 @@ class MapScales(nn.Module):
             own = [key for key, hook in hooks.items() if getattr(hook, '__self__', None) is self]
             for key in own:
                 del hooks[key]
+                model._forward_hooks_always_called.pop(key, None)
 
     def _enter(self, model: nn.Module, inputs: tuple) -> None:
         names: dict[str, Any] = dict(model.named_modules())
@@ -143,14 +133,19 @@ def add_map_scales(
         The scales, which the network now holds as ``model.map_scales``.
 
     Raises:
-        ValueError: If no layer can read 8-bit maps, the network has scales already, or it cannot
-            run on zeros.
+        ValueError: If bits is not an integer from 2 to 8, the network has scales already, no layer
+            can read 8-bit maps, or the network cannot run on zeros.
     """
-    layers = map_layers(model)
+    if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= _WIDEST:
+        raise ValueError(
+            f'add_map_scales: bits must be an integer from 2 to {_WIDEST}, got {bits!r}. Maps are '
+            'stored in bytes; use 8.'
+        )
+    layers = {module: name for name, module in model.named_modules() if not map_obstacle(module)}
     if hasattr(model, MAP_SCALES):
         raise ValueError(
             f'add_map_scales: model must have no scales of maps yet, got a {type(model).__name__} '
-            f'that has {MAP_SCALES}. Use those.'
+            f'that has them as {MAP_SCALES}. Use those, or start from a model without.'
         )
     if not layers:
         raise ValueError(

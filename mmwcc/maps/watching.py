@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,18 +18,24 @@ __all__ = ['NORM', 'MapWatcher', 'combined', 'watching']
 NORM = 'norm'
 """The operation of BatchNorm layers."""
 
+_LONGEST = 200  # characters of the names of the maps that an operation reads
+
 
 def combined(operation: str, names: Iterable[str]) -> str:
     """Return the name of the map that an operation makes of the maps of these names.
 
     Names of layers contain dots, which names of parameters must not. They become slashes, so that
-    a checkpoint can hold what belongs to a map under the map's name.
+    a checkpoint can hold what belongs to a map under the map's name. A long name, as at the end of
+    a chain of sums, is shortened.
 
     Example:
         >>> combined('add', ['layer1.0.conv2', 'relu(stem)'])
         'add(layer1/0/conv2,relu(stem))'
     """
-    return f'{operation}({",".join(names)})'.replace('.', '/')
+    inner = ','.join(names).replace('.', '/')
+    if len(inner) > _LONGEST:
+        inner = f'{inner[:_LONGEST]}... {sha256(inner.encode()).hexdigest()[:8]}'.replace('.', '_')
+    return f'{operation}({inner})'
 
 
 class MapWatcher(TorchFunctionMode):
@@ -71,6 +78,9 @@ class MapWatcher(TorchFunctionMode):
         """Hear of averages of the values of a map, which keep its name."""
         return result
 
+    def moved(self, name: str) -> None:
+        """Hear that a function has read a map and given its result the same name."""
+
     def left(self, operation: str, reads: list[str]) -> None:
         """Hear that maps are read by a function or module that cannot compute in integers."""
 
@@ -97,17 +107,18 @@ class MapWatcher(TorchFunctionMode):
         # The names before the call: a function in place gives the same tensor another name.
         reads = [] if self._inside else [self.name(x) for x in tensors_in([args, kwargs])]
         result = func(*args, **kwargs)
-        if not any(reads) or not tensors_in(result):
-            return result
         operation = canonical_name(func, args, kwargs)
-        if operation in AVERAGING:
-            return self._keep(reads[0], self.averaged(reads[0], result))
+        changed = args[0] if operation == 'setitem' else result
+        if not any(reads) or not tensors_in(changed):
+            return result
         if operation in KEEPING:
-            return self._keep(reads[0], result)
+            self.moved(reads[0])
+            averaged = operation in AVERAGING
+            return self._keep(reads[0], self.averaged(reads[0], result) if averaged else result)
         if operation in NEW_GRID and isinstance(result, Tensor):
             return self._add(combined(operation, reads), operation, reads, result)
         self.left(operation, [name for name in reads if name])
-        for tensor in tensors_in(result):  # a function in place takes the name away
+        for tensor in tensors_in(changed):  # a function in place takes the name away
             self._names.pop(tensor, None)
         return result
 
@@ -117,6 +128,7 @@ class MapWatcher(TorchFunctionMode):
         return result
 
     def _add(self, name: str, operation: str, reads: list[str], result: Tensor) -> Tensor:
+        self._keep(name, result)  # who called a function in place may go on with its argument
         with self.paused():
             result = self.made(name, operation, reads, result)
         return self._keep(name, result)

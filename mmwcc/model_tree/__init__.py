@@ -1,7 +1,7 @@
 """The modules of a model: finding, naming, running, replacing and reporting them."""
 
 from .compressed import compressed_layers, unwrapped
-from .layer_state import FULL_PRECISION, LayerState, set_layer_state
+from .layer_state import FULL_PRECISION, LayerState, set_layer_state, width_obstacle
 from .names import (
     convolutions,
     dense_names,
@@ -61,4 +61,5 @@ __all__ = [
     'unhandled_layers',
     'unwrapped',
     'weight_count',
+    'width_obstacle',
 ]
