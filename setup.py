@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -71,36 +72,74 @@ class BuildWithMim(build_py):
 
 
 class EditableWithMim(editable_wheel):
-    """Link ``mmwcc/.mim`` in the source tree, and make it visible to ``pkg_resources``.
+    """Link ``mmwcc/.mim`` in the source tree, and make mmwcc visible where it would not be.
 
     openmim 0.3 and mmengine 0.10 locate a package by the first line of its distribution's
     top_level.txt, taken relative to site-packages. In an editable install this folder does not
     exist, so the line holds the absolute path of the real one.
+
+    Python asks the finder of an editable install last. In the folder above a clone, it would take
+    the clone, a folder of the right name without ``__init__.py``, for an empty package. So another
+    finder comes first and passes such folders over.
     """
 
     def run(self) -> None:
         fill_mim(ROOT / 'mmwcc' / '.mim', link=True)
         super().run()
         for wheel in Path(self.dist_dir).glob('mmwcc-*.whl'):
-            replace_in_wheel(wheel, 'top_level.txt', f'{ROOT / "mmwcc"}\nmmwcc\n')
+            change_wheel(
+                wheel,
+                {
+                    '.dist-info/top_level.txt': lambda text: f'{ROOT / "mmwcc"}\nmmwcc\n',
+                    '_finder.py': lambda text: text + PASS_CLONES_OVER,
+                },
+            )
 
 
-def replace_in_wheel(wheel: Path, name: str, text: str) -> None:
-    """Replace one file in a wheel's dist-info folder, and its entry in RECORD."""
-    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()
-    record = rf'\1,sha256={digest},{len(text.encode())}'
-    replaced = wheel.with_suffix('.tmp')
-    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(replaced, 'w', zipfile.ZIP_DEFLATED) as new:
-        for entry in old.infolist():
-            content = old.read(entry)
-            if entry.filename.endswith(f'.dist-info/{name}'):
-                content = text
-            elif entry.filename.endswith('.dist-info/RECORD'):
-                content = re.sub(
-                    rf'(?m)^(.*\.dist-info/{re.escape(name)}),.*$', record, content.decode()
-                )
-            new.writestr(entry, content)
-    replaced.replace(wheel)
+PASS_CLONES_OVER = """
+
+class _PassClonesOver:
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname == 'mmwcc':
+            found = PathFinder.find_spec(fullname, path)
+            if found is not None and found.origin is None:  # a folder without __init__.py
+                return _EditableFinder.find_spec(fullname, path, target)
+        return None
+
+
+_install = install
+
+
+def install():
+    _install()
+    if _PassClonesOver not in sys.meta_path:
+        sys.meta_path.insert(0, _PassClonesOver)
+"""
+
+
+def change_wheel(wheel: Path, changes: dict[str, Callable[[str], str]]) -> None:
+    """Change files in a wheel, given by the ends of their names, and their entries in RECORD."""
+    with zipfile.ZipFile(wheel) as old:
+        contents = {name: old.read(name) for name in old.namelist()}
+    record = next(name for name in contents if name.endswith('.dist-info/RECORD'))
+    for name in contents:
+        for ending, change in changes.items():
+            if name.endswith(ending):
+                contents[name] = change(contents[name].decode()).encode()
+                entry = f'{name},{digest(contents[name])},{len(contents[name])}'
+                lines = contents[record].decode().splitlines()
+                lines = [entry if line.startswith(f'{name},') else line for line in lines]
+                contents[record] = '\n'.join([*lines, '']).encode()
+    with zipfile.ZipFile(wheel, 'w', zipfile.ZIP_DEFLATED) as new:
+        for name, content in contents.items():
+            new.writestr(name, content)
+
+
+def digest(content: bytes) -> str:
+    """Return the hash of a file as RECORD writes it."""
+    sha256 = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=')
+    return f'sha256={sha256.decode()}'
 
 
 OPENMMLAB = [

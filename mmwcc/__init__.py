@@ -3,10 +3,11 @@
 The package has WCC layers, quantizers, schedules and presets.
 """
 
-from mmwcc import compat
+from mmwcc import compat, requirements
 
 from .version import __version__
 
 __all__ = ['__version__']
 
 compat.apply()
+requirements.apply()

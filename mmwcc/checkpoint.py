@@ -198,7 +198,8 @@ def _different_shapes(
             if key == f'{name}.weight' and len(theirs) == 3:
                 theirs += (1,)  # kernels of nn.Conv1d, which the layers also load
             if key.endswith('.clip_alpha') and theirs in ((), (1,)):
-                # Scalar clips of mmwcc 0.1, or one clip for all channels: quantizers load both.
+                # Scalar clips of before this release, or one clip for all channels: quantizers load
+                # both.
                 theirs = ours
             if theirs != ours:
                 different[key] = theirs, ours

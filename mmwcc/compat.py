@@ -20,7 +20,7 @@ are additions or repairs:
 6. ``mmengine.analysis`` counts mmwcc's operators, which it would otherwise count as zero. So do
    ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the OpenMMLab
    projects, which use it.
-7. Optimizer wrappers load the state that mmwcc 0.1 saved, in which clips were scalars.
+7. Optimizer wrappers load states from before this release, in which clips were scalars.
 8. Checkpoints ending in .safetensors are read as safetensors.
 """
 
@@ -37,6 +37,8 @@ import os
 import pickle
 import sys
 from importlib import metadata
+
+from mmwcc import requirements
 
 __all__ = ['apply']
 
@@ -214,7 +216,7 @@ _PRODUCTS = (_QUANTIZED_PRODUCT, 'mmwcc::int8_linear', 'mmwcc::multiply_rows')
 
 
 def _upgrade_optimizer_state(optimizer_wrapper) -> None:
-    """Let optimizers load what mmwcc 0.1 saved.
+    """Let optimizers load states from before this release.
 
     This changes ``mmengine.optim.optimizer.optimizer_wrapper``.
     """
@@ -262,8 +264,10 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If safetensors is missing.
         RuntimeError: If the JSON belongs to other weights.
     """
+    requirements.require('safetensors', f'The checkpoint {filename}')
     from safetensors.torch import load_file
 
     filename = os.path.expanduser(filename)

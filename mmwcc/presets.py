@@ -5,14 +5,18 @@ The presets themselves are the files in ``configs/_base_/compression``.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from torch import nn
 
 from mmwcc.compressed_config import is_compressed, with_compression
+from mmwcc.compression import CompressionConfig
+from mmwcc.messages import did_you_mean, some_of
 
-__all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim']
+__all__ = ['compress', 'preset', 'preset_names', 'quantizer_optim', 'quantizer_paramwise']
 
 _FOLDER = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'compression'
 
@@ -29,16 +33,15 @@ def _load(name: str) -> Config:
             'there: pip install -e . in its folder.'
         )
     if name not in preset_names():
-        nearest = get_close_matches(name, preset_names(), n=1, cutoff=0.4)
-        hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
         raise ValueError(
-            f'compress: there is no preset {name!r}. {hint}Known presets: '
-            f'{", ".join(preset_names())}.'
+            f'compress: there is no preset {name!r}. '
+            f'{did_you_mean(name, preset_names(), cutoff=0.4)}'
+            f'Known presets: {", ".join(preset_names())}.'
         )
     return Config.fromfile(_FOLDER / f'{name}.py')
 
 
-def preset(name: str, **changes) -> dict:
+def preset(name: str, **changes) -> ConfigDict:
     """Return the ``compression`` dictionary of a preset.
 
     Args:
@@ -48,15 +51,16 @@ def preset(name: str, **changes) -> dict:
 
     Raises:
         FileNotFoundError: If mmwcc was not installed, so that its configs are not in place.
-        ValueError: If there is no such preset. The message lists the known presets and the closest
-            match.
+        ValueError: If there is no such preset, or no such key. The message lists what there is,
+            and the closest match.
     """
     config = _load(name)
     config.merge_from_dict({f'compression.{key}': value for key, value in changes.items()})
-    return config.compression.to_dict()
+    CompressionConfig.check_keys(config.compression)
+    return ConfigDict(config.compression.to_dict())
 
 
-def compress(model: dict, compression: str | dict, **changes) -> dict:
+def compress(model: dict, compression: str | dict, **changes) -> ConfigDict:
     """Return the config of ``model``, compressed.
 
     Args:
@@ -70,12 +74,15 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
         types.
 
     Raises:
-        ValueError: If there is no such preset, or the model is compressed already.
+        TypeError: If ``model`` or ``compression`` is not a config.
+        ValueError: If there is no such preset or no such key, the config holds a model and is not
+            one itself, or the model is compressed already.
 
     Example:
         >>> compress(dict(type='EncoderDecoder', backbone=dict()), 'wcc_w8a8_k50')['task_type']
         'EncoderDecoder'
     """
+    _check_model(model)
     if is_compressed(model):
         raise ValueError(
             'compress: the model is compressed already (type mmwcc.CompressedModel). Change its '
@@ -88,10 +95,43 @@ def compress(model: dict, compression: str | dict, **changes) -> dict:
             f'compress: {", ".join(changes)} can only change a named preset. Put the values into '
             'the dictionary instead.'
         )
-    return with_compression(model, compression)
+    if not isinstance(compression, Mapping):
+        raise TypeError(
+            'compress: compression must be the name of a preset or a dictionary, got '
+            f"{compression!r}. Use 'wcc_w8a8_k50'."
+        )
+    CompressionConfig.check_keys(compression)
+    return ConfigDict(with_compression(model, dict(compression)))
 
 
-def quantizer_optim(optim_wrapper: dict) -> dict:
+def _check_model(model: Any) -> None:
+    """Refuse what is not the config of a model."""
+    if isinstance(model, nn.Module):
+        raise TypeError(
+            'compress: model must be the config of a model, got a model that is built: '
+            f"{type(model).__name__}. Use compress_model(model, preset('wcc_w8a8_k50')) with "
+            'compress_model of mmwcc.compression and preset of mmwcc.presets.'
+        )
+    if not isinstance(model, (Mapping, Config)):
+        raise TypeError(
+            f'compress: model must be the config of a model, got {model!r}. Use '
+            'compress(_base_.model, ...).'
+        )
+    if 'type' not in model:
+        inside = model.get('model') is not None
+        remedy = 'Use compress(_base_.model, ...).' if inside else 'Give it a type.'
+        raise ValueError(
+            'compress: model must be the config of a model, with a type, got a dictionary with the '
+            f'keys {some_of(model) or "none"}. {remedy}'
+        )
+
+
+def quantizer_paramwise() -> ConfigDict:
+    """Return the ``paramwise_cfg`` of the presets, for the learning of clips."""
+    return ConfigDict(_load('wcc_w8a8_k50').quantizer_paramwise.to_dict())
+
+
+def quantizer_optim(optim_wrapper: dict) -> ConfigDict:
     """Add the presets' learning-rate factor for learned clips, and exempt clips from weight decay.
 
     Args:
@@ -100,14 +140,31 @@ def quantizer_optim(optim_wrapper: dict) -> dict:
     Returns:
         A new config. Other entries of ``paramwise_cfg`` are kept. If the optimizer does not set a
         weight decay, it is set to 0.
+
+    Raises:
+        ValueError: If it has no ``optimizer``.
+
+    Example:
+        >>> optim_wrapper = quantizer_optim(dict(optimizer=dict(type='SGD', lr=0.1)))
+        >>> optim_wrapper.optimizer.lr /= 10
+        >>> optim_wrapper.optimizer
+        {'weight_decay': 0.0, 'type': 'SGD', 'lr': 0.01}
     """
-    ours = _load('wcc_w8a8_k50').quantizer_paramwise.to_dict()
+    if 'optimizer' not in optim_wrapper:
+        raise ValueError(
+            'quantizer_optim: optim_wrapper must be the config of an optimizer wrapper, with an '
+            f'optimizer, got a dictionary with the keys {some_of(optim_wrapper) or "none"}. Use '
+            'quantizer_optim(_base_.optim_wrapper).'
+        )
+    ours = quantizer_paramwise()
     theirs = dict(optim_wrapper.get('paramwise_cfg') or {})
     keys = {**ours['custom_keys'], **theirs.get('custom_keys', {})}
     # mmengine refuses a factor for a weight decay that the optimizer does not set.
-    optimizer = {'weight_decay': 0.0, **optim_wrapper.get('optimizer', {})}
-    return {
-        **optim_wrapper,
-        'optimizer': optimizer,
-        'paramwise_cfg': {**theirs, 'custom_keys': keys},
-    }
+    optimizer = {'weight_decay': 0.0, **optim_wrapper['optimizer']}
+    return ConfigDict(
+        {
+            **optim_wrapper,
+            'optimizer': optimizer,
+            'paramwise_cfg': {**theirs, 'custom_keys': keys},
+        }
+    )

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
 
-__all__ = ['MODELS', 'HOOKS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'type_name']
+__all__ = ['MODELS', 'HOOKS', 'DATASETS', 'TRANSFORMS', 'METRICS', 'find_model', 'type_name']
 
 
 def type_name(kind) -> str:
@@ -55,6 +55,11 @@ class _TorchOnlyRegistry:
         self._locations = locations
         self._types: dict[str, object] = {}
 
+    @property
+    def module_dict(self) -> dict[str, object]:
+        """What is registered, by name."""
+        return self._types
+
     def register_module(self, name: str | None = None):
         """Return a decorator that registers a class or function, by default under its own name."""
 
@@ -69,7 +74,11 @@ class _TorchOnlyRegistry:
         name = key.removeprefix('mmwcc.')
         if name not in self._types:
             for location in self._locations:
-                import_module(location)
+                try:
+                    import_module(location)
+                except ModuleNotFoundError as error:
+                    if error.name != 'mmengine':
+                        raise
         return self._types.get(name)
 
     def build(self, cfg: dict):
@@ -110,3 +119,22 @@ HOOKS = _registry('hook', ['mmwcc.engine.hooks'])
 DATASETS = _registry('dataset', ['mmwcc.datasets'])
 TRANSFORMS = _registry('transform', ['mmwcc.datasets'])
 METRICS = _registry('metric', ['mmwcc.evaluation'])
+
+
+def find_model(kind):
+    """Return what a ``type`` of :data:`MODELS` refers to.
+
+    A name is looked up as it would be if it were built now, in the scope of the config.
+
+    Args:
+        kind: The value of a ``type``.
+
+    Returns:
+        The class or function, or None if nothing has this name.
+    """
+    if not isinstance(kind, str):
+        return kind
+    if isinstance(MODELS, _TorchOnlyRegistry):
+        return MODELS.get(kind)
+    with MODELS.switch_scope_and_registry(None) as registry:
+        return registry.get(kind)

@@ -31,7 +31,15 @@ FLOORS = [
     ['testing'],
     ['tools'],
 ]
-LEAVES = {'', 'registry', 'version', 'compat'}  # '' is the package itself
+LEAVES = {
+    '',
+    'registry',
+    'version',
+    'compat',
+    'messages',
+    'progress',
+    'requirements',
+}  # '' is the package itself
 TORCH_ONLY = {
     'kernels',
     'functional',

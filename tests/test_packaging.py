@@ -2,6 +2,8 @@
 editable installs.
 """
 
+import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -18,11 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy, so that the source tree stays as it is; return its files by
-    name.
-    """
-    copy, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('wheel')
+def clone(tmp_path_factory):
+    """Return a copy of the sources, so that the source tree stays as it is."""
+    copy = tmp_path_factory.mktemp('projects') / 'mmwcc'
+    copy.mkdir()
     for name in (
         'mmwcc',
         'kernels',
@@ -35,11 +36,61 @@ def wheel(tmp_path_factory):
         'model-index.yml',
     ):
         _copy(ROOT / name, copy / name)
-    code = f'from setuptools import build_meta; build_meta.build_wheel({str(target)!r})'
-    subprocess.run([sys.executable, '-c', code], cwd=copy, check=True, capture_output=True)
+    return copy
+
+
+def build(clone: Path, target: Path, kind: str) -> Path:
+    code = f'from setuptools import build_meta; build_meta.build_{kind}({str(target)!r})'
+    subprocess.run([sys.executable, '-c', code], cwd=clone, check=True, capture_output=True)
     (archive,) = target.glob('*.whl')
-    with zipfile.ZipFile(archive) as content:
+    return archive
+
+
+@pytest.fixture(scope='module')
+def wheel(clone, tmp_path_factory):
+    """Build the wheel and return its files by name."""
+    with zipfile.ZipFile(build(clone, tmp_path_factory.mktemp('wheel'), 'wheel')) as content:
         return {name: content.read(name) for name in content.namelist()}
+
+
+@pytest.fixture(scope='module')
+def editable(clone, tmp_path_factory):
+    """Install the clone editable, into a folder of its own, and return this folder."""
+    site = tmp_path_factory.mktemp('site')
+    with zipfile.ZipFile(build(clone, tmp_path_factory.mktemp('editable'), 'editable')) as content:
+        content.extractall(site)
+    return site
+
+
+def imported_from(folder: Path, site: Path) -> list[str]:
+    """Start Python in a folder, with one folder of installed packages; return what it imports."""
+    code = f'import site; site.addsitedir({str(site)!r}); import mmwcc, mmwcc.version\n'
+    code += 'print(mmwcc.__file__, mmwcc.version.__file__)'
+    command = [sys.executable, '-S', '-c', code]
+    result = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return result.stdout.split()
+
+
+def test_an_editable_install_is_found_beside_its_clone(clone, editable, tmp_path):
+    """Above the clone, Python finds a folder of the right name first, which is no package."""
+    expected = [str(clone / 'mmwcc' / name) for name in ('__init__.py', 'version.py')]
+    for folder in (clone.parent, clone, tmp_path):
+        assert imported_from(folder, editable) == expected
+
+
+def test_another_checkout_in_the_working_folder_comes_first(editable, tmp_path):
+    _copy(ROOT / 'mmwcc', tmp_path / 'mmwcc')
+    assert imported_from(tmp_path, editable)[0] == str(tmp_path / 'mmwcc' / '__init__.py')
+
+
+def test_the_record_of_an_editable_install_is_right(editable):
+    (record,) = editable.glob('mmwcc-*.dist-info/RECORD')
+    for line in record.read_text().splitlines():
+        name, expected, size = line.rsplit(',', 2)
+        if expected:
+            content = (editable / name).read_bytes()
+            found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=')
+            assert (expected, size) == (f'sha256={found.decode()}', str(len(content))), name
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -139,6 +190,24 @@ def test_model_index_lists_every_metafile():
     assert sorted(index['Import']) == sorted(
         str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('metafile.yml')
     )
+
+
+def metafiles() -> list[Path]:
+    return sorted((ROOT / 'configs').rglob('metafile.yml'))
+
+
+@pytest.mark.parametrize('path', metafiles(), ids=lambda path: path.parent.name)
+def test_every_model_has_weights_or_says_that_there_are_none(path):
+    for model in yaml.safe_load(path.read_text())['Models']:
+        assert model['Weights'].startswith(('https://', 'No weights of this config are published'))
+
+
+def test_mim_download_says_that_there_are_no_weights(tmp_path):
+    commands = pytest.importorskip('mim.commands.download', reason='it is in the extra `mim`')
+    name = yaml.safe_load(metafiles()[0].read_text())['Models'][0]['Name']
+    with pytest.raises(Exception) as error:  # what it is depends on the version of mim
+        commands.download('mmwcc', [name], str(tmp_path))
+    assert 'No weights of this config are published' in str(error.getrepr(chain=True))
 
 
 def test_config_names_are_unique():

@@ -95,7 +95,7 @@ class _CompilationNotice(event.Listener):
             kept = isinstance(dispatcher._cache, _Cache)
             _say_once(
                 'compiling',
-                'compiling the CPU kernels, some ten seconds, '
+                'compiling the CPU kernels, about half a minute, '
                 + (
                     'once; numba keeps them in its cache.'
                     if kept

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 
+from mmwcc.layers import CompressedConvMixin, check_component
+from mmwcc.messages import check_keys
+from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS, type_name
 
 from .only_if_faster import OnlyIfFaster
@@ -19,15 +21,11 @@ _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
 _QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
-
-
-def _check_keys(owner: str, config: dict, known: Iterable[str]) -> None:
-    known = list(known)
-    for key in config:
-        if key not in known:
-            nearest = get_close_matches(str(key), known, n=1)
-            hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
-            raise ValueError(f'{owner}: unknown key {key!r}. {hint}Known keys: {", ".join(known)}.')
+_MISPLACED = {
+    **{key: f'Did you mean pointwise=dict({key}=...)?' for key in _WAVELET_ONLY},
+    'bits': 'Did you mean weight_quant=dict(bits=...) or act_quant=dict(bits=...)?',
+    'type': 'Did you mean pointwise=dict(type=...)?',
+}
 
 
 def _check_mapping(owner: str, key: str, value) -> None:
@@ -52,7 +50,7 @@ class Rule:
     changes: dict
 
     @classmethod
-    def parse(cls, rule: dict, keys: Iterable[str] = _RULE_KEYS) -> Rule:
+    def parse(cls, rule: dict, keys: Sequence[str] = _RULE_KEYS) -> Rule:
         """Check one entry of ``rules``.
 
         Args:
@@ -61,8 +59,8 @@ class Rule:
 
         Raises:
             TypeError: If the rule is not a dict.
-            ValueError: If it has no pattern or an unknown key, or if the pattern is not a regular
-                expression.
+            ValueError: If it has no pattern, an unknown key or an unknown type, or if the pattern
+                is not a regular expression.
         """
         if not isinstance(rule, dict):
             raise TypeError(
@@ -74,11 +72,13 @@ class Rule:
                 f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
                 r"layer names, for example pattern=r'decode_head\..*'."
             )
-        _check_keys('compression rule', rule, keys)
+        check_keys('compression rule', rule, keys)
         changes = {key: value for key, value in rule.items() if key != 'pattern'}
         for role in _QUANTIZERS:
             _check_mapping('compression rule', role, changes.get(role))
         _compile(rule['pattern'])
+        if rule.get('type') is not None:
+            check_component('compression rule', dict(type=rule['type']), base=CompressedConvMixin)
         return cls(rule['pattern'], changes)
 
     def matches(self, name: str) -> bool:
@@ -118,6 +118,26 @@ def _compile(pattern: str) -> None:
         ) from error
 
 
+def _check_components(compression: dict) -> None:
+    """Check the types and arguments of layers and quantizers."""
+    for key in ('pointwise', 'other'):
+        layer = compression.get(key) or {}
+        if layer.get('type') is not None:
+            kept = _without_wavelets(layer)
+            check_component(f'compression {key}', kept, base=CompressedConvMixin)
+    for role in _QUANTIZERS:
+        quantizer = compression.get(role) or {}
+        if quantizer.get('type') is not None:
+            check_component(f'compression {role}', quantizer, base=UniformQuantizer)
+
+
+def _without_wavelets(layer: dict) -> dict:
+    """Return the config of a layer without what it cannot use, if it transforms nothing."""
+    if layer.get('type') == WAVELET_TYPE:
+        return layer
+    return {key: value for key, value in layer.items() if key not in _WAVELET_ONLY}
+
+
 def _check_integer(integer) -> None:
     kept = integer.get('keep_float', ()) if isinstance(integer, dict) else ()
     if not isinstance(integer, (bool, dict)) or not isinstance(kept, (list, tuple)):
@@ -125,9 +145,7 @@ def _check_integer(integer) -> None:
             f'compression: integer must be True, False or dict(keep_float=[names]), got {integer!r}. Use '
             'True to load the checkpoint of a model that was converted to integers.'
         )
-    _check_keys(
-        'compression integer', integer if isinstance(integer, dict) else {}, ('keep_float',)
-    )
+    check_keys('compression integer', integer if isinstance(integer, dict) else {}, ('keep_float',))
     for pattern in kept:
         _compile(pattern)
 
@@ -166,8 +184,8 @@ class CompressionConfig:
 
     Raises:
         TypeError: If a value is of the wrong kind.
-        ValueError: If a key is unknown, a rule has no pattern, or a pattern is not a regular
-            expression.
+        ValueError: If a key or a type is unknown, a rule has no pattern, or a pattern is not a
+            regular expression.
     """
 
     pointwise: dict | None = None
@@ -182,19 +200,30 @@ class CompressionConfig:
     lean_activations: dict | None = None
 
     @classmethod
+    def check_keys(cls, compression: Iterable[str]) -> None:
+        """Check the keys of a dictionary, but not their values.
+
+        Raises:
+            ValueError: If a key is unknown.
+        """
+        check_keys('compression', compression, [entry.name for entry in fields(cls)], _MISPLACED)
+
+    @classmethod
     def parse(cls, compression: dict) -> CompressionConfig:
         """Check a plain dictionary and freeze it."""
         if not isinstance(compression, dict):
             raise TypeError(
                 f'compression must be a dict, got {compression!r}. Inherit a preset of '
-                'configs/_base_/compression, for example wcc_w8a8_k50.py.'
+                'configs/_base_/compression, for example wcc_w8a8_k50.py, or use '
+                "preset('wcc_w8a8_k50') of mmwcc.presets."
             )
         compression = _plain(compression)
-        _check_keys('compression', compression, (f.name for f in fields(cls)))
+        cls.check_keys(compression)
         for key in ('pointwise', 'other', 'separate', 'lean_activations', *_QUANTIZERS):
             _check_mapping('compression', key, compression.get(key))
-        _check_keys('compression separate', compression.get('separate') or {}, _SEPARATE_KEYS)
-        _check_keys(
+        _check_components(compression)
+        check_keys('compression separate', compression.get('separate') or {}, _SEPARATE_KEYS)
+        check_keys(
             'compression lean_activations', compression.get('lean_activations') or {}, _LEAN_KEYS
         )
         for key in ('keep_dense', 'rules'):
@@ -232,15 +261,9 @@ class CompressionConfig:
         kind = config.get('type')
         if config.pop('dense', False) or kind is None:
             return None
-        if kind != WAVELET_TYPE:
-            config = {key: value for key, value in config.items() if key not in _WAVELET_ONLY}
-            if (
-                kind == QUANT_TYPE
-                and config['weight_quant'] is None
-                and config['act_quant'] is None
-            ):
-                return None
-        return config
+        if kind == QUANT_TYPE and config['weight_quant'] is None and config['act_quant'] is None:
+            return None
+        return _without_wavelets(config)
 
 
 def _merged(config: dict, changes: dict) -> dict:

@@ -22,6 +22,7 @@ from mmwcc.model_tree import (
     is_plain,
     listed,
     matches,
+    name_quantizers,
     names_by_layer,
     no_match,
     obstacle,
@@ -65,9 +66,9 @@ def compress_model(
         warning says so. It is also in ``report.warning``.
 
     Raises:
-        TypeError: If a value of compression is of the wrong kind.
-        ValueError: If a key is unknown, a rule or a keep_dense entry matches nothing, a layer
-            cannot become what a rule says, the model has no convolution, or only_if_faster or
+        TypeError: If model is not a module, or a value of compression is of the wrong kind.
+        ValueError: If a key or type is unknown, a rule or a keep_dense entry matches nothing, a
+            layer cannot become what a rule says, the model has no convolution, or only_if_faster or
             lean_activations cannot run it. Also if nothing is compressed although neither rules nor
             names asked for that.
 
@@ -77,6 +78,11 @@ def compress_model(
         >>> compress_model(model, dict(pointwise=pointwise), verbose=False).summary()
         '3 convolutions: 1 WaveletCompressedConv2d, 2 dense'
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f'compress_model: model must be a torch.nn.Module, got {type(model).__name__}. Build '
+            'the model first, or compress its config with compress of mmwcc.presets.'
+        )
     config = CompressionConfig.parse(compression)
     with all_or_nothing(model):
         separated = _separate(model, config, verbose)
@@ -91,6 +97,7 @@ def compress_model(
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
         config.keep_dense,
     )
+    name_quantizers(model)
     settle_after_forward(model)
     if report.warning:
         warnings.warn(report.warning, stacklevel=2)
@@ -138,10 +145,11 @@ def _decide(model: nn.Module, config: CompressionConfig) -> dict[nn.Conv2d, _Dec
     """Decide from the dictionary what happens to each convolution."""
     modules = convolutions('compress_model', model)
     names = list(modules)
+    dense = dense_names('compress_model', model, config.keep_dense, names)
     for rule in config.rules:
         if not any(rule.matches(name) for name in names):
-            raise ValueError(no_match('compress_model', 'rule', rule.pattern, names))
-    dense = dense_names('compress_model', model, config.keep_dense, names)
+            free = [name for name in names if name not in dense]
+            raise ValueError(no_match('compress_model', 'rule', rule.pattern, free))
     return {
         module: _decision(known, module, config, dense)
         for module, known in names_by_layer(modules).items()

@@ -15,12 +15,13 @@ __all__ = ['advice_for', 'watch_predictions']
 class _Watch:
     """Warn when a loaded checkpoint compresses layers that ``keep_dense='last'`` keeps dense.
 
-    Version 0.1 recognized prediction layers by their names only, and compressed those it missed.
-    Loading would drop their quantizers, with ``strict=False`` even silently.
+    Before this release, prediction layers were recognized by their names only, and those that were
+    missed were compressed. Loading would drop their quantizers, with ``strict=False`` even
+    silently.
 
     Args:
         protected: Names of the convolutions that 'last' keeps dense.
-        before: Names of the convolutions that 'last' kept dense in version 0.1.
+        before: Names of the convolutions that 'last' kept dense before this release.
         keep_dense: All entries of ``keep_dense``.
     """
 
@@ -48,8 +49,9 @@ class _Watch:
         entries = [new for old in self.keep_dense for new in (last if old == 'last' else [old])]
         return (
             "keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
-            f'{", ".join(compressed)}, as version 0.1 did. Set keep_dense={entries!r} in the '
-            'compression config to build the network that it belongs to.'
+            f'{", ".join(compressed)}, as mmwcc did before this release. Set '
+            f'keep_dense={entries!r} in the compression config to build the network that it '
+            'belongs to.'
         )
 
     def __call__(self, module: nn.Module, incompatible_keys) -> None:

@@ -152,10 +152,11 @@ def separate_convs(
     """
     modules = convolutions('separate_convs', model)
     parsed = [Rule.parse(rule, _RULE_KEYS) for rule in rules]
+    dense = dense_names('separate_convs', model, keep_dense, list(modules))
     for rule in parsed:
         if not any(rule.matches(name) for name in modules):
-            raise ValueError(no_match('separate_convs', 'rule', rule.pattern, list(modules)))
-    dense = dense_names('separate_convs', model, keep_dense, list(modules))
+            free = [name for name in modules if name not in dense]
+            raise ValueError(no_match('separate_convs', 'rule', rule.pattern, free))
     for start in (init, *(rule.changes['init'] for rule in parsed if 'init' in rule.changes)):
         check_init('separate_convs', start)
     positions = None if input_shape is None else _positions(model, tuple(input_shape))

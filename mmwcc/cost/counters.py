@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmwcc.kernels import COSTS, Cost
 from mmwcc.model_tree import tensor_mode, undisturbed
 from mmwcc.quantizers import UniformQuantizer
+from mmwcc.requirements import require
 
 from .formulas import transform_operations
 
@@ -147,13 +148,8 @@ def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable])
 
 
 def _analyzer(model: nn.Module, inputs: tuple):
-    try:
-        from mmengine.analysis import FlopAnalyzer
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'count_cost needs mmengine, whose complexity analysis it is built on. Run '
-            "`pip install 'mmwcc[openmmlab]'`."
-        ) from error
+    require('mmengine', 'count_cost')
+    from mmengine.analysis import FlopAnalyzer
 
     class Analyzer(FlopAnalyzer):
         def _should_ignore_node(self, node) -> bool:

@@ -53,6 +53,7 @@ class CIFAR10(BaseDataset):
         Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
 
+    channel_order = 'rgb'  # figures of mmwcc read it
     METAINFO = dict(
         classes=(
             'airplane',

@@ -148,6 +148,8 @@ class LoadImagePair:
             scale times its small version.
     """
 
+    channel_order = 'rgb'  # figures of mmwcc read it
+
     def __init__(self, scale: int = 2) -> None:
         if not isinstance(scale, int) or scale < 2:
             raise ValueError(

@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmwcc.progress import Stages
+from mmwcc.requirements import require
+
 from .operators import torchscript_symbols, translations
 from .parity import compare
 from .prepare import RawOutputs, exportable
@@ -46,6 +49,7 @@ def export_onnx(
     qdq: bool = True,
     argmax: bool = False,
     repeats: int = 5,
+    verbose: bool = False,
 ) -> ExportReport:
     """Write a dense, quantized or wavelet compressed model as ONNX, and verify the file.
 
@@ -69,16 +73,20 @@ def export_onnx(
             Defaults to True.
         argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
         repeats: Number of runs. Their median is the latency. Defaults to 5.
+        verbose: Whether to say which step begins. Defaults to False.
 
     Returns:
         A report of what was written and how it compares with the model.
 
     Raises:
+        ModuleNotFoundError: If onnx, onnxruntime or onnxscript is missing.
         ValueError: If an argument is outside its range, the model has no raw outputs, or has fused
             or integer layers.
         RuntimeError: If a quantizer has not learned its clip.
         ExportError: If no exporter can write the model, or the file does not match the model.
     """
+    for package in ('onnx', 'onnxruntime', 'onnxscript'):
+        require(package, 'export_onnx')
     wish = _Wish(shape, dynamic, exporter, opset, selection, calibration, qdq, repeats)
     wish.check()
     x = torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
@@ -86,7 +94,7 @@ def export_onnx(
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        return _export(network, Path(path), x, wish)
+        return _export(network, Path(path), x, wish, verbose)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -135,10 +143,18 @@ class _Wish:
 
 
 @torch.no_grad()
-def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish) -> ExportReport:
-    prepared = exportable(network, x, qdq=wish.qdq, dynamic=wish.dynamic)
+def _export(
+    network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bool
+) -> ExportReport:
     by_threshold = wish.selection == 'threshold'
-    thresholds = calibrate_thresholds(prepared, wish.calibration) if by_threshold else {}
+    stages = Stages('export_onnx', 3 + by_threshold + wish.dynamic, verbose)
+    stages.begin('fold BatchNorm')
+    prepared = exportable(network, x, qdq=wish.qdq, dynamic=wish.dynamic)
+    thresholds = {}
+    if by_threshold:
+        stages.begin(f'find thresholds on {len(wish.calibration)} images')
+        thresholds = calibrate_thresholds(prepared, wish.calibration)
+    stages.begin(f'write the graph, exporter {wish.exporter}')
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / path.name
@@ -150,7 +166,10 @@ def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish) -> ExportRe
         expected = [expected_operators(network, image, wish.qdq, thresholds) for image in inputs]
         check_graph(graph, inputs, expected)
         reference = prepared if thresholds else network
-        parities = [compare(graph, reference, image, network, wish.repeats) for image in inputs]
+        parities = []
+        for image in inputs:
+            stages.begin(f'compare with the model at {image.shape[2]}x{image.shape[3]}')
+            parities.append(compare(graph, reference, image, network, wish.repeats))
         written.replace(path)
     return ExportReport(
         path,

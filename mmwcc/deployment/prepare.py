@@ -18,13 +18,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.messages import some_of
 from mmwcc.model_tree import compressed_layers, has_hooks, is_plain, obstacle, replace_layers
 
 from .layers import ExportableConv2d, ExportableWaveletConv2d
 
 __all__ = ['RawOutputs', 'exportable', 'live_calls']
 
-_NAMED = 5
 _WITH_EXPORTABLE_FORM = (QuantConv2d, WaveletCompressedConv2d)
 
 
@@ -139,7 +139,7 @@ def _check_form(network: nn.Module) -> None:
     if ready:
         raise ValueError(
             f'exportable: the model must be as it was trained, got fused or integer layers: '
-            f'{_listed(ready)}. Load the trained checkpoint; the export writes integers by itself.'
+            f'{some_of(ready)}. Load the trained checkpoint; the export writes integers by itself.'
         )
     stuck = [
         f'{name} ({obstacle(layer)})'
@@ -149,7 +149,7 @@ def _check_form(network: nn.Module) -> None:
     if stuck:
         raise ValueError(
             'exportable: the weights of compressed layers must be parameters, got '
-            f'{_listed(stuck)}. Make them permanent first, for example by '
+            f'{some_of(stuck)}. Make them permanent first, for example by '
             'torch.nn.utils.prune.remove.'
         )
 
@@ -163,16 +163,9 @@ def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
     if unlearned:
         raise RuntimeError(
             'exportable: every quantizer must have learned its clip, got layers that are not '
-            f'initialized: {_listed(unlearned)}. Load a compressed checkpoint, or train '
+            f'initialized: {some_of(unlearned)}. Load a compressed checkpoint, or train '
             'or calibrate the model first.'
         )
-
-
-def _listed(names) -> str:
-    names = list(names)
-    return ', '.join(names[:_NAMED]) + (
-        f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''
-    )
 
 
 def _is_replaceable(module: nn.Module) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmwcc.requirements import require
 from mmwcc.version import __version__
 
 __all__ = ['DROPPED', 'publish']
@@ -39,6 +40,7 @@ def publish(
         The two files.
 
     Raises:
+        ModuleNotFoundError: If safetensors is missing.
         ValueError: If out has another ending, the checkpoint holds no weights, or ema is False
             without averages.
         TypeError: If a weight is not a tensor.
@@ -48,18 +50,21 @@ def publish(
         raise ValueError(
             f'publish: out must end in .safetensors, got {out}. Its name says how to load it.'
         )
-    from safetensors.torch import save_file
+    require('safetensors', 'publish')
+    from safetensors.torch import save
 
     weights = _weights(checkpoint, ema)
     meta = _plain(
         {key: value for key, value in checkpoint.get('meta', {}).items() if key != 'hook_msgs'}
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, out, metadata=dict(format='pt'))
+    # The function of safetensors that writes files lets only their owner read them.
+    data = save(weights, metadata=dict(format='pt'))
+    out.write_bytes(data)
     content = dict(
         format='mmwcc',
         version=__version__,
-        sha256=hashlib.sha256(out.read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(data).hexdigest(),
         tensors=len(weights),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         metrics=_metrics(checkpoint),

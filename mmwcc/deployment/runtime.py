@@ -19,10 +19,9 @@ def load_graph(path: str | Path):
     """Read and check an ONNX file.
 
     Raises:
-        ModuleNotFoundError: If onnx or onnxruntime is missing.
+        ModuleNotFoundError: If onnx is missing.
     """
     import onnx
-    import onnxruntime  # noqa: F401  (before any work is done)
 
     model = onnx.load(path)
     onnx.checker.check_model(model)

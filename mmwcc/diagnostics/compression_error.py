@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmwcc.model_tree import each_batch
+
 from .feature_maps import (
     MapError,
     compress_map,
@@ -115,8 +117,9 @@ def measure_errors(
         The errors, summed over images.
 
     Raises:
-        ValueError: If the model has no 1x1 convolution with one group, or the feature maps of all
-            of them are too small.
+        TypeError: If batches is a single batch.
+        ValueError: If the model has no 1x1 convolution with one group, there is no batch, or the
+            feature maps of all of them are too small.
     """
     candidates = eligible_layers(model)
     if not candidates:
@@ -148,7 +151,7 @@ def measure_errors(
 
     images = 0
     with observe_inputs(candidates, add):
-        for batch in batches:
+        for batch in each_batch('measure_errors', batches):
             model.test_step(batch)  # type: ignore[operator]  # mmengine's models have it, nn.Module has not
             images += 1
     if not found:

@@ -9,6 +9,7 @@ from statistics import mean, quantiles
 
 from .compression_error import QUANTIZED, WAVELET, CompressionErrors, Setting
 from .feature_maps import equal_cost_bits
+from .figure_text import fit_titles
 
 __all__ = ['plot_errors']
 
@@ -24,15 +25,14 @@ def plot_errors(errors: CompressionErrors, path: str | Path, title: str = '') ->
     Reference:
         Finder et al., NeurIPS 2022, figure 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout='constrained')
-    FigureCanvasAgg(figure)
     curves, layers = figure.subplots(1, 2, width_ratios=(2, 3))
     _draw_curves(curves, errors)
     _draw_layers(layers, errors)
     figure.suptitle(title, fontsize=11)
+    fit_titles(figure)
     figure.savefig(path, dpi=100)
 
 

@@ -88,6 +88,7 @@ def measure_latency(
     *,
     repeats: int = 20,
     warmup: int = 3,
+    on_repeat: Callable[[], None] = lambda: None,
 ) -> dict[str, Latency]:
     """Time several calls in turns, so that changes of the machine's speed affect them all alike.
 
@@ -100,6 +101,8 @@ def measure_latency(
         device: Where they run.
         repeats: Number of timed calls of each. Defaults to 20.
         warmup: Number of untimed calls of each at the start. Defaults to 3.
+        on_repeat: Called after each function was timed once more. Defaults to a function that does
+            nothing.
     """
     for call in calls.values():
         for _ in range(warmup):
@@ -110,6 +113,7 @@ def measure_latency(
         for name, call in calls.items():
             call()
             times[name].append(timer(call, device))
+        on_repeat()
     return {
         name: Latency(statistics.median(values), _p95(values)) for name, values in times.items()
     }

@@ -10,11 +10,18 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmwcc.diagnostics import MapError, compress_map, equal_cost_bits, map_error, quantize_map
+from mmwcc.diagnostics import (
+    MapError,
+    compress_map,
+    equal_cost_bits,
+    fit_titles,
+    map_error,
+    quantize_map,
+)
 
-__all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels', 'undo_normalization']
+__all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels']
 
 _NOTE = """Each row is one channel of the map that goes into a layer, in the same colours three times:
 as it is, rounded to a uniform grid, and with only the largest wavelet coefficients kept.
@@ -48,30 +55,16 @@ class FeatureMap:
     selection: str = 'energy'
 
 
-def undo_normalization(inputs: Tensor, data_preprocessor: nn.Module | None = None) -> Tensor:
-    """Undo the normalization of images.
-
-    Args:
-        inputs: Images (..., C, H, W).
-        data_preprocessor: The module that subtracted a mean and divided by a standard deviation.
-            Defaults to None: nothing to undo.
-
-    Returns:
-        The images in units of pixels.
-    """
-    mean, std = (getattr(data_preprocessor, name, None) for name in ('mean', 'std'))
-    return inputs if mean is None or std is None else inputs * std + mean
-
-
 @torch.no_grad()
-def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
+def draw_feature_maps(image: Tensor, maps: Sequence[FeatureMap]) -> Figure:
     """Draw an image, and a row per feature map: dense, quantized at equal cost, wavelet compressed.
 
     Each row shows the channel with the largest variance, and next to it the wavelet positions that
     were kept.
 
     Args:
-        picture: Pixels from 0 to 255, shape (C, H, W); drawn in grey unless C is 3.
+        image: RGB pixels from 0 to 255, shape (3, H, W). Any other number of channels is drawn in
+            grey.
         maps: The feature maps to draw.
 
     Returns:
@@ -80,18 +73,19 @@ def draw_feature_maps(picture: Tensor, maps: Sequence[FeatureMap]) -> Figure:
     Reference:
         Finder et al., NeurIPS 2022, figures 2 and 3.
     """
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     row = min(max(3.1 * height / width, 1.2), 5.0) + 0.55
     figure = Figure(
         figsize=(13.2, row * (len(maps) + 1)), dpi=100, facecolor='white', layout='constrained'
     )
     grid = figure.add_gridspec(len(maps) + 1, 4)
-    _draw_picture(figure.add_subplot(grid[0, 0]), picture)
+    _draw_image(figure.add_subplot(grid[0, 0]), image)
     note = figure.add_subplot(grid[0, 1:])
     note.axis('off')
     note.text(0.02, 0.5, _NOTE, transform=note.transAxes, va='center', fontsize=11, linespacing=1.5)
     for line, feature_map in enumerate(maps, 1):
         _draw_row([figure.add_subplot(grid[line, column]) for column in range(4)], feature_map)
+    fit_titles(figure)
     return figure
 
 
@@ -102,8 +96,8 @@ def to_pixels(figure: Figure) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def _draw_picture(axes: Axes, picture: Tensor) -> None:
-    pixels = picture.float().round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+def _draw_image(axes: Axes, image: Tensor) -> None:
+    pixels = image.float().round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     axes.imshow(pixels if pixels.shape[2] == 3 else pixels.mean(2), cmap='gray', vmin=0, vmax=255)
     axes.set_title(f'input, {pixels.shape[1]} x {pixels.shape[0]}', fontsize=10)
     _clear(axes)
@@ -149,7 +143,7 @@ def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
         )
         axes.set_title(title, fontsize=10)
         _clear(axes)
-    panels[0].set_ylabel(_broken(feature_map.name), fontsize=9)
+    panels[0].set_ylabel(feature_map.name, fontsize=9)
     _draw_kept(panels[3], compressed.kept[0].cpu().numpy(), feature_map)
 
 
@@ -169,16 +163,6 @@ def _draw_kept(axes: Axes, kept: np.ndarray, feature_map: FeatureMap) -> None:
 
 def _clear(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
-
-
-def _broken(name: str, longest: int = 32) -> str:
-    """Break a qualified name at its dots into lines that fit next to a panel."""
-    lines = ['']
-    for part in name.split('.'):
-        if lines[-1] and len(lines[-1]) + len(part) >= longest:
-            lines.append('')
-        lines[-1] += f'{part}.'
-    return '\n'.join(lines).removesuffix('.')
 
 
 def _error(error: MapError) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from mmwcc.maps import MAP_SCALES, MapScales
+from mmwcc.messages import some_of
 from mmwcc.model_tree import all_or_nothing, replace_layers
 
 from .integer_levels import act_grid
@@ -17,7 +18,6 @@ from .quantized_map import dequantized
 
 __all__ = ['convert_maps', 'map_scales']
 
-_NAMED = 5
 _IN_CPP = ('mmcv.ops', 'torchvision.ops')  # their modules pass tensors to code in C++ directly
 
 
@@ -82,10 +82,9 @@ def _take_scales(grids: MapGrids, scales: MapScales) -> None:
         if not (scales.of(name).is_settled or scales.of(name).met_zeros_alone)
     ]
     if unlearned:
-        more = f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
         raise RuntimeError(
             'to_integer: every map must have learned its scale, got maps that have not: '
-            f'{", ".join(unlearned[:_NAMED])}{more}. Calibrate the model on some images '
+            f'{some_of(unlearned)}. Calibrate the model on some images '
             '(mmwcc.post_training.calibrate with again=False).'
         )
     for name in grids.plan.own:

@@ -157,7 +157,7 @@ class QuantizedMap(Tensor):
                 'which all of the network runs.'
             )
 
-    def __repr__(self, **kwargs: Any) -> str:
+    def __repr__(self, *args: Any, **kwargs: Any) -> str:
         return f'QuantizedMap({self.map_name!r}, shape={tuple(self.levels.shape)}, {self.grid})'
 
     @classmethod
@@ -167,7 +167,9 @@ class QuantizedMap(Tensor):
         return call(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # the stub lacks the function
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         # Reached from C++ only, where torch functions cannot be overridden.
         return func(*dequantized(args), **dequantized(kwargs or {}))
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmwcc.layers import QuantConv2d
 from mmwcc.maps import map_obstacle
+from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     CompressionReport,
     LayerReport,
@@ -30,8 +31,6 @@ __all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 
 UNLEARNED = 'never ran: its clips are not learned'
 """Why a layer is not converted although it has an integer form."""
-
-_NAMED = 5
 
 
 def _candidates(model: nn.Module) -> dict[str, Any]:
@@ -108,9 +107,7 @@ def _learned(ready: dict[str, Any], required: bool) -> dict[str, Any]:
         RuntimeError: If none has although that is required.
     """
     unlearned = [name for name, layer in ready.items() if layer.unlearned()]
-    named = ', '.join(unlearned[:_NAMED]) + (
-        f' and {len(unlearned) - _NAMED} more' if len(unlearned) > _NAMED else ''
-    )
+    named = some_of(unlearned)
     if required and len(unlearned) == len(ready):
         raise RuntimeError(
             'to_integer: quantizers must have learned their clips, got layers that are not '

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mmwcc.utils import LaunchError, is_address, load_config
+from mmwcc.messages import did_you_mean
+from mmwcc.utils import LaunchError, find_config, is_address, load_config
 
 __all__ = ['Ladder', 'Point', 'Step', 'read_ladder']
 
@@ -198,11 +198,10 @@ class Ladder:
             if origin in self.points:
                 yield from self._with_origins(self.points[origin], (*waiting, point.name))
             elif not origin.endswith(_CHECKPOINTS) and not is_address(origin):
-                nearest = get_close_matches(origin, self.points, n=1)
-                hint = f'Did you mean {nearest[0]!r}? ' if nearest else ''
                 raise ValueError(
                     f'ladder: point {point.name} must start from another point or a '
-                    f'checkpoint ({" or ".join(_CHECKPOINTS)}), got {origin!r}. {hint}'
+                    f'checkpoint ({" or ".join(_CHECKPOINTS)}), got {origin!r}. '
+                    f'{did_you_mean(origin, self.points)}'
                     f'Points: {", ".join(self.points)}.'
                 )
         yield point
@@ -217,7 +216,7 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
             800}``. Defaults to None.
 
     Raises:
-        LaunchError: If the file or the dense config does not exist.
+        LaunchError: If the file, the dense config or its package does not exist.
         TypeError: If a point is not a dict.
         ValueError: If a key is missing or unknown, two points have the same name, points start from
             each other, or a point starts from something that does not exist.
@@ -237,7 +236,8 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
         if point.name in points:
             raise ValueError(f'ladder: the names of points must differ, got {point.name!r} twice.')
         points[point.name] = point
-    config = Path(path).parent / content.config
+    is_of_package = '::' in content.config
+    config = find_config(content.config) if is_of_package else Path(path).parent / content.config
     if not config.is_file():
         raise LaunchError(
             f'{path} names the config {content.config}, but there is no {config}. Write the path '
@@ -250,8 +250,7 @@ def read_ladder(path: str | Path, options: dict | None = None) -> Ladder:
 
 def _check_key(owner: str, key: str, known: Sequence[str]) -> None:
     if key not in known:
-        nearest = get_close_matches(key, known, n=1)
         raise ValueError(
-            f'ladder: {owner} has an unknown key {key!r}. '
-            f'{f"Did you mean {nearest[0]!r}? " if nearest else ""}Known keys: {", ".join(known)}.'
+            f'ladder: {owner} has an unknown key {key!r}. {did_you_mean(key, known)}Known keys: '
+            f'{", ".join(known)}.'
         )

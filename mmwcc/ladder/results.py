@@ -10,7 +10,7 @@ from typing import Any
 from mmwcc.reports import (
     TradeoffPoint,
     common_metric,
-    examine,
+    examine_all,
     gather_points,
     plot_tradeoff,
     read_work_dir,
@@ -37,10 +37,10 @@ def draw_ladder(
         records: What :meth:`LadderRun.records` returned.
         metric: Name of the metric. Defaults to None: the one that papers print first.
         shape: (height, width) of the image for which bit operations are counted. Defaults to None:
-            the size of the test data of each config.
+            that of the first finished point, for all points.
 
     Returns:
-        The table of :func:`ladder_table`.
+        The table of :func:`ladder_table`, and a line for each point whose cost is not known.
 
     Raises:
         ValueError: If no point is finished, or none has the metric.
@@ -56,16 +56,21 @@ def draw_ladder(
             f'ladder: the finished points in {folder} must have a metric, got none. Test them '
             'first.'
         )
-    points = gather_points(work_dirs, [examine(work_dir, shape) for work_dir in work_dirs], metric)
+    facts = examine_all(work_dirs, shape)
+    points = gather_points(work_dirs, facts, metric)
     points = [
         replace(point, family=ladder.points[point.config].series or point.family)
         for point in points
     ]
     write_tradeoff(points, metric, folder / 'tradeoff.csv')
     plot_tradeoff(points, metric, folder / 'tradeoff.png', ladder.path.stem)
-    return ladder_table(
-        points, metric, {str(folder / name): record['minutes'] for name, record in records.items()}
-    )
+    minutes = {str(folder / name): record['minutes'] for name, record in records.items()}
+    left_out = [
+        f'\n{work_dir.name} was left out: {" ".join(fact.notes)}'
+        for work_dir, fact in zip(work_dirs, facts, strict=True)
+        if fact.cost is None
+    ]
+    return '\n'.join([ladder_table(points, metric, minutes), *left_out])
 
 
 def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str, float]) -> str:
@@ -77,8 +82,9 @@ def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str,
         minutes: Time that each work folder took, without the time that an interrupted process had
             spent.
     """
+    height, width = points[0].image
     lines = [
-        f'| point | network | | G BOPs | {metric} | runs | minutes | Pareto front |',
+        f'| point | network | | G BOPs, {height}x{width} | {metric} | runs | minutes | Pareto front |',
         '|---' * 8 + '|',
     ]
     for point in points:

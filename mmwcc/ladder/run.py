@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from mmwcc.progress import duration
 from mmwcc.reports import read_work_dir
-from mmwcc.utils import LaunchError, check_checkpoint
+from mmwcc.utils import LaunchError, check_checkpoint, is_address
 
 from .files import last_line, locked, read_record, write_record
 from .job import Execute, Job, run_command
@@ -53,6 +54,11 @@ class LadderRun:
         steps: Steps to run, from :meth:`Ladder.steps`.
         execute: Runs a command, see :data:`Execute`. Defaults to running it in a process.
         say: Receives lines of progress. Defaults to printing them.
+        dry: Whether nothing will be run, so that checkpoints need not be there. Defaults to False.
+
+    Attributes:
+        outcomes: The status of each step.
+        missing: Checkpoints that the ladder begins with and that are not there.
 
     Raises:
         LaunchError: If a checkpoint that does not come from a point of the ladder is missing or
@@ -69,7 +75,9 @@ class LadderRun:
     steps: Sequence[Step]
     execute: Execute = run_command
     say: Callable[[str], None] = lambda text: print(text, flush=True)
+    dry: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict, init=False)
+    missing: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self._jobs: dict[str, Job] = {}
@@ -94,8 +102,7 @@ class LadderRun:
                     self._jobs[name].fingerprint,
                 )
             else:
-                check_checkpoint(origin)
-                origins[role], prints[role] = origin, file_fingerprint(origin)
+                origins[role], prints[role] = origin, self._fingerprint(origin)
         try:
             config = build_config(
                 self.ladder, step, folder, origins['start'], origins.get('teacher')
@@ -103,6 +110,14 @@ class LadderRun:
         except LaunchError as error:
             raise _NotYet(str(error)) from error
         return Job(step, folder, config, settings_of(config, step.point, prints), origins, needs)
+
+    def _fingerprint(self, checkpoint: str) -> str:
+        """Return the fingerprint of a checkpoint that the ladder begins with."""
+        if self.dry and not is_address(checkpoint) and not Path(checkpoint).expanduser().is_file():
+            self.missing.add(checkpoint)
+            return 'missing'
+        check_checkpoint(checkpoint)
+        return file_fingerprint(checkpoint)
 
     def _state(self, job: Job) -> Outcome:
         record = read_record(job.folder)
@@ -248,12 +263,7 @@ class LadderRun:
         ]
         if not all(known[kind] for kind in left):
             return ''
-        minutes = sum(mean(known[kind]) for kind in left)
-        return (
-            f', about {minutes / 60:.1f} h left'
-            if minutes > 90
-            else f', about {max(minutes, 1):.0f} min left'
-        )
+        return f', about {duration(60 * sum(mean(known[kind]) for kind in left))} left'
 
 
 class _NotYet(Exception):

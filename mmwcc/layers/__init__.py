@@ -1,5 +1,6 @@
 """Trainable layers that take the place of ``torch.nn.Conv2d``."""
 
+from .components import check_component
 from .dfwt import DepthwiseFastWaveletTransform, deepest_kappa
 from .lean_activation import LeanReLU, LeanReLU6
 from .quant_conv import QuantConv2d
@@ -21,6 +22,7 @@ __all__ = [
     'WConv',
     'WaveletCompressedConv2d',
     'WaveletConv2d',
+    'check_component',
     'check_init',
     'check_parameters',
     'computed_tensor',

@@ -12,6 +12,7 @@ from mmwcc.quantizers import CHANNEL, UniformQuantizer
 from mmwcc.registry import MODELS
 
 from .clipped_weight import ClippedWeight
+from .components import check_component
 
 __all__ = [
     'COMPUTED',
@@ -61,9 +62,11 @@ def build_quantizer(
 
     Raises:
         TypeError: If config is anything else.
-        ValueError: If act_quant has one clip per output channel.
+        ValueError: If there is no such type, it has no such argument, or act_quant has one clip
+            per output channel.
     """
     if isinstance(config, dict) and 'type' in config:
+        check_component(f'{owner}: {role}', config, base=UniformQuantizer)
         config = MODELS.build(config)
     if config is not None and not isinstance(config, UniformQuantizer):
         kind = 'Weight' if role == 'weight_quant' else 'Act'

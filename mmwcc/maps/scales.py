@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmwcc.layers import QuantConv2d
-from mmwcc.model_tree import obstacle, run_on_zeros, width_obstacle
+from mmwcc.model_tree import name_quantizers, obstacle, run_on_zeros, width_obstacle
 from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer
 
 from .flow import map_flow
@@ -167,4 +167,5 @@ def add_map_scales(
     named = {name: layer for layer, name in layers.items()}
     scales = MapScales(plan_maps(maps, norms, named), bits)
     scales.join(model)
+    name_quantizers(model)
     return scales

@@ -1,6 +1,7 @@
 """The modules of a model: finding, naming, running, replacing and reporting them."""
 
-from .compressed import compressed_layers, unwrapped
+from .batches import described, each_batch
+from .compressed import compressed_layers, name_quantizers, unwrapped
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state, width_obstacle
 from .names import (
     convolutions,
@@ -13,7 +14,14 @@ from .names import (
     no_match,
 )
 from .predictors import prediction_layers
-from .probe import example_input, quantizers_off, run_on_zeros, tensor_mode, undisturbed
+from .probe import (
+    example_input,
+    layer_progress,
+    quantizers_off,
+    run_on_zeros,
+    tensor_mode,
+    undisturbed,
+)
 from .replace import all_or_nothing, has_hooks, obstacle, replace_layers, swap_layers
 from .report import (
     CompressionReport,
@@ -39,13 +47,17 @@ __all__ = [
     'convolutions',
     'dense_names',
     'describe_layer',
+    'described',
+    'each_batch',
     'example_input',
     'geometry',
     'has_hooks',
     'is_plain',
     'kept_by_name',
+    'layer_progress',
     'listed',
     'matches',
+    'name_quantizers',
     'names_by_layer',
     'no_match',
     'obstacle',

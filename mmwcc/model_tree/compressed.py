@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from mmwcc.layers import CompressedLayer
+from mmwcc.quantizers import UniformQuantizer
 
-__all__ = ['compressed_layers', 'unwrapped']
+__all__ = ['compressed_layers', 'name_quantizers', 'unwrapped']
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -31,3 +32,10 @@ def compressed_layers(model: nn.Module) -> dict[str, Any]:
         for name, module in unwrapped(model).named_modules()
         if isinstance(module, CompressedLayer)
     }
+
+
+def name_quantizers(model: nn.Module) -> None:
+    """Tell each quantizer its qualified name, so that its messages can give it."""
+    for name, module in model.named_modules():
+        if isinstance(module, UniformQuantizer):
+            module.place = name

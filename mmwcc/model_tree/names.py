@@ -10,6 +10,7 @@ from typing import TypeVar
 from torch import nn
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
+from mmwcc.messages import some_of
 
 from .predictors import named_like_a_predictor, prediction_layers
 from .unhandled import listed, unhandled_layers
@@ -134,7 +135,7 @@ def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
 
 
 def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:
-    """Return the convolutions that version 0.1 took for prediction layers."""
+    """Return the convolutions that were taken for prediction layers before this release."""
     wholes = _parts(model)
     layers = [wholes.get(name, name) for name in names]
     chosen = {layer for layer in layers if named_like_a_predictor(layer)} or set(layers[-1:])
@@ -147,15 +148,27 @@ def matches(entry: str, name: str) -> bool:
 
 
 def no_match(caller: str, what: str, pattern: str, names: list[str]) -> str:
-    """Return the message that a pattern matches none of the names, and which name is nearest."""
-    plain = pattern.replace('\\', '')
-    nearest = get_close_matches(plain, names, n=1, cutoff=0.4)
-    hint = f' Did you mean {re.escape(nearest[0])!r}?' if nearest else ''
-    shown = ', '.join(names[:40]) + (f', ... ({len(names) - 40} more)' if len(names) > 40 else '')
+    """Return the message that a pattern matches none of the names, and what may have been meant."""
     return (
         f'{caller}: the {what} {pattern!r} matches no convolution; it must match a whole qualified '
-        f'name.{hint} Convolutions of this model: {shown}.'
+        f'name. {_nearest_pattern(pattern, names)}It can match: {some_of(names, most=40)}.'
     )
+
+
+def _nearest_pattern(pattern: str, names: list[str]) -> str:
+    """Suggest the layer nearest to what a pattern spells, or all layers in the nearest module."""
+    patterns = {
+        '.'.join(parts[:end]): re.escape('.'.join(parts[:end])) + r'\..*'
+        for parts in (name.split('.') for name in names)
+        for end in range(1, len(parts))
+    }
+    patterns |= {name: re.escape(name) for name in names}
+    nearest = get_close_matches(pattern.replace('\\', ''), patterns, n=1, cutoff=0.4)
+    if not nearest:
+        return ''
+    meant = patterns[nearest[0]]
+    prefix = 'r' if '\\' in meant else ''
+    return f"Did you mean {prefix}'{meant}'? "
 
 
 def geometry(conv: nn.Conv2d) -> str:

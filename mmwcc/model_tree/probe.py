@@ -9,9 +9,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
 
-__all__ = ['example_input', 'quantizers_off', 'run_on_zeros', 'tensor_mode', 'undisturbed']
+__all__ = [
+    'example_input',
+    'layer_progress',
+    'quantizers_off',
+    'run_on_zeros',
+    'tensor_mode',
+    'undisturbed',
+]
 
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -67,6 +75,35 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             for present, before in hooks[module]:
                 for added in set(present) - set(before):
                     del present[added]
+
+
+@contextmanager
+def layer_progress(model: nn.Module, what: str) -> Iterator[None]:
+    """Say how many layers have run, while ``model`` runs once inside the block.
+
+    Args:
+        model: Any module. The hooks that count are removed afterwards.
+        what: What is done. Each line begins with it.
+    """
+    waiting = {
+        module
+        for module in model.modules()
+        if module._parameters and not isinstance(module, UniformQuantizer)
+    }
+    progress = Progress(what, len(waiting), 'layers')
+
+    def count(module: nn.Module, inputs: tuple, output: object) -> None:
+        if module in waiting:
+            waiting.remove(module)
+            progress.step()
+
+    handles = [module.register_forward_hook(count) for module in waiting]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        progress.end()
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from .allocation import Allocation, Candidate, allocate, allocated_compression, find_candidates
 from .budget import MeasuredLayers, budget_bops, budget_number, choosable, compressed_cost
-from .calibrate import CalibrationReport, calibrate, reestimate_batch_norm, run_model
+from .calibrate import CalibrationReport, calibrate, reestimate_batch_norm
 from .choices import Choice, Grid, LayerSensitivity
+from .run import run_model
 from .sensitivity import measure_sensitivity
 
 __all__ = [

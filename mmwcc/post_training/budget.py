@@ -151,7 +151,7 @@ class MeasuredLayers:
         *,
         grid: Grid,
         batch_norm: bool = True,
-        say: Callable[[str], None] = print,
+        verbose: bool = False,
     ) -> list[LayerSensitivity]:
         """Measure the layers that are not in the file yet, see :func:`measure_sensitivity`.
 
@@ -162,24 +162,20 @@ class MeasuredLayers:
             grid: Values to try.
             batch_norm: Whether the statistics of BatchNorm will be estimated again. Defaults to
                 True.
-            say: Called with one line of text for each layer. Defaults to printing it.
+            verbose: Whether to say how many layers are done. Defaults to False.
 
         Returns:
             All layers, those of earlier calls first.
         """
-
-        def keep(layer: LayerSensitivity) -> None:
-            self.keep(layer)
-            say(f'{len(self.layers):4d}  {layer.name}')
-
         measure_sensitivity(
             model,
             compression,
             batches,
             batch_norm=batch_norm,
-            on_layer=keep,
+            on_layer=self.keep,
             grid=grid,
             skip=[layer.name for layer in self.layers],
+            verbose=verbose,
         )
         return self.layers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.model_tree import undisturbed
+from mmwcc.model_tree import each_batch, undisturbed, unwrapped
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
+
+from .run import Forward, run_model
 
 __all__ = [
     'CalibrationReport',
@@ -20,10 +22,7 @@ __all__ = [
     'calibrate',
     'learning',
     'reestimate_batch_norm',
-    'run_model',
 ]
-
-Forward = Callable[[nn.Module, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,6 @@ class CalibrationReport:
             f', {len(self.missed)} got no values ({self.missed[0]}, ...)' if self.missed else ''
         )
         return f'{len(self.calibrated)} clips from {self.batches} batches{missed}'
-
-
-def run_model(model: nn.Module, batch: Any, training: bool = False) -> Any:
-    """Run a model on one batch as it comes from a data loader, without losses or post-processing.
-
-    Args:
-        model: Any model. A model of mmengine preprocesses the batch and runs in mode 'tensor'; any
-            other model is called with the batch.
-        batch: The batch.
-        training: Whether to preprocess as in training, which pads crops of different sizes.
-            Defaults to False.
-    """
-    if hasattr(model, '_run_forward'):  # mmengine's BaseModel; it unpacks dicts, lists and tuples
-        prepared = model.data_preprocessor(batch, training)  # type: ignore[operator]  # a module
-        return model._run_forward(prepared, mode='tensor')  # type: ignore[operator]  # a method
-    return model(batch)
 
 
 @contextmanager
@@ -128,8 +111,8 @@ def calibrate(
 
     Args:
         model: A compressed model.
-        batches: Batches for ``forward``. With torch.distributed, every rank must have the same
-            number.
+        batches: A list or data loader of batches for ``forward``; :func:`run_model` says what a
+            batch is. With torch.distributed, every rank must have the same number.
         method: 'mse', 'percentile' or 'lsq' for all quantizers. Defaults to None, which uses the
             method that each quantizer was built with.
         percentile: Percentile of magnitudes for 'percentile'. Defaults to None, which uses the one
@@ -141,8 +124,9 @@ def calibrate(
         A report of which quantizers have learned.
 
     Raises:
+        TypeError: If batches is a single batch.
         ValueError: If method is unknown, percentile is not in (0, 100], the model has no quantizer
-            that is on, or there is no batch.
+            that is on, there is no batch, or the model cannot run on one.
 
     Example:
         >>> act = dict(type='mmwcc.LearnedClipActQuantizer', calibration='percentile',
@@ -169,16 +153,11 @@ def calibrate(
         for quantizer in quantizers.values():
             stack.enter_context(_choosing(quantizer, method, percentile))
             stack.enter_context(learning(quantizer))
-        for batch in batches:
+        for batch in each_batch('calibrate', batches):
             forward(model, batch)
             count += 1
         settle(model)
         done = {name: quantizer.is_settled for name, quantizer in quantizers.items()}
-        if not count:
-            raise ValueError(
-                'calibrate: batches must hold at least one batch, got none. Give a data loader '
-                'that is not used up.'
-            )
     return CalibrationReport(
         count,
         tuple(name for name, learned in done.items() if learned),
@@ -203,7 +182,7 @@ def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
     """Return the quantizers that are on, by name."""
     found = {
         name: module
-        for name, module in model.named_modules()
+        for name, module in unwrapped(model).named_modules()
         if isinstance(module, UniformQuantizer) and module.is_on
     }
     if not found:
@@ -265,11 +244,16 @@ def reestimate_batch_norm(
 
     Args:
         model: Any model.
-        batches: Batches for ``forward``, of several images each where the model pools globally.
+        batches: A list or data loader of batches for ``forward``; :func:`run_model` says what a
+            batch is. They must have several images each where the model pools globally.
         forward: Called with model and batch. Defaults to :func:`run_model`.
 
     Returns:
         The number of layers whose statistics were estimated again.
+
+    Raises:
+        TypeError: If batches is a single batch.
+        ValueError: If there is no batch, or the model cannot run on one.
 
     Example:
         >>> norm = nn.BatchNorm2d(1)
@@ -280,6 +264,6 @@ def reestimate_batch_norm(
         2.0
     """
     with undisturbed(model), batch_statistics(model, learn=True) as reached:
-        for batch in batches:
+        for batch in each_batch('reestimate_batch_norm', batches):
             forward(model, batch)
     return len(reached)

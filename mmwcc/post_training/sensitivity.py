@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
-from mmwcc.model_tree import compressed_layers, swap_layers, undisturbed
+from mmwcc.model_tree import compressed_layers, each_batch, swap_layers, undisturbed
+from mmwcc.progress import track
 from mmwcc.quantizers import UniformQuantizer
 
-from .calibrate import Forward, batch_statistics, learning, run_model
+from .calibrate import batch_statistics, learning
 from .choices import Grid, LayerSensitivity
 from .divergence import divergence
+from .run import Forward, run_model
 
 __all__ = ['measure_sensitivity']
 
@@ -31,6 +33,7 @@ def measure_sensitivity(
     skip: Iterable[str] = (),
     forward: Forward = run_model,
     on_layer: Callable[[LayerSensitivity], None] = lambda layer: None,
+    verbose: bool = False,
 ) -> list[LayerSensitivity]:
     """Measure how compressing each layer alone changes the output, one quantity at a time.
 
@@ -45,7 +48,8 @@ def measure_sensitivity(
         model: The dense model with its trained weights. It is unchanged afterwards.
         compression: Says which layers become what. The values of its keep_ratio and bits do not
             matter, only that they are there.
-        batches: A few batches for ``forward``. They and all their feature maps stay in memory.
+        batches: A few batches for ``forward``; :func:`run_model` says what a batch is. They and all
+            their feature maps stay in memory.
         grid: The values to try. Defaults to ``Grid()``.
         batch_norm: Whether to normalize by the statistics of each batch, as if the statistics of
             BatchNorm were estimated again after compression. This needs batches of several images.
@@ -54,22 +58,18 @@ def measure_sensitivity(
         forward: Called with model and batch, returns logits. Defaults to :func:`run_model`.
         on_layer: Called with the result for each layer as soon as it is measured. Defaults to a
             function that does nothing.
+        verbose: Whether to say how many layers are done. Defaults to False.
 
     Returns:
         The results for the layers that the compression changes and that run, in the order of the
         model.
 
     Raises:
-        TypeError: If a value of compression is of the wrong kind.
-        ValueError: If compression does not fit the model, nothing is compressed, or there is no
-            batch.
+        TypeError: If batches is a single batch, or a value of compression is of the wrong kind.
+        ValueError: If compression does not fit the model, nothing is compressed, or there is no batch.
     """
-    grid, batches, skip = grid or Grid(), list(batches), set(skip)
-    if not batches:
-        raise ValueError(
-            'measure_sensitivity: batches must hold at least one batch, got none. Give a data '
-            'loader that is not used up.'
-        )
+    grid, skip = grid or Grid(), set(skip)
+    batches = list(each_batch('measure_sensitivity', batches))
     compressed = deepcopy(model)
     compress_model(compressed, compression, verbose=False)
     layers = compressed_layers(compressed)
@@ -85,10 +85,10 @@ def measure_sensitivity(
         def measure(name: str, layer: nn.Module) -> float:
             return sum(run.divergence_with(name, layer) for run in runs) / len(runs)
 
-        for name, layer in layers.items():
-            if name not in skip and all(run.reaches(name) for run in runs):
-                measured.append(_measure_layer(name, layer.eval(), grid, measure))
-                on_layer(measured[-1])
+        names = [name for name in layers if name not in skip and _reached(name, runs)]
+        for name in track(names, 'sensitivity', 'layers', verbose=verbose):
+            measured.append(_measure_layer(name, layers[name].eval(), grid, measure))
+            on_layer(measured[-1])
     return measured
 
 
@@ -139,6 +139,10 @@ class _Run:
         finally:
             for module in earlier:
                 del module.forward
+
+
+def _reached(name: str, runs: Iterable[_Run]) -> bool:
+    return all(run.reaches(name) for run in runs)
 
 
 @contextmanager

@@ -207,7 +207,7 @@ class UniformQuantizer(ClipLearner, ABC):
         mean, std = normalization(x)
         if not std > 0:
             raise ValueError(
-                f'{type(self).__name__}: the weights must differ from each other for normalize='
+                f'{self.title}: the weights must differ from each other for normalize='
                 f'{normalize!r}, got a tensor of shape {tuple(x.shape)} with std {std.item():g}. '
                 'Use normalize=None for this layer, or keep it dense.'
             )

@@ -35,6 +35,8 @@ class ClipLearner(nn.Module):
     granularity: Tensor
     settles_with_model: bool
     alone: bool
+    place: str = ''
+    """Qualified name in the model that was compressed, which messages give. May be empty."""
 
     _sign: bool | None
     _domain: int
@@ -46,6 +48,12 @@ class ClipLearner(nn.Module):
     @abstractmethod
     def prepare(self, x: Tensor) -> Tensor:
         """Return the values that are rounded to the grid."""
+
+    @property
+    def title(self) -> str:
+        """The class and the place, with which messages begin."""
+        kind = type(self).__name__
+        return f'{kind} of {self.place}' if self.place else kind
 
     @property
     def extra_clips(self) -> int:
@@ -65,8 +73,8 @@ class ClipLearner(nn.Module):
             return
         if present != 1:
             raise ValueError(
-                f'{type(self).__name__}: a tensor must have one index for each of {present} clips, '
-                f'got {clips}. Give each layer a quantizer of its own.'
+                f'{self.title}: a tensor must have one index for each of {present} clips, got '
+                f'{clips}. Give each layer a quantizer of its own.'
             )
         self.clip_alpha.data = self.clip_alpha.data.expand(clips).clone()
 
@@ -86,7 +94,7 @@ class ClipLearner(nn.Module):
         if self._learned is None and not (trains or x.is_meta or self._seen is not None):
             present = self._measure(x)
             if present.largest > 0:  # zeros need no clip
-                _warn_uninitialized(type(self).__name__)
+                _warn_uninitialized(self)
             return self._choose(present)
         if self._learned is not None and self._seen is None and trains:
             self._complain_if_alone()
@@ -198,10 +206,9 @@ class ClipLearner(nn.Module):
         """
         if not isinstance(self.clip_alpha, nn.Parameter):
             raise RuntimeError(
-                f'{type(self).__name__}: clips must be learned before FullyShardedDataParallel '
-                'flattens the parameters, got a quantizer that has not learned its clip. Calibrate '
-                'the model or load a compressed checkpoint before it is wrapped, or use '
-                'fully_shard.'
+                f'{self.title}: clips must be learned before FullyShardedDataParallel flattens '
+                'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
+                'load a compressed checkpoint before it is wrapped, or use fully_shard.'
             )
         clip, signed = self._choose(learned)
         self.state_dict()  # makes FSDP2 put the shards in place, or the writes are lost
@@ -248,11 +255,14 @@ def _write(parameter: Any, value: Tensor) -> None:
 _warned: set[str] = set()
 
 
-def _warn_uninitialized(name: str) -> None:
-    if name not in _warned:
-        _warned.add(name)
+def _warn_uninitialized(quantizer: ClipLearner) -> None:
+    """Warn once for each class, about the first quantizer: others are mostly in the same state."""
+    kind = type(quantizer).__name__
+    if kind not in _warned:
+        _warned.add(kind)
         warnings.warn(
-            f'{name}: evaluated before its clip was learned, so each batch is quantized with a '
-            'clip of its own. Load a compressed checkpoint, or train or calibrate the model first.',
+            f'{quantizer.title}: evaluated before its clip was learned, so each batch is quantized '
+            'with a clip of its own. Load '
+            'a compressed checkpoint, or train or calibrate the model first.',
             stacklevel=4,
         )

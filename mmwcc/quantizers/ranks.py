@@ -96,7 +96,7 @@ def _agree_on_values(quantizers: Sequence[UniformQuantizer]) -> None:
 def warn_alone(quantizer: nn.Module) -> None:
     """Warn that nothing will settle what a quantizer learns on this rank."""
     warnings.warn(
-        f'{type(quantizer).__name__}: its clip was learned on this rank alone, and other ranks may '
+        f'{quantizer.title}: its clip was learned on this rank alone, and other ranks may '
         'have learned another one. Call mmwcc.quantizers.settle_after_forward(model) on every rank '
         'before training, for the module whose forward pass every rank runs in every step.',
         stacklevel=2,

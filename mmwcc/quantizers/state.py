@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ['COEFFICIENTS', 'NOTHING', 'PIXELS', 'VERSION', 'ZEROS', 'refusal', 'upgrade']
 
 VERSION = 2
-"""1: the clip is a scalar, and weights have no ``signed`` (mmwcc 0.1). 2: as above."""
+"""1: the clip is a scalar, and weights have no ``signed`` (before this release). 2: as above."""
 
 NOTHING, PIXELS, COEFFICIENTS, ZEROS = range(4)
 """Values of ``initialized``: what the clip was learned from."""
@@ -76,8 +76,8 @@ def refusal(
 def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], prefix: str) -> None:
     """Adapt a state to the quantizer that is to load it.
 
-    The state may be one of 0.1, one that was learned on other kinds of values, or one with a single
-    clip.
+    The state may be one from before this release, one that was learned on other kinds of values, or
+    one with a single clip.
 
     Args:
         quantizer: The quantizer that is to load it.
@@ -91,7 +91,7 @@ def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
         if state[clip].dim() == 0:
             state[clip] = state[clip].reshape(1)
         if signed not in state and quantizer._sign:
-            state[signed] = torch.ones((), dtype=torch.uint8)  # 0.1 wrote none for weights
+            state[signed] = torch.ones((), dtype=torch.uint8)  # older weights have none
         _spread(quantizer, state, clip, granularity)
     if initialized in state and state[initialized] not in (NOTHING, ZEROS, quantizer._domain):
         state[initialized] = torch.zeros_like(state[initialized])

@@ -1,4 +1,4 @@
-"""Loading of optimizer states that 0.1 wrote, when clips were scalars."""
+"""Loading of optimizer states from before this release, when clips were scalars."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmwcc.diagnostics import fit_titles
 from mmwcc.post_training import Allocation
 
 __all__ = ['plot_allocation']
@@ -17,11 +18,9 @@ def plot_allocation(allocation: Allocation, path: str | Path, title: str = '') -
         path: PNG to write.
         title: Description of the budget. Defaults to ''.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.0, 0.17 * len(allocation.layers)), 8), layout='constrained')
-    FigureCanvasAgg(figure)
     keep, bits, cost, damage = figure.subplots(4, 1, sharex=True)
     places, candidates = range(len(allocation.layers)), list(allocation.layers.values())
     wavelets = [candidate.choice.keep_ratio is not None for candidate in candidates]
@@ -54,4 +53,5 @@ def plot_allocation(allocation: Allocation, path: str | Path, title: str = '') -
     for axes in (keep, bits, cost, damage):
         axes.grid(alpha=0.3, axis='y')
     figure.suptitle(title, fontsize=11)
+    fit_titles(figure)
     figure.savefig(path, dpi=100)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmwcc.diagnostics import fit_titles
+
 __all__ = ['check_crop', 'plot_enlarged_crops']
 
 
@@ -27,7 +29,7 @@ def check_crop(crop: Sequence[int], size: Sequence[int]) -> None:
         or top + height > size[0]
     ):
         raise ValueError(
-            f'plot_enlarged_crops: crop must be left, top, width and height inside a picture of '
+            f'plot_enlarged_crops: crop must be left, top, width and height inside an image of '
             f'{size[1]} x {size[0]} pixels, got {tuple(crop)}. Use a smaller one.'
         )
 
@@ -70,9 +72,10 @@ def plot_enlarged_crops(
         )
     )
     whole.set_axis_off()
-    for place, (caption, picture) in enumerate(panels.items()):
+    for place, (caption, image) in enumerate(panels.items()):
         axes = figure.add_subplot(grid[place // columns, 1 + place % columns])
-        axes.imshow(picture[top : top + height, left : left + width], interpolation='nearest')
+        axes.imshow(image[top : top + height, left : left + width], interpolation='nearest')
         axes.set_title(caption, fontsize=9)
         axes.set_axis_off()
+    fit_titles(figure)
     return figure

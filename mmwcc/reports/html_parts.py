@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
@@ -21,6 +21,7 @@ __all__ = [
     'data_uri',
     'charts_json',
     'number',
+    'said',
     'section',
     'table',
 ]
@@ -71,6 +72,11 @@ def number(
 def code(text: str) -> str:
     """Return text as code."""
     return f'<code>{escape(text)}</code>'
+
+
+def said(text: str) -> str:
+    """Return a note that something is missing."""
+    return f'<p class="missing">{escape(text)}</p>'
 
 
 def table(
@@ -138,12 +144,20 @@ def section(name: str, title: str, *content: str) -> str:
 class Series:
     """The points of one model in a chart.
 
-    ``index`` is the place of the model among all models, which determines its colour and marker.
+    Attributes:
+        name: What the legend calls it.
+        index: The place of the model among all models, which determines its colour and marker.
+        points: The points.
+        band: The range around each point as (abscissa, low, high). Defaults to none.
+        dash: The place among the curves of the same model, which determines its dashes. Defaults
+            to 0.
     """
 
     name: str
     index: int
     points: list[tuple[float, float]]
+    band: list[tuple[float, float, float]] = field(default_factory=list)
+    dash: int = 0
 
     @classmethod
     def of(cls, name: str, index: int, curve: Curve) -> Series:
@@ -206,7 +220,13 @@ class Chart:
             points=self.scatter,
             log=log,
             series=[
-                dict(name=series.name, index=series.index, points=series.points)
+                dict(
+                    name=series.name,
+                    index=series.index,
+                    points=series.points,
+                    band=series.band,
+                    dash=series.dash,
+                )
                 for series in self.series
                 if series.points
             ],
@@ -230,15 +250,18 @@ def data_uri(file: Path, width: int = 480) -> str | None:
     import cv2
     import numpy as np
 
-    content = np.fromfile(file, np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if picture is None:
+    try:
+        content = np.fromfile(file, np.uint8)
+    except OSError:
         return None
-    if picture.shape[1] > width:
-        size = width, max(1, round(picture.shape[0] * width / picture.shape[1]))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    if image is None:
+        return None
+    if image.shape[1] > width:
+        size = width, max(1, round(image.shape[0] * width / image.shape[1]))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     encoded = {
-        kind: cv2.imencode(suffix, picture, options)[1].tobytes()
+        kind: cv2.imencode(suffix, image, options)[1].tobytes()
         for kind, suffix, options in (
             ('png', '.png', [cv2.IMWRITE_PNG_COMPRESSION, 9]),
             ('jpeg', '.jpg', [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]),

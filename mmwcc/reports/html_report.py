@@ -14,21 +14,23 @@ from string import Template
 
 from mmwcc.version import __version__
 
-from .html_parts import charts_json, section
-from .html_sections import (
-    Entry,
+from .html_curves import (
     curve_charts,
     curve_figures,
-    layers_part,
-    notes_part,
-    overview_part,
-    predictions_part,
-    said,
-    settings_part,
+    layer_charts,
+    layer_figures,
     trade_off_chart,
 )
-from .model_facts import examine
-from .work_dirs import WorkDir, common_metric, larger_is_better
+from .html_entry import Entry
+from .html_images import figures_part, predictions_part
+from .html_layers import layers_part
+from .html_notes import notes_part
+from .html_overview import overview_part
+from .html_parts import Chart, charts_json, said, section
+from .html_settings import settings_part
+from .metrics import common_metric, larger_is_better
+from .model_facts import examine_all
+from .work_dirs import WorkDir
 
 __all__ = ['make_entries', 'render_report', 'short_names', 'write_report']
 
@@ -42,7 +44,8 @@ def write_report(
     title: str = 'Models compared',
     metric: str | None = None,
     shape: Sequence[int] | None = None,
-    pictures: int = 6,
+    images: int = 6,
+    remarks: Sequence[str] = (),
 ) -> None:
     """Write a page that compares work folders.
 
@@ -51,25 +54,26 @@ def write_report(
             compared with the first.
         out: The HTML file.
         title: Title of the page. Defaults to 'Models compared'.
-        metric: The accuracy. Defaults to None, see :func:`mmwcc.reports.work_dirs.common_metric`.
-        shape: (height, width) for which the cost is counted. Defaults to None: the size of the test
-            images of each config.
-        pictures: Largest number of example images to embed for each model. Defaults to 6.
+        metric: The accuracy. Defaults to None, see :func:`mmwcc.reports.metrics.common_metric`.
+        shape: (height, width) for which the cost of all models is counted. Defaults to None, see
+            :func:`mmwcc.reports.model_facts.examine_all`.
+        images: Largest number of example images to embed for each model. Defaults to 6.
+        remarks: Sentences to add to the notes. Defaults to none.
 
     Raises:
-        ValueError: If there are no work folders, no folder has the metric, or pictures is negative.
+        ValueError: If there are no work folders, no folder has the metric, or images is negative.
     """
     if not work_dirs:
         raise ValueError(
-            'write_report: work_dirs must name at least one work folder, got none. Name those to compare, '
-            'the uncompressed one first.'
+            'write_report: work_dirs must name at least one work folder, got none. Name those to '
+            'compare, the uncompressed one first.'
         )
-    if pictures < 0:
+    if images < 0:
         raise ValueError(
-            f'write_report: pictures must not be negative, got {pictures}. Use 0 to embed none.'
+            f'write_report: images must not be negative, got {images}. Use 0 to embed none.'
         )
     metric = common_metric(list(work_dirs), metric)
-    page = render_report(make_entries(work_dirs, shape), title, metric, pictures)
+    page = render_report(make_entries(work_dirs, shape), title, metric, images, remarks)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(page, encoding='utf-8')
 
@@ -78,8 +82,10 @@ def make_entries(work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = Non
     """Name and examine the models in work folders."""
     names = short_names([work_dir.path for work_dir in work_dirs])
     return [
-        Entry(name, index, work_dir, examine(work_dir, shape))
-        for index, (name, work_dir) in enumerate(zip(names, work_dirs, strict=True))
+        Entry(name, index, work_dir, facts)
+        for index, (name, work_dir, facts) in enumerate(
+            zip(names, work_dirs, examine_all(work_dirs, shape), strict=True)
+        )
     ]
 
 
@@ -106,37 +112,17 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def render_report(
-    entries: Sequence[Entry], title: str, metric: str | None, pictures: int = 6
+    entries: Sequence[Entry],
+    title: str,
+    metric: str | None,
+    images: int = 6,
+    remarks: Sequence[str] = (),
 ) -> str:
-    """Return the page as text."""
-    trade_off = trade_off_chart(entries, metric)
-    curves = curve_charts(entries, metric)
-    charts = [chart for chart in [trade_off, *curves] if not chart.is_empty]
-    figures = {id(chart): chart.html(place) for place, chart in enumerate(charts)}
-    sections = {
-        'overview': ('Overview', overview_part(entries, metric)),
-        'trade-off': (
-            'Accuracy against cost',
-            figures.get(id(trade_off))
-            or said('No model has both an accuracy and a cost on record.'),
-        ),
-        'curves': ('Training', curve_figures(curves, figures)),
-        'predictions': ('Example predictions', predictions_part(entries, pictures)),
-        'layers': ('Layers', layers_part(entries)),
-        'settings': ('Settings', settings_part(entries)),
-        'notes': ('Notes', notes_part(entries, metric)),
-    }
-    better = {True: ', larger is better', False: ', smaller is better', None: ''}[
-        larger_is_better(metric or '')
-    ]
-    lede = (
-        f'{len(entries)} {"model" if len(entries) == 1 else "models"}, by {escape(metric)}{better}.'
-        if metric
-        else f'{len(entries)} {"model" if len(entries) == 1 else "models"}; none has a result on record.'
-    )
+    """Return the page as text; see :func:`write_report`."""
+    sections, charts = _sections(entries, metric, images, remarks)
     fill = dict(
         title=escape(title),
-        lede=lede,
+        lede=_lede(len(entries), metric),
         charts=charts_json(charts),
         navigation='\n'.join(
             f'<li><a href="#{name}">{text}</a></li>' for name, (text, _) in sections.items()
@@ -149,3 +135,35 @@ def render_report(
         script=(_FOLDER / 'report.js').read_text(encoding='utf-8').strip(),
     )
     return Template((_FOLDER / 'report.html').read_text(encoding='utf-8')).substitute(fill)
+
+
+def _sections(
+    entries: Sequence[Entry], metric: str | None, images: int, remarks: Sequence[str]
+) -> tuple[dict[str, tuple[str, str]], list[Chart]]:
+    """Return title and content of each section by its id, and the charts that they hold."""
+    trade_off = trade_off_chart(entries, metric)
+    curves, statistics = curve_charts(entries, metric), layer_charts(entries)
+    charts = [chart for chart in [trade_off, *curves, *statistics] if not chart.is_empty]
+    figures = {id(chart): chart.html(place) for place, chart in enumerate(charts)}
+    no_point = said('No model has both an accuracy and a cost on record.')
+    sections = {
+        'overview': ('Overview', overview_part(entries, metric)),
+        'trade-off': ('Accuracy against cost', figures.get(id(trade_off)) or no_point),
+        'curves': ('Training', curve_figures(curves, figures) or said('No training is on record.')),
+        'statistics': ('Compression of the layers', layer_figures(statistics, figures)),
+        'predictions': ('Example predictions', predictions_part(entries, images)),
+        'figures': ('Figures', figures_part(entries, images)),
+        'layers': ('Layers', layers_part(entries)),
+        'settings': ('Settings', settings_part(entries)),
+        'notes': ('Notes', notes_part(entries, metric, remarks)),
+    }
+    return {name: parts for name, parts in sections.items() if parts[1]}, charts
+
+
+def _lede(count: int, metric: str | None) -> str:
+    """Return the line below the title, escaped."""
+    models = f'{count} {"model" if count == 1 else "models"}'
+    if metric is None:
+        return f'{models}; none has a result on record.'
+    better = {True: ', larger is better', False: ', smaller is better', None: ''}
+    return f'{models}, by {escape(metric)}{better[larger_is_better(metric)]}.'

@@ -19,7 +19,31 @@ from mmwcc.utils import build_model, dense_config, quiet
 
 from .work_dirs import WorkDir
 
-__all__ = ['ModelFacts', 'build_with_report', 'examine', 'input_size']
+__all__ = ['Basis', 'ModelFacts', 'build_with_report', 'examine', 'examine_all', 'input_size']
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the cost of a model was counted for; only costs of one basis can be compared.
+
+    Attributes:
+        convention: 'exact' or 'paper'.
+        size: Height and width of one image.
+    """
+
+    convention: str
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, convention: str | None, input_shape: Sequence[int] | None) -> Basis | None:
+        """Return the basis of a count, or None if it is not on record."""
+        if not convention or not input_shape or len(input_shape) < 2:
+            return None
+        return cls(convention, (input_shape[-2], input_shape[-1]))
+
+    def __str__(self) -> str:
+        by_paper = " by the paper's convention" if self.convention == 'paper' else ''
+        return f'{self.size[0]}x{self.size[1]}{by_paper}'
 
 
 @dataclass
@@ -49,15 +73,11 @@ class ModelFacts:
         return self.cost.total.to_dict() if self.cost else self.recorded.get('total', {})
 
     @property
-    def basis(self) -> tuple[str, tuple[int, ...]] | None:
-        """The convention and the input shape of :attr:`total`, or None if they are not known."""
+    def basis(self) -> Basis | None:
+        """What :attr:`total` was counted for, or None if that is not known."""
         if self.cost:
-            return self.cost.convention, tuple(self.cost.input_shape or ())
-        return (
-            (self.recorded['convention'], tuple(self.recorded['input_shape'] or ()))
-            if self.recorded
-            else None
-        )
+            return Basis.of(self.cost.convention, self.cost.input_shape)
+        return Basis.of(self.recorded.get('convention'), self.recorded.get('input_shape'))
 
     @property
     def layer_costs(self) -> dict[str, LayerCost]:
@@ -98,7 +118,7 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
     """Build the model of a work folder and determine its layers and their cost.
 
     A schedule changes bits and keep ratios during training, so the values recorded in the latest
-    checkpoint are used.
+    checkpoint are used. To compare several models, use :func:`examine_all`.
 
     Args:
         work_dir: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned.
@@ -108,7 +128,44 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
     Returns:
         The facts. A failure becomes a note, because one model should not end a report on several.
     """
+    return examine_all([work_dir], shape)[0]
+
+
+def examine_all(
+    work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None
+) -> list[ModelFacts]:
+    """Examine several models, and count the cost of all of them for images of one size.
+
+    Args:
+        work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned for each.
+        shape: (height, width) of the input. Defaults to None: the size and the convention of the
+            first model for which a size is known.
+
+    Returns:
+        The facts as :func:`examine` returns them. A model that cannot be counted at this size has
+        no cost, and a note that names the sizes.
+    """
+    own = [_own_basis(work_dir) for work_dir in work_dirs]
+    common = next((basis for basis in own if basis), None)
+    if shape is not None:
+        common = Basis('exact', (shape[-2], shape[-1]))
+    facts = []
+    for work_dir, basis in zip(work_dirs, own, strict=True):
+        facts.append(_examine(work_dir, common))
+        # A size that was asked for needs no explanation.
+        if shape is None and basis is not None and basis != common:
+            facts[-1].notes.append(
+                f'The model has its cost on record, or is tested, for images of {basis}. It is counted '
+                f'for images of {common} like the others.'
+            )
+    return facts
+
+
+def _examine(work_dir: WorkDir, basis: Basis | None) -> ModelFacts:
     facts = ModelFacts(recorded=work_dir.stamp.get('cost') or {})
+    if basis is not None and facts.basis != basis:
+        # What was counted for other images cannot be compared.
+        facts.recorded = {}
     try:
         with quiet():
             model, report = build_with_report(work_dir.config)
@@ -123,20 +180,26 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
         for name, state in work_dir.stamp.get('layers', {}).items()
     }
     facts.layers = report.updated(states)
-    convention = 'exact' if shape else facts.recorded.get('convention', 'exact')
-    shape = shape or (facts.recorded.get('input_shape') or ())[1:] or input_size(work_dir.config)
-    if shape is None:
+    if basis is None:
         facts.notes.append(
             'The config names no size of input images, so the cost was not counted. Give --shape.'
         )
         return facts
+    shape = tuple(facts.recorded.get('input_shape') or ())[1:] or basis.size
     try:
-        counted = count_cost(model, tuple(shape), convention=convention)
+        counted = count_cost(model, shape, convention=basis.convention)
         known = {layer.name for layer in counted.layers}
         facts.cost = counted.at({name: state for name, state in states.items() if name in known})
     except (ValueError, TypeError) as error:
-        facts.notes.append(f'The cost could not be counted: {error}')
+        facts.notes.append(f'The cost could not be counted for images of {basis}: {error}')
     return facts
+
+
+def _own_basis(work_dir: WorkDir) -> Basis | None:
+    """Return the size and convention on record for a model, or else the size of its test images."""
+    recorded = ModelFacts(recorded=work_dir.stamp.get('cost') or {}).basis
+    size = input_size(work_dir.config)
+    return recorded or (Basis('exact', size) if size else None)
 
 
 def input_size(config: Config) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ function element(parent, name, attributes = {}, text = '') {
 }
 
 const color = index => `var(--s${index % PALETTE})`;
-const dash = index => DASHES[Math.floor(index / PALETTE) % DASHES.length];
+const dash = series => DASHES[(Math.floor(series.index / PALETTE) + series.dash) % DASHES.length];
 
 // Round numbers from low to high, about `count` of them; powers of ten and their simple multiples on a log axis.
 function ticks(low, high, count, log) {
@@ -104,6 +104,12 @@ function tip(figure, x, title, lines) {
   }
 }
 
+// The range of a curve at a step, in words; empty where it has none.
+function spread(series, step) {
+  const found = series.band.find(range => range[0] === step);
+  return found ? ` (${format.format(found[1])} to ${format.format(found[2])})` : '';
+}
+
 // What the pointer is on: the nearest step of every curve, or the nearest point of a scatter.
 function readout(chart, at, x, y) {
   if (chart.points) {
@@ -116,7 +122,7 @@ function readout(chart, at, x, y) {
   const steps = [...new Set(chart.series.flatMap(series => series.points.map(point => point[0])))];
   const step = steps.reduce((best, value) => Math.abs(x(value) - at.x) < Math.abs(x(best) - at.x) ? value : best);
   const lines = chart.series.flatMap(series => series.points.filter(point => point[0] === step)
-    .map(point => ({index: series.index, text: `${series.name}: ${format.format(point[1])}`})));
+    .map(point => ({index: series.index, text: `${series.name}: ${format.format(point[1])}${spread(series, step)}`})));
   return {step, title: `${chart.x} ${format.format(step)}`, lines};
 }
 
@@ -136,6 +142,15 @@ function follow(figure, svg, chart, box, x, y) {
   svg.onpointerleave = svg.onpointercancel = leave;
 }
 
+// Shade the range around a curve, which goes forth along its lows and back along its highs.
+function band(svg, series, x, y) {
+  if (series.band.length < 2) return;
+  const lows = series.band.map(([step, low]) => `${x(step)} ${y(low)}`);
+  const highs = series.band.map(([step, , high]) => `${x(step)} ${y(high)}`).reverse();
+  element(svg, 'path', {class: 'band', d: `M${[...lows, ...highs].join('L')}Z`,
+    style: `fill:${color(series.index)}`});
+}
+
 function draw(figure, chart) {
   const svg = figure.querySelector('svg');
   const width = svg.clientWidth, height = svg.clientHeight;
@@ -147,14 +162,16 @@ function draw(figure, chart) {
   const box = {left: 48, right: width - 12, top: 10, bottom: height - 44};
   const xs = chart.points ? range(points.map(point => point[0]), chart.log)
     : [Math.min(0, ...points.map(point => point[0])), Math.max(...points.map(point => point[0])) || 1];
-  const ys = range(points.map(point => point[1]), false);
+  const bands = chart.series.flatMap(series => series.band.flatMap(([, low, high]) => [low, high]));
+  const ys = range([...points.map(point => point[1]), ...bands], false);
   const x = scale(xs, [box.left, box.right], chart.log), y = scale(ys, [box.bottom, box.top], false);
   axes(svg, chart, box, x, y, xs, ys);
+  for (const series of chart.series) band(svg, series, x, y);
   for (const series of chart.series) {
     const places = series.points.map(([px, py]) => [x(px), y(py)]);
     if (!chart.points && places.length > 1) {
       element(svg, 'path', {d: 'M' + places.map(place => place.join(' ')).join('L'),
-        style: `stroke:${color(series.index)}`, 'stroke-dasharray': dash(series.index)});
+        style: `stroke:${color(series.index)}`, 'stroke-dasharray': dash(series)});
     }
     // Marks where they are not crowded; a curve alone carries its colour and dashes.
     const spread = places.length > 1 ? (places.at(-1)[0] - places[0][0]) / (places.length - 1) : Infinity;
@@ -176,7 +193,7 @@ function legend(figure, chart) {
     const sample = element(item, 'svg', {viewBox: '0 0 30 12', 'aria-hidden': 'true'});
     if (!chart.points) {
       element(sample, 'path', {d: 'M0 6H30', style: `stroke:${color(series.index)}`,
-        'stroke-dasharray': dash(series.index)});
+        'stroke-dasharray': dash(series)});
     }
     mark(sample, series.index, 15, 6, series.index);
     item.append(series.name);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 __all__ = ['Curve', 'is_result', 'join_logs', 'read_log', 'sort_entries']
 
 _CLOCKS = ('time', 'data_time')
-_BOOKKEEPING = {'step', 'iter', 'epoch', 'memory', *_CLOCKS}
+_PLACES = ('step', 'iter', 'epoch')
+_BOOKKEEPING = {*_PLACES, 'memory', *_CLOCKS}
 
 
 @dataclass
@@ -40,18 +42,23 @@ def read_log(file: Path, notes: list[str]) -> list[dict]:
     for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
             entry = json.loads(line) if line.strip() else {}
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             entry = None
-        if isinstance(entry, dict):
-            entries += [entry] if 'step' in entry or 'iter' in entry else []
-        else:
+        if not isinstance(entry, dict) or not _has_steps(entry):
             unreadable += 1
+        elif 'step' in entry or 'iter' in entry:
+            entries.append(entry)
     if unreadable:
         notes.append(
-            f'{unreadable} of the lines of {file} could not be read and were skipped; a process that is '
-            'killed while it writes leaves such a line.'
+            f'{unreadable} of the lines of {file} could not be read and were skipped; a process that '
+            'is killed while it writes leaves such a line.'
         )
     return entries
+
+
+def _has_steps(entry: dict) -> bool:
+    """Tell whether the steps of an entry are whole numbers."""
+    return all(isinstance(entry[place], int) for place in _PLACES if place in entry)
 
 
 def join_logs(runs: Sequence[tuple[Mapping[str, Any], list[dict]]]) -> list[dict]:
@@ -100,7 +107,9 @@ def sort_entries(
     metrics: dict[str, Curve] = {}
     scalars: dict[str, Curve] = {}
     for entry in entries:
-        target = losses if 'iter' in entry else metrics if _is_validation(entry) else scalars
+        target = metrics if _is_validation(entry) else scalars
+        if 'iter' in entry:
+            target = losses
         for name, value in entry.items():
             if is_result(name, value):
                 curve = target.setdefault(name, Curve(unit=entry['unit']))
@@ -116,6 +125,7 @@ def _is_validation(entry: dict) -> bool:
 
 def is_result(name: str, value: Any) -> bool:
     """Tell whether an item of an entry is a result of the model, not a time, memory or place."""
-    return (
-        name not in _BOOKKEEPING and isinstance(value, (int, float)) and not isinstance(value, bool)
-    )
+    if name in _BOOKKEEPING or isinstance(value, bool):
+        return False
+    # JSON has whole numbers of any size, which only a damaged log holds.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)

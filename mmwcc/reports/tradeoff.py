@@ -1,4 +1,4 @@
-"""Compare accuracy with computational cost over many trainings."""
+"""Points of accuracy against computational cost, from many trainings."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import csv
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 
 from mmwcc.model_tree import CompressionReport
 
-from .model_facts import ModelFacts
-from .work_dirs import WorkDir, larger_is_better
+from .metrics import larger_is_better
+from .model_facts import Basis, ModelFacts
+from .work_dirs import WorkDir
 
 __all__ = [
     'DENSE',
@@ -23,7 +23,6 @@ __all__ = [
     'WHICH',
     'describe',
     'gather_points',
-    'plot_tradeoff',
     'write_tradeoff',
 ]
 
@@ -46,6 +45,7 @@ class TradeoffPoint:
         transform_bops: Bit operations of the transforms alone.
         values: The metric, one value per training.
         work_dirs: The work folders.
+        image: Height and width of the image that the cost is counted for.
         pareto: Whether no other point is as cheap and better, or as good and cheaper.
     """
 
@@ -56,6 +56,7 @@ class TradeoffPoint:
     transform_bops: float
     values: tuple[float, ...]
     work_dirs: tuple[str, ...]
+    image: tuple[int, int]
     pareto: bool = False
 
     @property
@@ -111,7 +112,7 @@ def gather_points(
 
     Args:
         work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned.
-        facts: What :func:`mmwcc.reports.model_facts.examine` returned for each, at one input size.
+        facts: What :func:`mmwcc.reports.model_facts.examine_all` returned.
         metric: Name of the metric.
         which: One of :data:`WHICH`. Defaults to 'result'.
         larger: Whether larger values are better. Defaults to None: decided by the name of the
@@ -123,6 +124,8 @@ def gather_points(
     Raises:
         ValueError: If which is unknown, it is not known which values are better, or no folder has
             metric and cost.
+        ValueError: If costs were counted for images of different sizes, or by different
+            conventions.
     """
     if which not in WHICH:
         raise ValueError(
@@ -135,29 +138,49 @@ def gather_points(
             f'gather_points: it must be known whether larger values of {metric!r} are better, and its '
             'name does not tell. Give `larger`.'
         )
-    groups: dict[tuple, list[tuple[float, str]]] = {}
+    groups: dict[tuple[str, str, str, float, float], list[tuple[float, str]]] = {}
+    counted: dict[Basis, str] = {}
     for work_dir, fact in zip(work_dirs, facts, strict=True):
         value = getattr(work_dir, which)(metric)
-        if value is not None and math.isfinite(value) and fact.cost is not None:
-            total = fact.cost.total
-            key = (
-                work_dir.config_name,
-                *describe(fact.layers),
-                total.total_bops,
-                total.transform_bops,
-            )
-            groups.setdefault(key, []).append((value, str(work_dir.path)))
+        if value is not None and math.isfinite(value) and fact.cost is not None and fact.basis:
+            groups.setdefault(_network(work_dir, fact), []).append((value, str(work_dir.path)))
+            counted.setdefault(fact.basis, str(work_dir.path))
     if not groups:
         raise ValueError(
-            f'gather_points: work folders must have the metric {metric!r} and a cost, got none with both. '
-            'Give another metric, or folders whose models can be built.'
+            f'gather_points: work folders must have the metric {metric!r} and a cost, got none with '
+            'both. Give another metric, or folders whose models can be built.'
         )
-    points = [TradeoffPoint(*key, *zip(*runs, strict=True)) for key, runs in groups.items()]
+    points = []
+    for network, runs in groups.items():
+        values, folders = zip(*runs, strict=True)
+        points.append(TradeoffPoint(*network, values, folders, _only_size(counted)))
     points.sort(key=lambda point: (point.bops, point.mean))
     return [
         replace(point, pareto=not any(_dominates(other, point, larger) for other in points))
         for point in points
     ]
+
+
+def _network(work_dir: WorkDir, facts: ModelFacts) -> tuple[str, str, str, float, float]:
+    """Return what the seeds of one training share: the first five attributes of their point."""
+    total = facts.total
+    bops, transform_bops = total['total_bops'], total['transform_bops']
+    return (work_dir.config_name, *describe(facts.layers), bops, transform_bops)
+
+
+def _only_size(counted: Mapping[Basis, str]) -> tuple[int, int]:
+    """Return the one image size that costs were counted for.
+
+    Args:
+        counted: For each basis, a work folder that was counted on it.
+    """
+    if len(counted) > 1:
+        sizes = ', '.join(f'{path} for images of {basis}' for basis, path in counted.items())
+        raise ValueError(
+            f'gather_points: the costs must be counted for images of one size, got {sizes}. Count them '
+            'with examine_all, or give one shape to all.'
+        )
+    return next(iter(counted)).size
 
 
 def _dominates(one: TradeoffPoint, other: TradeoffPoint, larger: bool) -> bool:
@@ -185,6 +208,7 @@ def write_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Pat
                 metric,
                 'standard_error',
                 'runs',
+                'image',
                 'pareto',
                 'work_dirs',
             )
@@ -201,131 +225,8 @@ def write_tradeoff(points: Sequence[TradeoffPoint], metric: str, path: str | Pat
                     f'{point.mean:.6g}',
                     error,
                     len(point.values),
+                    'x'.join(map(str, point.image)),
                     int(point.pareto),
                     ' '.join(point.work_dirs),
                 )
             )
-
-
-_MARKERS = 'oDv^P*<>'
-_COLORS = (
-    'tab:blue',
-    'tab:purple',
-    'tab:green',
-    'tab:red',
-    'tab:brown',
-    'tab:cyan',
-    'tab:pink',
-    'tab:olive',
-)
-# A dense network that costs more than this many times what the others do is drawn as a line, not a
-# point.
-_APART = 2
-
-
-def plot_tradeoff(
-    points: Sequence[TradeoffPoint], metric: str, path: str | Path, title: str = ''
-) -> None:
-    """Plot the metric against bit operations, with error bars and the Pareto front.
-
-    Each family has its own colour and marker. A dense network that costs more than twice as much as
-    any other is drawn as a horizontal line, so that the others remain visible.
-
-    Args:
-        points: What :func:`gather_points` returned.
-        metric: Name of the metric.
-        path: PNG to write.
-        title: The network and the dataset. Defaults to ''.
-
-    Reference:
-        Finder et al., NeurIPS 2022, figure 4.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 5), layout='constrained')
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    costs = [point.bops for point in points if point.family != DENSE]
-    apart = [
-        point
-        for point in points
-        if point.family == DENSE and costs and point.bops > _APART * max(costs)
-    ]
-    for point in apart:
-        axes.axhline(
-            point.mean,
-            color='black',
-            linestyle=':',
-            label=f'{DENSE}, {point.bops / 1e9:,.0f} G BOPs',
-        )
-    points = [point for point in points if point not in apart]
-    front = [point for point in points if point.pareto]
-    axes.plot(
-        [point.bops / 1e9 for point in front],
-        [point.mean for point in front],
-        color='gray',
-        linewidth=6,
-        alpha=0.25,
-        solid_capstyle='round',
-        label='Pareto front',
-        zorder=1,
-    )
-    families = sorted(
-        {point.family for point in points}, key=lambda name: (name.startswith('WCC'), name)
-    )
-    looks = dict(
-        zip(
-            [name for name in families if name not in (DENSE, QUANTIZED)],
-            cycle(zip(_COLORS * 2, _MARKERS + _MARKERS[::-1], strict=True)),
-            strict=False,
-        )
-    )
-    looks |= {DENSE: ('black', 's'), QUANTIZED: ('tab:orange', 'X')}
-    for family in families:
-        color, marker = looks[family]
-        own = [point for point in points if point.family == family]
-        axes.errorbar(
-            [point.bops / 1e9 for point in own],
-            [point.mean for point in own],
-            yerr=[point.error or math.nan for point in own],
-            capsize=3,
-            color=color,
-            marker=marker,
-            markersize=7,
-            linewidth=1,
-            linestyle='none' if family == DENSE else '--',
-            label=family,
-            zorder=2,
-        )
-        for point in own:
-            axes.annotate(
-                point.label,
-                (point.bops / 1e9, point.mean),
-                (8, -9),
-                textcoords='offset points',
-                fontsize=8,
-                color=color,
-                bbox=dict(boxstyle='square,pad=0.1', color='white', alpha=0.7),
-            )
-    axes.set(
-        xscale='log',
-        xlabel='G BOPs for one image, with transforms',
-        ylabel=_axis(points, metric),
-        title=title,
-    )
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks('{x:g}')
-    axes.grid(alpha=0.3, which='both')
-    axes.margins(0.08)
-    axes.legend(fontsize=9)
-    figure.savefig(path, dpi=110)
-
-
-def _axis(points: Sequence[TradeoffPoint], metric: str) -> str:
-    """Return the label of the metric's axis, which explains the error bars if there are any."""
-    return (
-        f'{metric}, mean and standard error'
-        if any(point.error is not None for point in points)
-        else metric
-    )

@@ -17,20 +17,18 @@ class _Line(dict):
 
 
 def write_compression(
-    path: str | Path, compression: Mapping, base: str | None = None, note: str = ''
+    path: str | Path, compression: Mapping, *, note: str = '', **more: Mapping
 ) -> None:
     """Write a ``compression`` dictionary as YAML, one rule per line.
 
-    The file is an ordinary mmengine config: others can list it in ``_base_``, wherever they are
-    stored.
+    The file is an ordinary mmengine config that needs no other file: configs can list it in
+    ``_base_``, wherever they are stored and whichever program reads them.
 
     Args:
         path: File to write, ending in .yml.
-        compression: The dictionary, or the part of it that differs from ``base``. Tuples become
-            lists.
-        base: Config that the file inherits, such as 'mmwcc::_base_/compression/wcc_w8a8_k50.py'.
-            Defaults to None: the file needs no other.
+        compression: The dictionary. Tuples become lists.
         note: Text for a comment at the top of the file. Defaults to nothing.
+        **more: Other entries of the config, such as ``quantizer_paramwise``.
     """
     import yaml
 
@@ -46,7 +44,7 @@ def write_compression(
     plain = _plain(compression)
     if 'rules' in plain:
         plain['rules'] = [_Line(rule) for rule in plain['rules']]
-    content = {**({} if base is None else {'_base_': base}), 'compression': plain}
+    content = {'compression': plain, **_plain(more)}
     comments = ''.join(f'# {line}\n' for line in note.splitlines())
     text = yaml.dump(
         content, Dumper=Dumper, sort_keys=False, width=float('inf'), allow_unicode=True

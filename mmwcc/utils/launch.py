@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import pickle
 import zipfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import torch
@@ -17,14 +18,17 @@ from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.checkpoint import load_from_local
 from torch import nn
 
-from mmwcc.compat import load_from_safetensors
+from mmwcc.compat import get_installed_path, load_from_safetensors
 from mmwcc.compressed_config import compression_path, is_compressed
+from mmwcc.messages import did_you_mean
+from mmwcc.requirements import require
 
 __all__ = [
     'LaunchError',
     'build_model',
     'build_runner',
     'check_checkpoint',
+    'find_config',
     'is_address',
     'load_config',
     'model_config',
@@ -40,22 +44,16 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     """Read a config file and merge the options of the command line into it.
 
     Args:
-        path: The config file.
+        path: The config file, or its hub path such as 'mmseg::pspnet/NAME.py'.
         options: Keys and values of ``--cfg-options``. Defaults to None.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``. Defaults to ``'none'``.
 
     Raises:
-        LaunchError: If there is no such file, or an option changes the top-level ``compression`` of
-            a compressed config. The model has its own copy of that, so the option would have no
-            effect.
+        LaunchError: If there is no such file or package, or an option changes the top-level
+            ``compression`` of a compressed config. The model has its own copy of that, so the
+            option would have no effect.
     """
-    if not Path(path).is_file():
-        raise LaunchError(
-            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; '
-            'configs that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` '
-            'finds them by name.'
-        )
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(find_config(path))
     cfg.launcher = launcher
     for key in options or {}:
         if key.split('.')[0] == 'compression' and is_compressed(cfg.get('model', {})):
@@ -67,6 +65,41 @@ def load_config(path: str, options: dict | None = None, launcher: str = 'none') 
     if options is not None:
         cfg.merge_from_dict(options)
     return cfg
+
+
+def find_config(path: str) -> Path:
+    """Return where a config file is.
+
+    Args:
+        path: The file, or its hub path: a package, two colons and the path in its configs folder.
+
+    Raises:
+        LaunchError: If there is no such file or package.
+    """
+    file = Path(path)
+    if file.is_file():
+        return file
+    package, colons, name = path.partition('::')
+    if not colons:
+        raise LaunchError(
+            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
+            'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
+            'by name.'
+        )
+    try:
+        folder = Path(get_installed_path(package), '.mim', 'configs')
+    except PackageNotFoundError as error:
+        raise LaunchError(
+            f'The config {path} is in the package {package}, which is not installed. Install it, '
+            'or give the path of a file.'
+        ) from error
+    if not (folder / name).is_file():
+        there = [file.relative_to(folder).as_posix() for file in folder.rglob('*.py')]
+        raise LaunchError(
+            f'The package {package} has no config {name} in {folder}. '
+            f'{did_you_mean(name, there, cutoff=0.4)}Give its path in this folder.'
+        )
+    return folder / name
 
 
 def model_config(cfg: Config) -> ConfigDict:
@@ -189,6 +222,7 @@ def _damage(file: Path) -> str:
 
 
 def _safetensors_damage(file: Path) -> str:
+    require('safetensors', f'The checkpoint {file}')
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -39,7 +39,9 @@ def dense_config(config: Config) -> tuple[Config, dict]:
     return config, compression.to_dict()
 
 
-def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Iterator[dict]:
+def calibration_batches(
+    config: Config, number: int, batch_size: int = 8, *, progress: str = ''
+) -> Iterator[dict]:
     """Yield training images, preprocessed as for testing and evenly spread over the dataset.
 
     Args:
@@ -47,6 +49,7 @@ def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Ite
         number: Number of images.
         batch_size: Largest number of images in a batch. An image of another size starts a new
             batch. Defaults to 8.
+        progress: As for :func:`spread_batches`. Defaults to ''.
 
     Raises:
         LaunchError: If the config lacks one of the data loaders, or a dataset is missing or empty.
@@ -62,7 +65,7 @@ def calibration_batches(config: Config, number: int, batch_size: int = 8) -> Ite
     for part in dataset.get('datasets', [dataset]) if pipeline is not None else ():
         part.pipeline = pipeline
     group: dict[str, list] = {}
-    for batch in spread_batches(config, number, 'train'):
+    for batch in spread_batches(config, number, 'train', progress=progress):
         if group and (
             len(group['inputs']) == batch_size
             or group['inputs'][0].shape != batch['inputs'][0].shape

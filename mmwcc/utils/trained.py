@@ -8,8 +8,12 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
+
+from mmwcc.checkpoint import compare
+from mmwcc.messages import some_of
+from mmwcc.progress import track
 
 from .launch import LaunchError, build_model, check_checkpoint
 
@@ -38,18 +42,51 @@ def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
         )
     except RuntimeError as error:
         raise LaunchError(
-            f'{checkpoint} does not fit the model of {config.filename}: {error}'
+            f'{checkpoint} does not fit the model of {config.filename}: '
+            f'{_misfit(model, checkpoint)}'
         ) from error
     return model, loaded
 
 
-def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator[dict]:
+def _misfit(model: nn.Module, path: str) -> str:
+    """Say why a checkpoint does not fit a model, and what to do."""
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    found = compare(checkpoint, model)
+    if found.layers and not found.in_checkpoint:
+        return (
+            'it is that of a dense model, and this model is compressed. Train it first '
+            '(load_from), or calibrate it with tools/analysis_tools/calibrate.py.'
+        )
+    if found.in_checkpoint and not found.layers:
+        return (
+            f'it compresses {some_of(sorted(found.in_checkpoint))}, and this model is dense. Give '
+            'the config that it was trained with.'
+        )
+    ours = {key: value.shape for key, value in model.state_dict().items()}
+    weights = checkpoint.get('state_dict', checkpoint)
+    theirs = {key.removeprefix('module.'): value.shape for key, value in weights.items()}
+    parts = {
+        'lacks': [key for key in ours if key not in theirs],
+        'holds in addition': [key for key in theirs if key not in ours],
+        'holds in other shapes': [
+            key for key in ours if key in theirs and ours[key] != theirs[key]
+        ],
+    }
+    wrong = ', and '.join(f'{what} {some_of(keys)}' for what, keys in parts.items() if keys)
+    return f'it {wrong}. Give the config that it was trained with.'
+
+
+def spread_batches(
+    config: Config, number: int, split: str = 'test', *, progress: str = ''
+) -> Iterator[dict]:
     """Yield batches of one image each, evenly spread over a dataset, for ``model.test_step``.
 
     Args:
         config: A config with a data loader for the split.
         number: Number of images. If the dataset has fewer, all of them are yielded.
         split: 'test', 'val' or 'train', with the pipeline of that split. Defaults to 'test'.
+        progress: What is done with the images. If given, stderr says how many of them are done.
+            Defaults to ''.
 
     Raises:
         LaunchError: If the config has no such data loader, or its dataset is missing or empty.
@@ -73,5 +110,5 @@ def spread_batches(config: Config, number: int, split: str = 'test') -> Iterator
             'lay it out.'
         )
     number = min(number, len(dataset))
-    for place in range(number):
+    for place in track(range(number), progress, 'images', verbose=bool(progress)):
         yield pseudo_collate([dataset[place * len(dataset) // number]])

@@ -70,6 +70,33 @@ def test_keep_ratio_of_a_rule_does_not_concern_layers_that_are_not_compressed():
     'changes, error, message',
     [
         (dict(pointwize=WCC), ValueError, "unknown key 'pointwize'. Did you mean 'pointwise'"),
+        (dict(keep_ratio=0.3), ValueError, 'Did you mean pointwise=dict(keep_ratio=...'),
+        (dict(bits=4), ValueError, 'Did you mean weight_quant=dict(bits=...'),
+        (
+            dict(pointwise=dict(WCC, type='mmwcc.WaveletCompressedConv')),
+            ValueError,
+            "pointwise must have a registered type, got 'mmwcc.WaveletCompressedConv'. Did you",
+        ),
+        (
+            dict(pointwise=dict(WCC, level=2)),
+            ValueError,
+            "pointwise of type WaveletCompressedConv2d: unknown key 'level'. Did you mean 'levels'",
+        ),
+        (
+            dict(other=dict(QUANT, acts=None)),
+            ValueError,
+            "compression other of type QuantConv2d: unknown key 'acts'",
+        ),
+        (
+            dict(act_quant=dict(ACT, normalize=None)),
+            ValueError,
+            "compression act_quant of type LearnedClipActQuantizer: unknown key 'normalize'",
+        ),
+        (
+            dict(rules=[dict(pattern='a', type='mmwcc.QuantConv')]),
+            ValueError,
+            "rule must have a registered type, got 'mmwcc.QuantConv'. Did you mean",
+        ),
         (dict(pointwise='wcc'), TypeError, 'pointwise must be a dict or None'),
         (dict(keep_dense='first'), TypeError, 'keep_dense must be a list'),
         (dict(keep_dense=['(']), ValueError, 'is not a regular expression'),
@@ -94,8 +121,13 @@ def test_bad_dictionaries_are_refused(changes, error, message):
         CompressionConfig.parse({**FULL, **changes})
 
 
+def test_what_a_layer_without_wavelets_cannot_use_is_left_over_from_a_preset():
+    quantized = dict(WCC, type='mmwcc.QuantConv2d')
+    assert layer(pointwise=quantized) == {**QUANT, 'weight_quant': WEIGHT, 'act_quant': ACT}
+
+
 def test_a_preset_name_in_place_of_a_dictionary_is_refused():
-    with pytest.raises(TypeError, match='compression must be a dict'):
+    with pytest.raises(TypeError, match=r"must be a dict, .*preset\('wcc_w8a8_k50'\)"):
         CompressionConfig.parse('wcc_w8a8_k50')
 
 

@@ -12,6 +12,7 @@ from mmwcc.diagnostics import dense_twin
 from mmwcc.inference.integer_conv import integer_obstacle
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d
 from mmwcc.model_tree.compressed import compressed_layers
+from mmwcc.quantizers import learning
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 FULL = dict(
@@ -195,11 +196,19 @@ def test_a_dense_checkpoint_lacks_only_the_quantizers():
     [
         (
             dict(rules=[dict(pattern='blok', keep_ratio=0.5)]),
-            "rule 'blok' matches no convolution.*Did you mean 'block",
+            r"rule 'blok' matches no convolution.*Did you mean r'block\\\.\.\*'",
+        ),
+        (
+            dict(rules=[dict(pattern='block', keep_ratio=0.5)]),
+            r"rule 'block' matches no convolution.*Did you mean r'block\\\.\.\*'",
+        ),
+        (
+            dict(rules=[dict(pattern='blok.3', keep_ratio=0.5)]),
+            r"Did you mean r'block\\\.3'. It can match: block.0, block.2, block.3, decode_head.hid",
         ),
         (
             dict(keep_dense=['neck']),
-            "keep_dense entry 'neck' matches no convolution.*Convolutions of this model: stem",
+            "keep_dense entry 'neck' matches no convolution.*It can match: stem",
         ),
         (
             dict(
@@ -224,6 +233,27 @@ def test_a_dense_checkpoint_lacks_only_the_quantizers():
 def test_bad_dictionaries_name_the_layer_and_the_remedy(changes, message):
     with pytest.raises(ValueError, match=message):
         compress(Net(), **changes)
+
+
+def test_a_suggestion_names_no_layer_that_stays_dense():
+    with pytest.raises(ValueError, match="rule 'sten' matches no") as error:
+        compress(Net(), rules=[dict(pattern='sten', keep_ratio=0.5)])
+    assert 'stem' not in str(error.value)
+
+
+def test_a_config_in_place_of_a_model_is_refused():
+    with pytest.raises(TypeError, match='must be a torch.nn.Module, got dict. Build the model'):
+        compress(dict(type='Net'))
+
+
+def test_a_quantizer_says_where_it_is(monkeypatch):
+    monkeypatch.setattr(learning, '_warned', set())
+    model = Net().eval()
+    compress(model, weight_quant=None)
+    with pytest.warns(
+        UserWarning, match='LearnedClipActQuantizer of block.0.act_quant: evaluated before'
+    ):
+        model(torch.rand(1, 3, 16, 16))
 
 
 def test_a_model_without_convolutions_is_refused():
@@ -280,7 +310,5 @@ def test_a_compressed_layer_of_ones_own_is_one_everywhere():
 def test_a_misspelt_layer_type_is_named_even_where_nothing_else_is_compressed():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
     pointwise = dict(type='mmwcc.WaveletCompresedConv2d', keep_ratio=0.25)
-    with pytest.raises(
-        ValueError, match="1 cannot become 'mmwcc.WaveletCompresedConv2d', which is not"
-    ):
+    with pytest.raises(ValueError, match="Did you mean 'mmwcc.WaveletCompressedConv2d'"):
         compress_model(model, dict(pointwise=pointwise), verbose=False)

@@ -82,7 +82,7 @@ def test_loading_says_how_to_build_the_network(head, load):
     names = ', '.join(f'the_head.{name}' for name in compressed)
     words = (
         r"^ModuleDict: keep_dense 'last' keeps all prediction layers dense, and the checkpoint "
-        rf'compresses {names}, as version 0\.1 did\. Set'
+        rf'compresses {names}, as mmwcc did before this release\. Set'
     )
     with pytest.warns(UserWarning, match=words) as said:
         load(build(head), old.state_dict())

@@ -6,11 +6,12 @@ import re
 import pytest
 from fabricated import CONFIGS, config_files, drop_pretrained, read
 from mmengine.config import Config
+from torch import nn
 
 import mmwcc.presets
 from mmwcc.compressed_config import without_compression
 from mmwcc.model_tree.compressed import compressed_layers
-from mmwcc.presets import compress, preset, preset_names
+from mmwcc.presets import compress, preset, preset_names, quantizer_optim
 from mmwcc.utils import build_model
 
 FOLDER = CONFIGS / '_base_' / 'compression'
@@ -100,6 +101,83 @@ def test_unknown_preset():
     ) as error:
         compress(dict(type='EncoderDecoder'), 'wcc_w8a8_k51')
     assert all(name in str(error.value) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(keep_ratio=0.3), r'Did you mean pointwise=dict\(keep_ratio=...\)'),
+        (dict(pointwize=dict(keep_ratio=0.3)), "Did you mean 'pointwise'"),
+    ],
+)
+def test_an_unknown_key_of_a_preset_is_refused_where_it_is_written(changes, message):
+    for call in (
+        preset,
+        lambda *args, **keys: compress(dict(type='EncoderDecoder'), *args, **keys),
+    ):
+        with pytest.raises(ValueError, match=f'compression: unknown key .*{message}'):
+            call('wcc_w8a8_k50', **changes)
+    with pytest.raises(ValueError, match=f'compression: unknown key .*{message}'):
+        compress(dict(type='EncoderDecoder'), changes)
+
+
+@pytest.mark.parametrize(
+    ('model', 'error', 'message'),
+    [
+        (
+            nn.Conv2d(3, 3, 1),
+            TypeError,
+            r'that is built: Conv2d. Use compress_model\(model, preset',
+        ),
+        ('EncoderDecoder', TypeError, r"config of a model, got 'EncoderDecoder'. Use compress\("),
+        (
+            dict(model=dict(type='A')),
+            ValueError,
+            r'the keys model. Use compress\(_base_.model, ...',
+        ),
+        (Config(dict(model=dict(type='A'))), ValueError, r'Use compress\(_base_.model, ...'),
+        (dict(backbone=dict(type='A')), ValueError, 'with the keys backbone. Give it a type'),
+    ],
+)
+def test_what_is_no_config_of_a_model_is_refused(model, error, message):
+    with pytest.raises(error, match=message):
+        compress(model, 'wcc_w8a8_k50')
+
+
+def test_a_compression_that_is_neither_a_name_nor_a_dictionary_is_refused():
+    with pytest.raises(TypeError, match='name of a preset or a dictionary, got 8'):
+        compress(dict(type='EncoderDecoder'), 8)
+
+
+def test_results_are_changed_like_any_other_part_of_a_config():
+    dense = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    optim_wrapper = quantizer_optim(dense)
+    optim_wrapper.optimizer.lr /= 10
+    assert optim_wrapper['optimizer'] == dict(type='SGD', lr=0.01, weight_decay=0.0)
+    assert dense['optimizer'] == dict(type='SGD', lr=0.1)
+    model = compress(dict(type='EncoderDecoder', backbone=dict(depth=50)), 'wcc_w8a8_k50')
+    model.backbone.depth = 18
+    model.compression.pointwise.keep_ratio = 0.3
+    assert preset('wcc_w8a8_k50').pointwise.keep_ratio == 0.5
+
+
+def test_a_config_lowers_the_learning_rate(tmp_path):
+    """As docs/getting_started.md does."""
+    (tmp_path / 'dense.py').write_text(DENSE)
+    (tmp_path / 'compressed.py').write_text(
+        "_base_ = ['./dense.py']\n"
+        'from mmwcc.presets import quantizer_optim\n'
+        'optim_wrapper = quantizer_optim(_base_.optim_wrapper)\n'
+        'optim_wrapper.optimizer.lr = 0.1 * _base_.optim_wrapper.optimizer.lr\n'
+    )
+    optim_wrapper = Config.fromfile(tmp_path / 'compressed.py').optim_wrapper
+    assert optim_wrapper.optimizer.lr == pytest.approx(0.01)
+    assert optim_wrapper.paramwise_cfg.custom_keys.clip_alpha.decay_mult == 0
+
+
+def test_an_optimizer_wrapper_without_optimizer_is_refused():
+    with pytest.raises(ValueError, match=r'Use quantizer_optim\(_base_.optim_wrapper\)'):
+        quantizer_optim(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
 
 
 def test_compressing_twice():

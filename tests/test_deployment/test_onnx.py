@@ -133,12 +133,25 @@ def test_thresholds_need_no_topk(exporter, tmp_path, images):
     assert 'thresholds keep' in str(report) and 'with the k largest' in str(report)
 
 
-def test_a_dense_network(tmp_path):
+def test_a_dense_network(tmp_path, capsys):
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
     ).eval()
     report, graph = export(model, tmp_path, dynamic=True)
     assert report.expected.layers == 0 and types(graph) == ['Conv', 'Relu', 'Conv']
+    assert not capsys.readouterr().err
+
+
+def test_each_step_is_announced_on_request(tmp_path, images, capsys):
+    export(build(8), tmp_path, selection='threshold', calibration=images, verbose=True)
+    lines = capsys.readouterr().err.splitlines()  # others may be about the compilation of kernels
+    said = [line.partition(' (')[0] for line in lines if line.startswith('export_onnx')]
+    assert said == [
+        'export_onnx: 1/4 fold BatchNorm',
+        f'export_onnx: 2/4 find thresholds on {len(images)} images',
+        'export_onnx: 3/4 write the graph, exporter torchscript',
+        'export_onnx: 4/4 compare with the model at 65x97',
+    ]
 
 
 def test_the_model_is_not_changed(tmp_path):

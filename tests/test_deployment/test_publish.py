@@ -65,6 +65,12 @@ def test_the_pair_loads_as_a_checkpoint(checkpoint, tmp_path):
     check_checkpoint(str(weights))
 
 
+def test_both_files_are_as_readable_as_others(checkpoint, tmp_path):
+    (tmp_path / 'other').touch()
+    for path in publish(checkpoint, tmp_path / 'net.safetensors'):
+        assert path.stat().st_mode == (tmp_path / 'other').stat().st_mode
+
+
 def test_averaged_weights_are_left_out_on_request(checkpoint, tmp_path):
     weights, _ = publish(checkpoint, tmp_path / 'net.safetensors', ema=False)
     loaded = runner.CheckpointLoader.load_checkpoint(str(weights))['state_dict']

@@ -132,3 +132,5 @@ def test_models_without_maps_to_compress_are_refused(batches):
         ValueError, match='maps must have at least 32 pixels a side for 5 levels, got none'
     ):
         measure_errors(Toy(), batches, [2], [0.5], levels=5)
+    with pytest.raises(ValueError, match='measure_errors: batches must hold at least one batch'):
+        measure_errors(Toy(), [], [2], [0.5])

@@ -92,7 +92,15 @@ def test_latency_of_calls_of_known_length(monkeypatch):
         if len(order) > 4 and len(order) % 2 == 0:
             now[0] += next(durations)
 
-    seen = measure_latency(dict(a=lambda: call('a'), b=lambda: call('b')), CPU, repeats=3, warmup=2)
+    counted = []
+    seen = measure_latency(
+        dict(a=lambda: call('a'), b=lambda: call('b')),
+        CPU,
+        repeats=3,
+        warmup=2,
+        on_repeat=lambda: counted.append(len(order)),
+    )
+    assert counted == [8, 12, 16]
     assert order == ['a', 'a', 'b', 'b'] + ['a', 'a', 'b', 'b'] * 3
     assert seen['a'].median == pytest.approx(20) and seen['b'].median == pytest.approx(2)
     assert seen['a'].p95 == pytest.approx(20 + 0.9 * 70)

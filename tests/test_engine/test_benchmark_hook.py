@@ -56,7 +56,8 @@ def test_moments(tmp_path, settings, kwargs, expected):
 
 
 def test_rows_scalars_and_environment(tmp_path, monkeypatch, caplog):
-    def latency(calls, device, *, repeats, warmup):
+    def latency(calls, device, *, repeats, warmup, on_repeat):
+        on_repeat()
         assert (device.type, repeats, warmup) == ('cpu', 2, 0) and list(calls) == ['model', 'dense']
         for call in calls.values():
             assert call().shape[1] == 2
@@ -96,6 +97,7 @@ def test_rows_scalars_and_environment(tmp_path, monkeypatch, caplog):
         for name in QUANTITIES
         for shape in ('1x3x8x10', '4x3x16x16')
     }
+    assert 'BenchmarkHook: 4 repeats' in caplog.messages  # before they begin
     table = next(
         message for message in caplog.messages if message.startswith('benchmark at iter 0')
     ).splitlines()

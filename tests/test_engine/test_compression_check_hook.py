@@ -256,7 +256,7 @@ def heatmaps(tmp_path_factory):
 
 ADVICE = (
     r"keep_dense 'last' keeps all prediction layers dense, and the checkpoint compresses "
-    r'classify.heatmap_head.2, classify.wh_head.2, as version 0.1 did. Set '
+    r'classify.heatmap_head.2, classify.wh_head.2, as mmwcc did before this release. Set '
     r"keep_dense=\['first', 'classify.offset_head.2'\] in the compression config"
 )
 

@@ -15,6 +15,7 @@ from mmwcc.diagnostics.layer_stats import LayerStats
 from mmwcc.engine.hooks import CompressionStatsHook
 
 STATS = dict(type='mmwcc.CompressionStatsHook', interval=4)
+EVERY_LAYER = dict(STATS, group_by='layer')
 QUANTIZERS = (
     'act_clip_alpha',
     'act_clipped',
@@ -74,7 +75,7 @@ class Watch(Hook):
 
 
 def test_what_is_measured_and_when(tmp_path):
-    runner, watch = runner_of(tmp_path, val_interval=6), Watch()
+    runner, watch = runner_of(tmp_path, EVERY_LAYER, val_interval=6), Watch()
     runner.register_hook(watch)
     runner.train()
     assert watch.train == [0, 0, 0, 1] * 3 and watch.val == [1, 1] * 2
@@ -88,9 +89,27 @@ def test_what_is_measured_and_when(tmp_path):
     assert list(scalars(tmp_path, 'compression_val')) == [6, 12]
 
 
+def test_a_few_scalars_stand_for_all_layers(tmp_path):
+    """By default: mean, minimum and maximum over the layers of each class."""
+    for name, stats in (('groups', STATS), ('layers', EVERY_LAYER)):
+        runner_of(tmp_path / name, stats, length=4).train()
+    groups, layers = (scalars(tmp_path / name, 'compression')[4] for name in ('groups', 'layers'))
+    # Each class has one layer here.
+    found = [groups[f'act_sqnr/WaveletCompressedConv2d/{part}'] for part in ('mean', 'min', 'max')]
+    assert found == pytest.approx(3 * [layers[f'act_sqnr/{WCC_LAYER}']])
+    assert {name.split('/')[1] for name in groups} == {'WaveletCompressedConv2d', 'QuantConv2d'}
+    assert not any(name.startswith('energy_kept/QuantConv2d') for name in groups)
+
+
+def test_groups_by_stage(tmp_path):
+    runner_of(tmp_path, dict(STATS, group_by='stage'), length=4).train()
+    groups = {name.split('/')[1] for name in scalars(tmp_path, 'compression')[4]}
+    assert groups == {WCC_LAYER, QUANT_LAYER}
+
+
 def test_values_are_those_of_the_batches(tmp_path):
     runner, watch = (
-        runner_of(tmp_path, dict(STATS, val_batches=2), length=4, val_interval=4),
+        runner_of(tmp_path, dict(EVERY_LAYER, val_batches=2), length=4, val_interval=4),
         Watch(),
     )
     runner.register_hook(watch)
@@ -114,7 +133,7 @@ def test_values_are_those_of_the_batches(tmp_path):
 
 
 def test_the_first_iteration_has_calibrated_quantizers(tmp_path):
-    runner_of(tmp_path, dict(STATS, interval=1), length=1).train()
+    runner_of(tmp_path, dict(EVERY_LAYER, interval=1), length=1).train()
     assert f'act_sqnr/{QUANT_LAYER}' in scalars(tmp_path, 'compression')[1]
 
 
@@ -128,12 +147,12 @@ def test_training_is_the_same_with_and_without(tmp_path):
 
 
 def test_patterns(tmp_path):
-    runner_of(tmp_path, dict(STATS, layers=['spat.*']), length=4).train()
+    runner_of(tmp_path, dict(EVERY_LAYER, layers=['spat.*']), length=4).train()
     assert {key.rpartition('/')[2] for key in scalars(tmp_path, 'compression')[4]} == {QUANT_LAYER}
 
 
 def test_log_gets_one_line(tmp_path, caplog):
-    runner = runner_of(tmp_path, val_interval=12)
+    runner = runner_of(tmp_path, EVERY_LAYER, val_interval=12)
     runner.logger.setLevel(logging.INFO)
     runner.logger.addHandler(caplog.handler)
     runner.train()
@@ -161,9 +180,9 @@ def test_tensorboard(tmp_path):
     runner.train()
     runner.visualizer.close()
     events = EventAccumulator(str(next(tmp_path.glob('*/vis_data')))).Reload()
-    tag = f'compression/energy_kept/{WCC_LAYER}'
+    tag = 'compression/energy_kept/WaveletCompressedConv2d/mean'
     assert [(event.step, event.value) for event in events.Scalars(tag)] == [
-        (step, pytest.approx(values[f'energy_kept/{WCC_LAYER}']))
+        (step, pytest.approx(values['energy_kept/WaveletCompressedConv2d/mean']))
         for step, values in scalars(tmp_path, 'compression').items()
     ]
 
@@ -229,6 +248,7 @@ def test_refusals_when_training_starts(tmp_path, stats, kwargs, message):
         (dict(interval=0), ValueError, 'interval must be an integer of at least 1, got 0'),
         (dict(interval=2.5), ValueError, 'interval must be an integer of at least 1, got 2.5'),
         (dict(val_batches=-1), ValueError, 'val_batches must be an integer of at least 0, got -1'),
+        (dict(group_by='head'), ValueError, "one of kind, stage, layer, got 'head'. Use 'layer'"),
         (
             dict(layers='head'),
             TypeError,

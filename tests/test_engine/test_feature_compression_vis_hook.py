@@ -17,9 +17,9 @@ def drawn(monkeypatch):
     """Collect what is drawn, and draw it."""
     calls, draw = [], feature_compression_vis_hook.draw_feature_maps
 
-    def record(picture, maps):
-        calls.append((picture, maps))
-        return draw(picture, maps)
+    def record(image, maps):
+        calls.append((image, maps))
+        return draw(image, maps)
 
     monkeypatch.setattr(feature_compression_vis_hook, 'draw_feature_maps', record)
     return calls
@@ -50,9 +50,10 @@ def test_compressed_layers_are_drawn_as_they_stand(tmp_path, drawn):
     made.train()
     found = [(maps[0].keep_ratio, maps[0].bits, maps[0].levels) for _, maps in drawn]
     assert found == [(1.0, 32, 2), (0.5, 8, 2)]
-    picture, (first,) = drawn[-1]
+    image, (first,) = drawn[-1]
     with torch.no_grad():
-        expected = torch.relu(made.model.stem(picture[None]))[0]
+        # The figure is RGB; the images count as loaded by mmcv, in BGR.
+        expected = torch.relu(made.model.stem(image.flip(0)[None]))[0]
     torch.testing.assert_close(first.values, expected)
 
 
@@ -89,7 +90,7 @@ def test_a_model_without_point_wise_layers_is_refused(tmp_path):
 
 
 def test_maps_that_are_too_small_are_said_and_not_drawn(tmp_path, drawn):
-    # Pictures are 8x10: three levels divide the map, four do not.
+    # Images are 8x10: three levels divide the map, four do not.
     model = dict(
         type='mmwcc.CompressedModel',
         task_type='ToySegmentor',

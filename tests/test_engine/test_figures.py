@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from mmwcc.diagnostics.feature_maps import compress_map, quantize_map
-from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
+from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
 
 
 def panels(figure):
@@ -26,9 +25,9 @@ def values():
 
 
 def test_what_the_panels_show(values):
-    picture = torch.full((3, 30, 40), 300.0)
+    image = torch.full((3, 30, 40), 300.0)
     settings = dict(keep_ratio=0.25, bits=8, levels=2, selection='coarse')
-    figure = draw_feature_maps(picture, [FeatureMap('some.layer', values, **settings)])
+    figure = draw_feature_maps(image, [FeatureMap('some.layer', values, **settings)])
     (pixels, _), (dense, title), (quantized, _), (compressed, _), (kept, kept_title) = panels(
         figure
     )
@@ -59,22 +58,11 @@ def test_titles_name_bits_and_errors(values):
     assert titles[10] == 'quantized, full precision\nMSE 0 (0 %)'
 
 
-def test_gray_pictures_long_names_and_dead_maps():
+def test_gray_images_long_names_and_dead_maps():
     name = 'decode_head.sep_bottleneck.1.pointwise_conv.conv'
     figure = draw_feature_maps(torch.zeros(1, 8, 8), [FeatureMap(name, torch.zeros(2, 8, 8), 0.5)])
     assert panels(figure)[0][0].shape == (8, 8)
-    assert figure.axes[2].get_ylabel() == 'decode_head.sep_bottleneck.1.\npointwise_conv.conv'
+    assert figure.axes[2].get_ylabel().replace('\n', '') == name
     pixels = to_pixels(figure)
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
     assert pixels.min() == 0 and (pixels[0, 0] == 255).all()
-
-
-def test_normalization_is_undone():
-    preprocessor = nn.Module()
-    x = torch.rand(3, 2, 2)
-    assert undo_normalization(x, None) is x and undo_normalization(x, preprocessor) is x
-    preprocessor.mean, preprocessor.std = (
-        torch.tensor([1.0, 2, 3]).view(3, 1, 1),
-        torch.full((3, 1, 1), 2.0),
-    )
-    torch.testing.assert_close(undo_normalization((x - preprocessor.mean) / 2, preprocessor), x)

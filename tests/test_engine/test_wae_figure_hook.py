@@ -132,6 +132,16 @@ def test_what_the_figure_shows():
     assert (figure[:22] < 100).any()  # captions
 
 
+def test_captions_fit_into_their_panels():
+    """Large numbers end before the edge of the panel."""
+    figure = decomposition_figure(
+        Halves(), torch.linspace(-5e6, 5e6, 3 * 80 * 160).view(1, 3, 80, 160)
+    )
+    captions = figure[:22].min((0, 2))
+    for panel in range(4):
+        assert captions[164 * panel + 161 : 164 * panel + 164].min() == 255
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match='interval and num_images must be at least 1, got 0 and 4'):
         WAEFigureHook(interval=0)

@@ -78,7 +78,7 @@ def test_without_a_place_a_notice_names_the_remedy(load, tmp_path, monkeypatch, 
     assert is_right(load(None))
     assert is_right(load(None))
     said = capsys.readouterr().err
-    assert said.count('mmwcc: ') == 1 and 'in every process' in said
+    assert said.count('mmwcc: ') == 1 and 'about half a minute, in every process' in said
     assert 'Set NUMBA_CACHE_DIR' in said
 
 

@@ -11,9 +11,17 @@ from mmwcc.reports.tradeoff import TradeoffPoint
 def test_table_by_hand():
     points = [
         TradeoffPoint(
-            'wcc', 'WCC 8/8', '25 %', 2e9, 1e8, (40.0, 44.0), ('w/wcc_seed0', 'w/wcc_seed1'), True
+            'wcc',
+            'WCC 8/8',
+            '25 %',
+            2e9,
+            1e8,
+            (40.0, 44.0),
+            ('w/wcc_seed0', 'w/wcc_seed1'),
+            (8, 16),
+            True,
         ),
-        TradeoffPoint('dense', 'dense', '', 8e9, 0, (41.5,), ('w/dense',)),
+        TradeoffPoint('dense', 'dense', '', 8e9, 0, (41.5,), ('w/dense',), (8, 16)),
     ]
     table = ladder_table(points, 'mIoU', {'w/wcc_seed0': 9.6, 'w/wcc_seed1': 10.0, 'w/dense': 0.4})
     assert table.split('\n')[2:] == [
@@ -42,6 +50,13 @@ def test_of_a_run(start, tmp_path):
     with (tmp_path / 'work' / 'tradeoff.csv').open() as file:
         assert {row['config'] for row in csv.DictReader(file)} == {'dense', 'quant', 'ptq'}
     assert (tmp_path / 'work' / 'tradeoff.png').stat().st_size > 5000
+    for config in (tmp_path / 'work' / 'quant_seed1').rglob('*.py'):
+        config.write_text(config.read_text() + "\nmodel['type'] = 'NoSuchModel'\n")
+    table = draw_ladder(run.ladder, tmp_path / 'work', run.records())
+    assert '| quant | quantized | 8/8 |' in table and '| 1 |' in table
+    assert table.split('\n')[-1].startswith(
+        'quant_seed1 was left out: The model could not be built'
+    )
 
 
 def test_nothing_measured(tmp_path):

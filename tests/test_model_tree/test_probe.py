@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmwcc.model_tree.probe import example_input, tensor_mode, undisturbed
+from mmwcc.model_tree.probe import example_input, layer_progress, tensor_mode, undisturbed
 
 
 def test_example_input():
@@ -58,3 +58,14 @@ def test_undisturbed(fails):
     ] and torch.is_grad_enabled()
     assert list(model[0]._forward_hooks) == [kept.id] and not model[1]._forward_pre_hooks
     assert torch.equal(random, torch.get_rng_state())
+
+
+def test_layers_are_counted_while_a_model_runs(monkeypatch, capsys):
+    monkeypatch.setattr('mmwcc.progress._PAUSE', 0)
+    shared = nn.Conv2d(4, 4, 1)
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), shared, shared, nn.Linear(2, 2))
+    with layer_progress(model, 'counting'):
+        model[:4](torch.zeros(1, 3, 2, 2))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == 'counting: 3 layers' and lines[-1].startswith('counting: 2/3 layers in ')
+    assert not any(module._forward_hooks for module in model.modules())

@@ -8,8 +8,13 @@ from torch import nn
 
 from mmwcc.compression import compress_model
 from mmwcc.layers import QuantConv2d
-from mmwcc.post_training import calibrate, reestimate_batch_norm
-from mmwcc.post_training.calibrate import batch_statistics, run_model
+from mmwcc.post_training import (
+    calibrate,
+    measure_sensitivity,
+    reestimate_batch_norm,
+    run_model,
+)
+from mmwcc.post_training.calibrate import batch_statistics
 from mmwcc.quantizers import LearnedClipActQuantizer
 
 QUANTIZED = dict(
@@ -128,6 +133,55 @@ def test_bad_arguments(model, arguments, message):
         calibrate(model, **{'batches': batches(1.0), **arguments})
 
 
+IMAGE = torch.zeros(2, 3, 9, 7)
+
+
+@pytest.mark.parametrize(
+    ('data', 'kind'),
+    [
+        (IMAGE, r'float32 tensor \(2, 3, 9, 7\)'),
+        (dict(inputs=IMAGE), r'dict of \(inputs: float32 tensor \(2, 3, 9, 7\)\)'),
+        ('train', 'str'),
+        (3, 'int'),
+    ],
+)
+@pytest.mark.parametrize(
+    ('call', 'name'),
+    [
+        (calibrate, 'calibrate'),
+        (reestimate_batch_norm, 'reestimate_batch_norm'),
+        (lambda model, data: measure_sensitivity(model, QUANTIZED, data), 'measure_sensitivity'),
+    ],
+)
+def test_a_single_batch_is_not_taken_for_many(model, call, name, data, kind):
+    with pytest.raises(TypeError, match=f'{name}: batches must be a list .* got {kind}. Put a'):
+        call(model, data)
+
+
+@pytest.mark.parametrize('call', [reestimate_batch_norm, calibrate])
+def test_no_batch_is_an_error(model, call):
+    with pytest.raises(ValueError, match=f'{call.__name__}: batches must hold at least one batch'):
+        call(model, iter([]))
+
+
+@pytest.mark.parametrize(
+    ('batch', 'message'),
+    [
+        (
+            [IMAGE, torch.zeros(2, dtype=torch.long)],
+            r'Sequential must run on each batch, got list of \(float32 tensor \(2, 3, 9, 7\), int64 '
+            r'tensor \(2,\)\), which raised .* say so by forward=',
+        ),
+        (dict(inputs=IMAGE), r'got dict of \(inputs: .*, which raised '),
+        (IMAGE.byte(), r'got uint8 tensor \(2, 3, 9, 7\), which raised '),
+    ],
+)
+def test_a_batch_that_the_model_cannot_run_is_described(model, batch, message):
+    for call in (calibrate, reestimate_batch_norm):
+        with pytest.raises(ValueError, match=message):
+            call(model, [batch])
+
+
 def test_a_model_without_quantizers():
     with pytest.raises(
         ValueError, match='a quantizer with less than 32 bits, got a Sequential without one'
@@ -191,6 +245,8 @@ def test_models_of_mmengine_are_preprocessed():
             return mode, inputs
 
     model = Model(Preprocessor())
+    with pytest.raises(ValueError, match=r'got float32 tensor \(2,\), .* what the data loader of'):
+        run_model(model, torch.zeros(2))
     assert run_model(model, dict(inputs=1)) == ('tensor', 2)
     assert run_model(model, dict(inputs=1), training=True) == ('tensor', 11)
 

@@ -1,4 +1,4 @@
-"""The picture of an allocation."""
+"""The image of an allocation."""
 
 import pytest
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-cv2 = pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+cv2 = pytest.importorskip('cv2', reason='images are read with OpenCV')
 
 from mmwcc.reports.html_parts import Cell, Chart, Series, charts_json, data_uri, number, table  # noqa: E402
 from mmwcc.reports.run_logs import Curve  # noqa: E402
@@ -57,12 +57,12 @@ def test_chart_data_cannot_end_its_script():
 def test_data_uri(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (90, 300, 3), np.uint8)
     flat = np.zeros((50, 40, 3), np.uint8)
-    for picture, kind, shape in ((noise, 'jpeg', (30, 100)), (flat, 'png', (50, 40))):
-        cv2.imwrite(str(tmp_path / 'picture.png'), picture)
-        head, content = data_uri(tmp_path / 'picture.png', 100).split(',')
+    for image, kind, shape in ((noise, 'jpeg', (30, 100)), (flat, 'png', (50, 40))):
+        cv2.imwrite(str(tmp_path / 'image.png'), image)
+        head, content = data_uri(tmp_path / 'image.png', 100).split(',')
         assert head == f'data:image/{kind};base64'
         decoded = cv2.imdecode(np.frombuffer(base64.b64decode(content), np.uint8), cv2.IMREAD_COLOR)
         assert decoded.shape[:2] == shape
-    for content in (b'', b'no picture'):
+    for content in (b'', b'no image'):
         (tmp_path / 'bad.png').write_bytes(content)
         assert data_uri(tmp_path / 'bad.png') is None

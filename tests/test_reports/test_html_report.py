@@ -10,14 +10,24 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmengine', reason='work folders are read with mmengine', exc_type=ImportError)
-cv2 = pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+cv2 = pytest.importorskip('cv2', reason='images are read with OpenCV')
 
 import toy_work_dirs as toy  # noqa: E402
 
 from mmwcc.reports.html_report import short_names, write_report  # noqa: E402
 from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 
-SECTIONS = ['overview', 'trade-off', 'curves', 'predictions', 'layers', 'settings', 'notes']
+SECTIONS = [
+    'overview',
+    'trade-off',
+    'curves',
+    'statistics',
+    'predictions',
+    'figures',
+    'layers',
+    'settings',
+    'notes',
+]
 VOID = {'meta', 'link', 'input', 'img', 'br'}
 EVIL = '<script>alert(1)<b>"&'
 CHROMIUM = next(
@@ -64,16 +74,20 @@ class Page(HTMLParser):
 
 
 def make_folders(folder):
-    """Write a dense model, a tested one with latency and pictures, and one with hostile names."""
+    """Write a dense model, a tested one with latency and images, and one with hostile names."""
     dense = toy.make_work_dir(folder / 'net_dense_street', miou=(30.0, 60.0))
     wcc = toy.make_work_dir(folder / 'net_wcc_street', toy.COMPRESSION, miou=(20.0, 40.0))
     toy.write_test(wcc, '20260103_000000', mIoU=45.0)
     toy.write_latency(wcc, 4.0)
     toy.write_checkpoint(wcc, dict(layers={}))
-    toy.write_picture(wcc, 'test_1.png_0.png')
+    toy.write_image(wcc, 'test_1.png_0.png')
     evil = toy.make_work_dir(
         folder / f'net_{EVIL}_street', toy.COMPRESSION, name=EVIL, note=f'{EVIL}</pre>'
     )
+    toy.write_image(evil, f'{EVIL}_40.png')
+    # As older runs recorded layers, and as groups with a hostile name.
+    toy.write_statistics(wcc, dict(point=10.0, spatial=20.0))
+    toy.write_statistics(evil, {f'{EVIL}/{part}': 5.0 for part in ('mean', 'min', 'max')})
     return [dense, wcc, evil]
 
 
@@ -84,6 +98,7 @@ def report(tmp_path_factory):
         [read_work_dir(path) for path in make_folders(folder)],
         folder / 'new' / 'report.html',
         title=f'A & B {EVIL}',
+        remarks=[f'left out {EVIL}'],
     )
     return folder / 'new' / 'report.html'
 
@@ -135,6 +150,19 @@ def test_names_are_escaped(report, page):
         re.search(r'id="charts">(.*?)</script>', report.read_text(encoding='utf-8'), re.S).group(1)
     )
     assert {series['name'] for series in charts[0]['series']} == {'dense', 'wcc', EVIL}
+    assert f'{EVIL}: {EVIL}' in {series['name'] for series in charts[-1]['series']}
+    assert EVIL in page.text('figures') and f'left out {EVIL}' in page.text('notes')
+
+
+def test_statistics_are_means_within_their_range(report):
+    charts = json.loads(
+        re.search(r'id="charts">(.*?)</script>', report.read_text(encoding='utf-8'), re.S).group(1)
+    )
+    (chart,) = [chart for chart in charts if chart['y'] == 'act_sqnr']
+    curves = {series['name']: series for series in chart['series']}
+    assert curves['wcc: QuantConv2d']['points'] == [[20, 20.0], [40, 20.0]]
+    assert curves[f'{EVIL}: {EVIL}']['band'] == [[20, 5.0, 5.0], [40, 5.0, 5.0]]
+    assert [curves[name]['dash'] for name in curves if name.startswith('wcc')] == [0, 1]
 
 
 def test_figures(page):
@@ -142,17 +170,35 @@ def test_figures(page):
     assert '45.00' in overview and '60.00' in overview and 'validation, iteration 40' in overview
     assert '4.0' in overview and 'p95 8.0, dense twin 12.0' in overview and '8/4' in overview
     assert (
-        len(page.find('figure')) == 4 + 3
-    )  # accuracy against cost, three curves, one picture of three models
-    assert [attrs['alt'] for attrs in page.find('img')] == ['test_1.png by wcc']
+        len(page.find('figure')) == 4 + 1 + 3 + 1
+    )  # accuracy against cost, three curves, a statistic, a prediction of three models, a figure
+    alternatives = [attrs['alt'] for attrs in page.find('img')]
+    assert alternatives == ['test_1.png by wcc', f'{EVIL} by {EVIL}']
+
+
+def test_latencies_of_different_inputs_are_not_mixed(tmp_path):
+    """Models are compared at the input that most have; what was measured at another is named."""
+    folders = [toy.make_work_dir(tmp_path / f'net_{name}') for name in 'abcd']
+    for folder, median in zip(folders, (4.0, 5.0, 6.0, 7.0), strict=True):
+        toy.write_latency(folder, median)
+    for folder in (folders[0], folders[2]):
+        file = folder / 'benchmark.json'
+        content = json.loads(file.read_text())
+        more = [dict(row, shape=[1, 3, 64, 64], latency_ms=77.0) for row in content['rows']]
+        rows = {folders[0]: more + content['rows'], folders[2]: more}[folder]
+        file.write_text(json.dumps(dict(content, rows=rows)))
+    write_report([read_work_dir(folder) for folder in folders], tmp_path / 'out.html')
+    overview = Page((tmp_path / 'out.html').read_text(encoding='utf-8')).text('overview')
+    assert overview.count('input 1x3x64x64') == 1 and overview.count('77.0') == 2
+    assert all(f'{median} p95' in overview for median in (4.0, 5.0, 7.0))
 
 
 def test_what_is_missing_is_said(page):
     notes, predictions = page.text('notes'), page.text('predictions')
     assert predictions.count('not drawn') == 2
     assert 'No test is on record' in notes and 'No latency is on record' in notes
-    assert 'There is no checkpoint' in notes and 'Costs are for one image of 8×16' in notes
-    assert 'Latency was measured on 1×3×8×16 by Some CPU' in notes
+    assert 'There is no checkpoint' in notes and 'Costs are for one image of 8x16' in notes
+    assert 'Latency was measured on 1x3x8x16 by Some CPU' in notes
 
 
 def test_a_model_that_says_nothing(tmp_path):
@@ -163,7 +209,8 @@ def test_a_model_that_says_nothing(tmp_path):
     write_report([work_dir], tmp_path / 'out.html')
     page = Page((tmp_path / 'out.html').read_text(encoding='utf-8'))
     assert page.rows['overview'] == 1 and page.find('svg') == [] and 'layers' not in page.rows
-    assert 'No training is on record' in page.text('curves') and 'No pictures' in page.text(
+    assert not {'statistics', 'figures'} & set(page.ids)
+    assert 'No training is on record' in page.text('curves') and 'No predictions' in page.text(
         'predictions'
     )
     assert 'both an accuracy and a cost' in page.text(
@@ -182,9 +229,9 @@ def test_short_names(tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(ValueError, match='work_dirs must name at least one work folder, got none'):
         write_report([], tmp_path / 'x.html')
-    with pytest.raises(ValueError, match='pictures must not be negative, got -1'):
+    with pytest.raises(ValueError, match='images must not be negative, got -1'):
         write_report(
-            [read_work_dir(toy.make_work_dir(tmp_path / 'a'))], tmp_path / 'x.html', pictures=-1
+            [read_work_dir(toy.make_work_dir(tmp_path / 'a'))], tmp_path / 'x.html', images=-1
         )
 
 
@@ -298,7 +345,7 @@ def test_behaviour_in_a_browser(report, width):
         'wcc',
     ]  # the only one with a latency, whichever way it is sorted
     assert seen['shown'] == [3, 9, 0, 2, 3] and seen['count'] == '3 of 9 rows'
-    assert len(seen['drawn']) == 4 and min(seen['drawn']) >= 3
+    assert len(seen['drawn']) == 5 and min(seen['drawn']) >= 3
     assert seen['pages'] == ['rgb(246, 247, 249)', 'rgb(15, 19, 23)']
     assert (
         seen['tip'].startswith(('dense', 'wcc', EVIL))
@@ -318,7 +365,7 @@ def test_screenshot(report, tmp_path, width, scheme, background, first):
         f'--window-size={max(width, 600)},3000',
         f'--screenshot={tmp_path / "s.png"}',
     )
-    picture = cv2.imread(str(tmp_path / 's.png'))[:, :width]
-    assert picture.shape[1] == width and (picture[5, 2] == background).all()
+    image = cv2.imread(str(tmp_path / 's.png'))[:, :width]
+    assert image.shape[1] == width and (image[5, 2] == background).all()
     # The colour of the first model, BGR: its swatches, its mark in the scatter and its curves.
-    assert (abs(picture.astype(int) - first).max(2) < 3).sum() > 500
+    assert (abs(image.astype(int) - first).max(2) < 3).sum() > 500

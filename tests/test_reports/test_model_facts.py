@@ -8,7 +8,13 @@ import toy_work_dirs as toy  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mmwcc.reports.model_facts import build_with_report, examine, input_size  # noqa: E402
+from mmwcc.reports.model_facts import (  # noqa: E402
+    Basis,
+    build_with_report,
+    examine,
+    examine_all,
+    input_size,
+)
 from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 
 DENSE_MACS = 8 * 16 * (9 * 3 * 8 + 9 * 8 * 8 + 8 * 8)
@@ -18,7 +24,7 @@ def test_dense_model(tmp_path):
     facts = examine(read_work_dir(toy.make_work_dir(tmp_path)))
     assert [layer.after for layer in facts.layers] == ['dense'] * 3
     assert facts.total['macs'] == DENSE_MACS and facts.total['total_bops'] == 32 * 32 * DENSE_MACS
-    assert facts.basis == ('exact', (1, 3, 8, 16)) and facts.notes == []
+    assert facts.basis == Basis('exact', (8, 16)) and facts.notes == []
     assert facts.layer_costs['point'].macs == 8 * 16 * 8 * 8
 
 
@@ -65,16 +71,71 @@ def test_recorded_cost_says_for_which_input(tmp_path):
     toy.write_checkpoint(folder, dict(cost=recorded))
     work_dir = read_work_dir(folder)
     facts = examine(work_dir)
-    assert facts.basis == ('paper', (1, 3, 4, 4)) and facts.total['macs'] == DENSE_MACS / 8
-    assert examine(work_dir, (8, 16)).basis == ('exact', (1, 3, 8, 16))
+    assert facts.basis == Basis('paper', (4, 4)) and facts.total['macs'] == DENSE_MACS / 8
+    assert examine(work_dir, (8, 16)).basis == Basis('exact', (8, 16))
     work_dir.config.model.type = 'NobodyHasThis'
     facts = examine(work_dir)
     assert (
         facts.total == recorded['total']
-        and facts.basis == ('paper', (1, 3, 4, 4))
+        and facts.basis == Basis('paper', (4, 4))
         and facts.layer_costs == {}
     )
     assert 'could not be built' in facts.notes[0] and 'its layers are not known' in facts.notes[0]
+
+
+def test_costs_of_several_models_are_for_one_size(tmp_path):
+    """That of the first model, whatever the others record or test with."""
+    folders = [
+        toy.make_work_dir(tmp_path / name) for name in ('first', 'small', 'recorded', 'none')
+    ]
+    work_dirs = [read_work_dir(folder) for folder in folders]
+    work_dirs[1].config.test_dataloader.dataset.img_scale = (4, 4)
+    recorded = dict(convention='paper', input_shape=[1, 3, 2, 2], total=dict(total_bops=1, macs=1))
+    toy.write_checkpoint(folders[2], dict(cost=recorded))
+    work_dirs[3].config.test_dataloader = None
+    facts = examine_all(work_dirs)
+    assert {fact.basis for fact in facts} == {Basis('exact', (8, 16))}
+    assert [fact.total['macs'] for fact in facts] == [DENSE_MACS] * 4
+    assert [len(fact.notes) for fact in facts] == [0, 1, 1, 0]
+    assert 'tested, for images of 4x4. It is counted for images of 8x16' in facts[1].notes[0]
+    assert "images of 2x2 by the paper's convention. It is counted" in facts[2].notes[0]
+    asked = examine_all(work_dirs, (4, 4))
+    assert {fact.basis for fact in asked} == {Basis('exact', (4, 4))}
+    assert all(fact.notes == [] for fact in asked)
+
+
+def test_what_was_recorded_for_another_size_is_not_compared(tmp_path):
+    folders = [toy.make_work_dir(tmp_path / name) for name in ('first', 'other')]
+    recorded = dict(convention='exact', input_shape=[1, 3, 2, 2], total=dict(total_bops=1, macs=1))
+    toy.write_checkpoint(folders[1], dict(cost=recorded))
+    work_dirs = [read_work_dir(folder) for folder in folders]
+    work_dirs[1].config.model.type = 'NobodyHasThis'
+    facts = examine_all(work_dirs)[1]
+    assert facts.total == {} and facts.basis is None
+    assert 'its layers and its cost are not known' in facts.notes[0]
+
+
+def test_a_model_that_takes_one_size_only(tmp_path):
+    work_dirs = [read_work_dir(toy.make_work_dir(tmp_path / name)) for name in ('first', 'fixed')]
+    work_dirs[1].config.model.type = 'FixedSizeNetwork'
+    work_dirs[1].config.test_dataloader.dataset.img_scale = (4, 4)
+    facts = examine_all(work_dirs)[1]
+    assert facts.total == {}
+    notes = ' '.join(facts.notes)
+    assert 'could not be counted for images of 8x16' in notes and 'images of 4x4' in notes
+    assert examine(work_dirs[1]).total['macs'] > 0
+
+
+@toy.MODELS.register_module(force=True)
+class FixedSizeNetwork(toy.ToyReportNetwork):
+    """Takes images of 4x4 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.classify = nn.Linear(8 * 4 * 4, 2)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.classify(super().forward(inputs).flatten(1))
 
 
 def test_what_is_not_known_is_noted(tmp_path):
@@ -83,7 +144,9 @@ def test_what_is_not_known_is_noted(tmp_path):
     facts = examine(work_dir)
     assert len(facts.layers) == 3 and facts.total == {} and facts.basis is None
     assert 'names no size of input images' in facts.notes[0]
-    assert 'The cost could not be counted: count_cost:' in examine(work_dir, (8, 0)).notes[0]
+    assert (
+        'could not be counted for images of 8x0: count_cost:' in examine(work_dir, (8, 0)).notes[0]
+    )
     work_dir.config.pop('model')
     facts = examine(work_dir)
     assert facts.layers == [] and 'layers and its cost are not known' in facts.notes[0]

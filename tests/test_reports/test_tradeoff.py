@@ -2,7 +2,6 @@
 
 import csv
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,15 +9,15 @@ import pytest
 pytest.importorskip('mmengine')
 from mmwcc.model_tree import CompressionReport, LayerReport
 from mmwcc.reports.model_facts import ModelFacts  # noqa: E402
+from mmwcc.reports.run_files import Evaluation  # noqa: E402
 from mmwcc.reports.run_logs import Curve  # noqa: E402
 from mmwcc.reports.tradeoff import (  # noqa: E402
     TradeoffPoint,
     describe,
     gather_points,
-    plot_tradeoff,
     write_tradeoff,
 )
-from mmwcc.reports.work_dirs import Evaluation, WorkDir  # noqa: E402
+from mmwcc.reports.work_dirs import WorkDir  # noqa: E402
 
 
 def layers(*settings):
@@ -27,7 +26,7 @@ def layers(*settings):
     )
 
 
-def trained(config, values, bops, *settings, seed=0, tests=()):
+def trained(config, values, bops, *settings, seed=0, tests=(), size=(8, 16)):
     """Return a work folder with a validation curve, and the facts of its model."""
     folder = WorkDir(
         f'{config}-{seed}',
@@ -36,8 +35,10 @@ def trained(config, values, bops, *settings, seed=0, tests=()):
         metrics=dict(mIoU=Curve(list(range(len(values))), list(values))),
         tests=[Evaluation('time', dict(mIoU=value)) for value in tests],
     )
-    total = SimpleNamespace(total_bops=bops, transform_bops=bops / 10)
-    return folder, ModelFacts(layers(*settings), SimpleNamespace(total=total))
+    amounts = dict(total_bops=bops, transform_bops=bops / 10)
+    total = SimpleNamespace(to_dict=lambda: amounts)
+    cost = SimpleNamespace(total=total, convention='exact', input_shape=(1, 3, *size))
+    return folder, ModelFacts(layers(*settings), cost)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,13 @@ def test_folders_without_metric_or_cost_are_left_out():
         gather_points([folder], [ModelFacts()], 'mIoU')
 
 
+def test_costs_of_images_of_different_sizes_are_refused():
+    pairs = [trained('a', [40], 10), trained('b', [50], 20, size=(4, 4))]
+    with pytest.raises(ValueError, match='of one size, got a-0 for images of 8x16, b-0 for .* 4x4'):
+        gather_points(*zip(*pairs, strict=True), 'mIoU')
+    assert gather_points(*zip(*pairs[1:], strict=True), 'mIoU')[0].image == (4, 4)
+
+
 @pytest.mark.parametrize(
     ('metric', 'which', 'message'),
     [
@@ -116,10 +124,12 @@ def test_what_cannot_be_compared_is_refused(metric, which, message):
 @pytest.fixture
 def points():
     return [
-        TradeoffPoint('k25', 'WCC 8/8', '25 %', 2.5e9, 5e8, (50.0, 52.0), ('a', 'b'), True),
-        TradeoffPoint('k50', 'WCC 8/8', '50 %', 5e9, 5e8, (53.0,), ('c',), True),
-        TradeoffPoint('q', 'quantized', '8/4', 5e9, 0, (20.0,), ('d',)),
-        TradeoffPoint('d', 'dense', '', 2e11, 0, (60.0,), ('e',), True),
+        TradeoffPoint(
+            'k25', 'WCC 8/8', '25 %', 2.5e9, 5e8, (50.0, 52.0), ('a', 'b'), (8, 16), True
+        ),
+        TradeoffPoint('k50', 'WCC 8/8', '50 %', 5e9, 5e8, (53.0,), ('c',), (8, 16), True),
+        TradeoffPoint('q', 'quantized', '8/4', 5e9, 0, (20.0,), ('d',), (8, 16)),
+        TradeoffPoint('d', 'dense', '', 2e11, 0, (60.0,), ('e',), (8, 16), True),
     ]
 
 
@@ -136,56 +146,8 @@ def test_table(points, tmp_path):
         mIoU='51',
         standard_error='1',
         runs='2',
+        image='8x16',
         pareto='1',
         work_dirs='a b',
     )
     assert rows[2]['standard_error'] == '' and rows[2]['pareto'] == '0'
-
-
-@pytest.fixture
-def axes_of(tmp_path, monkeypatch):
-    """Draw points, and return the axes that were written."""
-    from matplotlib.figure import Figure
-
-    figures, save = [], Figure.savefig
-    monkeypatch.setattr(
-        Figure,
-        'savefig',
-        lambda figure, *args, **kwargs: figures.append(figure) or save(figure, *args, **kwargs),
-    )
-
-    def draw(points):
-        plot_tradeoff(points, 'mIoU', tmp_path / 't.png', 'streets')
-        assert (tmp_path / 't.png').read_bytes().startswith(b'\x89PNG')
-        return figures[-1].axes[0]
-
-    return draw
-
-
-def test_picture(points, axes_of):
-    points[-1] = replace(points[-1], bops=1e10)
-    axes = axes_of(points)
-    front = axes.lines[0]
-    assert (list(front.get_xdata()), list(front.get_ydata())) == ([2.5, 5, 10], [51, 53, 60])
-    assert axes.get_legend_handles_labels()[1] == ['Pareto front', 'dense', 'quantized', 'WCC 8/8']
-    assert {text.get_text() for text in axes.texts} == {'25 %', '50 %', '8/4', ''}
-    assert axes.get_ylabel() == 'mIoU, mean and standard error' and axes.get_title() == 'streets'
-
-
-def test_picture_of_a_dense_network_far_away(points, axes_of):
-    """More than twice as far as the others: a line, and the axis ends with the others."""
-    axes = axes_of(points)
-    line, front = axes.lines[:2]
-    assert list(line.get_ydata()) == [60, 60]
-    assert list(front.get_xdata()) == [2.5, 5]
-    assert axes.get_legend_handles_labels()[1] == [
-        'dense, 200 G BOPs',
-        'Pareto front',
-        'quantized',
-        'WCC 8/8',
-    ]
-    assert axes.get_xlim()[1] < 10
-
-
-def test_picture_of_a_dense_network_alone(points, axes_of):
-    assert list(axes_of(points[-1:]).lines[0].get_xdata()) == [200]

@@ -13,7 +13,9 @@ pytest.importorskip('mmengine', reason='work folders are read with mmengine', ex
 
 import toy_work_dirs as toy  # noqa: E402
 
-from mmwcc.reports.work_dirs import Evaluation, common_metric, larger_is_better, read_work_dir  # noqa: E402
+from mmwcc.reports.run_files import Evaluation  # noqa: E402
+from mmwcc.reports.run_images import RunImages  # noqa: E402
+from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 
 
 def test_a_training(tmp_path):
@@ -31,7 +33,7 @@ def test_a_training(tmp_path):
     assert work_dir.result('mIoU') == 40.0 and work_dir.result('PSNR') is None
     assert work_dir.last('PSNR') is work_dir.best('PSNR') is None
     assert work_dir.notes == [] and work_dir.checkpoint is None and work_dir.stamp == {}
-    assert work_dir.latencies == [] and work_dir.pictures == {}
+    assert work_dir.latencies == [] and work_dir.images == RunImages()
 
 
 def test_resumed_and_tested(tmp_path):
@@ -137,45 +139,6 @@ def test_latency_in_a_file_of_another_name(tmp_path, kind):
     )
     toy.write_latency(folder, 2.0, out_file='speed.json')
     assert read_work_dir(folder).latencies[0].median == 2.0
-
-
-def test_pictures_are_the_newest_of_each_name(tmp_path):
-    folder = toy.make_work_dir(tmp_path)
-    files = [toy.write_picture(folder, f'val_x.png_{step}.png') for step in (9, 10)]
-    toy.write_picture(folder, 'test_y.jpg_0.png')
-    for file in files:
-        os.utime(file, (5, 5))
-    other = folder / 'drawn' / '2007_000032.jpg'
-    other.parent.mkdir()
-    other.write_bytes(files[0].read_bytes())
-    assert read_work_dir(folder).pictures == {
-        'val_x.png': files[1],
-        'test_y.jpg': files[0].parent / 'test_y.jpg_0.png',
-        '2007_000032': other,
-    }
-
-
-def test_better_and_common_metrics(tmp_path):
-    assert (
-        larger_is_better('coco/bbox_mAP')
-        and larger_is_better('accuracy/top1')
-        and larger_is_better('PSNR')
-    )
-    assert larger_is_better('loss') is False and larger_is_better('abs_rel') is False
-    assert larger_is_better('energy') is None
-    folders = [read_work_dir(toy.make_work_dir(tmp_path / name)) for name in 'ab']
-    for work_dir in folders:
-        work_dir.metrics = dict(aAcc=work_dir.metrics['mIoU'], mIoU=work_dir.metrics['mIoU'])
-    assert common_metric(folders) == 'mIoU' and common_metric(folders, 'aAcc') == 'aAcc'
-    del folders[1].metrics['mIoU']
-    assert common_metric(folders) == 'aAcc'
-    folders[0].metrics['energy'] = folders[0].metrics['aAcc']
-    assert folders[0].best('energy') is None
-    with pytest.raises(ValueError, match="metric must be one of aAcc, mIoU, energy, got 'mAP'"):
-        common_metric(folders, 'mAP')
-    for work_dir in folders:
-        work_dir.metrics = {}
-    assert common_metric(folders) is None
 
 
 def test_errors(tmp_path):

@@ -108,12 +108,21 @@ def write_latency(folder, *medians, out_file='benchmark.json'):
     (folder / out_file).write_text(json.dumps(dict(environment=about, rows=rows)))
 
 
-def write_picture(folder, name, size=(24, 40)):
-    """Write a picture where LocalVisBackend does."""
+def write_image(folder, name, size=(24, 40)):
+    """Write an image where LocalVisBackend does."""
     file = folder / '20260101_000000' / 'vis_data' / 'vis_image' / name
     file.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
     return file
+
+
+def write_statistics(folder, values):
+    """Append what CompressionStatsHook recorded, by layer or by group and measure."""
+    log = folder / '20260101_000000' / 'vis_data' / 'scalars.json'
+    scalars = {f'compression/act_sqnr/{name}': value for name, value in values.items()}
+    with log.open('a') as file:
+        for step in (20, 40):
+            file.write(json.dumps(dict(scalars, step=step)) + '\n')
 
 
 def make_work_dir(folder, compression=None, name='toy', miou=(30.0, 50.0), **settings):

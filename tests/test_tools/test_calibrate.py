@@ -55,8 +55,11 @@ def toy(tmp_path):
 def test_writes_a_checkpoint_that_is_tested(tool, toy, tmp_path, capsys):
     metrics = tool.main([*toy(), '--images', '5', '--batch-size', '2'])
     assert 0 <= metrics['accuracy'] <= 1
-    output = capsys.readouterr().out
-    assert '4 clips from 3 batches\nstatistics of 2 BatchNorm layers estimated again\n' in output
+    captured = capsys.readouterr()
+    summary = '4 clips from 3 batches\nstatistics of 2 BatchNorm layers estimated again\n'
+    assert summary in captured.out
+    for line in ('reading images: 5 images', 'clips: 3 batches', 'BatchNorm: 3 batches'):
+        assert f'{line}\n' in captured.err
     saved = torch.load(tmp_path / 'work' / 'calibrated.pth')
     dense = torch.load(tmp_path / 'dense.pth')['state_dict']
     changed = {

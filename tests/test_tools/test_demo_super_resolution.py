@@ -25,10 +25,9 @@ def folder(tmp_path):
     (tmp_path / 'small.py').write_text(CONFIG)
     model = SuperResolver(dict(type='mmwcc.EDSR', mid_channels=4, num_blocks=1))
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'small.pth')
-    cv2.imwrite(
-        str(tmp_path / 'a.png'),
-        np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8),
-    )
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[..., 2] = np.random.default_rng(0).integers(0, 256, (48, 64))
+    cv2.imwrite(str(tmp_path / 'a.png'), image)  # red
     return tmp_path
 
 
@@ -63,7 +62,10 @@ def test_it_writes_a_picture_and_says_how_good_it_is(folder):
     lines = result.stdout.splitlines()
     assert [line.split(':')[0] for line in lines if 'dB' in line] == ['bicubic', 'one', 'two']
     assert lines[-1] == 'wrote out.png'
-    assert cv2.imread(str(folder / 'out.png')).shape[0] > 300
+    figure = cv2.imread(str(folder / 'out.png')).astype(int)
+    assert figure.shape[0] > 300
+    assert (figure[..., 2] > figure[..., 0] + 100).mean() > 0.05  # the original is red
+    assert (figure[..., 0] > figure[..., 2] + 100).mean() < 0.01
 
 
 @pytest.mark.parametrize(

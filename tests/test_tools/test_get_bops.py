@@ -32,7 +32,9 @@ def counted(tool, tmp_path, *arguments):
 
 def test_compressed_segmentor(tool, capsys, tmp_path):
     cost = counted(tool, tmp_path, COMPRESSED)
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert captured.err.startswith('get_bops: ') and ' layers\n' in captured.err
+    lines = captured.out.splitlines()
     assert lines[0] == f'EncoderDecoder of {COMPRESSED}' and lines[1].startswith('layer ')
     assert len(lines) == 1 + 2 + 66 + 1 + 5 + 5  # and no table of the conversion
     assert any(

@@ -64,7 +64,7 @@ def test_dense_and_compressed_networks(tool, tmp_path, capsys):
     tool.main([*folders, '--out-dir', str(out), '--title', 'a title'])
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == '| network | | G BOPs | accuracy/top1 | runs | Pareto front |'
+    assert lines[0] == '| network | | G BOPs, 32x32 | accuracy/top1 | runs | Pareto front |'
     assert lines[2].startswith('| WCC 8/8 | 25 % | ') and lines[2].endswith(' | 71 ± 1 | 2 | yes |')
     assert lines[3].startswith('| dense |  | ') and lines[3].endswith(' | 80 | 1 | yes |')
     assert f'left out {tmp_path / "broken"}: The model could not be built' in printed.err
@@ -87,9 +87,25 @@ def test_larger_inputs_cost_more(tool, tmp_path, capsys):
     assert 1.9 < costs[1] / costs[0] < 2.01
 
 
+def test_test_images_of_different_sizes(tool, tmp_path, capsys):
+    """All costs are for the size of the first network."""
+    small = write_training(tmp_path / 'small', 'small', DENSE, 80.0)
+    large = write_training(tmp_path / 'large', 'large', DENSE, 85.0)
+    for file in (tmp_path / 'large').rglob('*.py'):
+        file.write_text(file.read_text().replace('(32, 32)', '(64, 64)'))
+    (tmp_path / 'empty').mkdir()
+    tool.main([small, large, str(tmp_path / 'empty'), '--out-dir', str(tmp_path / 'plot')])
+    printed = capsys.readouterr()
+    assert '| G BOPs, 32x32 |' in printed.out and 'left out' in printed.err
+    with (tmp_path / 'plot' / 'tradeoff.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert {row['image'] for row in rows} == {'32x32'} and rows[0]['bops'] == rows[1]['bops']
+
+
 def test_what_cannot_be_plotted_is_one_line(tool, tmp_path):
     with pytest.raises(
-        SystemExit, match='plot_tradeoff: read_work_dir: path must be a work folder'
+        SystemExit,
+        match='plot_tradeoff: at least one work folder .* got none. .*missing: It does not',
     ):
         tool.main([str(tmp_path / 'missing')])
     folder = write_training(tmp_path / 'dense', 'dense', DENSE, 80.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmengine', reason='work folders are read with mmengine', exc_type=ImportError)
-pytest.importorskip('cv2', reason='pictures are read with OpenCV')
+pytest.importorskip('cv2', reason='images are read with OpenCV')
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test_reports'))
 import toy_work_dirs as toy  # noqa: E402
@@ -35,17 +35,34 @@ def test_writes_a_page(tmp_path, capsys):
             'mIoU',
         ]
     )
-    assert capsys.readouterr().out == f'wrote {out}\n'
+    printed = capsys.readouterr()
+    assert printed.out == f'wrote {out}\n' and printed.err == ''
     text = out.read_text(encoding='utf-8')
-    assert '<title>My models</title>' in text and 'one image of 4×4' in text
+    assert '<title>My models</title>' in text and 'one image of 4x4' in text
+
+
+def test_anything_else_is_left_out_and_named(tmp_path, capsys):
+    run = toy.make_work_dir(tmp_path / 'run')
+    (tmp_path / 'empty').mkdir()
+    out = tmp_path / 'out.html'
+    tool.main([str(tmp_path / 'empty'), str(run), str(TOOL), '--out', str(out)])
+    printed = capsys.readouterr()
+    assert printed.out == f'wrote {out}\n'
+    assert printed.err.splitlines() == [
+        f'left out {tmp_path / "empty"}: It is empty.',
+        f'left out {TOOL}: It is a file, not a work folder.',
+    ]
 
 
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (['nowhere'], 'report: read_work_dir: path must be a work folder, got nowhere'),
+        (
+            ['nowhere'],
+            'report: at least one work folder .* must be given, got none. nowhere: It does not exist',
+        ),
         (['{folder}', '--metric', 'mAP'], "metric must be one of mIoU, got 'mAP'"),
-        (['{folder}', '--pictures', '-1'], 'pictures must not be negative'),
+        (['{folder}', '--images', '-1'], 'images must not be negative'),
     ],
 )
 def test_errors(tmp_path, arguments, message):

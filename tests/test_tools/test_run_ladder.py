@@ -126,6 +126,11 @@ def test_plan_refusals_and_report_of_nothing(tool, ladder, capsys):
     )
     missing = call(tool, ladder, '--cfg-options', 'checkpoint=no/such.pth')
     assert missing.startswith('run_ladder: The checkpoint no/such.pth does not exist')
+    capsys.readouterr()
+    assert call(tool, ladder, '--dry-run', '--cfg-options', 'checkpoint=no/such.pth') is None
+    said = capsys.readouterr().out
+    assert said.startswith('no/such.pth is not there. The ladder begins with it')
+    assert 'wcc_seed0: new\n' in said
 
 
 @pytest.mark.slow

@@ -41,10 +41,9 @@ def test_a_rule_takes_a_line(tmp_path):
 
 def test_configs_of_any_folder_inherit_it(tmp_path):
     (tmp_path / 'data').mkdir()
+    paramwise = dict(custom_keys=dict(clip_alpha=dict(lr_mult=0.1)))
     write_compression(
-        tmp_path / 'data' / 'rules.yml',
-        dict(rules=RULES),
-        'mmwcc::_base_/compression/wcc_w8a8_k25.py',
+        tmp_path / 'data' / 'rules.yml', COMPRESSION, quantizer_paramwise=ConfigDict(paramwise)
     )
     (tmp_path / 'mine.py').write_text(
         "_base_ = './data/rules.yml'\nmodel = dict(compression=_base_.compression)\n"
@@ -54,7 +53,7 @@ def test_configs_of_any_folder_inherit_it(tmp_path):
         config.model.compression.rules == RULES
         and config.model.compression.pointwise.keep_ratio == 0.25
     )
-    assert config.quantizer_paramwise
+    assert config.quantizer_paramwise == paramwise
     CompressionConfig.parse(config.model.compression)
 
 

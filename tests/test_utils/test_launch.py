@@ -3,7 +3,13 @@
 import pytest
 
 pytest.importorskip('mmengine')
-from mmwcc.utils import LaunchError, check_checkpoint, is_address, load_config  # noqa: E402
+from mmwcc.utils import (  # noqa: E402
+    LaunchError,
+    check_checkpoint,
+    find_config,
+    is_address,
+    load_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +64,26 @@ def test_an_option_without_effect_is_refused(tmp_path, task_type, key):
     )
     with pytest.raises(LaunchError, match=f'compression.integer has no effect.* Use {key}\\.'):
         load_config(str(tmp_path / 'c.py'), {'compression.integer': True})
+
+
+def test_a_hub_path_is_a_config_of_a_package():
+    file = find_config('mmwcc::_base_/compression/wcc_w8a8_k50.py')
+    assert file.is_file() and file.parts[-3:] == ('_base_', 'compression', 'wcc_w8a8_k50.py')
+    config = load_config('mmwcc::_base_/compression/wcc_w8a8_k50.py', {'compression.rules': [1]})
+    assert config.compression.rules == [1] and config.filename == str(file)
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('no/such.py', r'config file no/such.py does not exist \(looked from'),
+        ('mmnothing::a/b.py', 'is in the package mmnothing, which is not installed. Install it'),
+        (
+            'mmwcc::_base_/compression/wcc_w8a8_k5.py',
+            "mmwcc has no config .* Did you mean '_base_/compression/wcc_w8a8_k50.py'",
+        ),
+    ],
+)
+def test_a_config_that_is_not_there(path, message):
+    with pytest.raises(LaunchError, match=message):
+        load_config(path)

@@ -8,7 +8,8 @@ from mmengine.registry import DATASETS, MODELS
 from torch import nn
 from torch.utils.data import Dataset
 
-from mmwcc.utils import LaunchError, load_trained, spread_batches
+from mmwcc.presets import compress
+from mmwcc.utils import LaunchError, build_model, load_trained, spread_batches
 
 
 @MODELS.register_module(force=True)
@@ -83,12 +84,38 @@ def test_what_cannot_be_loaded_is_refused(config, checkpoint):
         load_trained(config, 'missing.pth')
     config.model.width = 3
     with pytest.raises(
-        LaunchError, match=r'(?s)toy.pth does not fit the model of .*toy.py: .*layer.weight'
+        LaunchError,
+        match=r'toy.pth does not fit the model of .*toy.py: it holds in other shapes layer.weight. '
+        'Give the config that it was trained with',
     ):
         load_trained(config, checkpoint)
     config.pop('model')
     with pytest.raises(LaunchError, match='toy.py has no `model`. Give a config'):
         load_trained(config, checkpoint)
+
+
+def compressed(config):
+    act_quant = dict(type='mmwcc.LearnedClipActQuantizer')
+    pointwise = dict(type='mmwcc.QuantConv2d', act_quant=act_quant)
+    model = compress(config.model, dict(pointwise=pointwise, keep_dense=[]))
+    return Config(dict(config.to_dict(), model=model), filename=config.filename)
+
+
+def test_a_dense_checkpoint_must_be_trained_or_calibrated_first(config, checkpoint):
+    with pytest.raises(
+        LaunchError, match='is that of a dense model, and this model is compressed. Train it first'
+    ) as error:
+        load_trained(compressed(config), checkpoint)
+    assert 'layer.act_quant' not in str(error.value), 'no wall of keys'
+
+
+def test_a_compressed_checkpoint_in_a_dense_model(config, tmp_path):
+    model = build_model(compressed(config))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'compressed.pth')
+    with pytest.raises(
+        LaunchError, match='it compresses layer, layer.act_quant, and this model is dense. Give the'
+    ):
+        load_trained(config, str(tmp_path / 'compressed.pth'))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compression import compress_model
 from mmwcc.post_training import calibrate, reestimate_batch_norm
 from mmwcc.presets import compress, preset_names
+from mmwcc.progress import track
 from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.utils import (
     build_runner,
@@ -91,15 +92,16 @@ def compress_checkpoint(config: Config, args: argparse.Namespace) -> Path:
         ValueError: If the compression does not fit the model, or quantizes nothing.
     """
     dense, compression = dense_config(config)
-    batches = list(calibration_batches(config, args.images, args.batch_size))
+    batches = list(
+        calibration_batches(config, args.images, args.batch_size, progress='reading images')
+    )
     model, loaded = load_trained(dense, args.checkpoint)
     compress_model(model.to(args.device), compression, verbose=False)
-    print(calibrate(model, batches, method=args.method, percentile=args.percentile))
+    seen = track(batches, 'clips', 'batches')
+    print(calibrate(model, seen, method=args.method, percentile=args.percentile))
     if not args.keep_batch_norm:
-        print(
-            f'statistics of {reestimate_batch_norm(model, batches)} BatchNorm layers estimated '
-            'again'
-        )
+        norms = reestimate_batch_norm(model, track(batches, 'BatchNorm', 'batches'))
+        print(f'statistics of {norms} BatchNorm layers estimated again')
     out = Path(args.out or Path(config.work_dir) / 'calibrated.pth')
     save_checkpoint(model.cpu(), config, out, loaded.get('meta'))
     print(f'wrote {out} and {out.with_suffix(".py")}')

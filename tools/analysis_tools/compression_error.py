@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         model, _ = load_trained(config, args.checkpoint)
         errors = measure_errors(
             model.to(torch.device(args.device)),
-            spread_batches(config, args.images),
+            spread_batches(config, args.images, progress='compression_error'),
             args.bits,
             args.keep_ratios,
             coefficient_bits=args.coefficient_bits,

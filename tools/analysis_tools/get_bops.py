@@ -18,6 +18,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmwcc.cost import CONVENTIONS, count_cost
+from mmwcc.model_tree import layer_progress
 from mmwcc.reports import build_with_report
 from mmwcc.utils import LaunchError, load_config, one_line_errors, quiet
 
@@ -28,7 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description='Count MACs, bit operations, parameters and bytes of a model'
     )
     parser.add_argument(
-        'config', help='config file, of mmsegmentation, mmdetection or this project'
+        'config',
+        help='config file of mmsegmentation, mmdetection or this project, or its hub path, '
+        'as in mmseg::pspnet/NAME.py',
     )
     parser.add_argument(
         '--shape',
@@ -79,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
         config = load_config(args.config, args.cfg_options)
         shape = image_shape(config, args.shape)
         model, _ = build_with_report(config)
-        report = count_cost(model, shape, convention=args.convention)
+        with layer_progress(model, 'get_bops'):
+            report = count_cost(model, shape, convention=args.convention)
     print(f'{type(model).__name__} of {args.config}')
     print(report)
     if args.out is not None:

@@ -3,7 +3,8 @@
     python tools/analysis_tools/plot_tradeoff.py work_dirs/a work_dirs/b ... [--metric mIoU]
 
 Reads work folders, and writes tradeoff.png and tradeoff.csv. Folders with the same config name are
-treated as several seeds of one training; the plot shows their mean with its standard error.
+treated as several seeds of one training; the plot shows their mean with its standard error. All
+costs are counted for images of one size. What is no run is left out and named.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from mmwcc.reports import (
     WHICH,
+    LeftOut,
     TradeoffPoint,
     common_metric,
-    examine,
+    examine_all,
     gather_points,
     plot_tradeoff,
-    read_work_dir,
+    read_work_dirs,
     write_tradeoff,
 )
 from mmwcc.utils import one_line_errors
@@ -34,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'work_dirs',
         nargs='+',
         metavar='WORK_DIR',
-        help='folders that tools/train.py or test.py wrote',
+        help='folders that tools/train.py or test.py wrote; anything else is left out and named',
     )
     parser.add_argument(
         '--metric',
@@ -56,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='input size to count at; by default that of the test data of each config',
+        help='image size that all costs are counted for; by default that of the first model',
     )
     parser.add_argument('--title', default='', help='title of the plot')
     parser.add_argument(
@@ -67,7 +69,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def table(points: list[TradeoffPoint], metric: str) -> str:
     """Return a Markdown table, cheapest first."""
-    lines = [f'| network | | G BOPs | {metric} | runs | Pareto front |', '|---' * 6 + '|']
+    height, width = points[0].image
+    lines = [
+        f'| network | | G BOPs, {height}x{width} | {metric} | runs | Pareto front |',
+        '|---' * 6 + '|',
+    ]
     for point in points:
         error = '' if point.error is None else f' ± {point.error:.2g}'
         lines.append(
@@ -80,25 +86,23 @@ def table(points: list[TradeoffPoint], metric: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Read, plot, write and print."""
     args = parse_args(argv)
-    with one_line_errors('plot_tradeoff', FileNotFoundError, ValueError):
-        work_dirs = [read_work_dir(folder) for folder in args.work_dirs]
+    with one_line_errors('plot_tradeoff', OSError, ValueError):
+        work_dirs, left_out = read_work_dirs(args.work_dirs)
         metric = common_metric(work_dirs, args.metric)
         if metric is None:
             raise ValueError(
                 'work folders must have a metric, got none. Validate or test the networks first.'
             )
-        facts = [examine(work_dir, args.shape) for work_dir in work_dirs]
+        facts = examine_all(work_dirs, args.shape)
         for work_dir, fact in zip(work_dirs, facts, strict=True):
-            missing = (
-                fact.notes
-                if fact.cost is None
-                else [f'It has no {metric}.'] * (work_dir.result(metric) is None)
-            )
-            if missing:
-                print(f'left out {work_dir.path}: {" ".join(missing)}', file=sys.stderr)
-        points = gather_points(
-            work_dirs, facts, metric, args.which, args.better and args.better == 'larger'
-        )
+            if fact.cost is None:
+                left_out.append(LeftOut(work_dir.path, ' '.join(fact.notes)))
+            elif work_dir.result(metric) is None:
+                left_out.append(LeftOut(work_dir.path, f'It has no {metric}.'))
+        for each in left_out:
+            print(each, file=sys.stderr)
+        larger = None if args.better is None else args.better == 'larger'
+        points = gather_points(work_dirs, facts, metric, args.which, larger)
     args.out_dir.mkdir(parents=True, exist_ok=True)
     write_tradeoff(points, metric, args.out_dir / 'tradeoff.csv')
     plot_tradeoff(points, metric, args.out_dir / 'tradeoff.png', args.title)

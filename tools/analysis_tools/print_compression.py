@@ -29,7 +29,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description='Print what compression makes of every convolution of a model'
     )
     parser.add_argument(
-        'config', help='config file, of mmsegmentation, mmdetection or this project'
+        'config',
+        help='config file of mmsegmentation, mmdetection or this project, or its hub path, '
+        'as in mmseg::pspnet/NAME.py',
     )
     parser.add_argument(
         '--preset',

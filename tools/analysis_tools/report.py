@@ -1,15 +1,18 @@
 """Compare trained models on one HTML page: accuracy, cost, latency, layers, curves and predictions.
 
     python tools/analysis_tools/report.py work_dirs/dense work_dirs/quant work_dirs/wcc --out report.html
+    python tools/analysis_tools/report.py work_dirs/*
 
-The page can be read offline. The other work folders are compared with the first one.
+The page can be read offline. The other work folders are compared with the first one. What is no run
+is left out and named.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 
-from mmwcc.reports import read_work_dir, write_report
+from mmwcc.reports import report_folders
 from mmwcc.utils import one_line_errors
 
 
@@ -20,7 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'work_dirs',
         nargs='+',
         metavar='WORK_DIR',
-        help='work folder of a training, the dense one first',
+        help='work folder of a training, the dense one first; anything else is left out and named',
     )
     parser.add_argument(
         '--out', default='report.html', metavar='FILE.html', help='the page; report.html by default'
@@ -34,10 +37,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
-        help='input that the cost is counted for; by default the test images of each config',
+        help='image size that all costs are counted for; by default that of the first model',
     )
     parser.add_argument(
-        '--pictures', type=int, default=6, help='example pictures of each model, at most'
+        '--images', type=int, default=6, help='example images of each model, at most; 6 by default'
     )
     args = parser.parse_args(argv)
     if not args.out.endswith(('.html', '.htm')):
@@ -49,14 +52,16 @@ def main(argv: list[str] | None = None) -> None:
     """Write the page that the command line asks for."""
     args = parse_args(argv)
     with one_line_errors('report', OSError, ValueError):
-        write_report(
-            [read_work_dir(path) for path in args.work_dirs],
+        left_out = report_folders(
+            args.work_dirs,
             args.out,
             title=args.title,
             metric=args.metric,
             shape=args.shape,
-            pictures=args.pictures,
+            images=args.images,
         )
+    for each in left_out:
+        print(each, file=sys.stderr)
     print(f'wrote {args.out}')
 
 

@@ -44,7 +44,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='train points again whose settings have changed; old folders go to WORK_DIR/old',
     )
-    parser.add_argument('--dry-run', action='store_true', help='say what would be run')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='say what would be run; needs no checkpoint'
+    )
     parser.add_argument(
         '--report', action='store_true', help='run nothing; table and figure of what is finished'
     )
@@ -72,7 +74,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def show_plan(run: LadderRun) -> None:
-    """Print the state of every point and what is left to run."""
+    """Print the state of every point, what is left to run, and what has to be there before."""
+    for checkpoint in sorted(run.missing):
+        print(f'{checkpoint} is not there. The ladder begins with it, so it cannot run yet.')
     for name, outcome in run.outcomes.items():
         print(f'{name}: {outcome.state}' + (f', {outcome.message}' if outcome.message else ''))
         for command in run.commands(name):
@@ -85,7 +89,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with one_line_errors('run_ladder', ValueError, TypeError, OSError), quiet():
             ladder = read_ladder(args.ladder, args.cfg_options)
-            run = LadderRun(ladder, args.work_dir, ladder.steps(args.seeds, args.only))
+            steps = ladder.steps(args.seeds, args.only)
+            run = LadderRun(ladder, args.work_dir, steps, dry=args.dry_run)
             if args.dry_run:
                 show_plan(run)
                 return

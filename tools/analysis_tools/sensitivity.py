@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from mmengine.config import DictAction
+from torch import nn
 
-from mmwcc.cost import count_cost
+from mmwcc.cost import CostReport, count_cost
+from mmwcc.model_tree import layer_progress
 from mmwcc.post_training import (
     Allocation,
     Grid,
@@ -30,7 +33,7 @@ from mmwcc.post_training import (
     choosable,
     compressed_cost,
 )
-from mmwcc.presets import compress, preset, preset_names
+from mmwcc.presets import compress, preset, preset_names, quantizer_paramwise
 from mmwcc.reports import plot_allocation
 from mmwcc.utils import (
     calibration_batches,
@@ -116,18 +119,21 @@ def write(allocation: Allocation, budget: str, compression: dict, args: argparse
     """Write the compression dictionary and the image of an allocation, and print its table."""
     stem = args.out_dir / f'allocated_{re.sub(r"[^0-9a-zA-Z_]+", "_", budget).strip("_")}'
     file, image = stem.with_suffix('.yml'), stem.with_suffix('.png')
-    content, base = allocated_compression(compression, allocation), None
-    if args.compression:  # the preset's other settings, such as the optimizer's, are inherited
-        content, base = (
-            dict(rules=content['rules']),
-            f'mmwcc::_base_/compression/{args.compression}.py',
-        )
     title = f'{budget}: {allocation.summary()}'
     write_compression(
-        file, content, base, f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.'
+        file,
+        allocated_compression(compression, allocation),
+        note=f'{title}\nAllocated by tools/analysis_tools/sensitivity.py.',
+        quantizer_paramwise=quantizer_paramwise(),
     )
     plot_allocation(allocation, image, title)
     print(f'\n{allocation}\nwrote {file} and {image}')
+
+
+def counted(model: nn.Module, shape: Sequence[int]) -> CostReport:
+    """Count the cost of a model, and say how far this is."""
+    with layer_progress(model, 'counting'):
+        return count_cost(model, shape)
 
 
 def run(args: argparse.Namespace) -> dict[str, Allocation]:
@@ -144,10 +150,12 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     if args.compression is not None:
         config.model = compress(model_config(config), args.compression)
     dense, compression = dense_config(config)
-    batches = list(calibration_batches(config, args.images, args.batch_size))
+    batches = list(
+        calibration_batches(config, args.images, args.batch_size, progress='reading images')
+    )
     model = load_trained(dense, args.checkpoint)[0].to(args.device)
-    shape = tuple(args.shape or batches[0]['inputs'][0].shape[-2:])
-    cost = compressed_cost(model, compression, count := lambda model: count_cost(model, shape))
+    count = partial(counted, shape=tuple(args.shape or batches[0]['inputs'][0].shape[-2:]))
+    cost = compressed_cost(model, compression, count)
     presets = {name: preset(name) for name in args.budget if name in preset_names()}
     budgets = {text: budget_bops(text, model, count, presets) for text in args.budget}
     grid = Grid(args.weight_bits, args.act_bits, args.keep_ratios)
@@ -166,7 +174,7 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
         batches,
         grid=grid,
         batch_norm=not args.keep_batch_norm,
-        say=partial(print, flush=True),
+        verbose=True,
     )
     candidates = choosable(layers, cost, grid, pointwise_only=args.pointwise_only)
     fixed = sum(layer.total_bops for layer in cost.layers if layer.name not in candidates)

@@ -13,11 +13,14 @@ import os
 import re
 import shutil
 from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
 
 import cv2
 import mmengine
 import numpy as np
+
+from mmwcc.progress import track
 
 SPLITS = ('train', 'val', 'test')
 VOID = 255
@@ -227,12 +230,11 @@ def main(argv: list[str] | None = None) -> None:
         for split in SPLITS:
             os.makedirs(out_dir / kind / split, exist_ok=True)
     task = partial(convert, out_dir=out_dir, colors=original, scale=args.scale)
-    if args.nproc > 1:
-        mmengine.track_parallel_progress(task, jobs, args.nproc)
-    else:
-        mmengine.track_progress(task, jobs)
+    with Pool(args.nproc) as pool:
+        for _ in track(pool.imap_unordered(task, jobs), 'camvid', 'frames', total=len(jobs)):
+            pass
     counts = {split: sum(job[2] == split for job in jobs) for split in SPLITS}
-    print(f'\nWrote {counts} to {out_dir}')
+    print(f'Wrote {counts} to {out_dir}')
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from mmwcc.datasets import StreetScene, StreetWorld, render
+from mmwcc.progress import Progress, track
 
 CLASSES = (
     'sky',
@@ -153,13 +154,16 @@ def street_images(collection: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     missing = dict.fromkeys(CLASSES, count // len(CLASSES))
     images, labels, index = [], [], 0
+    progress = Progress('rendering streets', count, 'images')
     while any(missing.values()):
         for kind, image in images_of_street(collection, index):
             if missing[kind]:
                 missing[kind] -= 1
                 images.append(image)
                 labels.append(CLASSES.index(kind))
+                progress.step()
         index += 1
+    progress.end()
     order = np.random.Generator(np.random.PCG64(collection)).permutation(count)
     return np.stack(images)[order], np.array(labels, np.uint8)[order]
 
@@ -188,7 +192,7 @@ def folder_images(root: Path, test_share: float, seed: int):
         )
     rng = np.random.Generator(np.random.PCG64(seed))
     parts = ([], []), ([], [])
-    for label, name in enumerate(names):
+    for label, name in enumerate(track(names, 'reading images', 'classes')):
         files = sorted(path for path in (root / name).iterdir() if path.is_file())
         if len(files) < 2:
             raise FileNotFoundError(
@@ -227,7 +231,6 @@ def main(argv: list[str] | None = None) -> None:
         names, train, test = folder_images(Path(args.images), args.test_share, args.seed)
     else:
         # SyntheticStreetDataset numbers the train, val and test splits of a seed in the same way.
-        print(f'Rendering streets for {args.train + args.test} images ...', flush=True)
         names, train, test = (
             CLASSES,
             street_images(3 * args.seed, args.train),

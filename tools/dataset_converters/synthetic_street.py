@@ -8,14 +8,13 @@ python tools/dataset_converters/synthetic_street.py --out-dir data/synthetic_str
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import cv2
-import mmengine
 import numpy as np
 
 from mmwcc.datasets import LoadSyntheticStreet, SyntheticStreetDataset
+from mmwcc.progress import track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -71,17 +70,18 @@ def main(argv: list[str] | None = None) -> None:
     )
     if args.sheet:
         palette = dataset.metainfo['palette']
-        tiles = [np.vstack([results['img'], draw_labels(results, palette)]) for results in dataset]
+        tiles = [
+            np.vstack([results['img'], draw_labels(results, palette)])
+            for results in track(dataset, 'sheet', 'scenes')
+        ]
         tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % args.columns)
         rows = [np.hstack(tiles[i : i + args.columns]) for i in range(0, len(tiles), args.columns)]
         cv2.imwrite(args.sheet, np.vstack(rows))
     if args.out_dir:
         for kind in ('img_dir', 'ann_dir'):
             (Path(args.out_dir) / kind / args.split).mkdir(parents=True, exist_ok=True)
-        mmengine.track_progress(
-            partial(write, dataset=dataset, out_dir=Path(args.out_dir)), list(range(args.length))
-        )
-        print()
+        for index in track(range(args.length), 'synthetic_street', 'scenes'):
+            write(index, dataset, Path(args.out_dir))
 
 
 if __name__ == '__main__':

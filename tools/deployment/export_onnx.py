@@ -89,7 +89,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def calibration_images(config: Config, model: nn.Module, number: int) -> Iterator[Tensor]:
     """Yield training images one at a time, processed as in testing, and normalized."""
-    for batch in calibration_batches(config, number, batch_size=1):
+    batches = calibration_batches(config, number, batch_size=1, progress='reading images')
+    for batch in batches:
         yield model.data_preprocessor(batch, False)['inputs']
 
 
@@ -117,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
             qdq=not args.no_qdq,
             argmax=args.argmax,
             repeats=args.repeats,
+            verbose=True,
         )
     print(report)
 

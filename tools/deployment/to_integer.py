@@ -21,6 +21,7 @@ from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compressed_config import find_compression, is_compressed, with_compression
 from mmwcc.inference import UNLEARNED, to_integer
 from mmwcc.model_tree import CompressionReport
+from mmwcc.progress import Stages
 from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
 
 
@@ -78,11 +79,15 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
             f'{config.filename} describes an integer model already. Give the config that the '
             'checkpoint was trained with.'
         )
+    stages = Stages('to_integer', 3, verbose=True)
+    stages.begin('load the checkpoint')
     model, loaded = load_trained(config, checkpoint)
+    stages.begin('convert the layers')
     report = to_integer(model, verbose=False)
     config = integer_config(
         config, [re.escape(layer.name) for layer in report if layer.reason == UNLEARNED]
     )
+    stages.begin('write the checkpoint')
     save_checkpoint(model, config, out, loaded.get('meta'))
     return model, report
 

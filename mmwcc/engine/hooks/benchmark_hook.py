@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mmwcc.diagnostics import dense_twin, device_name, measure_latency, peak_memory
 from mmwcc.model_tree import compressed_layers, unwrapped
+from mmwcc.progress import Progress, track
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import HOOKS
 from mmwcc.version import __version__
@@ -158,8 +159,9 @@ class BenchmarkHook(Hook):
         if self.start:
             self._benchmark(runner, runner.iter)
         elif is_main_process():
+            shapes = track(self.shapes, 'BenchmarkHook: check', 'shapes', say=runner.logger.info)
             with _private_copy(runner.model) as model:
-                for shape in self.shapes:
+                for shape in shapes:
                     self._call(model, self._input(shape, device))()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -181,10 +183,16 @@ class BenchmarkHook(Hook):
         """Measure on rank 0 while the others wait, and report the results."""
         if is_main_process():
             device = _device(runner.model)
+            progress = Progress(
+                'BenchmarkHook', len(self.shapes) * self.repeats, 'repeats', runner.logger.info
+            )
             with _private_copy(runner.model) as model:
                 measured = [
-                    row for shape in self.shapes for row in self._measure(model, shape, device)
+                    row
+                    for shape in self.shapes
+                    for row in self._measure(model, shape, device, progress.step)
                 ]
+            progress.end()
             rows = [dict(iter=iteration, **row) for row in measured]
             self._rows += rows
             about = self._environment(device)
@@ -199,7 +207,11 @@ class BenchmarkHook(Hook):
         barrier()
 
     def _measure(
-        self, model: nn.Module, shape: tuple[int, ...], device: torch.device
+        self,
+        model: nn.Module,
+        shape: tuple[int, ...],
+        device: torch.device,
+        on_repeat: Callable[[], None],
     ) -> list[dict[str, Any]]:
         x = self._input(shape, device)
         contenders = dict(model=model)
@@ -208,7 +220,9 @@ class BenchmarkHook(Hook):
         calls = {name: self._call(contender, x) for name, contender in contenders.items()}
         calls['model']()  # calibrates quantizers without a clip, before anything is timed
         memory = {name: peak_memory(call) for name, call in calls.items()}
-        latency = measure_latency(calls, device, repeats=self.repeats, warmup=self.warmup)
+        latency = measure_latency(
+            calls, device, repeats=self.repeats, warmup=self.warmup, on_repeat=on_repeat
+        )
         return [
             dict(
                 contender=name,

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 
 from mmwcc.model_tree import unwrapped
 from mmwcc.post_training import calibrate, run_model
+from mmwcc.progress import track
 from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.registry import HOOKS
 
@@ -102,10 +103,18 @@ class CalibrationHook(Hook):
         if runner.iter or runner.epoch:
             return
         state = get_random_state()
+        loader = self._batches(runner.train_dataloader)
+        batches = track(
+            islice(loader, self.num_batches),
+            'CalibrationHook',
+            'batches',
+            total=min(self.num_batches, len(loader)),
+            say=runner.logger.info,
+        )
         try:
             report = calibrate(
                 unwrapped(runner.model),
-                islice(self._batches(runner.train_dataloader), self.num_batches),
+                batches,
                 method=self.method,
                 percentile=self.percentile,
                 again=self.again,

@@ -46,8 +46,8 @@ class CompressionCheckHook(Hook):
     ====================================================  =======================  ===============  ================
 
     A checkpoint may compress prediction layers that ``keep_dense='last'`` keeps dense; checkpoints
-    of version 0.1 may do so. The error or warning then gives the ``keep_dense`` that restores its
-    network.
+    from before this release may do so. The error or warning then gives the ``keep_dense`` that
+    restores its network.
 
     If the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with the
     state that the schedule gives for the recorded moment, whichever of the two hooks runs first.

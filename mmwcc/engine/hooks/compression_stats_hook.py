@@ -10,7 +10,15 @@ from mmengine.hooks import Hook
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
-from mmwcc.diagnostics import LayerStats
+from mmwcc.diagnostics import (
+    GROUPINGS,
+    TRAINING_PREFIX,
+    VALIDATION_PREFIX,
+    LayerStats,
+    ScalarName,
+    group_of,
+    group_scalars,
+)
 from mmwcc.layers import CompressedConvMixin
 from mmwcc.model_tree import compressed_layers
 from mmwcc.registry import HOOKS
@@ -32,10 +40,11 @@ class CompressionStatsHook(Hook):
 
     The statistics are those of :class:`mmwcc.diagnostics.layer_stats.LayerStats`: ``energy_kept``,
     ``act_clip_alpha``, ``act_clipped``, ``act_sqnr``, ``weight_clip_alpha``, ``weight_clipped`` and
-    ``weight_sqnr``, as far as a layer has them. They go straight to the visualizer and all its
-    backends, as the scalars ``compression/<statistic>/<layer>`` during training and
-    ``compression_val/<statistic>/<layer>`` during validation. The log gets one line with the mean
-    of each statistic over the layers, and the layer where it is worst.
+    ``weight_sqnr``, as far as a layer has them. Their mean, minimum and maximum over each group of
+    layers go straight to the visualizer and all its backends, as the scalars
+    ``compression/<statistic>/<group>/mean``, ``.../min`` and ``.../max`` during training, and as
+    ``compression_val/...`` during validation. The log gets one line with the mean of each statistic
+    over all layers, and the layer where it is worst.
 
     The hook observes layers through forward hooks, which exist only during the measured iterations.
     All other iterations run as they would without it. Statistics cover the batches of rank 0, and
@@ -47,11 +56,14 @@ class CompressionStatsHook(Hook):
             measured. Defaults to None, all compressed layers.
         val_batches: Number of batches of each validation that are measured together; 0 for none.
             Defaults to 4.
+        group_by: What the groups are: 'kind' for layers of the same class; 'stage' for the stages
+            of the backbone, the neck, the head and so on; or 'layer' for every layer by itself, as
+            the scalar ``compression/<statistic>/<layer>``. Defaults to 'kind'.
 
     Raises:
         TypeError: If ``layers`` is not a sequence of strings.
-        ValueError: If ``interval`` is not a positive integer, or ``val_batches`` is negative or not
-            an integer.
+        ValueError: If ``interval`` is not a positive integer, ``val_batches`` is negative or not an
+            integer, or ``group_by`` is unknown.
         ValueError: When training or validation starts, if no layer can be measured or a pattern
             matches none.
 
@@ -68,14 +80,19 @@ class CompressionStatsHook(Hook):
     priority = 'NORMAL'
 
     def __init__(
-        self, interval: int = 100, layers: Sequence[str] | None = None, val_batches: int = 4
+        self,
+        interval: int = 100,
+        layers: Sequence[str] | None = None,
+        val_batches: int = 4,
+        group_by: str = 'kind',
     ) -> None:
-        for name, value, least in (('interval', interval, 1), ('val_batches', val_batches, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f'CompressionStatsHook: {name} must be an integer of at least {least}, got {value!r}. '
-                    f'Use {name}={max(least, 100 if name == "interval" else 4)}.'
-                )
+        _check_count('interval', interval, 1, 100)
+        _check_count('val_batches', val_batches, 0, 4)
+        if group_by not in GROUPINGS:
+            raise ValueError(
+                f'CompressionStatsHook: group_by must be one of {", ".join(GROUPINGS)}, got '
+                f"{group_by!r}. Use 'layer' to record every layer."
+            )
         if layers is not None and (
             isinstance(layers, str) or not all(isinstance(each, str) for each in layers)
         ):
@@ -84,6 +101,7 @@ class CompressionStatsHook(Hook):
                 f"{layers!r}. Did you mean [r'backbone\\..*']?"
             )
         self.interval, self.val_batches = interval, val_batches
+        self.group_by = group_by
         self.patterns = None if layers is None else tuple(layers)
         self._layers: dict[str, nn.Module] = {}
         self._stats: dict[str, LayerStats] = {}
@@ -103,7 +121,7 @@ class CompressionStatsHook(Hook):
         """Report the measurements."""
         if self._handles:
             self._unwatch()
-            self._report(runner, 'compression', runner.iter + 1)
+            self._report(runner, TRAINING_PREFIX, runner.iter + 1)
 
     def before_val(self, runner) -> None:
         """Choose the layers to measure, for a validation without training."""
@@ -123,11 +141,8 @@ class CompressionStatsHook(Hook):
         if is_main_process() and self.val_batches:
             # Without a training loop, reading runner.iter would build one, together with its
             # dataset.
-            self._report(
-                runner,
-                'compression_val',
-                runner.iter if isinstance(runner._train_loop, BaseLoop) else 0,
-            )
+            trains = isinstance(runner._train_loop, BaseLoop)
+            self._report(runner, VALIDATION_PREFIX, runner.iter if trains else 0)
 
     def _choose(self, runner) -> None:
         if self._layers:
@@ -176,14 +191,10 @@ class CompressionStatsHook(Hook):
         """Send the statistics to the visualizer and the log, and reset them."""
         measured = {name: stats.compute() for name, stats in self._stats.items()}
         self._stats.clear()
-        scalars = {
-            f'{prefix}/{statistic}/{name}': value
-            for name, values in measured.items()
-            for statistic, value in values.items()
-        }
+        scalars = self._scalars(prefix, measured)
         if scalars:
             runner.visualizer.add_scalars(scalars, step=step)
-            where = 'iter' if prefix == 'compression' else 'validation after iter'
+            where = 'iter' if prefix == TRAINING_PREFIX else 'validation after iter'
             runner.logger.info(f'compression stats at {where} {step}: {_summary(measured)}')
         elif not self._warned:
             self._warned = True
@@ -192,6 +203,27 @@ class CompressionStatsHook(Hook):
                 f'{step}: none of them selects, or has a quantizer that is on and has learned its '
                 'clip, or they did not run as modules, as in a graph of torch.compile.'
             )
+
+    def _scalars(self, prefix: str, measured: dict[str, dict[str, float]]) -> dict[str, float]:
+        if self.group_by == 'layer':
+            return {
+                str(ScalarName(prefix, statistic, name, None)): value
+                for name, values in measured.items()
+                for statistic, value in values.items()
+            }
+        groups = {
+            name: group_of(name, type(layer).__name__, self.group_by)
+            for name, layer in self._layers.items()
+        }
+        return group_scalars(prefix, measured, groups)
+
+
+def _check_count(name: str, value: int, least: int, usual: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f'CompressionStatsHook: {name} must be an integer of at least {least}, got {value!r}. '
+            f'Use {name}={usual}.'
+        )
 
 
 def _summary(measured: dict[str, dict[str, float]]) -> str:

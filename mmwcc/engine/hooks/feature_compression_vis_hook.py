@@ -7,10 +7,11 @@ from contextlib import ExitStack
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmwcc.diagnostics import eligible_layers, observe_inputs
-from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels, undo_normalization
+from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
+from mmwcc.engine.input_images import observe_images, rgb_pixels, undo_normalization
 from mmwcc.functional import check_keep_ratio
 from mmwcc.layers import WaveletCompressedConv2d
 from mmwcc.model_tree import LayerState, matches, no_match, unwrapped
@@ -46,9 +47,10 @@ class FeatureCompressionVisHook(Hook):
         ValueError: Before a run, if the model has no 1x1 convolution, or a pattern matches none.
 
     Note:
-        Colours are right for networks that take RGB. If an image is processed in several pieces or
-        sizes (sliding windows, test-time augmentation), the first one is drawn. Maps smaller than
-        ``2**levels`` are left out.
+        If an image is processed in several pieces or sizes (sliding windows, test-time
+        augmentation), the first one is drawn. Of a sequence of frames, that is the target. Images
+        are taken to be loaded as BGR unless their dataset or a transform has
+        ``channel_order = 'rgb'``. Maps smaller than ``2**levels`` are left out.
 
     Example:
         >>> default_hooks = dict(feature_compression=dict(
@@ -79,7 +81,7 @@ class FeatureCompressionVisHook(Hook):
         self._validations = 0
         self._observing = ExitStack()
         self._inputs: dict[str, Tensor] = {}
-        self._picture: Tensor | None = None
+        self._image: Tensor | None = None
 
     def before_run(self, runner) -> None:
         """Choose the layers now, so that a pattern without a match fails before the run starts."""
@@ -92,7 +94,7 @@ class FeatureCompressionVisHook(Hook):
     def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Start observing, in the first batch."""
         if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
-            self._observe(runner)
+            self._observe(runner, runner.val_dataloader)
 
     def after_val_iter(
         self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
@@ -103,7 +105,7 @@ class FeatureCompressionVisHook(Hook):
     def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Start observing, in the first batch."""
         if batch_idx == 0:
-            self._observe(runner)
+            self._observe(runner, runner.test_dataloader)
 
     def after_test_iter(
         self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
@@ -133,31 +135,32 @@ class FeatureCompressionVisHook(Hook):
         return [name for name in names if any(matches(pattern, name) for pattern in self.layers)]
 
     @master_only
-    def _observe(self, runner) -> None:
+    def _observe(self, runner, dataloader) -> None:
         model = unwrapped(runner.model)
         # Look them up again, because hooks that replace layers, such as FuseHook, run after
         # before_run.
         layers = eligible_layers(model)
         self._layers = {name: layers[name] for name in self._names if name in layers}
-        self._inputs, self._picture = {}, None
+        self._inputs, self._image = {}, None
         self._observing.enter_context(observe_inputs(self._layers, self._take_input))
-        handle = model.register_forward_pre_hook(self._take_picture, with_kwargs=True)
-        self._observing.callback(handle.remove)
+        preprocessor = getattr(model, 'data_preprocessor', None)
+
+        def take(inputs) -> None:
+            if self._image is None:
+                image = inputs[0].detach()
+                target = image[0] if image.dim() == 4 else image
+                pixels = undo_normalization(target, preprocessor)
+                self._image = rgb_pixels(pixels, preprocessor, dataloader.dataset)
+
+        self._observing.callback(observe_images(model, take).remove)
 
     def _take_input(self, name: str, x: Tensor) -> None:
         self._inputs.setdefault(name, x[0].clone())
 
-    def _take_picture(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self._picture is None:
-            picture = kwargs['inputs'][0] if 'inputs' in kwargs else args[0][0]
-            self._picture = undo_normalization(
-                picture.detach(), getattr(model, 'data_preprocessor', None)
-            )
-
     @master_only
     def _draw(self, runner) -> None:
         self._observing.close()
-        if self._picture is None:
+        if self._image is None:
             return
         maps = [self._settings(name, values) for name, values in self._inputs.items()]
         maps = [
@@ -166,14 +169,14 @@ class FeatureCompressionVisHook(Hook):
             if min(feature_map.values.shape[1:]) >= 2**feature_map.levels
         ]
         if maps:
-            figure = draw_feature_maps(self._picture, maps)
+            figure = draw_feature_maps(self._image, maps)
             runner.visualizer.add_image('feature_compression', to_pixels(figure), runner.iter)
         else:
             runner.logger.warning(
                 f'FeatureCompressionVisHook drew nothing: none of {", ".join(self._names)} was given '
                 'a map that its transform can divide. Choose other layers.'
             )
-        self._inputs, self._picture = {}, None
+        self._inputs, self._image = {}, None
 
     def _settings(self, name: str, values: Tensor) -> FeatureMap:
         layer = self._layers[name]

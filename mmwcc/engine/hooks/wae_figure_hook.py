@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from mmwcc.engine.figures import undo_normalization
+from mmwcc.engine.input_images import observe_images, rgb_pixels, undo_normalization
 from mmwcc.model_tree import unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['WAEFigureHook', 'decomposition_figure']
 
 _CAPTION = 22
+_FONT_SCALE = 0.42
 
 
 @HOOKS.register_module()
@@ -38,7 +40,8 @@ class WAEFigureHook(Hook):
         RuntimeError: In use, if the model has no auto-encoder.
 
     Note:
-        Colours are right for networks that take RGB.
+        With test-time augmentation, the first version of the images is drawn. Images are taken to
+        be loaded as BGR unless their dataset or a transform has ``channel_order = 'rgb'``.
     """
 
     priority = 'NORMAL'
@@ -51,27 +54,48 @@ class WAEFigureHook(Hook):
             )
         self.interval, self.num_images = interval, num_images
         self._validations = 0
+        self._observing = ExitStack()
+        self._inputs: Tensor | None = None
 
     def before_val_epoch(self, runner) -> None:
         """Count validations."""
         self._validations += 1
 
+    def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Start observing, in the first batch."""
+        if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
+            self._observe(runner)
+
     def after_val_iter(
         self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
     ) -> None:
-        """Draw the first batch."""
-        if batch_idx == 0 and (self._validations - 1) % self.interval == 0:
-            self._draw(runner, data_batch)
+        """Draw the observed images."""
+        self._draw(runner, runner.val_dataloader)
+
+    def before_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Start observing, in the first batch."""
+        if batch_idx == 0:
+            self._observe(runner)
 
     def after_test_iter(
         self, runner, batch_idx: int, data_batch: dict | None = None, outputs=None
     ) -> None:
-        """Draw the first batch."""
-        if batch_idx == 0:
-            self._draw(runner, data_batch)
+        """Draw the observed images."""
+        self._draw(runner, runner.test_dataloader)
 
     @master_only
-    def _draw(self, runner, data_batch: dict) -> None:
+    def _observe(self, runner) -> None:
+        def take(inputs: Tensor) -> None:
+            if self._inputs is None:
+                self._inputs = inputs[: self.num_images]
+
+        self._observing.callback(observe_images(unwrapped(runner.model), take).remove)
+
+    @master_only
+    def _draw(self, runner, dataloader) -> None:
+        self._observing.close()
+        if self._inputs is None:
+            return
         model: Any = unwrapped(runner.model)
         wae = next(
             (module for module in model.modules() if hasattr(module, 'transform_losses')), None
@@ -81,15 +105,16 @@ class WAEFigureHook(Hook):
                 f'WAEFigureHook: the model must have a mmwcc.WAE, got none in {type(model).__name__}. '
                 'Leave the hook out for models without an auto-encoder.'
             )
-        inputs = model.data_preprocessor(data_batch, False)['inputs'][: self.num_images]
-        runner.visualizer.add_image(
-            'wae', decomposition_figure(wae, inputs, model.data_preprocessor), runner.iter
+        figure = decomposition_figure(
+            wae, self._inputs, model.data_preprocessor, dataloader.dataset
         )
+        self._inputs = None
+        runner.visualizer.add_image('wae', figure, runner.iter)
 
 
 @torch.no_grad()
 def decomposition_figure(
-    wae: Any, inputs: Tensor, data_preprocessor: nn.Module | None = None
+    wae: Any, inputs: Tensor, data_preprocessor: nn.Module | None = None, dataset: Any = None
 ) -> np.ndarray:
     """Return I, I_L, I_H and I' side by side, one row per image.
 
@@ -98,15 +123,20 @@ def decomposition_figure(
         inputs: Preprocessed images (B, 3, H, W).
         data_preprocessor: The module that preprocessed the images, to undo its normalization.
             Defaults to None: pixels from 0 to 255.
+        dataset: The dataset that loaded the images, see
+            :func:`mmwcc.engine.input_images.loads_rgb`. Defaults to None: BGR.
 
     Returns:
-        Pixels, (rows, columns, 3) uint8, RGB if the inputs are.
+        RGB pixels, (rows, columns, 3) uint8.
     """
     low, high = wae(inputs)
     decoded = wae.decode(low, high, inputs.shape[2:])
     images, decoded = (undo_normalization(x, data_preprocessor) for x in (inputs, decoded))
     decoded = decoded.clamp(0, 255)
     error = (images - decoded).square().flatten(1).mean(1).clamp_min(1e-10)
+    images, low, high, decoded = (
+        rgb_pixels(part, data_preprocessor, dataset) for part in (images, low, high, decoded)
+    )
     rows = []
     for i in range(len(inputs)):
         detail = high[i] - high[i].mean((1, 2), keepdim=True)
@@ -139,5 +169,9 @@ def _panel(image: Tensor, size: Sequence[int], text: str) -> np.ndarray:
     panel[_CAPTION:-4, 2:-2] = cv2.resize(
         np.ascontiguousarray(pixels), (width, height), interpolation=cv2.INTER_NEAREST
     )
-    cv2.putText(panel, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
+    (length, _), _ = cv2.getTextSize(text, font, _FONT_SCALE, 1)
+    # Large numbers get a smaller font rather than being cut off.
+    font_scale = _FONT_SCALE * min(1.0, (width - 8) / length)
+    cv2.putText(panel, text, (4, 15), font, font_scale, black, 1, cv2.LINE_AA)
     return panel

@@ -1,0 +1,82 @@
+"""Check what a config says about a layer or a quantizer before it is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from mmwcc.messages import check_keys, did_you_mean
+from mmwcc.registry import MODELS, find_model
+
+__all__ = ['check_component']
+
+_GEOMETRY = frozenset(inspect.signature(nn.Conv2d).parameters)
+"""What a layer takes from the convolution that it replaces."""
+
+
+def check_component(owner: str, config: Mapping[str, Any], base: type) -> None:
+    """Check that the type of a layer or quantizer exists and has the arguments that it is given.
+
+    Args:
+        owner: What the config belongs to. The message begins with it.
+        config: A dict with a ``type`` and arguments.
+        base: Base class of the types that the message suggests.
+
+    Raises:
+        ValueError: If there is no such type, or it has no such argument.
+    """
+    kind = config['type']
+    component = find_model(kind)
+    if component is None:
+        known = _known_types(base)
+        raise ValueError(
+            f'{owner} must have a registered type, got {kind!r}. {did_you_mean(kind, known)}'
+            f'Known types: {", ".join(known)}.'
+        )
+    arguments = _arguments(component)
+    wrong = [key for key in config if key not in (*(arguments or config), 'type', '_scope_')]
+    if arguments is not None and wrong:
+        name = getattr(component, '__name__', kind)
+        check_keys(f'{owner} of type {name}', wrong, arguments, _left_behind(base, wrong))
+
+
+def _known_types(base: type) -> dict[str, type]:
+    """Return the classes of mmwcc that are derived from a base and can be built, by name."""
+    return {
+        f'mmwcc.{name}': component
+        for name, component in MODELS.module_dict.items()
+        if isinstance(component, type)
+        and issubclass(component, base)
+        and not inspect.isabstract(component)
+    }
+
+
+def _arguments(component: Any) -> list[str] | None:
+    """Return the arguments that a config may give, or None if any are accepted."""
+    if not callable(component):
+        return None
+    parameters = inspect.signature(component).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    of_layer = isinstance(component, type) and issubclass(component, nn.Conv2d)
+    return [
+        parameter.name for parameter in parameters if not (of_layer and parameter.name in _GEOMETRY)
+    ]
+
+
+def _left_behind(base: type, keys: list[str]) -> dict[str, str]:
+    """Explain keys that another type has, which a preset may have left in the dictionary."""
+    owners = {
+        key: name
+        for name, component in reversed(_known_types(base).items())
+        for key in _arguments(component) or ()
+    }
+    return {
+        key: f'It is an argument of {owners[key]}. To replace the dictionary of a preset instead '
+        'of changing it, add _delete_=True.'
+        for key in keys
+        if key in owners
+    }

@@ -1,0 +1,121 @@
+"""Find the runs among any files and folders, and report on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .html_report import write_report
+from .run_files import find_runs
+from .work_dirs import WorkDir, read_work_dir
+
+__all__ = ['LeftOut', 'read_work_dirs', 'report_folders']
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is no run.
+
+    Attributes:
+        path: The file or folder.
+        reason: Why it is left out, in full sentences.
+    """
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f'left out {self.path}: {self.reason}'
+
+
+def read_work_dirs(paths: Iterable[str | Path]) -> tuple[list[WorkDir], list[LeftOut]]:
+    """Read the work folders among any files and folders, such as those of ``work_dirs/*``.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        The work folders that can be read, and what else there is.
+
+    Raises:
+        ValueError: If there is no work folder among them.
+
+    Example:
+        >>> work_dirs, left_out = read_work_dirs(Path('work_dirs').iterdir())
+    """
+    work_dirs: list[WorkDir] = []
+    left_out: list[LeftOut] = []
+    for path in map(Path, paths):
+        try:
+            work_dirs.append(read_work_dir(path))
+        except (OSError, ValueError) as error:
+            left_out.append(LeftOut(path, _reason(path, error)))
+    if not work_dirs:
+        raise ValueError(
+            'at least one work folder of a training or test must be given, got none. '
+            + ' '.join(f'{each.path}: {each.reason}' for each in left_out)
+        )
+    return work_dirs, left_out
+
+
+def report_folders(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    title: str = 'Models compared',
+    metric: str | None = None,
+    shape: Sequence[int] | None = None,
+    images: int = 6,
+) -> list[LeftOut]:
+    """Write a page that compares all runs among some files and folders, the first one leading.
+
+    Args:
+        paths: Files and folders. What is no run is left out, and named on the page.
+        out: The HTML file.
+        title: Title of the page. Defaults to 'Models compared'.
+        metric: See :func:`write_report`. Defaults to None.
+        shape: See :func:`write_report`. Defaults to None.
+        images: See :func:`write_report`. Defaults to 6.
+
+    Returns:
+        What was left out.
+
+    Raises:
+        ValueError: If there is no run among them, no run has the metric, or images is negative.
+    """
+    work_dirs, left_out = read_work_dirs(paths)
+    write_report(
+        work_dirs,
+        out,
+        title=title,
+        metric=metric,
+        shape=shape,
+        images=images,
+        remarks=[f'{each.path} was left out: {each.reason}' for each in left_out],
+    )
+    return left_out
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Say why a path is no work folder."""
+    if not path.exists():
+        return 'It does not exist.'
+    if not path.is_dir():
+        return 'It is a file, not a work folder.'
+    try:
+        content = sorted(path.iterdir())
+        inside = [entry.name for entry in content if entry.is_dir() and find_runs(entry)]
+        runs = find_runs(path)
+    except OSError as failure:
+        return f'It cannot be read ({failure}).'
+    if not content:
+        return 'It is empty.'
+    if inside:
+        return (
+            f'It holds the runs {", ".join(inside)} in folders of their own. Name these folders, '
+            f'as {path}/*, to report on them.'
+        )
+    if not runs:
+        return 'It holds no run of a training or test.'
+    return str(error)
