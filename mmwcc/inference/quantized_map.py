@@ -157,7 +157,7 @@ class QuantizedMap(Tensor):
                 'which all of the network runs.'
             )
 
-    def __repr__(self, *args: Any, **kwargs: Any) -> str:
+    def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]  # the stub names a type
         return f'QuantizedMap({self.map_name!r}, shape={tuple(self.levels.shape)}, {self.grid})'
 
     @classmethod
