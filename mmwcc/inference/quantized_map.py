@@ -130,10 +130,10 @@ class QuantizedMap(Tensor):
         Raises:
             RuntimeError: If the other tensor has another shape.
         """
-        if other.shape != self.levels.shape:
+        if other.shape != self.shape:
             raise RuntimeError(
                 f'QuantizedMap: a function in place must keep the shape, got '
-                f'{tuple(self.levels.shape)} before and {tuple(other.shape)} after it. Use the '
+                f'{tuple(self.shape)} before and {tuple(other.shape)} after it. Use the '
                 'function that returns a new tensor.'
             )
         if isinstance(other, QuantizedMap):

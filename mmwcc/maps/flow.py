@@ -78,7 +78,8 @@ def _folding(recorder: _Recorder, norms: Mapping[nn.Module, str]) -> dict[str, n
     return {
         name: next(iter(behind))
         for name, behind in recorder.norms.items()
-        if len(behind) == 1
+        if name
+        and len(behind) == 1
         and read.count(next(iter(behind))) == 1
         and recorder.maps[name].left == [NORM]
         and not recorder.maps[name].operation

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmwcc.layers import QuantConv2d
 from mmwcc.model_tree import name_quantizers, obstacle, run_on_zeros, width_obstacle
-from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer
+from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer, settle_after_forward
 
 from .flow import map_flow
 from .plan import MapPlan, plan_maps
@@ -168,4 +168,5 @@ def add_map_scales(
     scales = MapScales(plan_maps(maps, norms, named), bits)
     scales.join(model)
     name_quantizers(model)
+    settle_after_forward(model)
     return scales

@@ -85,7 +85,7 @@ class MapWatcher(TorchFunctionMode):
         """Hear that maps are read by a function or module that cannot compute in integers."""
 
     def called_norm(self, norm: nn.Module, name: str) -> None:
-        """Hear which map a BatchNorm reads, whether or not its result has a name."""
+        """Hear which map a BatchNorm reads, '' for one without a name."""
 
     def name(self, tensor: Any) -> str:
         """Return the name of a tensor, or ''."""
@@ -143,12 +143,11 @@ class MapWatcher(TorchFunctionMode):
     def _after_norm(self, norm: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         self._inside -= 1
         name = self.name(inputs[0])
-        if not name:
-            return output
         self.called_norm(norm, name)
-        if norm in self._norms:
+        if name and norm in self._norms:
             return self._add(combined(NORM, [name]), NORM, [name], output)
-        self.left(NORM, [name])
+        if name:
+            self.left(NORM, [name])
         return output
 
 
