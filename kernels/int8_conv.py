@@ -61,18 +61,26 @@ def is_exact() -> bool:
     """
     if not hasattr(torch.ops.onednn, 'qconv2d_pointwise'):
         return False
-    weight = torch.tensor([127, -128], dtype=torch.int8).repeat(32).view(1, 64, 1, 1)
-    levels = torch.tensor([255, 254], dtype=torch.uint8).repeat(32).view(1, 64, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.tensor([-128, 127], dtype=torch.int8)  # products of these need all 16 bits
+    levels = 255 * torch.randint(0, 2, (1, 64, 9, 8), dtype=torch.uint8, generator=generator)
     levels = levels.contiguous(memory_format=torch.channels_last)
-    geometry = ((1, 1), (0, 0), (1, 1), 1)
-    ones, none = torch.ones(1), torch.zeros(1, dtype=torch.int32)
-    try:
-        packed = torch.ops.onednn.qconv_prepack(weight, ones, 1.0, 0, *geometry, None)
-        inputs = levels, 1.0, 0, packed, ones, none, None, *geometry
-        y = torch.ops.onednn.qconv2d_pointwise(*inputs, 1.0, 0, torch.float32, 'none', [], '')
-    except (AttributeError, RuntimeError):
-        return False
-    return y.item() == 32 * (127 * 255 - 128 * 254)
+    # oneDNN chooses its code by the geometry: 1x1, k x k and depthwise.
+    for size, groups in ((1, 1), (3, 1), (3, 64)):
+        shape = (64, 64 // groups, size, size)
+        weight = ends[torch.randint(0, 2, shape, generator=generator)]
+        geometry = ((1, 1), (size // 2, size // 2), (1, 1), groups)
+        scale, bias = torch.ones(64), torch.zeros(64)
+        zeros = torch.zeros(64, dtype=torch.int32)
+        conv = PackedConv(weight, scale, bias, 1.0, 128, geometry, None, zeros)
+        try:
+            packed = torch.ops.onednn.qconv_prepack(weight, scale, 1.0, 128, *geometry, None)
+            y = _onednn(levels, conv._replace(packed=packed), '', None)
+        except (AttributeError, RuntimeError):
+            return False
+        if not torch.equal(y, _reference(levels, conv, '', None)):
+            return False
+    return True
 
 
 def pack_int8_conv(
@@ -106,6 +114,10 @@ def int8_conv2d(
     """
     if conv.packed is None or torch.jit.is_tracing():  # a trace cannot hold oneDNN's layout
         return _reference(levels, conv, activation, output)
+    return _onednn(levels, conv, activation, output)
+
+
+def _onednn(levels: Tensor, conv: PackedConv, activation: str, output) -> Tensor:
     step, zero, low, high = output or (1.0, 0, 0, 255)
     y = torch.ops.onednn.qconv2d_pointwise(
         levels.contiguous(memory_format=torch.channels_last),

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmwcc.inference import integer_skeleton
 from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
+from mmwcc.maps import add_map_scales
 from mmwcc.model_tree import (
     CompressionReport,
     all_or_nothing,
@@ -252,7 +253,13 @@ def _check_changed(
 def _put_integers(
     model: nn.Module, config: CompressionConfig, report: CompressionReport
 ) -> CompressionReport:
-    """Build integer layers if the dictionary asks for them; return the report that names them."""
+    """Give maps scales and build integer layers if the dictionary asks for them.
+
+    Returns:
+        The report, which names the integer layers.
+    """
+    if config.maps is not None:
+        add_map_scales(model, **config.maps)
     if config.integer is False:
         return report
     kept = config.integer.get('keep_float', ()) if isinstance(config.integer, dict) else ()

@@ -43,6 +43,11 @@ def _moved(func: Callable, stored: Stored | None, input, *args, **kwargs) -> Any
     return input.like(result)
 
 
+def _max_pool2d(func: Callable, stored: Stored | None, input, *args, **kwargs) -> Any:
+    """Pool bytes as floats, because torch pools bytes of small maps only."""
+    return input.like(func(input.levels.float(), *args, **kwargs).to(torch.uint8))
+
+
 def _dropout(func: Callable, stored: Stored | None, input, p=0.5, training=True, inplace=False):
     return NotImplemented if training else input.like(input.levels)
 
@@ -120,7 +125,6 @@ FUNCTIONS: dict[str, Callable] = dict.fromkeys(
         'detach',
         'flatten',
         'getitem',
-        'max_pool2d',
         'narrow',
         'permute',
         'pixel_shuffle',
@@ -139,6 +143,7 @@ FUNCTIONS: dict[str, Callable] = dict.fromkeys(
     dropout=_dropout,
     dropout2d=_dropout,
     interpolate=_interpolate,
+    max_pool2d=_max_pool2d,
     pad=_pad,
     setitem=_setitem,
 )

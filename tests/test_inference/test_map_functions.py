@@ -71,6 +71,7 @@ FOUR_AXES = [
     lambda x: F.interpolate(x, scale_factor=1.7, recompute_scale_factor=True),
     lambda x: F.interpolate(x, (3, 4), mode='bilinear', antialias=True),
     lambda x: F.interpolate(x, (9, 9), mode='bicubic'),
+    lambda x: F.max_pool2d(F.interpolate(x, (40, 30)), 2),
     nn.Upsample((9, 9), mode='bilinear'),
 ]
 

@@ -92,13 +92,16 @@ def test_the_reference_serves_where_it_is_forced(monkeypatch):
 
 
 SCRIPT = """
-import torch
+import torch, torch.nn.functional as F
 from mmwcc import kernels
-weight = torch.tensor([127, -128], dtype=torch.int8).repeat(32).view(1, 64, 1, 1)
-levels = torch.tensor([255, 254], dtype=torch.uint8).repeat(32).view(1, 64, 1, 1)
-one = torch.ones(1)
-conv = kernels.pack_int8_conv(weight, one, 0 * one, 1.0, 0, ((1, 1), (0, 0), (1, 1), 1))
-assert kernels.int8_conv2d(levels, conv).item() == 32 * (127 * 255 - 128 * 254)
+for size, groups in ((1, 1), (3, 1), (3, 32)):
+    ends = torch.tensor([-128, 127], dtype=torch.int8)
+    weight = ends[torch.randint(2, (32, 32 // groups, size, size))]
+    levels = 255 * torch.randint(2, (1, 32, 9, 7), dtype=torch.uint8)
+    one, geometry = torch.ones(32), ((1, 1), (1, 1), (1, 1), groups)
+    conv = kernels.pack_int8_conv(weight, one, 0 * one, 1.0, 0, geometry)
+    y = F.conv2d(levels.double(), weight.double(), padding=1, groups=groups)
+    assert torch.equal(kernels.int8_conv2d(levels, conv).double(), y)
 """
 
 
