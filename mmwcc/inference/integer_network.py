@@ -14,7 +14,7 @@ from mmwcc.model_tree import all_or_nothing, replace_layers
 from .integer_levels import act_grid
 from .map_conv import IntegerMapConv2d
 from .map_grids import MapGrids
-from .quantized_map import dequantized
+from .quantized_map import QuantizedMap
 
 __all__ = ['convert_maps', 'map_scales']
 
@@ -92,4 +92,9 @@ def _take_scales(grids: MapGrids, scales: MapScales) -> None:
 
 
 def _with_values(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    return dequantized(args), dequantized(kwargs)
+    """Give code in C++ dense float tensors, which it reads by their addresses."""
+    return tuple(map(_dense, args)), {key: _dense(value) for key, value in kwargs.items()}
+
+
+def _dense(value: Any) -> Any:
+    return value.dequantize().contiguous() if isinstance(value, QuantizedMap) else value

@@ -32,6 +32,8 @@ __all__ = ['UNLEARNED', 'integer_skeleton', 'to_integer']
 UNLEARNED = 'never ran: its clips are not learned'
 """Why a layer is not converted although it has an integer form."""
 
+_NOT_FOLLOWED = 'never ran when scales were added'
+
 
 def _candidates(model: nn.Module) -> dict[str, Any]:
     """Return convolutions and integer layers by name, shared ones under all their names."""
@@ -84,7 +86,7 @@ def _reason(layer: nn.Module, followed: bool) -> str:
     if isinstance(layer, IntegerLayer):
         return 'converted already'
     if followed and type(layer) is QuantConv2d:
-        return map_obstacle(layer) or UNLEARNED
+        return map_obstacle(layer) or (_NOT_FOLLOWED if _obstacle(layer) else UNLEARNED)
     return _obstacle(layer) or UNLEARNED
 
 

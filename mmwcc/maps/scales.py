@@ -82,6 +82,8 @@ class MapScales(nn.Module):
 
     def join(self, model: nn.Module) -> None:
         """Become part of a network, and round its maps in each forward pass from now on."""
+        parameter = next(model.parameters(), None)
+        self.train(model.training).to(None if parameter is None else parameter.device)
         setattr(model, MAP_SCALES, self)
         model.register_forward_pre_hook(self._enter)
         model.register_forward_hook(self._leave, always_call=True)

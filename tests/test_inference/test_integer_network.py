@@ -193,6 +193,25 @@ def test_maps_stay_in_bytes_between_layers():
     assert type(model.expand[1]) is nn.Identity and not list(model.expand[0].parameters())
 
 
+class Unused(Residual):
+    """A network with layers that only training uses."""
+
+    def build(self):
+        super().build()
+        self.extra = nn.ModuleList([nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)])
+
+
+def test_layers_that_never_ran_stay_and_the_skeleton_matches():
+    model = scaled(Unused)
+    with pytest.warns(UserWarning, match=r'extra\.1 stay as they are, because they never ran'):
+        _, report = integers(model)
+    reasons = {layer.name: layer.reason for layer in report if 'extra' in layer.name}
+    assert reasons == {
+        'extra.0': 'never ran when scales were added',
+        'extra.1': 'never ran: its clips are not learned',
+    }
+
+
 def test_other_layers_keep_their_integer_forms():
     rules = [
         dict(pattern='project.0', type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5),

@@ -69,6 +69,7 @@ def test_maps_of_a_network_get_scales():
     assert scales.plan.layers == ['a', 'b', 'c'] and scales.plan.norms == {'a': 'norm'}
     assert scales.plan.own == ['norm(a)', SUM]
     assert scales.of(SUM).bits == 8 and not scales.of(SUM).is_settled
+    assert not scales.of(SUM).training, 'evaluation teaches nothing'
     assert scales.of(SUM).settles_with_model, 'ranks of a distributed training agree on it'
     assert len(model._forward_hooks) == 1 + len(compressed()._forward_hooks)
 
