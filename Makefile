@@ -8,42 +8,52 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
-export PYTHON TORCH TORCH_ARGS EXTRAS MAX_JOBS
+# The first line of a recipe installs the extras $(1), or all that the tests need, and the extras $(2).
+# What calls no operator of mmcv asks for the extra demo, which spares the compilation of mmcv.
+SET_UP = @EXTRAS='$(or $(EXTRAS),$(1))' MORE_EXTRAS='$(2)' ./tools/misc/setup_env.sh '$(abspath $(VENV))'
+export PYTHON TORCH TORCH_ARGS MAX_JOBS
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help setup demo test lint format docs bench fuzz clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 setup:  ## create .venv with torch, OpenMMLab and mmwcc; may compile mmcv the first time, about ten minutes
-	@./tools/misc/setup_env.sh $(abspath $(VENV))
+	$(SET_UP)
 
-demo: setup  ## compress a small model and show the effect
-	$(BIN)/python tools/demo.py $(DEMO_ARGS)
+demo:  ## compress a small model and show the effect; compiles no mmcv
+	$(call SET_UP,demo)
+	$(BIN)/python -W 'ignore:mmcv.ops is a stand-in' -W 'ignore:Fail to import' tools/demo.py $(DEMO_ARGS)
 
-test: setup  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones
+test:  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones
+	$(SET_UP)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-lint: setup  ## check style, types and spelling
+lint:  ## check style, types and spelling
+	$(call SET_UP,demo,dev)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check -q .
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-format: setup  ## format the sources; FORMAT_ARGS=--check only reports what would change
+format:  ## format the sources; FORMAT_ARGS=--check only reports what would change
+	$(call SET_UP,demo,dev)
 	$(BIN)/ruff format $(FORMAT_ARGS) .
 
-docs: export MORE_EXTRAS := docs
-docs: setup  ## build the site into docs/_build; fails on a broken link or a faulty docstring
+docs:  ## build the site into docs/_build; fails on a broken link or a faulty docstring
+	$(call SET_UP,,docs)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env -q -b html -c docs . docs/_build
 	@echo 'The site begins at docs/_build/index.html.'
 
-bench: setup  ## time compressed against dense convolutions, blocks and networks on this machine
+bench:  ## time compressed against dense convolutions, blocks and networks on this machine
+	$(call SET_UP,demo)
 	for name in haar wcc_layer wcc_block training_step end_to_end; do \
 		$(BIN)/python -W ignore tools/benchmarks/$$name.py --seconds 0.5 $(BENCH_ARGS) || exit 1; done
 
-fuzz: setup  ## try 10,000 random layers, inputs and settings
+fuzz:  ## try 10,000 random layers, inputs and settings
+	$(call SET_UP,demo,tests)
 	$(BIN)/python tools/fuzz.py --cases 10000 $(FUZZ_ARGS)
 
 clean:  ## remove what builds and tests leave behind, but not .venv

@@ -142,18 +142,22 @@ def digest(content: bytes) -> str:
     return f'sha256={sha256.decode()}'
 
 
-OPENMMLAB = [
-    'mmengine>=0.10.7', 'mmcv>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2', 'mmdet>=3.3.0',
+SEGMENTATION = [
+    'mmengine>=0.10.7', 'mmsegmentation>=1.2.2',
     'ftfy', 'regex',  # imported by mmsegmentation, which does not require them
     'setuptools<81',  # mmengine, mmcv's build and openmim import pkg_resources
 ]  # yapf: disable
+OPENMMLAB = [*SEGMENTATION, 'mmcv>=2.1.0,<2.2.0', 'mmdet>=3.3.0']
+CPU = ['numba>=0.59']
 ONNX = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'safetensors>=0.4']
 TESTS = [*ONNX, 'pytest>=7', 'hypothesis', 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
 EXTRAS = {
+    # What tools/demo.py needs besides mmcv, which mmcv-lite may stand in for there.
+    'demo': [*SEGMENTATION, *CPU],
     'openmmlab': OPENMMLAB,
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmsegmentation>=1.4.2',
               'onedl-mmdetection>=3.5.1', 'ftfy', 'regex'],
-    'cpu': ['numba>=0.59'],
+    'cpu': CPU,
     'triton': ['triton>=3.6,<3.10; platform_system == "Linux"'],
     # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.
     'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],

@@ -1,4 +1,7 @@
-"""Build the site: `make docs`. Its pages are those that GitHub shows, and the docstrings of the public modules."""
+"""Build the site: `make docs`.
+
+Its pages are those that GitHub shows, and the docstrings of the public modules.
+"""
 
 import re
 import sys
@@ -13,7 +16,7 @@ project = 'mmwcc'
 author = 'The mmwcc authors'
 version = release = mmwcc.__version__
 
-# The sources lie where GitHub shows them, so that a relative link leads to the same page here and there.
+# The sources lie where GitHub shows them. So a relative link leads to the same page here and there.
 root_doc = 'docs/README'
 include_patterns = ['*.md', 'docs/**', 'configs/**/README.md']
 exclude_patterns = ['docs/_build', '.venv', 'build', 'data', 'work_dirs']
@@ -38,7 +41,7 @@ _ENTRY = re.compile(r'^- \[(.+)\]\((.+)\.(?:md|rst)\)$', re.MULTILINE)
 
 
 def navigation(text: str) -> str:
-    """Return the tables of contents that the lists of an index page stand for, hidden, one for each heading."""
+    """Return hidden tables of contents for the lists of an index page, one for each heading."""
     blocks = []
     for title, entries in _SECTION.findall(text):
         lines = '\n'.join(f'{name} <{target}>' for name, target in _ENTRY.findall(entries))

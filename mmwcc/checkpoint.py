@@ -1,4 +1,4 @@
-"""Write, read and compare the stamp that mmwcc leaves in checkpoints, and save checkpoints.
+"""Write and read the stamp that mmwcc leaves in checkpoints, and save checkpoints.
 
 ``checkpoint['meta']['mmwcc']`` is plain data, which ``torch.load(weights_only=True)`` reads:
 
@@ -15,10 +15,8 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +26,74 @@ from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmwcc.compressed_config import find_compression
-from mmwcc.inference import IntegerLayer
-from mmwcc.model_tree import LayerState, compressed_layers
+from mmwcc.compression import JUDGED, RECORD, layer_records
 from mmwcc.registry import type_name
 from mmwcc.version import __version__
 
 __all__ = [
-    'Comparison',
-    'compare',
+    'carry_stamp',
     'extend_stamp',
     'final_checkpoint',
     'latest_checkpoint',
+    'mark_judged',
     'read_stamp',
+    'recorded_layers',
     'save_checkpoint',
     'write_stamp',
 ]
-
-_QUANTIZER_KEY = re.compile(
-    r'^(?P<layer>.*)\.(?P<role>weight_quant|act_quant)\.'
-    r'(clip_alpha|initialized|signed)$'
-)
 
 
 def read_stamp(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stamp of a checkpoint, or an empty dict if it has none."""
     return (checkpoint.get('meta') or {}).get('mmwcc') or {}
+
+
+def recorded_layers(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return how the layers of a checkpoint compress, by name; empty if nothing records it.
+
+    The stamp comes first. Without one, the record counts that a compressed model leaves in the
+    metadata of its state dictionary.
+    """
+    metadata = getattr(checkpoint.get('state_dict', checkpoint), '_metadata', None) or {}
+    return read_stamp(checkpoint).get('layers') or metadata.get('', {}).get(RECORD) or {}
+
+
+def carry_stamp(checkpoint: Any) -> Any:
+    """Record in the weights of a checkpoint how its layers compress, where a model can see it.
+
+    A model that loads a checkpoint gets the weights and their metadata, but not the stamp. With an
+    empty record, they count as the weights of a dense model.
+
+    Args:
+        checkpoint: What a loader of mmengine returned.
+
+    Returns:
+        The checkpoint. If it is a bare dictionary of weights, it may be a copy.
+    """
+    if not isinstance(checkpoint, dict):
+        return checkpoint
+    weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, OrderedDict):  # others cannot hold metadata
+        weights = OrderedDict(weights)
+    _own_metadata(weights)[RECORD] = recorded_layers(checkpoint)
+    if 'state_dict' in checkpoint:
+        checkpoint['state_dict'] = weights
+        return checkpoint
+    return weights
+
+
+def mark_judged(checkpoint: Mapping[str, Any]) -> None:
+    """Tell the model that is about to load a checkpoint that it was compared with it already."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    if isinstance(weights, OrderedDict):
+        _own_metadata(weights)[JUDGED] = True
+
+
+def _own_metadata(weights: Any) -> dict[str, Any]:
+    """Return the metadata of the model itself, apart from its modules. It can be written to."""
+    if getattr(weights, '_metadata', None) is None:
+        weights._metadata = OrderedDict()
+    return weights._metadata.setdefault('', {})
 
 
 def extend_stamp(checkpoint: dict, entries: Mapping[str, Any]) -> None:
@@ -70,9 +111,7 @@ def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -
     """
     settings = config.get('model')
     compression = _plain(find_compression(settings)) if isinstance(settings, Mapping) else None
-    layers = {
-        name: LayerState.of(layer).to_dict() for name, layer in compressed_layers(model).items()
-    }
+    layers = layer_records(model)
     extend_stamp(checkpoint, dict(version=__version__, compression=compression, layers=layers))
     # CompressionScheduleHook, which may run before or after this, knows the iteration and epoch
     # that the state belongs to. Keep what it has written.
@@ -116,135 +155,6 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     return find_latest_checkpoint(str(work_dir)) if Path(work_dir).is_dir() else None
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The differences between how a checkpoint and a model compress.
-
-    Attributes:
-        stamp: The stamp of the checkpoint.
-        layers: The compressed layers of the model.
-        in_checkpoint: Names of all layers and quantizers that the checkpoint compresses.
-        only_in_checkpoint: Those of them that the model does not compress.
-        only_in_model: What the model compresses and the checkpoint does not.
-        integers_only_in_checkpoint: Layers that are integer layers in the checkpoint but not in the
-            model.
-        integers_only_in_model: Layers that are integer layers in the model but not in the
-            checkpoint.
-        shapes: Parameters of compressed layers whose shapes differ: the shape in the checkpoint and
-            the shape in the model, by key.
-        states: Differences in how a layer compresses: the name of the layer, the key, the value in
-            the checkpoint and the value in the model. A value is None where that side has none.
-    """
-
-    stamp: Mapping[str, Any]
-    layers: Mapping[str, nn.Module]
-    in_checkpoint: set[str] = field(default_factory=set)
-    only_in_checkpoint: set[str] = field(default_factory=set)
-    only_in_model: set[str] = field(default_factory=set)
-    integers_only_in_checkpoint: set[str] = field(default_factory=set)
-    integers_only_in_model: set[str] = field(default_factory=set)
-    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-    states: list[tuple[str, str, Any, Any]] = field(default_factory=list)
-
-
-def compare(
-    checkpoint: Mapping[str, Any],
-    model: nn.Module,
-    expected: Mapping[str, LayerState] | None = None,
-) -> Comparison:
-    """Compare how a checkpoint and a model compress.
-
-    Args:
-        checkpoint: A checkpoint, with or without a stamp, or a state_dict.
-        model: The model that is about to load it.
-        expected: The states that the layers of the model should have at the moment the checkpoint
-            was saved. Defaults to None: the states that they have now.
-    """
-    layers, record = compressed_layers(model), read_stamp(checkpoint)
-    weights = {
-        re.sub(r'^module\.', '', key): value
-        for key, value in checkpoint.get('state_dict', checkpoint).items()
-    }
-    recorded = record.get('layers')
-    integers = _integers_of_weights(weights)
-    theirs = _quantizers_of_weights(weights) | integers | set(recorded or ())
-    ours = _compressed_names(layers)
-    # The weights of a checkpoint without a stamp still show which quantizers it has. They do not
-    # show which layers without a quantizer were compressed.
-    askable = ours | set(layers) if recorded is not None or not theirs else ours
-    integer_layers = {name for name, layer in layers.items() if isinstance(layer, IntegerLayer)}
-    expected = expected or {name: LayerState.of(layer) for name, layer in layers.items()}
-    return Comparison(
-        record,
-        layers,
-        theirs,
-        theirs - askable,
-        askable - theirs if theirs else askable & set(layers),
-        integers - integer_layers,
-        integer_layers - integers,
-        _different_shapes(layers, weights),
-        _different_states(expected, recorded or {}),
-    )
-
-
-def _different_shapes(
-    layers: Mapping[str, nn.Module], weights: Mapping[str, Any]
-) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    different = {}
-    for name, layer in layers.items():
-        for key, value in layer.state_dict(prefix=f'{name}.').items():
-            ours = tuple(value.shape)
-            theirs = tuple(getattr(weights.get(key), 'shape', ours))
-            if key == f'{name}.weight' and len(theirs) == 3:
-                theirs += (1,)  # kernels of nn.Conv1d, which the layers also load
-            if key.endswith('.clip_alpha') and theirs in ((), (1,)):
-                # Scalar clips of before this release, or one clip for all channels: quantizers load
-                # both.
-                theirs = ours
-            if theirs != ours:
-                different[key] = theirs, ours
-    return different
-
-
-def _different_states(
-    expected: Mapping[str, LayerState], recorded: Mapping[str, Mapping[str, Any]]
-) -> list[tuple[str, str, Any, Any]]:
-    found = []
-    for name, state in expected.items():
-        if name in recorded:
-            ours, theirs = state.to_dict(), recorded[name]
-            found += [
-                (name, key, theirs.get(key), ours.get(key))
-                for key in dict.fromkeys([*ours, *theirs])
-                if not _same(theirs.get(key), ours.get(key))
-            ]
-    return found
-
-
-def _quantizers_of_weights(weights: Iterable[str]) -> set[str]:
-    """Return the names of quantizers that have weights, and of their layers."""
-    matches = [match for match in map(_QUANTIZER_KEY.match, weights) if match]
-    return {
-        name for match in matches for name in (match['layer'], f'{match["layer"]}.{match["role"]}')
-    }
-
-
-def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
-    """Return the names of the integer layers that have weights."""
-    names = {key.removesuffix('.grid') for key in weights if key.endswith('.grid')}
-    return {name for name in names if f'{name}.scale' in weights and f'{name}.step' in weights}
-
-
-def _compressed_names(layers: Mapping[str, nn.Module]) -> set[str]:
-    """Return the names of the quantizers and integer layers among ``layers``, as in the weights."""
-    weights = {
-        key: value
-        for name, layer in layers.items()
-        for key, value in layer.state_dict(prefix=f'{name}.').items()
-    }
-    return _quantizers_of_weights(weights) | _integers_of_weights(weights)
-
-
 def _plain(value: Any) -> Any:
     """Return config data in plain types that ``torch.load(weights_only=True)`` can read."""
     if isinstance(value, Mapping):
@@ -252,10 +162,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [_plain(item) for item in value]
     return value if value is None or type(value) in (bool, int, float, str) else type_name(value)
-
-
-def _same(one: Any, other: Any) -> bool:
-    # Smooth schedules call cos and pow, and the last bit of those differs between machines.
-    if {type(one), type(other)} <= {int, float}:
-        return math.isclose(one, other, rel_tol=1e-9)
-    return one == other

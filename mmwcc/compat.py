@@ -22,6 +22,10 @@ are additions or repairs:
    projects, which use it.
 7. Optimizer wrappers load states from before this release, in which clips were scalars.
 8. Checkpoints ending in .safetensors are read as safetensors.
+9. What a checkpoint records about its compression reaches the model that loads it. mmengine hands
+   over the weights alone.
+10. Every run of a compressed model has ``mmwcc.CompressionCheckHook``, also where the config does
+    not name it. A model cannot bring a hook into its runner.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from importlib import metadata
+from typing import Any
 
 from mmwcc import requirements
 
@@ -246,13 +252,48 @@ def _version(module) -> tuple[int, int]:
 
 
 def _register_safetensors(checkpoint) -> None:
-    """Change ``mmengine.runner.checkpoint``: read local .safetensors files as safetensors."""
+    """Let the loader of checkpoints read local .safetensors files as safetensors."""
     # mmengine tries its patterns in reverse alphabetical order. This one comes after the patterns
     # of all addresses and before that of local files. It matches any prefix because a local path
     # may contain colons, in a Windows drive or a time stamp.
     checkpoint.CheckpointLoader.register_scheme(
         r'(?s:.*)\.safetensors$', loader=load_from_safetensors, force=True
     )
+
+
+def _change_checkpoints(checkpoint) -> None:
+    """Change ``mmengine.runner.checkpoint``, through which all checkpoints are loaded."""
+    _register_safetensors(checkpoint)
+    _carry_stamps(checkpoint)
+
+
+def _carry_stamps(checkpoint) -> None:
+    """Let the loader of checkpoints hand over what they record about their compression."""
+    loader = checkpoint.CheckpointLoader
+    original = loader.load_checkpoint
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def load_checkpoint(cls, *args, **kwargs):
+        return importlib.import_module('mmwcc.checkpoint').carry_stamp(original(*args, **kwargs))
+
+    loader.load_checkpoint = classmethod(load_checkpoint)
+
+
+def _check_runs(runner_module, name: str) -> None:
+    """Change a class of runners: their runs of compressed models check checkpoints."""
+    runner = getattr(runner_module, name)
+    register = runner.register_hooks
+    if hasattr(register, '__wrapped__'):
+        return
+
+    @functools.wraps(register)
+    def register_and_check(self, *args, **kwargs) -> None:
+        register(self, *args, **kwargs)
+        importlib.import_module('mmwcc.engine.hooks').add_check(self)
+
+    runner.register_hooks = register_and_check
 
 
 def load_from_safetensors(filename: str, map_location=None) -> dict:
@@ -289,11 +330,13 @@ def load_from_safetensors(filename: str, map_location=None) -> dict:
     )
 
 
-_CHANGES = {
+_CHANGES: dict[str, Callable[[Any], None]] = {
     'mmengine.config.utils': _prepare_configs,
     'mmengine.utils.package_utils': _repair_lookups,
     'mmengine.logging.history_buffer': _allow_checkpoint_classes,
-    'mmengine.runner.checkpoint': _register_safetensors,
+    'mmengine.runner.checkpoint': _change_checkpoints,
+    'mmengine.runner.runner': functools.partial(_check_runs, name='Runner'),
+    'mmengine.runner._flexible_runner': functools.partial(_check_runs, name='FlexibleRunner'),
     'mmengine.analysis.complexity_analysis': _count_operators,
     'mmengine.optim.optimizer.optimizer_wrapper': _upgrade_optimizer_state,
     'torch.serialization': _allow_checkpoint_classes,

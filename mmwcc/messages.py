@@ -49,13 +49,13 @@ def check_keys(
             raise ValueError(f'{owner}: unknown key {key!r}. {hint}Known keys: {", ".join(known)}.')
 
 
-def some_of(names: Iterable[str], most: int = 5) -> str:
-    """List the first names, and count the others.
+def some_of(names: Iterable[str], most: int = 5, separator: str = ', ') -> str:
+    """List the first names, and count the others. Sets are sorted first.
 
     Example:
         >>> some_of(['a', 'b', 'c', 'd'], most=2)
         'a, b and 2 more'
     """
-    names = list(names)
+    names = sorted(names) if isinstance(names, (set, frozenset)) else list(names)
     more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
+    return separator.join(names[:most]) + more

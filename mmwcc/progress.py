@@ -59,7 +59,8 @@ class Progress:
         unit: str = '',
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.what, self.total, self.unit, self.done = what, total, unit, 0
+        self.what, self.total, self.unit = what, total, unit
+        self.done = 0
         self._on_terminal = say is None and sys.stderr.isatty()
         self._say = say or _to_stderr
         self._began = self._said = time.monotonic()
@@ -147,7 +148,8 @@ class Stages:
     """
 
     def __init__(self, what: str, total: int, verbose: bool) -> None:
-        self.what, self.total, self.verbose, self.number = what, total, verbose, 0
+        self.what, self.total, self.verbose = what, total, verbose
+        self.number = 0
         self._began = time.monotonic()
 
     def begin(self, part: str) -> None:

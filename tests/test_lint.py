@@ -72,7 +72,7 @@ def lint_commands() -> list[str]:
     target = re.search(
         r'^lint:.*\n((?:\t.*\n)+)', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE
     )
-    return [line.strip().removeprefix('$(BIN)/') for line in target.group(1).splitlines()]
+    return re.findall(r'\t\$\(BIN\)/(.*)\n', target.group(1))  # the line before them sets up
 
 
 def test_what_types_cannot_say_is_rare_and_explained():

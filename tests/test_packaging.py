@@ -29,6 +29,7 @@ def clone(tmp_path_factory):
         'kernels',
         'tools',
         'configs',
+        'stand_ins',
         'setup.py',
         'pyproject.toml',
         'MANIFEST.in',
@@ -138,6 +139,12 @@ def test_wheel_has_nothing_else(wheel):
         f'mmwcc-{mmwcc.__version__}.dist-info',
     }
     assert not [name for name in wheel if '__pycache__' in name or name.endswith('.pyc')]
+
+
+def test_wheel_has_no_stand_in_of_another_package(wheel):
+    stand_in = (ROOT / 'stand_ins' / 'mmcv_ops.py').read_bytes()
+    assert stand_in not in wheel.values()
+    assert not [name for name in wheel if 'stand_in' in name or name.startswith('mmcv/')]
 
 
 def test_wheel_metadata(wheel):

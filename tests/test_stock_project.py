@@ -138,6 +138,30 @@ def test_stock_test_evaluates(project, trained):
     )
 
 
+@pytest.fixture(scope='module')
+def dense(project) -> Path:
+    """Train the dense config in its own folder; return the checkpoint."""
+    run(project, STOCK / 'train.py', 'my_existing_config.py', '--work-dir', 'dense')
+    return project / 'dense' / 'iter_2.pth'
+
+
+@pytest.mark.slow
+def test_stock_tools_refuse_what_does_not_fit(project, dense):
+    """Nothing in the config names a hook of mmwcc."""
+    out = run(project, STOCK / 'test.py', 'compressed.py', str(dense), succeeds=False)
+    assert 'to evaluate, the checkpoint must have what the model compresses' in out
+    start = f'load_from={dense}'
+    train = [STOCK / 'train.py', 'compressed.py', '--work-dir']
+    out = run(project, *train, 'dense', '--cfg-options', start, succeeds=False)
+    assert "got work_dir='" in out and 'iter_2.pth is the checkpoint of a dense model' in out
+    run(project, *train, 'fresh', '--cfg-options', start)
+    out = run(project, *train, 'fresh', '--resume', '--cfg-options', start, succeeds=False)
+    assert '--cfg-options load_from=None' in out
+    more = ['train_cfg.max_iters=3', 'default_hooks.checkpoint.interval=1', 'load_from=None']
+    run(project, *train, 'fresh', '--resume', '--cfg-options', *more)
+    assert load(project / 'fresh' / 'iter_3.pth')['meta']['iter'] == 3
+
+
 @pytest.mark.slow
 def test_our_tools_do_the_same(project, trained):
     out = run(

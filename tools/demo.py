@@ -2,7 +2,7 @@
 
 Runs the configs of ``configs/wcc/demo`` one after the other: dense; quantized to 8/8 and 8/4 bits;
 and wavelet compressed to 50, 25 and 12.5 % of the coefficients by a schedule. Prints a table of
-what each step costs and keeps, and writes an image.
+what each step costs and keeps, draws an image, and writes a page that compares the runs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ import mmwcc  # noqa: F401  (makes the `mmseg::` bases of the configs resolve)
 from mmwcc.checkpoint import final_checkpoint
 from mmwcc.cost import count_cost
 from mmwcc.model_tree import LayerState, compressed_layers
+from mmwcc.registry import DATASETS
+from mmwcc.reports import report_folders
+from mmwcc.utils import separate_visualizer
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'wcc' / 'demo'
 NETWORK, DATA = 'deeplabv3plus_mobilenetv2-0.5x', 'street-192x128'
-RUNS = ('dense_360i', 'quant-w8a8_40i', 'quant-w8a4_40i', 'wcc-w8a8-k12_5-steps_120i')
+RUNS = ('dense_240i', 'quant-w8a8_30i', 'quant-w8a4_30i', 'wcc-w8a8-k12_5-steps_90i')
 SAMPLES = (0, 3, 9)
 """Held-out scenes of the image."""
 
@@ -39,6 +42,7 @@ class Point:
     name: str
     miou: float
     kept: float
+    bops: float
     megabytes: float
     seconds: float
     predictions: list[np.ndarray]
@@ -77,6 +81,7 @@ class Collector(Hook):
                 point_name(model),
                 metrics['mIoU'],
                 cost.kept_share,
+                cost.total.total_bops,
                 cost.total.weight_bytes / 1e6,
                 time.time() - self.start,
                 predictions,
@@ -90,6 +95,7 @@ def read_config(name: str, work_dir: Path) -> Config:
     config = Config.fromfile(CONFIGS / f'{NETWORK}_{name}_{DATA}.py')
     config.work_dir = str(work_dir / name)
     config.experiment_name = f'demo-{name}-{time.time_ns()}'
+    separate_visualizer(config)
     return config
 
 
@@ -104,12 +110,13 @@ def run(config: Config) -> list[Point]:
 
 def table(points: list[Point]) -> str:
     """Format the points as one table."""
-    rows = [('network', 'mIoU', '1x1 MACs', 'weights', 'time')]
+    rows = [('network', 'mIoU', '1x1 MACs', 'BOPs', 'weights', 'time')]
     rows += [
         (
             p.name,
             f'{p.miou:.2f}',
             f'{100 * p.kept:.1f} %',
+            f'{p.bops / 1e9:.0f} G',
             f'{p.megabytes:.2f} MB',
             f'{p.seconds:.0f} s',
         )
@@ -175,32 +182,50 @@ def picture(points: list[Point], scale: int = 2) -> np.ndarray:
     return np.vstack([title, body])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything is written'
-    )
-    args = parser.parse_args()
+def render_scenes(config: Config) -> None:
+    """Render all scenes of a run into memory, on all processors."""
+    for loader in (config.train_dataloader, config.val_dataloader):
+        dataset = DATASETS.build({**loader.dataset, 'pipeline': []})
+        print(f'Rendering {len(dataset)} street scenes for {dataset.split} ...', flush=True)
+        dataset.render_all()
+
+
+def train_all(work_dir: Path) -> list[Point]:
+    """Train the configs of :data:`RUNS`, the later ones from the result of the first."""
     start = time.time()
+    dense = read_config(RUNS[0], work_dir)
+    render_scenes(dense)
     points: list[Point] = []
     for number, name in enumerate(RUNS, 1):
         print(
             f'\n=== {number} of {len(RUNS)}: {name} ({time.time() - start:.0f} s so far) ===\n',
             flush=True,
         )
-        config = read_config(name, args.work_dir)
-        if number == 1:
-            dense = final_checkpoint(config)
-        else:
-            config.load_from = str(dense)
+        config = read_config(name, work_dir)
+        if number > 1:
+            config.load_from = str(final_checkpoint(dense))
         points += run(config)
-    path = args.work_dir / 'demo.png'
-    cv2.imwrite(str(path), picture(points))
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything is written'
+    )
+    folder = parser.parse_args().work_dir
+    start = time.time()
+    points = train_all(folder)
+    image, page = folder / 'demo.png', folder / 'report.html'
+    cv2.imwrite(str(image), picture(points))
     summary = table(points)
-    (args.work_dir / 'demo.txt').write_text(summary + '\n')
+    (folder / 'demo.txt').write_text(summary + '\n')
+    report_folders([folder / name for name in RUNS], page, title='The demo of mmwcc')
     print(
-        f'\n{summary}\n\n1x1 MACs: share of the multiplications of the 1x1 convolutions that is left.\n'
-        f'Picture: {path}\nTotal: {time.time() - start:.0f} s'
+        f'\n{summary}\n\n'
+        '1x1 MACs: share of the multiplications of the 1x1 convolutions that is left.\n'
+        'BOPs: bit operations for one image.\n'
+        f'Image: {image}\nReport: {page}\nTotal: {time.time() - start:.0f} s'
     )
 
 

@@ -105,8 +105,8 @@ def main() -> None:
     model, _ = load_trained(cfg, args.checkpoint)
     if not isinstance(model, Monodepth2):
         raise LaunchError(
-            f'The model of {args.config} must be a Monodepth2, got {type(model).__name__}. Use a config '
-            'of configs/depth.'
+            f'The model of {args.config} must be a Monodepth2, got {type(model).__name__}. Use a '
+            'config of configs/depth.'
         )
     cfg[f'{args.split}_dataloader'].dataset.frame_ids = (args.neighbour,)
     rows = [panels(model, batch) for batch in spread_batches(cfg, args.images, args.split)]

@@ -1,4 +1,7 @@
-"""Draw the boxes that a trained detector finds in an image."""
+"""Draw the boxes that a trained detector finds in an image.
+
+Needs mmdetection and the operators of mmcv, which `make setup` installs.
+"""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from mmwcc.utils import (
     check_resumable,
     load_config,
     one_line_errors,
+    separate_visualizer,
 )
 
 
@@ -94,6 +95,7 @@ def plan(args: argparse.Namespace) -> list[Config]:
         if name in earlier:
             raise LaunchError(f'{name} is given twice. Name every stage once, in order.')
         cfg.work_dir = str(Path(args.work_dir) / name)
+        separate_visualizer(cfg)
         link(cfg._cfg_dict, earlier)
         for checkpoint in needed_checkpoints(dict(model=cfg.model, load_from=cfg.get('load_from'))):
             if Path(checkpoint) not in earlier.values():

@@ -2,26 +2,41 @@
 
 from importlib import import_module
 
+from .comparison import Comparison, compare, layer_records
 from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
+from .gain import Gain, expected_gain
 from .lean import lean_activations
+from .loading import JUDGED, RECORD, allow_dense, integer_mismatch, state_differences, watch_states
 from .old_checkpoints import advice_for
-from .schedule import QUANTITIES, Schedule, build_schedule
+from .schedule import QUANTITIES, Schedule
+from .schedule_config import build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs
 
 __all__ = [
+    'JUDGED',
     'QUANTITIES',
     'QUANT_TYPE',
+    'RECORD',
+    'Comparison',
     'CompressionConfig',
+    'Gain',
     'Rule',
     'Schedule',
     'SeparatedLayer',
     'SeparationReport',
     'advice_for',
+    'allow_dense',
     'build_schedule',
+    'compare',
     'compress_model',
+    'expected_gain',
+    'integer_mismatch',
+    'layer_records',
     'lean_activations',
     'separate_convs',
+    'state_differences',
+    'watch_states',
 ]
 
 _NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference')

@@ -11,9 +11,9 @@ from mmwcc.messages import check_keys
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS, type_name
 
-from .only_if_faster import OnlyIfFaster
+from .only_if_faster import OnlyIfFaster, SpeedTable
 
-__all__ = ['CompressionConfig', 'Rule']
+__all__ = ['CompressionConfig', 'Rule', 'without_wavelets']
 
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
@@ -32,7 +32,8 @@ _MISPLACED = {
 def _check_mapping(owner: str, key: str, value) -> None:
     if value is not None and not isinstance(value, dict):
         raise TypeError(
-            f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None for none.'
+            f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None '
+            f'for none.'
         )
 
 
@@ -65,12 +66,14 @@ class Rule:
         """
         if not isinstance(rule, dict):
             raise TypeError(
-                f"compression: a rule must be a dict, got {rule!r}. Use dict(pattern=r'decode_head\\..*', "
+                f'compression: a rule must be a dict, got {rule!r}. Use '
+                f"dict(pattern=r'decode_head\\..*', "
                 'keep_ratio=0.5).'
             )
         if 'pattern' not in rule:
             raise ValueError(
-                f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular expression for '
+                f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular '
+                f'expression for '
                 r"layer names, for example pattern=r'decode_head\..*'."
             )
         check_keys('compression rule', rule, keys)
@@ -114,7 +117,8 @@ def _compile(pattern: str) -> None:
         re.compile(pattern)
     except (re.error, TypeError) as error:
         raise ValueError(
-            f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a name as '
+            f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a '
+            f'name as '
             r"r'\.'."
         ) from error
 
@@ -156,8 +160,9 @@ def _check_integer(integer) -> None:
     kept = integer.get('keep_float', ()) if isinstance(integer, dict) else ()
     if not isinstance(integer, (bool, dict)) or not isinstance(kept, (list, tuple)):
         raise TypeError(
-            f'compression: integer must be True, False or dict(keep_float=[names]), got {integer!r}. Use '
-            'True to load the checkpoint of a model that was converted to integers.'
+            f'compression: integer must be True, False or dict(keep_float=[names]), got '
+            f'{integer!r}. Use True to load the checkpoint of a model that was converted to '
+            f'integers.'
         )
     check_keys('compression integer', integer if isinstance(integer, dict) else {}, ('keep_float',))
     for pattern in kept:
@@ -262,6 +267,15 @@ class CompressionConfig:
             values['only_if_faster'] = OnlyIfFaster.parse(values['only_if_faster'])
         return cls(**values)
 
+    @property
+    def speeds(self) -> SpeedTable | None:
+        """The measured speeds that the dictionary names, or None if it names none."""
+        return self.only_if_faster.table if self.only_if_faster else None
+
+    def insists_on_type(self, name: str) -> bool:
+        """Tell whether a rule names the type of the layer that replaces a convolution."""
+        return any(rule.matches(name) and 'type' in rule.changes for rule in self.rules)
+
     def layer_config(self, name: str, eligible: bool) -> dict | None:
         """Return the config of the layer that replaces a convolution.
 
@@ -284,6 +298,20 @@ class CompressionConfig:
         if kind == QUANT_TYPE and config['weight_quant'] is None and config['act_quant'] is None:
             return None
         return _without_wavelets(config)
+
+
+def without_wavelets(layer_config: dict, other: dict | None) -> dict | None:
+    """Return the config of the layer that only quantizes what a wavelet layer would transform.
+
+    Args:
+        layer_config: Config of the wavelet layer.
+        other: Config of layers that are only quantized, or None if there are none.
+
+    Returns:
+        The config, or None if nothing is quantized, so that the convolution stays dense.
+    """
+    quantizers = {role: layer_config.get(role) for role in _QUANTIZERS}
+    return {**other, **quantizers} if other is not None and any(quantizers.values()) else None
 
 
 def _merged(config: dict, changes: dict) -> dict:

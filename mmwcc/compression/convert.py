@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 from torch import nn
 
 from mmwcc.inference import integer_skeleton
-from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
+from mmwcc.layers import CompressedConvMixin
 from mmwcc.maps import add_map_scales
 from mmwcc.model_tree import (
     CompressionReport,
@@ -17,35 +19,35 @@ from mmwcc.model_tree import (
     announce,
     compressed_layers,
     convolutions,
-    dense_names,
     describe_layer,
     geometry,
-    is_plain,
     listed,
     matches,
-    name_quantizers,
-    names_by_layer,
-    no_match,
-    obstacle,
     replace_layers,
     unhandled_layers,
 )
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import MODELS
 
-from .config import WAVELET_TYPE, CompressionConfig
+from .config import CompressionConfig
+from .decisions import PLACES, Decision, decide, judge_maps, judge_speed
+from .first_step import tell_at_first_step
+from .gain import Gain, expected_gain
 from .lean import lean_activations
+from .loading import watch_states
 from .old_checkpoints import watch_predictions
-from .only_if_faster import SpeedJudge
-from .separate import separate_convs
+from .separate import SeparationReport, separate_convs
+from .tiny_maps import watch_tiny_maps
 
 __all__ = ['compress_model']
 
-_PLACES = ('first', 'last')
-
 
 def compress_model(
-    model: nn.Module, compression: dict, *, verbose: bool = True
+    model: nn.Module,
+    compression: dict,
+    *,
+    input_shape: Sequence[int] | None = None,
+    verbose: bool | Literal['in training'] = True,
 ) -> CompressionReport:
     """Replace the convolutions of ``model`` by compressed layers, in place.
 
@@ -59,19 +61,25 @@ def compress_model(
     Args:
         model: Any module.
         compression: Plain data, see :class:`CompressionConfig`.
-        verbose: Whether to print the report. Defaults to True.
+        input_shape: (height, width) of the images, or the shape of one input. The model then runs
+            once, and the report says what is gained for such an input: operations, the parts that
+            stay dense, the expected speed, and a warning if the gain is small. Defaults to None:
+            the first training step tells the size, and the gain is printed when it begins.
+        verbose: Whether to print the report. 'in training' prints one line, and the report when the
+            first training step begins. Defaults to True.
 
     Returns:
-        The report: one line per convolution, the learned layers that are not convolutions, and a
-        summary. If nothing is compressed because of rules, names in keep_dense or only_if_faster, a
-        warning says so. It is also in ``report.warning``.
+        The report: one line per convolution, the learned layers that are not convolutions, a
+        summary, and ``report.gain`` where the size is known. If nothing is compressed because of
+        rules, names in keep_dense or only_if_faster, a warning says so. It is also in
+        ``report.warning``.
 
     Raises:
         TypeError: If model is not a module, or a value of compression is of the wrong kind.
         ValueError: If a key or type is unknown, a rule or a keep_dense entry matches nothing, a
             layer cannot become what a rule says, the model has no convolution, or only_if_faster or
             lean_activations cannot run it. Also if nothing is compressed although neither rules nor
-            names asked for that.
+            names asked for that, or if the model cannot run on input_shape.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
@@ -86,121 +94,51 @@ def compress_model(
         )
     config = CompressionConfig.parse(compression)
     with all_or_nothing(model):
-        separated = _separate(model, config, verbose)
-        decisions = _decide(model, config)
-        decisions = _judge_speed(model, config, decisions)
+        separated = _separate(model, config)
+        decisions = decide(model, config)
+        decisions = judge_maps(model, config, decisions)
+        decisions = judge_speed(model, config, decisions)
         report = _convert(model, decisions)
         report.warning = _check_changed(model, report, decisions, separated)
+        if input_shape is not None:
+            report.gain = _gain(model, config, input_shape)
         report = _put_integers(model, config, report)
-        lean = _make_lean(model, config)
+        report.notes = _describe(separated, _make_lean(model, config), model)
     watch_predictions(
         model,
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
         config.keep_dense,
     )
-    name_quantizers(model)
+    watch_tiny_maps(model, [decision.name for decision in decisions.values() if decision.is_tiny])
+    watch_states(model)
     settle_after_forward(model)
-    if report.warning:
-        warnings.warn(report.warning, stacklevel=2)
+    for warning in filter(None, (report.warning, report.gain and report.gain.warning)):
+        warnings.warn(warning, stacklevel=2)
     if verbose:
-        announce(f'Compressed {type(model).__name__}:\n{report}')
-        if lean:
-            announce(f'Activations that keep masks for backward: {len(lean)}')
+        in_training = verbose == 'in training'
+        text = _in_brief(report) if in_training else f'\n{report}'
+        announce(f'Compressed {type(model).__name__}:{text}')
+        if input_shape is None:
+            tell_at_first_step(model, report, table=config.speeds, layers=in_training)
     return report
 
 
-@dataclass(frozen=True)
-class _Decision:
-    """What happens to a convolution, and why.
-
-    Attributes:
-        name: The name by which it is looked up in the rules.
-        config: Type and arguments of the layer that replaces it, or None if it stays.
-        reason: Why it stays dense or does not use wavelets, or empty.
-        chosen: Whether it stays dense because the user's own rules or names say so.
-    """
-
-    name: str
-    config: dict | None = None
-    reason: str = ''
-    chosen: bool = False
-
-
-def _separate(model: nn.Module, config: CompressionConfig, verbose: bool) -> bool:
-    """Split convolutions as the dictionary says, and return whether any was split."""
+def _separate(model: nn.Module, config: CompressionConfig) -> SeparationReport:
+    """Split convolutions as the dictionary says, and return what was split."""
     if config.separate is None:
-        return False
+        return SeparationReport()
     # An entry that matches nothing yet may name a layer that only the split creates. After the
     # split, an entry that still matches nothing is an error.
     names = convolutions('compress_model', model)
     keep_dense = [
         entry
         for entry in config.keep_dense
-        if entry in _PLACES or any(matches(entry, name) for name in names)
+        if entry in PLACES or any(matches(entry, name) for name in names)
     ]
-    report = separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=verbose)
-    return any(not layer.reason for layer in report)
+    return separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=False)
 
 
-def _decide(model: nn.Module, config: CompressionConfig) -> dict[nn.Conv2d, _Decision]:
-    """Decide from the dictionary what happens to each convolution."""
-    modules = convolutions('compress_model', model)
-    names = list(modules)
-    dense = dense_names('compress_model', model, config.keep_dense, names)
-    for rule in config.rules:
-        if not any(rule.matches(name) for name in names):
-            free = [name for name in names if name not in dense]
-            raise ValueError(no_match('compress_model', 'rule', rule.pattern, free))
-    return {
-        module: _decision(known, module, config, dense)
-        for module, known in names_by_layer(modules).items()
-    }
-
-
-def _decision(
-    names: list[str], module: nn.Conv2d, config: CompressionConfig, dense: dict[str, str]
-) -> _Decision:
-    """Decide what happens to the convolution with these names."""
-    if isinstance(module, CompressedLayer):
-        return _Decision(names[0], reason='compressed already')
-    kept = [dense[name] for name in names if name in dense]
-    if kept:
-        return _Decision(
-            names[0], reason=f'keep_dense {kept[0]!r}', chosen=not set(kept) <= set(_PLACES)
-        )
-    if not is_plain(module):
-        return _Decision(names[0], reason=f'{type(module).__name__} has a forward of its own')
-    if obstacle(module):
-        return _Decision(names[0], reason=obstacle(module))
-    # A shared layer has several names. The first one that a rule matches decides.
-    name = next((name for rule in config.rules for name in names if rule.matches(name)), names[0])
-    layer_config = config.layer_config(name, _is_eligible(module))
-    if layer_config is not None:
-        return _Decision(name, layer_config)
-    by_rule = replace(config, rules=()).layer_config(name, _is_eligible(module)) is not None
-    return _Decision(name, reason='rule' if by_rule else '', chosen=by_rule)
-
-
-def _is_eligible(conv: nn.Conv2d) -> bool:
-    return is_eligible(conv.kernel_size, conv.padding, conv.groups)
-
-
-def _judge_speed(
-    model: nn.Module, config: CompressionConfig, decisions: dict[nn.Conv2d, _Decision]
-) -> dict[nn.Conv2d, _Decision]:
-    """Drop wavelets where they would not make a layer faster, if the dictionary asks for that."""
-    if config.only_if_faster is None:
-        return decisions
-    judge, judged = SpeedJudge(model, config.only_if_faster), dict(decisions)
-    for conv, decision in decisions.items():
-        wanted = decision.config
-        if wanted and wanted['type'] == WAVELET_TYPE and _is_eligible(conv):
-            layer_config, reason = judge.settle(conv, wanted, config.other)
-            judged[conv] = _Decision(decision.name, layer_config, reason, layer_config is None)
-    return judged
-
-
-def _convert(model: nn.Module, decisions: dict[nn.Conv2d, _Decision]) -> CompressionReport:
+def _convert(model: nn.Module, decisions: dict[nn.Conv2d, Decision]) -> CompressionReport:
     """Replace convolutions as decided, and report on all of them."""
     layers = {
         conv: conv if decision.config is None else _build(conv, decision.name, decision.config)
@@ -234,20 +172,26 @@ def _build(conv: nn.Conv2d, name: str, config: dict) -> nn.Conv2d:
 def _check_changed(
     model: nn.Module,
     report: CompressionReport,
-    decisions: dict[nn.Conv2d, _Decision],
-    separated: bool,
+    decisions: dict[nn.Conv2d, Decision],
+    separated: SeparationReport,
 ) -> str:
     """Return '' if anything was compressed, and a warning if the user chose to compress nothing.
 
     Raises:
         ValueError: If nothing was compressed and the user did not choose that.
     """
-    if separated or compressed_layers(model):
+    if any(not layer.reason for layer in separated) or compressed_layers(model):
         return ''
     warning = _nothing_compressed(model, report)
     if not any(decision.chosen for decision in decisions.values()):
         raise ValueError(warning)
     return warning
+
+
+def _gain(model: nn.Module, config: CompressionConfig, input_shape: Sequence[int]) -> Gain:
+    """Count what is gained. Integer layers come later, because they cannot run without weights."""
+    gain = expected_gain(model, input_shape, table=config.speeds)
+    return replace(gain, speed=None) if config.integer else gain
 
 
 def _put_integers(
@@ -258,12 +202,16 @@ def _put_integers(
     Returns:
         The report, which names the integer layers.
     """
-    if config.maps is not None:
-        add_map_scales(model, **config.maps)
+    scales = None if config.maps is None else add_map_scales(model, **config.maps)
     if config.integer is False:
         return report
     kept = config.integer.get('keep_float', ()) if isinstance(config.integer, dict) else ()
-    return integer_skeleton(model, report, kept)
+    try:
+        return integer_skeleton(model, report, kept)
+    except ValueError:
+        if scales is not None:
+            scales.leave(model)
+        raise
 
 
 def _make_lean(model: nn.Module, config: CompressionConfig) -> list[str]:
@@ -271,6 +219,16 @@ def _make_lean(model: nn.Module, config: CompressionConfig) -> list[str]:
     if config.lean_activations is None:
         return []
     return lean_activations(model, **config.lean_activations)
+
+
+def _describe(separated: SeparationReport, lean: list[str], model: nn.Module) -> list[str]:
+    """Say what was done besides replacing convolutions."""
+    notes = [f'Separated {type(model).__name__}:\n{separated}'] if separated else []
+    return notes + ([f'Activations that keep masks for backward: {len(lean)}'] if lean else [])
+
+
+def _in_brief(report: CompressionReport) -> str:
+    return f' {report.summary()}' + (f'\n{report.warning}' if report.warning else '')
 
 
 def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:

@@ -33,7 +33,8 @@ def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) 
         ValueError: If the model cannot run on such an input.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), WaveletCompressedConv2d(8, 4, keep_ratio=0.25))
+        >>> layer = WaveletCompressedConv2d(8, 4, keep_ratio=0.25)
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), layer)
         >>> lean_activations(model)
         ['1']
     """

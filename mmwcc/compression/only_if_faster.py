@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 from torch import nn
 
 from mmwcc.kernels import position_count
-from mmwcc.model_tree import run_on_zeros
 
-__all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable', 'map_sizes']
+from .map_sizes import map_sizes
+
+__all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable']
 
 SHIPPED = Path(__file__).with_name('speed_cpu.json')
 
@@ -36,7 +38,8 @@ class SpeedTable:
         path = SHIPPED if path is None else Path(path)
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
-            self.levels, rows = content['environment']['levels'], content['rows']
+            self.environment, rows = content['environment'], content['rows']
+            self.levels = self.environment['levels']
             measured = {
                 (row['channels'], row['out'], row['size'] ** 2, float(name[1:])): math.log(value)
                 for row in rows
@@ -46,10 +49,24 @@ class SpeedTable:
             self._logs = {place: measured[place] for place in product(*self._axes)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                'only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, got '
-                f'{path} ({type(error).__name__}: {error}). Measure one, or use None for the shipped '
-                'table.'
+                'only_if_faster: table must be a file that tools/benchmarks/layer_map.py wrote, '
+                f'got {path} ({type(error).__name__}: {error}). Measure one, or use None for the '
+                'shipped table.'
             ) from error
+
+    @property
+    def machine(self) -> str:
+        """What was measured, and on which processor."""
+        about = self.environment
+        processor = ' '.join(filter(None, (about.get('cpu'), about.get('capability'))))
+        return (
+            f'{about.get("dtype", "float")} inference on {processor or "a processor unknown"}, '
+            f'{about.get("threads", "?")} threads'
+        )
+
+    def covers(self, wavelet: str, levels: int) -> bool:
+        """Tell whether layers with this transform were measured."""
+        return wavelet == 'haar' and levels <= self.levels
 
     def speedup(
         self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3
@@ -80,6 +97,29 @@ class SpeedTable:
                 * self._logs[tuple(value for value, _ in corner)]
             )
         return math.exp(total) * size[0] * size[1] / padded
+
+    def speedup_of_calls(
+        self,
+        channels: int,
+        out: int,
+        sizes: Sequence[tuple[int, int]],
+        keep_ratio: float,
+        levels: int = 3,
+    ) -> float:
+        """Estimate the speedup of a layer that is called on several feature maps.
+
+        It is the ratio of total times. Dense time is taken as proportional to the number of pixels.
+
+        Args:
+            channels: As in :meth:`speedup`, like out, keep_ratio and levels.
+            sizes: Height and width of the feature map of each call.
+        """
+        pixels = [height * width for height, width in sizes]
+        compressed = (
+            count / self.speedup(channels, out, size, keep_ratio, levels)
+            for count, size in zip(pixels, sizes, strict=True)
+        )
+        return sum(pixels) / sum(compressed)
 
 
 def _bracket(axis: list[float], value: float) -> list[tuple[float, float]]:
@@ -131,8 +171,8 @@ class OnlyIfFaster:
             )
         ):
             raise ValueError(
-                f'only_if_faster: input_shape must be (height, width) or (channels, height, width), got '
-                f'{shape!r}. {use}'
+                f'only_if_faster: input_shape must be (height, width) or (channels, height, '
+                f'width), got {shape!r}. {use}'
             )
         table = config.get('table')
         if table is not None and not isinstance(table, (str, Path)):
@@ -141,47 +181,6 @@ class OnlyIfFaster:
                 'tools/benchmarks/layer_map.py, or use None for the shipped table.'
             )
         return cls(tuple(shape), SpeedTable(table))
-
-
-def map_sizes(
-    model: nn.Module, input_shape: tuple[int, ...]
-) -> dict[nn.Conv2d, list[tuple[int, int]]]:
-    """Run a model once on zeros and record the sizes of the feature maps its convolutions compute.
-
-    Models of mmengine run in mode 'tensor'. The model does not change: it runs in eval mode without
-    gradients, and training flags and random state are restored afterwards.
-
-    Args:
-        model: Any module that takes one batch of images.
-        input_shape: Height and width, or channels, height and width. The channels default to those
-            of the first convolution.
-
-    Returns:
-        Height and width of each layer's feature maps, one entry per call. Layers that were not
-        called are missing.
-
-    Raises:
-        ValueError: If the model cannot run on such an input.
-    """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    sizes: dict[nn.Conv2d, list[tuple[int, int]]] = {}
-
-    def record(module, inputs, output) -> None:
-        sizes.setdefault(module, []).append(tuple(output.shape[-2:]))
-
-    def watch() -> None:
-        for module in convolutions:
-            module.register_forward_hook(record)
-
-    run_on_zeros(
-        'only_if_faster',
-        model,
-        input_shape,
-        watch,
-        purpose='show the sizes of its maps',
-        remedy='Give the shape of its input, or drop only_if_faster and keep layers dense by rules.',
-    )
-    return sizes
 
 
 class SpeedJudge:
@@ -198,42 +197,16 @@ class SpeedJudge:
     def objection(self, conv: nn.Conv2d, layer_config: dict) -> str:
         """Return why this wavelet layer should not replace a convolution, or '' if it should."""
         wavelet, levels = layer_config.get('wavelet', 'haar'), layer_config.get('levels', 3)
-        if wavelet != 'haar' or levels > self._table.levels:
+        if not self._table.covers(wavelet, levels):
             return f'no speed measured for {wavelet} at {levels} levels'
         if conv not in self._sizes:
             return 'not reached by the traced input, so no speed known'
-        # A layer that is called on several feature maps is judged by its total time. Dense time is
-        # taken as proportional to the number of pixels.
-        dense = compressed = 0.0
-        for size in self._sizes[conv]:
-            pixels = size[0] * size[1]
-            dense += pixels
-            compressed += pixels / self._table.speedup(
-                conv.in_channels, conv.out_channels, size, layer_config['keep_ratio'], levels
-            )
-        ratio = dense / compressed
+        ratio = self._table.speedup_of_calls(
+            conv.in_channels,
+            conv.out_channels,
+            self._sizes[conv],
+            layer_config['keep_ratio'],
+            levels,
+        )
         sizes = ', '.join(f'{height}x{width}' for height, width in dict.fromkeys(self._sizes[conv]))
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'
-
-    def settle(
-        self, conv: nn.Conv2d, layer_config: dict, other: dict | None
-    ) -> tuple[dict | None, str]:
-        """Return the config of what replaces a convolution, and why it is not the wavelet layer.
-
-        Args:
-            conv: The convolution.
-            layer_config: Config of the wavelet layer.
-            other: Config of layers that are only quantized, or None.
-
-        Returns:
-            ``layer_config`` and '' if the wavelet layer is faster. Otherwise the config of the
-            quantized layer, or None if nothing is quantized and the layer stays dense, and the
-            reason.
-        """
-        reason = self.objection(conv, layer_config)
-        if not reason:
-            return layer_config, ''
-        quantizers = {role: layer_config.get(role) for role in ('weight_quant', 'act_quant')}
-        if other is None or not any(quantizers.values()):
-            return None, reason
-        return {**other, **quantizers}, reason

@@ -143,12 +143,14 @@ def separate_convs(
         its ``weight``.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 3, 3))
+        >>> middle = nn.Conv2d(8, 8, 3, padding=1)
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), middle, nn.Conv2d(8, 3, 3))
         >>> separate_convs(model, input_shape=(16, 16), verbose=False).summary()
         '1 of 3 convolutions separated: 186,336 to 100,096 MACs, 1.86 times less'
 
     Reference:
-        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022, appendix A.
+        Finder et al., Wavelet Feature Maps Compression for Image-to-Image CNNs, NeurIPS 2022,
+        appendix A.
     """
     modules = convolutions('separate_convs', model)
     parsed = [Rule.parse(rule, _RULE_KEYS) for rule in rules]

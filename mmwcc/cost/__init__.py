@@ -1,6 +1,7 @@
 """The cost of networks: operations, bit operations and memory."""
 
 from .count import CostReport, LayerCost, count_cost
+from .counters import tensors_in
 from .formulas import CONVENTIONS, check_convention
 
 __all__ = [
@@ -9,4 +10,5 @@ __all__ = [
     'LayerCost',
     'check_convention',
     'count_cost',
+    'tensors_in',
 ]

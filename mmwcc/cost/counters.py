@@ -25,7 +25,7 @@ from mmwcc.requirements import require
 
 from .formulas import transform_operations
 
-__all__ = ['HANDLERS', 'PRODUCTS', 'Operations', 'analyze']
+__all__ = ['HANDLERS', 'PRODUCTS', 'Operations', 'analyze', 'tensors_in']
 
 PRODUCTS = (
     'addmm',
@@ -96,32 +96,56 @@ class Operations:
 
 
 class _Traced(nn.Module):
-    """Call a model with any inputs and return its output tensors; a trace can hold only tensors."""
+    """Call a model with any inputs and return its output tensors; a trace can hold only tensors.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: The model.
+        inputs: As in :func:`analyze`.
+
+    Attributes:
+        tensors: The inputs that consist of tensors, for :meth:`forward`. The others, such as
+            data samples, are kept.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Any) -> None:
         super().__init__()
         self.model = model
-        self._mode = tensor_mode(model)
+        self._by_name = isinstance(inputs, Mapping)
+        if not self._by_name:
+            inputs = dict(enumerate(inputs if isinstance(inputs, tuple) else (inputs,)))
+        self._inputs, self._mode = dict(inputs), tensor_mode(model)
+        self._traced = [key for key, value in inputs.items() if _is_traceable(value)]
+        self.tensors = tuple(inputs[key] for key in self._traced)
 
-    def forward(self, inputs):
-        if isinstance(inputs, Mapping):
-            return tuple(_tensors(self.model(**inputs, **self._mode)))
-        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-        return tuple(_tensors(self.model(*inputs, **self._mode)))
+    def forward(self, tensors):
+        inputs = {**self._inputs, **dict(zip(self._traced, tensors, strict=True))}
+        if self._by_name:
+            return tuple(tensors_in(self.model(**inputs, **self._mode)))
+        return tuple(tensors_in(self.model(*inputs.values(), **self._mode)))
 
 
-def _tensors(output: Any) -> Iterable[Tensor]:
+def _is_traceable(value: Any) -> bool:
+    """Tell whether a value consists of tensors alone."""
+    if isinstance(value, Mapping):
+        return all(map(_is_traceable, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_traceable, value))
+    return isinstance(value, Tensor)
+
+
+def tensors_in(output: Any) -> Iterable[Tensor]:
+    """Yield the tensors in nested containers and dataclasses."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):
         for item in output.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(output, (list, tuple)):
         for item in output:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif is_dataclass(output):
         for entry in fields(output):
-            yield from _tensors(getattr(output, entry.name))
+            yield from tensors_in(getattr(output, entry.name))
 
 
 def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable]) -> Operations:
@@ -129,13 +153,15 @@ def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable])
 
     Args:
         model: Any module.
-        inputs: A tensor, a tuple of positional arguments or a dict of keyword arguments.
+        inputs: A tensor, a tuple of positional arguments or a dict of keyword arguments. What is
+            not made of tensors is passed on as it is.
         record: Forward hooks by module.
 
     Raises:
         ModuleNotFoundError: If mmengine is missing.
     """
-    analyzer = _analyzer(_Traced(model), (inputs,))
+    traced = _Traced(model, inputs)
+    analyzer = _analyzer(traced, (traced.tensors,))
     with undisturbed(model), _without_fused_attention():
         for module, hook in record.items():
             module.register_forward_hook(hook)

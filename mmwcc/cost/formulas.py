@@ -60,9 +60,10 @@ def conv_macs(
         ValueError: If convention is unknown.
 
     Example:
-        >>> conv_macs(96, 96, 3, (256, 512), groups=96), conv_macs(96, 96, 3, (511, 1023), stride=2, groups=96,
-        ...                                                        convention='paper')
-        (113246208, 112914648)
+        >>> conv_macs(96, 96, 3, (256, 512), groups=96)
+        113246208
+        >>> conv_macs(96, 96, 3, (511, 1023), stride=2, groups=96, convention='paper')
+        112914648
 
     Reference:
         Finder et al., NeurIPS 2022, equation (13).

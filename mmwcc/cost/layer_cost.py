@@ -137,8 +137,8 @@ class LayerCost:
         for role, bits in (('weight_bits', weight_bits), ('act_bits', act_bits)):
             if bits not in (*range(2, 17), 32):
                 raise ValueError(
-                    f'LayerCost: {role} of {name} must be in 2 ... 16, or 32 for no quantization, got '
-                    f'{bits!r}. Use 8 for a start.'
+                    f'LayerCost: {role} of {name} must be in 2 ... 16, or 32 for no quantization, '
+                    f'got {bits!r}. Use 8 for a start.'
                 )
         macs, transform = sum(image.macs for image in geometry.maps), geometry.additions
         act_bits_read = act_bits * sum(image.inputs for image in geometry.maps)
@@ -148,7 +148,8 @@ class LayerCost:
             if geometry.pointwise is None:
                 raise ValueError(
                     f'LayerCost: keep_ratio of {name} must be None, got {keep_ratio}. Only 1x1 '
-                    'convolutions without padding and groups can be wavelet compressed; change bits.'
+                    'convolutions without padding and groups can be wavelet compressed; change '
+                    'bits.'
                 )
             kept, everything = (
                 sum(part)

@@ -125,8 +125,8 @@ class CostReport:
         unknown = sorted(set(states) - {layer.name for layer in self.layers})
         if unknown:
             raise ValueError(
-                f'CostReport: states must name layers that were counted, got {unknown[0]!r}. The names '
-                'are those of `layers`.'
+                f'CostReport: states must name layers that were counted, got {unknown[0]!r}. The '
+                'names are those of `layers`.'
             )
         return replace(
             self, layers=[layer.at(**states.get(layer.name, {})) for layer in self.layers]
@@ -137,8 +137,9 @@ class CostReport:
         total = self.total
         return (
             f'{total.macs / 1e9:,.3f} G MACs, {total.total_bops / 1e9:,.3f} G BOPs '
-            f'({total.transform_bops / 1e9:,.3f} of transforms), {total.params / 1e6:,.3f} M parameters in '
-            f'{total.weight_bytes / 1e6:,.3f} MB, activations {total.act_bytes / 1e6:,.3f} MB'
+            f'({total.transform_bops / 1e9:,.3f} of transforms), {total.params / 1e6:,.3f} M '
+            f'parameters in {total.weight_bytes / 1e6:,.3f} MB, activations '
+            f'{total.act_bytes / 1e6:,.3f} MB'
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -143,9 +143,7 @@ class _Wish:
 
 
 @torch.no_grad()
-def _export(
-    network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bool
-) -> ExportReport:
+def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bool) -> ExportReport:
     by_threshold = wish.selection == 'threshold'
     stages = Stages('export_onnx', 3 + by_threshold + wish.dynamic, verbose)
     stages.begin('fold BatchNorm')

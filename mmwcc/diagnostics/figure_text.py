@@ -82,7 +82,9 @@ def _fit(text, length: float) -> None:
 
 
 def _broken(text, line: str, length: float) -> list[str]:
-    """Break a line into parts of at most a length in pixels, within a word only if it is too long."""
+    """Break a line into parts of at most a length in pixels, within a word only if it is too
+    long.
+    """
     if _length(text, line) <= length:
         return [line]
     lines = ['']

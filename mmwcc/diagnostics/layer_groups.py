@@ -107,7 +107,8 @@ def group_scalars(
 
     Example:
         >>> measured = dict(a=dict(act_sqnr=20.0), b=dict(act_sqnr=30.0))
-        >>> group_scalars('compression', measured, dict(a='all', b='all'))['compression/act_sqnr/all/mean']
+        >>> scalars = group_scalars('compression', measured, dict(a='all', b='all'))
+        >>> scalars['compression/act_sqnr/all/mean']
         25.0
     """
     members: dict[tuple[str, str], list[float]] = {}

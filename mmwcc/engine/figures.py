@@ -23,8 +23,8 @@ from mmwcc.diagnostics import (
 
 __all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels']
 
-_NOTE = """Each row is one channel of the map that goes into a layer, in the same colours three times:
-as it is, rounded to a uniform grid, and with only the largest wavelet coefficients kept.
+_NOTE = """Each row is one channel of the map that goes into a layer, three times in the same
+colours: as it is, rounded to a uniform grid, and with only the largest wavelet coefficients kept.
 Both ways cost the same: effective bits = bits x fraction kept, rounded up for the grid.
 MSE is over all channels, in brackets as a part of the mean square.
 

@@ -67,8 +67,8 @@ def convert_maps(
         replaced[layer] = made[name].to(layer.weight.device).train(layer.training)
     with all_or_nothing(model):
         replace_layers(model, replaced)
-        setattr(model, MAP_SCALES, grids)
     scales.leave(model)
+    setattr(model, MAP_SCALES, grids)
     for module in model.modules():
         if type(module).__module__.startswith(_IN_CPP):
             module.register_forward_pre_hook(_with_values, with_kwargs=True)

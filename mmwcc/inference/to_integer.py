@@ -17,6 +17,7 @@ from mmwcc.model_tree import (
     LayerState,
     announce,
     matches,
+    named_layers,
     no_match,
     obstacle,
     replace_layers,
@@ -37,11 +38,7 @@ _NOT_FOLLOWED = 'never ran when scales were added'
 
 def _candidates(model: nn.Module) -> dict[str, Any]:
     """Return convolutions and integer layers by name, shared ones under all their names."""
-    return {
-        name: module
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, (nn.Conv2d, IntegerLayer))
-    }
+    return named_layers(model, nn.Conv2d, IntegerLayer)
 
 
 def _obstacle(layer: nn.Module) -> str:

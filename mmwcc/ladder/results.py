@@ -84,7 +84,8 @@ def ladder_table(points: list[TradeoffPoint], metric: str, minutes: Mapping[str,
     """
     height, width = points[0].image
     lines = [
-        f'| point | network | | G BOPs, {height}x{width} | {metric} | runs | minutes | Pareto front |',
+        f'| point | network | | G BOPs, {height}x{width} | {metric} | runs | minutes | Pareto '
+        f'front |',
         '|---' * 8 + '|',
     ]
     for point in points:

@@ -58,13 +58,24 @@ def _arguments(component: Any) -> list[str] | None:
     """Return the arguments that a config may give, or None if any are accepted."""
     if not callable(component):
         return None
-    parameters = inspect.signature(component).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
+    found: list[str] = []
+    for source in _constructors(component):
+        parameters = inspect.signature(source).parameters.values()
+        kinds = {parameter.name: parameter.kind for parameter in parameters}
+        found += [name for name, kind in kinds.items() if kind is not inspect.Parameter.VAR_KEYWORD]
+        if inspect.Parameter.VAR_KEYWORD not in kinds.values():
+            break
+        if not component.__module__.startswith('mmwcc.'):
+            return None  # what others do with further arguments is theirs to say
     of_layer = isinstance(component, type) and issubclass(component, nn.Conv2d)
-    return [
-        parameter.name for parameter in parameters if not (of_layer and parameter.name in _GEOMETRY)
-    ]
+    return [name for name in found if name != 'self' and not (of_layer and name in _GEOMETRY)]
+
+
+def _constructors(component: Any) -> list[Any]:
+    """Return a function itself, or the constructors of a class, each followed by its base's."""
+    if not isinstance(component, type):
+        return [component]
+    return [vars(kind)['__init__'] for kind in component.__mro__ if '__init__' in vars(kind)]
 
 
 def _left_behind(base: type, keys: list[str]) -> dict[str, str]:

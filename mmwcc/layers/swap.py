@@ -91,8 +91,8 @@ class CompressedLayer:
         name = type(self).__name__
         if x.dim() not in (3, 4):
             raise ValueError(
-                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. Reshape it '
-                'before this layer.'
+                f'{name}: x must have shape (B, C, H, W) or (C, H, W), got {tuple(x.shape)}. '
+                'Reshape it before this layer.'
             )
         if x.shape[-3] != self.in_channels:
             raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmwcc.layers import QuantConv2d
-from mmwcc.model_tree import name_quantizers, obstacle, run_on_zeros, width_obstacle
+from mmwcc.model_tree import obstacle, run_on_zeros, width_obstacle
 from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer, settle_after_forward
 
 from .flow import map_flow
@@ -89,7 +89,8 @@ class MapScales(nn.Module):
         model.register_forward_hook(self._leave, always_call=True)
 
     def leave(self, model: nn.Module) -> None:
-        """Round the maps of a network no more."""
+        """Be no longer a part of a network, which then rounds its maps no more."""
+        delattr(model, MAP_SCALES)
         for hooks in (model._forward_pre_hooks, model._forward_hooks):
             own = [key for key, hook in hooks.items() if getattr(hook, '__self__', None) is self]
             for key in own:
@@ -169,6 +170,5 @@ def add_map_scales(
     named = {name: layer for layer, name in layers.items()}
     scales = MapScales(plan_maps(maps, norms, named), bits)
     scales.join(model)
-    name_quantizers(model)
     settle_after_forward(model)
     return scales

@@ -1,7 +1,13 @@
 """The modules of a model: finding, naming, running, replacing and reporting them."""
 
 from .batches import described, each_batch
-from .compressed import compressed_layers, name_quantizers, unwrapped
+from .compressed import (
+    compressed_layers,
+    first_names,
+    named_layers,
+    unwrapped,
+)
+from .guard import guard, guards_off, lift_guards
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state, width_obstacle
 from .names import (
     convolutions,
@@ -20,6 +26,7 @@ from .probe import (
     quantizers_off,
     run_on_zeros,
     tensor_mode,
+    twin,
     undisturbed,
 )
 from .replace import all_or_nothing, has_hooks, obstacle, replace_layers, swap_layers
@@ -50,14 +57,18 @@ __all__ = [
     'described',
     'each_batch',
     'example_input',
+    'first_names',
     'geometry',
+    'guard',
+    'guards_off',
     'has_hooks',
     'is_plain',
     'kept_by_name',
     'layer_progress',
+    'lift_guards',
     'listed',
     'matches',
-    'name_quantizers',
+    'named_layers',
     'names_by_layer',
     'no_match',
     'obstacle',
@@ -69,6 +80,7 @@ __all__ = [
     'setting_cells',
     'swap_layers',
     'tensor_mode',
+    'twin',
     'undisturbed',
     'unhandled_layers',
     'unwrapped',

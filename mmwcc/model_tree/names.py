@@ -12,6 +12,7 @@ from torch import nn
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
 from mmwcc.messages import some_of
 
+from .compressed import named_layers
 from .predictors import named_like_a_predictor, prediction_layers
 from .unhandled import listed, unhandled_layers
 
@@ -38,11 +39,7 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
     Raises:
         ValueError: If the model contains none, or is itself a convolution.
     """
-    found = {
-        name: module
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, nn.Conv2d)
-    }
+    found = named_layers(model, nn.Conv2d)
     if '' in found:
         raise ValueError(
             f'{caller}: the model must contain convolutions (nn.Conv2d), got '
@@ -91,10 +88,8 @@ def _parts(model: nn.Module) -> dict[str, str]:
     """
     return {
         f'{name}.{part}': name
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, (SeparableConv2d, WaveletConv2d))
-        for part, inner in module.named_modules(remove_duplicate=False)
-        if isinstance(inner, nn.Conv2d)
+        for name, module in named_layers(model, SeparableConv2d, WaveletConv2d).items()
+        for part in named_layers(module, nn.Conv2d)
     }
 
 

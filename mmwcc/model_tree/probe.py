@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from torch import Tensor, nn
 from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
 
+from .guard import guards_off
+
 __all__ = [
     'example_input',
     'layer_progress',
     'quantizers_off',
     'run_on_zeros',
     'tensor_mode',
+    'twin',
     'undisturbed',
 ]
 
@@ -48,6 +52,20 @@ def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
 def tensor_mode(model: nn.Module) -> dict[str, str]:
     """Return the keyword that asks models of mmengine for plain tensors; empty for other models."""
     return dict(mode='tensor') if 'mode' in inspect.signature(model.forward).parameters else {}
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Return a copy of a model that shares its parameters and buffers and has no forward hooks.
+
+    A run of the copy calls no hook of the user and changes no attribute of the model, such as a
+    counter or a cache. Its modules are those of the model in the same order.
+    """
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    copied = copy.deepcopy(model, shared)
+    for module in copied.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    return copied
 
 
 @contextmanager
@@ -110,7 +128,7 @@ def layer_progress(model: nn.Module, what: str) -> Iterator[None]:
 def quantizers_off(model: nn.Module) -> Iterator[None]:
     """Run ``model`` without quantization.
 
-    Shapes stay the same, no quantizer calibrates, and none warns that it is not calibrated.
+    Shapes stay the same, no quantizer calibrates, and neither quantizers nor guards complain.
     """
     bits = {
         module: module.bits for module in model.modules() if isinstance(module, UniformQuantizer)
@@ -118,7 +136,8 @@ def quantizers_off(model: nn.Module) -> Iterator[None]:
     try:
         for quantizer in bits:
             quantizer.bits = 32
-        yield
+        with guards_off(model):
+            yield
     finally:
         for quantizer, width in bits.items():
             quantizer.bits = width

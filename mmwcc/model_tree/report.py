@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,11 +30,11 @@ __all__ = [
 ]
 
 
-def announce(text: str) -> None:
-    """Print ``text``, or write it to the log if OpenMMLab is in use."""
+def announce(text: str, level: int = logging.INFO) -> None:
+    """Print ``text``, or write it to the log at this level if OpenMMLab is in use."""
     # Within OpenMMLab the table belongs in the log. Elsewhere no log is configured.
     if 'mmengine.logging' in sys.modules:
-        sys.modules['mmengine.logging'].print_log(text, logger='current')
+        sys.modules['mmengine.logging'].print_log(text, logger='current', level=level)
     else:
         print(text)
 
@@ -133,6 +134,8 @@ class CompressionReport(list):
         layers: The entries. Defaults to none.
         unhandled: Learned layers that are not convolutions and stay as they are. Defaults to none.
         warning: A sentence that the user should know about the whole. Defaults to none.
+        notes: What else was done to the model, as text. Defaults to none.
+        gain: What the conversion gains, which prints as lines of text. Defaults to None: not known.
     """
 
     def __init__(
@@ -140,9 +143,12 @@ class CompressionReport(list):
         layers: Iterable[LayerReport] = (),
         unhandled: Sequence[UnhandledLayers] = (),
         warning: str = '',
+        notes: Sequence[str] = (),
+        gain: Any = None,
     ) -> None:
         super().__init__(layers)
         self.unhandled, self.warning = list(unhandled), warning
+        self.notes, self.gain = list(notes), gain
 
     def updated(self, changes: Mapping[str, dict]) -> CompressionReport:
         """Return a copy in which some layers have other values.
@@ -151,7 +157,7 @@ class CompressionReport(list):
             changes: For each layer name, new values by attribute.
         """
         layers = (replace(layer, **changes.get(layer.name, {})) for layer in self)
-        return CompressionReport(layers, self.unhandled, self.warning)
+        return CompressionReport(layers, self.unhandled, self.warning, self.notes, self.gain)
 
     def summary(self) -> str:
         """Count layers in one line by what they have become."""
@@ -180,4 +186,6 @@ class CompressionReport(list):
             )
         remarks = [f'Not handled: {listed(self.unhandled)}'] if self.unhandled else []
         remarks += [self.warning] if self.warning else []
-        return '\n'.join([*aligned(cells, numeric=range(3, 7)), *remarks, self.summary()])
+        gain = [] if self.gain is None else [str(self.gain)]
+        table = aligned(cells, numeric=range(3, 7))
+        return '\n'.join([*self.notes, *table, *remarks, self.summary(), *gain])

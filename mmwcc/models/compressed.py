@@ -18,7 +18,10 @@ def CompressedModel(task_type: str | type | list | dict, compression: dict, **mo
     Use it as ``model = dict(type='mmwcc.CompressedModel', task_type=..., compression=...)``. The
     model is compressed when it is built, before the optimizer, DDP and the checkpoint see it. This
     works wherever models are built: in training, testing, the inference APIs and TTA. The result is
-    an object of the original class with the original keys.
+    an object of the original class with the original keys. Building says in one line what was
+    compressed. The table of layers, and what the compression gains, follow when the first training
+    step begins, because that step knows the size of the images. The model refuses weights that
+    do not fit its compression (see docs/compression.md, "What a model accepts").
 
     Args:
         task_type: The ``type`` of the model to build, in the scope of the config. Several factories
@@ -35,5 +38,5 @@ def CompressedModel(task_type: str | type | list | dict, compression: dict, **mo
             fit the model.
     """
     built = build_within('CompressedModel', task_type, model)
-    compress_model(built, compression)
+    compress_model(built, compression, verbose='in training')
     return built

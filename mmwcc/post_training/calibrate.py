@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.model_tree import each_batch, undisturbed, unwrapped
+from mmwcc.model_tree import each_batch, lift_guards, undisturbed, unwrapped
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
 
 from .run import Forward, run_model
@@ -139,6 +139,7 @@ def calibrate(
         3.0
     """
     _check(method, percentile)
+    lift_guards(model)  # a calibrated model may be evaluated, whatever its weights were trained for
     quantizers = {
         name: quantizer
         for name, quantizer in _quantizers(model).items()
@@ -263,6 +264,7 @@ def reestimate_batch_norm(
         >>> norm.running_mean.item()
         2.0
     """
+    lift_guards(model)
     with undisturbed(model), batch_statistics(model, learn=True) as reached:
         for batch in each_batch('reestimate_batch_norm', batches):
             forward(model, batch)

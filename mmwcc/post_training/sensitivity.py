@@ -66,7 +66,8 @@ def measure_sensitivity(
 
     Raises:
         TypeError: If batches is a single batch, or a value of compression is of the wrong kind.
-        ValueError: If compression does not fit the model, nothing is compressed, or there is no batch.
+        ValueError: If compression does not fit the model, nothing is compressed, or there is no
+            batch.
     """
     grid, skip = grid or Grid(), set(skip)
     batches = list(each_batch('measure_sensitivity', batches))

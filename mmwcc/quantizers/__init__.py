@@ -7,12 +7,14 @@ from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
 from .roles import ActQuantizer, WeightQuantizer
-from .settling import is_settling, settle, settle_after_forward
+from .settling import is_settling, settle, settle_after_forward, tolerate_unlearned
+from .state import COEFFICIENTS
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
     'CALIBRATIONS',
     'CHANNEL',
+    'COEFFICIENTS',
     'LAYER',
     'ActQuantizer',
     'Granularity',
@@ -28,5 +30,6 @@ __all__ = [
     'measure',
     'settle',
     'settle_after_forward',
+    'tolerate_unlearned',
     'upgrade_optimizer_state',
 ]

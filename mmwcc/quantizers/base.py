@@ -34,8 +34,9 @@ class UniformQuantizer(ClipLearner, ABC):
     :meth:`begin_calibration` and :meth:`end_calibration`. The buffer ``initialized`` records this
     in the checkpoint, so that a resumed run does not calibrate again. It is 0 before anything was
     learned, 1 after learning from values, 2 after learning from wavelet coefficients, and 3 as long
-    as all values were zero. In evaluation, a quantizer without a learned clip uses that of the
-    batch at hand, with a warning, and stores nothing.
+    as all values were zero. It is an error to evaluate a quantizer without a learned clip, unless
+    ``may_be_unlearned`` is set. It then uses the clip of the batch at hand, with a warning, and
+    stores nothing.
 
     No call communicates with other ranks. Where several ranks train together, each first uses the
     clip that it learned itself. :func:`mmwcc.quantizers.settle` then gives all ranks the clip of

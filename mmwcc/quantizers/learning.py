@@ -38,6 +38,9 @@ class ClipLearner(nn.Module):
     place: str = ''
     """Qualified name in the model that was compressed, which messages give. May be empty."""
 
+    may_be_unlearned: bool = False
+    """Whether it may be evaluated before it has learned a clip."""
+
     _sign: bool | None
     _domain: int
     _seen: Magnitudes | Clips | None
@@ -94,7 +97,7 @@ class ClipLearner(nn.Module):
         if self._learned is None and not (trains or x.is_meta or self._seen is not None):
             present = self._measure(x)
             if present.largest > 0:  # zeros need no clip
-                _warn_uninitialized(self)
+                self._complain_of_no_clip()
             return self._choose(present)
         if self._learned is not None and self._seen is None and trains:
             self._complain_if_alone()
@@ -105,6 +108,23 @@ class ClipLearner(nn.Module):
         # call. So autograd gets a copy whose gradient leads to the parameter. The difference that
         # is added is exactly zero.
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
+
+    def _complain_of_no_clip(self) -> None:
+        """Refuse to be evaluated before a clip was learned, or warn once if that is allowed."""
+        kind = type(self).__name__
+        problem = f'{self.title} was evaluated before its clip was learned'
+        if not self.may_be_unlearned:
+            raise RuntimeError(
+                f'{problem}. Load a checkpoint of the compressed model, or train or calibrate the '
+                'model first.'
+            )
+        if kind not in _warned:
+            _warned.add(kind)
+            warnings.warn(
+                f'{problem}, so each batch is quantized with a clip of its own. Load a checkpoint '
+                'of the compressed model, or train or calibrate the model first.',
+                stacklevel=5,
+            )
 
     def _complain_if_alone(self) -> None:
         """Warn once if an optimizer has stepped before the ranks agreed on what this one
@@ -207,8 +227,8 @@ class ClipLearner(nn.Module):
         if not isinstance(self.clip_alpha, nn.Parameter):
             raise RuntimeError(
                 f'{self.title}: clips must be learned before FullyShardedDataParallel flattens '
-                'the parameters, got a quantizer that has not learned its clip. Calibrate the model or '
-                'load a compressed checkpoint before it is wrapped, or use fully_shard.'
+                'the parameters, got a quantizer that has not learned its clip. Calibrate the '
+                'model or load a compressed checkpoint before it is wrapped, or use fully_shard.'
             )
         clip, signed = self._choose(learned)
         self.state_dict()  # makes FSDP2 put the shards in place, or the writes are lost
@@ -253,16 +273,3 @@ def _write(parameter: Any, value: Tensor) -> None:
 
 
 _warned: set[str] = set()
-
-
-def _warn_uninitialized(quantizer: ClipLearner) -> None:
-    """Warn once for each class, about the first quantizer: others are mostly in the same state."""
-    kind = type(quantizer).__name__
-    if kind not in _warned:
-        _warned.add(kind)
-        warnings.warn(
-            f'{quantizer.title}: evaluated before its clip was learned, so each batch is quantized '
-            'with a clip of its own. Load '
-            'a compressed checkpoint, or train or calibrate the model first.',
-            stacklevel=4,
-        )

@@ -8,11 +8,26 @@ from torch import nn
 from .base import UniformQuantizer
 from .ranks import agree, several_ranks
 
-__all__ = ['is_settling', 'settle', 'settle_after_forward']
+__all__ = ['is_settling', 'settle', 'settle_after_forward', 'tolerate_unlearned']
 
 
 def _quantizers(model: nn.Module) -> list[UniformQuantizer]:
     return [module for module in model.modules() if isinstance(module, UniformQuantizer)]
+
+
+def _name(model: nn.Module) -> None:
+    """Tell the quantizers of a model their names in it."""
+    for name, module in model.named_modules():
+        if isinstance(module, UniformQuantizer):
+            module.place = name
+
+
+def tolerate_unlearned(model: nn.Module) -> None:
+    """Let the quantizers of a model be evaluated before they have learned a clip, with a
+    warning.
+    """
+    for quantizer in _quantizers(model):
+        quantizer.may_be_unlearned = True
 
 
 @torch.compiler.disable
@@ -37,6 +52,7 @@ def settle(model: nn.Module) -> None:
 def settle_after_forward(model: nn.Module) -> None:
     """Make ``model`` settle its clips at the end of each forward pass of a distributed training.
 
+    The quantizers also learn their names, which their error messages give.
     :func:`mmwcc.compression.compress_model` does this for the model that it compresses. Models
     whose layers come from ``conv_cfg`` need it only outside mmengine's runner. Evaluation never
     communicates, and neither does training once everything is settled.
@@ -45,6 +61,7 @@ def settle_after_forward(model: nn.Module) -> None:
         model: The module whose forward pass every rank runs in every training step.
     """
     quantizers = _quantizers(model)
+    _name(model)
     inside = [module for module in model.modules() if module is not model and is_settling(module)]
     if not quantizers:
         return

@@ -5,7 +5,7 @@ from .collect import LeftOut, read_work_dirs, report_folders
 from .enlarged_crops import check_crop, plot_enlarged_crops
 from .html_report import write_report
 from .metrics import common_metric
-from .model_facts import build_with_report, examine, examine_all
+from .model_facts import build_with_report, examine, examine_all, image_shape
 from .tradeoff import WHICH, TradeoffPoint, gather_points, write_tradeoff
 from .tradeoff_plot import plot_tradeoff
 from .work_dirs import read_work_dir
@@ -20,6 +20,7 @@ __all__ = [
     'examine',
     'examine_all',
     'gather_points',
+    'image_shape',
     'plot_allocation',
     'plot_enlarged_crops',
     'plot_tradeoff',

@@ -31,8 +31,8 @@ def notes_part(entries: Sequence[Entry], metric: str | None, remarks: Sequence[s
     bases = {str(entry.facts.basis) for entry in entries if entry.facts.basis}
     for basis in sorted(bases):
         items.append(
-            f'<li>Costs are for one image of {escape(basis)}: multiply-accumulates times the bits of '
-            'both factors, and the additions of wavelet transforms; full precision counts as 32 '
+            f'<li>Costs are for one image of {escape(basis)}: multiply-accumulates times the bits '
+            'of both factors, and the additions of wavelet transforms; full precision counts as 32 '
             'bits.</li>'
         )
     items += [f'<li>{escape(remark)}</li>' for remark in remarks]

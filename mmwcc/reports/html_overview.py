@@ -40,7 +40,9 @@ def overview_part(entries: Sequence[Entry], metric: str | None) -> str:
 def _cells(
     entry: Entry, reference: Entry, metric: str | None, shape: tuple[int, ...] | None
 ) -> list[Cell]:
-    """Return the row of a model; ``shape`` is the input whose latency the models are compared at."""
+    """Return the row of a model; ``shape`` is the input whose latency the models are compared
+    at.
+    """
     work_dir = entry.work_dir
     seed = MISSING if work_dir.seed is None else Cell(str(work_dir.seed), float(work_dir.seed))
     return [

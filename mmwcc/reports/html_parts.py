@@ -101,7 +101,8 @@ def table(
         return ' class="num"' if column in numeric else ''
 
     head = ''.join(
-        f'<th scope="col" aria-sort="none"{kind(column)}><button type="button">{escape(title)}</button></th>'
+        f'<th scope="col" aria-sort="none"{kind(column)}><button '
+        f'type="button">{escape(title)}</button></th>'
         for column, title in enumerate(headers)
     )
     lines = []
@@ -114,8 +115,9 @@ def table(
     # No caption element: it would scroll away sideways with the table.
     return (
         f'<p class="about">{escape(caption)}</p>\n'
-        f'<div class="scroll{" tall" if tall else ""}" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
-        f'<table aria-label="{escape(caption)}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+        f'<div class="scroll{" tall" if tall else ""}" role="region" tabindex="0" '
+        f'aria-label="{escape(caption)}">\n<table '
+        f'aria-label="{escape(caption)}">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
         + '\n'.join(lines)
         + '\n</tbody></table></div>'
     )
@@ -135,8 +137,8 @@ def section(name: str, title: str, *content: str) -> str:
     """Return a section of the page."""
     body = '\n'.join(part for part in content if part)
     return (
-        f'<section id="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{escape(title)}</h2>\n'
-        f'{body}\n</section>'
+        f'<section id="{name}" aria-labelledby="{name}-title">\n<h2 '
+        f'id="{name}-title">{escape(title)}</h2>\n{body}\n</section>'
     )
 
 
@@ -205,8 +207,9 @@ class Chart:
         )
         label = f'{self.y} against {self.x}. {"" if self.scatter else "Last values: "}{said}'
         return (
-            f'<figure class="chart{" wide" if self.scatter else ""}" data-chart="{place}"><h3>{escape(self.title)}'
-            f'</h3><svg role="img" aria-label="{escape(label)}"></svg></figure>'
+            f'<figure class="chart{" wide" if self.scatter else ""}" '
+            f'data-chart="{place}"><h3>{escape(self.title)}</h3><svg role="img" '
+            f'aria-label="{escape(label)}"></svg></figure>'
         )
 
     def data(self) -> dict:

@@ -24,8 +24,8 @@ def larger_is_better(metric: str) -> bool | None:
         True or False, or None if it is not known.
 
     Example:
-        >>> larger_is_better('coco/bbox_mAP'), larger_is_better('val_loss'), larger_is_better('energy')
-        (True, False, None)
+        >>> [larger_is_better(name) for name in ('coco/bbox_mAP', 'val_loss', 'energy')]
+        [True, False, None]
     """
     name = metric.lower()
     if any(key.lower() in name for key in _LESS):
@@ -52,8 +52,8 @@ def common_metric(work_dirs: list[WorkDir], wanted: str | None = None) -> str | 
         if wanted not in names:
             known = ', '.join(dict.fromkeys(names)) or 'none'
             raise ValueError(
-                f'common_metric: metric must be one of {known}, got {wanted!r}. Use one that a work '
-                'folder has.'
+                f'common_metric: metric must be one of {known}, got {wanted!r}. Use one that a '
+                'work folder has.'
             )
         return wanted
     return min(

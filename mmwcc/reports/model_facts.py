@@ -13,13 +13,21 @@ from torch import nn
 from mmwcc.compressed_config import is_compressed
 from mmwcc.compression import QUANTITIES, compress_model
 from mmwcc.cost import CostReport, LayerCost, count_cost
-from mmwcc.model_tree import CompressionReport, describe_layer, unhandled_layers
+from mmwcc.model_tree import CompressionReport, describe_layer, named_layers, unhandled_layers
 from mmwcc.registry import type_name
 from mmwcc.utils import build_model, dense_config, quiet
 
 from .work_dirs import WorkDir
 
-__all__ = ['Basis', 'ModelFacts', 'build_with_report', 'examine', 'examine_all', 'input_size']
+__all__ = [
+    'Basis',
+    'ModelFacts',
+    'build_with_report',
+    'examine',
+    'examine_all',
+    'image_shape',
+    'input_size',
+]
 
 
 @dataclass(frozen=True)
@@ -107,9 +115,7 @@ def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
             return model, compress_model(model, compression, verbose=False)
         model = build_model(config)
         layers = (
-            describe_layer(name, module)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d)
+            describe_layer(name, module) for name, module in named_layers(model, nn.Conv2d).items()
         )
         return model, CompressionReport(layers, unhandled_layers(model))
 
@@ -155,8 +161,8 @@ def examine_all(
         # A size that was asked for needs no explanation.
         if shape is None and basis is not None and basis != common:
             facts[-1].notes.append(
-                f'The model has its cost on record, or is tested, for images of {basis}. It is counted '
-                f'for images of {common} like the others.'
+                f'The model has its cost on record, or is tested, for images of {basis}. It is '
+                f'counted for images of {common} like the others.'
             )
     return facts
 
@@ -171,8 +177,8 @@ def _examine(work_dir: WorkDir, basis: Basis | None) -> ModelFacts:
             model, report = build_with_report(work_dir.config)
     except Exception as error:  # building a model of any project may raise anything
         facts.notes.append(
-            f'The model could not be built from its config ({type(error).__name__}: {error}), so its '
-            f'layers{"" if facts.recorded else " and its cost"} are not known.'
+            f'The model could not be built from its config ({type(error).__name__}: {error}), so '
+            f'its layers{"" if facts.recorded else " and its cost"} are not known.'
         )
         return facts
     states = {
@@ -200,6 +206,27 @@ def _own_basis(work_dir: WorkDir) -> Basis | None:
     recorded = ModelFacts(recorded=work_dir.stamp.get('cost') or {}).basis
     size = input_size(work_dir.config)
     return recorded or (Basis('exact', size) if size else None)
+
+
+def image_shape(config: Config, shape: Sequence[int] | None = None) -> tuple[int, ...] | None:
+    """Return the requested shape, or else the size of the images that a config is used with.
+
+    Args:
+        config: The config.
+        shape: Height and width, one number for a square, or channels, height and width. Defaults to
+            None: ``crop_size`` of the config, or else :func:`input_size`.
+
+    Returns:
+        The shape, or None if nothing tells it.
+
+    Example:
+        >>> image_shape(Config(dict(crop_size=(64, 96)))), image_shape(Config(), [64])
+        ((64, 96), (64, 64))
+    """
+    shape = shape or config.get('crop_size') or input_size(config)
+    if shape is None:
+        return None
+    return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
 
 
 def input_size(config: Config) -> tuple[int, int] | None:

@@ -50,8 +50,8 @@ def read_log(file: Path, notes: list[str]) -> list[dict]:
             entries.append(entry)
     if unreadable:
         notes.append(
-            f'{unreadable} of the lines of {file} could not be read and were skipped; a process that '
-            'is killed while it writes leaves such a line.'
+            f'{unreadable} of the lines of {file} could not be read and were skipped; a process '
+            'that is killed while it writes leaves such a line.'
         )
     return entries
 

@@ -28,7 +28,9 @@ __all__ = [
 
 DENSE, QUANTIZED = 'dense', 'quantized'
 WHICH = ('result', 'last', 'best')
-"""Which value of a metric counts: the tested one, else the last of validation; the last; or the best of validation."""
+"""Which value of a metric counts: the tested one, else the last of validation; the last; or the
+best of validation.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def describe(layers: CompressionReport) -> tuple[str, str]:
 
     Example:
         >>> from mmwcc.model_tree import LayerReport
-        >>> describe(CompressionReport([LayerReport('a', '', 'WaveletCompressedConv2d', 8, 8, 0.25)]))
+        >>> layer = LayerReport('a', '', 'WaveletCompressedConv2d', 8, 8, 0.25)
+        >>> describe(CompressionReport([layer]))
         ('WCC 8/8', '25 %')
     """
     compressed = [
@@ -129,14 +132,15 @@ def gather_points(
     """
     if which not in WHICH:
         raise ValueError(
-            f"gather_points: which must be one of {', '.join(WHICH)}, got {which!r}. Use 'result' for the "
+            f"gather_points: which must be one of {', '.join(WHICH)}, got {which!r}. Use 'result' "
+            f'for the '
             'tested value.'
         )
     larger = larger_is_better(metric) if larger is None else larger
     if larger is None:
         raise ValueError(
-            f'gather_points: it must be known whether larger values of {metric!r} are better, and its '
-            'name does not tell. Give `larger`.'
+            f'gather_points: it must be known whether larger values of {metric!r} are better, and '
+            'its name does not tell. Give `larger`.'
         )
     groups: dict[tuple[str, str, str, float, float], list[tuple[float, str]]] = {}
     counted: dict[Basis, str] = {}
@@ -147,8 +151,8 @@ def gather_points(
             counted.setdefault(fact.basis, str(work_dir.path))
     if not groups:
         raise ValueError(
-            f'gather_points: work folders must have the metric {metric!r} and a cost, got none with '
-            'both. Give another metric, or folders whose models can be built.'
+            f'gather_points: work folders must have the metric {metric!r} and a cost, got none '
+            'with both. Give another metric, or folders whose models can be built.'
         )
     points = []
     for network, runs in groups.items():
@@ -177,8 +181,8 @@ def _only_size(counted: Mapping[Basis, str]) -> tuple[int, int]:
     if len(counted) > 1:
         sizes = ', '.join(f'{path} for images of {basis}' for basis, path in counted.items())
         raise ValueError(
-            f'gather_points: the costs must be counted for images of one size, got {sizes}. Count them '
-            'with examine_all, or give one shape to all.'
+            f'gather_points: the costs must be counted for images of one size, got {sizes}. Count '
+            'them with examine_all, or give one shape to all.'
         )
     return next(iter(counted)).size
 

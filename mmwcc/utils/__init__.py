@@ -11,12 +11,14 @@ from .launch import (
     is_address,
     load_config,
     model_config,
+    separate_visualizer,
     set_work_dir,
 )
 from .post_training import calibration_batches, dense_config
-from .resuming import check_resumable, refuse_new_start
+from .resuming import check_resumable, refuse_new_start, resume_hint
 from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
+from .work_dir import refuse_occupied_work_dir
 
 __all__ = [
     'CONFIG_SUFFIXES',
@@ -35,7 +37,10 @@ __all__ = [
     'one_line_errors',
     'quiet',
     'refuse_new_start',
+    'refuse_occupied_work_dir',
     'register_all_modules',
+    'resume_hint',
+    'separate_visualizer',
     'set_work_dir',
     'spread_batches',
     'write_compression',

@@ -32,6 +32,7 @@ __all__ = [
     'is_address',
     'load_config',
     'model_config',
+    'separate_visualizer',
     'set_work_dir',
 ]
 
@@ -82,9 +83,9 @@ def find_config(path: str) -> Path:
     package, colons, name = path.partition('::')
     if not colons:
         raise LaunchError(
-            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; configs '
-            'that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` finds them '
-            'by name.'
+            f'The config file {path} does not exist (looked from {Path.cwd()}). Check the path; '
+            'configs that come with mmwcc are in the configs folder, and `mim train mmwcc NAME.py` '
+            'finds them by name.'
         )
     try:
         folder = Path(get_installed_path(package), '.mim', 'configs')
@@ -151,6 +152,16 @@ def build_runner(cfg: Config) -> Runner:
         return Runner.from_cfg(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         return RUNNERS.build(cfg)
+
+
+def separate_visualizer(cfg: Config) -> None:
+    """Give a run a visualizer of its own, which a process that trains several configs needs.
+
+    Visualizers of one name are one object. It would write the logs of all runs into the folder of
+    the first.
+    """
+    if cfg.get('visualizer'):
+        cfg.visualizer.name = f'visualizer of {cfg.work_dir}'
 
 
 def is_address(path: str) -> bool:

@@ -11,12 +11,12 @@ from mmengine.runner.base_loop import BaseLoop
 
 from .launch import LaunchError, check_checkpoint
 
-__all__ = ['check_resumable', 'refuse_new_start']
+__all__ = ['check_resumable', 'refuse_new_start', 'resume_hint']
 
 _REMEDY = (
-    'Start a new run from its weights (load_from with resume=False), or resume from a checkpoint that '
-    'CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, calibrated '
-    'and converted checkpoints hold weights only.'
+    'Start a new run from its weights (load_from with resume=False), or resume from a checkpoint '
+    'that CheckpointHook saved with save_optimizer=True and save_param_scheduler=True. Published, '
+    'calibrated and converted checkpoints hold weights only.'
 )
 
 
@@ -67,7 +67,7 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     if missing:
         raise RuntimeError(
             f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
-            f'start anew. {_REMEDY}'
+            f'start anew. {_REMEDY}{resume_hint(runner)}'
         )
     # mmengine itself logs that it skips the schedules of the checkpoint.
     if runner.param_schedulers is None:
@@ -78,8 +78,23 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
             f'{hook}: to resume, a run must have the parameter schedules of the checkpoint, '
             f'got {ours} in the run and {theirs} in the checkpoint, which would replace them. '
             'Resume with the config that the run was started with, or start a new run '
-            '(load_from with resume=False).'
+            f'(load_from with resume=False).{resume_hint(runner)}'
         )
+
+
+def resume_hint(runner: Any) -> str:
+    """Return a sentence on how to resume the run itself, or '' where ``load_from`` is not set.
+
+    mmengine resumes from ``load_from`` if a config sets it, although a compressed config sets it to
+    the checkpoint that training starts from.
+    """
+    if not (runner._resume and runner._load_from):
+        return ''
+    return (
+        f' Because the config sets load_from, resume=True resumes from {runner._load_from}. To '
+        f'continue the run in {runner.work_dir}, set load_from=None (on the command line: '
+        '--cfg-options load_from=None).'
+    )
 
 
 def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:

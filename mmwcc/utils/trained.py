@@ -11,7 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-from mmwcc.checkpoint import compare
+from mmwcc.checkpoint import read_stamp
+from mmwcc.compression import compare
 from mmwcc.messages import some_of
 from mmwcc.progress import track
 
@@ -51,7 +52,8 @@ def load_trained(config: Config, checkpoint: str) -> tuple[nn.Module, dict]:
 def _misfit(model: nn.Module, path: str) -> str:
     """Say why a checkpoint does not fit a model, and what to do."""
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
-    found = compare(checkpoint, model)
+    weights = checkpoint.get('state_dict', checkpoint)
+    found = compare(weights, model, read_stamp(checkpoint).get('layers'))
     if found.layers and not found.in_checkpoint:
         return (
             'it is that of a dense model, and this model is compressed. Train it first '
@@ -63,7 +65,6 @@ def _misfit(model: nn.Module, path: str) -> str:
             'the config that it was trained with.'
         )
     ours = {key: value.shape for key, value in model.state_dict().items()}
-    weights = checkpoint.get('state_dict', checkpoint)
     theirs = {key.removeprefix('module.'): value.shape for key, value in weights.items()}
     parts = {
         'lacks': [key for key in ours if key not in theirs],

@@ -12,7 +12,6 @@ from mmwcc.diagnostics import dense_twin
 from mmwcc.inference.integer_conv import integer_obstacle
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d
 from mmwcc.model_tree.compressed import compressed_layers
-from mmwcc.quantizers import learning
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 FULL = dict(
@@ -246,12 +245,11 @@ def test_a_config_in_place_of_a_model_is_refused():
         compress(dict(type='Net'))
 
 
-def test_a_quantizer_says_where_it_is(monkeypatch):
-    monkeypatch.setattr(learning, '_warned', set())
+def test_a_quantizer_says_where_it_is():
     model = Net().eval()
     compress(model, weight_quant=None)
-    with pytest.warns(
-        UserWarning, match='LearnedClipActQuantizer of block.0.act_quant: evaluated before'
+    with pytest.raises(
+        RuntimeError, match='LearnedClipActQuantizer of block.0.act_quant was evaluated before'
     ):
         model(torch.rand(1, 3, 16, 16))
 

@@ -2,17 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmwcc.compression import schedule as schedule_module
-from mmwcc.compression.schedule import (
-    QUANTITIES,
-    StepSchedule,
-    build_schedule,
-)
+from mmwcc.compression.schedule import QUANTITIES, StepSchedule
+from mmwcc.compression.schedule_config import build_schedule
 
 SMOOTH = ['linear', 'cosine', 'exponential']
 
@@ -78,11 +76,13 @@ def test_bits_jump_over_widths_that_do_not_exist():
 
 
 def test_no_torch_needed():
+    folder = str(Path(schedule_module.__file__).parent)
     code = (
-        "import importlib.util, sys; sys.modules['torch'] = None; "
-        f"spec = importlib.util.spec_from_file_location('schedule', {schedule_module.__file__!r}); "
-        'module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); '
-        "print(module.build_schedule('act_bits', dict(type='step', steps=[(0, 8)])).final)"
+        "import importlib, sys, types; sys.modules['torch'] = None; "
+        f"package = types.ModuleType('schedules'); package.__path__ = [{folder!r}]; "
+        "sys.modules['schedules'] = package; "
+        "build = importlib.import_module('schedules.schedule_config').build_schedule; "
+        "print(build('act_bits', dict(type='step', steps=[(0, 8)])).final)"
     )
     assert subprocess.check_output([sys.executable, '-c', code], text=True) == '8\n'
 

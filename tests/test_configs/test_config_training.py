@@ -2,6 +2,7 @@
 too much.
 """
 
+import copy
 import math
 import re
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from mmwcc.engine.hooks import CompressionCheckHook, RandomStateHook
 from mmwcc.model_tree.compressed import compressed_layers
+from mmwcc.utils import check_resumable
 
 # The paper's ladders on large images differ from CamVid's in numbers only, so their compressed
 # steps compute one loss.
@@ -25,6 +27,12 @@ LOSS_ONLY = [
 # VGG16 and ResNet-50 on 224x224 are run without memory or time, on meta tensors, in
 # test_wae_configs.py.
 ON_META = [name for name in config_files() if re.match('wae/(vgg16|resnet50)_', name)]
+# What `make demo` trains.
+DEMO = [
+    name
+    for name in config_files()
+    if name.startswith('wcc/demo/') and re.search('dense|steps', name)
+]
 IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY + ON_META]
 
 
@@ -72,6 +80,22 @@ def test_trains_one_iteration(name, data_root, tmp_path):
             if key.startswith('val/')
         }
         assert any(re.search('mIoU|mAP|accuracy|psnr|AbsRel', key) for key in metrics), metrics
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', DEMO)
+def test_checkpoints_of_the_demo_are_resumed(name, data_root, tmp_path):
+    cfg = shrink(read(name), data_root, tmp_path / re.sub(r'\W', '_', name), False)
+    cfg.default_hooks.checkpoint.interval = 1
+    Runner.from_cfg(copy.deepcopy(cfg)).train()
+    path = f'{cfg.work_dir}/iter_1.pth'
+    cfg.train_cfg.max_iters = 2
+    check_resumable(path, cfg)
+    cfg.merge_from_dict(dict(resume=True, load_from=path, experiment_name=f'{tmp_path.name}-2'))
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2
+    assert len(runner.message_hub.get_scalar('train/loss').data[0]) == 2, 'the history went on'
 
 
 def check_optimizer(runner) -> None:

@@ -1,4 +1,6 @@
-"""No figure of the package cuts a text off: measured against the canvas, with titles far too long."""
+"""No figure of the package cuts a text off: measured against the canvas, with titles far too
+long.
+"""
 
 import numpy as np
 import pytest

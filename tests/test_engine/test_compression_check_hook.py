@@ -7,7 +7,9 @@ import re
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 from toy_training import COMPRESSION, ToySegmentor, toy_runner
 
 import mmwcc
@@ -72,6 +74,12 @@ def edited(tmp_path, path, edit):
 
 
 def without_stamp(checkpoint):
+    """Make a checkpoint one that records nothing, neither in its meta nor in its weights."""
+    del checkpoint['meta']['mmwcc']
+    checkpoint['state_dict'] = dict(checkpoint['state_dict'])
+
+
+def without_meta(checkpoint):
     del checkpoint['meta']['mmwcc']
 
 
@@ -187,8 +195,10 @@ def test_dense_weights_refused_elsewhere(checkpoints, tmp_path, mode, log):
 
 
 def test_unquantized_wcc_without_stamp_counts_as_dense(checkpoints, tmp_path):
-    path = edited(tmp_path, checkpoints['wcc'], without_stamp)
     make(tmp_path, UNQUANTIZED, load_from=str(checkpoints['wcc'])).test()
+    recorded = edited(tmp_path, checkpoints['wcc'], without_meta)
+    make(tmp_path, UNQUANTIZED, load_from=recorded).test()
+    path = edited(tmp_path, checkpoints['wcc'], without_stamp)
     with pytest.raises(RuntimeError, match='checkpoint that is dense: point. '):
         make(tmp_path, UNQUANTIZED, load_from=path).test()
 
@@ -411,13 +421,167 @@ def test_schedule_missing_or_changed(checkpoints, tmp_path, log):
             runner.train()
 
 
-def test_efficient_conv_bn_eval_is_refused(tmp_path):
+def test_efficient_conv_bn_eval_is_refused(checkpoints, tmp_path):
     with pytest.raises(
         RuntimeError,
         match=r"efficient_conv_bn_eval must not be set .*got \['stem'\] and 2 such layer",
     ):
         make(tmp_path, efficient_conv_bn_eval=['stem']).train()
-    make(tmp_path, efficient_conv_bn_eval=['stem']).test()
+    path = str(checkpoints['compressed'])
+    make(tmp_path, efficient_conv_bn_eval=['stem'], load_from=path).test()
+
+
+def stock(folder, compression=COMPRESSION, **kwargs):
+    """Build a runner whose config names none of the hooks of mmwcc."""
+    none = dict.fromkeys(('compression_schedule', 'compression_check', 'random_state'))
+    return toy_runner(folder, compression=compression, hooks=none, **kwargs)
+
+
+def checks(runner):
+    return [hook for hook in runner.hooks if isinstance(hook, CompressionCheckHook)]
+
+
+def test_every_run_of_a_compressed_model_is_checked(tmp_path):
+    assert len(checks(stock(tmp_path))) == 1
+    assert not checks(stock(tmp_path, None))
+    (own,) = checks(make(tmp_path, check=dict(allow_dense=True)))
+    assert own.allow_dense, 'the hook of a config stays the only one'
+
+
+@pytest.mark.parametrize('mode', ['resume', 'test', 'val'])
+def test_a_stock_run_refuses_dense_weights(checkpoints, tmp_path, mode):
+    settings = dict(load_from=str(checkpoints['dense']), resume=mode == 'resume', val_interval=1)
+    with pytest.raises(RuntimeError, match='got a checkpoint that is dense: point, spatial.'):
+        getattr(stock(tmp_path, **settings), 'train' if mode == 'resume' else mode)()
+    float_run = stock(tmp_path, UNQUANTIZED, **settings)
+    with pytest.raises(RuntimeError, match='got a checkpoint that is dense: point.'):
+        getattr(float_run, 'train' if mode == 'resume' else mode)()
+
+
+def test_a_stock_run_trains_from_dense_weights_and_stamps(checkpoints, tmp_path):
+    stock(tmp_path, length=2, load_from=str(checkpoints['dense'])).train()
+    stamp = torch.load(tmp_path / 'iter_2.pth', weights_only=True)['meta']['mmwcc']
+    assert stamp['compression'] == COMPRESSION
+    stock(tmp_path, length=3, resume=True).train()
+    stock(tmp_path, load_from=str(tmp_path / 'iter_3.pth')).test()
+
+
+def test_a_stock_run_refuses_to_resume_otherwise(checkpoints, tmp_path):
+    quantized = {**COMPRESSION, 'pointwise': dict(type='mmwcc.QuantConv2d')}
+    path = str(checkpoints['compressed'])
+    with pytest.raises(RuntimeError, match='point: keep_ratio 0.25 in the checkpoint, absent in'):
+        stock(tmp_path, quantized, load_from=path, resume=True).train()
+
+
+def test_a_flexible_runner_checks_too(checkpoints, tmp_path):
+    from mmengine.runner._flexible_runner import FlexibleRunner
+    from toy_training import toy_config
+
+    def run(compression, **overrides):
+        none = dict.fromkeys(('compression_schedule', 'compression_check', 'random_state'))
+        name = f'flexible-{tmp_path.name}-{len(overrides)}'
+        return FlexibleRunner.from_cfg(
+            toy_config(
+                tmp_path,
+                compression=compression,
+                hooks=none,
+                experiment_name=name,
+                env_cfg=dict(dist_cfg=dict(backend='gloo')),
+                **overrides,
+            )
+        )
+
+    assert len(checks(run(COMPRESSION))) == 1 and not checks(run(None, length=1))
+    with pytest.raises(RuntimeError, match='got a checkpoint that is dense: point, spatial.'):
+        run(COMPRESSION, load_from=str(checkpoints['dense']), length=2).test()
+
+
+def test_resuming_names_what_load_from_does(checkpoints, tmp_path):
+    hint = (
+        'Because the config sets load_from, resume=True resumes from .*iter_2.pth. To continue the '
+        'run in .*, set load_from=None .on the command line: --cfg-options load_from=None.'
+    )
+    settings = dict(load_from=str(checkpoints['dense']), resume=True)
+    with pytest.raises(RuntimeError, match=hint):
+        stock(tmp_path, **settings).train()
+    weights = edited(tmp_path, checkpoints['compressed'], lambda c: c.pop('optimizer') and None)
+    with pytest.raises(RuntimeError, match='state of the optimizer.*Because the config sets'):
+        stock(tmp_path, load_from=weights, resume=True).train()
+    # What the hint says works, with a run that began in the folder.
+    stock(tmp_path, length=1, load_from=str(checkpoints['dense'])).train()
+    stock(tmp_path, length=2, load_from=None, resume=True).train()
+    assert (tmp_path / 'iter_2.pth').is_file()
+
+
+def test_a_dense_run_is_not_overwritten(tmp_path):
+    make(tmp_path, None, length=2).train()
+    before = (tmp_path / 'iter_2.pth').read_bytes()
+    for resume in (False, True):
+        with pytest.raises(
+            RuntimeError,
+            match='^CompressionCheckHook: a compressed model must be trained in a folder of its '
+            f"own, got work_dir='{tmp_path}', where iter_2.pth is the checkpoint of a dense model. "
+            'This run would overwrite it. Set another work_dir in the compressed config, which may '
+            'inherit',
+        ):
+            stock(tmp_path, resume=resume).train()
+    assert (tmp_path / 'iter_2.pth').read_bytes() == before
+    (tmp_path / 'iter_2.pth').write_bytes(before[:1000])
+    stock(tmp_path, length=1).train()  # a damaged checkpoint is no loss
+
+
+def named(folder, name, compression, **kwargs):
+    """Build a runner of a config file of that name."""
+    from toy_training import toy_config
+
+    config = toy_config(folder, compression=compression, **kwargs)
+    super(Config, config).__setattr__('_filename', f'{name}.py')
+    return Runner.from_cfg(config)
+
+
+def test_a_run_of_another_compression_is_not_overwritten(tmp_path):
+    named(tmp_path, 'quarter', COMPRESSION, length=1).train()
+    half = changed(keep_ratio=0.5)
+    with pytest.raises(
+        RuntimeError, match='iter_1.pth is the checkpoint of quarter, which compresses otherwise'
+    ):
+        named(tmp_path, 'half', half, length=1).train()
+    named(tmp_path, 'renamed', COMPRESSION, length=1).train()
+    named(tmp_path, 'renamed', half, length=1).train()  # edited, and run again
+
+
+def test_other_classes_may_be_trained(checkpoints, tmp_path, log):
+    """Where the classifier is compressed too, its shape may differ in training alone."""
+    compression = {**COMPRESSION, 'keep_dense': ['stem']}
+    make(tmp_path / 'two', compression, length=1, model=many(compression, 2)).train()
+    path = str(tmp_path / 'two' / 'iter_1.pth')
+    settings = dict(load_from=path, model=many(compression, 3), val_interval=1, length=1)
+    with pytest.raises(RuntimeError, match='head.conv_seg.weight: .* in the checkpoint'):
+        make(tmp_path / 'three', compression, **settings).test()
+    make(tmp_path / 'three', compression, **settings).train()
+
+
+def many(compression, classes):
+    @MODELS.register_module(force=True)
+    class ManyClasses(ToySegmentor):
+        """Its last layer has the name by which prediction layers are recognized."""
+
+        def __init__(self, classes, **kwargs):
+            super().__init__(**kwargs)
+            self.head = torch.nn.ModuleDict(dict(conv_seg=torch.nn.Conv2d(2, classes, 1)))
+
+        def forward(self, inputs, labels, mode='tensor'):
+            x = self.head['conv_seg'](super().forward(inputs, labels))
+            if mode == 'loss':
+                return dict(loss=torch.nn.functional.cross_entropy(x, torch.stack(list(labels))))
+            return x if mode == 'tensor' else list(x.argmax(1))
+
+    return dict(
+        type='mmwcc.CompressedModel',
+        task_type='ManyClasses',
+        classes=classes,
+        compression=compression,
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import nn
 from toy_training import toy_runner
 
+from mmwcc.compression import allow_dense
 from mmwcc.engine.hooks import FeatureCompressionVisHook, feature_compression_vis_hook
 
 HOOK = dict(type='mmwcc.FeatureCompressionVisHook')
@@ -63,7 +64,9 @@ def test_dense_layers_and_a_fixed_keep_ratio(tmp_path, drawn):
         ('point', 0.25, 8, 3),
         ('classify', 0.25, 8, 3),
     ]
-    runner(tmp_path / 'fixed', dict(HOOK, layers=['point'], keep_ratio=0.1)).test()
+    made = runner(tmp_path / 'fixed', dict(HOOK, layers=['point'], keep_ratio=0.1))
+    allow_dense(made.model)
+    made.test()
     assert drawn[1][1][0].keep_ratio == 0.1 and drawn[1][1][0].levels == 2
 
 

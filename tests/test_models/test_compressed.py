@@ -1,6 +1,7 @@
 """The factory that switches compression on in a config."""
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -26,6 +27,9 @@ class TwoLayers(nn.Module):
         self.last = nn.Conv2d(channels, 2, 1)
         self.train_cfg = train_cfg
 
+    def forward(self, x):
+        return self.last(self.middle(self.first(x)))
+
 
 @MODELS.register_module()
 class WithLinear(TwoLayers):
@@ -46,15 +50,37 @@ def test_the_result_is_an_object_of_the_original_class_with_all_its_arguments():
     assert model.middle.keep_ratio == 0.25
 
 
-def test_the_training_log_names_what_is_not_handled(tmp_path):
+def test_the_log_names_what_was_compressed_once_training_begins(tmp_path):
     logger = MMLogger.get_instance('unhandled', log_file=str(tmp_path / 'train.log'))
-    CompressedModel('mmwcc.WithLinear', preset('wcc_w8a8_k25'), channels=4)
+
+    def log():
+        for handler in logger.handlers:
+            handler.flush()
+        return (tmp_path / 'train.log').read_text()
+
+    models = [
+        CompressedModel('mmwcc.WithLinear', preset('wcc_w8a8_k25'), channels=4) for _ in range(3)
+    ]
+    line = 'Compressed WithLinear: 3 convolutions: 1 WaveletCompressedConv2d, 2 dense\n'
+    assert log().count(line) == 3 and 'middle' not in log()
+    with torch.no_grad():
+        models[0](torch.rand(1, 3, 34, 34))
+    models[1].eval()(torch.rand(1, 3, 34, 34))
+    assert 'middle' not in log()
+    for _ in range(2):
+        models[2](torch.rand(2, 3, 34, 34))
+    assert log().count('Compressed WithLinear:\nlayer ') == log().count('\nmiddle ') == 1
+    assert log().count('\nNot handled: 1 Linear (6 weights)\n') == 1
+    assert log().count('\nWhat this gains for an input of 1x3x34x34:\n') == 1
+
+
+def test_the_log_says_at_once_that_nothing_is_compressed(tmp_path):
+    logger = MMLogger.get_instance('nothing', log_file=str(tmp_path / 'train.log'))
     with pytest.warns(UserWarning, match='compression must change a layer'):
         CompressedModel('mmwcc.WithLinear', preset('wcc_w8a8_k25', keep_dense=['.*']), channels=4)
     for handler in logger.handlers:
         handler.flush()
     log = (tmp_path / 'train.log').read_text()
-    assert log.count('\nNot handled: 1 Linear (6 weights)\n') == 2
     assert 'compress_model: compression must change a layer, got WithLinear' in log
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmwcc.compressed_config import without_compression
+from mmwcc.inference import to_integer
 from mmwcc.model_tree.compressed import compressed_layers
 
 
@@ -62,6 +64,51 @@ def test_mmseg_inferencer(segmentor_config, image):
     assert inferencer(image, show=False)['predictions'].shape == (64, 96)
 
 
+def dense_checkpoint(config, folder) -> str:
+    """Write a checkpoint of the dense model of a config, as other projects publish them."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    init_default_scope(config.default_scope)
+    model = MODELS.build(without_compression(copy.deepcopy(config.model)))
+    meta = dict(dataset_meta=dict(classes=['a'] * 9, palette=[[0, 0, 0]] * 9))
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), folder / 'dense.pth')
+    return str(folder / 'dense.pth')
+
+
+def without_quantizers(config):
+    """Return a config whose model is wavelet compressed in floating point."""
+    config = copy.deepcopy(config)
+    config.model.compression.update(weight_quant=None, act_quant=None, other=None)
+    return config
+
+
+@pytest.mark.parametrize('change', [copy.deepcopy, without_quantizers])
+def test_mmseg_refuses_to_infer_with_dense_weights(segmentor_config, image, tmp_path, change):
+    from mmseg.apis import MMSegInferencer, inference_model, init_model
+
+    config, checkpoint = change(segmentor_config), dense_checkpoint(segmentor_config, tmp_path)
+    model = init_model(copy.deepcopy(config), checkpoint, device='cpu')
+    words = '^EncoderDecoder: to be evaluated, .*got a checkpoint that is dense: backbone'
+    with pytest.raises(RuntimeError, match=words):
+        inference_model(model, image)
+    config.dump(tmp_path / 'dumped.py')
+    inferencer = MMSegInferencer(str(tmp_path / 'dumped.py'), checkpoint, device='cpu')
+    with pytest.raises(RuntimeError, match=words):
+        inferencer(image, show=False)
+
+
+def test_mmseg_refuses_integers_in_a_float_model(segmentor_config, tmp_path):
+    from mmseg.apis import init_model
+
+    checkpoint = torch.load(train(segmentor_config), weights_only=False)
+    model = init_model(copy.deepcopy(segmentor_config), train(segmentor_config), device='cpu')
+    to_integer(model, verbose=False)
+    checkpoint['state_dict'] = model.state_dict()
+    torch.save(checkpoint, tmp_path / 'integer.pth')
+    with pytest.raises(RuntimeError, match='an integer checkpoint needs an integer model, got one'):
+        init_model(copy.deepcopy(segmentor_config), str(tmp_path / 'integer.pth'), device='cpu')
+
+
 def test_mmseg_test_time_augmentation(segmentor_config, image):
     from mmengine.dataset import Compose
     from mmengine.registry import init_default_scope
@@ -84,6 +131,15 @@ def test_mmseg_test_time_augmentation(segmentor_config, image):
             {key: [[view] for view in views] for key, views in data.items()}
         )
     assert result[0].pred_sem_seg.data.shape == (1, 64, 96)
+
+
+def test_mmdet_refuses_to_infer_with_dense_weights(detector_config, image, tmp_path):
+    from mmdet.apis import inference_detector, init_detector
+
+    checkpoint = dense_checkpoint(detector_config, tmp_path)
+    model = init_detector(copy.deepcopy(detector_config), checkpoint, device='cpu', palette='coco')
+    with pytest.raises(RuntimeError, match='^RetinaNet: to be evaluated, .*dense: backbone'):
+        inference_detector(model, image)
 
 
 def test_mmdet_retinanet_trains_and_loads(detector_config, image):

@@ -169,7 +169,8 @@ def test_no_batch_is_an_error(model, call):
     [
         (
             [IMAGE, torch.zeros(2, dtype=torch.long)],
-            r'Sequential must run on each batch, got list of \(float32 tensor \(2, 3, 9, 7\), int64 '
+            r'Sequential must run on each batch, got list of \(float32 tensor \(2, 3, 9, 7\), '
+            r'int64 '
             r'tensor \(2,\)\), which raised .* say so by forward=',
         ),
         (dict(inputs=IMAGE), r'got dict of \(inputs: .*, which raised '),

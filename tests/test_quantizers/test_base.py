@@ -17,6 +17,8 @@ from mmwcc.quantizers import (
     PACTActQuantizer,
     UniformQuantizer,
     learning,
+    settle_after_forward,
+    tolerate_unlearned,
 )
 from mmwcc.registry import MODELS
 
@@ -117,11 +119,31 @@ def test_without_calibration_it_starts_at_the_initial_clip(quantizer_type):
 
 
 @every
-def test_evaluation_before_initialization_warns_once_and_stores_nothing(quantizer_type):
+def test_evaluation_before_initialization_is_refused(quantizer_type):
     quantizer = quantizer_type(4).eval()
+    quantizer(torch.zeros(8))  # zeros need no clip
+    name = quantizer_type.__name__
+    with pytest.raises(
+        RuntimeError,
+        match=f'^{name} was evaluated before its clip was learned. Load a checkpoint '
+        'of the compressed model, or train or calibrate the model first.$',
+    ):
+        quantizer(values(3.0))
+    settle_after_forward(torch.nn.ModuleDict(dict(head=quantizer)))
+    with pytest.raises(RuntimeError, match=f'^{name} of head was evaluated before its clip'):
+        quantizer(values(3.0))
+    quantizer.bits = 32
+    assert torch.equal(quantizer(values(3.0)), values(3.0))
+
+
+@every
+def test_evaluation_before_initialization_may_be_allowed(quantizer_type):
+    """It warns once and stores nothing."""
+    quantizer = quantizer_type(4).eval()
+    tolerate_unlearned(quantizer)
     before = copy.deepcopy(quantizer.state_dict())
     with pytest.warns(
-        UserWarning, match=f'{quantizer_type.__name__}: evaluated before its clip was learned'
+        UserWarning, match=f'{quantizer_type.__name__} was evaluated before its clip was learned'
     ):
         y = quantizer(values(3.0))
     assert all(torch.equal(before[key], value) for key, value in quantizer.state_dict().items())
@@ -136,7 +158,7 @@ def test_evaluation_before_initialization_warns_once_and_stores_nothing(quantize
 @every
 def test_frozen_quantizers_calibrate_while_the_rest_of_the_model_trains(quantizer_type):
     quantizer = quantizer_type(8).eval().requires_grad_(False)
-    with torch.no_grad(), pytest.warns(UserWarning, match='before its clip was learned'):
+    with torch.no_grad(), pytest.raises(RuntimeError, match='before its clip was learned'):
         quantizer(values())
     assert not quantizer.is_settled
     quantizer(values())

@@ -1,4 +1,6 @@
-"""mmwcc/reports/html_report.py: the structure of the page, and the page in a browser where there is one."""
+"""mmwcc/reports/html_report.py: the structure of the page, and the page in a browser where there is
+one.
+"""
 
 import json
 import re
@@ -274,7 +276,7 @@ results.tip = document.querySelector('.tip')?.innerText;
 svg.dispatchEvent(new PointerEvent('pointerleave'));
 results.left = document.querySelectorAll('.tip, .cursor').length;
 parent.postMessage(JSON.stringify(results), '*');
-</script></body>"""
+</script></body>"""  # noqa: E501
 
 
 def browse(page, *options):
@@ -303,8 +305,8 @@ def frame(page, width, scheme, script=''):
     """Write a page that shows another in a frame, for windows have a least width, and return it."""
     outer = page.with_name(f'frame-{page.stem}-{width}-{scheme}.html')
     outer.write_text(
-        f'<body style="margin:0"><iframe src="{page.name}" style="border:0;width:{width}px;height:3000px;'
-        f'color-scheme:{scheme}"></iframe>{script}</body>'
+        f'<body style="margin:0"><iframe src="{page.name}" '
+        f'style="border:0;width:{width}px;height:3000px;color-scheme:{scheme}"></iframe>{script}</body>'
     )
     return outer
 

@@ -81,7 +81,8 @@ def test_validations_of_a_loop_by_iterations_logged_as_epoch_0():
 def test_unreadable_lines_are_noted(tmp_path):
     file, notes = tmp_path / 'scalars.json', []
     file.write_bytes(
-        b'{"loss": NaN, "iter": 1, "step": 1}\n\n{"loss": 2, "st\n[1]\n\xff\xfe\n{"loss": 3, "step": 3}\n'
+        b'{"loss": NaN, "iter": 1, "step": 1}\n\n{"loss": 2, "st\n[1]\n'
+        b'\xff\xfe\n{"loss": 3, "step": 3}\n'
         b'{"loss": 4}\n'
     )
     assert steps(read_log(file, notes)) == [1, 3]

@@ -68,17 +68,48 @@ def test_the_share_that_is_kept_and_the_megabytes_are_those_of_the_package(model
 def test_points_are_named_and_lined_up(demo, model):
     assert (demo.point_name(Net()), demo.point_name(model)) == ('dense', '4/8 + WCC 25 %')
     points = [
-        demo.Point('dense', 62.5, 1.0, 2.94, 251.0, []),
-        demo.Point('8/8 + WCC 12.5 %', 9.0, 0.125, 0.79, 5.0, []),
+        demo.Point('dense', 62.5, 1.0, 2.6e12, 2.94, 251.0, []),
+        demo.Point('8/8 + WCC 12.5 %', 9.0, 0.125, 64e9, 0.79, 5.0, []),
     ]
     assert demo.table(points).splitlines() == [
-        'network            mIoU  1x1 MACs  weights   time',
-        '-------------------------------------------------',
-        'dense             62.50   100.0 %  2.94 MB  251 s',
-        '8/8 + WCC 12.5 %   9.00    12.5 %  0.79 MB    5 s',
+        'network            mIoU  1x1 MACs    BOPs  weights   time',
+        '---------------------------------------------------------',
+        'dense             62.50   100.0 %  2600 G  2.94 MB  251 s',
+        '8/8 + WCC 12.5 %   9.00    12.5 %    64 G  0.79 MB    5 s',
     ]
 
 
 def test_every_run_of_the_demo_has_its_config(demo):
     for name in demo.RUNS:
         assert (demo.CONFIGS / f'{demo.NETWORK}_{name}_{demo.DATA}.py').is_file()
+
+
+def test_scenes_are_rendered_before_the_first_run(demo, capsys):
+    from mmwcc.datasets.street import synthetic_street
+
+    config = demo.read_config(demo.RUNS[0], Path('unused'))
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.dataset.update(length=2, img_scale=(32, 24))
+    demo.render_scenes(config)
+    assert capsys.readouterr().out.count('Rendering 2 street scenes') == 2
+    rendered = [key for key in synthetic_street._SCENES if key[2] == (32, 24)]
+    assert len(rendered) == 4
+
+
+def test_checkpoints_of_the_demo_hold_what_resuming_needs(demo):
+    for name in demo.RUNS:
+        hook = demo.read_config(name, Path('unused')).default_hooks.checkpoint
+        assert hook.get('save_optimizer', True) and hook.get('save_param_scheduler', True)
+
+
+def test_every_run_of_the_demo_writes_its_own_log(demo, tmp_path):
+    from mmengine.registry import VISUALIZERS, init_default_scope
+
+    init_default_scope('mmseg')
+    folders = set()
+    for name in demo.RUNS[:2]:
+        config = demo.read_config(name, tmp_path)
+        visualizer = VISUALIZERS.build({**config.visualizer, 'save_dir': config.work_dir})
+        visualizer.add_scalar('mIoU', 1.0)
+        folders |= {path.parts[-3] for path in tmp_path.rglob('scalars.json')}
+    assert folders == set(demo.RUNS[:2])

@@ -36,19 +36,21 @@ def test_compressed_segmentor(tool, capsys, tmp_path):
     assert captured.err.startswith('get_bops: ') and ' layers\n' in captured.err
     lines = captured.out.splitlines()
     assert lines[0] == f'EncoderDecoder of {COMPRESSED}' and lines[1].startswith('layer ')
-    assert len(lines) == 1 + 2 + 66 + 1 + 5 + 5  # and no table of the conversion
+    assert len(lines) == 1 + 2 + 66 + 1 + 5 + 5 + 5  # and no table of the conversion
     assert any(
         line == "input 1x3x256x256; convention 'exact'; full precision counts as 32 bits"
         for line in lines
     )
-    assert lines[-1] == 'not reached by this input, parameters not counted: auxiliary_head'
+    assert lines[-6] == 'not reached by this input, parameters not counted: auxiliary_head'
+    assert lines[-5] == 'What this gains for an input of 1x3x256x256:'
+    assert cost['gain']['macs'] == [2_060_320_768, cost['total']['macs']]
     assert cost['model'] == 'EncoderDecoder' and cost['input_shape'] == [1, 3, 256, 256]
     layers = {layer['name']: layer for layer in cost['layers']}
     expand = layers['backbone.layer2.0.conv.0.conv']  # 16 to 96 channels at 128x128
     assert (expand['kind'], expand['macs']) == ('wcc', 16 * 96 * 128 * 128 // 4)
     assert expand['transform_bops'] == 4 * (16 + 96) * 128 * 128 * 21 / 16 * 8
     assert {kind: costs['layers'] for kind, costs in cost['by_kind'].items()} == dict(
-        dense=2, quantized=23, wcc=41, transform=0
+        dense=2, quantized=24, wcc=40, transform=0
     )
 
 
@@ -71,7 +73,9 @@ def test_agrees_with_mmengine(tool, tmp_path):
 
 
 def test_dense_segmentor(tool, tmp_path):
-    total = counted(tool, tmp_path, DENSE, '--shape', '64')['total']
+    cost = counted(tool, tmp_path, DENSE, '--shape', '64')
+    total = cost['total']
+    assert cost['gain'] is None
     assert (
         total['total_bops'] == 1024 * total['macs'] and total['weight_bytes'] == 4 * total['params']
     )
@@ -120,7 +124,6 @@ def test_cfg_options(tool, tmp_path):
             [str(ROOT / 'configs' / '_base_' / 'compression' / 'quant_w8a8.py'), '--shape', '8'],
             'has no `model`',
         ),
-        ([DETECTOR], 'has no `crop_size` .* Give --shape HEIGHT WIDTH'),
         (
             [COMPRESSED, '--shape', '64', '0'],
             'get_bops: count_cost: input_shape must be made of positive integers',
@@ -134,6 +137,16 @@ def test_cfg_options(tool, tmp_path):
 def test_errors(tool, arguments, message):
     with pytest.raises(SystemExit, match=message):
         tool.main(arguments)
+
+
+def test_size_of_images(tool, tmp_path):
+    config = tool.load_config(DETECTOR)
+    assert tool.requested_shape(config, None) == (800, 1333)
+    assert tool.requested_shape(config, [64]) == (64, 64)
+    config.pop('test_dataloader')
+    config.pop('val_dataloader')
+    with pytest.raises(tool.LaunchError, match='names no size of images: .* Give --shape HEIGHT'):
+        tool.requested_shape(config, None)
 
 
 def test_out_must_be_json(tool, capsys):

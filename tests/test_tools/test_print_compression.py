@@ -36,11 +36,17 @@ def test_compressed_config(tool, capsys, tmp_path):
     )
     expand = next(line for line in lines if line.startswith('backbone.layer2.0.conv.0.conv '))
     assert expand.split()[3:] == ['WaveletCompressedConv2d', '8', '8', '0.25', '1,536']
-    assert lines[-1] == '68 convolutions: 24 QuantConv2d, 41 WaveletCompressedConv2d, 3 dense'
+    summary = '68 convolutions: 25 QuantConv2d, 40 WaveletCompressedConv2d, 3 dense'
+    assert lines[-6] == summary
+    assert lines[-5] == 'What this gains for an input of 1x3x256x256:'
+    assert lines[-4].startswith('  MACs   2.06 G -> 1.14 G (-44.')
+    pooled = next(line for line in lines if line.startswith('decode_head.image_pool.1.conv '))
+    assert 'QuantConv2d' in pooled and pooled.endswith('works on one pixel')
 
     report = json.loads(out.read_text())
     assert report['model'] == 'EncoderDecoder' and report['preset'] is None
-    assert report['summary'] == lines[-1]
+    assert report['summary'] == summary
+    assert report['gain']['input_shape'] == [1, 3, 256, 256]
     layers = {layer['name']: layer for layer in report['layers']}
     assert len(layers) == 68
     assert layers['backbone.layer2.0.conv.0.conv']['keep_ratio'] == 0.25
@@ -107,13 +113,29 @@ def test_a_network_of_linear_layers(tool, tmp_path, capsys):
 
 
 def test_detector(tool, capsys):
-    tool.main([DETECTOR])
+    tool.main([DETECTOR, '--shape', '64', '96'])
     output = capsys.readouterr().out
     assert output.startswith('RetinaNet of ')
-    assert (
-        output.splitlines()[-1]
-        == '71 convolutions: 29 QuantConv2d, 39 WaveletCompressedConv2d, 3 dense'
+    assert '\n71 convolutions: 29 QuantConv2d, 39 WaveletCompressedConv2d, 3 dense\n' in output
+    assert 'What this gains for an input of 1x3x64x96' in output
+
+
+def test_a_size_that_nothing_tells_or_that_does_not_fit(tool, capsys, tmp_path):
+    config = tmp_path / 'sizeless.py'
+    config.write_text(
+        f'_base_ = [{COMPRESSED!r}]\ncrop_size = None\ntest_dataloader = None\n'
+        'val_dataloader = None\n'
     )
+    tool.main([str(config), '--cfg-options', 'model.data_preprocessor.size=None'])
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith('Give --shape HEIGHT WIDTH to see what is gained.')
+    )
+    tool.main([str(config), '--cfg-options', 'crop_size=(5,64,64)'])
+    assert 'What is gained could not be counted: count_cost' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='print_compression: count_cost: .* must run on an input'):
+        tool.main([str(config), '--shape', '5', '64', '64'])
 
 
 def test_cfg_options(tool, capsys):

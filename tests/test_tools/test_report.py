@@ -59,7 +59,8 @@ def test_anything_else_is_left_out_and_named(tmp_path, capsys):
     [
         (
             ['nowhere'],
-            'report: at least one work folder .* must be given, got none. nowhere: It does not exist',
+            'report: at least one work folder .* must be given, got none. nowhere: It does not '
+            'exist',
         ),
         (['{folder}', '--metric', 'mAP'], "metric must be one of mIoU, got 'mAP'"),
         (['{folder}', '--images', '-1'], 'images must not be negative'),

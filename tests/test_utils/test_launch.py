@@ -3,12 +3,15 @@
 import pytest
 
 pytest.importorskip('mmengine')
+from mmengine.config import Config  # noqa: E402
+
 from mmwcc.utils import (  # noqa: E402
     LaunchError,
     check_checkpoint,
     find_config,
     is_address,
     load_config,
+    separate_visualizer,
 )
 
 
@@ -87,3 +90,21 @@ def test_a_hub_path_is_a_config_of_a_package():
 def test_a_config_that_is_not_there(path, message):
     with pytest.raises(LaunchError, match=message):
         load_config(path)
+
+
+def test_runs_of_one_process_write_logs_of_their_own(tmp_path):
+    from mmengine.visualization import Visualizer
+
+    for name in ('first', 'second'):
+        config = Config(dict(work_dir=str(tmp_path / name), visualizer=dict(name='visualizer')))
+        separate_visualizer(config)
+        visualizer = Visualizer.get_instance(
+            **config.visualizer,
+            vis_backends=[dict(type='LocalVisBackend')],
+            save_dir=config.work_dir,
+        )
+        visualizer.add_scalar('loss', 1.0)
+        assert (tmp_path / name / 'vis_data' / 'scalars.json').is_file()
+    without = Config(dict(work_dir='w'))
+    separate_visualizer(without)
+    assert 'visualizer' not in without

@@ -128,15 +128,18 @@ def main(argv: list[str] | None = None) -> None:
         f'{Path(args.config).stem}, {errors.images} images',
     )
     print(
-        f'MSE / mean square of the maps that go into 1x1 convolutions, {errors.images} images; in brackets: layers'
+        f'MSE / mean square of the maps that go into 1x1 convolutions, {errors.images} images; in '
+        f'brackets: layers'
     )
     print(f'\n{table(errors)}\n')
     if errors.left_out:
         print(
-            f'left out, with maps smaller than {2**args.levels} pixels: {", ".join(errors.left_out)}'
+            f'left out, with maps smaller than {2**args.levels} pixels: '
+            f'{", ".join(errors.left_out)}'
         )
     print(
-        f'wrote {args.out_dir / "compression_error.png"} and {args.out_dir / "compression_error.csv"}'
+        f'wrote {args.out_dir / "compression_error.png"} and '
+        f'{args.out_dir / "compression_error.csv"}'
     )
 
 

@@ -1,5 +1,7 @@
 """Count MACs, bit operations, parameters and bytes of a config's model, layer by layer.
 
+For a compressed model, the last lines say what the compression gains.
+
 The model is built from the config alone. No weights are downloaded or loaded, and no data is
 needed.
 
@@ -17,9 +19,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
+from mmwcc.compression import Gain
 from mmwcc.cost import CONVENTIONS, count_cost
-from mmwcc.model_tree import layer_progress
-from mmwcc.reports import build_with_report
+from mmwcc.model_tree import compressed_layers, layer_progress
+from mmwcc.reports import build_with_report, image_shape
 from mmwcc.utils import LaunchError, load_config, one_line_errors, quiet
 
 
@@ -39,7 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         metavar='N',
         help='height and width of an image as the network sees it, one number for a square, or '
-        'channels, height and width; defaults to crop_size of the config',
+        'channels, height and width; defaults to crop_size of the config, or else to the size '
+        'of its test images',
     )
     parser.add_argument(
         '--convention',
@@ -60,19 +64,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def image_shape(config: Config, shape: list[int] | None) -> tuple[int, ...]:
-    """Return the requested shape or, without one, the crop size of the config.
+def requested_shape(config: Config, shape: list[int] | None) -> tuple[int, ...]:
+    """Return the requested shape or, without one, that of the images of the config.
 
     Raises:
         LaunchError: If there is neither.
     """
-    shape = shape or config.get('crop_size')
-    if shape is None:
+    found = image_shape(config, shape)
+    if found is None:
         raise LaunchError(
-            f'{config.filename} has no `crop_size` to take the size of an image from. Give --shape '
-            'HEIGHT WIDTH.'
+            f'{config.filename} names no size of images: it has no `crop_size`, and its test '
+            'pipeline no Resize. Give --shape HEIGHT WIDTH.'
         )
-    return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,14 +84,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     with one_line_errors('get_bops', ValueError, TypeError), quiet():
         config = load_config(args.config, args.cfg_options)
-        shape = image_shape(config, args.shape)
+        shape = requested_shape(config, args.shape)
         model, _ = build_with_report(config)
         with layer_progress(model, 'get_bops'):
             report = count_cost(model, shape, convention=args.convention)
+        gain = Gain.of(model, report) if compressed_layers(model) else None
     print(f'{type(model).__name__} of {args.config}')
     print(report)
+    if gain is not None:
+        print(gain)
     if args.out is not None:
         content = dict(config=args.config, model=type(model).__name__, **report.to_dict())
+        content['gain'] = None if gain is None else gain.to_dict()
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(content, indent=2) + '\n')
 

@@ -77,8 +77,8 @@ def table(points: list[TradeoffPoint], metric: str) -> str:
     for point in points:
         error = '' if point.error is None else f' ± {point.error:.2g}'
         lines.append(
-            f'| {point.family} | {point.label} | {point.bops / 1e9:,.4g} | {point.mean:.4g}{error} | '
-            f'{len(point.values)} | {"yes" if point.pareto else ""} |'
+            f'| {point.family} | {point.label} | {point.bops / 1e9:,.4g} | {point.mean:.4g}{error} '
+            f'| {len(point.values)} | {"yes" if point.pareto else ""} |'
         )
     return '\n'.join(lines)
 

@@ -1,4 +1,4 @@
-"""Print what compression does to every convolution of a config's model.
+"""Print what compression does to every convolution of a config's model, and what it gains.
 
 The model is built from the config alone. No weights are downloaded or loaded, and no data is
 needed.
@@ -17,16 +17,17 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from torch import nn
 
-from mmwcc.model_tree import CompressionReport
+from mmwcc.compression import expected_gain
+from mmwcc.model_tree import CompressionReport, compressed_layers
 from mmwcc.presets import compress, preset_names
-from mmwcc.reports import build_with_report
+from mmwcc.reports import build_with_report, image_shape
 from mmwcc.utils import load_config, model_config, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        description='Print what compression makes of every convolution of a model'
+        description='Print what compression makes of each convolution of a model, and the gain'
     )
     parser.add_argument(
         'config',
@@ -37,6 +38,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--preset',
         metavar='NAME',
         help=f'show what a preset would do to a dense config: {", ".join(preset_names())}',
+    )
+    parser.add_argument(
+        '--shape',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='count what is gained for an image of this height and width, as the network sees it, '
+        'one number for a square, or channels, height and width; defaults to crop_size of the '
+        'config, or else to the size of its test images',
     )
     parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
     parser.add_argument(
@@ -73,16 +83,49 @@ def report_compression(
     return build_with_report(config)
 
 
+def add_gain(
+    model: nn.Module, report: CompressionReport, shape: tuple[int, ...] | None, asked: bool
+) -> str:
+    """Add what the compression gains to its report, and return why that is not known, or ''.
+
+    Args:
+        model: The model.
+        report: The report.
+        shape: Shape of an image, or None if it is not known.
+        asked: Whether the user gave the shape, so that a failure is an error.
+
+    Raises:
+        ValueError: If the model cannot run on an image of the shape that the user gave.
+    """
+    if not compressed_layers(model):
+        return ''
+    if shape is None:
+        return (
+            'The config names no size of images. Give --shape HEIGHT WIDTH to see what is gained.'
+        )
+    try:
+        report.gain = expected_gain(model, shape)
+    except ValueError as error:
+        if asked:
+            raise
+        return f'What is gained could not be counted: {error}'
+    return ''
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print the report."""
     args = parse_args(argv)
     with one_line_errors('print_compression', ValueError, TypeError), quiet():
-        model, report = report_compression(load_config(args.config, args.cfg_options), args.preset)
+        config = load_config(args.config, args.cfg_options)
+        model, report = report_compression(config, args.preset)
+        unknown = add_gain(model, report, image_shape(config, args.shape), bool(args.shape))
     print(
         f'{type(model).__name__} of {args.config}'
         + (f' with preset {args.preset}' if args.preset else '')
     )
     print(report)
+    if unknown:
+        print(unknown)
     if args.out is not None:
         content = dict(
             config=args.config,
@@ -92,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
             layers=report.to_dicts(),
             warning=report.warning,
             unhandled=[asdict(layers) for layers in report.unhandled],
+            gain=None if report.gain is None else report.gain.to_dict(),
         )
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(content, indent=2) + '\n')

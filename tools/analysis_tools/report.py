@@ -1,7 +1,7 @@
 """Compare trained models on one HTML page: accuracy, cost, latency, layers, curves and predictions.
 
-    python tools/analysis_tools/report.py work_dirs/dense work_dirs/quant work_dirs/wcc --out report.html
-    python tools/analysis_tools/report.py work_dirs/*
+    python tools/analysis_tools/report.py work_dirs/dense work_dirs/quant work_dirs/wcc --out
+    report.html python tools/analysis_tools/report.py work_dirs/*
 
 The page can be read offline. The other work folders are compared with the first one. What is no run
 is left out and named.

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Create a virtual environment with everything that mmwcc's demo and tests need, and install mmwcc
+# Create a virtual environment with everything that mmwcc's demo or tests need, and install mmwcc
 # into it (editable).
 #
 #   tools/misc/setup_env.sh [FOLDER]      FOLDER defaults to .venv
 #
-# When it is run again, it does nothing unless one of the files that it depends on has changed.
-# Environment variables:
+# When it is run again, it does nothing unless something is missing, or one of the files that it
+# depends on has changed. Environment variables:
 #
 #   PYTHON       the interpreter to use                    default: python3.11, or else python3
 #   TORCH        what to install as torch                  default: torch==2.13.0
@@ -15,15 +15,21 @@
 #                with torch older than 2.11, which pins an older one
 #   MORE_EXTRAS  additional extras: `make docs` asks for docs
 #   MAX_JOBS     number of parallel compiler processes     default: the number of cores
+#
+# The extra openmmlab needs the full mmcv, which may have to be compiled. For the extra demo alone,
+# mmcv-lite and the stand-in of its operators in stand_ins/mmcv_ops.py are enough; a full mmcv that is
+# there already is left as it is.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 VENV=${1:-$ROOT/.venv}
 TORCH=${TORCH:-torch==2.13.0}
 EXTRAS=${EXTRAS:-openmmlab,cpu,triton,mim,dev}${MORE_EXTRAS:+,$MORE_EXTRAS}
-MMCV=mmcv==2.1.0
+STAMP="$VENV/.mmwcc_setup"
+STAND_IN="$ROOT/stand_ins/mmcv_ops.py"
+MMCV_VERSION=2.1.0
 
-say() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s [%d s so far]\n' "$*" "$SECONDS"; }
 fail() { printf 'setup_env.sh: %s\n' "$*" >&2; exit 1; }
 
 find_python() {
@@ -38,21 +44,29 @@ find_python() {
          "one (Debian and Ubuntu: python3.11 and python3.11-venv), or name one in PYTHON."
 }
 
+pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
+imports() { "$VENV/bin/python" -W ignore -c "import $1"; }
+wants() { case ",$EXTRAS," in *",$1,"*) ;; *) return 1 ;; esac; }
+
 fingerprint() {
     cd "$ROOT"
-    { cat setup.py pyproject.toml tools/misc/setup_env.sh; echo "$ROOT $TORCH ${TORCH_ARGS:-}"; } | cksum
+    { cat setup.py pyproject.toml tools/misc/setup_env.sh "$STAND_IN"; echo "$ROOT $TORCH ${TORCH_ARGS:-}"; } | cksum
 }
 
-# The stamp of a finished set-up holds the fingerprint, followed by every list of extras that was
-# installed with it.
-is_set_up() { [ "$(head -n 1 "$1" 2>/dev/null)" = "$(fingerprint)" ] && grep -qxF -- "$EXTRAS" "$1"; }
-
-write_stamp() {
-    [ "$(head -n 1 "$1" 2>/dev/null)" = "$(fingerprint)" ] || fingerprint > "$1"
-    echo "$EXTRAS" >> "$1"
+# The stamp of a finished set-up holds the fingerprint, followed by all extras that were installed
+# with it, one a line.
+installed_extras() {
+    [ "$(head -n 1 "$STAMP" 2>/dev/null)" = "$(fingerprint)" ] && tail -n +2 "$STAMP"
 }
 
-pip() { "$VENV/bin/python" -m pip --disable-pip-version-check --no-input "$@"; }
+is_set_up() {
+    local installed extra
+    installed=$(installed_extras) || return 1
+    for extra in ${EXTRAS//,/ }; do
+        grep -qxF -- "$extra" <<< "$installed" || return 1
+    done
+    [ -e "$ROOT/mmwcc/.mim/model-index.yml" ]
+}
 
 # The versions that mmwcc is tested with. Without the first line, installing torch also installs a
 # setuptools without pkg_resources, which mmengine, the build of mmcv and openmim import.
@@ -60,22 +74,48 @@ write_constraints() {
     cat > "$VENV/constraints.txt" <<END
 setuptools>=77.0.3,<81
 mmengine==0.10.7
-$MMCV
+mmcv==$MMCV_VERSION
+mmcv-lite==$MMCV_VERSION
 mmsegmentation==1.2.2
 mmdet==3.3.0
 END
     export PIP_CONSTRAINT="$VENV/constraints.txt"
 }
 
-install_mmcv() {
-    if "$VENV/bin/python" -c 'import mmcv.ops' 2>/dev/null; then
-        echo "mmcv is installed already."
-        return
-    fi
+mmcv_folder() { "$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib") + "/mmcv")'; }
+has_distribution() {
+    "$VENV/bin/python" -c 'import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])' "$1" 2>/dev/null
+}
+has_full_mmcv() { has_distribution mmcv && ! has_distribution mmcv-lite && imports 'mmcv._ext, mmcv.ops' 2>/dev/null; }
+has_lite_mmcv() { has_distribution mmcv-lite && cmp -s "$STAND_IN" "$(mmcv_folder)/ops/__init__.py"; }
+
+# mmcv and mmcv-lite share the folder mmcv/, to which the stand-in is added. So the one goes before
+# the other comes, and with it what an interrupted installation may have left.
+remove_mmcv() {
+    pip uninstall -q -y mmcv mmcv-lite 2>/dev/null
+    rm -rf "$(mmcv_folder)"
+}
+
+install_lite_mmcv() {
+    remove_mmcv
+    pip install "mmcv-lite==$MMCV_VERSION"
+    mkdir -p "$(mmcv_folder)/ops"
+    cp "$STAND_IN" "$(mmcv_folder)/ops/__init__.py"
+}
+
+# The wheel is made before anything is removed, so that an interrupted compilation leaves what was there.
+install_full_mmcv() {
+    build_mmcv_wheel "$@"
+    remove_mmcv
+    pip install -q "$VENV"/mmcv_wheel/*.whl
+    rm -rf "$VENV/mmcv_wheel"
+}
+
+build_mmcv_wheel() {
     local log="$VENV/mmcv_build.log"
-    echo "Where pip finds no wheel of $MMCV for this torch, it compiles one: about 10 minutes on two free cores,"
-    echo "once; pip keeps the wheel. Its whole output goes to $log."
-    if ! MAX_JOBS=${MAX_JOBS:-$(nproc 2>/dev/null || echo 2)} pip install -v --no-build-isolation "$MMCV" 2>&1 |
+    rm -rf "$VENV/mmcv_wheel"
+    if ! MAX_JOBS=${MAX_JOBS:-$(nproc 2>/dev/null || echo 2)} pip wheel -v --no-build-isolation --no-deps "$@" \
+            --wheel-dir "$VENV/mmcv_wheel" "mmcv==$MMCV_VERSION" 2>&1 |
             tee "$log" |
             awk 'match($0, /\[[0-9]+\/[0-9]+\]/) {print "   compiled", substr($0, RSTART, RLENGTH); fflush()}'; then
         tail -n 40 "$log" >&2
@@ -84,46 +124,62 @@ install_mmcv() {
     fi
 }
 
+install_mmcv() {
+    if has_full_mmcv; then
+        step "2/4 mmcv is installed already."
+    elif wants openmmlab; then
+        step "2/4 mmcv $MMCV_VERSION: where pip finds no wheel for this torch, it compiles one, about 10 minutes" \
+            "on two free cores, once; pip keeps the wheel. Its whole output goes to $VENV/mmcv_build.log."
+        install_full_mmcv
+        # pip may have kept a wheel that was compiled for another torch.
+        has_full_mmcv || install_full_mmcv --no-cache-dir
+    elif ! has_lite_mmcv; then
+        step "2/4 mmcv-lite $MMCV_VERSION and a stand-in for its operators: about half a minute once it is downloaded"
+        install_lite_mmcv
+    fi
+}
+
 # Two distributions of OpenCV provide the module cv2. mmengine requires the one with windows, which
 # cannot be imported if the libraries of a desktop are missing.
 install_headless_opencv_if_needed() {
-    if ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null; then
+    if ! imports cv2 2>/dev/null; then
         local version
         version=$(pip show opencv-python | sed -n 's/^Version: //p')
         pip install -q --no-deps --force-reinstall "opencv-python-headless==$version"
     fi
 }
 
-main() {
-    local stamp="$VENV/.mmwcc_setup"
-    if [ -e "$ROOT/mmwcc/.mim/model-index.yml" ] && is_set_up "$stamp"; then
-        return
+try_it() {
+    if wants openmmlab || wants demo; then
+        install_headless_opencv_if_needed
+        imports 'mmcv.ops, mmengine, mmseg'
     fi
-    local python
+    if wants openmmlab; then imports mmdet; fi
+    (cd "$VENV" && bin/python -c 'import mmwcc.kernels; print("mmwcc", mmwcc.__version__, "is ready.")')
+}
+
+main() {
+    if is_set_up; then return; fi
+    local python extras_before
+    extras_before=$(installed_extras) || true
     python=$(find_python)
-    say "Setting up $VENV with $("$python" --version)"
+    step "Setting up $VENV with $("$python" --version)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
+    rm -f "$STAMP"
     write_constraints
 
-    say "1/4 $TORCH"
+    step "1/4 $TORCH: about half a minute once it is downloaded"
     # shellcheck disable=SC2086  # TORCH and TORCH_ARGS are lists of words
     pip install $TORCH ${TORCH_ARGS:-} 'setuptools>=77.0.3,<81' wheel ninja
+    if wants openmmlab || wants demo; then install_mmcv; fi
 
-    case ",$EXTRAS," in *,openmmlab,*)
-        say "2/4 $MMCV"
-        install_mmcv
-    esac
-
-    say "3/4 mmwcc[$EXTRAS], editable"
+    step "3/4 mmwcc[$EXTRAS], editable: about half a minute once everything is downloaded"
     pip install --no-build-isolation -e "$ROOT[$EXTRAS]" | sed '/^Requirement already satisfied/d'
 
-    say '4/4 Trying it'
-    case ",$EXTRAS," in *,openmmlab,*)
-        install_headless_opencv_if_needed
-        "$VENV/bin/python" -c 'import mmcv.ops, mmdet, mmengine, mmseg'
-    esac
-    (cd "$VENV" && "$VENV/bin/python" -c 'import mmwcc.kernels; print("mmwcc", mmwcc.__version__, "is ready.")')
-    write_stamp "$stamp"
+    step '4/4 Trying it: some seconds'
+    try_it
+    # shellcheck disable=SC2086  # lists of words
+    { fingerprint; printf '%s\n' $extras_before ${EXTRAS//,/ }; } > "$STAMP"
 }
 
 main

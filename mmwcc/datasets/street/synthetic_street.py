@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 from mmengine.dataset import BaseDataset
 
@@ -117,11 +119,36 @@ class SyntheticStreetDataset(BaseDataset):
         """Return the entry of scene ``idx``, with the rendered scene if scenes are cached."""
         info = super().get_data_info(idx)
         if self.cache:
-            scene = (info['street_seed'], info['street_index'], info['img_scale'])
+            scene = _key(info)
             if scene not in _SCENES:
                 _SCENES[scene] = _render(info)
             info['street_scene'] = _SCENES[scene]
         return info
+
+    def render_all(self, processes: int | None = None) -> None:
+        """Render all scenes into the cache at once, several at a time.
+
+        Without this, each scene is rendered when it is first read, one after the other.
+
+        Args:
+            processes: Number of processes that render. Defaults to None: one for each processor.
+
+        Raises:
+            RuntimeError: If the dataset does not cache scenes.
+
+        Example:
+            >>> SyntheticStreetDataset(length=4, img_scale=(64, 48)).render_all(processes=2)
+        """
+        if not self.cache:
+            raise RuntimeError(
+                'SyntheticStreetDataset: render_all needs cache=True, got False. Set it, or let '
+                'every scene be rendered when it is read.'
+            )
+        infos = [BaseDataset.get_data_info(self, index) for index in range(len(self))]
+        missing = {_key(info): info for info in infos if _key(info) not in _SCENES}
+        with ProcessPoolExecutor(processes) as pool:
+            scenes = pool.map(_render, missing.values(), chunksize=8)
+            _SCENES.update(zip(missing, scenes, strict=True))
 
 
 @TRANSFORMS.register_module()
@@ -182,6 +209,10 @@ class LoadSyntheticStreet:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(with_depth={self.with_depth}, sky_depth={self.sky_depth})'
+
+
+def _key(info: dict) -> tuple:
+    return info['street_seed'], info['street_index'], info['img_scale']
 
 
 def _render(info: dict) -> StreetScene:

@@ -2,7 +2,7 @@
 
 from .benchmark_hook import BenchmarkHook
 from .calibration_hook import CalibrationHook
-from .compression_check_hook import CompressionCheckHook
+from .compression_check_hook import CompressionCheckHook, add_check
 from .compression_schedule_hook import CompressionScheduleHook
 from .compression_stats_hook import CompressionStatsHook
 from .cost_hook import CostHook
@@ -28,4 +28,5 @@ __all__ = [
     'RandomStateHook',
     'TrainingStageHook',
     'WAEFigureHook',
+    'add_check',
 ]

@@ -88,7 +88,8 @@ class BenchmarkHook(Hook):
         the machine affects the times.
 
     Example:
-        >>> default_hooks = dict(benchmark=dict(type='mmwcc.BenchmarkHook', shapes=[(512, 1024)], interval=8000))
+        >>> benchmark = dict(type='mmwcc.BenchmarkHook', shapes=[(512, 1024)], interval=8000)
+        >>> default_hooks = dict(benchmark=benchmark)
     """
 
     # After hooks that calibrate, schedule, or remove their own forward hooks
@@ -111,8 +112,8 @@ class BenchmarkHook(Hook):
     ) -> None:
         if not isinstance(by_epoch, bool):
             raise TypeError(
-                f'BenchmarkHook: by_epoch must be True or False, got {by_epoch!r}. Use False to count '
-                'iterations.'
+                f'BenchmarkHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
+                'count iterations.'
             )
         for name, value, least in (
             ('interval', 1 if interval is None else interval, 1),
@@ -121,8 +122,8 @@ class BenchmarkHook(Hook):
         ):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(
-                    f'BenchmarkHook: {name} must be an integer of at least {least}, got {value!r}. Leave '
-                    f'{name} out for its default.'
+                    f'BenchmarkHook: {name} must be an integer of at least {least}, got {value!r}. '
+                    f'Leave {name} out for its default.'
                 )
         if amp_dtype not in (None, 'float16', 'bfloat16'):
             raise ValueError(
@@ -131,8 +132,8 @@ class BenchmarkHook(Hook):
             )
         if not (start or end or interval):
             raise ValueError(
-                'BenchmarkHook: start, interval or end must be given, got none of them. Leave the hook '
-                'out to measure nothing.'
+                'BenchmarkHook: start, interval or end must be given, got none of them. Leave the '
+                'hook out to measure nothing.'
             )
         self.shapes = _checked_shapes(shapes)
         self.start, self.end = start, end
@@ -146,14 +147,14 @@ class BenchmarkHook(Hook):
         """Check that every shape runs, and measure if ``start`` is set."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError(
-                'BenchmarkHook: by_epoch must be False with an iteration-based training loop, got True. '
-                'Such a loop stays in epoch 0; give interval in iterations.'
+                'BenchmarkHook: by_epoch must be False with an iteration-based training loop, got '
+                'True. Such a loop stays in epoch 0; give interval in iterations.'
             )
         device = _device(runner.model)
         if device.type not in ('cpu', 'cuda'):
             raise RuntimeError(
-                f'BenchmarkHook: the model must be on a CPU or a CUDA device, got {device}. Leave the '
-                'hook out there.'
+                f'BenchmarkHook: the model must be on a CPU or a CUDA device, got {device}. Leave '
+                'the hook out there.'
             )
         self._rows = self._earlier_rows(runner)
         if self.start:
@@ -292,8 +293,8 @@ def _checked_shapes(shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
             or not all(type(size) is int and size > 0 for size in shape)
         ):
             raise ValueError(
-                'BenchmarkHook: a shape must be (H, W), (C, H, W) or (B, C, H, W) in positive integers, '
-                f'got {shape!r} in shapes. Did you mean shapes=[(512, 1024)]?'
+                'BenchmarkHook: a shape must be (H, W), (C, H, W) or (B, C, H, W) in positive '
+                f'integers, got {shape!r} in shapes. Did you mean shapes=[(512, 1024)]?'
             )
     return [(1, 3)[: 4 - len(shape)] + tuple(shape) for shape in shapes]
 

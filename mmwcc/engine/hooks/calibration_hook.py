@@ -57,7 +57,8 @@ class CalibrationHook(Hook):
             has none.
 
     Example:
-        >>> default_hooks = dict(calibration=dict(type='mmwcc.CalibrationHook', num_batches=8, method='mse'))
+        >>> calibration = dict(type='mmwcc.CalibrationHook', num_batches=8, method='mse')
+        >>> default_hooks = dict(calibration=calibration)
     """
 
     # After a schedule, which sets keep_ratio and bits, and before hooks that measure or record
@@ -77,8 +78,8 @@ class CalibrationHook(Hook):
             )
         if num_batches < 1:
             raise ValueError(
-                f'CalibrationHook: num_batches must be at least 1, got {num_batches}. Leave the hook out '
-                'to take clips from the first training batch.'
+                f'CalibrationHook: num_batches must be at least 1, got {num_batches}. Leave the '
+                'hook out to take clips from the first training batch.'
             )
         if method is not None and method not in CALIBRATIONS:
             raise ValueError(
@@ -87,13 +88,13 @@ class CalibrationHook(Hook):
             )
         if percentile is not None and not 0 < percentile <= 100:
             raise ValueError(
-                f'CalibrationHook: percentile must be in (0, 100], got {percentile}. Use 99.9 to clip one '
-                'magnitude in a thousand.'
+                f'CalibrationHook: percentile must be in (0, 100], got {percentile}. Use 99.9 to '
+                'clip one magnitude in a thousand.'
             )
         if not isinstance(again, bool):
             raise TypeError(
-                f'CalibrationHook: again must be True or False, got {again!r}. Use True to replace clips '
-                'that a checkpoint has brought.'
+                f'CalibrationHook: again must be True or False, got {again!r}. Use True to replace '
+                'clips that a checkpoint has brought.'
             )
         self.num_batches, self.again = num_batches, again
         self.method, self.percentile = method, percentile

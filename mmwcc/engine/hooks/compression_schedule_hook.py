@@ -56,7 +56,8 @@ class CompressionScheduleHook(Hook):
             ``by_epoch=True`` is used with an iteration-based loop.
 
     Example:
-        >>> hook = CompressionScheduleHook(keep_ratio=dict(type='step', steps=[(0, 1.0), (2000, 0.5), (4000, 0.25)]))
+        >>> steps = [(0, 1.0), (2000, 0.5), (4000, 0.25)]
+        >>> hook = CompressionScheduleHook(keep_ratio=dict(type='step', steps=steps))
         >>> hook.values_at(2000)
         {'keep_ratio': 0.5}
     """
@@ -74,8 +75,8 @@ class CompressionScheduleHook(Hook):
     ) -> None:
         if not isinstance(by_epoch, bool):
             raise TypeError(
-                f'CompressionScheduleHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
-                'count iterations.'
+                f'CompressionScheduleHook: by_epoch must be True or False, got {by_epoch!r}. Use '
+                'False to count iterations.'
             )
         configs = dict(keep_ratio=keep_ratio, weight_bits=weight_bits, act_bits=act_bits)
         self.by_epoch = by_epoch
@@ -86,7 +87,8 @@ class CompressionScheduleHook(Hook):
         }
         if not self.schedules:
             raise ValueError(
-                'CompressionScheduleHook: at least one of keep_ratio, weight_bits and act_bits must be '
+                'CompressionScheduleHook: at least one of keep_ratio, weight_bits and act_bits '
+                'must be '
                 "given, got none. Did you mean keep_ratio=dict(type='step', steps=[(0, 1.0), ...])?"
             )
         self._built: dict[str, LayerState] | None = None
@@ -111,7 +113,9 @@ class CompressionScheduleHook(Hook):
         return {quantity: schedule.value_at(t) for quantity, schedule in self.schedules.items()}
 
     def states_at(self, runner, t: int) -> dict[str, LayerState]:
-        """Return the states of all compressed layers during iteration or epoch ``t``, by layer name."""
+        """Return the states of all compressed layers during iteration or epoch ``t``, by layer
+        name.
+        """
         values = self.values_at(t)
         return {name: built.under(values) for name, built in self._remember(runner).items()}
 
@@ -140,8 +144,8 @@ class CompressionScheduleHook(Hook):
         moment = self.recorded_moment(checkpoint)
         if moment is None:
             runner.logger.info(
-                'CompressionScheduleHook: the checkpoint does not record where a compression schedule '
-                'stood, so the layers are evaluated as they were built.'
+                'CompressionScheduleHook: the checkpoint does not record where a compression '
+                'schedule stood, so the layers are evaluated as they were built.'
             )
             return
         self._apply(runner, moment)
@@ -262,8 +266,8 @@ class CompressionScheduleHook(Hook):
         """Reject a schedule that can have no effect, and warn of one that is not completed."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError(
-                'CompressionScheduleHook: by_epoch must be False with an iteration-based training loop, '
-                'got True. Such a loop stays in epoch 0; give the moments in iterations.'
+                'CompressionScheduleHook: by_epoch must be False with an iteration-based training '
+                'loop, got True. Such a loop stays in epoch 0; give the moments in iterations.'
             )
         built = self._remember(runner)
         length = runner.max_epochs if self.by_epoch else runner.max_iters
@@ -275,19 +279,21 @@ class CompressionScheduleHook(Hook):
             }
             if not layers:
                 raise RuntimeError(
-                    f'CompressionScheduleHook: a schedule of {quantity} needs layers that have it, got '
-                    f'none among {len(built)} compressed layers. Add them to the compression config of '
-                    f'the model, or drop {quantity} from the hook.'
+                    f'CompressionScheduleHook: a schedule of {quantity} needs layers that have it, '
+                    f'got none among {len(built)} compressed layers. Add them to the compression '
+                    f'config of the model, or drop {quantity} from the hook.'
                 )
             above = [name for name, value in layers.items() if value < schedule.final]
             if above:
                 runner.logger.warning(
-                    f'CompressionScheduleHook: {quantity} ends at {schedule.final:g}, above what {len(above)} layers '
-                    f'were built with ({above[0]}: {layers[above[0]]:g}). Models built without a runner, as by '
-                    'inference APIs, will compress more than this training did.'
+                    f'CompressionScheduleHook: {quantity} ends at {schedule.final:g}, above what '
+                    f'{len(above)} layers were built with ({above[0]}: {layers[above[0]]:g}). '
+                    'Models built without a runner, as by inference APIs, will compress more than '
+                    'this training did.'
                 )
             if schedule.end >= length:
                 runner.logger.warning(
-                    f'CompressionScheduleHook: {quantity} reaches {schedule.final:g} at {self.unit} {schedule.end}, '
-                    f'but training ends at {length}, so the model is never trained in its final state.'
+                    f'CompressionScheduleHook: {quantity} reaches {schedule.final:g} at '
+                    f'{self.unit} {schedule.end}, but training ends at {length}, so the model is '
+                    f'never trained in its final state.'
                 )

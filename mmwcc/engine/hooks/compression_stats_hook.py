@@ -20,7 +20,7 @@ from mmwcc.diagnostics import (
     group_scalars,
 )
 from mmwcc.layers import CompressedConvMixin
-from mmwcc.model_tree import compressed_layers
+from mmwcc.model_tree import named_layers, names_by_layer, unwrapped
 from mmwcc.registry import HOOKS
 
 __all__ = ['CompressionStatsHook']
@@ -73,7 +73,8 @@ class CompressionStatsHook(Hook):
         measured at all.
 
     Example:
-        >>> default_hooks = dict(compression_stats=dict(type='mmwcc.CompressionStatsHook', interval=200))
+        >>> stats = dict(type='mmwcc.CompressionStatsHook', interval=200)
+        >>> default_hooks = dict(compression_stats=stats)
     """
 
     # Before BenchmarkHook, which copies the model including its forward hooks.
@@ -147,26 +148,25 @@ class CompressionStatsHook(Hook):
     def _choose(self, runner) -> None:
         if self._layers:
             return
-        layers = {
-            name: layer
-            for name, layer in compressed_layers(runner.model).items()
-            if isinstance(layer, CompressedConvMixin)
-        }
+        # All names of each layer, of which shared ones have several. The first stands for all.
+        layers = names_by_layer(named_layers(unwrapped(runner.model), CompressedConvMixin))
         if not layers:
             raise ValueError(
-                'CompressionStatsHook: the model must have compressed layers, got none that compute in '
+                'CompressionStatsHook: the model must have compressed layers, got none that '
+                'compute in '
                 "floating point. Build it with type='mmwcc.CompressedModel', or leave the hook out."
             )
         for pattern in self.patterns or ():
-            if not any(re.fullmatch(pattern, name) for name in layers):
+            if not any(_matches(pattern, names) for names in layers.values()):
                 raise ValueError(
-                    f'CompressionStatsHook: an entry of layers must match a whole name of a compressed '
-                    f'layer, got {pattern!r}. They are {", ".join(layers)}.'
+                    f'CompressionStatsHook: an entry of layers must match a whole name of a '
+                    f'compressed layer, got {pattern!r}. They are '
+                    f'{", ".join(sum(layers.values(), []))}.'
                 )
         self._layers = {
-            name: layer
-            for name, layer in layers.items()
-            if self.patterns is None or any(re.fullmatch(each, name) for each in self.patterns)
+            names[0]: layer
+            for layer, names in layers.items()
+            if self.patterns is None or any(_matches(each, names) for each in self.patterns)
         }
 
     def _watch(self) -> None:
@@ -240,3 +240,7 @@ def _summary(measured: dict[str, dict[str, float]]) -> str:
                 f'({word} {values[name]:.4g} in {name})'
             )
     return ', '.join(parts)
+
+
+def _matches(pattern: str, names: Sequence[str]) -> bool:
+    return any(re.fullmatch(pattern, name) for name in names)

@@ -67,7 +67,8 @@ class CostHook(Hook):
             )
         if not isinstance(table, bool):
             raise TypeError(
-                f'CostHook: table must be True or False, got {table!r}. Use False for the totals only.'
+                f'CostHook: table must be True or False, got {table!r}. Use False for the totals '
+                f'only.'
             )
         check_convention('CostHook', convention)
         self.input_shape, self.convention, self.table = tuple(input_shape), convention, table

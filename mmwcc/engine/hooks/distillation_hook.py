@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmwcc.compressed_config import is_compressed, without_compression
-from mmwcc.model_tree import convolutions, prediction_layers, unwrapped
+from mmwcc.model_tree import convolutions, named_layers, prediction_layers, unwrapped
 from mmwcc.registry import HOOKS
 
 from .random_state_hook import get_random_state, set_random_state
@@ -23,7 +23,7 @@ __all__ = ['DistillationHook', 'pixelwise_kl', 'relative_error']
 
 
 def pixelwise_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return the Kullback-Leibler divergence of the student's class probabilities from the teacher's.
+    """Return the divergence of the student's class probabilities from the teacher's.
 
     Args:
         student: Logits with classes in dimension 1, in any floating-point dtype.
@@ -94,7 +94,8 @@ class DistillationHook(Hook):
         ``model.loss(...)`` instead of the model bypasses the hooks.
 
     Example:
-        >>> default_hooks = dict(distillation=dict(type='mmwcc.DistillationHook', checkpoint='dense.pth'))
+        >>> distillation = dict(type='mmwcc.DistillationHook', checkpoint='dense.pth')
+        >>> default_hooks = dict(distillation=distillation)
 
     Reference:
         Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015.
@@ -111,19 +112,20 @@ class DistillationHook(Hook):
     ) -> None:
         if not isinstance(checkpoint, str):
             raise TypeError(
-                f'DistillationHook: checkpoint must be a path, got {checkpoint!r}. Name the checkpoint of '
-                'the dense network.'
+                f'DistillationHook: checkpoint must be a path, got {checkpoint!r}. Name the '
+                'checkpoint of the dense network.'
             )
         if not isinstance(features or {}, Mapping):
             raise TypeError(
-                f'DistillationHook: features must be a dict of names and factors, got {features!r}. Did '
+                f'DistillationHook: features must be a dict of names and factors, got '
+                f'{features!r}. Did '
                 "you mean {'backbone.layer7': 0.1}?"
             )
         for name, value in dict(weight=weight, temperature=temperature, **(features or {})).items():
             if not value > 0:
                 raise ValueError(
-                    f'DistillationHook: {name} must be positive, got {value}. Leave the hook or the entry '
-                    'out for no distillation.'
+                    f'DistillationHook: {name} must be positive, got {value}. Leave the hook or '
+                    'the entry out for no distillation.'
                 )
         self.checkpoint, self.teacher_config, self.logits = checkpoint, model, logits
         self.weight, self.temperature, self.features = weight, temperature, dict(features or {})
@@ -156,8 +158,8 @@ class DistillationHook(Hook):
         settings = dict(self.teacher_config or config)
         if self.teacher_config and is_compressed(settings):
             raise ValueError(
-                'DistillationHook: model must be the config of a dense network, got a compressed one. '
-                'Leave it out to take the model that trains without its compression.'
+                'DistillationHook: model must be the config of a dense network, got a compressed '
+                'one. Leave it out to take the model that trains without its compression.'
             )
         teacher = revert_sync_batchnorm(ROOT_MODELS.build(without_compression(settings)))
         try:
@@ -211,8 +213,9 @@ class DistillationHook(Hook):
             ]
             if not ours[name] or shapes[0] != shapes[1]:
                 raise RuntimeError(
-                    f'DistillationHook: {name} must return the same shapes in model and teacher, got '
-                    f'{shapes[0]} and {shapes[1]}. Name a layer that both run in a training step.'
+                    f'DistillationHook: {name} must return the same shapes in model and teacher, '
+                    f'got {shapes[0]} and {shapes[1]}. Name a layer that both run in a training '
+                    f'step.'
                 )
         pairs = {
             name: list(zip(outputs, theirs[name], strict=True)) for name, outputs in ours.items()
@@ -254,14 +257,14 @@ def _prediction_layer(model: nn.Module) -> str:
     ]
     if len(found) != 1:
         raise ValueError(
-            f'DistillationHook: logits must name one layer of a model with {len(found)} prediction layers '
-            f'({", ".join(found)}). Use logits={(found or ["decode_head.conv_seg"])[0]!r}.'
+            f'DistillationHook: logits must name one layer of a model with {len(found)} prediction '
+            f'layers ({", ".join(found)}). Use logits={(found or ["decode_head.conv_seg"])[0]!r}.'
         )
     return found[0]
 
 
 def _find(network: nn.Module, whose: str, names: list[str]) -> dict[str, nn.Module]:
-    modules = dict(network.named_modules())
+    modules = named_layers(network, nn.Module)
     for name in names:
         if name not in modules:
             raise ValueError(

@@ -7,14 +7,21 @@ from contextlib import ExitStack
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmwcc.diagnostics import eligible_layers, observe_inputs
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
 from mmwcc.engine.input_images import observe_images, rgb_pixels, undo_normalization
 from mmwcc.functional import check_keep_ratio
 from mmwcc.layers import WaveletCompressedConv2d
-from mmwcc.model_tree import LayerState, matches, no_match, unwrapped
+from mmwcc.model_tree import (
+    LayerState,
+    matches,
+    named_layers,
+    names_by_layer,
+    no_match,
+    unwrapped,
+)
 from mmwcc.registry import HOOKS
 
 __all__ = ['FeatureCompressionVisHook']
@@ -54,7 +61,8 @@ class FeatureCompressionVisHook(Hook):
 
     Example:
         >>> default_hooks = dict(feature_compression=dict(
-        ...     type='mmwcc.FeatureCompressionVisHook', layers=[r'backbone\\.layer[24]\\.0\\.conv\\.0\\.conv']))
+        ...     type='mmwcc.FeatureCompressionVisHook',
+        ...     layers=[r'backbone\\.layer[24]\\.0\\.conv\\.0\\.conv']))
     """
 
     priority = 'NORMAL'
@@ -72,8 +80,8 @@ class FeatureCompressionVisHook(Hook):
             )
         if interval < 1:
             raise ValueError(
-                f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave the hook '
-                'out to draw nothing.'
+                f'FeatureCompressionVisHook: interval must be at least 1, got {interval}. Leave '
+                'the hook out to draw nothing.'
             )
         if keep_ratio is not None:
             check_keep_ratio('FeatureCompressionVisHook', keep_ratio)
@@ -85,7 +93,11 @@ class FeatureCompressionVisHook(Hook):
 
     def before_run(self, runner) -> None:
         """Choose the layers now, so that a pattern without a match fails before the run starts."""
-        self._names = self._choose(list(eligible_layers(unwrapped(runner.model))))
+        model = unwrapped(runner.model)
+        known = names_by_layer(named_layers(model, nn.Conv2d))
+        self._names = self._choose(
+            {name: known[layer] for name, layer in eligible_layers(model).items()}
+        )
 
     def before_val_epoch(self, runner) -> None:
         """Count validations."""
@@ -113,11 +125,15 @@ class FeatureCompressionVisHook(Hook):
         """Draw the observed maps."""
         self._draw(runner)
 
-    def _choose(self, names: list[str]) -> list[str]:
+    def _choose(self, known: dict[str, list[str]]) -> list[str]:
+        """Choose layers by name. ``known`` holds all names of each, of which shared ones have
+        several.
+        """
+        names = list(known)
         if not names:
             raise ValueError(
-                'FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, got '
-                'none. Leave the hook out for this model.'
+                'FeatureCompressionVisHook: the model must have a 1x1 convolution with one group, '
+                'got none. Leave the hook out for this model.'
             )
         if self.layers is None:
             names = [name for name in names if 'auxiliary' not in name] or names
@@ -125,14 +141,17 @@ class FeatureCompressionVisHook(Hook):
                 {round(part * (len(names) - 1) / (_SPREAD - 1)) for part in range(_SPREAD)}
             )
             return [names[place] for place in places]
+        chosen = set()
         for pattern in self.layers:
-            if not any(matches(pattern, name) for name in names):
+            found = {name for name in names if any(matches(pattern, each) for each in known[name])}
+            if not found:
                 raise ValueError(
                     no_match(
                         'FeatureCompressionVisHook', 'entry of layers (1x1 only)', pattern, names
                     )
                 )
-        return [name for name in names if any(matches(pattern, name) for pattern in self.layers)]
+            chosen |= found
+        return [name for name in names if name in chosen]
 
     @master_only
     def _observe(self, runner, dataloader) -> None:
@@ -173,8 +192,8 @@ class FeatureCompressionVisHook(Hook):
             runner.visualizer.add_image('feature_compression', to_pixels(figure), runner.iter)
         else:
             runner.logger.warning(
-                f'FeatureCompressionVisHook drew nothing: none of {", ".join(self._names)} was given '
-                'a map that its transform can divide. Choose other layers.'
+                f'FeatureCompressionVisHook drew nothing: none of {", ".join(self._names)} was '
+                'given a map that its transform can divide. Choose other layers.'
             )
         self._inputs, self._image = {}, None
 

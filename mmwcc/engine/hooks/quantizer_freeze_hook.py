@@ -71,8 +71,8 @@ class QuantizerFreezeHook(Hook):
     ) -> None:
         if not isinstance(by_epoch, bool):
             raise TypeError(
-                f'QuantizerFreezeHook: by_epoch must be True or False, got {by_epoch!r}. Use False to '
-                'count iterations.'
+                f'QuantizerFreezeHook: by_epoch must be True or False, got {by_epoch!r}. Use False '
+                'to count iterations.'
             )
         self.moments = {
             what: moment
@@ -81,19 +81,19 @@ class QuantizerFreezeHook(Hook):
         }
         if not self.moments:
             raise ValueError(
-                'QuantizerFreezeHook: at least one of clip_alpha and batch_norm must be given, got none. '
-                'Use clip_alpha=16000 to freeze the clips from iteration 16000 on.'
+                'QuantizerFreezeHook: at least one of clip_alpha and batch_norm must be given, got '
+                'none. Use clip_alpha=16000 to freeze the clips from iteration 16000 on.'
             )
         for what, moment in self.moments.items():
             if isinstance(moment, bool) or not isinstance(moment, int):
                 raise TypeError(
-                    f'QuantizerFreezeHook: {what} must be an integer or None, got {moment!r}. Give the '
-                    'first iteration or epoch, from 0, in which it is frozen.'
+                    f'QuantizerFreezeHook: {what} must be an integer or None, got {moment!r}. Give '
+                    'the first iteration or epoch, from 0, in which it is frozen.'
                 )
             if moment < 0:
                 raise ValueError(
-                    f'QuantizerFreezeHook: {what} must be at least 0, got {moment}. Use 0 to freeze from '
-                    'the start, None for never.'
+                    f'QuantizerFreezeHook: {what} must be at least 0, got {moment}. Use 0 to '
+                    'freeze from the start, None for never.'
                 )
         self.by_epoch = by_epoch
         self._frozen: set[str] = set()
@@ -104,8 +104,8 @@ class QuantizerFreezeHook(Hook):
         """Check that there is something to freeze, and warn if training ends before that."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise RuntimeError(
-                'QuantizerFreezeHook: by_epoch must be False with an iteration-based training loop, got '
-                'True. Such a loop stays in epoch 0; give the moments in iterations.'
+                'QuantizerFreezeHook: by_epoch must be False with an iteration-based training '
+                'loop, got True. Such a loop stays in epoch 0; give the moments in iterations.'
             )
         length, unit = (runner.max_epochs, 'epoch') if self.by_epoch else (runner.max_iters, 'iter')
         for what, moment in self.moments.items():
@@ -155,8 +155,8 @@ class QuantizerFreezeHook(Hook):
             if isinstance(hook, EMAHook):
                 _copy(parts, _parts(hook.ema_model, what), what)
         runner.logger.info(
-            f'QuantizerFreezeHook: {what} of {len(parts)} modules is frozen from iter {runner.iter} on'
-            f'{note}.'
+            f'QuantizerFreezeHook: {what} of {len(parts)} modules is frozen from iter '
+            f'{runner.iter} on{note}.'
         )
 
     def _stop(self, clips: list[nn.Parameter], optimizers: list[torch.optim.Optimizer]) -> None:

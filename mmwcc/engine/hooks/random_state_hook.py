@@ -192,15 +192,16 @@ class RandomStateHook(Hook):
             loop.dataloader
         ):
             runner.logger.warning(
-                f'RandomStateHook: the checkpoint was written within an epoch (iteration {runner.iter}), which '
-                'mmengine resumes from its first batch, so the resumed run differs from an uninterrupted one. Save '
-                'by_epoch=True to avoid it.'
+                f'RandomStateHook: the checkpoint was written within an epoch (iteration '
+                f'{runner.iter}), which mmengine resumes from its first batch, so the resumed run '
+                'differs from an uninterrupted one. Save by_epoch=True to avoid it.'
             )
         if state['sampler_seed'] != _sampler_seed(runner):
             runner.logger.warning(
-                f'RandomStateHook: the order of the data was seeded with {state["sampler_seed"]} and is now seeded '
-                f'with {_sampler_seed(runner)}, so the resumed run differs from an uninterrupted one. Set '
-                f'randomness=dict(seed={state["sampler_seed"]}) in the config.'
+                f'RandomStateHook: the order of the data was seeded with {state["sampler_seed"]} '
+                f'and is now seeded with {_sampler_seed(runner)}, so the resumed run differs from '
+                f'an uninterrupted one. Set randomness=dict(seed={state["sampler_seed"]}) in the '
+                f'config.'
             )
 
 

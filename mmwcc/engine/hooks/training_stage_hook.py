@@ -43,7 +43,8 @@ class TrainingStageHook(Hook):
     ) -> None:
         if not 1 <= stage <= stages:
             raise ValueError(
-                f'TrainingStageHook: stage must be in 1 to stages={stages}, got {stage}. Count from 1.'
+                f'TrainingStageHook: stage must be in 1 to stages={stages}, got {stage}. Count '
+                f'from 1.'
             )
         self.stage, self.stages = stage, stages
         self.note, self.needs_checkpoint = note, needs_checkpoint
@@ -63,18 +64,18 @@ class TrainingStageHook(Hook):
         missing = [key for key in unwrapped(runner.model).state_dict() if key not in weights]
         if missing:
             raise RuntimeError(
-                f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
-                f'one without {missing[0]} and {len(missing) - 1} other weights: {runner._load_from}. '
-                'Set load_from to the last checkpoint of that stage.'
+                f'TrainingStageHook: {self.title} must start from a checkpoint of the stage '
+                f'before, got one without {missing[0]} and {len(missing) - 1} other weights: '
+                f'{runner._load_from}. Set load_from to the last checkpoint of that stage.'
             )
 
     def before_train(self, runner) -> None:
         """Log what is trained and what is frozen."""
         if self.needs_checkpoint and not (runner._load_from or runner._resume):
             raise RuntimeError(
-                f'TrainingStageHook: {self.title} must start from a checkpoint of the stage before, got '
-                'load_from=None. Set load_from to the last checkpoint of that stage, or run '
-                'tools/train_stages.py, which does.'
+                f'TrainingStageHook: {self.title} must start from a checkpoint of the stage '
+                'before, got load_from=None. Set load_from to the last checkpoint of that stage, '
+                'or run tools/train_stages.py, which does.'
             )
         trained: dict[str, int] = {}
         frozen: dict[str, int] = {}

@@ -102,8 +102,8 @@ class WAEFigureHook(Hook):
         )
         if wae is None:
             raise RuntimeError(
-                f'WAEFigureHook: the model must have a mmwcc.WAE, got none in {type(model).__name__}. '
-                'Leave the hook out for models without an auto-encoder.'
+                f'WAEFigureHook: the model must have a mmwcc.WAE, got none in '
+                f'{type(model).__name__}. Leave the hook out for models without an auto-encoder.'
             )
         figure = decomposition_figure(
             wae, self._inputs, model.data_preprocessor, dataloader.dataset

@@ -73,6 +73,26 @@ def test_cache_changes_nothing_but_speed():
     np.testing.assert_array_equal(cached[0]['gt_seg_map'], fresh[0]['gt_seg_map'])
 
 
+def test_all_scenes_are_rendered_at_once(monkeypatch):
+    from mmwcc.datasets.street import synthetic_street
+
+    one_by_one = [make(cache=False)[index] for index in range(3)]
+    monkeypatch.setattr(synthetic_street, '_SCENES', {})
+    dataset = make()
+    dataset.render_all(processes=2)
+    assert len(synthetic_street._SCENES) == 3
+    monkeypatch.delattr(synthetic_street, 'render_street')  # nothing is left to render
+    for expected, scene in zip(one_by_one, dataset, strict=True):
+        np.testing.assert_array_equal(scene['img'], expected['img'])
+        np.testing.assert_array_equal(scene['gt_seg_map'], expected['gt_seg_map'])
+    dataset.render_all()
+
+
+def test_what_is_not_kept_is_not_rendered_at_once():
+    with pytest.raises(RuntimeError, match='render_all needs cache=True, got False'):
+        make(cache=False).render_all()
+
+
 def test_cache_keeps_scenes(monkeypatch):
     import mmwcc.datasets.street.synthetic_street as module
 

@@ -1,0 +1,172 @@
+"""What a compressed model does when a state dictionary is loaded into it, whoever loads it.
+
+A compressed model records in the metadata of its state dictionary how its layers compress. When it
+loads one, it compares that record, and the keys, with itself. Loaders of OpenMMLab skip what does
+not fit, so without this a dense checkpoint in a compressed model would give a wrong result.
+
+The record travels with ``torch.save`` and with the checkpoints of mmengine. States without it, such
+as those of mmwcc 0.1, are judged by their keys alone. Those do not show whether a layer without
+quantizers was compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from mmwcc.messages import some_of
+from mmwcc.model_tree import guard, lift_guards
+from mmwcc.quantizers import tolerate_unlearned
+
+from .comparison import Comparison, compare, layer_records
+from .old_checkpoints import advice_for
+
+__all__ = [
+    'JUDGED',
+    'RECORD',
+    'allow_dense',
+    'integer_mismatch',
+    'state_differences',
+    'watch_states',
+]
+
+RECORD = 'mmwcc'
+"""Key of the record in the metadata of the model that is compressed."""
+
+JUDGED = 'mmwcc_judged'
+"""Key that marks a state that was compared with the model already, by a hook that knows more."""
+
+
+def allow_dense(model: nn.Module) -> None:
+    """Let ``model`` be evaluated with weights that it was not trained with.
+
+    Otherwise it is an error to evaluate a compressed model with dense weights. Layers whose
+    quantizers have not learned a clip then quantize each batch with a clip of its own, and warn.
+
+    Args:
+        model: A compressed model, after its weights were loaded.
+    """
+    lift_guards(model)
+    tolerate_unlearned(model)
+
+
+def watch_states(model: nn.Module) -> None:
+    """Let a compressed model record how it compresses, and judge the states that it loads.
+
+    Args:
+        model: A compressed model.
+    """
+    if _record in model._state_dict_hooks.values():
+        return
+    # Not the public methods of the same purpose, which torch 2.4 does not have.
+    model._register_state_dict_hook(_record)
+    model._register_load_state_dict_pre_hook(_judge, with_module=True)
+
+
+def integer_mismatch(found: Comparison) -> str:
+    """Return why a model cannot load a checkpoint whose integer layers are not its own, or ''."""
+    if found.integers_only_in_model:
+        return (
+            'an integer model needs an integer checkpoint, got one without integers in '
+            f'{some_of(found.integers_only_in_model)}. Convert it with '
+            'tools/deployment/to_integer.py, or leave `integer` out of the compression config.'
+        )
+    if found.integers_only_in_checkpoint:
+        return (
+            'an integer checkpoint needs an integer model, got one without integers in '
+            f'{some_of(found.integers_only_in_checkpoint)}. Set integer=True in the compression '
+            'config, or use the config that was written beside the checkpoint.'
+        )
+    return ''
+
+
+def _record(model: nn.Module, state: Mapping, prefix: str, metadata: dict) -> None:
+    """Record in the metadata of a state dictionary how the layers compress."""
+    metadata[RECORD] = layer_records(model)
+
+
+def _judge(model: nn.Module, state: Mapping, prefix: str, metadata: Mapping, *_: Any) -> None:
+    """Compare a state with the model that is about to load it.
+
+    Raises:
+        RuntimeError: If only one of the two has integer layers.
+    """
+    if metadata.get(JUDGED):
+        return
+    weights = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+    found = _within(compare(weights, model, metadata.get(RECORD)), weights)
+    if not any(f'{name}.weight' in weights for name in found.layers):
+        return  # a part of the model that has no compressed layer
+    mismatch = integer_mismatch(found)
+    if mismatch:
+        advice = advice_for(model, found.only_in_checkpoint)
+        raise RuntimeError(f'{type(model).__name__}: {advice or mismatch}')
+    guard(model, _error(model, found), _warning(model, found))
+
+
+def _within(found: Comparison, weights: Mapping[str, Any]) -> Comparison:
+    """Leave out layers of the model of which the state has nothing, as in a part of a model."""
+    absent = {name for name in found.layers if f'{name}.weight' not in weights}
+    kept = {
+        name
+        for name in found.only_in_model
+        if name not in absent and name.rpartition('.')[0] not in absent
+    }
+    return replace(
+        found,
+        only_in_model=kept,
+        integers_only_in_model=found.integers_only_in_model - absent,
+    )
+
+
+def _error(model: nn.Module, found: Comparison) -> str:
+    """Return why the model must not be evaluated with these weights, or ''."""
+    owner = type(model).__name__
+    if found.only_in_model:
+        what = 'has them dense or not quantized' if found.in_checkpoint else 'is dense'
+        return (
+            f'{owner}: to be evaluated, a compressed model needs weights that were trained or '
+            f'calibrated with its compression, got a checkpoint that {what}: '
+            f'{some_of(found.only_in_model)}. Train the model from it or calibrate it '
+            '(tools/analysis_tools/calibrate.py) first. To evaluate it all the same, call '
+            'mmwcc.compression.allow_dense(model).'
+        )
+    if found.only_in_checkpoint:
+        advice = advice_for(model, found.only_in_checkpoint)
+        return (
+            f'{owner}: to be evaluated, a model must compress what its checkpoint compresses, got '
+            f'{some_of(found.only_in_checkpoint)} in the checkpoint only. '
+            + (advice or 'Use the compression config it was trained with.')
+        )
+    return ''
+
+
+def _warning(model: nn.Module, found: Comparison) -> str:
+    """Return how the model compresses otherwise than its checkpoint, or ''."""
+    if not found.states:
+        return ''
+    owner = type(model).__name__
+    return f'{owner}: {state_differences(found)} The result is not that of the trained model.'
+
+
+def state_differences(found: Comparison) -> str:
+    """Describe how the layers compress in the checkpoint and in the model where that differs."""
+    differences = [
+        f'{name}: {key} {_shown(theirs)} in the checkpoint, {_shown(ours)} in the model'
+        for name, key, theirs, ours in found.states
+    ]
+    return (
+        'the model must compress as the checkpoint records, got '
+        f'{some_of(differences, separator="; ")}.'
+    )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return 'absent'
+    return f'{value:g}' if isinstance(value, float) else str(value)

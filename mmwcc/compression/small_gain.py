@@ -1,0 +1,90 @@
+"""Why the gain of a compression is small, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mmwcc.model_tree import FULL_PRECISION
+
+if TYPE_CHECKING:
+    from .gain import Gain
+
+__all__ = ['why_small']
+
+_SMALL = 0.1  # wavelets that save a smaller share of the MACs save little
+_LARGE = 0.5  # a larger share of the bit operations in full precision is much
+_SHOWN = 4
+
+
+def why_small(gain: Gain) -> Iterator[str]:
+    """Yield sentences that say why a gain is small and what helps; none if it is not small."""
+    if gain.dense_macs:
+        yield from _small_saving(gain)
+        yield from _much_dense(gain)
+        yield from _tiny_maps(gain)
+
+
+def _small_saving(gain: Gain) -> Iterator[str]:
+    """Say so if wavelets save little."""
+    ratios = [layer.keep_ratio or 1.0 for layer in gain.cost.layers if layer.kind == 'wcc']
+    saved = 1 - gain.cost.total.macs / gain.dense_macs
+    if not ratios or min(ratios) == 1 or saved >= _SMALL:
+        return
+    yield f'Wavelets save only {saved:.1%} of the MACs.'
+    share = gain.parts[0].macs / gain.dense_macs if gain.parts else 0.0
+    if gain.reached > share:
+        yield 'Lower keep_ratio to save more.'
+        return
+    kind = gain.parts[0].kind
+    yield f'They reach {gain.reached:.1%} of them; {kind} without wavelets has {share:.0%}.'
+    if kind == 'Conv2d 1x1':
+        yield 'Name fewer of these layers in keep_dense and rules.'
+    elif kind.startswith('Conv2d'):
+        yield (
+            'Wavelets compress 1x1 convolutions: add separate=dict() to the compression dictionary '
+            'to split k x k convolutions into depthwise and 1x1 ones, and train again.'
+        )
+    if _is_quantized(gain):
+        yield (
+            'A preset without wavelets, such as quant_w8a8, saves nearly as many bit operations.'
+        )
+
+
+def _is_quantized(gain: Gain) -> bool:
+    return any(
+        min(layer.weight_bits, layer.act_bits) < FULL_PRECISION for layer in gain.cost.layers
+    )
+
+
+def _much_dense(gain: Gain) -> Iterator[str]:
+    """Say so if most bit operations stay in full precision although layers are quantized."""
+    total = gain.cost.total.total_bops
+    share = sum(part.bops for part in gain.dense_parts) / total
+    if share <= _LARGE or not _is_quantized(gain):
+        return
+    part = gain.dense_parts[0]
+    yield (
+        f'{share:.0%} of the remaining bit operations are in full precision, most of them in '
+        f'{part.kind} ({part.bops / total:.0%}).'
+    )
+    if 'Conv2d' in part.kind:
+        yield 'Name fewer layers in keep_dense to quantize these convolutions.'
+    else:
+        yield (
+            'Only nn.Conv2d is compressed, so that no setting changes this. A network with more of '
+            'its operations in convolutions gains more.'
+        )
+
+
+def _tiny_maps(gain: Gain) -> Iterator[str]:
+    """Say which wavelet layers work on maps smaller than a patch."""
+    if not gain.tiny:
+        return
+    names = ', '.join(list(gain.tiny)[:_SHOWN])
+    more = f' and {len(gain.tiny) - _SHOWN} more' if len(gain.tiny) > _SHOWN else ''
+    yield (
+        f'The maps of {names}{more} are smaller than a patch on this input, so that these layers '
+        f'take up to {max(gain.tiny.values()):.1f} times their dense MACs. Give them the type '
+        'mmwcc.QuantConv2d by a rule if images are always of this size.'
+    )

@@ -1,0 +1,314 @@
+"""Compressed models judge the weights that they load, whoever loads them and however."""
+
+import copy
+import io
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import mmwcc  # noqa: F401  (carries stamps to the models that mmengine loads)
+from mmwcc.compression import allow_dense, compress_model
+from mmwcc.cost import count_cost
+from mmwcc.inference import to_integer
+from mmwcc.post_training import calibrate, reestimate_batch_norm
+
+QUANTIZED = dict(
+    pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=2),
+    other=dict(type='mmwcc.QuantConv2d'),
+    weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8),
+    act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=8),
+    keep_dense=['classify'],
+)
+FLOAT = dict(pointwise=QUANTIZED['pointwise'], keep_dense=['classify'])
+DENSE = r'got a checkpoint that is dense: backbone\.point'
+
+
+class Net(nn.Module):
+    """A backbone with a layer of each kind, and a classifier that stays dense."""
+
+    def __init__(self, classes=2):
+        super().__init__()
+        self.backbone = nn.ModuleDict(
+            dict(
+                point=nn.Conv2d(3, 8, 1),
+                norm=nn.BatchNorm2d(8),
+                spatial=nn.Conv2d(8, 8, 3),
+            )
+        )
+        self.classify = nn.Conv2d(8, classes, 1)
+
+    def forward(self, x):
+        for layer in self.backbone.values():
+            x = layer(x)
+        return self.classify(x)
+
+
+def image():
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def dense(**kwargs):
+    return Net(**kwargs).eval()
+
+
+def fresh(compression=QUANTIZED, **kwargs):
+    """Return a compressed network that was never called."""
+    model = Net(**kwargs)
+    compress_model(model, compression, verbose=False)
+    return model
+
+
+def trained(compression=QUANTIZED, **changes):
+    model = fresh({**compression, **changes})
+    model(image())
+    return model.eval()
+
+
+def silently(action):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        return action()
+
+
+@pytest.fixture
+def mmengine_load(tmp_path):
+    """Load a checkpoint file as init_model, init_detector and all inferencers do."""
+    runner = pytest.importorskip('mmengine.runner')
+
+    def load(model, checkpoint):
+        torch.save(checkpoint, tmp_path / 'file.pth')
+        path = str(tmp_path / 'file.pth')
+        runner.load_checkpoint(model, path, map_location='cpu', logger='silent')
+        return model.eval()
+
+    return load
+
+
+def test_dense_weights_are_not_evaluated():
+    model = fresh()
+    model.load_state_dict(dense().state_dict(), strict=False)
+    for _ in range(2):
+        with pytest.raises(
+            RuntimeError,
+            match=f'^Net: to be evaluated, .*{DENSE}, backbone.spatial. Train the model from it or '
+            r'calibrate .* call mmwcc.compression.allow_dense\(model\)\.$',
+        ):
+            model.eval()(image())
+
+
+def test_training_starts_from_dense_weights_without_a_word():
+    model = fresh()
+    silently(lambda: model.load_state_dict(dense().state_dict(), strict=False))
+    silently(lambda: model.train()(image()))
+    silently(lambda: model.eval()(image()))
+
+
+def test_calibration_starts_from_dense_weights():
+    model = fresh()
+    model.load_state_dict(dense().state_dict(), strict=False)
+    calibrate(model.eval(), [image()])
+    silently(lambda: model(image()))
+    reestimate_batch_norm(model, [image()])
+
+
+def test_statistics_are_estimated_from_dense_weights(mmengine_load):
+    model = mmengine_load(fresh(FLOAT), dict(state_dict=dense().state_dict()))
+    reestimate_batch_norm(model, [image()])
+    silently(lambda: model(image()))
+
+
+def test_the_cost_of_dense_weights_is_counted():
+    model = fresh()
+    model.load_state_dict(dense().state_dict(), strict=False)
+    assert count_cost(model.eval(), (16, 16)).total.macs > 0
+    with pytest.raises(RuntimeError, match=DENSE):
+        model(image())
+
+
+def test_dense_weights_may_be_allowed():
+    model = fresh()
+    model.load_state_dict(dense().state_dict(), strict=False)
+    allow_dense(model)
+    model.eval()(image())
+
+
+def test_a_quantizer_without_a_clip_is_named():
+    with pytest.raises(
+        RuntimeError,
+        match='^LearnedClipActQuantizer of backbone.point.act_quant was evaluated before its clip '
+        'was learned. Load a checkpoint of the compressed model, or train or calibrate',
+    ):
+        fresh().eval()(image())
+
+
+@pytest.mark.parametrize('compression', [QUANTIZED, FLOAT])
+@pytest.mark.parametrize('assign', [False, True])
+def test_its_own_weights_are_welcome(compression, assign):
+    saved = trained(compression)
+    model = fresh(compression)
+    silently(lambda: model.load_state_dict(saved.state_dict(), assign=assign))
+    assert torch.equal(silently(lambda: model.eval()(image())), saved(image()))
+
+
+@pytest.mark.parametrize('compression', [QUANTIZED, FLOAT])
+def test_its_own_weights_are_welcome_as_a_plain_dictionary(compression):
+    model = fresh(compression)
+    model.load_state_dict(dict(trained(compression).state_dict()))
+    silently(lambda: model.eval()(image()))
+
+
+@pytest.mark.parametrize('compression', [QUANTIZED, FLOAT])
+def test_files_that_mmengine_loads(mmengine_load, compression):
+    bare = trained(compression).state_dict()
+    for checkpoint in (bare, dict(state_dict=bare), dict(meta={}, state_dict=bare)):
+        silently(lambda c=checkpoint: mmengine_load(fresh(compression), c)(image()))
+    for checkpoint in (dense().state_dict(), dict(state_dict=dense().state_dict())):
+        with pytest.raises(RuntimeError, match=DENSE):
+            mmengine_load(fresh(compression), checkpoint)(image())
+
+
+def test_a_stamp_vouches_for_weights_without_a_record(mmengine_load):
+    """As in checkpoints of version 0.1."""
+    weights = dense().state_dict()
+    layer = dict(type='WaveletCompressedConv2d', keep_ratio=0.5, levels=2, wavelet='haar')
+    layers = {'backbone.point': dict(layer, selection='energy')}
+    checkpoint = dict(meta=dict(mmwcc=dict(layers=layers)), state_dict=weights)
+    silently(lambda: mmengine_load(fresh(FLOAT), checkpoint)(image()))
+
+
+def test_a_checkpoint_with_more_quantizers_is_not_evaluated(mmengine_load):
+    for compression in ({**QUANTIZED, 'act_quant': None}, {**QUANTIZED, 'other': None}):
+        model = mmengine_load(fresh(compression), trained().state_dict())
+        with pytest.raises(
+            RuntimeError,
+            match='a model must compress what its checkpoint compresses, got backbone..* in the '
+            'checkpoint only. Use the compression config it was trained with.',
+        ):
+            model(image())
+
+
+def test_another_keep_ratio_is_a_warning_in_evaluation_alone():
+    half = dict(QUANTIZED['pointwise'], keep_ratio=0.25)
+    model = fresh({**QUANTIZED, 'pointwise': half})
+    silently(lambda: model.load_state_dict(trained().state_dict()))
+    other = copy.deepcopy(model)
+    with pytest.warns(
+        UserWarning,
+        match='^Net: the model must compress as the checkpoint records, got backbone.point: '
+        'keep_ratio 0.5 in the checkpoint, 0.25 in the model. The result is not that of the',
+    ):
+        model.eval()(image())
+    silently(lambda: model(image()))  # once
+    silently(lambda: other.train()(image()))
+
+
+def test_integers_on_one_side_are_not_loaded(mmengine_load):
+    integer = fresh(dict(QUANTIZED, integer=True))
+    weights = trained()
+    with pytest.raises(RuntimeError, match='^Net: an integer model needs an integer checkpoint'):
+        integer.load_state_dict(weights.state_dict(), strict=False)
+    to_integer(weights, verbose=False)
+    with pytest.raises(
+        RuntimeError,
+        match='^Net: an integer checkpoint needs an integer model, got one without integers in '
+        r'backbone\.point\. Set integer=True in the compression config, or use the config that',
+    ):
+        mmengine_load(fresh(), weights.state_dict())
+    integer.load_state_dict(weights.state_dict())
+    assert torch.equal(integer.eval()(image()), weights(image()))
+
+
+def test_a_part_of_a_model_is_left_to_its_loader():
+    model = fresh()
+    prefixed = {k: v for k, v in dense().state_dict().items() if k.startswith('classify.')}
+    guarded = fresh()
+    guarded.load_state_dict(dense().state_dict(), strict=False)
+    for each in (model, guarded):
+        each.load_state_dict(prefixed, strict=False)
+    with pytest.raises(RuntimeError, match=DENSE):
+        guarded.eval()(image())
+    silently(lambda: model.train()(image()))
+    # As init_cfg=dict(type='Pretrained', prefix='backbone.') does.
+    part = {k[9:]: v for k, v in dense().state_dict().items() if k.startswith('backbone.')}
+    silently(lambda: model.backbone.load_state_dict(part, strict=False))
+    with pytest.raises(RuntimeError, match='backbone.point.act_quant was evaluated before its'):
+        model.eval()(image())  # the clips belonged to the weights before
+    silently(lambda: model.train()(image()))
+    silently(lambda: model.eval()(image()))
+
+
+def test_another_number_of_classes():
+    model = fresh(classes=5)
+    weights = trained().state_dict()
+    del weights['classify.weight'], weights['classify.bias']
+    silently(lambda: model.load_state_dict(weights, strict=False))
+    silently(lambda: model.eval()(image()))
+
+
+def copies(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    yield copy.deepcopy(model)
+    yield torch.load(buffer, weights_only=False)
+
+
+def test_copies_judge_for_themselves():
+    for model in copies(fresh()):
+        model.load_state_dict(dense().state_dict(), strict=False)
+        with pytest.raises(RuntimeError, match=DENSE):
+            model.eval()(image())
+        model.load_state_dict(trained().state_dict())
+        silently(lambda m=model: m(image()))
+    model = fresh()
+    model.load_state_dict(dense().state_dict(), strict=False)
+    for guarded in copies(model):
+        with pytest.raises(RuntimeError, match=DENSE):
+            guarded.eval()(image())
+        guarded.train()(image())
+        guarded.eval()(image())
+
+
+def test_averaged_models():
+    averages = pytest.importorskip('mmengine.model')
+    model = trained()
+    averaged = averages.ExponentialMovingAverage(model, update_buffers=True)
+    averaged.update_parameters(model)
+    other = averages.ExponentialMovingAverage(fresh(), update_buffers=True)
+    silently(lambda: other.load_state_dict(averaged.state_dict()))
+    silently(lambda: other.eval()(image()))
+
+
+def test_models_without_memory_are_filled():
+    with torch.device('meta'):
+        model = fresh()
+    silently(lambda: model.load_state_dict(trained().state_dict(), assign=True))
+    silently(lambda: model.eval()(image()))
+
+
+class Wrapper(nn.Module):
+    """Names the model as DistributedDataParallel does."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x)
+
+
+def test_models_in_wrappers():
+    silently(lambda: Wrapper(fresh(FLOAT)).load_state_dict(Wrapper(trained(FLOAT)).state_dict()))
+    wrapped = Wrapper(fresh())
+    wrapped.load_state_dict(Wrapper(dense()).state_dict(), strict=False)
+    with pytest.raises(RuntimeError, match=DENSE):
+        wrapped.eval()(image())
+
+
+def test_compressing_twice_judges_once():
+    model = fresh()
+    before = len(model._load_state_dict_pre_hooks)
+    compress_model(model, dict(QUANTIZED, keep_dense=['backbone.point']), verbose=False)
+    assert len(model._load_state_dict_pre_hooks) == before == 1
