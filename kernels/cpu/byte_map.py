@@ -25,7 +25,8 @@ def _byte(value, grid):
     """Round a value to a grid of step, zero, lowest and highest level. NaN becomes 0."""
     step, zero, low, high = grid
     level = value / step
-    level = low if level < low else high if level > high else level
+    level = low if level < low else level
+    level = high if level > high else level
     return np.uint8(np.int32((np.rint(level) if level == level else _ZERO) + zero))
 
 
