@@ -34,9 +34,9 @@ _LAYERS = (
 
 def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
     """Return the geometry of a layer that has not been called yet."""
-    weight, bias = layer.weight, layer.bias
     if isinstance(layer, DepthwiseFastWaveletTransform):
         return Geometry((), convention)
+    weight, bias = layer.weight, layer.bias
     biases = 0 if bias is None else bias.numel()
     geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
