@@ -144,8 +144,8 @@ def _check_form(network: nn.Module) -> None:
         )
     if any(isinstance(module, MapScales) for module in network.modules()):
         raise ValueError(
-            'exportable: maps must have no scales, got a model that has them as map_scales. Exports '
-            'cannot hold them yet: build the model without `maps`, or remove them by '
+            'exportable: maps must have no scales, got a model that has them as map_scales. '
+            'Exports cannot hold them yet: build the model without `maps`, or remove them by '
             'model.map_scales.leave(model).'
         )
     stuck = [

@@ -96,7 +96,25 @@ class Pyramid(Network):
         return mixed + F.interpolate(low, size, mode='bilinear', align_corners=False)
 
 
-NETWORKS = [Residual, Gate, Pyramid]
+class Levels(Network):
+    """A head whose convolution all levels share, while each has its own BatchNorm, as in RTMDet."""
+
+    def build(self):
+        self.down = block(8, 8, 3, stride=2, padding=1)
+        self.shared = nn.Conv2d(8, 8, 3, padding=1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(8), nn.BatchNorm2d(8)])
+        self.cls, self.reg = block(8, 8), block(8, 8)
+
+    def run(self, x):
+        levels = [
+            F.silu(norm(self.shared(level)), inplace=True)
+            for norm, level in zip(self.norms, [x, self.down(x)], strict=True)
+        ]
+        outputs = [self.cls(level) + self.reg(level) for level in levels]
+        return outputs[0] + F.interpolate(outputs[1], x.shape[2:])
+
+
+NETWORKS = [Residual, Gate, Pyramid, Levels]
 
 
 def images(seed, size=(24, 20)):
@@ -177,6 +195,12 @@ def test_the_report_names_every_convolution():
         'last': ('Conv2d', 'not a quantized convolution'),
     }
     assert report.summary() == '6 convolutions: 2 Conv2d, 4 IntegerMapConv2d'
+
+
+def test_one_batch_norm_for_each_level_is_not_folded():
+    model, _ = integers(scaled(Levels))
+    assert [type(norm) for norm in model.norms] == [nn.BatchNorm2d] * 2
+    assert isinstance(model.shared, IntegerMapConv2d) and type(model.cls[1]) is nn.Identity
 
 
 @torch.no_grad()
