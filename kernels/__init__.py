@@ -7,11 +7,13 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 :mod:`mmwcc.kernels.layout`, and how ties are broken in :func:`select`.
 """
 
+from .byte_map import add_maps, map_values, rescale_map, resize_map, round_map
 from .depthwise import depthwise_haar
 from .fake_quant import fake_quant, fake_quant_backward
 from .gather import gather_rows, gather_rows_int8
 from .haar import haar_norms, haar_pack, haar_pack_int8, haar_unpack
 from .int8 import int8_linear, quantize_int8
+from .int8_conv import PackedConv, int8_conv2d, pack_int8_conv
 from .layout import coarse_rank, fold, is_channels_last, padded_size, position_count, unfold
 from .library import COSTS, Cost
 from .product import is_faster_as_map, multiply_rows, plain_product, rows_as_map, rows_of_map
@@ -21,6 +23,8 @@ from .shrink import haar_shrink, haar_shrink_int8
 __all__ = [
     'COSTS',
     'Cost',
+    'PackedConv',
+    'add_maps',
     'coarse_rank',
     'depthwise_haar',
     'fake_quant',
@@ -34,14 +38,20 @@ __all__ = [
     'haar_shrink',
     'haar_shrink_int8',
     'haar_unpack',
+    'int8_conv2d',
     'int8_linear',
     'is_channels_last',
     'is_faster_as_map',
+    'map_values',
     'multiply_rows',
+    'pack_int8_conv',
     'padded_size',
     'plain_product',
     'position_count',
     'quantize_int8',
+    'rescale_map',
+    'resize_map',
+    'round_map',
     'rows_as_map',
     'rows_of_map',
     'select',

@@ -19,6 +19,7 @@ _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
+_MAP_KEYS = ('input_shape', 'bits')
 _QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
 _MISPLACED = {
@@ -142,6 +143,19 @@ def _without_wavelets(layer: dict) -> dict:
     return {key: value for key, value in layer.items() if key not in _WAVELET_ONLY}
 
 
+def _maps(maps) -> dict | None:
+    """Check the key ``maps`` and return it as a dictionary, or None if it is off."""
+    if maps is None or isinstance(maps, bool):
+        return {} if maps else None
+    if not isinstance(maps, dict):
+        raise TypeError(
+            'compression: maps must be True, False, None or dict(input_shape=(height, width)), got '
+            f'{maps!r}. Use True for the defaults.'
+        )
+    check_keys('compression maps', maps, _MAP_KEYS)
+    return maps
+
+
 def _check_integer(integer) -> None:
     kept = integer.get('keep_float', ()) if isinstance(integer, dict) else ()
     if not isinstance(integer, (bool, dict)) or not isinstance(kept, (list, tuple)):
@@ -184,6 +198,10 @@ class CompressionConfig:
             where only wavelet compressed layers read them, see
             :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults to
             None, which changes no activation.
+        maps: ``dict(input_shape=(128, 128), bits=8)`` gives scales to the maps between quantized
+            layers, which then round these maps in each forward pass, see
+            :func:`mmwcc.maps.add_map_scales`. ``dict()`` or True takes the defaults. Together with
+            ``integer``, whole networks compute in integers. Defaults to None, no scales.
 
     Types may be names, import paths or classes; those of mmwcc are stored as names.
 
@@ -203,6 +221,7 @@ class CompressionConfig:
     only_if_faster: OnlyIfFaster | None = None
     separate: dict | None = None
     lean_activations: dict | None = None
+    maps: dict | None = None
 
     @classmethod
     def check_keys(cls, compression: Iterable[str]) -> None:
@@ -239,6 +258,7 @@ class CompressionConfig:
         for pattern in compression.get('keep_dense', ()):
             _compile(pattern)
         _check_integer(compression.get('integer', False))
+        compression['maps'] = _maps(compression.get('maps'))
         values = dict(compression)
         if 'keep_dense' in values:
             values['keep_dense'] = tuple(values['keep_dense'])

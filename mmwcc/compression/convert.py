@@ -12,6 +12,7 @@ from torch import nn
 
 from mmwcc.inference import integer_skeleton
 from mmwcc.layers import CompressedConvMixin
+from mmwcc.maps import add_map_scales
 from mmwcc.model_tree import (
     CompressionReport,
     all_or_nothing,
@@ -196,11 +197,21 @@ def _gain(model: nn.Module, config: CompressionConfig, input_shape: Sequence[int
 def _put_integers(
     model: nn.Module, config: CompressionConfig, report: CompressionReport
 ) -> CompressionReport:
-    """Build integer layers if the dictionary asks for them; return the report that names them."""
+    """Give maps scales and build integer layers if the dictionary asks for them.
+
+    Returns:
+        The report, which names the integer layers.
+    """
+    scales = None if config.maps is None else add_map_scales(model, **config.maps)
     if config.integer is False:
         return report
     kept = config.integer.get('keep_float', ()) if isinstance(config.integer, dict) else ()
-    return integer_skeleton(model, report, kept)
+    try:
+        return integer_skeleton(model, report, kept)
+    except ValueError:
+        if scales is not None:
+            scales.leave(model)
+        raise
 
 
 def _make_lean(model: nn.Module, config: CompressionConfig) -> list[str]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmwcc.kernels import COSTS, Cost
 from mmwcc.model_tree import tensor_mode, undisturbed
+from mmwcc.quantizers import UniformQuantizer
 from mmwcc.requirements import require
 
 from .formulas import transform_operations
@@ -231,8 +232,13 @@ def _untouched(model: nn.Module, uncalled: set[str]) -> tuple[str, ...]:
         if (
             inside
             and set(inside) <= uncalled
-            and any(True for _ in module.parameters())
+            and any(_own_parameters(part) for part in module.modules())
             and not any(name.startswith(f'{outer}.') for outer in found)
         ):
             found.append(name)
     return tuple(found)
+
+
+def _own_parameters(module: nn.Module) -> bool:
+    """Tell whether a module has parameters of its own other than the clips of a quantizer."""
+    return bool(module._parameters) and not isinstance(module, UniformQuantizer)

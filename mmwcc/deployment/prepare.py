@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.maps import MapScales
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     compressed_layers,
@@ -147,6 +148,12 @@ def _check_form(network: nn.Module) -> None:
         raise ValueError(
             f'exportable: the model must be as it was trained, got fused or integer layers: '
             f'{some_of(ready)}. Load the trained checkpoint; the export writes integers by itself.'
+        )
+    if any(isinstance(module, MapScales) for module in network.modules()):
+        raise ValueError(
+            'exportable: maps must have no scales, got a model that has them as map_scales. '
+            'Exports cannot hold them yet: build the model without `maps`, or remove them by '
+            'model.map_scales.leave(model).'
         )
     stuck = [
         f'{name} ({obstacle(layer)})'

@@ -6,6 +6,8 @@ from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d
 from .integer_layer import IntegerLayer
 from .integer_levels import act_grid, integer_weight
 from .inverted_residual import FoldedConv, FusedInvertedResidual, clamp_bounds
+from .map_conv import IntegerMapConv2d
+from .quantized_map import QuantizedMap
 from .to_integer import UNLEARNED, integer_skeleton, to_integer
 
 __all__ = [
@@ -16,7 +18,9 @@ __all__ = [
     'FusionReport',
     'IntegerConv2d',
     'IntegerLayer',
+    'IntegerMapConv2d',
     'IntegerWaveletCompressedConv2d',
+    'QuantizedMap',
     'act_grid',
     'clamp_bounds',
     'fold_batch_norm',

@@ -11,13 +11,13 @@ from mmwcc.functional import check_compression, one_call, pack_int8, unpack
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.registry import MODELS
 
-from .integer_layer import IntegerLayer
+from .integer_layer import PointwiseIntegerLayer
 
 __all__ = ['INTEGER_FORMS', 'IntegerConv2d', 'IntegerWaveletCompressedConv2d', 'integer_obstacle']
 
 
 @MODELS.register_module()
-class IntegerConv2d(IntegerLayer):
+class IntegerConv2d(PointwiseIntegerLayer):
     """A quantized 1x1 convolution in integers, for inference.
 
     It computes ``y = (q(x) @ weight.T) * scale + bias``. The input is rounded to int8 levels.
@@ -76,7 +76,7 @@ class IntegerConv2d(IntegerLayer):
 
 
 @MODELS.register_module()
-class IntegerWaveletCompressedConv2d(IntegerLayer):
+class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
     """A quantized wavelet compressed convolution in integers, for inference.
 
     The input is transformed. The coefficients at the k positions of largest energy are rounded to
@@ -180,7 +180,7 @@ class IntegerWaveletCompressedConv2d(IntegerLayer):
         )
 
 
-INTEGER_FORMS: dict[type[nn.Module], type[IntegerLayer]] = {
+INTEGER_FORMS: dict[type[nn.Module], type[PointwiseIntegerLayer]] = {
     form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)
 }
 """The integer form of each trainable class. Subclasses have none, as they may compute otherwise."""

@@ -1,31 +1,99 @@
-"""The base of integer 1x1 convolutions: their weights, scales and grid, and their conversion."""
+"""The bases of integer convolutions: their weights, scales and grid, and their conversion."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
-from mmwcc.model_tree import FULL_PRECISION, LayerState
+from mmwcc.model_tree import LayerState, width_obstacle
 
+from .exact_buffers import ExactBuffers
 from .integer_levels import act_grid, integer_weight
+from .quantized_map import dequantized
 
-__all__ = ['IntegerLayer']
-
-_WIDEST = 8
+__all__ = ['IntegerLayer', 'PointwiseIntegerLayer']
 
 
-class IntegerLayer(CompressedLayer, nn.Module):
-    """Base class of integer 1x1 convolutions, with their weights, scales and grid."""
+class IntegerLayer(CompressedLayer, ExactBuffers):
+    """Base class of integer convolutions, with their weights, scales and grid.
+
+    Args:
+        channels: Channels of the input and of the output.
+        bits: Bits of the weights and of the input, for reports.
+        shape: Shape of the weight.
+        bias: Whether there is a bias.
+        geometry: Kernel size, stride, padding and dilation, a pair each.
+        groups: Groups of channels. Defaults to 1.
+    """
 
     weight: Tensor
     scale: Tensor
     step: Tensor
     grid: Tensor
     bias: Tensor | None
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        bits: tuple[int, int],
+        shape: tuple[int, ...],
+        bias: bool,
+        geometry: tuple,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = channels
+        self.weight_bits, self.act_bits = bits
+        self.kernel_size, self.stride, self.padding, self.dilation = geometry
+        self.groups = groups
+        self.register_buffer('weight', torch.zeros(shape, dtype=torch.int8))
+        self.register_buffer('scale', torch.ones(self.out_channels))
+        self.register_buffer('step', torch.ones(()))
+        self.register_buffer('grid', torch.zeros(2, dtype=torch.int16))
+        self.register_buffer('bias', torch.zeros(self.out_channels) if bias else None)
+
+    def _trained(self, layer: CompressedConvMixin) -> tuple[Tensor, Tensor, int, int]:
+        """Take over the weight and the grid of a trained layer.
+
+        Returns:
+            The step of the weight of each output channel (O,), float64, and the step, the lowest
+            and the highest level of the input.
+        """
+        for role in layer.unlearned():
+            raise RuntimeError(
+                f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
+                'initialized. Load a compressed checkpoint, or train or calibrate the model first.'
+            )
+        levels, weight_step = integer_weight(type(self).__name__, layer)
+        assert layer.act_quant is not None, 'obstacle() has found its bits'
+        step, low, high = act_grid(layer.act_quant)
+        self.to(layer.weight.device)
+        self.weight.copy_(levels.view_as(self.weight))
+        self.step.copy_(step)
+        self.grid.copy_(torch.tensor([low, high]))
+        return weight_step, step, low, high
+
+    def _check_mode(self) -> None:
+        if self.training and torch.is_grad_enabled():
+            raise RuntimeError(
+                f'{type(self).__name__}: integers have no gradient, got a call in training mode. '
+                'Call model.eval(), or train the model before mmwcc.inference.to_integer.'
+            )
+
+    def _check_weights(self, low: int, high: int) -> None:
+        if low == high:
+            raise RuntimeError(
+                f'{type(self).__name__}: the layer must have weights, got none so far. Load a '
+                'checkpoint of an integer model (tools/deployment/to_integer.py writes them).'
+            )
+
+
+class PointwiseIntegerLayer(IntegerLayer):
+    """Base class of integer 1x1 convolutions that compute on rows of channels."""
 
     _stands_for: type[CompressedConvMixin]
 
@@ -38,16 +106,13 @@ class IntegerLayer(CompressedLayer, nn.Module):
         weight_bits: int,
         act_bits: int,
     ) -> None:
-        super().__init__()
-        self.in_channels, self.out_channels, self.stride = in_channels, out_channels, _pair(stride)
-        self.kernel_size, self.padding = (1, 1), (0, 0)
-        self.dilation, self.groups = (1, 1), 1
-        self.weight_bits, self.act_bits = weight_bits, act_bits
-        self.register_buffer('weight', torch.zeros(out_channels, in_channels, dtype=torch.int8))
-        self.register_buffer('scale', torch.ones(out_channels))
-        self.register_buffer('step', torch.ones(()))
-        self.register_buffer('grid', torch.zeros(2, dtype=torch.int16))
-        self.register_buffer('bias', torch.zeros(out_channels) if bias else None)
+        super().__init__(
+            (in_channels, out_channels),
+            (weight_bits, act_bits),
+            (out_channels, in_channels),
+            bias,
+            ((1, 1), _pair(stride), (0, 0), (1, 1)),
+        )
         self._low = self._high = 0  # the values of `grid`, kept to read them only once
 
     @staticmethod
@@ -55,13 +120,7 @@ class IntegerLayer(CompressedLayer, nn.Module):
         """Return why a layer of the class that this one replaces cannot be converted, or ''."""
         if not is_eligible(layer.kernel_size, layer.padding, layer.groups):
             return 'not a 1x1 convolution without padding and groups'
-        state = LayerState.of(layer)
-        for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
-            if bits > _WIDEST:
-                return (
-                    f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
-                )
-        return ''
+        return width_obstacle(layer)
 
     @classmethod
     def like(cls, layer: CompressedConvMixin):
@@ -115,52 +174,22 @@ class IntegerLayer(CompressedLayer, nn.Module):
     @torch.no_grad()
     def _take(self, layer: CompressedConvMixin) -> None:
         """Take over weights, scales, grid and bias of a trained layer."""
-        for role in layer.unlearned():
-            raise RuntimeError(
-                f'{type(self).__name__}: {role} must have learned its clip, got one that is not '
-                'initialized. Load a compressed checkpoint, or train or calibrate the model first.'
-            )
-        levels, weight_step = integer_weight(type(self).__name__, layer)
-        assert layer.act_quant is not None, 'obstacle() has found its bits'
-        step, low, high = act_grid(layer.act_quant)
+        weight_step, step, low, high = self._trained(layer)
         scale = step.double().to(weight_step.device) * weight_step
-        self.to(layer.weight.device)
-        self.weight.copy_(levels)
         self.scale.copy_(scale)
-        self.step.copy_(step)
-        self.grid.copy_(torch.tensor([low, high]))
         if self.bias is not None:
             shift = 0 if layer.bias is None else layer.bias.double()
             if high > 127:  # unsigned levels are stored 128 lower, which the bias makes up for
-                shift = shift + 128 * scale * levels.double().sum(1)
+                shift = shift + 128 * scale * self.weight.double().sum(1)
             self.bias.copy_(shift + torch.zeros_like(scale))
         self._low, self._high = low, high
 
     def _integer_input(self, x: Tensor) -> Tensor:
         """Check state and shape, and return the input as a batch, subsampled by the stride."""
-        name = type(self).__name__
-        if self.training and torch.is_grad_enabled():
-            raise RuntimeError(
-                f'{name}: integers have no gradient, got a call in training mode. Call '
-                'model.eval(), or train the model before mmwcc.inference.to_integer.'
-            )
-        if self._low == self._high:
-            raise RuntimeError(
-                f'{name}: the layer must have weights, got none so far. Load a checkpoint of an '
-                'integer model (tools/deployment/to_integer.py writes them).'
-            )
-        batch = self._batched(x)
+        self._check_mode()
+        self._check_weights(self._low, self._high)
+        batch = self._batched(dequantized(x))
         return batch if self.stride == (1, 1) else batch[:, :, :: self.stride[0], :: self.stride[1]]
-
-    def _apply(self, fn, recurse: bool = True):
-        # .half() and the like must not reach the buffers: a rounded step would change the levels.
-        exact = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            moved = self._buffers[name]
-            if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
-                self._buffers[name] = buffer.to(moved.device)
-        return self
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)

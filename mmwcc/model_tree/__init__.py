@@ -8,7 +8,7 @@ from .compressed import (
     unwrapped,
 )
 from .guard import guard, guards_off, lift_guards
-from .layer_state import FULL_PRECISION, LayerState, set_layer_state
+from .layer_state import FULL_PRECISION, LayerState, set_layer_state, width_obstacle
 from .names import (
     convolutions,
     dense_names,
@@ -85,4 +85,5 @@ __all__ = [
     'unhandled_layers',
     'unwrapped',
     'weight_count',
+    'width_obstacle',
 ]

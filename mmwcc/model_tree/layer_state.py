@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ['FULL_PRECISION', 'LayerState', 'set_layer_state']
+__all__ = ['FULL_PRECISION', 'LayerState', 'set_layer_state', 'width_obstacle']
 
 FULL_PRECISION = 32
 """The number of bits that stands for no quantization."""
 
+_WIDEST_INTEGER = 8
 _BITS = ('weight_bits', 'act_bits')
 _PLAIN = dict(
     keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int, act_bits=int
@@ -132,3 +133,12 @@ def set_layer_state(layer: Any, values: Mapping[str, float]) -> bool:
         else:
             _quantizer(layer, quantity).bits = value
     return bool(changed)
+
+
+def width_obstacle(layer: nn.Module) -> str:
+    """Return why the weights or inputs of a layer do not fit into integers of 8 bits, or ''."""
+    state = LayerState.of(layer)
+    for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
+        if bits > _WIDEST_INTEGER:
+            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
+    return ''

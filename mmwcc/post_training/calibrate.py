@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.model_tree import compressed_layers, each_batch, lift_guards, undisturbed
+from mmwcc.model_tree import each_batch, lift_guards, undisturbed, unwrapped
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
 
 from .run import Forward, run_model
@@ -182,10 +182,9 @@ def _check(method: str | None, percentile: float | None) -> None:
 def _quantizers(model: nn.Module) -> dict[str, UniformQuantizer]:
     """Return the quantizers that are on, by name."""
     found = {
-        f'{name}.{role}': getattr(layer, role)
-        for name, layer in compressed_layers(model).items()
-        for role in ('weight_quant', 'act_quant')
-        if isinstance(getattr(layer, role, None), UniformQuantizer) and getattr(layer, role).is_on
+        name: module
+        for name, module in unwrapped(model).named_modules()
+        if isinstance(module, UniformQuantizer) and module.is_on
     }
     if not found:
         raise ValueError(

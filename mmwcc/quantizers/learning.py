@@ -142,6 +142,11 @@ class ClipLearner(nn.Module):
         return self._known is not None
 
     @property
+    def is_learning(self) -> bool:
+        """Whether all values count at present, see :meth:`begin_calibration`."""
+        return self._seen is not None
+
+    @property
     def met_zeros_alone(self) -> bool:
         """Whether it was used, but only on zeros. Any clip serves those."""
         return int(self.initialized) == ZEROS

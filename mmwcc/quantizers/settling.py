@@ -63,14 +63,15 @@ def settle_after_forward(model: nn.Module) -> None:
     quantizers = _quantizers(model)
     _name(model)
     inside = [module for module in model.modules() if module is not model and is_settling(module)]
-    if is_settling(model) or not quantizers:
+    if not quantizers:
         return
     if not inside and all(quantizer.settles_with_model for quantizer in quantizers):
         return  # it is part of a model that settles as a whole
     for module in inside:  # some ranks may skip the forward pass of a part
         for key in [key for key, hook in module._forward_hooks.items() if hook is _settle]:
             del module._forward_hooks[key]
-    model.register_forward_hook(_settle)
+    if not is_settling(model):
+        model.register_forward_hook(_settle)
     for quantizer in quantizers:
         quantizer.settles_with_model = True
 

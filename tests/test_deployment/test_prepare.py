@@ -8,6 +8,7 @@ from toy_networks import build
 
 from mmwcc.deployment import exportable
 from mmwcc.deployment.layers import ExportableConv2d, ExportableWaveletConv2d
+from mmwcc.maps import add_map_scales
 
 
 def image():
@@ -65,3 +66,12 @@ def test_computed_weights_of_compressed_layers_are_refused():
     prune.remove(model.project, 'weight')
     equal(model, image())
     assert dict(model.named_modules()) == before
+
+
+def test_scales_of_maps_are_refused_and_can_be_removed():
+    model, x = build(8), image()
+    scales = add_map_scales(model, (32, 48))
+    with pytest.raises(ValueError, match='maps must have no scales, got a model that has them as'):
+        exportable(model, x)
+    scales.leave(model)
+    equal(model, x)

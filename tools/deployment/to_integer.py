@@ -1,10 +1,14 @@
 """Convert a trained compressed checkpoint to integers, and write the config that loads it.
 
     python tools/deployment/to_integer.py CONFIG CHECKPOINT OUT.pth
+    python tools/deployment/to_integer.py CONFIG CHECKPOINT OUT.pth --maps --images 32
 
 OUT.pth holds int8 weights and no optimizer state. OUT.py next to it is the same config with
 `integer=True`. Both work with tools/test.py and the inference APIs of mmsegmentation and
 mmdetection.
+
+With --maps, the maps between layers get scales, which are learned from a few training images. Then
+the convolutions of every geometry compute in integers, and most maps between them have 8 bits.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import CheckpointLoader
@@ -20,9 +25,19 @@ from torch import nn
 from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compressed_config import find_compression, is_compressed, with_compression
 from mmwcc.inference import UNLEARNED, to_integer
+from mmwcc.maps import add_map_scales
 from mmwcc.model_tree import CompressionReport
+from mmwcc.post_training import calibrate
 from mmwcc.progress import Stages
-from mmwcc.utils import LaunchError, load_config, load_trained, model_config, one_line_errors, quiet
+from mmwcc.utils import (
+    LaunchError,
+    calibration_batches,
+    load_config,
+    load_trained,
+    model_config,
+    one_line_errors,
+    quiet,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -36,12 +51,58 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'out', metavar='OUT.pth', help='checkpoint to write; the config goes to OUT.py'
     )
     parser.add_argument(
+        '--maps',
+        action='store_true',
+        help='give scales to the maps between layers, and convert convolutions of every geometry',
+    )
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=16,
+        metavar='N',
+        help='number of training images that teach the scales of --maps; 16 by default',
+    )
+    parser.add_argument(
+        '--input-shape',
+        type=int,
+        nargs=2,
+        default=(128, 128),
+        metavar=('H', 'W'),
+        help='size of the image of zeros that shows which maps there are; 128 128 by default',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
     )
     args = parser.parse_args(argv)
     if not args.out.endswith('.pth'):
         parser.error(f'OUT must end in .pth, got {args.out}')
+    if args.images < 1:
+        parser.error(f'--images must be at least 1, got {args.images}')
     return args
+
+
+class Maps(NamedTuple):
+    """How the maps between layers get their scales.
+
+    Attributes:
+        images: Number of training images that teach the scales.
+        input_shape: Height and width of the image of zeros that shows which maps there are.
+    """
+
+    images: int
+    input_shape: tuple[int, int]
+
+    def add(self, model: nn.Module, config: Config) -> None:
+        """Give a model scales of maps, and learn them from images of its config.
+
+        Raises:
+            LaunchError: If the config has no data.
+            ValueError: If the model has scales already, or no layer that reads maps, or it cannot
+                run on such an image.
+        """
+        batches = calibration_batches(config, self.images)
+        add_map_scales(model, self.input_shape)
+        print(f'maps: {calibrate(model, batches, again=False)}')
 
 
 def integer_config(config: Config, keep_float: list[str]) -> Config:
@@ -57,13 +118,17 @@ def integer_config(config: Config, keep_float: list[str]) -> Config:
     return config
 
 
-def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, CompressionReport]:
+def convert(
+    config: Config, checkpoint: str, out: Path, maps: Maps | None = None
+) -> tuple[nn.Module, CompressionReport]:
     """Build the model of a config, load a checkpoint, convert and write both.
 
     Args:
         config: The config the checkpoint was trained with.
         checkpoint: Path of the checkpoint.
         out: Path of the checkpoint to write, ending in .pth.
+        maps: How the maps between layers get scales. Defaults to None: they get none here, but may
+            have them from the training.
 
     Returns:
         The converted model and the report.
@@ -71,8 +136,8 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
     Raises:
         LaunchError: If config has no model, or one that is integer already, or the checkpoint does
             not fit it.
-        ValueError: If the model has no layer to convert.
-        RuntimeError: If no quantizer has learned its clip.
+        ValueError: If the model has no layer to convert, or cannot get scales of maps.
+        RuntimeError: If no quantizer has learned its clip, or a map has not learned its scale.
     """
     if (find_compression(model_config(config)) or {}).get('integer'):
         raise LaunchError(
@@ -83,10 +148,14 @@ def convert(config: Config, checkpoint: str, out: Path) -> tuple[nn.Module, Comp
     stages.begin('load the checkpoint')
     model, loaded = load_trained(config, checkpoint)
     stages.begin('convert the layers')
+    if maps is not None:
+        maps.add(model, config)
     report = to_integer(model, verbose=False)
-    config = integer_config(
-        config, [re.escape(layer.name) for layer in report if layer.reason == UNLEARNED]
-    )
+    unlearned = [layer.name for layer in report if layer.reason == UNLEARNED]
+    config = integer_config(config, [re.escape(name) for name in unlearned])
+    if maps is not None:
+        settings: Any = find_compression(config.model)
+        settings['maps'] = dict(input_shape=list(maps.input_shape))
     stages.begin('write the checkpoint')
     save_checkpoint(model, config, out, loaded.get('meta'))
     return model, report
@@ -108,8 +177,10 @@ def main(argv: list[str] | None = None) -> None:
     """Convert, and print what was done."""
     args = parse_args(argv)
     out = Path(args.out)
+    maps = Maps(args.images, tuple(args.input_shape)) if args.maps else None
     with one_line_errors('to_integer', ValueError, RuntimeError), quiet():
-        model, report = convert(load_config(args.config, args.cfg_options), args.checkpoint, out)
+        config = load_config(args.config, args.cfg_options)
+        model, report = convert(config, args.checkpoint, out, maps)
     print(f'{type(model).__name__} of {args.config} in integers')
     print(report)
     print(

@@ -1,0 +1,172 @@
+"""Element by element work on maps of bytes: rounding, values, sums and resizing.
+
+A byte stands for ``step * (byte - zero)``. Unsigned levels are stored as they are, with zero 0, and
+signed ones 128 higher. All arithmetic is in float32, rounded half to even.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .dispatch import accelerate
+from .library import free, register
+
+__all__ = ['add_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
+
+
+def _bytes(values: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
+    levels = (values / step).clamp_(low - zero, high - zero).round_().nan_to_num_(0.0)
+    return levels.add_(zero).to(torch.uint8)
+
+
+def _round(x: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
+    return _bytes(x.float(), step, zero, low, high)
+
+
+def _values(levels: Tensor, step: float, zero: int) -> Tensor:
+    return levels.float().sub_(zero).mul_(step)
+
+
+def _rescale(
+    levels: Tensor, from_step: float, from_zero: int, step: float, zero: int, low: int, high: int
+) -> Tensor:
+    return _bytes(_values(levels, from_step, from_zero), step, zero, low, high)
+
+
+def _add(
+    a: Tensor,
+    b: Tensor,
+    a_step: float,
+    a_zero: int,
+    b_step: float,
+    b_zero: int,
+    relu: bool,
+    step: float,
+    zero: int,
+    low: int,
+    high: int,
+) -> Tensor:
+    total = _values(a, a_step, a_zero).add_(_values(b, b_step, b_zero))
+    return _bytes(total.relu_() if relu else total, step, zero, low, high)
+
+
+def _resize(levels: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
+    size = height, width
+    resized = F.interpolate(levels.float(), size, mode='bilinear', align_corners=align_corners)
+    return resized.round_().to(torch.uint8)
+
+
+def _like_bytes(x, *rest):
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+def _like_values(levels, *rest):
+    return torch.empty_like(levels, dtype=torch.float32)
+
+
+def _like_size(levels, height, width, align_corners):
+    shape = (*levels.shape[:2], height, width)
+    return levels.new_empty(shape).contiguous(memory_format=torch.channels_last)
+
+
+_GRID = 'float step, int zero, int low, int high'
+_round_op = register(f'round_map(Tensor x, {_GRID}) -> Tensor', _round, _like_bytes, cost=free)
+_values_op = register(
+    'map_values(Tensor levels, float step, int zero) -> Tensor', _values, _like_values, cost=free
+)
+_rescale_op = register(
+    f'rescale_map(Tensor levels, float from_step, int from_zero, {_GRID}) -> Tensor',
+    _rescale,
+    _like_bytes,
+    cost=free,
+)
+_add_op = register(
+    'add_maps(Tensor a, Tensor b, float a_step, int a_zero, float b_step, int b_zero, bool relu, '
+    f'{_GRID}) -> Tensor',
+    _add,
+    _like_bytes,
+    cost=free,
+)
+_resize_op = register(
+    'resize_map(Tensor levels, int height, int width, bool align_corners) -> Tensor',
+    _resize,
+    _like_size,
+    cost=free,
+)
+accelerate('round_map', 'byte_map', _round, paths=('cpu',))
+for _name, _reference in dict(
+    map_values=_values, rescale_map=_rescale, add_maps=_add, resize_map=_resize
+).items():
+    accelerate(_name, 'byte_map', _reference, dtype=torch.uint8, paths=('cpu',))
+
+
+def round_map(x: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
+    """Round floating values to bytes.
+
+    Args:
+        x: Values, any shape and floating dtype.
+        step: Distance between two levels.
+        zero: The byte that stands for 0.
+        low: Lowest byte.
+        high: Highest byte.
+
+    Returns:
+        ``clamp(round(x / step) + zero, low, high)``, uint8, in the layout of ``x``. NaN becomes
+        ``zero``.
+    """
+    return _round_op(x, step, zero, low, high)
+
+
+def map_values(levels: Tensor, step: float, zero: int) -> Tensor:
+    """Return the float32 values that bytes stand for, in their layout."""
+    return _values_op(levels, step, zero)
+
+
+def rescale_map(
+    levels: Tensor, from_step: float, from_zero: int, step: float, zero: int, low: int, high: int
+) -> Tensor:
+    """Round the values of bytes on one grid to another grid; see :func:`round_map`."""
+    return _rescale_op(levels, from_step, from_zero, step, zero, low, high)
+
+
+def add_maps(
+    a: tuple[Tensor, float, int],
+    b: tuple[Tensor, float, int],
+    relu: bool,
+    step: float,
+    zero: int,
+    low: int,
+    high: int,
+) -> Tensor:
+    """Add two maps of one shape and round the sum.
+
+    Args:
+        a: Bytes, their step and their zero.
+        b: The same for the other map.
+        relu: Whether negative sums become 0.
+        step: As in :func:`round_map`, like the arguments after it.
+        zero: Likewise.
+        low: Likewise.
+        high: Likewise.
+
+    Returns:
+        The bytes of the sum, in the layout of ``a``.
+    """
+    return _add_op(a[0], b[0], *a[1:], *b[1:], relu, step, zero, low, high)
+
+
+def resize_map(levels: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
+    """Resize a map of bytes bilinearly, as :func:`torch.nn.functional.interpolate` does.
+
+    Args:
+        levels: Bytes (B, C, H, W) on any grid, which the result keeps.
+        height: New height.
+        width: New width.
+        align_corners: As in :func:`torch.nn.functional.interpolate`. Defaults to False.
+
+    Returns:
+        Bytes (B, C, height, width), channels_last.
+    """
+    return _resize_op(levels, height, width, align_corners)

@@ -1,0 +1,129 @@
+"""Work on maps of bytes: known values, kernels against references, operators for exporters."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.library import opcheck
+
+from mmwcc import kernels
+
+reference = importlib.import_module('mmwcc.kernels.byte_map')
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+SIGNED, UNSIGNED, NIBBLE = (0.07, 128, 1, 255), (0.05, 0, 0, 255), (0.4, 128, 120, 135)
+
+REFERENCES = dict(
+    round_map=reference._round,
+    map_values=reference._values,
+    rescale_map=reference._rescale,
+    add_maps=reference._add,
+    resize_map=reference._resize,
+)
+
+
+@pytest.fixture
+def cpu():
+    pytest.importorskip('numba', reason='the kernels are numba; without it the references run')
+    return importlib.import_module('mmwcc.kernels.cpu.byte_map')
+
+
+def random_bytes(*shape, layout=torch.contiguous_format):
+    return torch.randint(0, 256, shape, dtype=torch.uint8).contiguous(memory_format=layout)
+
+
+def test_rounding_is_half_to_even_clamps_and_turns_nan_into_zero():
+    x = torch.tensor([-9.0, -1.25, -0.75, 0.25, 0.75, 9.0, float('inf'), float('nan')])
+    assert kernels.round_map(x, 0.5, 128, 124, 131).tolist() == [
+        124, 126, 126, 128, 130, 131, 131, 128,
+    ]  # fmt: skip
+    assert kernels.round_map(x, 0.5, 0, 0, 3).tolist() == [0, 0, 0, 0, 2, 3, 3, 0]
+
+
+def test_bytes_stand_for_multiples_of_the_step():
+    levels = torch.tensor([0, 127, 128, 255], dtype=torch.uint8)
+    assert kernels.map_values(levels, 0.5, 128).tolist() == [-64.0, -0.5, 0.0, 63.5]
+    assert kernels.map_values(levels, 0.5, 0).tolist() == [0.0, 63.5, 64.0, 127.5]
+
+
+def test_rescaling_and_sums_round_the_values():
+    levels = torch.tensor([126, 128, 131, 255], dtype=torch.uint8)  # -2, 0, 3, 127
+    assert kernels.rescale_map(levels, 0.5, 128, 1.0, 0, 0, 15).tolist() == [0, 0, 2, 15]
+    a, b = (levels, 0.5, 128), (torch.full((4,), 3, dtype=torch.uint8), 1.0, 0)
+    assert kernels.add_maps(a, b, False, 1.0, 128, 0, 255).tolist() == [130, 131, 132, 194]
+    low = (torch.zeros(4, dtype=torch.uint8), 0.5, 128)
+    assert kernels.add_maps(low, b, True, 1.0, 128, 0, 255).tolist() == [128] * 4
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('size', [(3, 5), (14, 9), (1, 1), (20, 30)])
+def test_resizing_rounds_what_torch_interpolates(size, align_corners):
+    levels = random_bytes(2, 3, 7, 9)
+    got = kernels.resize_map(levels, *size, align_corners)
+    exact = F.interpolate(levels.double(), size, mode='bilinear', align_corners=align_corners)
+    assert got.dtype == torch.uint8 and got.is_contiguous(memory_format=torch.channels_last)
+    assert (got.double() - exact).abs().max() <= 0.5 + 1e-3
+
+
+def cases(layout, size=(7, 3)):
+    x = torch.randn(2, 5, *size) * 9
+    x[0, 0, 0, 0] = float('nan')
+    a, b = (random_bytes(2, 5, *size, layout=layout) for _ in range(2))
+    return dict(
+        round_map=(x.contiguous(memory_format=layout), *SIGNED),
+        map_values=(a, 0.07, 128),
+        rescale_map=(a, 0.07, 128, *NIBBLE),
+        add_maps=(a, b, 0.07, 128, 0.05, 0, True, *UNSIGNED),
+        resize_map=(a, 5, 11, False),
+    )
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('name', REFERENCES)
+def test_operators_pass_the_checks_of_torch(name, layout):
+    opcheck(getattr(torch.ops.mmwcc, name).default, cases(layout)[name])
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('name', REFERENCES)
+def test_kernels_equal_the_references(cpu, poison, name, layout, threads):
+    poison(cpu)
+    arguments = cases(layout, (70, 60))[name]  # more than two chunks
+    expected = REFERENCES[name](*arguments)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    got = getattr(cpu, name)(*arguments)
+    torch.set_num_threads(before)
+    assert got.shape == expected.shape and got.dtype == expected.dtype
+    if name == 'resize_map':
+        difference = got.int() - expected.int()
+        assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 0.01
+    else:
+        assert torch.equal(got, expected)
+        assert got.stride() == expected.stride()
+
+
+def test_strided_maps_and_maps_of_two_layouts(cpu):
+    levels = random_bytes(2, 6, 8, 5, layout=torch.channels_last)
+    part, other = levels[:, 1:4, ::2], random_bytes(2, 3, 4, 5)
+    arguments = (part, other, 0.07, 128, 0.05, 0, False, *SIGNED)
+    assert torch.equal(cpu.add_maps(*arguments), reference._add(*arguments))
+    assert torch.equal(cpu.map_values(part, 0.07, 128), reference._values(part, 0.07, 128))
+    x = torch.randn(2, 6, 8, 5)[:, ::2]
+    assert torch.equal(cpu.round_map(x, *SIGNED), reference._round(x, *SIGNED))
+
+
+def test_empty_maps(cpu):
+    empty = torch.zeros(0, 3, 4, 4, dtype=torch.uint8)
+    assert kernels.map_values(empty, 0.1, 0).shape == (0, 3, 4, 4)
+    assert kernels.round_map(empty.float(), *SIGNED).shape == (0, 3, 4, 4)
+    assert kernels.rescale_map(empty, 0.1, 0, *SIGNED).shape == (0, 3, 4, 4)
+    assert kernels.add_maps((empty, 0.1, 0), (empty, 0.1, 0), False, *SIGNED).numel() == 0
+    assert kernels.resize_map(empty, 2, 3).shape == (0, 3, 2, 3)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
+def test_values_of_other_dtypes_are_rounded_in_float32(dtype):
+    x = torch.randn(2, 3, 4, 5).to(dtype)
+    assert torch.equal(kernels.round_map(x, *SIGNED), kernels.round_map(x.float(), *SIGNED))
