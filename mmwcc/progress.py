@@ -61,7 +61,7 @@ class Progress:
     ) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.done = 0
-        self._on_terminal = say is None and sys.stderr.isatty()
+        self._on_terminal = say is None and _is_terminal()
         self._say = say or _to_stderr
         self._began = self._said = time.monotonic()
         self._say(f'{what}: {self._number(total)}')  # a line of its own, as others may write now
@@ -92,7 +92,7 @@ class Progress:
 
     def _line(self) -> str:
         passed = time.monotonic() - self._began
-        if self.total is None:
+        if self.total is None or self.done > self.total:  # an item may have more parts than said
             return f'{self._state()}, {duration(passed)} so far'
         left = passed / self.done * (self.total - self.done)
         return f'{self._state()}, about {duration(left)} left'
@@ -127,8 +127,8 @@ def track(
     if not verbose:
         yield from items
         return
-    if total is None and isinstance(items, Sized):
-        total = len(items)
+    if total is None:
+        total = _length(items)
     progress = Progress(what, total, unit, say)
     try:
         for item in items:
@@ -136,6 +136,19 @@ def track(
             progress.step()
     finally:
         progress.end()
+
+
+def _is_terminal() -> bool:
+    """Tell whether stderr is a terminal; a process may have none, or an object without the method."""
+    return bool(getattr(sys.stderr, 'isatty', lambda: False)())
+
+
+def _length(items: Iterable) -> int | None:
+    """Return the number of items, or None: a data loader over a stream has no length to give."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except TypeError:
+        return None
 
 
 class Stages:

@@ -121,3 +121,36 @@ def test_stages_are_named_before_they_begin(clock, capsys):
     )
     Stages('export', 1, verbose=False).begin('trace')
     assert not capsys.readouterr().err
+
+
+class Stream:
+    """Items that have a method for their number, and no number, as a data loader over a stream."""
+
+    def __iter__(self):
+        return iter('ab')
+
+    def __len__(self):
+        raise TypeError('object of type Stream has no len()')
+
+
+def test_a_stream_has_no_total(clock, capsys):
+    assert list(track(Stream(), 'reading', 'batches')) == ['a', 'b']
+    assert capsys.readouterr().err == 'reading: batches\n'
+
+
+def test_more_steps_than_said_leave_no_negative_time(clock):
+    lines = []
+    count = Progress('work', 1, 'steps', say=lines.append)
+    count.step()
+    clock[0] = 10
+    count.step()
+    assert lines[-1] == 'work: 2/1 steps, 10 s so far'
+
+
+@pytest.mark.parametrize('stderr', [None, object()])
+def test_a_process_without_a_terminal_can_count(stderr, monkeypatch):
+    monkeypatch.setattr('sys.stderr', stderr)
+    lines = []
+    assert list(track([1], 'work', say=lines.append)) == [1]
+    monkeypatch.setattr('sys.stderr', None)
+    assert list(track([1], 'work')) == [1]

@@ -49,7 +49,7 @@ def read_work_dirs(paths: Iterable[str | Path]) -> tuple[list[WorkDir], list[Lef
     for path in map(Path, paths):
         try:
             work_dirs.append(read_work_dir(path))
-        except (OSError, ValueError) as error:
+        except (Exception, SystemExit) as error:  # a config is a program, which may raise anything
             left_out.append(LeftOut(path, _reason(path, error)))
     if not work_dirs:
         raise ValueError(
@@ -97,7 +97,7 @@ def report_folders(
     return left_out
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(path: Path, error: BaseException) -> str:
     """Say why a path is no work folder."""
     if not path.exists():
         return 'It does not exist.'
@@ -118,4 +118,6 @@ def _reason(path: Path, error: Exception) -> str:
         )
     if not runs:
         return 'It holds no run of a training or test.'
-    return str(error)
+    if isinstance(error, (OSError, ValueError)):
+        return str(error)
+    return f'It cannot be read ({type(error).__name__}: {error}).'
