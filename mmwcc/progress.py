@@ -139,7 +139,7 @@ def track(
 
 
 def _is_terminal() -> bool:
-    """Tell whether stderr is a terminal; a process may have none, or an object without the method."""
+    """Tell whether stderr is a terminal. It may be None, or lack the method."""
     return bool(getattr(sys.stderr, 'isatty', lambda: False)())
 
 
