@@ -136,7 +136,7 @@ def table(points: list[Point]) -> str:
     return '\n'.join(lines)
 
 
-def picture(points: list[Point], scale: int = 2) -> np.ndarray:
+def figure(points: list[Point], scale: int = 2) -> np.ndarray:
     """Draw the samples, one per row: input, ground truth and every point's prediction."""
     from mmwcc.datasets import LoadSyntheticStreet, SyntheticStreetDataset
 
@@ -217,7 +217,7 @@ def main() -> None:
     start = time.time()
     points = train_all(folder)
     image, page = folder / 'demo.png', folder / 'report.html'
-    cv2.imwrite(str(image), picture(points))
+    cv2.imwrite(str(image), figure(points))
     summary = table(points)
     (folder / 'demo.txt').write_text(summary + '\n')
     report_folders([folder / name for name in RUNS], page, title='The demo of mmwcc')

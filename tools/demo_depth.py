@@ -17,7 +17,7 @@ from torch import Tensor
 from mmwcc.models import Monodepth2
 from mmwcc.utils import LaunchError, load_config, load_trained, one_line_errors, spread_batches
 
-COLUMNS = ('picture', 'depth', 'measured', 'neighbour', 'neighbour, warped', 'what is left, x3')
+COLUMNS = ('image', 'depth', 'measured', 'neighbour', 'neighbour, warped', 'what is left, x3')
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file of a Monodepth2, compressed or not')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument(
-        '-o', '--out', default='demo_depth.png', help='the picture; demo_depth.png by default'
+        '-o', '--out', default='demo_depth.png', help='the image; demo_depth.png by default'
     )
     parser.add_argument(
         '--images', type=int, default=4, help='how many, spread over the data; 4 by default'
@@ -76,8 +76,8 @@ def panels(model: Monodepth2, batch: dict) -> list[np.ndarray | None]:
     ]
 
 
-def _rgb(picture: Tensor) -> np.ndarray:
-    return picture.flip(0).permute(1, 2, 0).numpy()
+def _rgb(image: Tensor) -> np.ndarray:
+    return image.flip(0).permute(1, 2, 0).numpy()
 
 
 def draw(rows: list[list[np.ndarray | None]], path: str) -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     cfg[f'{args.split}_dataloader'].dataset.frame_ids = (args.neighbour,)
     rows = [panels(model, batch) for batch in spread_batches(cfg, args.images, args.split)]
     draw(rows, args.out)
-    print(f'{len(rows)} pictures in {args.out}')
+    print(f'{len(rows)} images in {args.out}')
 
 
 if __name__ == '__main__':

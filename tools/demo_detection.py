@@ -25,15 +25,15 @@ from mmwcc.utils import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Draw the boxes that a trained detector finds in a picture.'
+        description='Draw the boxes that a trained detector finds in an image.'
     )
-    parser.add_argument('image', help='the picture')
+    parser.add_argument('image', help='the image')
     parser.add_argument('config', help='config file of the detector')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument(
         '--score-thr', type=float, default=0.3, help='draw boxes from this score on; 0.3 by default'
     )
-    parser.add_argument('--out-file', default='detection.png', help='where to write the picture')
+    parser.add_argument('--out-file', default='detection.png', help='where to write the image')
     return parser.parse_args()
 
 
@@ -64,15 +64,15 @@ def detect(args: argparse.Namespace) -> tuple[DetDataSample, dict]:
 def main() -> None:
     args = parse_args()
     register_all_modules()
-    picture = mmcv.imread(args.image, channel_order='rgb')
-    if picture is None:
-        raise LaunchError(f'{args.image} is no picture.')
+    image = mmcv.imread(args.image, channel_order='rgb')
+    if image is None:
+        raise LaunchError(f'{args.image} is no image.')
     sample, classes = detect(args)
     visualizer = DetLocalVisualizer(vis_backends=None)
     visualizer.dataset_meta = classes
     visualizer.add_datasample(
         'detection',
-        picture,
+        image,
         sample,
         draw_gt=False,
         pred_score_thr=args.score_thr,

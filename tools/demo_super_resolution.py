@@ -25,7 +25,7 @@ from mmwcc.utils import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Shrink a picture, enlarge it again, and draw a detail of the result.'
+        description='Shrink an image, enlarge it again, and draw a detail of the result.'
     )
     parser.add_argument('image', help='the original')
     parser.add_argument(
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         '--self-ensemble', action='store_true', help='average over the eight flips and rotations'
     )
     parser.add_argument(
-        '--out-file', default='super_resolution.png', help='where to write the picture'
+        '--out-file', default='super_resolution.png', help='where to write the image'
     )
     return parser.parse_args()
 
@@ -93,20 +93,20 @@ def enlarge(image: str, models: dict[str, torch.nn.Module]) -> dict[str, torch.T
     except (FileNotFoundError, ValueError) as error:
         raise LaunchError(f'The image cannot be used: {error}') from error
     original = pair['data_samples'].gt_img
-    pictures = dict(original=original, bicubic=resize_bicubic(pair['inputs'], original.shape[1:]))
+    images = dict(original=original, bicubic=resize_bicubic(pair['inputs'], original.shape[1:]))
     for name, model in models.items():
         (sample,) = model.test_step(
             dict(inputs=[pair['inputs']], data_samples=[pair['data_samples']])
         )
-        pictures[name] = sample.pred_img
-    return pictures
+        images[name] = sample.pred_img
+    return images
 
 
 def main() -> None:
     args = parse_args()
     register_all_modules()
-    pictures = enlarge(args.image, load_models(args))
-    original = pictures.pop('original')
+    images = enlarge(args.image, load_models(args))
+    original = images.pop('original')
     height, width = original.shape[1:]
     crop = args.crop or (3 * width // 8, 3 * height // 8, width // 4, height // 4)
     try:
@@ -114,10 +114,10 @@ def main() -> None:
     except ValueError as error:
         raise LaunchError(f'--crop: {error}') from error
     panels = {}
-    for name, picture in pictures.items():
-        caption = f'{name}\n{psnr(luma(picture.double()), luma(original.double())):.2f} dB'
-        panels[caption] = picture.permute(1, 2, 0).numpy()
-        print(caption.replace('\n', ': ') + ' (PSNR of Y, whole picture)')
+    for name, image in images.items():
+        caption = f'{name}\n{psnr(luma(image.double()), luma(original.double())):.2f} dB'
+        panels[caption] = image.permute(1, 2, 0).numpy()
+        print(caption.replace('\n', ': ') + ' (PSNR of Y, whole image)')
     pixels = original.permute(1, 2, 0).numpy()
     plot_enlarged_crops(pixels, {**panels, 'original\n': pixels}, crop).savefig(args.out_file)
     print(f'wrote {args.out_file}')

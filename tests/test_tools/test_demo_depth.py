@@ -1,4 +1,4 @@
-"""The picture that tools/demo_depth.py draws."""
+"""The image that tools/demo_depth.py draws."""
 
 import importlib.util
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_draws_pictures(demo, monkeypatch, tmp_path, capsys):
         '--cfg-options',
         'test_dataloader.dataset.img_scale=(96,64)',
     )
-    assert '2 pictures in' in capsys.readouterr().out
+    assert '2 images in' in capsys.readouterr().out
     assert cv2.imread(str(out)).std() > 10
 
 
@@ -64,12 +64,12 @@ def test_panels_of_known_depth(demo):
     batch['data_samples'][0].gt_depth = (
         7 * model.test_step(pseudo_collate([dataset[0]]))[0].pred_depth
     )
-    picture, depth, measured, neighbour, warped, left = demo.panels(model, batch)
+    image, depth, measured, neighbour, warped, left = demo.panels(model, batch)
     torch.testing.assert_close(torch.from_numpy(measured), torch.from_numpy(depth))
-    assert (picture * 255).round().astype('uint8')[0, 0].tolist() == dataset[0]['inputs'][
+    assert (image * 255).round().astype('uint8')[0, 0].tolist() == dataset[0]['inputs'][
         0, :, 0, 0
     ].flip(0).tolist()
-    assert picture.shape == neighbour.shape == warped.shape == left.shape == (64, 96, 3)
+    assert image.shape == neighbour.shape == warped.shape == left.shape == (64, 96, 3)
 
 
 def test_refuses_other_models(demo, monkeypatch, tmp_path):

@@ -63,8 +63,8 @@ def test_demo_draws_what_it_finds(folder):
     found, wrote = result.stdout.splitlines()[-2:]
     assert re.fullmatch(r'(cup: \d+)?(, )?(cell: \d+)?', found) and found
     assert wrote == 'wrote out.png'
-    picture = cv2.imread(str(folder / 'out.png'))
-    assert picture.shape[1] >= 64 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 5
+    image = cv2.imread(str(folder / 'out.png'))
+    assert image.shape[1] >= 64 and len(np.unique(image.reshape(-1, 3), axis=0)) > 5
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""tools/demo_super_resolution.py, from a config and a checkpoint to a picture."""
+"""tools/demo_super_resolution.py, from a config and a checkpoint to an image."""
 
 import re
 import subprocess
@@ -71,7 +71,7 @@ def test_it_writes_a_picture_and_says_how_good_it_is(folder):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('--crop', '60', '0', '16', '16'), '--crop: .* inside a picture of 64 x 48 pixels'),
+        (('--crop', '60', '0', '16', '16'), '--crop: .* inside an image of 64 x 48 pixels'),
         (('--name', 'a', '--name', 'b'), '--name was given 2 times for 1 networks'),
     ],
 )
