@@ -269,3 +269,13 @@ def test_inputs_do_not_change():
     before = images.clone()
     expected_gain(model, inputs=(images, extra))
     assert torch.equal(images, before) and len(extra) == 1
+
+
+def test_wavelets_that_cost_more_are_not_called_a_saving():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
+    compress_model(model, dict(pointwise=dict(POINTWISE, keep_ratio=0.9)), verbose=False)
+    gain = expected_gain(model, (9, 9))
+    growth = gain.cost.total.macs / gain.dense_macs - 1
+    assert growth > 0
+    assert f'Wavelets cost more than they save: the MACs grow by {growth:.1%}.' in gain.warning
+    assert 'save only' not in gain.warning
