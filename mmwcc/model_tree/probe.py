@@ -34,6 +34,9 @@ __all__ = [
     'undisturbed',
 ]
 
+# Tracing a model also asks for its state_dict.
+_HOOKS = '_forward_pre_hooks', '_forward_hooks', '_state_dict_pre_hooks', '_state_dict_hooks'
+
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
     """Return a batch with one image of zeros, on the device and in the dtype of the model.
@@ -64,7 +67,7 @@ def tensor_mode(model: nn.Module) -> dict[str, str]:
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """Return a copy of a model that shares its parameters and has no forward hooks.
+    """Return a copy of a model that shares its parameters and has no hooks.
 
     A run of the copy calls no hook of the user and changes neither buffers nor other attributes of
     the model, such as a counter or a cache. Its modules are those of the model in the same order.
@@ -78,10 +81,16 @@ def twin(model: nn.Module) -> nn.Module:
     for original, module in zip_longest(model.modules(), copied.modules()):
         if original is module or type(original) is not type(module):
             raise TypeError(f'copy.deepcopy does not copy its {type(original).__name__}')
-    for module in copied.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+    for hooks in _hooks(copied):
+        hooks.clear()
     return copied
+
+
+def _hooks(model: nn.Module) -> Iterator[dict]:
+    """Yield what holds the hooks that a run or a trace without gradients calls."""
+    for module in model.modules():
+        for kind in _HOOKS:
+            yield getattr(module, kind)
 
 
 @contextmanager
@@ -163,12 +172,8 @@ def _put_back(entries: dict[str, Any], before: dict[str, Any]) -> None:
 
 @contextmanager
 def hooks_off(model: nn.Module) -> Iterator[None]:
-    """Run ``model`` without calling any of its forward hooks."""
-    taken: list[tuple[dict, dict]] = [
-        (hooks, dict(hooks))
-        for module in model.modules()
-        for hooks in (module._forward_pre_hooks, module._forward_hooks)
-    ]
+    """Run ``model`` without calling any of its hooks."""
+    taken = [(hooks, dict(hooks)) for hooks in _hooks(model)]
     for hooks, _ in taken:
         hooks.clear()
     try:

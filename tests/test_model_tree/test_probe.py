@@ -198,3 +198,17 @@ def test_no_hook_is_called_and_all_return():
     assert not calls
     model(torch.zeros(1))
     assert len(calls) == 2
+
+
+def test_a_twin_has_no_hooks_and_the_model_keeps_its_own():
+    model, calls = nn.ReLU(), []
+    model.register_forward_hook(lambda *args: calls.append(1))
+    model.register_state_dict_pre_hook(lambda *args: calls.append(1))
+    model._register_state_dict_hook(lambda *args: calls.append(1))
+    copied = twin(model)
+    copied(torch.zeros(1))
+    copied.state_dict()
+    assert not calls
+    model(torch.zeros(1))
+    model.state_dict()
+    assert len(calls) == 3
