@@ -96,14 +96,14 @@ def compress_model(
     with all_or_nothing(model):
         separated = _separate(model, config)
         decisions = decide(model, config)
-        decisions = judge_maps(model, config, decisions)
+        decisions, unknown = judge_maps(model, config, decisions)
         decisions = judge_speed(model, config, decisions)
         report = _convert(model, decisions)
         report.warning = _check_changed(model, report, decisions, separated)
         if input_shape is not None:
             report.gain = _gain(model, config, input_shape)
         report = _put_integers(model, config, report)
-        report.notes = _describe(separated, _make_lean(model, config), model)
+        report.notes = unknown + _describe(separated, _make_lean(model, config), model)
     watch_predictions(
         model,
         [layer.name for layer in report if layer.reason == "keep_dense 'last'"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -17,7 +18,7 @@ from mmwcc.model_tree import (
 )
 
 from .config import QUANT_TYPE, WAVELET_TYPE, CompressionConfig, without_wavelets
-from .map_sizes import fixed_maps
+from .map_sizes import FixedMaps, fixed_maps
 from .only_if_faster import SpeedJudge
 from .tiny_maps import too_small
 
@@ -25,6 +26,8 @@ __all__ = ['PLACES', 'Decision', 'decide', 'judge_maps', 'judge_speed']
 
 PLACES = ('first', 'last')
 """Entries of ``keep_dense`` that stand for a place in the network."""
+
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -102,20 +105,40 @@ def _wavelet_layers(decisions: dict[nn.Conv2d, Decision]) -> dict[nn.Conv2d, tup
 
 def judge_maps(
     model: nn.Module, config: CompressionConfig, decisions: dict[nn.Conv2d, Decision]
-) -> dict[nn.Conv2d, Decision]:
-    """Drop wavelets where maps are smaller than a patch, unless a rule names the type."""
+) -> tuple[dict[nn.Conv2d, Decision], list[str]]:
+    """Drop wavelets where maps are smaller than a patch, unless a rule names the type.
+
+    Returns:
+        The decisions, and sentences about what could not be found out.
+    """
     wavelets = {
         conv: (name, layer)
         for conv, (name, layer) in _wavelet_layers(decisions).items()
         if not config.insists_on_type(name)
     }
-    maps, judged = fixed_maps(model) if wavelets else {}, dict(decisions)
+    if not wavelets:
+        return decisions, []
+    maps, judged = fixed_maps(model), dict(decisions)
     for conv, (name, layer) in wavelets.items():
-        reason = too_small(maps.get(conv, ()), layer.get('levels', 3))
+        reason = too_small(maps.sizes.get(conv, ()), layer.get('levels', 3))
         if reason:
             quantized = without_wavelets(layer, config.other or dict(type=QUANT_TYPE))
             judged[conv] = Decision(name, quantized, reason, is_tiny=True)
-    return judged
+    names = [name for conv, (name, _) in wavelets.items() if conv not in maps.reached]
+    return judged, list(_unknown(maps, names))
+
+
+def _unknown(maps: FixedMaps, unseen: list[str]) -> Iterator[str]:
+    """Say how far the sizes of maps depend on what the model could not do."""
+    if maps.uncopied:
+        yield maps.uncopied
+    if maps.failure and unseen:
+        more = f' and {len(unseen) - _SHOWN} more' if len(unseen) > _SHOWN else ''
+        yield (
+            f'{maps.failure} These layers were not reached and have wavelets even if their maps '
+            f'are smaller than a patch: {", ".join(unseen[:_SHOWN])}{more}. Give those behind '
+            'global pooling the type mmwcc.QuantConv2d by a rule.'
+        )
 
 
 def judge_speed(

@@ -79,7 +79,10 @@ class _FirstStep:
         announce(text, logging.WARNING if gain is None or gain.warning else logging.INFO)
 
     def _gain(self, model: nn.Module, inputs: dict[str, Any] | tuple) -> Gain:
-        """Count on a copy, which calls no hook, not even this one, and changes nothing."""
+        """Count on a copy, which calls no hook, not even this one, and changes nothing.
+
+        The inputs do not change either, because :func:`mmwcc.cost.count_cost` copies them.
+        """
         copied = twin(model)
         # Autocast would keep its casts of the weights, which then have no gradient in the step.
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
@@ -120,4 +123,5 @@ def _first(value: Any, batch: int) -> Any:
     holds_batches = any(isinstance(item, Tensor) and item.dim() == 4 for item in value)
     if len(value) == batch and not holds_batches:
         return value[:1]
-    return type(value)(_first(item, batch) for item in value)
+    kind = type(value)
+    return getattr(kind, '_make', kind)(_first(item, batch) for item in value)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
-from mmwcc.model_tree import run_on_zeros, twin
+from mmwcc.model_tree import example_input, hooks_off, run_on_image, run_on_zeros, twin
 
-__all__ = ['Sizes', 'fixed_maps', 'map_sizes']
+__all__ = ['FixedMaps', 'Sizes', 'fixed_maps', 'map_sizes']
 
 Sizes = dict[nn.Conv2d, list[tuple[int, int]]]
 """Height and width of each layer's feature maps, one entry per call."""
@@ -62,39 +64,75 @@ def _record(model: nn.Module, sizes: Sizes) -> None:
             module.register_forward_hook(record)
 
 
-def fixed_maps(model: nn.Module) -> Sizes:
+@dataclass(frozen=True)
+class FixedMaps:
+    """The convolutions whose feature maps have the same size whatever the size of the image.
+
+    Attributes:
+        sizes: The sizes of these maps.
+        reached: The convolutions that were looked at: those that ran on both images.
+        failure: A sentence that says why the model did not run to its end, or ''.
+        uncopied: A sentence that says why the model itself ran and no copy of it, or ''.
+    """
+
+    sizes: Sizes
+    reached: Collection[nn.Conv2d]
+    failure: str
+    uncopied: str
+
+
+def fixed_maps(model: nn.Module) -> FixedMaps:
     """Find the convolutions whose feature maps have the same size whatever the size of the image.
 
-    Global and adaptive pooling lead to such maps. A copy of the model runs on two small images of
-    zeros, and the model itself does not run. What cannot be found out is left out: layers that a
-    run does not reach, because the model fails on such images or cannot be copied.
+    Global and adaptive pooling lead to such maps. A copy of the model runs on two small images with
+    positive random values, always the same ones. The model itself runs only if it cannot be copied.
+    Then its attributes and buffers are restored, and its hooks are not called. A model that does
+    not return from such an image does not return here.
 
     Args:
         model: Any module that takes one batch of images.
 
     Returns:
-        The sizes of these maps.
+        The sizes of these maps, and why others are not known.
     """
+    copied, uncopied = model, ''
     try:
         copied = twin(model)
-    except Exception:  # a model may hold anything
-        return {}
-    originals: dict[Any, Any] = dict(zip(copied.modules(), model.modules(), strict=True))
-    first, second = (_reached(copied, image) for image in _IMAGES)
-    return {originals[conv]: sizes for conv, sizes in first.items() if second.get(conv) == sizes}
-
-
-def _reached(model: nn.Module, image: tuple[int, int]) -> Sizes:
-    """Return the sizes of maps up to the end of a run on zeros, or up to its failure."""
-    sizes: Sizes = {}
-    with warnings.catch_warnings(), suppress(ValueError):
-        warnings.simplefilter('ignore')
-        run_on_zeros(
-            'compress_model',
-            model,
-            image,
-            partial(_record, model, sizes),
-            purpose='show the sizes of its maps',
-            remedy='',
+    except Exception as error:  # a model may hold anything
+        uncopied = (
+            f'{type(model).__name__} cannot be copied ({type(error).__name__}: {error}), so that '
+            'it ran itself to show the sizes of its maps. Its attributes and buffers were '
+            'restored.'
         )
-    return sizes
+    originals: dict[Any, Any] = dict(zip(copied.modules(), model.modules(), strict=True))
+    with hooks_off(copied):
+        runs = [_reached(copied, image) for image in _IMAGES]
+    (first, _), (second, _) = runs
+    return FixedMaps(
+        {originals[conv]: sizes for conv, sizes in first.items() if second.get(conv) == sizes},
+        {originals[conv] for conv in first if conv in second},
+        next((failure for _, failure in runs if failure), ''),
+        uncopied,
+    )
+
+
+def _reached(model: nn.Module, size: tuple[int, int]) -> tuple[Sizes, str]:
+    """Return the sizes of maps up to the end of a run or to its failure, and what failed."""
+    sizes: Sizes = {}
+    image = example_input(model, size)
+    # A loop that ends when values are large enough would never end on zeros.
+    image.copy_(torch.rand(image.shape, generator=torch.Generator().manual_seed(0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            run_on_image(
+                'compress_model',
+                model,
+                image,
+                partial(_record, model, sizes),
+                purpose='show the sizes of all maps',
+                remedy='',
+            )
+        except ValueError as error:
+            return sizes, str(error).rstrip()
+    return sizes, ''

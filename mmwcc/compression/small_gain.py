@@ -31,7 +31,10 @@ def _small_saving(gain: Gain) -> Iterator[str]:
     saved = 1 - gain.cost.total.macs / gain.dense_macs
     if not ratios or min(ratios) == 1 or saved >= _SMALL:
         return
-    yield f'Wavelets save only {saved:.1%} of the MACs.'
+    if saved < 0:
+        yield f'Wavelets cost more than they save: the MACs grow by {-saved:.1%}.'
+    else:
+        yield f'Wavelets save only {saved:.1%} of the MACs.'
     share = gain.parts[0].macs / gain.dense_macs if gain.parts else 0.0
     if gain.reached > share:
         yield 'Lower keep_ratio to save more.'

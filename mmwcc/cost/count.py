@@ -30,7 +30,8 @@ def count_cost(
     Layers with weights are counted from their geometry and bits. Products without weights, as in
     attention, and elementwise operators are counted by mmengine's complexity analysis. Models of
     mmengine run in mode 'tensor'. The model runs on the CPU or GPU that it is on. It does not
-    change: it runs in eval mode, without gradients and with its quantizers switched off.
+    change: it runs in eval mode, without gradients and with its quantizers switched off, and its
+    buffers and attributes are restored. The inputs do not change either: it runs on a copy of them.
 
     Args:
         model: Any module. Wrappers such as DistributedDataParallel are ignored.
@@ -49,7 +50,8 @@ def count_cost(
         ModuleNotFoundError: If mmengine is missing.
         TypeError: If model is not a module.
         ValueError: If convention is unknown, not exactly one of input_shape and inputs is given,
-            input_shape does not consist of positive integers, or the model cannot run on the input.
+            input_shape does not consist of positive integers, the model cannot run on the input, or
+            there is an iterator among the inputs, which the run would use up.
 
     Note:
         mmengine traces the model. What depends on values, such as loops over detections, is counted

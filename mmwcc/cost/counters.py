@@ -7,8 +7,9 @@ as values of the traced graph.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmwcc.kernels import COSTS, Cost
-from mmwcc.model_tree import tensor_mode, undisturbed
+from mmwcc.model_tree import as_before, tensor_mode, undisturbed
 from mmwcc.quantizers import UniformQuantizer
 from mmwcc.requirements import require
 
@@ -148,8 +149,35 @@ def tensors_in(output: Any) -> Iterable[Tensor]:
             yield from tensors_in(getattr(output, entry.name))
 
 
+def _copied(value: Any) -> Any:
+    """Return inputs that a run may write to, because nobody else has them.
+
+    Objects that cannot be copied are passed on.
+
+    Raises:
+        TypeError: If there is an iterator among them, because a run would use it up.
+    """
+    if isinstance(value, Iterator):
+        raise TypeError(
+            f'{type(value).__name__} is an iterator, which counting would use up. Give a list'
+        )
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        entries = copy.copy(value)  # of the same class
+        entries.update({key: _copied(item) for key, item in value.items()})
+        return entries
+    if isinstance(value, (list, tuple)):
+        kind = type(value)
+        return getattr(kind, '_make', kind)(map(_copied, value))
+    try:
+        return copy.deepcopy(value, {id(one): one.detach().clone() for one in tensors_in(value)})
+    except Exception:  # an object may refuse in any way
+        return value
+
+
 def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable]) -> Operations:
-    """Run a model once under mmengine's complexity analysis. The model does not change.
+    """Run a model once under mmengine's complexity analysis. Model and inputs do not change.
 
     Args:
         model: Any module.
@@ -159,10 +187,11 @@ def analyze(model: nn.Module, inputs: Any, record: Mapping[nn.Module, Callable])
 
     Raises:
         ModuleNotFoundError: If mmengine is missing.
+        TypeError: If there is an iterator among the inputs.
     """
-    traced = _Traced(model, inputs)
+    traced = _Traced(model, _copied(inputs))
     analyzer = _analyzer(traced, (traced.tensors,))
-    with undisturbed(model), _without_fused_attention():
+    with as_before(model), undisturbed(model), _without_fused_attention():
         for module, hook in record.items():
             module.register_forward_hook(hook)
         statistics = analyzer._analyze()

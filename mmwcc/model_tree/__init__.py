@@ -21,9 +21,12 @@ from .names import (
 )
 from .predictors import prediction_layers
 from .probe import (
+    as_before,
     example_input,
+    hooks_off,
     layer_progress,
     quantizers_off,
+    run_on_image,
     run_on_zeros,
     tensor_mode,
     twin,
@@ -50,6 +53,7 @@ __all__ = [
     'aligned',
     'all_or_nothing',
     'announce',
+    'as_before',
     'compressed_layers',
     'convolutions',
     'dense_names',
@@ -62,6 +66,7 @@ __all__ = [
     'guard',
     'guards_off',
     'has_hooks',
+    'hooks_off',
     'is_plain',
     'kept_by_name',
     'layer_progress',
@@ -75,6 +80,7 @@ __all__ = [
     'prediction_layers',
     'quantizers_off',
     'replace_layers',
+    'run_on_image',
     'run_on_zeros',
     'set_layer_state',
     'setting_cells',

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
@@ -16,14 +22,20 @@ from mmwcc.quantizers import UniformQuantizer
 from .guard import guards_off
 
 __all__ = [
+    'as_before',
     'example_input',
+    'hooks_off',
     'layer_progress',
     'quantizers_off',
+    'run_on_image',
     'run_on_zeros',
     'tensor_mode',
     'twin',
     'undisturbed',
 ]
+
+# Tracing a model also asks for its state_dict.
+_HOOKS = '_forward_pre_hooks', '_forward_hooks', '_state_dict_pre_hooks', '_state_dict_hooks'
 
 
 def example_input(model: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
@@ -55,17 +67,30 @@ def tensor_mode(model: nn.Module) -> dict[str, str]:
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """Return a copy of a model that shares its parameters and buffers and has no forward hooks.
+    """Return a copy of a model that shares its parameters and has no hooks.
 
-    A run of the copy calls no hook of the user and changes no attribute of the model, such as a
-    counter or a cache. Its modules are those of the model in the same order.
+    A run of the copy calls no hook of the user and changes neither buffers nor other attributes of
+    the model, such as a counter or a cache. Its modules are those of the model in the same order.
+
+    Raises:
+        Exception: Whatever ``copy.deepcopy`` raises if the model cannot be copied.
+        TypeError: If the model decides by itself how it is copied, and parts of it are not.
     """
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
     copied = copy.deepcopy(model, shared)
-    for module in copied.modules():
-        module._forward_hooks.clear()
-        module._forward_pre_hooks.clear()
+    for original, module in zip_longest(model.modules(), copied.modules()):
+        if original is module or type(original) is not type(module):
+            raise TypeError(f'copy.deepcopy does not copy its {type(original).__name__}')
+    for hooks in _hooks(copied):
+        hooks.clear()
     return copied
+
+
+def _hooks(model: nn.Module) -> Iterator[dict]:
+    """Yield what holds the hooks that a run or a trace without gradients calls."""
+    for module in model.modules():
+        for kind in _HOOKS:
+            yield getattr(module, kind)
 
 
 @contextmanager
@@ -85,7 +110,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     try:
         for module in training:
             module.training = False
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with _random_state_kept(), torch.no_grad():
             yield
     finally:
         for module, flag in training.items():
@@ -93,6 +118,69 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             for present, before in hooks[module]:
                 for added in set(present) - set(before):
                     del present[added]
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Restore the global generators of Python, NumPy and torch, on the CPU and on CUDA."""
+    python, numpy = random.getstate(), np.random.get_state(legacy=False)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def as_before(model: nn.Module) -> Iterator[None]:
+    """Undo what a block does to the attributes and buffers of ``model``.
+
+    Buffers that were written in place get their values back, and attributes their objects. What
+    happens inside other objects, such as an entry that is added to a list, is not undone.
+    """
+    # Lazy modules become others when they first run, and scripted ones keep their state in C++.
+    attributes = {
+        module: (dict(vars(module)), dict(module._buffers))
+        for module in model.modules()
+        if not isinstance(module, (LazyModuleMixin, torch.jit.ScriptModule))
+    }
+    values = [
+        (buffer, buffer.clone())
+        for buffer in model.buffers()
+        if not is_lazy(buffer) and not buffer.is_meta
+    ]
+    try:
+        yield
+    finally:
+        for module, (before, buffers) in attributes.items():
+            _put_back(vars(module), before)
+            _put_back(module._buffers, buffers)
+        for buffer, value in values:
+            # A buffer that is not written to stays valid for a backward pass that needs it.
+            if not torch.equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def _put_back(entries: dict[str, Any], before: dict[str, Any]) -> None:
+    """Let a dictionary have the entries that it had before."""
+    entries.clear()
+    entries.update(before)
+
+
+@contextmanager
+def hooks_off(model: nn.Module) -> Iterator[None]:
+    """Run ``model`` without calling any of its hooks."""
+    taken = [(hooks, dict(hooks)) for hooks in _hooks(model)]
+    for hooks, _ in taken:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, before in taken:
+            _put_back(hooks, before)
 
 
 @contextmanager
@@ -166,12 +254,36 @@ def run_on_zeros(
         ValueError: If the model cannot run on such an input.
     """
     image = example_input(model, input_shape)
+    run_on_image(owner, model, image, watch, purpose=purpose, remedy=remedy, what='zeros')
+
+
+def run_on_image(
+    owner: str,
+    model: nn.Module,
+    image: Tensor,
+    watch: Callable[[], None],
+    *,
+    purpose: str,
+    remedy: str,
+    what: str = 'an image',
+) -> None:
+    """Run ``model`` once on an image, otherwise as :func:`run_on_zeros`.
+
+    Args:
+        owner: As in :func:`run_on_zeros`, like model, watch, purpose and remedy.
+        image: What the model gets, which may write to it.
+        what: What the error message calls the image. Defaults to 'an image'.
+
+    Raises:
+        ValueError: If the model cannot run on the image.
+    """
+    shape = tuple(image.shape)
     try:
-        with undisturbed(model), quantizers_off(model):
+        with as_before(model), undisturbed(model), quantizers_off(model):
             watch()
             model(image, **tensor_mode(model))
     except Exception as error:  # the model may raise anything
         raise ValueError(
-            f'{owner}: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
-            f'{purpose}, but {type(error).__name__}: {error}. {remedy}'
+            f'{owner}: {type(model).__name__} must run on {what} of shape {shape} to {purpose}, '
+            f'but {type(error).__name__}: {error}. {remedy}'
         ) from error

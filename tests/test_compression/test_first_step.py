@@ -162,3 +162,57 @@ def test_a_compiled_model_is_not_interrupted(told):
     torch.compile(model, backend='eager', fullgraph=True)(IMAGES)
     assert len(told) == 1
     assert isinstance(next(iter(model._forward_pre_hooks.values())), first_step._FirstStep)
+
+
+class InPlace(Net):
+    """Changes what it is given: images, containers and samples."""
+
+    def forward(self, inputs, samples=None, mode='loss'):
+        batch = inputs['images'].pop() if isinstance(inputs, dict) else inputs
+        if samples is not None:
+            samples[0]['boxes'].mul_(2)
+        return super().forward(batch.sub_(1.0))
+
+
+def test_what_the_step_gets_is_not_changed_before(told):
+    told_model, silent = InPlace(), InPlace()
+    compress_model(told_model, COMPRESSION)
+    compress_model(silent, COMPRESSION, verbose=False)
+    silent.load_state_dict(told_model.state_dict())
+    given = []
+    for model in (told_model, silent):
+        images, boxes = IMAGES.clone(), [dict(boxes=torch.ones(2)) for _ in IMAGES]
+        output = model(dict(images=[images]), samples=boxes)
+        given.append((output, images, *(entry['boxes'] for entry in boxes)))
+    assert all(map(torch.equal, *given))
+    assert len(told) == 2 and 'What this gains' in told[1][1]
+
+
+class Stream(Net):
+    def forward(self, inputs):
+        return super().forward(next(inputs))
+
+
+def test_an_iterator_is_left_to_the_step(told):
+    model = Stream()
+    compress_model(model, COMPRESSION)
+    model(iter([IMAGES])).sum().backward()
+    level, text = told[-1]
+    assert level == 30 and 'list_iterator is an iterator, which counting would use up' in text
+    assert model.calls == 1
+
+
+def test_buffers_are_those_of_the_step(told):
+    class Queue(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer('pointer', torch.zeros(1, dtype=torch.long))
+
+        def forward(self, inputs):
+            self.pointer.add_(1)
+            return super().forward(inputs)
+
+    model = Queue()
+    compress_model(model, COMPRESSION)
+    model(IMAGES)
+    assert model.pointer == 1 and len(told) == 2

@@ -255,3 +255,27 @@ def test_data_samples_and_other_values_are_handed_to_the_model():
     gain = expected_gain(model, inputs=dict(inputs=images, data_samples=['a', 'b'], scale=None))
     assert gain.cost.input_shape == (2, 3, 32, 32)
     assert gain.dense_macs == expected_gain(model, inputs=(images, ['a', 'b'])).dense_macs
+
+
+def test_inputs_do_not_change():
+    class InPlace(nn.Sequential):
+        def forward(self, x, extra):
+            extra.clear()
+            return super().forward(x.sub_(1.0))
+
+    model = InPlace(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
+    compress_model(model, dict(pointwise=POINTWISE), verbose=False)
+    images, extra = torch.rand(1, 3, 16, 16), [torch.ones(1)]
+    before = images.clone()
+    expected_gain(model, inputs=(images, extra))
+    assert torch.equal(images, before) and len(extra) == 1
+
+
+def test_wavelets_that_cost_more_are_not_called_a_saving():
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
+    compress_model(model, dict(pointwise=dict(POINTWISE, keep_ratio=0.9)), verbose=False)
+    gain = expected_gain(model, (9, 9))
+    growth = gain.cost.total.macs / gain.dense_macs - 1
+    assert growth > 0
+    assert f'Wavelets cost more than they save: the MACs grow by {growth:.1%}.' in gain.warning
+    assert 'save only' not in gain.warning

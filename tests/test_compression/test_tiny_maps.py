@@ -4,6 +4,7 @@ transformed.
 
 import copy
 import re
+import threading
 import warnings
 
 import pytest
@@ -76,7 +77,7 @@ def test_maps_of_fixed_size_are_found_without_running_the_model():
     model, seen = Net().train(), []
     model.point.register_forward_hook(lambda *_: seen.append(1))
     random = torch.get_rng_state()
-    sizes = fixed_maps(model)
+    sizes = fixed_maps(model).sizes
     assert sizes == {
         model.attention: [(1, 1)],
         model.six[1]: [(6, 6)],
@@ -149,11 +150,99 @@ class Uncopyable(Net):
         raise RuntimeError('one of a kind')
 
 
-def test_what_a_model_does_not_reach_is_transformed_as_before():
-    needy, uncopyable = compress(Needy())[0], compress(Uncopyable())[0]
+def test_what_a_model_does_not_reach_is_transformed_and_the_report_says_so():
+    needy, report = compress(Needy())
     assert type(needy.attention) is type(needy.six[1]) is QuantConv2d
     assert type(needy.eight[1]) is type(needy.both) is WaveletCompressedConv2d
-    assert type(uncopyable.attention) is WaveletCompressedConv2d
+    (note,) = report.notes
+    assert note.startswith(
+        'compress_model: Needy must run on an image of shape (1, 3, 64, 64) to show the sizes of '
+        "all maps, but TypeError: object of type 'NoneType' has no len(). These layers were not "
+        'reached and have wavelets even if their maps are smaller than a patch: eight.1, both, '
+        'coarse.1. '
+    )
+    assert note in str(report)
+
+
+def test_a_second_argument_is_named():
+    class Pair(Net):
+        def forward(self, x, y):
+            return super().forward(x + y)
+
+    model, report = compress(Pair())
+    assert type(model.attention) is WaveletCompressedConv2d
+    assert "missing 1 required positional argument: 'y'. These layers" in report.notes[0]
+    assert 'point, attention, six.1, eight.1 and 2 more. Give' in report.notes[0]
+
+
+def test_nothing_is_said_where_all_is_known():
+    class Failing(Net):
+        def forward(self, x):
+            return super().forward(x) + None
+
+    assert compress()[1].notes == []
+    assert compress(Failing())[1].notes == []  # all wavelet layers ran before it failed
+
+
+class Locked(Net):
+    """Cannot be copied, and has a buffer and a hook that a run would change or call."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+        self.register_buffer('seen', torch.zeros(1))
+
+    def forward(self, x):
+        with self.lock:
+            self.seen.add_(1)
+            return super().forward(x)
+
+
+class Cached(Net):
+    """Keeps a tensor with a graph, which cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = self.stem(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize('kind', [Uncopyable, Locked, Cached])
+def test_a_model_that_cannot_be_copied_gets_the_same_layers(kind):
+    model, seen = kind(), []
+    model.point.register_forward_hook(lambda *_: seen.append(1))
+    _, report = compress(model)
+    assert kinds(model) == kinds(compress()[0])
+    assert model.calls == 0 and not seen and model.training
+    assert all(
+        torch.equal(buffer, torch.zeros(1))
+        for name, buffer in model.named_buffers()
+        if name == 'seen'
+    )
+    assert len(model.point._forward_hooks) == 1
+    (note,) = report.notes
+    assert note.startswith(f'{kind.__name__} cannot be copied (') and 'ran itself' in note
+
+
+def test_a_loop_on_values_ends():
+    class Growing(Net):
+        def forward(self, x):
+            while x.max() < 4:
+                assert x.any(), 'would never end'
+                x = 2 * x
+            return super().forward(x)
+
+    model, report = compress(Growing())
+    assert type(model.attention) is QuantConv2d and report.notes == []
+
+
+@pytest.mark.parametrize('stop', [KeyboardInterrupt, SystemExit])
+def test_an_interruption_goes_through(stop):
+    class Stopped(Net):
+        def forward(self, x):
+            raise stop
+
+    with pytest.raises(stop):
+        compress(Stopped())
 
 
 def trained(model):
