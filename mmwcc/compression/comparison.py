@@ -180,9 +180,7 @@ def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
 def _compressed_names(layers: Mapping[str, nn.Module]) -> set[str]:
     """Return the names of the quantizers and integer layers among ``layers``, as in the weights."""
     weights = {
-        key: value
-        for name, layer in layers.items()
-        for key, value in _stored(name, layer).items()
+        key: value for name, layer in layers.items() for key, value in _stored(name, layer).items()
     }
     return _quantizers_of_weights(weights) | _integers_of_weights(weights)
 
