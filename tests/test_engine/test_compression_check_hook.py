@@ -515,7 +515,8 @@ def test_resuming_names_what_load_from_does(checkpoints, tmp_path):
 
     # As long as no run began in the folder, there is none to continue.
     refused(
-        'There is no run to continue in .*run: to start one from that file, leave out --resume .resume=False..'
+        'There is no run to continue in .*run: to start one from that file, leave out --resume '
+        '.resume=False..'
     )
     stock(work_dir, length=1, load_from=str(checkpoints['dense'])).train()
     refused('To continue the run in .*run, set load_from=None .*--cfg-options load_from=None..')
