@@ -169,7 +169,6 @@ def test_stock_tools_refuse_a_compressed_checkpoint_in_a_dense_model(project, tr
     (project / 'importing.py').write_text(text)
     out = run(project, STOCK / 'test.py', 'importing.py', str(trained), succeeds=False)
     assert 'EncoderDecoder: a compressed checkpoint needs a compressed model' in out
-    assert 'mIoU' not in out
 
 
 @pytest.mark.slow
