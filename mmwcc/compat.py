@@ -23,7 +23,7 @@ are additions or repairs:
 7. Optimizer wrappers load states from before this release, in which clips were scalars.
 8. Checkpoints ending in .safetensors are read as safetensors.
 9. What a checkpoint records about its compression reaches the model that loads it. mmengine hands
-   over the weights alone.
+   over the weights alone. A dense model refuses the checkpoint of a compressed one.
 10. Every run of a compressed model has ``mmwcc.CompressionCheckHook``, also where the config does
     not name it. A model cannot bring a hook into its runner.
 """
@@ -265,6 +265,7 @@ def _change_checkpoints(checkpoint) -> None:
     """Change ``mmengine.runner.checkpoint``, through which all checkpoints are loaded."""
     _register_safetensors(checkpoint)
     _carry_stamps(checkpoint)
+    _protect_dense_models(checkpoint)
 
 
 def _carry_stamps(checkpoint) -> None:
@@ -279,6 +280,20 @@ def _carry_stamps(checkpoint) -> None:
         return importlib.import_module('mmwcc.checkpoint').carry_stamp(original(*args, **kwargs))
 
     loader.load_checkpoint = classmethod(load_checkpoint)
+
+
+def _protect_dense_models(checkpoint) -> None:
+    """Let runners, ``init_model`` and inferencers refuse compressed weights for a dense model."""
+    original = checkpoint.load_state_dict
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def load_state_dict(module, state_dict, *args, **kwargs) -> None:
+        importlib.import_module('mmwcc.compression').refuse_dense_model(module, state_dict)
+        original(module, state_dict, *args, **kwargs)
+
+    checkpoint.load_state_dict = load_state_dict
 
 
 def _check_runs(runner_module, name: str) -> None:

@@ -1,5 +1,8 @@
 """The forms that a type can have in a config."""
 
+import subprocess
+import sys
+
 import pytest
 from torch import nn
 
@@ -33,3 +36,21 @@ def test_all_modules_are_registered_at_once():
     utils = pytest.importorskip('mmwcc.utils')
     utils.register_all_modules()
     assert all(registry._imported for registry in (MODELS, HOOKS, DATASETS, TRANSFORMS, METRICS))
+
+
+def test_a_name_with_its_scope_needs_no_import():
+    pytest.importorskip('mmengine')
+    program = """
+import sys
+from mmengine.registry import MODELS
+try:
+    MODELS.build(dict(type='CompressedModel'))
+except KeyError as error:
+    assert 'CompressedModel is not in the' in str(error) and 'mmwcc' not in sys.modules
+from_scope = MODELS.get('mmwcc.CompressedModel')
+import mmwcc.models
+from mmengine.runner import checkpoint
+assert from_scope is mmwcc.models.CompressedModel
+assert hasattr(checkpoint.load_state_dict, '__wrapped__'), 'the checks of mmwcc are in place too'
+"""
+    subprocess.run([sys.executable, '-c', program], check=True)

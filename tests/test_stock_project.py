@@ -163,6 +163,15 @@ def test_stock_tools_refuse_what_does_not_fit(project, dense):
 
 
 @pytest.mark.slow
+def test_stock_tools_refuse_a_compressed_checkpoint_in_a_dense_model(project, trained):
+    """The dense config does nothing but import mmwcc."""
+    text = "_base_ = ['./my_existing_config.py']\ncustom_imports = dict(imports=['mmwcc'])\n"
+    (project / 'importing.py').write_text(text)
+    out = run(project, STOCK / 'test.py', 'importing.py', str(trained), succeeds=False)
+    assert 'EncoderDecoder: a compressed checkpoint needs a compressed model' in out
+
+
+@pytest.mark.slow
 def test_our_tools_do_the_same(project, trained):
     out = run(
         project,

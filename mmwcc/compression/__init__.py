@@ -7,7 +7,16 @@ from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
 from .gain import Gain, expected_gain
 from .lean import lean_activations
-from .loading import JUDGED, RECORD, allow_dense, integer_mismatch, state_differences, watch_states
+from .loading import (
+    JUDGED,
+    RECORD,
+    allow_dense,
+    dense_model_error,
+    integer_mismatch,
+    refuse_dense_model,
+    state_differences,
+    watch_states,
+)
 from .old_checkpoints import advice_for
 from .schedule import QUANTITIES, Schedule
 from .schedule_config import build_schedule
@@ -30,10 +39,12 @@ __all__ = [
     'build_schedule',
     'compare',
     'compress_model',
+    'dense_model_error',
     'expected_gain',
     'integer_mismatch',
     'layer_records',
     'lean_activations',
+    'refuse_dense_model',
     'separate_convs',
     'state_differences',
     'watch_states',

@@ -105,6 +105,17 @@ def layer_records(model: nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
+def _stored(layer_name: str, layer: nn.Module) -> dict[str, Any]:
+    """Return what a checkpoint stores of a layer, by key.
+
+    Unlike ``state_dict``, this calls none of the hooks that users registered for saving.
+    """
+    found: dict[str, Any] = {}
+    for name, module in layer.named_modules(prefix=layer_name, remove_duplicate=False):
+        module._save_to_state_dict(found, f'{name}.', keep_vars=True)
+    return found
+
+
 def _renamed(names: Iterable[str], first: Mapping[str, str]) -> set[str]:
     """Return names of layers and quantizers, those of shared layers under their first name."""
     renamed = set()
@@ -124,7 +135,7 @@ def _different_shapes(
 ) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     different = {}
     for name, layer in layers.items():
-        for key, value in layer.state_dict(prefix=f'{name}.').items():
+        for key, value in _stored(name, layer).items():
             ours = tuple(value.shape)
             theirs = tuple(getattr(weights.get(key), 'shape', ours))
             if key == f'{name}.weight' and len(theirs) == 3:
@@ -169,9 +180,7 @@ def _integers_of_weights(weights: Mapping[str, Any]) -> set[str]:
 def _compressed_names(layers: Mapping[str, nn.Module]) -> set[str]:
     """Return the names of the quantizers and integer layers among ``layers``, as in the weights."""
     weights = {
-        key: value
-        for name, layer in layers.items()
-        for key, value in layer.state_dict(prefix=f'{name}.').items()
+        key: value for name, layer in layers.items() for key, value in _stored(name, layer).items()
     }
     return _quantizers_of_weights(weights) | _integers_of_weights(weights)
 

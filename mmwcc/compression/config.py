@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
-from mmwcc.layers import CompressedConvMixin, check_component
+from mmwcc.layers import CompressedConvMixin, check_component, check_quantizer
 from mmwcc.messages import check_keys
-from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS, type_name
 
 from .only_if_faster import OnlyIfFaster, SpeedTable
@@ -133,7 +132,7 @@ def _check_components(compression: dict) -> None:
     for role in _QUANTIZERS:
         quantizer = compression.get(role) or {}
         if quantizer.get('type') is not None:
-            check_component(f'compression {role}', quantizer, base=UniformQuantizer)
+            check_quantizer(f'compression {role}', role, quantizer)
 
 
 def _without_wavelets(layer: dict) -> dict:

@@ -11,15 +11,16 @@ quantizers was compressed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from mmwcc.layers import CompressedLayer
 from mmwcc.messages import some_of
-from mmwcc.model_tree import guard, lift_guards
-from mmwcc.quantizers import tolerate_unlearned
+from mmwcc.model_tree import guard, lift_guards, unwrapped
+from mmwcc.quantizers import UniformQuantizer, tolerate_unlearned
 
 from .comparison import Comparison, compare, layer_records
 from .old_checkpoints import advice_for
@@ -28,7 +29,9 @@ __all__ = [
     'JUDGED',
     'RECORD',
     'allow_dense',
+    'dense_model_error',
     'integer_mismatch',
+    'refuse_dense_model',
     'state_differences',
     'watch_states',
 ]
@@ -64,6 +67,36 @@ def watch_states(model: nn.Module) -> None:
     # Not the public methods of the same purpose, which torch 2.4 does not have.
     model._register_state_dict_hook(_record)
     model._register_load_state_dict_pre_hook(_judge, with_module=True)
+
+
+def refuse_dense_model(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Refuse the weights of a compressed model for a model that compresses nothing.
+
+    Args:
+        model: The model that is about to load them.
+        weights: A state dictionary, with or without metadata.
+
+    Raises:
+        RuntimeError: If the weights are compressed and the model is dense.
+    """
+    if any(isinstance(module, (CompressedLayer, UniformQuantizer)) for module in model.modules()):
+        return
+    metadata = getattr(weights, '_metadata', None) or {}
+    found = compare(weights, model, metadata.get('', {}).get(RECORD))
+    if found.in_checkpoint:
+        raise RuntimeError(
+            f'{type(unwrapped(model)).__name__}: {dense_model_error(found.in_checkpoint)}'
+        )
+
+
+def dense_model_error(compressed: Iterable[str]) -> str:
+    """Return why a dense model cannot load a checkpoint that compresses these layers."""
+    return (
+        'a compressed checkpoint needs a compressed model, got a dense model and a checkpoint with '
+        f'{some_of(compressed)} compressed. Loading would drop the quantizers and the selection. '
+        "Build the model with type='mmwcc.CompressedModel' and the compression the checkpoint was "
+        'trained with.'
+    )
 
 
 def integer_mismatch(found: Comparison) -> str:
@@ -156,9 +189,15 @@ def _warning(model: nn.Module, found: Comparison) -> str:
 
 def state_differences(found: Comparison) -> str:
     """Describe how the layers compress in the checkpoint and in the model where that differs."""
+    layers: dict[str, list[str]] = {}
+    for name, key, theirs, ours in found.states:
+        difference = f'{key} {_shown(theirs)} in the checkpoint, {_shown(ours)} in the model'
+        layers.setdefault(difference, []).append(name)
     differences = [
-        f'{name}: {key} {_shown(theirs)} in the checkpoint, {_shown(ours)} in the model'
-        for name, key, theirs, ours in found.states
+        f'{names[0]}: {difference}'
+        if len(names) == 1
+        else f'{difference}, in {len(names)} layers, such as {names[0]}'
+        for difference, names in layers.items()
     ]
     return (
         'the model must compress as the checkpoint records, got '
@@ -168,5 +207,5 @@ def state_differences(found: Comparison) -> str:
 
 def _shown(value: Any) -> str:
     if value is None:
-        return 'absent'
+        return 'none'
     return f'{value:g}' if isinstance(value, float) else str(value)

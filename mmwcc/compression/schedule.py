@@ -67,8 +67,8 @@ class Schedule(ABC):
         if self.quantity == 'keep_ratio':
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
                 raise ValueError(
-                    f'{self._name}: {argument} must be in (0, 1], got {value!r}. Use 1.0 to keep '
-                    'every coefficient.'
+                    f'{self._name}: {argument} must be in (0, 1], got {value!r}. It is a fraction: '
+                    'use 0.5 for 50 %, and 1.0 to keep every coefficient.'
                 )
         elif (
             not isinstance(value, int)

@@ -69,8 +69,8 @@ def check_keep_ratio(owner: str, keep_ratio: float) -> None:
         )
     if not (math.isfinite(keep_ratio) and 0 < keep_ratio <= 1):
         raise ValueError(
-            f'{owner}: keep_ratio must be in (0, 1], got {keep_ratio}. Use 1.0 to keep every '
-            'coefficient.'
+            f'{owner}: keep_ratio must be in (0, 1], got {keep_ratio}. It is a fraction: use '
+            '0.5 for 50 %, and 1.0 to keep every coefficient.'
         )
 
 

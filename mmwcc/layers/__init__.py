@@ -1,6 +1,6 @@
 """Trainable layers that take the place of ``torch.nn.Conv2d``."""
 
-from .components import check_component
+from .components import check_component, check_quantizer
 from .dfwt import DepthwiseFastWaveletTransform, deepest_kappa
 from .lean_activation import LeanReLU, LeanReLU6
 from .quant_conv import QuantConv2d
@@ -25,6 +25,7 @@ __all__ = [
     'check_component',
     'check_init',
     'check_parameters',
+    'check_quantizer',
     'computed_tensor',
     'deepest_kappa',
     'is_eligible',

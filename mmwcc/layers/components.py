@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from mmwcc.messages import check_keys, did_you_mean
+from mmwcc.quantizers import ROLES
 from mmwcc.registry import MODELS, find_model
 
-__all__ = ['check_component']
+__all__ = ['check_component', 'check_quantizer', 'check_role']
 
 _GEOMETRY = frozenset(inspect.signature(nn.Conv2d).parameters)
 """What a layer takes from the convolution that it replaces."""
@@ -41,6 +42,44 @@ def check_component(owner: str, config: Mapping[str, Any], base: type) -> None:
     if arguments is not None and wrong:
         name = getattr(component, '__name__', kind)
         check_keys(f'{owner} of type {name}', wrong, arguments, _left_behind(base, wrong))
+
+
+def check_quantizer(owner: str, role: str, config: Mapping[str, Any]) -> None:
+    """Check that the type of a quantizer exists, suits its role and has the given arguments.
+
+    Args:
+        owner: What the quantizer belongs to, with the role. The message begins with it.
+        role: 'weight_quant' or 'act_quant'.
+        config: A dict with a ``type`` and arguments.
+
+    Raises:
+        ValueError: If there is no such type, it is for the other role, or it has no such argument.
+    """
+    check_role(owner, role, find_model(config['type']))
+    check_component(owner, config, base=ROLES[role])
+
+
+def check_role(owner: str, role: str, kind: Any) -> None:
+    """Refuse a class of quantizers for weights as ``act_quant``, and the reverse.
+
+    Args:
+        owner: What the quantizer belongs to, with the role. The message begins with it.
+        role: 'weight_quant' or 'act_quant'.
+        kind: The class. What is not a class is left to those who build it.
+
+    Raises:
+        ValueError: If the class is for the other role alone.
+    """
+    suitable = ROLES[role]
+    if not isinstance(kind, type) or issubclass(kind, suitable):
+        return
+    if issubclass(kind, tuple(ROLES.values())):
+        nouns = dict(weight_quant='weights', act_quant='activations')
+        (other,) = (noun for name, noun in nouns.items() if name != role)
+        raise ValueError(
+            f'{owner} must be a quantizer of {nouns[role]}, got {kind.__name__}, which is '
+            f'one of {other}. Use one of {", ".join(_known_types(suitable))}.'
+        )
 
 
 def _known_types(base: type) -> dict[str, type]:

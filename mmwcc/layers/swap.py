@@ -12,7 +12,7 @@ from mmwcc.quantizers import CHANNEL, UniformQuantizer
 from mmwcc.registry import MODELS
 
 from .clipped_weight import ClippedWeight
-from .components import check_component
+from .components import check_quantizer, check_role
 
 __all__ = [
     'COMPUTED',
@@ -62,11 +62,11 @@ def build_quantizer(
 
     Raises:
         TypeError: If config is anything else.
-        ValueError: If there is no such type, it has no such argument, or act_quant has one clip
-            per output channel.
+        ValueError: If there is no such type, it is for the other role, it has no such argument, or
+            act_quant has one clip per output channel.
     """
     if isinstance(config, dict) and 'type' in config:
-        check_component(f'{owner}: {role}', config, base=UniformQuantizer)
+        check_quantizer(f'{owner}: {role}', role, config)
         config = MODELS.build(config)
     if config is not None and not isinstance(config, UniformQuantizer):
         kind = 'Weight' if role == 'weight_quant' else 'Act'
@@ -74,6 +74,7 @@ def build_quantizer(
             f'{owner}: {role} must be None, a quantizer or a dict with a type, got {config!r}. Use '
             f"dict(type='mmwcc.LearnedClip{kind}Quantizer', bits=8)."
         )
+    check_role(f'{owner}: {role}', role, type(config))
     if role == 'act_quant' and config is not None and config.scales == CHANNEL:
         raise ValueError(
             f'{owner}: act_quant must have one clip, got a {type(config).__name__} with one for '

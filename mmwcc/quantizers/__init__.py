@@ -6,7 +6,7 @@ from .granularity import CHANNEL, LAYER, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
-from .roles import ActQuantizer, WeightQuantizer
+from .roles import ROLES, ActQuantizer, WeightQuantizer
 from .settling import is_settling, settle, settle_after_forward, tolerate_unlearned
 from .state import COEFFICIENTS
 from .upgrade import upgrade_optimizer_state
@@ -16,6 +16,7 @@ __all__ = [
     'CHANNEL',
     'COEFFICIENTS',
     'LAYER',
+    'ROLES',
     'ActQuantizer',
     'Granularity',
     'LSQActQuantizer',

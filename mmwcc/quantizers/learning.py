@@ -46,6 +46,7 @@ class ClipLearner(nn.Module):
     _seen: Magnitudes | Clips | None
     _learned: Magnitudes | Clips | None
     _known: bool | None
+    _left: int = NOTHING  # what an unsuitable clip was learned from that was not loaded
     _learned_at: int | None  # version of the clip when this rank learned
 
     @abstractmethod
@@ -113,16 +114,13 @@ class ClipLearner(nn.Module):
         """Refuse to be evaluated before a clip was learned, or warn once if that is allowed."""
         kind = type(self).__name__
         problem = f'{self.title} was evaluated before its clip was learned'
+        remedy = _REMEDIES[self._left]
         if not self.may_be_unlearned:
-            raise RuntimeError(
-                f'{problem}. Load a checkpoint of the compressed model, or train or calibrate the '
-                'model first.'
-            )
+            raise RuntimeError(f'{problem}. {remedy}')
         if kind not in _warned:
             _warned.add(kind)
             warnings.warn(
-                f'{problem}, so each batch is quantized with a clip of its own. Load a checkpoint '
-                'of the compressed model, or train or calibrate the model first.',
+                f'{problem}, so each batch is quantized with a clip of its own. {remedy}',
                 stacklevel=5,
             )
 
@@ -271,5 +269,22 @@ def _write(parameter: Any, value: Tensor) -> None:
         )
     parameter.copy_(value)
 
+
+_OTHER_COMPRESSION = (
+    'The checkpoint has another compression: {there} That clip does not fit. Load the checkpoint '
+    'with the compression config that it was trained with, or train or calibrate the model first.'
+)
+_REMEDIES = {
+    NOTHING: 'Load a checkpoint of the compressed model, or train or calibrate the model first.',
+    PIXELS: _OTHER_COMPRESSION.format(
+        there='this layer transforms its input with wavelets (it has a keep_ratio), and there the '
+        'clip was learned from pixels.'
+    ),
+    COEFFICIENTS: _OTHER_COMPRESSION.format(
+        there='this layer has no wavelet transform (no keep_ratio), and there the clip was learned '
+        'from wavelet coefficients.'
+    ),
+}
+"""What to do about a clip that is missing, by what an unsuitable clip was learned from."""
 
 _warned: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .base import UniformQuantizer
 from .granularity import CHANNEL, LAYER
 
-__all__ = ['ActQuantizer', 'WeightQuantizer']
+__all__ = ['ROLES', 'ActQuantizer', 'WeightQuantizer']
 
 
 class ActQuantizer(UniformQuantizer):
@@ -86,3 +86,7 @@ class WeightQuantizer(UniformQuantizer):
             initial_clip=self.default_clip if initial_clip is None else initial_clip,
             scales=CHANNEL if per_channel else LAYER,
         )
+
+
+ROLES = dict(weight_quant=WeightQuantizer, act_quant=ActQuantizer)
+"""The base class for each role. Classes derived from neither may be used in both roles."""

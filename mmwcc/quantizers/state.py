@@ -93,7 +93,9 @@ def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
         if signed not in state and quantizer._sign:
             state[signed] = torch.ones((), dtype=torch.uint8)  # older weights have none
         _spread(quantizer, state, clip, granularity)
+    quantizer._left = NOTHING
     if initialized in state and state[initialized] not in (NOTHING, ZEROS, quantizer._domain):
+        quantizer._left = int(state[initialized])
         state[initialized] = torch.zeros_like(state[initialized])
         if quantizer._sign:
             state[signed] = torch.ones_like(state[initialized])

@@ -15,7 +15,7 @@ from .launch import (
     set_work_dir,
 )
 from .post_training import calibration_batches, dense_config
-from .resuming import check_resumable, refuse_new_start, resume_hint
+from .resuming import check_resumable, nothing_resumed, refuse_new_start, resume_hint
 from .setup_env import register_all_modules
 from .trained import load_trained, spread_batches
 from .work_dir import refuse_occupied_work_dir
@@ -34,6 +34,7 @@ __all__ = [
     'load_config',
     'load_trained',
     'model_config',
+    'nothing_resumed',
     'one_line_errors',
     'quiet',
     'refuse_new_start',

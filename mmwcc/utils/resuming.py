@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner.base_loop import BaseLoop
 
+from mmwcc.checkpoint import latest_checkpoint
+
 from .launch import LaunchError, check_checkpoint
 
-__all__ = ['check_resumable', 'refuse_new_start', 'resume_hint']
+__all__ = ['check_resumable', 'nothing_resumed', 'refuse_new_start', 'resume_hint']
 
 _REMEDY = (
     'Start a new run from its weights (load_from with resume=False), or resume from a checkpoint '
@@ -66,8 +69,8 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     missing = _missing(checkpoint, runner.param_schedulers is not None)
     if missing:
         raise RuntimeError(
-            f'{hook}: to resume, a checkpoint must hold {missing}, got one without: it would '
-            f'start anew. {_REMEDY}{resume_hint(runner)}'
+            f'{hook}: {resume_hint(runner)}to resume, a checkpoint must hold {missing}, got one '
+            f'without: it would start anew. {_REMEDY}'
         )
     # mmengine itself logs that it skips the schedules of the checkpoint.
     if runner.param_schedulers is None:
@@ -75,26 +78,57 @@ def refuse_new_start(hook: str, runner: Runner, checkpoint: Mapping[str, Any]) -
     theirs, ours = map(_units, (checkpoint.get('param_schedulers'), runner.param_schedulers))
     if theirs != ours:
         raise RuntimeError(
-            f'{hook}: to resume, a run must have the parameter schedules of the checkpoint, '
-            f'got {ours} in the run and {theirs} in the checkpoint, which would replace them. '
-            'Resume with the config that the run was started with, or start a new run '
-            f'(load_from with resume=False).{resume_hint(runner)}'
+            f'{hook}: {resume_hint(runner)}to resume, a run must have the parameter schedules of '
+            f'the checkpoint, got {ours} in the run and {theirs} in the checkpoint, which would '
+            'replace them. Resume with the config that the run was started with, or start a new '
+            'run (load_from with resume=False).'
         )
 
 
 def resume_hint(runner: Any) -> str:
-    """Return a sentence on how to resume the run itself, or '' where ``load_from`` is not set.
+    """Return how to resume the run itself, or '' where that is what the runner does.
 
     mmengine resumes from ``load_from`` if a config sets it, although a compressed config sets it to
-    the checkpoint that training starts from.
+    the checkpoint that training starts from. This comes before all other advice in a message.
     """
-    if not (runner._resume and runner._load_from):
+    start = runner._load_from
+    if not (runner._resume and start) or _is_in(runner.work_dir, start):
+        return ''
+    if latest_checkpoint(runner.work_dir):
+        remedy = (
+            f'To continue the run in {runner.work_dir}, set load_from=None (on the command line: '
+            '--cfg-options load_from=None).'
+        )
+    else:
+        remedy = (
+            f'There is no run to continue in {runner.work_dir}: to start one from that file, leave '
+            'out --resume (resume=False).'
+        )
+    return (
+        f'because load_from is set, resume=True resumes from {start}. {remedy} That file '
+        'does not fit: '
+    )
+
+
+def nothing_resumed(runner: Any) -> str:
+    """Describe a training that was to be resumed and has loaded nothing, or return ''.
+
+    mmengine then trains the weights that the model was built with, and gives a line of information.
+
+    Args:
+        runner: A runner that is about to begin its training.
+    """
+    if not runner._resume or runner._has_loaded:
         return ''
     return (
-        f' Because the config sets load_from, resume=True resumes from {runner._load_from}. To '
-        f'continue the run in {runner.work_dir}, set load_from=None (on the command line: '
-        '--cfg-options load_from=None).'
+        f'resume=True found no checkpoint in {runner.work_dir}, and load_from is not set, so this '
+        'training starts anew, with the initial weights of the model. To start from a trained '
+        'network, set load_from and leave out --resume. To continue a run, give its work_dir.'
     )
+
+
+def _is_in(folder: str, path: str) -> bool:
+    return Path(path).expanduser().absolute().parent == Path(folder).absolute()
 
 
 def _missing(checkpoint: Mapping[str, Any], scheduled: bool) -> str:

@@ -13,6 +13,7 @@ from mmwcc.compression import allow_dense, compress_model
 from mmwcc.cost import count_cost
 from mmwcc.inference import to_integer
 from mmwcc.post_training import calibrate, reestimate_batch_norm
+from mmwcc.quantizers import LearnedClipActQuantizer
 
 QUANTIZED = dict(
     pointwise=dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5, levels=2),
@@ -202,6 +203,59 @@ def test_another_keep_ratio_is_a_warning_in_evaluation_alone():
         model.eval()(image())
     silently(lambda: model(image()))  # once
     silently(lambda: other.train()(image()))
+
+
+def test_differences_of_many_layers_are_counted():
+    compression = {**QUANTIZED, 'keep_dense': []}
+    model = fresh({**compression, 'act_quant': dict(QUANTIZED['act_quant'], bits=4)})
+    model.load_state_dict(trained(compression).state_dict())
+    with pytest.warns(
+        UserWarning,
+        match='got act_bits 8 in the checkpoint, 4 in the model, in 3 layers, such as backbone.poi',
+    ):
+        model.eval()(image())
+
+
+@pytest.mark.parametrize(
+    'theirs, words',
+    [
+        (QUANTIZED['pointwise'], r'\(no keep_ratio\), and there .* from wavelet coefficients'),
+        (QUANTIZED['other'], r'\(it has a keep_ratio\), and there the clip .* from pixels'),
+    ],
+)
+def test_the_clip_of_another_transform_is_the_cause_of_the_error(mmengine_load, theirs, words):
+    kinds = [QUANTIZED['pointwise'], QUANTIZED['other']]
+    (ours,) = (kind for kind in kinds if kind != theirs)
+    state = trained(pointwise=theirs).state_dict()
+    model = mmengine_load(fresh({**QUANTIZED, 'pointwise': ours}), dict(state_dict=state))
+    message = f'point.act_quant was evaluated before .* another compression: .*{words}'
+    with pytest.warns(UserWarning, match='keep_ratio'), pytest.raises(RuntimeError, match=message):
+        model(image())
+    mmengine_load(model, dict(state_dict=fresh({**QUANTIZED, 'pointwise': ours}).state_dict()))
+    with pytest.raises(RuntimeError, match='Load a checkpoint of the compressed model'):
+        model(image())
+
+
+@pytest.mark.parametrize('compression', [QUANTIZED, FLOAT])
+def test_a_dense_model_refuses_compressed_weights(mmengine_load, compression):
+    checkpoint = dict(state_dict=trained(compression).state_dict())
+    with pytest.raises(
+        RuntimeError,
+        match='^Net: a compressed checkpoint needs a compressed model, got a dense model and a '
+        'checkpoint with backbone.point',
+    ):
+        mmengine_load(dense(), checkpoint)
+    mmengine_load(dense(), dict(state_dict=dense().state_dict()))
+
+
+def test_a_quantizer_in_a_layer_of_a_user_is_no_compressed_model(mmengine_load):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Module()
+            self.layer.act_quant = LearnedClipActQuantizer()
+
+    mmengine_load(Own(), dict(state_dict=Own().state_dict()))
 
 
 def test_integers_on_one_side_are_not_loaded(mmengine_load):

@@ -114,7 +114,7 @@ STEP_ERRORS = [
     ([(0, 0.5), (5, 1.0)], 'values must not increase, got 1.0 after 0.5. A schedule only lowers'),
     (
         [(0, 1.5)],
-        r'the value of a step must be in \(0, 1\], got 1.5. Use 1.0 to keep every coefficient',
+        r'the value of a step must be in \(0, 1\], got 1.5. It is a fraction: use 0.5 for 50 %',
     ),
     ([(0, 0.0)], r'must be in \(0, 1\], got 0.0'),
     ([(0, float('nan'))], r'must be in \(0, 1\], got nan'),

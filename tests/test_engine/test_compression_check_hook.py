@@ -276,7 +276,7 @@ def test_predictions_that_the_checkpoint_compresses(heatmaps, tmp_path, mode):
     model, path = heatmaps
     run = 'train' if mode == 'resume' else mode
     settings = dict(load_from=path, resume=mode == 'resume', val_interval=1, length=3)
-    with pytest.raises(RuntimeError, match=f'CompressionCheckHook: {ADVICE}'):
+    with pytest.raises(RuntimeError, match=f'^CompressionCheckHook: .*{ADVICE}'):
         getattr(make(tmp_path, **model('last'), **settings), run)()
     getattr(make(tmp_path, **model('classify.offset_head.2'), **settings), run)()
 
@@ -360,8 +360,7 @@ def test_kernels_of_conv1d_are_accepted(checkpoints, tmp_path):
         (changed(levels=1), 'point: levels 2 in the checkpoint, 1 in the model'),
         (
             {**COMPRESSION, 'act_quant': dict(COMPRESSION['act_quant'], bits=8)},
-            'point: act_bits 4 in the checkpoint, 8 in the model; '
-            'spatial: act_bits 4 in the checkpoint, 8 in the model',
+            'act_bits 4 in the checkpoint, 8 in the model, in 2 layers, such as point',
         ),
     ],
 )
@@ -405,7 +404,9 @@ def test_schedule_missing_or_changed(checkpoints, tmp_path, log):
     runner = make(tmp_path, load_from=path)
     messages = log(runner)
     runner.test()
-    assert 'point: act_bits 8 in the checkpoint, 4 in the model' in messages.text
+    assert (
+        'act_bits 8 in the checkpoint, 4 in the model, in 2 layers, such as point' in messages.text
+    )
     later = dict(
         type='mmwcc.CompressionScheduleHook', act_bits=dict(type='step', steps=[(0, 32), (5, 4)])
     )
@@ -416,7 +417,8 @@ def test_schedule_missing_or_changed(checkpoints, tmp_path, log):
     ):
         runner = make(tmp_path, schedule=schedule, load_from=str(checkpoints[name]), resume=True)
         with pytest.raises(
-            RuntimeError, match=f'point: act_bits {theirs} in the checkpoint, {ours} in the model'
+            RuntimeError,
+            match=f'act_bits {theirs} in the checkpoint, {ours} in the model, in 2 layers',
         ):
             runner.train()
 
@@ -469,7 +471,7 @@ def test_a_stock_run_trains_from_dense_weights_and_stamps(checkpoints, tmp_path)
 def test_a_stock_run_refuses_to_resume_otherwise(checkpoints, tmp_path):
     quantized = {**COMPRESSION, 'pointwise': dict(type='mmwcc.QuantConv2d')}
     path = str(checkpoints['compressed'])
-    with pytest.raises(RuntimeError, match='point: keep_ratio 0.25 in the checkpoint, absent in'):
+    with pytest.raises(RuntimeError, match='point: keep_ratio 0.25 in the checkpoint, none in'):
         stock(tmp_path, quantized, load_from=path, resume=True).train()
 
 
@@ -497,20 +499,79 @@ def test_a_flexible_runner_checks_too(checkpoints, tmp_path):
 
 
 def test_resuming_names_what_load_from_does(checkpoints, tmp_path):
-    hint = (
-        'Because the config sets load_from, resume=True resumes from .*iter_2.pth. To continue the '
-        'run in .*, set load_from=None .on the command line: --cfg-options load_from=None.'
-    )
-    settings = dict(load_from=str(checkpoints['dense']), resume=True)
-    with pytest.raises(RuntimeError, match=hint):
-        stock(tmp_path, **settings).train()
+    work_dir = tmp_path / 'run'
+    cause = 'Hook: because load_from is set, resume=True resumes from .*pth. '
     weights = edited(tmp_path, checkpoints['compressed'], lambda c: c.pop('optimizer') and None)
-    with pytest.raises(RuntimeError, match='state of the optimizer.*Because the config sets'):
-        stock(tmp_path, load_from=weights, resume=True).train()
-    # What the hint says works, with a run that began in the folder.
-    stock(tmp_path, length=1, load_from=str(checkpoints['dense'])).train()
-    stock(tmp_path, length=2, load_from=None, resume=True).train()
-    assert (tmp_path / 'iter_2.pth').is_file()
+    starts = {
+        str(checkpoints['dense']): 'to resume, the checkpoint must have',
+        weights: 'to resume, a checkpoint must hold the state of the optimizer',
+    }
+
+    def refused(hint):
+        for path, problem in starts.items():
+            message = f'{cause}{hint} That file does not fit: {problem}'
+            with pytest.raises(RuntimeError, match=message):
+                stock(work_dir, load_from=path, resume=True).train()
+
+    # As long as no run began in the folder, there is none to continue.
+    refused(
+        'There is no run to continue in .*run: to start one from that file, leave out --resume '
+        '.resume=False..'
+    )
+    stock(work_dir, length=1, load_from=str(checkpoints['dense'])).train()
+    refused('To continue the run in .*run, set load_from=None .*--cfg-options load_from=None..')
+    stock(work_dir, length=2, load_from=None, resume=True).train()
+    assert (work_dir / 'iter_2.pth').is_file()
+    # The checkpoints of the run itself are not taken for the start of training.
+    own = edited(work_dir, work_dir / 'iter_2.pth', lambda c: c.pop('optimizer') and None)
+    with pytest.raises(RuntimeError, match='^CompressionCheckHook: to resume, a checkpoint must'):
+        stock(work_dir, load_from=own, resume=True).train()
+
+
+def test_a_run_that_finds_nothing_to_resume_says_so(checkpoints, tmp_path, log):
+    said = 'CompressionCheckHook: resume=True found no checkpoint in '
+    cases = [
+        (dict(resume=True), True),
+        (dict(), False),
+        (dict(load_from=str(checkpoints['dense'])), False),
+        (dict(load_from=str(checkpoints['compressed']), resume=True, length=3), False),
+        (dict(compression=None, resume=True), False),
+    ]
+    for number, (settings, warns) in enumerate(cases):
+        runner = stock(tmp_path / str(number), **{'length': 1, **settings})
+        messages = log(runner)
+        messages.clear()
+        runner.train()
+        warnings = [r.getMessage() for r in messages.records if r.levelno == logging.WARNING]
+        assert any(text.startswith(said) for text in warnings) == warns
+
+
+@pytest.mark.parametrize('name', ['compressed', 'wcc'])
+@pytest.mark.parametrize('mode', ['train', 'resume', 'test', 'val'])
+def test_a_stock_run_of_a_dense_model_refuses_compressed_weights(checkpoints, tmp_path, name, mode):
+    settings = dict(load_from=str(checkpoints[name]), resume=mode == 'resume', val_interval=1)
+    with pytest.raises(
+        RuntimeError, match='^ToySegmentor: a compressed checkpoint needs a compressed model, got'
+    ):
+        getattr(stock(tmp_path, None, **settings), 'train' if mode == 'resume' else mode)()
+
+
+def test_a_stock_run_of_a_dense_model_is_left_alone(checkpoints, tmp_path):
+    path = str(checkpoints['dense'])
+    stock(tmp_path, None, load_from=path).test()
+    stock(tmp_path, None, length=1, load_from=path).train()
+    assert 'mmwcc' not in torch.load(tmp_path / 'iter_1.pth', weights_only=True)['meta']
+    weights = edited(tmp_path, path, lambda c: c.pop('optimizer') and None)
+    stock(tmp_path / 'resumed', None, length=3, load_from=weights, resume=True).train()
+
+
+def test_a_test_with_another_transform_names_the_cause(checkpoints, tmp_path, log):
+    quantized = {**COMPRESSION, 'pointwise': dict(type='mmwcc.QuantConv2d')}
+    runner = stock(tmp_path, quantized, load_from=str(checkpoints['compressed']))
+    messages = log(runner)
+    with pytest.raises(RuntimeError, match='of point.act_quant was evaluated .* another compress'):
+        runner.test()
+    assert 'point: keep_ratio 0.25 in the checkpoint, none in the model' in messages.text
 
 
 def test_a_dense_run_is_not_overwritten(tmp_path):

@@ -286,7 +286,7 @@ def test_resuming_with_an_optimizer_that_starts_anew_is_refused(
     )
     with pytest.raises(
         RuntimeError,
-        match=f'{hook}: to resume, a checkpoint must hold .*load_from with resume=False',
+        match=f'^{hook}: .*to resume, a checkpoint must hold .*load_from with resume=False',
     ):
         toy_runner(tmp_path / 'run', length=3, load_from=path, resume=True, hooks=hooks).train()
     toy_runner(tmp_path / 'run', length=3, load_from=path, hooks=hooks).train()

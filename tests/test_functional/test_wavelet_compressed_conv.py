@@ -139,7 +139,11 @@ def test_output_and_gradient_follow_the_memory_format(wavelet, memory_format, si
     [
         (dict(keep_ratio=0), ValueError, r'keep_ratio must be in \(0, 1\], got 0'),
         (dict(keep_ratio=-0.5), ValueError, r'keep_ratio must be in \(0, 1\], got -0.5'),
-        (dict(keep_ratio=1.5), ValueError, r'keep_ratio must be in \(0, 1\], got 1.5'),
+        (
+            dict(keep_ratio=50),
+            ValueError,
+            r'got 50. It is a fraction: use 0.5 for 50 %, and 1.0 to',
+        ),
         (dict(keep_ratio=float('nan')), ValueError, r'keep_ratio must be in \(0, 1\], got nan'),
         (dict(keep_ratio='a'), TypeError, "keep_ratio must be a number, got 'a'"),
         (dict(keep_ratio=True), TypeError, 'keep_ratio must be a number, got True'),

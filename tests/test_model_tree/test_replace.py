@@ -364,9 +364,9 @@ FAILURES = dict(
     compress_after_separation=(
         plain,
         compressing(
-            separate=dict(), keep_dense=[], rules=[dict(pattern=r'4\.depthwise_conv', type='x')]
+            separate=dict(), keep_dense=[], rules=[dict(pattern=r'4\.depthwise_conv', **WCC)]
         ),
-        "cannot become 'x'",
+        'cannot become mmwcc.WaveletCompressedConv2d',
     ),
     lean_after_compression=(
         plain,

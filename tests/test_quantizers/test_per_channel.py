@@ -167,13 +167,15 @@ def test_a_layer_makes_room_and_an_optimizer_keeps_the_parameter():
         QuantConv2d(3, 4, 3, weight_quant=quantizer)
 
 
+class ForBoth(UniformQuantizer):
+    spec = LearnedClipWeightQuantizer.spec
+
+
 @pytest.mark.parametrize('layer_type', [QuantConv2d, WaveletCompressedConv2d])
 def test_activations_have_no_output_channels(layer_type):
     options = dict(keep_ratio=0.5) if layer_type is WaveletCompressedConv2d else {}
     with pytest.raises(ValueError, match=f'{layer_type.__name__}: act_quant must have one clip'):
-        layer_type(
-            3, 4, 1, **options, act_quant=dict(type='mmwcc.LSQWeightQuantizer', per_channel=True)
-        )
+        layer_type(3, 4, 1, **options, act_quant=dict(type=ForBoth, signed=True, scales=CHANNEL))
 
 
 def test_several_clips_need_a_sign():

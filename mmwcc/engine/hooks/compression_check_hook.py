@@ -18,6 +18,7 @@ from mmwcc.compression import (
     advice_for,
     allow_dense,
     compare,
+    dense_model_error,
     integer_mismatch,
     state_differences,
 )
@@ -25,7 +26,7 @@ from mmwcc.messages import some_of
 from mmwcc.model_tree import LayerState, compressed_layers, prediction_layers, unwrapped
 from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import HOOKS
-from mmwcc.utils import refuse_new_start, refuse_occupied_work_dir, resume_hint
+from mmwcc.utils import nothing_resumed, refuse_new_start, refuse_occupied_work_dir, resume_hint
 
 from .compression_schedule_hook import CompressionScheduleHook
 
@@ -78,6 +79,8 @@ class CompressionCheckHook(Hook):
 
     Training in a work folder whose latest checkpoint is that of a dense model, or of another config
     with another compression, is an error too: the run would overwrite it.
+
+    A run that is told to resume and finds nothing to resume starts anew, with a warning.
 
     If the runner has a :class:`CompressionScheduleHook`, the recorded state is compared with the
     state that the schedule gives for the recorded moment, whichever of the two hooks runs first.
@@ -148,8 +151,14 @@ class CompressionCheckHook(Hook):
         refuse_occupied_work_dir('CompressionCheckHook', runner)
 
     def before_train(self, runner) -> None:
-        """Let validations of a training run reach layers that its training does not."""
+        """Let validations of a training run reach layers that its training does not.
+
+        Also warn where a run was to be resumed and starts anew.
+        """
         allow_dense(runner.model)
+        problem = nothing_resumed(runner) if compressed_layers(runner.model) else ''
+        if problem:
+            runner.logger.warning(f'CompressionCheckHook: {problem}')
 
     def after_train(self, runner) -> None:
         """Remember that any checkpoint loaded from now on is loaded for evaluation."""
@@ -175,7 +184,7 @@ class CompressionCheckHook(Hook):
         for level, text in self._findings(runner.model, purpose, found):
             if level == ERROR:
                 hint = resume_hint(runner) if purpose == 'resume' else ''
-                raise RuntimeError(f'CompressionCheckHook: {text}{hint}')
+                raise RuntimeError(f'CompressionCheckHook: {hint}{text}')
             runner.logger.log(level, f'CompressionCheckHook: {text}')
         mark_judged(checkpoint)
 
@@ -280,9 +289,4 @@ def _refuse_dense_model(found: Comparison, stamp: Mapping[str, Any]) -> None:
         return
     recorded = bool(stamp.get('compression'))
     config = ' The config is in checkpoint["meta"]["mmwcc"]["compression"].' if recorded else ''
-    raise RuntimeError(
-        'CompressionCheckHook: a compressed checkpoint needs a compressed model, got a dense model '
-        f'and a checkpoint with {some_of(found.in_checkpoint)} compressed. Loading would drop the '
-        "quantizers and the selection. Build the model with type='mmwcc.CompressedModel' and the "
-        f'compression the checkpoint was trained with.{config}'
-    )
+    raise RuntimeError(f'CompressionCheckHook: {dense_model_error(found.in_checkpoint)}{config}')
