@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmwcc.messages import cause
 from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
 
@@ -173,5 +174,5 @@ def run_on_zeros(
     except Exception as error:  # the model may raise anything
         raise ValueError(
             f'{owner}: {type(model).__name__} must run on zeros of shape {tuple(image.shape)} to '
-            f'{purpose}, but {type(error).__name__}: {error}. {remedy}'
+            f'{purpose}, but {cause(error)}. {remedy}'
         ) from error

@@ -16,6 +16,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmwcc.checkpoint import read_stamp
+from mmwcc.messages import cause
 from mmwcc.registry import type_name
 
 from .run_logs import is_result
@@ -105,8 +106,8 @@ def read_config(file: Path) -> Config:
         return Config.fromfile(file)
     except Exception as error:  # the Python code of a config may raise anything
         raise ValueError(
-            f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: '
-            f'{error}. Restore it from a copy.'
+            f'read_work_dir: the config {file} must be readable, got {cause(error)}. '
+            'Restore it from a copy.'
         ) from error
 
 
