@@ -14,6 +14,7 @@ from mmwcc.compressed_config import is_compressed
 from mmwcc.compression import QUANTITIES, compress_model
 from mmwcc.cost import CostReport, LayerCost, count_cost
 from mmwcc.model_tree import CompressionReport, describe_layer, named_layers, unhandled_layers
+from mmwcc.progress import track
 from mmwcc.utils import build_model, dense_config, quiet
 
 from .image_sizes import input_size
@@ -136,7 +137,7 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
 
 
 def examine_all(
-    work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None
+    work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None, *, verbose: bool = False
 ) -> list[ModelFacts]:
     """Examine several models, and count the cost of all of them for images of one size.
 
@@ -144,6 +145,7 @@ def examine_all(
         work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned for each.
         shape: (height, width) of the input. Defaults to None: the size and the convention of the
             first model for which a size is known.
+        verbose: Whether to say on stderr how many models are examined already. Defaults to False.
 
     Returns:
         The facts as :func:`examine` returns them. A model that cannot be counted at this size has
@@ -154,7 +156,8 @@ def examine_all(
     if shape is not None:
         common = Basis('exact', (shape[-2], shape[-1]))
     facts = []
-    for work_dir, basis in zip(work_dirs, own, strict=True):
+    models = track(work_dirs, 'examining', 'models', verbose=verbose)
+    for work_dir, basis in zip(models, own, strict=True):
         facts.append(_examine(work_dir, common))
         # A size that was asked for needs no explanation.
         if shape is None and basis is not None and basis != common:
