@@ -39,7 +39,7 @@ from .report import (
     setting_cells,
     weight_count,
 )
-from .unhandled import UnhandledLayers, listed, unhandled_layers
+from .unhandled import UnhandledLayers, class_name, listed, unhandled_layers
 
 __all__ = [
     'FULL_PRECISION',
@@ -50,6 +50,7 @@ __all__ = [
     'aligned',
     'all_or_nothing',
     'announce',
+    'class_name',
     'compressed_layers',
     'convolutions',
     'dense_names',
