@@ -20,7 +20,7 @@ export PYTHON TORCH TORCH_ARGS MAX_JOBS
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-setup:  ## create .venv with torch, OpenMMLab and mmwcc; may compile mmcv the first time, about ten minutes
+setup:  ## create .venv with torch, OpenMMLab and mmwcc; may compile mmcv the first time
 	$(SET_UP)
 
 demo:  ## compress a small model and show the effect; compiles no mmcv

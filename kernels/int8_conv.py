@@ -86,9 +86,12 @@ def is_exact() -> bool:
 def pack_int8_conv(
     weight: Tensor, scale: Tensor, bias: Tensor, step: float, zero: int, geometry
 ) -> PackedConv:
-    """Prepare the constants of a convolution; see :class:`PackedConv`."""
-    packed = None
-    if weight.device.type == 'cpu' and chosen_path('cpu') == 'cpu' and is_exact():
+    """Prepare the constants of a convolution; see :class:`PackedConv`.
+
+    While torch.jit traces, there is no oneDNN layout. Do not keep the result beyond the trace.
+    """
+    packed, on_cpu = None, weight.device.type == 'cpu' and chosen_path('cpu') == 'cpu'
+    if on_cpu and not torch.jit.is_tracing() and is_exact():
         packed = torch.ops.onednn.qconv_prepack(weight, scale, step, zero, *geometry, None)
     zeros = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
     return PackedConv(weight, scale, bias, step, zero, geometry, packed, zeros)

@@ -32,6 +32,7 @@ from mmwcc.version import __version__
 
 __all__ = [
     'carry_stamp',
+    'compression_on_record',
     'extend_stamp',
     'final_checkpoint',
     'latest_checkpoint',
@@ -109,9 +110,7 @@ def write_stamp(checkpoint: dict, model: nn.Module, config: Mapping[str, Any]) -
         model: The model whose weights it holds.
         config: The config of the run. Only ``model`` is read.
     """
-    settings = config.get('model')
-    compression = _plain(find_compression(settings)) if isinstance(settings, Mapping) else None
-    layers = layer_records(model)
+    compression, layers = compression_on_record(config), layer_records(model)
     extend_stamp(checkpoint, dict(version=__version__, compression=compression, layers=layers))
     # CompressionScheduleHook, which may run before or after this, knows the iteration and epoch
     # that the state belongs to. Keep what it has written.
@@ -153,6 +152,12 @@ def final_checkpoint(config: Config) -> Path:
 def latest_checkpoint(work_dir: str | Path) -> str | None:
     """Return the checkpoint that mmengine would resume in a work folder, or None without one."""
     return find_latest_checkpoint(str(work_dir)) if Path(work_dir).is_dir() else None
+
+
+def compression_on_record(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the ``compression`` of a config as a stamp holds it, or None for a dense model."""
+    model = config.get('model')
+    return _plain(find_compression(model)) if isinstance(model, Mapping) else None
 
 
 def _plain(value: Any) -> Any:

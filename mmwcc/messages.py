@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
-__all__ = ['check_keys', 'did_you_mean', 'some_of']
+__all__ = ['cause', 'check_keys', 'did_you_mean', 'some_of']
+
+
+def cause(error: BaseException) -> str:
+    """Return the type and text of an error, for a sentence that goes on or ends after it.
+
+    Example:
+        >>> cause(ValueError('Sizes must match.'))
+        'ValueError: Sizes must match'
+    """
+    return f'{type(error).__name__}: {error}'.rstrip('. \n')
 
 
 def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str:

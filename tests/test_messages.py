@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmwcc.messages import check_keys, did_you_mean, some_of
+from mmwcc.messages import cause, check_keys, did_you_mean, some_of
 
 KEYS = ['keep_ratio', 'levels', 'wavelet']
 
@@ -40,3 +40,8 @@ def test_a_known_mistake_has_its_own_remedy():
 def test_long_lists_end_in_a_count():
     assert some_of(KEYS) == 'keep_ratio, levels, wavelet'
     assert some_of(iter(KEYS), most=1) == 'keep_ratio and 2 more'
+
+
+def test_the_cause_of_an_error_ends_without_a_full_stop():
+    assert cause(RuntimeError('Sizes must match.\n')) == 'RuntimeError: Sizes must match'
+    assert cause(KeyError('x')) == "KeyError: 'x'" and cause(ValueError()) == 'ValueError:'

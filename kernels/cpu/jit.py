@@ -83,6 +83,21 @@ class _Cache(FunctionCache):
             )
 
 
+def _notice(cache: object) -> str:
+    """Say what is being compiled, and for how long it will do."""
+    if not isinstance(cache, _Cache):
+        return (
+            'compiling the CPU kernels, about half a minute, in every process, since numba finds '
+            f'no place to keep them. {_PLACE}'
+        )
+    # Files that are older than a source hold code that is not used any more.
+    newest = max(path.stat().st_mtime for path in Path(__file__).parent.glob('*.py'))
+    kept = Path(cache.cache_path).glob('*.nbi')
+    if any(path.stat().st_mtime > newest for path in kept):
+        return 'compiling some more of the CPU kernels; numba keeps them in its cache.'
+    return 'compiling the CPU kernels, about half a minute, once; numba keeps them in its cache.'
+
+
 class _CompilationNotice(event.Listener):
     """Say once, on stderr, that our kernels are being compiled.
 
@@ -92,16 +107,7 @@ class _CompilationNotice(event.Listener):
     def on_start(self, event) -> None:
         dispatcher = event.data['dispatcher']
         if dispatcher.py_func.__module__.startswith('mmwcc.kernels'):
-            kept = isinstance(dispatcher._cache, _Cache)
-            _say_once(
-                'compiling',
-                'compiling the CPU kernels, about half a minute, '
-                + (
-                    'once; numba keeps them in its cache.'
-                    if kept
-                    else f'in every process, since numba finds no place to keep them. {_PLACE}'
-                ),
-            )
+            _say_once('compiling', _notice(dispatcher._cache))
 
     def on_end(self, event) -> None:
         pass

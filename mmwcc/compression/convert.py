@@ -30,7 +30,7 @@ from mmwcc.quantizers import settle_after_forward
 from mmwcc.registry import MODELS
 
 from .config import CompressionConfig
-from .decisions import PLACES, Decision, decide, judge_maps, judge_speed
+from .decisions import PLACES, Decision, decide, judge_maps, judge_speed, no_wavelets
 from .first_step import tell_at_first_step
 from .gain import Gain, expected_gain
 from .lean import lean_activations
@@ -95,11 +95,12 @@ def compress_model(
     config = CompressionConfig.parse(compression)
     with all_or_nothing(model):
         separated = _separate(model, config)
-        decisions = decide(model, config)
-        decisions, unknown = judge_maps(model, config, decisions)
+        decided = decide(model, config)
+        decisions, unknown = judge_maps(model, config, decided)
         decisions = judge_speed(model, config, decisions)
         report = _convert(model, decisions)
         report.warning = _check_changed(model, report, decisions, separated)
+        report.warning = report.warning or no_wavelets(config, decided, decisions)
         if input_shape is not None:
             report.gain = _gain(model, config, input_shape)
         report = _put_integers(model, config, report)

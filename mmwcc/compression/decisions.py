@@ -22,7 +22,7 @@ from .map_sizes import FixedMaps, fixed_maps
 from .only_if_faster import SpeedJudge
 from .tiny_maps import too_small
 
-__all__ = ['PLACES', 'Decision', 'decide', 'judge_maps', 'judge_speed']
+__all__ = ['PLACES', 'Decision', 'decide', 'judge_maps', 'judge_speed', 'no_wavelets']
 
 PLACES = ('first', 'last')
 """Entries of ``keep_dense`` that stand for a place in the network."""
@@ -101,6 +101,30 @@ def _wavelet_layers(decisions: dict[nn.Conv2d, Decision]) -> dict[nn.Conv2d, tup
         and decision.config['type'] == WAVELET_TYPE
         and _is_eligible(conv)
     }
+
+
+def no_wavelets(
+    config: CompressionConfig,
+    decided: dict[nn.Conv2d, Decision],
+    judged: dict[nn.Conv2d, Decision],
+) -> str:
+    """Return a sentence if wavelets were asked for and no layer uses them in the end, else ''.
+
+    Args:
+        config: The dictionary.
+        decided: What it asks for.
+        judged: What is done.
+    """
+    asked = (config.pointwise or {}).get('type') == WAVELET_TYPE
+    if asked and not any(map(_is_eligible, decided)):
+        return (
+            'No layer uses wavelets, because there is no 1x1 convolution without padding and '
+            'groups. separate=dict() in the compression dictionary makes 1x1 convolutions of '
+            'others.'
+        )
+    if _wavelet_layers(decided) and not _wavelet_layers(judged):
+        return '0 layers use wavelets in the end. The notes in the table say why.'
+    return ''
 
 
 def judge_maps(

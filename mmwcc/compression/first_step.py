@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmwcc.cost import count_cost, tensors_in
+from mmwcc.messages import cause
 from mmwcc.model_tree import CompressionReport, announce, tensor_mode, twin
 
 from .gain import Gain
@@ -65,18 +66,22 @@ class _FirstStep:
         if torch.compiler.is_compiling() or not (model.training and torch.is_grad_enabled()):
             return
         _withdraw(model)
+        gain, failure = None, ''
         try:
-            self.report.gain = self._gain(model, _one_image(model, args, kwargs))
+            self.report.gain = gain = self._gain(model, _one_image(model, args, kwargs))
         except Exception as error:  # counting must never stop a training
-            self.report.notes.append(
-                f'What is gained could not be counted ({type(error).__name__}: {error}). '
+            failure = (
+                f'What is gained could not be counted ({cause(error)}). '
                 'tools/analysis_tools/get_bops.py counts it for a size that you give.'
             )
-        gain = self.report.gain
-        text = f'Compressed {type(model).__name__}:\n{self.report}'
-        if not self.layers:
-            text = self.report.notes[-1] if gain is None else str(gain)
-        announce(text, logging.WARNING if gain is None or gain.warning else logging.INFO)
+        warning = failure if gain is None else gain.warning
+        text = '' if gain is None else gain.table
+        if self.layers:
+            text = f'Compressed {type(model).__name__}:\n{self.report}'.removesuffix(f'\n{warning}')
+        if text:
+            announce(text)
+        if warning:
+            announce(warning, logging.WARNING)
 
     def _gain(self, model: nn.Module, inputs: dict[str, Any] | tuple) -> Gain:
         """Count on a copy, which calls no hook, not even this one, and changes nothing.

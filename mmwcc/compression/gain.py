@@ -10,7 +10,7 @@ from torch import nn
 
 from mmwcc.cost import CostReport, LayerCost, count_cost
 from mmwcc.inference import IntegerLayer
-from mmwcc.model_tree import FULL_PRECISION, unwrapped
+from mmwcc.model_tree import FULL_PRECISION, class_name, unwrapped
 
 from .only_if_faster import SpeedTable
 from .small_gain import why_small
@@ -26,7 +26,7 @@ class Part:
     """Layers of one kind.
 
     Attributes:
-        kind: What they are, for example 'Conv2d 3x3' or 'products in MultiheadAttention'.
+        kind: What they are, for example 'Conv2d 3x3' or 'products of MultiheadAttention'.
         layers: How many there are.
         macs: Their multiply-accumulate operations before the compression.
         bops: Their bit operations now.
@@ -58,10 +58,16 @@ class Speed:
 
     def __str__(self) -> str:
         left_out = f', {self.unmeasured} layers not measured' if self.unmeasured else ''
-        slower = '; only_if_faster leaves out slower layers' if self.network < 1 else ''
+        slowdown, remedy = '', ''
+        if self.network < 1:
+            slowdown = 'a slowdown: '
+            remedy = (
+                '; only_if_faster=dict(input_shape=(H, W)) in the compression dictionary leaves '
+                'out the slower layers'
+            )
         return (
-            f'x{self.layers:.2f} in wavelet layers, x{self.network:.2f} in the network{left_out}; '
-            f'an estimate from a table measured for {self.machine}{slower}'
+            f'{slowdown}x{self.layers:.2f} in wavelet layers, x{self.network:.2f} in the network'
+            f'{left_out}; an estimate from a table measured for {self.machine}{remedy}'
         )
 
 
@@ -148,12 +154,18 @@ class Gain:
         )
 
     def __str__(self) -> str:
+        return '\n'.join(filter(None, [self.table, self.warning]))
+
+    @property
+    def table(self) -> str:
+        """The lines without the warning."""
         total, shape = self.cost.total, self.cost.input_shape
         given = 'several inputs' if shape is None else f'an input of {"x".join(map(str, shape))}'
         dense_bops = _DENSE_BITS * self.dense_macs
         lines = [
             f'What this gains for {given}:',
-            f'  MACs   {_change(self.dense_macs, total.macs)}; wavelets reach {self.reached:.1%}',
+            f'  MACs   {_change(self.dense_macs, total.macs)}; '
+            f'wavelets reach {self.reached:.1%} of the dense MACs',
             f'  BOPs   {_change(dense_bops, total.total_bops)}, '
             f'of these {_amount(total.transform_bops, dense_bops)} in transforms',
         ]
@@ -161,7 +173,7 @@ class Gain:
             lines.append(f'  dense  {_listed(self.dense_parts, total.total_bops)}')
         if self.speed is not None:
             lines.append(f'  speed  {self.speed}')
-        return '\n'.join([*lines, *filter(None, [self.warning])])
+        return '\n'.join(lines)
 
 
 def expected_gain(
@@ -214,11 +226,11 @@ def _parts(model: nn.Module, layers: Iterable[LayerCost]) -> Iterator[Part]:
 def _kind(module: nn.Module, layer: LayerCost) -> str:
     """Describe what a layer is."""
     if not layer.geometry.weights:
-        return f'products in {type(module).__name__}'
+        return f'products of {type(module).__name__}'  # of maps, or with a weight of its own
     if isinstance(module, nn.Conv2d):
         size = 'x'.join(map(str, module.kernel_size))
         return f'{"Conv2d" if module.groups == 1 else "grouped Conv2d"} {size}'
-    return type(module).__name__
+    return class_name(module)
 
 
 def _speed(cost: CostReport, wavelets: Sequence[LayerCost], table: SpeedTable) -> Speed:
@@ -265,4 +277,5 @@ def _listed(parts: Sequence[Part], total: float) -> str:
         f'{part.kind} {part.bops / total:.1%} (layers: {part.layers})' for part in parts[:_SHOWN]
     )
     more = f' and {len(parts) - _SHOWN} more kinds' if len(parts) > _SHOWN else ''
-    return f'{_amount(bops)} BOPs in full precision ({bops / total:.1%}): {shown}{more}'
+    share = f'{bops / total:.1%} of the remaining BOPs'
+    return f'{_amount(bops)} BOPs in full precision ({share}): {shown}{more}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ __all__ = ['why_small']
 
 _SMALL = 0.1  # wavelets that save a smaller share of the MACs save little
 _LARGE = 0.5  # a larger share of the bit operations in full precision is much
-_SHOWN = 4
 
 
 def why_small(gain: Gain) -> Iterator[str]:
@@ -84,10 +84,11 @@ def _tiny_maps(gain: Gain) -> Iterator[str]:
     """Say which wavelet layers work on maps smaller than a patch."""
     if not gain.tiny:
         return
-    names = ', '.join(list(gain.tiny)[:_SHOWN])
-    more = f' and {len(gain.tiny) - _SHOWN} more' if len(gain.tiny) > _SHOWN else ''
+    count, pattern = len(gain.tiny), '|'.join(map(re.escape, gain.tiny))
     yield (
-        f'The maps of {names}{more} are smaller than a patch on this input, so that these layers '
-        f'take up to {max(gain.tiny.values()):.1f} times their dense MACs. Give them the type '
-        'mmwcc.QuantConv2d by a rule if images are always of this size.'
+        f'{count} wavelet {"layer has" if count == 1 else "layers have"} maps smaller than a patch '
+        f'on this input, which take up to {max(gain.tiny.values()):.1f} times the MACs of the '
+        'dense layer. If images are always of this size, add '
+        f"dict(pattern={pattern!r}, type='mmwcc.QuantConv2d') to the rules of the compression "
+        'dictionary.'
     )

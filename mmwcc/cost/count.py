@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from mmwcc.inference import example_grids
+from mmwcc.messages import cause
 from mmwcc.model_tree import example_input, quantizers_off, unwrapped
 
 from .counters import analyze, tensors_in
@@ -31,7 +33,8 @@ def count_cost(
     attention, and elementwise operators are counted by mmengine's complexity analysis. Models of
     mmengine run in mode 'tensor'. The model runs on the CPU or GPU that it is on. It does not
     change: it runs in eval mode, without gradients and with its quantizers switched off, and its
-    buffers and attributes are restored. The inputs do not change either: it runs on a copy of them.
+    buffers and attributes are restored. The inputs do not change either: it runs on a copy of them. Integer
+    layers need no weights.
 
     Args:
         model: Any module. Wrappers such as DistributedDataParallel are ignored.
@@ -76,15 +79,15 @@ def count_cost(
     inputs, input_shape = _inputs(model, input_shape, inputs)
     ledger = Ledger(model, convention)
     try:
-        with quantizers_off(model):
+        with quantizers_off(model), example_grids(model):
             operations = analyze(model, inputs, dict.fromkeys(ledger.names, ledger.record))
     except ModuleNotFoundError:
         raise
     except Exception as error:  # the model may raise anything
         what = 'these inputs' if input_shape is None else f'an input of shape {input_shape}'
         raise ValueError(
-            f'count_cost: {type(model).__name__} must run on {what}, but {type(error).__name__}: '
-            f'{error}. Give the shape that its network sees, or its `inputs`.'
+            f'count_cost: {type(model).__name__} must run on {what}, but {cause(error)}. Give the '
+            'shape that its network sees, as --shape HEIGHT WIDTH to a tool, or its `inputs`.'
         ) from error
     return ledger.report(operations, input_shape)
 

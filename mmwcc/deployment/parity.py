@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmwcc.messages import cause
+
 from .runtime import ExportError, open_session
 
 __all__ = ['Parity', 'compare']
@@ -82,8 +84,8 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
         got = session.run(None, feeds)
     except Exception as error:  # onnxruntime raises its own classes
         raise ExportError(
-            f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {error}. A size was '
-            'frozen at the one that was traced.'
+            f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {cause(error)}. '
+            'A size was frozen at the one that was traced.'
         ) from error
     expected = _tensors(reference(x))
     largest, mean = _difference(got, expected, size)

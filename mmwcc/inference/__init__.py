@@ -1,5 +1,6 @@
 """Integer and fused layers for inference, and the functions that convert a trained model."""
 
+from .example_grids import example_grids
 from .fold import fold_batch_norm, scale_and_bias, scale_channels
 from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
 from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d
@@ -23,6 +24,7 @@ __all__ = [
     'QuantizedMap',
     'act_grid',
     'clamp_bounds',
+    'example_grids',
     'fold_batch_norm',
     'fuse_inverted_residuals',
     'integer_skeleton',

@@ -91,6 +91,14 @@ class IntegerLayer(CompressedLayer, ExactBuffers):
                 'checkpoint of an integer model (tools/deployment/to_integer.py writes them).'
             )
 
+    def forget(self) -> None:
+        """Drop what was derived from the buffers, because they have changed."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.forget()
+
 
 class PointwiseIntegerLayer(IntegerLayer):
     """Base class of integer 1x1 convolutions that compute on rows of channels."""
@@ -191,8 +199,7 @@ class PointwiseIntegerLayer(IntegerLayer):
         batch = self._batched(dequantized(x))
         return batch if self.stride == (1, 1) else batch[:, :, :: self.stride[0], :: self.stride[1]]
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def forget(self) -> None:
         if not self.grid.is_meta:
             self._low, self._high = self.grid.tolist()
 

@@ -95,33 +95,32 @@ class IntegerMapConv2d(IntegerLayer):
         return batch.on(reads) if isinstance(batch, QuantizedMap) else reads.bytes_of(batch)
 
     def _convolve(self, levels: Tensor) -> Tensor:
-        if self._packed is None:
-            self._packed = kernels.pack_int8_conv(
-                self.weight,
-                self.scale,
-                self.bias,
-                self.reads.step,
-                self.reads.zero,
-                (self.stride, self.padding, self.dilation, self.groups),
-            )
+        packed = self._constants()
         maps = self._maps[0].stored
         written = None if torch.jit.is_tracing() else maps.get(self._name)
         if written is None:
-            return kernels.int8_conv2d(levels, self._packed)
-        y = kernels.int8_conv2d(levels, self._packed, written.activation, written.grid.bytes)
+            return kernels.int8_conv2d(levels, packed)
+        y = kernels.int8_conv2d(levels, packed, written.activation, written.grid.bytes)
         return QuantizedMap(y, written.grid, written.name, maps, written.activation)
+
+    def _constants(self) -> Any:
+        """Return the constants of the kernel, which are made once."""
+        if self._packed is not None:
+            return self._packed
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        packed = kernels.pack_int8_conv(
+            self.weight, self.scale, self.bias, self.reads.step, self.reads.zero, geometry
+        )
+        if not torch.jit.is_tracing():  # a trace holds no layout of oneDNN
+            self._packed = packed
+        return packed
 
     def _apply(self, fn, recurse: bool = True):
         super()._apply(fn, recurse)
         self.forget()
         return self
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self.forget()
-
     def forget(self) -> None:
-        """Drop what was derived from the buffers."""
         self._packed = self._reads = None
         self._maps[0].forget()
 

@@ -42,7 +42,7 @@ from .report import (
     setting_cells,
     weight_count,
 )
-from .unhandled import UnhandledLayers, listed, unhandled_layers
+from .unhandled import UnhandledLayers, class_name, listed, unhandled_layers
 
 __all__ = [
     'FULL_PRECISION',
@@ -54,6 +54,7 @@ __all__ = [
     'all_or_nothing',
     'announce',
     'as_before',
+    'class_name',
     'compressed_layers',
     'convolutions',
     'dense_names',

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
+from mmwcc.messages import cause
 from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
 
@@ -285,5 +286,5 @@ def run_on_image(
     except Exception as error:  # the model may raise anything
         raise ValueError(
             f'{owner}: {type(model).__name__} must run on {what} of shape {shape} to {purpose}, '
-            f'but {type(error).__name__}: {error}. {remedy}'
+            f'but {cause(error)}. {remedy}'
         ) from error

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-__all__ = ['UnhandledLayers', 'listed', 'unhandled_layers']
+__all__ = ['UnhandledLayers', 'class_name', 'listed', 'unhandled_layers']
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -36,6 +37,17 @@ class UnhandledLayers:
     weights: int
 
 
+def class_name(module: nn.Module) -> str:
+    """Return the name of the class of a layer by which its user knows it.
+
+    Example:
+        >>> class_name(nn.MultiheadAttention(4, 2).out_proj)
+        'Linear'
+    """
+    kind = type_before_parametrizations(module)
+    return 'Linear' if kind is NonDynamicallyQuantizableLinear else kind.__name__
+
+
 def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
     """Return the learned layers that are not nn.Conv2d, normalization or embedding, by class.
 
@@ -57,7 +69,7 @@ def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
         if module not in inside and not isinstance(module, (nn.Conv2d, *_NORMS, *_TABLES)):
             count = _weight_count(module)
             if count:
-                weights.setdefault(type_before_parametrizations(module).__name__, []).append(count)
+                weights.setdefault(class_name(module), []).append(count)
     return [UnhandledLayers(kind, len(counts), sum(counts)) for kind, counts in weights.items()]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmwcc.progress import track
+
 from .html_report import write_report
 from .run_files import find_runs
-from .work_dirs import WorkDir, read_work_dir
+from .work_dirs import NoResultsError, WorkDir, read_work_dir
 
 __all__ = ['LeftOut', 'read_work_dirs', 'report_folders']
 
@@ -29,11 +31,14 @@ class LeftOut:
         return f'left out {self.path}: {self.reason}'
 
 
-def read_work_dirs(paths: Iterable[str | Path]) -> tuple[list[WorkDir], list[LeftOut]]:
+def read_work_dirs(
+    paths: Sequence[str | Path], *, verbose: bool = False
+) -> tuple[list[WorkDir], list[LeftOut]]:
     """Read the work folders among any files and folders, such as those of ``work_dirs/*``.
 
     Args:
         paths: Files and folders.
+        verbose: Whether to say on stderr how many are read already. Defaults to False.
 
     Returns:
         The work folders that can be read, and what else there is.
@@ -42,11 +47,11 @@ def read_work_dirs(paths: Iterable[str | Path]) -> tuple[list[WorkDir], list[Lef
         ValueError: If there is no work folder among them.
 
     Example:
-        >>> work_dirs, left_out = read_work_dirs(Path('work_dirs').iterdir())
+        >>> work_dirs, left_out = read_work_dirs(list(Path('work_dirs').iterdir()))
     """
     work_dirs: list[WorkDir] = []
     left_out: list[LeftOut] = []
-    for path in map(Path, paths):
+    for path in map(Path, track(paths, 'reading', 'files and folders', verbose=verbose)):
         try:
             work_dirs.append(read_work_dir(path))
         except (Exception, SystemExit) as error:  # a config is a program, which may raise anything
@@ -67,6 +72,7 @@ def report_folders(
     metric: str | None = None,
     shape: Sequence[int] | None = None,
     images: int = 6,
+    verbose: bool = False,
 ) -> list[LeftOut]:
     """Write a page that compares all runs among some files and folders, the first one leading.
 
@@ -77,6 +83,7 @@ def report_folders(
         metric: See :func:`write_report`. Defaults to None.
         shape: See :func:`write_report`. Defaults to None.
         images: See :func:`write_report`. Defaults to 6.
+        verbose: See :func:`write_report`. Defaults to False.
 
     Returns:
         What was left out.
@@ -84,7 +91,7 @@ def report_folders(
     Raises:
         ValueError: If there is no run among them, no run has the metric, or images is negative.
     """
-    work_dirs, left_out = read_work_dirs(paths)
+    work_dirs, left_out = read_work_dirs(paths, verbose=verbose)
     write_report(
         work_dirs,
         out,
@@ -93,6 +100,7 @@ def report_folders(
         shape=shape,
         images=images,
         remarks=[f'{each.path} was left out: {each.reason}' for each in left_out],
+        verbose=verbose,
     )
     return left_out
 
@@ -118,6 +126,8 @@ def _reason(path: Path, error: BaseException) -> str:
         )
     if not runs:
         return 'It holds no run of a training or test.'
+    if isinstance(error, NoResultsError):
+        return ' '.join(['No run in it logged an iteration or a test.', *error.notes])
     if isinstance(error, (OSError, ValueError)):
         return str(error)
     return f'It cannot be read ({type(error).__name__}: {error}).'

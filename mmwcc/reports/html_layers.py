@@ -20,7 +20,7 @@ _HEADERS = (
     'To',
     'w bits',
     'a bits',
-    'Kept, %',
+    'Coefficients kept, %',
     'Weights',
     'M MACs',
     'M BOPs',

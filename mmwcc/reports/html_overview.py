@@ -8,6 +8,7 @@ from html import escape
 
 from .html_entry import Entry, latency_shape
 from .html_parts import MISSING, Cell, number, table
+from .tradeoff import DENSE, describe
 from .work_dirs import WorkDir
 
 __all__ = ['overview_part']
@@ -24,17 +25,25 @@ def overview_part(entries: Sequence[Entry], metric: str | None) -> str:
         'Weights, MB',
         'Latency, ms',
         'Bits w/a',
-        'Kept, %',
+        'Coefficients kept, %',
         'Seed',
     ]
-    shape = latency_shape(entries)
-    rows = [('', _cells(entry, entries[0], metric, shape)) for entry in entries]
+    shape, reference = latency_shape(entries), _reference(entries)
+    rows = [('', _cells(entry, reference, metric, shape)) for entry in entries]
     return table(
-        f'What the models reach and cost; percentages are of {entries[0].name}',
+        'What the models reach and cost',
         headers,
         rows,
         numeric=range(1, len(headers)),
     )
+
+
+def _reference(entries: Sequence[Entry]) -> Entry:
+    """Return the first dense model whose cost is known, or else the first model."""
+    dense = [
+        entry for entry in entries if entry.facts.total and describe(entry.facts.layers)[0] == DENSE
+    ]
+    return dense[0] if dense else entries[0]
 
 
 def _cells(
@@ -48,7 +57,7 @@ def _cells(
     return [
         Cell(f'{entry.label}<small>{escape(work_dir.config_name)}</small>'),
         *_accuracy(work_dir, metric),
-        *_cost(entry.facts.total, {} if entry is reference else reference.facts.total),
+        *_cost(entry.facts.total, None if entry is reference else reference),
         _latency(entry, shape),
         *_compression(entry),
         seed,
@@ -66,13 +75,14 @@ def _accuracy(work_dir: WorkDir, metric: str | None) -> list[Cell]:
     return [number(work_dir.result(metric), 2, source), number(work_dir.best(metric))]
 
 
-def _cost(total: Mapping[str, float], reference: Mapping[str, float]) -> list[Cell]:
+def _cost(total: Mapping[str, float], reference: Entry | None) -> list[Cell]:
     """Return bit operations, MACs and bytes of weights, and the share of a reference, if any."""
     if not total:
         return [MISSING] * 3
     share = ''
-    if reference:
-        share = f'{100 * total["total_bops"] / reference["total_bops"]:.3g} %'
+    if reference is not None and reference.facts.total:
+        part = total['total_bops'] / reference.facts.total['total_bops']
+        share = f'{100 * part:.3g} % of {reference.name}'
     return [
         number(total['total_bops'] / 1e9, 2, share),
         number(total['macs'] / 1e9, 3),

@@ -46,6 +46,7 @@ def write_report(
     shape: Sequence[int] | None = None,
     images: int = 6,
     remarks: Sequence[str] = (),
+    verbose: bool = False,
 ) -> None:
     """Write a page that compares work folders.
 
@@ -59,6 +60,7 @@ def write_report(
             :func:`mmwcc.reports.model_facts.examine_all`.
         images: Largest number of example images to embed for each model. Defaults to 6.
         remarks: Sentences to add to the notes. Defaults to none.
+        verbose: Whether to say on stderr how far the page is. Defaults to False.
 
     Raises:
         ValueError: If there are no work folders, no folder has the metric, or images is negative.
@@ -73,18 +75,21 @@ def write_report(
             f'write_report: images must not be negative, got {images}. Use 0 to embed none.'
         )
     metric = common_metric(list(work_dirs), metric)
-    page = render_report(make_entries(work_dirs, shape), title, metric, images, remarks)
+    entries = make_entries(work_dirs, shape, verbose=verbose)
+    page = render_report(entries, title, metric, images, remarks)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     Path(out).write_text(page, encoding='utf-8')
 
 
-def make_entries(work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None) -> list[Entry]:
+def make_entries(
+    work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None, *, verbose: bool = False
+) -> list[Entry]:
     """Name and examine the models in work folders."""
     names = short_names([work_dir.path for work_dir in work_dirs])
     return [
         Entry(name, index, work_dir, facts)
         for index, (name, work_dir, facts) in enumerate(
-            zip(names, work_dirs, examine_all(work_dirs, shape), strict=True)
+            zip(names, work_dirs, examine_all(work_dirs, shape, verbose=verbose), strict=True)
         )
     ]
 

@@ -14,9 +14,10 @@ from mmwcc.compressed_config import is_compressed
 from mmwcc.compression import QUANTITIES, compress_model
 from mmwcc.cost import CostReport, LayerCost, count_cost
 from mmwcc.model_tree import CompressionReport, describe_layer, named_layers, unhandled_layers
-from mmwcc.registry import type_name
+from mmwcc.progress import track
 from mmwcc.utils import build_model, dense_config, quiet
 
+from .image_sizes import input_size
 from .work_dirs import WorkDir
 
 __all__ = [
@@ -25,8 +26,6 @@ __all__ = [
     'build_with_report',
     'examine',
     'examine_all',
-    'image_shape',
-    'input_size',
 ]
 
 
@@ -138,7 +137,7 @@ def examine(work_dir: WorkDir, shape: Sequence[int] | None = None) -> ModelFacts
 
 
 def examine_all(
-    work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None
+    work_dirs: Sequence[WorkDir], shape: Sequence[int] | None = None, *, verbose: bool = False
 ) -> list[ModelFacts]:
     """Examine several models, and count the cost of all of them for images of one size.
 
@@ -146,6 +145,7 @@ def examine_all(
         work_dirs: What :func:`mmwcc.reports.work_dirs.read_work_dir` returned for each.
         shape: (height, width) of the input. Defaults to None: the size and the convention of the
             first model for which a size is known.
+        verbose: Whether to say on stderr how many models are examined already. Defaults to False.
 
     Returns:
         The facts as :func:`examine` returns them. A model that cannot be counted at this size has
@@ -156,7 +156,8 @@ def examine_all(
     if shape is not None:
         common = Basis('exact', (shape[-2], shape[-1]))
     facts = []
-    for work_dir, basis in zip(work_dirs, own, strict=True):
+    models = track(work_dirs, 'examining', 'models', verbose=verbose)
+    for work_dir, basis in zip(models, own, strict=True):
         facts.append(_examine(work_dir, common))
         # A size that was asked for needs no explanation.
         if shape is None and basis is not None and basis != common:
@@ -206,59 +207,3 @@ def _own_basis(work_dir: WorkDir) -> Basis | None:
     recorded = ModelFacts(recorded=work_dir.stamp.get('cost') or {}).basis
     size = input_size(work_dir.config)
     return recorded or (Basis('exact', size) if size else None)
-
-
-def image_shape(config: Config, shape: Sequence[int] | None = None) -> tuple[int, ...] | None:
-    """Return the requested shape, or else the size of the images that a config is used with.
-
-    Args:
-        config: The config.
-        shape: Height and width, one number for a square, or channels, height and width. Defaults to
-            None: ``crop_size`` of the config, or else :func:`input_size`.
-
-    Returns:
-        The shape, or None if nothing tells it.
-
-    Example:
-        >>> image_shape(Config(dict(crop_size=(64, 96)))), image_shape(Config(), [64])
-        ((64, 96), (64, 64))
-    """
-    shape = shape or config.get('crop_size') or input_size(config)
-    if shape is None:
-        return None
-    return tuple(shape) * 2 if len(shape) == 1 else tuple(shape)
-
-
-def input_size(config: Config) -> tuple[int, int] | None:
-    """Return the (height, width) of the images that a config tests with, or None if unknown.
-
-    This is ``img_scale`` of the test dataset, the last ``Resize`` of its pipeline, or the size of
-    the data preprocessor, in this order.
-
-    Example:
-        >>> input_size(Config(dict(test_dataloader=dict(dataset=dict(img_scale=(192, 128))))))
-        (128, 192)
-    """
-    dataset = (config.get('test_dataloader') or config.get('val_dataloader') or {}).get(
-        'dataset', {}
-    )
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    resizes = [
-        step
-        for step in dataset.get('pipeline', ())
-        if type_name(step.get('type')).endswith('Resize')
-    ]
-    for scale in (dataset.get('img_scale'), *(step.get('scale') for step in reversed(resizes))):
-        if _is_pair(scale):
-            return scale[1], scale[0]
-    size = ((config.get('model') or {}).get('data_preprocessor') or {}).get('size')
-    return (size[0], size[1]) if size and _is_pair(size) else None
-
-
-def _is_pair(value) -> bool:
-    return (
-        isinstance(value, (tuple, list))
-        and len(value) == 2
-        and all(isinstance(side, int) for side in value)
-    )

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from mmwcc.checkpoint import read_stamp
+from mmwcc.checkpoint import compression_on_record, read_stamp
+from mmwcc.messages import cause
 from mmwcc.registry import type_name
 
 from .run_logs import is_result
@@ -79,20 +81,36 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def find_config(folder: Path, runs: list[Path]) -> Path:
-    """Return the config of the latest run, otherwise the one in the folder itself.
+    """Return the config of the latest run, otherwise one in the folder itself.
+
+    A run that is refused leaves its config in the folder, too. So a config in the folder is taken
+    if the newest checkpoint was trained with its compression, or else if it is the newest.
 
     Raises:
         FileNotFoundError: If there is none.
     """
-    candidates = [run / 'vis_data' / 'config.py' for run in reversed(runs)]
-    candidates += sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime, reverse=True)
-    found = next((file for file in candidates if file.is_file()), None)
-    if found is None:
+    recorded = [run / 'vis_data' / 'config.py' for run in reversed(runs)]
+    found = next((file for file in recorded if file.is_file()), None)
+    if found is not None:
+        return found
+    dumped = sorted(folder.glob('*.py'), key=lambda file: file.stat().st_mtime, reverse=True)
+    if not dumped:
         raise FileNotFoundError(
             f'read_work_dir: a work folder must hold its config, got none in {folder}. mmengine '
             'writes it as <config name>.py and as TIME/vis_data/config.py; copy one of them there.'
         )
-    return found
+    return dumped[0] if len(dumped) == 1 else _of_checkpoint(folder, dumped)
+
+
+def _of_checkpoint(folder: Path, files: list[Path]) -> Path:
+    """Return the first config that compresses as the newest checkpoint does, or else the first."""
+    checkpoint = newest_checkpoint(folder)
+    stamp = {} if checkpoint is None else read_stamp_of(checkpoint, [])
+    for file in files if 'compression' in stamp else ():
+        with suppress(ValueError, TypeError):
+            if compression_on_record(read_config(file)) == stamp['compression']:
+                return file
+    return files[0]
 
 
 def read_config(file: Path) -> Config:
@@ -105,8 +123,8 @@ def read_config(file: Path) -> Config:
         return Config.fromfile(file)
     except Exception as error:  # the Python code of a config may raise anything
         raise ValueError(
-            f'read_work_dir: the config {file} must be readable, got {type(error).__name__}: '
-            f'{error}. Restore it from a copy.'
+            f'read_work_dir: the config {file} must be readable, got {cause(error)}. '
+            'Restore it from a copy.'
         ) from error
 
 

@@ -29,7 +29,24 @@ from .run_files import (
 from .run_images import RunImages, find_images
 from .run_logs import Curve, join_logs, read_log, sort_entries
 
-__all__ = ['WorkDir', 'read_work_dir']
+__all__ = ['NoResultsError', 'WorkDir', 'read_work_dir']
+
+
+class NoResultsError(FileNotFoundError):
+    """A work folder holds no result.
+
+    Args:
+        path: The folder.
+        notes: What could not be read, in full sentences.
+    """
+
+    def __init__(self, path: str | Path, notes: list[str]) -> None:
+        self.notes = notes
+        super().__init__(
+            f'read_work_dir: a work folder must hold TIME/vis_data/scalars.json of a training or '
+            f'TIME/TIME.json of a test, got neither in {path}. {" ".join([*notes, ""])}Train with '
+            f"mmengine's LocalVisBackend, or run tools/test.py with --work-dir {path}."
+        )
 
 
 @dataclass
@@ -38,7 +55,8 @@ class WorkDir:
 
     Attributes:
         path: The folder.
-        config: The config of the latest training, or of the latest test if nothing was trained.
+        config: The config of the latest training that logged an iteration, or of the latest run
+            with results if there is none.
         config_name: Name of the config file, without its suffix.
         losses: What training logged, by name: losses, learning rate, accuracies on the training
             data.
@@ -138,8 +156,8 @@ def read_work_dir(path: str | Path) -> WorkDir:
         path: The folder; tools/train.py writes ``work_dirs/<config name>`` by default.
 
     Raises:
-        FileNotFoundError: If the folder does not exist, has no config, or has neither logs nor
-            tests.
+        FileNotFoundError: If the folder does not exist or has no config.
+        NoResultsError: If it has neither logs nor tests. It is a FileNotFoundError.
         ValueError: If the config cannot be read.
 
     Example:
@@ -156,17 +174,17 @@ def read_work_dir(path: str | Path) -> WorkDir:
     notes: list[str] = []
     logs = {run: read_log(run / 'vis_data' / 'scalars.json', notes) for run in runs}
     trainings = [run for run in runs if any('iter' in entry for entry in logs[run])]
-    config_file = find_config(folder, trainings or runs)
+    tests = read_tests(runs, notes)
+    tested = {test.run for test in tests}
+    # A run that was refused has a config as well, but no results.
+    with_results = trainings or [run for run in runs if logs[run] or run.name in tested]
+    config_file = find_config(folder, with_results or runs)
     work_dir = WorkDir(
         folder, read_config(config_file), config_name(folder, config_file), runs=runs, notes=notes
     )
-    work_dir.tests = read_tests(runs, notes)
-    if not any(logs.values()) and not work_dir.tests:
-        raise FileNotFoundError(
-            f'read_work_dir: a work folder must hold TIME/vis_data/scalars.json of a training or '
-            f'TIME/TIME.json of a test, got neither in {path}. {" ".join([*notes, ""])}Train with '
-            f"mmengine's LocalVisBackend, or run tools/test.py with --work-dir {path}."
-        )
+    work_dir.tests = tests
+    if not with_results:
+        raise NoResultsError(path, notes)
     if trainings:
         joined = join_logs([(config_of_run(run), logs[run]) for run in trainings])
         work_dir.losses, work_dir.metrics, work_dir.scalars = sort_entries(joined)

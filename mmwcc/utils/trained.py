@@ -102,8 +102,8 @@ def spread_batches(
         dataset = DATASETS.build(loader.dataset)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LaunchError(
-            f'The {split} data of {config.filename} is not there: {error}. docs/datasets.md says '
-            'where to get it.'
+            f'The {split} data of {config.filename} is not there: '
+            f'{str(error).rstrip(".")}. docs/datasets.md says where to get it.'
         ) from error
     if not len(dataset):
         raise LaunchError(

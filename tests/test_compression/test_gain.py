@@ -1,6 +1,7 @@
 """What a compression gains: operations, what stays dense, the expected speed, and the warning."""
 
 import json
+import re
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip('mmengine', reason='costs are counted by its complexity anal
 
 from mmwcc.compression import compress_model, expected_gain  # noqa: E402
 from mmwcc.compression.only_if_faster import SpeedTable  # noqa: E402
+from mmwcc.layers import QuantConv2d  # noqa: E402
 
 POINTWISE = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
 QUANTIZED = dict(
@@ -78,7 +80,7 @@ def test_operations_before_and_after():
     assert gain.cost.total.bops == 64 * quantized + float_bops
     assert sum(part.bops for part in gain.dense_parts) == float_bops
     assert [(part.kind, part.layers, part.macs) for part in gain.dense_parts] == [
-        ('products in Net', 1, MACS['attention']),
+        ('products of Net', 1, MACS['attention']),
         ('Conv2d 3x3', 1, MACS['stem']),
         ('Linear', 1, MACS['linear']),
         ('Conv2d 1x1', 1, MACS['last']),
@@ -94,12 +96,16 @@ def test_the_report_ends_with_the_gain():
     assert text.endswith(str(report.gain)) and report.summary() in text
     lines = str(report.gain).splitlines()
     assert lines[0] == 'What this gains for an input of 1x3x32x32:'
-    assert lines[1] == '  MACs   2.882 M -> 2.849 M (-1.1%); wavelets reach 2.3%'
+    assert lines[1] == '  MACs   2.882 M -> 2.849 M (-1.1%); wavelets reach 2.3% of the dense MACs'
     assert lines[2].startswith('  BOPs   2.95 G -> 2.32 G (-21.4%), of these 0.00 G in transforms')
     assert lines[3].startswith(
-        '  dense  2.28 G BOPs in full precision (98.3%): products in Net 92.6% (layers: 1), '
+        '  dense  2.28 G BOPs in full precision (98.3% of the remaining BOPs): products of Net '
+        '92.6% (layers: 1), '
     )
-    assert lines[4].startswith('  speed  x') and 'an estimate from a table measured for' in lines[4]
+    assert (
+        lines[4].startswith('  speed  a slowdown: x0.')
+        and 'an estimate from a table measured for' in lines[4]
+    )
     assert compress_model(Net(), QUANTIZED, verbose=False).gain is None
 
 
@@ -110,7 +116,7 @@ def test_plain_data():
     assert content['input_shape'] == [1, 3, 32, 32]
     assert content['macs'] == [gain.dense_macs, gain.cost.total.macs]
     assert content['bops'][0] == 1024 * gain.dense_macs
-    assert content['dense_parts'][0]['kind'] == 'products in Net'
+    assert content['dense_parts'][0]['kind'] == 'products of Net'
     assert content['speed']['network'] == gain.speed.network
 
 
@@ -151,7 +157,11 @@ def test_slower_networks_are_pointed_to_only_if_faster(tmp_path):
     model = Net()
     compress_model(model, QUANTIZED, verbose=False)
     speed = str(expected_gain(model, (32, 32), table=SpeedTable(path)).speed)
-    assert 'x0.50 in wavelet layers' in speed and speed.endswith('leaves out slower layers')
+    assert speed.startswith('a slowdown: x0.50 in wavelet layers, ')
+    assert speed.endswith(
+        '; only_if_faster=dict(input_shape=(H, W)) in the compression dictionary '
+        'leaves out the slower layers'
+    )
     assert 'measured for float inference on a processor unknown, ? threads' in speed
 
 
@@ -229,10 +239,13 @@ def test_maps_smaller_than_a_patch_on_this_input_are_named():
     compress_model(model, QUANTIZED, verbose=False)
     gain = expected_gain(model, (16, 16))
     assert gain.tiny == {f'body.{place}': 32 / 16 for place in range(10)}
-    assert 'The maps of body.0, body.1, body.2, body.3 and 6 more are smaller than a patch' in (
-        gain.warning
-    )
-    assert 'take up to 2.0 times their dense MACs' in gain.warning
+    said = '10 wavelet layers have maps smaller than a patch on this input, which take up to 2.0'
+    assert said in gain.warning
+    (rule,) = re.findall(r'add dict\((.*)\) to the rules', gain.warning)
+    other = Pointwise()
+    rules = [eval(f'dict({rule})')]  # as the user copies it
+    compress_model(other, dict(QUANTIZED, rules=rules, keep_dense=['last']), verbose=False)
+    assert all(type(layer) is QuantConv2d for layer in other.body)
     assert expected_gain(model, (32, 32)).tiny == {}
 
 
@@ -279,3 +292,33 @@ def test_wavelets_that_cost_more_are_not_called_a_saving():
     assert growth > 0
     assert f'Wavelets cost more than they save: the MACs grow by {growth:.1%}.' in gain.warning
     assert 'save only' not in gain.warning
+
+
+def test_layers_have_the_names_that_users_know():
+    class Attentive(Pointwise):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+
+        def forward(self, x):
+            rows = self.body(self.stem(x)).flatten(2).transpose(1, 2)
+            return self.attention(rows, rows, rows)[0]
+
+    model = Attentive()
+    report = compress_model(model, QUANTIZED, verbose=False)
+    kinds = {part.kind for part in expected_gain(model, (32, 32)).dense_parts}
+    assert 'products of MultiheadAttention' in kinds
+    assert {layers.kind for layers in report.unhandled} == {'Linear', 'MultiheadAttention'}
+
+
+def test_no_wavelet_in_the_end_is_said():
+    model = nn.Sequential(*(nn.Conv2d(4, 4, 3) for _ in range(3)))
+    report = compress_model(model, QUANTIZED, verbose=False)
+    assert report.warning.startswith('No layer uses wavelets, because there is no 1x1 convolution')
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1))
+    report = compress_model(model, dict(QUANTIZED, keep_dense=[]), verbose=False)
+    assert report.warning.startswith('0 layers use wavelets in the end.')
+    assert report.warning in str(report) and 'works on one pixel' in str(report)
+    chosen = dict(QUANTIZED, rules=[dict(pattern=r'points.*', type='mmwcc.QuantConv2d')])
+    for compression in (QUANTIZED, chosen):
+        assert compress_model(Net(), compression, verbose=False).warning == ''

@@ -73,10 +73,10 @@ def test_attention_keeps_most_bit_operations_in_full_precision():
     gain = expected_gain(compressed('mmseg', config, 'wcc_w8a8_k50', **classes), (360, 480))
     assert gain.cost.total.total_bops / 1e9 == pytest.approx(977, abs=0.5)
     assert sum(part.bops for part in gain.dense_parts) / 1e9 == pytest.approx(822, abs=0.5)
-    assert gain.dense_parts[0].kind == 'products in MultiheadAttention'
+    assert gain.dense_parts[0].kind == 'products of MultiheadAttention'
     assert gain.dense_parts[0].layers == 8
     assert gain.warning.startswith(
-        '84% of the remaining bit operations are in full precision, most of them in products in '
+        '84% of the remaining bit operations are in full precision, most of them in products of '
         'MultiheadAttention (76%). Only nn.Conv2d is compressed'
     )
 

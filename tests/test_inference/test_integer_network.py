@@ -18,6 +18,7 @@ from mmwcc.compression import compress_model
 from mmwcc.cost import count_cost
 from mmwcc.inference import IntegerMapConv2d, IntegerWaveletCompressedConv2d, to_integer
 from mmwcc.inference.map_grids import MapGrids
+from mmwcc.kernels.int8_conv import is_exact
 from mmwcc.layers import QuantConv2d
 from mmwcc.maps import MAP_SCALES, add_map_scales
 from mmwcc.model_tree import LayerState, compressed_layers
@@ -293,6 +294,16 @@ def test_costs_are_those_of_the_trained_network():
     assert layer.weight_bytes == 8 * 8 * 9 + 4 * (8 + 8)  # int8, a scale and a bias a channel
 
 
+def test_costs_need_no_weights_and_leave_a_network_without():
+    trained = count_cost(integers(scaled(Residual))[0], (24, 20))
+    empty = skeleton(Residual)
+    before = copy.deepcopy(empty.state_dict())
+    assert count_cost(empty, (24, 20)).to_dict() == trained.to_dict()
+    assert all(torch.equal(value, before[key]) for key, value in empty.state_dict().items())
+    with pytest.raises(RuntimeError, match='must have weights, got none so far'):
+        empty(images(4))
+
+
 def test_layers_are_compressed_layers_with_bits():
     model, _ = integers(scaled(Residual))
     layers = compressed_layers(model)
@@ -308,6 +319,18 @@ def test_a_trace_computes_with_float_maps():
         warnings.simplefilter('ignore')
         traced = torch.jit.trace(model, x, check_trace=False)
         assert (traced(x) - model(x)).abs().mean() < 0.05 * model(x).std()
+
+
+@torch.no_grad()
+def test_the_first_call_in_a_process_may_be_traced():
+    model, x = integers(scaled(Residual))[0], images(4)
+    y = model(x)
+    for layer in compressed_layers(model).values():
+        layer.forget()
+    is_exact.cache_clear()
+    traced = torch.jit.trace(model, x, check_trace=False)
+    assert (traced(x) - y).abs().mean() < 0.02 * y.abs().mean()
+    assert torch.equal(model(x), y)
 
 
 def test_training_is_refused():

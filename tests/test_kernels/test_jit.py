@@ -82,6 +82,22 @@ def test_without_a_place_a_notice_names_the_remedy(load, tmp_path, monkeypatch, 
     assert 'Set NUMBA_CACHE_DIR' in said
 
 
+def test_the_notice_says_how_much_is_compiled(load, tmp_path, monkeypatch, capsys):
+    said = []
+    for dtype in (np.float32, np.int64, np.int64):
+        monkeypatch.setattr(jit, '_said', set())
+        assert is_right(load(tmp_path / 'cache'), dtype)
+        said.append(capsys.readouterr().err)
+    assert 'compiling the CPU kernels, about half a minute, once' in said[0]
+    assert 'compiling some more of the CPU kernels;' in said[1] and 'minute' not in said[1]
+    assert said[2] == ''
+    for path in files(tmp_path / 'cache', 'nbi'):  # of older sources
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(jit, '_said', set())
+    assert is_right(load(tmp_path / 'cache'), np.int32)
+    assert 'about half a minute' in capsys.readouterr().err
+
+
 def test_a_place_that_goes_away_is_no_error(load, tmp_path, capsys):
     kernel = load(tmp_path / 'cache')
     shutil.rmtree(tmp_path / 'cache')

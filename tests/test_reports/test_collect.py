@@ -53,9 +53,9 @@ def make_everything(folder):
         'empty': 'It is empty.',
         'exports': nothing,
         'file.txt': 'It is a file, not a work folder.',
-        'garbage_log': 'got neither in',
+        'garbage_log': 'logged an iteration or a test. 1 of the lines of',
         'half_config': 'must be readable, got',
-        'only_started': 'got neither in',
+        'only_started': 'No run in it logged an iteration or a test.',
         'sensitivity': nothing,
         'tradeoff': nothing,
     }

@@ -371,3 +371,16 @@ def test_screenshot(report, tmp_path, width, scheme, background, first):
     assert image.shape[1] == width and (image[5, 2] == background).all()
     # The colour of the first model, BGR: its swatches, its mark in the scatter and its curves.
     assert (abs(image.astype(int) - first).max(2) < 3).sum() > 500
+
+
+def test_percentages_say_that_they_are_of_the_dense_run(tmp_path):
+    """It need not be the first one."""
+    compressed = toy.make_work_dir(tmp_path / 'small', toy.COMPRESSION)
+    dense = toy.make_work_dir(tmp_path / 'large')
+    pages = []
+    for folders in ([compressed, dense], [compressed, compressed]):
+        work_dirs = [read_work_dir(folder) for folder in folders]
+        write_report(work_dirs, tmp_path / 'report.html')
+        pages.append((tmp_path / 'report.html').read_text(encoding='utf-8'))
+    assert pages[0].count(' % of large<') == 1 and ' % of small<' not in pages[0]
+    assert '100 % of ' in pages[1] and 'percentages are of' not in pages[1]

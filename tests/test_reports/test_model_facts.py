@@ -5,7 +5,6 @@ import pytest
 pytest.importorskip('mmengine', reason='models are built with mmengine', exc_type=ImportError)
 
 import toy_work_dirs as toy  # noqa: E402
-from mmengine.config import Config  # noqa: E402
 from torch import nn  # noqa: E402
 
 from mmwcc.reports.model_facts import (  # noqa: E402
@@ -13,7 +12,6 @@ from mmwcc.reports.model_facts import (  # noqa: E402
     build_with_report,
     examine,
     examine_all,
-    input_size,
 )
 from mmwcc.reports.work_dirs import read_work_dir  # noqa: E402
 
@@ -161,56 +159,31 @@ def test_the_default_scope_is_put_back():
     assert DefaultScope.get_current_instance() is None
 
 
-class Resize:
-    """A transform that a pure-Python config names by its class."""
+def test_an_integer_model_has_the_cost_of_the_one_it_was_made_from(tmp_path):
+    integer = {**toy.COMPRESSION, 'integer': True}
+    folders = [
+        toy.make_work_dir(tmp_path / 'trained', toy.COMPRESSION),
+        toy.make_work_dir(tmp_path / 'integer', integer),
+        toy.make_work_dir(tmp_path / 'maps', {**integer, 'maps': dict(input_shape=(16, 16))}),
+    ]
+    trained, *others = examine_all([read_work_dir(folder) for folder in folders])
+    assert [facts.notes for facts in others] == [[], []]
+    assert {facts.total['macs'] for facts in others} == {trained.total['macs']}
+    assert {facts.total['bops'] for facts in others} == {trained.total['bops']}
+    assert [facts.layers[2].after for facts in others] == ['IntegerWaveletCompressedConv2d'] * 2
+    assert others[1].layers[1].after == 'IntegerMapConv2d'
 
 
-@pytest.mark.parametrize(
-    'config, expected',
-    [
-        (
-            dict(
-                test_dataloader=dict(
-                    dataset=dict(img_scale=(16, 8), pipeline=[dict(type='Resize', scale=(4, 2))])
-                )
-            ),
-            (8, 16),
-        ),
-        (
-            dict(
-                test_dataloader=dict(
-                    dataset=dict(
-                        type='RepeatDataset',
-                        dataset=dict(
-                            pipeline=[
-                                dict(type='LoadImageFromFile'),
-                                dict(type='mmdet.Resize', scale=(1333, 800)),
-                            ]
-                        ),
-                    )
-                )
-            ),
-            (800, 1333),
-        ),
-        (
-            dict(
-                val_dataloader=dict(dataset=dict(pipeline=[dict(type='Resize', scale_factor=2)])),
-                model=dict(data_preprocessor=dict(size=(64, 32))),
-            ),
-            (64, 32),
-        ),
-        (
-            dict(
-                test_dataloader=dict(
-                    dataset=dict(
-                        pipeline=[dict(type=nn.Upsample), dict(type=Resize, scale=(20, 10))]
-                    )
-                )
-            ),
-            (10, 20),
-        ),
-        (dict(test_dataloader=None, model=dict()), None),
-    ],
-)
-def test_input_size(config, expected):
-    assert input_size(Config(config)) == expected
+@toy.MODELS.register_module(force=True)
+class HalvingNetwork(toy.ToyReportNetwork):
+    """Takes images whose sides are even."""
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return inputs[..., ::2, :] + inputs[..., 1::2, :]
+
+
+def test_a_size_that_does_not_fit_is_explained_with_the_remedy(tmp_path):
+    work_dir = read_work_dir(toy.make_work_dir(tmp_path))
+    work_dir.config.model.type = 'HalvingNetwork'
+    (note,) = examine(work_dir, (7, 8)).notes
+    assert '--shape HEIGHT WIDTH' in note and '..' not in note

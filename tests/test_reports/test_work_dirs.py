@@ -76,6 +76,42 @@ def test_the_config_is_that_of_the_training_not_of_a_later_test(tmp_path):
     assert work_dir.config_name == 'trained' and work_dir.config.model.type == 'ToyReportNetwork'
 
 
+def write_refused_run(folder):
+    """Leave what a compressed training does that is refused in the folder of another run."""
+    config = toy.make_config(toy.COMPRESSION)
+    toy.write_run(folder, '20260201_000000', [], config)
+    (folder / 'refused.py').write_text(
+        (folder / '20260201_000000' / 'vis_data' / 'config.py').read_text()
+    )
+
+
+@pytest.mark.parametrize('kind', ['trained', 'validated', 'tested'])
+def test_the_config_is_not_that_of_a_run_that_was_refused(tmp_path, kind):
+    folder = toy.make_work_dir(tmp_path, name='dense')
+    run = folder / '20260101_000000'
+    if kind != 'trained':
+        log = json.dumps(toy.val_entry(1, 50.0)) if kind == 'validated' else ''
+        (run / 'vis_data' / 'scalars.json').write_text(log)
+    if kind == 'tested':
+        (run / f'{run.name}.json').write_text(json.dumps(dict(mIoU=50.0)))
+    write_refused_run(folder)
+    work_dir = read_work_dir(folder)
+    assert work_dir.config_name == 'dense' and work_dir.config.model.type == 'ToyReportNetwork'
+
+
+@pytest.mark.parametrize('stamped', [None, toy.COMPRESSION])
+def test_without_the_config_of_a_run_the_checkpoint_tells_which_is_its(tmp_path, stamped):
+    folder = toy.make_work_dir(tmp_path, name='dense')
+    (folder / '20260101_000000' / 'vis_data' / 'config.py').unlink()
+    write_refused_run(folder)
+    toy.write_checkpoint(folder, dict(compression=stamped))
+    os.utime(folder / 'dense.py', (2e9, 2e9) if stamped else (1e9, 1e9))
+    name = 'refused' if stamped else 'dense'
+    assert read_work_dir(folder).config_name == name
+    (folder / 'iter_40.pth').unlink()
+    assert read_work_dir(folder).config_name == ('dense' if stamped else 'refused')
+
+
 def test_seed_that_mmengine_drew(tmp_path):
     folder = toy.make_work_dir(tmp_path)
     file = folder / '20260101_000000' / 'vis_data' / 'config.py'

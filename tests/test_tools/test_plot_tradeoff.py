@@ -113,3 +113,28 @@ def test_what_cannot_be_plotted_is_one_line(tool, tmp_path):
         SystemExit, match="plot_tradeoff: .*metric must be one of accuracy/top1, got 'mIoU'"
     ):
         tool.main([folder, '--metric', 'mIoU'])
+
+
+def test_a_run_without_the_metric_is_left_out_for_that_reason(tool, tmp_path, capsys):
+    """Even if its images have another size."""
+    folders = [write_training(tmp_path / name, name, DENSE, 80.0) for name in ('a', 'b', 'c')]
+    log = tmp_path / 'b' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.write_text(log.read_text().replace('accuracy/top1', 'accuracy/top5'))
+    for file in (tmp_path / 'b').rglob('*.py'):
+        file.write_text(file.read_text().replace('(32, 32)', '(64, 64)'))
+    log = tmp_path / 'c' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    log.write_text(log.read_text().replace('80.0', 'NaN'))
+    tool.main([*folders, '--metric', 'accuracy/top1', '--out-dir', str(tmp_path / 'plot')])
+    assert [line for line in capsys.readouterr().err.splitlines() if 'left out' in line] == [
+        f'left out {tmp_path / "b"}: It has no accuracy/top1, but accuracy/top5.',
+        f'left out {tmp_path / "c"}: Its accuracy/top1 is nan.',
+    ]
+
+
+def test_tested_runs_have_no_best_validation(tool, tmp_path, capsys):
+    folders = [write_training(tmp_path / name, name, DENSE, 80.0) for name in ('a', 'b')]
+    run = tmp_path / 'b' / '20260101_000000'
+    (run / 'vis_data' / 'scalars.json').write_text('')
+    (run / f'{run.name}.json').write_text(json.dumps({'accuracy/top1': 81.0}))
+    tool.main([*folders, '--which', 'best', '--out-dir', str(tmp_path / 'plot')])
+    assert f'{tmp_path / "b"}: It was tested, but no validation' in capsys.readouterr().err

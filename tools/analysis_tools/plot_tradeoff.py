@@ -10,13 +10,16 @@ costs are counted for images of one size. What is no run is left out and named.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from mmwcc.reports import (
     WHICH,
     LeftOut,
+    ModelFacts,
     TradeoffPoint,
+    WorkDir,
     common_metric,
     examine_all,
     gather_points,
@@ -83,22 +86,34 @@ def table(points: list[TradeoffPoint], metric: str) -> str:
     return '\n'.join(lines)
 
 
+def why_no_point(work_dir: WorkDir, facts: ModelFacts, metric: str, which: str) -> str:
+    """Return why a work folder is not in the plot, or '' if it is."""
+    value = getattr(work_dir, which)(metric)
+    if value is None:
+        if which != 'result' and work_dir.result(metric) is not None:
+            return f'It was tested, but no validation measured {metric}.'
+        others = ', '.join(work_dir.metric_names())
+        return f'It has no {metric}, but {others}.' if others else f'It has no {metric}.'
+    if not math.isfinite(value):
+        return f'Its {metric} is {value}.'
+    return '' if facts.cost else ' '.join(facts.notes)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read, plot, write and print."""
     args = parse_args(argv)
     with one_line_errors('plot_tradeoff', OSError, ValueError):
-        work_dirs, left_out = read_work_dirs(args.work_dirs)
+        work_dirs, left_out = read_work_dirs(args.work_dirs, verbose=True)
         metric = common_metric(work_dirs, args.metric)
         if metric is None:
             raise ValueError(
                 'work folders must have a metric, got none. Validate or test the networks first.'
             )
-        facts = examine_all(work_dirs, args.shape)
+        facts = examine_all(work_dirs, args.shape, verbose=True)
         for work_dir, fact in zip(work_dirs, facts, strict=True):
-            if fact.cost is None:
-                left_out.append(LeftOut(work_dir.path, ' '.join(fact.notes)))
-            elif work_dir.result(metric) is None:
-                left_out.append(LeftOut(work_dir.path, f'It has no {metric}.'))
+            reason = why_no_point(work_dir, fact, metric, args.which)
+            if reason:
+                left_out.append(LeftOut(work_dir.path, reason))
         for each in left_out:
             print(each, file=sys.stderr)
         larger = None if args.better is None else args.better == 'larger'

@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
             metric=args.metric,
             shape=args.shape,
             images=args.images,
+            verbose=True,
         )
     for each in left_out:
         print(each, file=sys.stderr)
