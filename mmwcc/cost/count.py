@@ -33,8 +33,8 @@ def count_cost(
     attention, and elementwise operators are counted by mmengine's complexity analysis. Models of
     mmengine run in mode 'tensor'. The model runs on the CPU or GPU that it is on. It does not
     change: it runs in eval mode, without gradients and with its quantizers switched off, and its
-    buffers and attributes are restored. The inputs do not change either: it runs on a copy of them. Integer
-    layers need no weights.
+    buffers and attributes are restored. The inputs do not change either: it runs on a copy of
+    them. Integer layers need no weights.
 
     Args:
         model: Any module. Wrappers such as DistributedDataParallel are ignored.

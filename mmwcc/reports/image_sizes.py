@@ -81,7 +81,7 @@ def _padded_by_transform(size: Size, pad: Mapping[str, Any]) -> Size:
     """Return the size that mmcv's ``Pad`` makes of another one."""
     if pad.get('pad_to_square'):
         size = (max(size), max(size))
-    target = pad.get('size')
+    target: Any = pad.get('size')
     if _is_pair(target):
         return target[1], target[0]
     return _to_multiple(size, pad.get('size_divisor'))
@@ -94,7 +94,7 @@ def _in_batch(size: Size, preprocessor: Mapping[str, Any]) -> Size:
     do in training alone is left out.
     """
     testing = preprocessor.get('test_cfg') or {}
-    target = testing.get('size')
+    target: Any = testing.get('size')
     if _is_pair(target):
         size = max(size[0], target[0]), max(size[1], target[1])
     return _to_multiple(size, testing.get('size_divisor') or preprocessor.get('pad_size_divisor'))
