@@ -57,15 +57,15 @@ def input_size(config: Config) -> Size | None:
     size = _loaded_size(dataset)
     if size is not None:
         return _in_batch(size, preprocessor)
-    own = preprocessor.get('size')
+    own: Any = preprocessor.get('size')
     return (own[0], own[1]) if _is_pair(own) else None
 
 
 def _loaded_size(dataset: Mapping[str, Any]) -> Size | None:
     """Return the size of the images that come out of the pipeline of a dataset, if it is known."""
-    scale = dataset.get('img_scale')
+    scale: Any = dataset.get('img_scale')
     fixed = _is_pair(scale)
-    size = (scale[1], scale[0]) if fixed else None
+    size: Size | None = (scale[1], scale[0]) if fixed else None
     for step in dataset.get('pipeline', ()):
         name = type_name(step.get('type')).rpartition('.')[2]
         if name.endswith('Resize') and _is_pair(step.get('scale')) and not fixed:
