@@ -7,7 +7,15 @@ from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
 from .gain import Gain, expected_gain
 from .lean import lean_activations
-from .loading import JUDGED, RECORD, allow_dense, integer_mismatch, state_differences, watch_states
+from .loading import (
+    JUDGED,
+    RECORD,
+    allow_dense,
+    integer_mismatch,
+    state_differences,
+    watch_states,
+    what_it_lacks,
+)
 from .old_checkpoints import advice_for
 from .schedule import QUANTITIES, Schedule
 from .schedule_config import build_schedule
@@ -37,6 +45,7 @@ __all__ = [
     'separate_convs',
     'state_differences',
     'watch_states',
+    'what_it_lacks',
 ]
 
 _NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference')

@@ -59,7 +59,9 @@ class _Watch:
     ) -> None:
         keys = {name: f'{prefix}{name}.act_quant.initialized' for name in self.names}
         transformed = [
-            name for name, key in keys.items() if key in state and int(state[key]) == COEFFICIENTS
+            name
+            for name, key in keys.items()
+            if key in state and not state[key].is_meta and int(state[key]) == COEFFICIENTS
         ]
         if transformed:
             pattern = '|'.join(map(re.escape, transformed))

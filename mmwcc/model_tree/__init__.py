@@ -7,7 +7,7 @@ from .compressed import (
     named_layers,
     unwrapped,
 )
-from .guard import guard, guards_off, lift_guards
+from .guard import LAYERS, guard, guards_off, lift_guards, note_loaded
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state, width_obstacle
 from .names import (
     convolutions,
@@ -43,6 +43,7 @@ from .unhandled import UnhandledLayers, listed, unhandled_layers
 
 __all__ = [
     'FULL_PRECISION',
+    'LAYERS',
     'CompressionReport',
     'LayerReport',
     'LayerState',
@@ -71,6 +72,7 @@ __all__ = [
     'named_layers',
     'names_by_layer',
     'no_match',
+    'note_loaded',
     'obstacle',
     'prediction_layers',
     'quantizers_off',

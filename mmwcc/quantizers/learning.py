@@ -116,7 +116,9 @@ class ClipLearner(nn.Module):
         if not self.may_be_unlearned:
             raise RuntimeError(
                 f'{problem}. Load a checkpoint of the compressed model, or train or calibrate the '
-                'model first.'
+                'model first. If training does not reach this layer, call '
+                'mmwcc.compression.allow_dense(model), or set allow_dense=True in '
+                'CompressionCheckHook.'
             )
         if kind not in _warned:
             _warned.add(kind)
