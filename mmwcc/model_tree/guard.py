@@ -52,7 +52,7 @@ class _Guard:
         if training or self.model.training:
             self.lifted |= learns
         elif not (self.lifted or self._changed()):
-            message = self.message.replace(LAYERS, some_of(self._held()))
+            message = self.message.replace(LAYERS, some_of(self._held() or self.layers))
             if self.refuses:
                 raise RuntimeError(message)
             warnings.warn(message, stacklevel=3)
