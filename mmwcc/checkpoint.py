@@ -52,11 +52,15 @@ def read_stamp(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def recorded_layers(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return how the layers of a checkpoint compress, by name; empty if nothing records it.
 
-    The stamp comes first. Without one, the record counts that a compressed model leaves in the
-    metadata of its state dictionary.
+    The stamp comes first. Without one, the records count that compressed models leave in the
+    metadata of the state dictionary, each under its place. Wrappers such as DDP call it 'module'.
     """
     metadata = getattr(checkpoint.get('state_dict', checkpoint), '_metadata', None) or {}
-    return read_stamp(checkpoint).get('layers') or metadata.get('', {}).get(RECORD) or {}
+    return read_stamp(checkpoint).get('layers') or {
+        f'{place}.{name}'.removeprefix('.').removeprefix('module.'): state
+        for place, entries in metadata.items()
+        for name, state in (entries.get(RECORD) or {}).items()
+    }
 
 
 def carry_stamp(checkpoint: Any) -> Any:

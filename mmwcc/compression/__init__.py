@@ -16,6 +16,7 @@ from .loading import (
     refuse_dense_model,
     state_differences,
     watch_states,
+    what_it_lacks,
 )
 from .old_checkpoints import advice_for
 from .schedule import QUANTITIES, Schedule
@@ -48,6 +49,7 @@ __all__ = [
     'separate_convs',
     'state_differences',
     'watch_states',
+    'what_it_lacks',
 ]
 
 _NEXT_STEPS = dict(calibrate='mmwcc.post_training', to_integer='mmwcc.inference')

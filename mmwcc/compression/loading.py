@@ -19,7 +19,7 @@ from torch import nn
 
 from mmwcc.layers import CompressedLayer
 from mmwcc.messages import some_of
-from mmwcc.model_tree import guard, lift_guards, unwrapped
+from mmwcc.model_tree import LAYERS, guard, lift_guards, note_loaded, unwrapped
 from mmwcc.quantizers import UniformQuantizer, tolerate_unlearned
 
 from .comparison import Comparison, compare, layer_records
@@ -34,6 +34,7 @@ __all__ = [
     'refuse_dense_model',
     'state_differences',
     'watch_states',
+    'what_it_lacks',
 ]
 
 RECORD = 'mmwcc'
@@ -67,6 +68,7 @@ def watch_states(model: nn.Module) -> None:
     # Not the public methods of the same purpose, which torch 2.4 does not have.
     model._register_state_dict_hook(_record)
     model._register_load_state_dict_pre_hook(_judge, with_module=True)
+    model.register_load_state_dict_post_hook(_note_loaded)
 
 
 def refuse_dense_model(model: nn.Module, weights: Mapping[str, Any]) -> None:
@@ -132,14 +134,40 @@ def _judge(model: nn.Module, state: Mapping, prefix: str, metadata: Mapping, *_:
     weights = {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
-    found = _within(compare(weights, model, metadata.get(RECORD)), weights)
-    if not any(f'{name}.weight' in weights for name in found.layers):
+    recorded = _fitted(metadata.get(RECORD), weights)
+    found = _within(compare(weights, model, recorded), weights)
+    loaded = {name: layer for name, layer in found.layers.items() if f'{name}.weight' in weights}
+    if not loaded:
         return  # a part of the model that has no compressed layer
     mismatch = integer_mismatch(found)
     if mismatch:
         advice = advice_for(model, found.only_in_checkpoint)
         raise RuntimeError(f'{type(model).__name__}: {advice or mismatch}')
-    guard(model, _error(model, found), _warning(model, found))
+    _put_guards(model, found, loaded)
+
+
+def _note_loaded(model: nn.Module, incompatible_keys: Any) -> None:
+    # This is a module-level function, so that models can be copied and pickled.
+    note_loaded(model)
+
+
+def _fitted(
+    recorded: Mapping[str, Any] | None, weights: Mapping[str, Any]
+) -> Mapping[str, Any] | None:
+    """Return a record under the names of the weights, which a loader may have cut or extended.
+
+    Returns:
+        The record, without a prefix that all its names have, if that makes them fit; or None if
+        its names are not those of the weights, so that nothing is known about these.
+    """
+    while recorded:
+        if any(f'{name}.weight' in weights for name in recorded):
+            return recorded
+        heads = {name.partition('.')[0] for name in recorded}
+        if len(heads) > 1 or not all('.' in name for name in recorded):
+            return None
+        recorded = {name.partition('.')[2]: state for name, state in recorded.items()}
+    return recorded
 
 
 def _within(found: Comparison, weights: Mapping[str, Any]) -> Comparison:
@@ -157,34 +185,67 @@ def _within(found: Comparison, weights: Mapping[str, Any]) -> Comparison:
     )
 
 
-def _error(model: nn.Module, found: Comparison) -> str:
-    """Return why the model must not be evaluated with these weights, or ''."""
+def _put_guards(model: nn.Module, found: Comparison, loaded: Mapping[str, nn.Module]) -> None:
+    """Guard the layers that must not be evaluated with what was loaded, and free the others."""
+    for layer in loaded.values():
+        lift_guards(layer)
     owner = type(model).__name__
     if found.only_in_model:
-        what = 'has them dense or not quantized' if found.in_checkpoint else 'is dense'
-        return (
+        lacking = {
+            name: found.layers[name if name in found.layers else name.rpartition('.')[0]]
+            for name in sorted(found.only_in_model)
+        }
+        guard(
+            model,
+            lacking,
             f'{owner}: to be evaluated, a compressed model needs weights that were trained or '
-            f'calibrated with its compression, got a checkpoint that {what}: '
-            f'{some_of(found.only_in_model)}. Train the model from it or calibrate it '
-            '(tools/analysis_tools/calibrate.py) first. To evaluate it all the same, call '
-            'mmwcc.compression.allow_dense(model).'
+            f'calibrated with its compression, got a checkpoint that {what_it_lacks(found)}: '
+            f'{LAYERS}. {_remedy(found)}',
         )
-    if found.only_in_checkpoint:
+    elif found.only_in_checkpoint:
         advice = advice_for(model, found.only_in_checkpoint)
-        return (
+        guard(
+            model,
+            loaded,
             f'{owner}: to be evaluated, a model must compress what its checkpoint compresses, got '
             f'{some_of(found.only_in_checkpoint)} in the checkpoint only. '
-            + (advice or 'Use the compression config it was trained with.')
+            + (advice or 'Use the compression config it was trained with.'),
         )
-    return ''
+    elif found.states:
+        consequence = 'The result is not that of the trained model.'
+        differing = {name: loaded[name] for name, *_ in found.states if name in loaded}
+        guard(
+            model,
+            differing,
+            f'{owner}: {state_differences(found)} {consequence}',
+            refuses=False,
+        )
 
 
-def _warning(model: nn.Module, found: Comparison) -> str:
-    """Return how the model compresses otherwise than its checkpoint, or ''."""
-    if not found.states:
-        return ''
-    owner = type(model).__name__
-    return f'{owner}: {state_differences(found)} The result is not that of the trained model.'
+def what_it_lacks(found: Comparison) -> str:
+    """Describe a checkpoint that lacks what the model compresses, to follow 'a checkpoint that'."""
+    if found.in_checkpoint:
+        return 'has them dense or not quantized'
+    return 'is dense' if _quantizes(found) else 'is dense or does not record its compression'
+
+
+def _remedy(found: Comparison) -> str:
+    allow = 'call mmwcc.compression.allow_dense(model).'
+    if found.in_checkpoint or _quantizes(found):
+        return (
+            'Train the model from it or calibrate it (tools/analysis_tools/calibrate.py) first. To '
+            f'evaluate it all the same, {allow}'
+        )
+    return (
+        'Train the model from it first. If it was trained with this compression, as version 0.1 '
+        f'could save it without a record, {allow}'
+    )
+
+
+def _quantizes(found: Comparison) -> bool:
+    """Tell whether the model has quantizers, whose absence from a checkpoint shows."""
+    parts = (part for layer in found.layers.values() for part in layer.modules())
+    return any(isinstance(part, UniformQuantizer) for part in parts)
 
 
 def state_differences(found: Comparison) -> str:

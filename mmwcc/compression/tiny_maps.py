@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmwcc.quantizers import COEFFICIENTS
+from mmwcc.quantizers import COEFFICIENTS, stored_code
 
 __all__ = ['too_small', 'watch_tiny_maps']
 
@@ -59,7 +59,7 @@ class _Watch:
     ) -> None:
         keys = {name: f'{prefix}{name}.act_quant.initialized' for name in self.names}
         transformed = [
-            name for name, key in keys.items() if key in state and int(state[key]) == COEFFICIENTS
+            name for name, key in keys.items() if stored_code(state, key) == COEFFICIENTS
         ]
         if transformed:
             pattern = '|'.join(map(re.escape, transformed))

@@ -7,7 +7,7 @@ from .compressed import (
     named_layers,
     unwrapped,
 )
-from .guard import guard, guards_off, lift_guards
+from .guard import LAYERS, guard, guards_off, lift_guards, note_loaded
 from .layer_state import FULL_PRECISION, LayerState, set_layer_state, width_obstacle
 from .names import (
     convolutions,
@@ -46,6 +46,7 @@ from .unhandled import UnhandledLayers, class_name, listed, unhandled_layers
 
 __all__ = [
     'FULL_PRECISION',
+    'LAYERS',
     'CompressionReport',
     'LayerReport',
     'LayerState',
@@ -77,6 +78,7 @@ __all__ = [
     'named_layers',
     'names_by_layer',
     'no_match',
+    'note_loaded',
     'obstacle',
     'prediction_layers',
     'quantizers_off',

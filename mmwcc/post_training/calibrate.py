@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmwcc.model_tree import each_batch, lift_guards, undisturbed, unwrapped
+from mmwcc.model_tree import each_batch, guards_off, lift_guards, undisturbed, unwrapped
 from mmwcc.quantizers import CALIBRATIONS, UniformQuantizer, settle
 
 from .run import Forward, run_model
@@ -56,6 +56,14 @@ def learning(quantizer: UniformQuantizer) -> Iterator[None]:
         yield
     finally:
         quantizer.end_calibration()
+
+
+@contextmanager
+def _evaluable(model: nn.Module) -> Iterator[None]:
+    """Allow to evaluate a model, whatever its weights were trained for; for good on success."""
+    with guards_off(model):
+        yield
+    lift_guards(model)
 
 
 @contextmanager
@@ -139,16 +147,16 @@ def calibrate(
         3.0
     """
     _check(method, percentile)
-    lift_guards(model)  # a calibrated model may be evaluated, whatever its weights were trained for
     quantizers = {
         name: quantizer
         for name, quantizer in _quantizers(model).items()
         if again or not quantizer.is_settled
     }
-    if not quantizers:
-        return CalibrationReport(0, (), ())
     count = 0
     with ExitStack() as stack:
+        stack.enter_context(_evaluable(model))
+        if not quantizers:
+            return CalibrationReport(0, (), ())
         stack.enter_context(_kept_unless_learned(quantizers.values()))
         stack.enter_context(undisturbed(model))
         for quantizer in quantizers.values():
@@ -264,8 +272,11 @@ def reestimate_batch_norm(
         >>> norm.running_mean.item()
         2.0
     """
-    lift_guards(model)
-    with undisturbed(model), batch_statistics(model, learn=True) as reached:
+    with (
+        _evaluable(model),
+        undisturbed(model),
+        batch_statistics(model, learn=True) as reached,
+    ):
         for batch in each_batch('reestimate_batch_norm', batches):
             forward(model, batch)
     return len(reached)

@@ -8,7 +8,7 @@ from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
 from .roles import ROLES, ActQuantizer, WeightQuantizer
 from .settling import is_settling, settle, settle_after_forward, tolerate_unlearned
-from .state import COEFFICIENTS
+from .state import COEFFICIENTS, stored_code
 from .upgrade import upgrade_optimizer_state
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     'measure',
     'settle',
     'settle_after_forward',
+    'stored_code',
     'tolerate_unlearned',
     'upgrade_optimizer_state',
 ]

@@ -116,7 +116,7 @@ class ClipLearner(nn.Module):
         problem = f'{self.title} was evaluated before its clip was learned'
         remedy = _REMEDIES[self._left]
         if not self.may_be_unlearned:
-            raise RuntimeError(f'{problem}. {remedy}')
+            raise RuntimeError(f'{problem}. {remedy}{_UNREACHED}')
         if kind not in _warned:
             _warned.add(kind)
             warnings.warn(
@@ -286,5 +286,10 @@ _REMEDIES = {
     ),
 }
 """What to do about a clip that is missing, by what an unsuitable clip was learned from."""
+
+_UNREACHED = (
+    ' If training does not reach this layer, call mmwcc.compression.allow_dense(model), or set '
+    'allow_dense=True in CompressionCheckHook.'
+)
 
 _warned: set[str] = set()

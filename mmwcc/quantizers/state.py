@@ -16,7 +16,7 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,13 +25,28 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .base import UniformQuantizer
 
-__all__ = ['COEFFICIENTS', 'NOTHING', 'PIXELS', 'VERSION', 'ZEROS', 'refusal', 'upgrade']
+__all__ = [
+    'COEFFICIENTS',
+    'NOTHING',
+    'PIXELS',
+    'VERSION',
+    'ZEROS',
+    'refusal',
+    'stored_code',
+    'upgrade',
+]
 
 VERSION = 2
 """1: the clip is a scalar, and weights have no ``signed`` (before this release). 2: as above."""
 
 NOTHING, PIXELS, COEFFICIENTS, ZEROS = range(4)
 """Values of ``initialized``: what the clip was learned from."""
+
+
+def stored_code(state: Mapping[str, Tensor], key: str) -> int | None:
+    """Return the code that a state stores, or None if it has none, or no values (on 'meta')."""
+    code = state.get(key)
+    return None if code is None or code.is_meta else int(code)
 
 
 def refusal(
@@ -53,16 +68,16 @@ def refusal(
         )
     if clip is None or clip.numel() == 1:
         return ''
-    code, clips = state.get(f'{prefix}granularity'), quantizer.clip_alpha.numel()
+    code, clips = stored_code(state, f'{prefix}granularity'), quantizer.clip_alpha.numel()
     if not quantizer.scales.axes:
         return (
             f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each '
             'output channel. Build the quantizer with per_channel=True, as it was trained.'
         )
-    if code is not None and int(code) != quantizer.scales.code:
+    if code is not None and code != quantizer.scales.code:
         return (
             f'{name}: {prefix}granularity must be {quantizer.scales.code} '
-            f'({quantizer.scales.name}), got {int(code)}. Build the quantizer as it was '
+            f'({quantizer.scales.name}), got {code}. Build the quantizer as it was '
             'trained.'
         )
     if clips not in (1, clip.numel()):
@@ -94,8 +109,9 @@ def upgrade(quantizer: UniformQuantizer, state: MutableMapping[str, Tensor], pre
             state[signed] = torch.ones((), dtype=torch.uint8)  # older weights have none
         _spread(quantizer, state, clip, granularity)
     quantizer._left = NOTHING
-    if initialized in state and state[initialized] not in (NOTHING, ZEROS, quantizer._domain):
-        quantizer._left = int(state[initialized])
+    code = stored_code(state, initialized)
+    if code is not None and code not in (NOTHING, ZEROS, quantizer._domain):
+        quantizer._left = code
         state[initialized] = torch.zeros_like(state[initialized])
         if quantizer._sign:
             state[signed] = torch.ones_like(state[initialized])

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import mmwcc  # noqa: F401  (carries stamps to the models that mmengine loads)
 from mmwcc.compression import allow_dense, compress_model
@@ -24,6 +25,10 @@ QUANTIZED = dict(
 )
 FLOAT = dict(pointwise=QUANTIZED['pointwise'], keep_dense=['classify'])
 DENSE = r'got a checkpoint that is dense: backbone\.point'
+UNRECORDED = (
+    r'got a checkpoint that is dense or does not record its compression: backbone\.point\. '
+    r'Train the model from it first\. If it was trained with this compression, .*allow_dense'
+)
 
 
 class Net(nn.Module):
@@ -139,7 +144,8 @@ def test_a_quantizer_without_a_clip_is_named():
     with pytest.raises(
         RuntimeError,
         match='^LearnedClipActQuantizer of backbone.point.act_quant was evaluated before its clip '
-        'was learned. Load a checkpoint of the compressed model, or train or calibrate',
+        'was learned. Load a checkpoint of the compressed model, or train or calibrate the model '
+        r'first. If training does not reach this layer, call mmwcc.compression.allow_dense',
     ):
         fresh().eval()(image())
 
@@ -166,7 +172,8 @@ def test_files_that_mmengine_loads(mmengine_load, compression):
     for checkpoint in (bare, dict(state_dict=bare), dict(meta={}, state_dict=bare)):
         silently(lambda c=checkpoint: mmengine_load(fresh(compression), c)(image()))
     for checkpoint in (dense().state_dict(), dict(state_dict=dense().state_dict())):
-        with pytest.raises(RuntimeError, match=DENSE):
+        message = UNRECORDED if compression is FLOAT else DENSE
+        with pytest.raises(RuntimeError, match=message):
             mmengine_load(fresh(compression), checkpoint)(image())
 
 
@@ -359,6 +366,71 @@ def test_models_in_wrappers():
     wrapped.load_state_dict(Wrapper(dense()).state_dict(), strict=False)
     with pytest.raises(RuntimeError, match=DENSE):
         wrapped.eval()(image())
+
+
+def test_a_record_of_a_wrapper(mmengine_load):
+    saved = trained(FLOAT)
+    loaded = mmengine_load(fresh(FLOAT), dict(state_dict=Wrapper(saved).state_dict()))
+    assert torch.equal(silently(lambda: loaded(image())), saved(image()))
+    other = fresh(dict(FLOAT, pointwise=dict(QUANTIZED['pointwise'], keep_ratio=0.25)))
+    with pytest.warns(UserWarning, match='keep_ratio 0.5 in the checkpoint, 0.25 in the model'):
+        mmengine_load(other, Wrapper(saved).state_dict())(image())
+
+
+@pytest.mark.parametrize('name', ['', 'body.'])
+def test_a_loader_may_rename_what_was_recorded(tmp_path, name):
+    runner = pytest.importorskip('mmengine.runner')
+    torch.save(trained(FLOAT).state_dict(), tmp_path / 'file.pth')
+    model = Net().backbone if not name else nn.ModuleDict(dict(body=Net().backbone))
+    compress_model(model, dict(FLOAT, keep_dense=[]), verbose=False)
+    renamed = [(r'^backbone\.', name)]
+    path = str(tmp_path / 'file.pth')
+    runner.load_checkpoint(model, path, logger='silent', revise_keys=renamed)
+    silently(lambda: model.eval().get_submodule(f'{name}point')(image()))
+
+
+def test_a_later_part_keeps_the_guard_on_the_rest():
+    model, good = fresh(), trained().state_dict()
+    model.load_state_dict(dense().state_dict(), strict=False)
+    part = {key: value for key, value in good.items() if 'spatial' in key}
+    model.load_state_dict(part, strict=False)
+    with pytest.raises(RuntimeError, match=rf'{DENSE}\. Train'):
+        model.eval()(image())
+
+
+def test_every_method_of_a_network_is_guarded(mmengine_load):
+    model = mmengine_load(fresh(FLOAT), dense().state_dict())
+    with pytest.raises(RuntimeError, match=UNRECORDED):
+        model.backbone.point(image())
+
+
+@pytest.mark.parametrize('compression', [QUANTIZED, FLOAT])
+def test_training_by_another_method_is_training(mmengine_load, compression):
+    model = mmengine_load(fresh(compression), dense().state_dict()).train()
+    Net.forward(model, image())  # as a loss or a training step calls the parts
+    silently(lambda: model.eval()(image()))
+
+
+@pytest.mark.parametrize('compression', [QUANTIZED, FLOAT])
+def test_averages_outside_mmengine(mmengine_load, compression):
+    model = mmengine_load(fresh(compression), dense().state_dict())
+    average = AveragedModel(model, use_buffers=True)
+    with pytest.raises(RuntimeError, match='that is dense'):
+        average.eval()(image())
+    model.train()(image()).sum().backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    average.update_parameters(model)
+    silently(lambda: average(image()))
+
+
+def test_a_failed_calibration_lifts_nothing():
+    for task in (calibrate, reestimate_batch_norm):
+        model = fresh()
+        model.load_state_dict(dense().state_dict(), strict=False)
+        with pytest.raises(ValueError, match=task.__name__):
+            task(model.eval(), [])
+        with pytest.raises(RuntimeError, match=DENSE):
+            model(image())
 
 
 def test_compressing_twice_judges_once():

@@ -277,6 +277,15 @@ def test_a_checkpoint_of_its_own_loads_in_silence():
         assert torch.equal(other.eval()(image), model(image))
 
 
+def test_a_state_without_values_loads():
+    model, _ = compress()
+    state = {key: value.to('meta') for key, value in trained(model).state_dict().items()}
+    with torch.device('meta'):
+        other = copy.deepcopy(model).to('meta')
+    other.load_state_dict(state, assign=True)
+    assert next(other.parameters()).is_meta
+
+
 def test_the_stamp_of_an_integer_model_of_0_1_shows_the_difference():
     pytest.importorskip('mmengine')
     from mmwcc.checkpoint import read_stamp, write_stamp

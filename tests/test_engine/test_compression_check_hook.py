@@ -194,12 +194,12 @@ def test_dense_weights_refused_elsewhere(checkpoints, tmp_path, mode, log):
         assert 'got a checkpoint that is dense' in run(allow_dense=True).text
 
 
-def test_unquantized_wcc_without_stamp_counts_as_dense(checkpoints, tmp_path):
+def test_unquantized_wcc_without_stamp_may_be_dense(checkpoints, tmp_path):
     make(tmp_path, UNQUANTIZED, load_from=str(checkpoints['wcc'])).test()
     recorded = edited(tmp_path, checkpoints['wcc'], without_meta)
     make(tmp_path, UNQUANTIZED, load_from=recorded).test()
     path = edited(tmp_path, checkpoints['wcc'], without_stamp)
-    with pytest.raises(RuntimeError, match='checkpoint that is dense: point. '):
+    with pytest.raises(RuntimeError, match='is dense or does not record its compression: point. '):
         make(tmp_path, UNQUANTIZED, load_from=path).test()
 
 
@@ -456,7 +456,7 @@ def test_a_stock_run_refuses_dense_weights(checkpoints, tmp_path, mode):
     with pytest.raises(RuntimeError, match='got a checkpoint that is dense: point, spatial.'):
         getattr(stock(tmp_path, **settings), 'train' if mode == 'resume' else mode)()
     float_run = stock(tmp_path, UNQUANTIZED, **settings)
-    with pytest.raises(RuntimeError, match='got a checkpoint that is dense: point.'):
+    with pytest.raises(RuntimeError, match='is dense or does not record its compression: point.'):
         getattr(float_run, 'train' if mode == 'resume' else mode)()
 
 

@@ -126,7 +126,9 @@ def test_evaluation_before_initialization_is_refused(quantizer_type):
     with pytest.raises(
         RuntimeError,
         match=f'^{name} was evaluated before its clip was learned. Load a checkpoint '
-        'of the compressed model, or train or calibrate the model first.$',
+        'of the compressed model, or train or calibrate the model first. If training does not '
+        r'reach this layer, call mmwcc.compression.allow_dense\(model\), or set '
+        'allow_dense=True in CompressionCheckHook.$',
     ):
         quantizer(values(3.0))
     settle_after_forward(torch.nn.ModuleDict(dict(head=quantizer)))

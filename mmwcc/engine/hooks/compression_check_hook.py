@@ -21,6 +21,7 @@ from mmwcc.compression import (
     dense_model_error,
     integer_mismatch,
     state_differences,
+    what_it_lacks,
 )
 from mmwcc.messages import some_of
 from mmwcc.model_tree import LayerState, compressed_layers, prediction_layers, unwrapped
@@ -244,7 +245,7 @@ class CompressionCheckHook(Hook):
 
     def _absent(self, purpose: str, found: Comparison) -> tuple[int, str]:
         """Report what the model compresses and the checkpoint does not."""
-        what = 'has them dense or not quantized' if found.in_checkpoint else 'is dense'
+        what = what_it_lacks(found)
         names = some_of(found.only_in_model)
         if purpose == 'train':
             return INFO, (
