@@ -4,7 +4,7 @@ from pathlib import Path
 
 from toy_training import toy_runner
 
-TABLE, LINE = 'Compressed ToySegmentor:\nlayer ', 'Compressed ToySegmentor: 4 convolutions: '
+TABLE, LINE = 'Compressed ToySegmentor:\n', 'Compressed ToySegmentor: 4 convolutions: '
 
 
 def test_the_table_is_in_the_log_once_and_describes_the_end_of_the_schedule(tmp_path):
