@@ -141,7 +141,7 @@ def test_errors(tool, arguments, message):
 
 def test_size_of_images(tool, tmp_path):
     config = tool.load_config(DETECTOR)
-    assert tool.requested_shape(config, None) == (800, 1333)
+    assert tool.requested_shape(config, None) == (800, 1344)  # 1333, padded to a multiple of 32
     assert tool.requested_shape(config, [64]) == (64, 64)
     config.pop('test_dataloader')
     config.pop('val_dataloader')
