@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from mmwcc.layers import CompressedLayer, is_eligible
+from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     convolutions,
     dense_names,
@@ -157,10 +158,9 @@ def _unknown(maps: FixedMaps, unseen: list[str]) -> Iterator[str]:
     if maps.uncopied:
         yield maps.uncopied
     if maps.failure and unseen:
-        more = f' and {len(unseen) - _SHOWN} more' if len(unseen) > _SHOWN else ''
         yield (
             f'{maps.failure} These layers were not reached and have wavelets even if their maps '
-            f'are smaller than a patch: {", ".join(unseen[:_SHOWN])}{more}. Give those behind '
+            f'are smaller than a patch: {some_of(unseen, most=_SHOWN)}. Give those behind '
             'global pooling the type mmwcc.QuantConv2d by a rule.'
         )
 

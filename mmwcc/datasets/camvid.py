@@ -7,6 +7,7 @@ import os
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 
+from mmwcc.messages import some_of
 from mmwcc.registry import DATASETS
 
 _HELP = (
@@ -129,8 +130,7 @@ def _check_match(img_dir: str, ann_dir: str, images: set[str], labels: set[str])
         return
 
     def some(names: set[str]) -> str:
-        first = ', '.join(sorted(names)[:5]) or 'none'
-        return first + (f' and {len(names) - 5} more' if len(names) > 5 else '')
+        return some_of(names) or 'none'
 
     raise ValueError(
         'CamVidDataset: every image must have one label map, got images without label map in '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .quantized_map import dequantized
 __all__ = ['IntegerLayer', 'PointwiseIntegerLayer']
 
 
-class IntegerLayer(CompressedLayer, ExactBuffers):
+class IntegerLayer(CompressedLayer, ExactBuffers, ABC):
     """Base class of integer convolutions, with their weights, scales and grid.
 
     Args:
@@ -91,9 +92,9 @@ class IntegerLayer(CompressedLayer, ExactBuffers):
                 'checkpoint of an integer model (tools/deployment/to_integer.py writes them).'
             )
 
+    @abstractmethod
     def forget(self) -> None:
         """Drop what was derived from the buffers, because they have changed."""
-        raise NotImplementedError
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
