@@ -21,7 +21,7 @@ train_pipeline = [
 test_pipeline = [dict(type='mmwcc.LoadSyntheticStreet'), dict(type='PackSegInputs')]
 street = dict(type='mmwcc.SyntheticStreetDataset', img_scale=(192, 128))
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(**street, length=320, split='train', pipeline=train_pipeline))
