@@ -8,6 +8,7 @@ same integers are summed in floating point.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -19,13 +20,8 @@ from .dispatch import chosen_path
 __all__ = ['PackedConv', 'int8_conv2d', 'pack_int8_conv']
 
 _EXACT = 2**24  # integers up to here are exact in float32
-_POST_OPS: dict[str, tuple[str, list[float]]] = {
-    '': ('none', []),
-    'relu': ('relu', []),
-    'relu6': ('hardtanh', [0.0, 6.0]),
-    'hardswish': ('hardswish', []),
-    'silu': ('swish', []),
-}
+_CLIPS = {'': (-inf, inf), 'relu': (0.0, inf), 'relu6': (0.0, 6.0)}
+_POST_OPS = dict(hardswish='hardswish', silu='swish')
 _ACTIVATIONS = dict(relu=F.relu, relu6=F.relu6, hardswish=F.hardswish, silu=F.silu)
 
 
@@ -122,6 +118,7 @@ def int8_conv2d(
 
 def _onednn(levels: Tensor, conv: PackedConv, activation: str, output) -> Tensor:
     step, zero, low, high = output or (1.0, 0, 0, 255)
+    post_op, post_arguments = _post_op(activation, output)
     y = torch.ops.onednn.qconv2d_pointwise(
         levels.contiguous(memory_format=torch.channels_last),
         conv.step,
@@ -134,10 +131,31 @@ def _onednn(levels: Tensor, conv: PackedConv, activation: str, output) -> Tensor
         step,
         zero,
         torch.uint8 if output else torch.float32,
-        *_POST_OPS[activation],
+        post_op,
+        post_arguments,
         '',
     )
-    return y.clamp_(low, high) if (low, high) != (0, 255) else y
+    if activation in _CLIPS or (low, high) == (0, 255):
+        return y
+    return y.clamp_(low, high)
+
+
+def _post_op(activation: str, output) -> tuple[str, list[float]]:
+    """Return oneDNN's name and arguments of an activation.
+
+    If the output has fewer levels than a byte, a clip of the activation becomes narrower, which
+    saves another pass over the output. oneDNN itself saturates at the ends of a byte.
+    """
+    if activation not in _CLIPS:
+        return _POST_OPS[activation], []
+    lower, upper = _CLIPS[activation]
+    if output is not None:
+        step, zero, low, high = output
+        lower = max(lower, step * (low - zero)) if low > 0 else lower
+        upper = min(upper, step * (high - zero)) if high < 255 else upper
+    if (lower, upper) == (-inf, inf):
+        return 'none', []
+    return 'hardtanh', [lower, upper]
 
 
 def _reference(levels: Tensor, conv: PackedConv, activation: str, output) -> Tensor:
