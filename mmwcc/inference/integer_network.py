@@ -11,6 +11,7 @@ from mmwcc.maps import MAP_SCALES, MapScales
 from mmwcc.messages import some_of
 from mmwcc.model_tree import all_or_nothing, replace_layers
 
+from .fold import fold_batch_norm
 from .integer_levels import act_grid
 from .map_conv import IntegerMapConv2d
 from .map_grids import MapGrids
@@ -36,7 +37,8 @@ def convert_maps(
 ) -> dict[nn.Module, nn.Module]:
     """Replace the layers between the maps of a network by integer ones, in place.
 
-    BatchNorm layers that can be folded become ``nn.Identity``.
+    BatchNorm layers that can be folded become ``nn.Identity``, also those behind layers that
+    compute in floating point.
 
     Args:
         model: A network with scales of maps.
@@ -46,7 +48,7 @@ def convert_maps(
             integer network can fill them. Defaults to True.
 
     Returns:
-        What replaces each layer, with those of ``others``.
+        The integer form of each layer that has one, with those of ``others``.
 
     Raises:
         RuntimeError: If a clip or a scale of a map has not been learned.
@@ -55,24 +57,28 @@ def convert_maps(
     plan = scales.plan
     grids = MapGrids(plan).train(model.training)
     layers: dict[str, Any] = {name: model.get_submodule(name) for name in plan.layers}
-    norms = {name: model.get_submodule(norm) for name, norm in plan.norms.items()}
+    norms: dict[str, Any] = {name: model.get_submodule(norm) for name, norm in plan.norms.items()}
     made = {name: IntegerMapConv2d(layer, name, grids) for name, layer in layers.items()}
     if weights:
         _take_scales(grids, scales)
         for name, integer in made.items():
             integer.take(layers[name], norms.get(name))
     grids.belong_to(made)
-    replaced = {**{norm: nn.Identity() for norm in norms.values()}, **(others or {})}
+    replaced: dict[nn.Module, nn.Module] = {norm: nn.Identity() for norm in norms.values()}
+    for name in norms.keys() - layers.keys():
+        dense: Any = model.get_submodule(name)
+        replaced[dense] = fold_batch_norm(dense, norms[name])
+    integers = dict(others or {})
     for name, layer in layers.items():
-        replaced[layer] = made[name].to(layer.weight.device).train(layer.training)
+        integers[layer] = made[name].to(layer.weight.device).train(layer.training)
     with all_or_nothing(model):
-        replace_layers(model, replaced)
+        replace_layers(model, {**replaced, **integers})
     scales.leave(model)
     setattr(model, MAP_SCALES, grids)
     for module in model.modules():
         if type(module).__module__.startswith(_IN_CPP):
             module.register_forward_pre_hook(_with_values, with_kwargs=True)
-    return replaced
+    return integers
 
 
 def _take_scales(grids: MapGrids, scales: MapScales) -> None:

@@ -91,7 +91,10 @@ def _folding(recorder: _Recorder, norms: Mapping[nn.Module, str]) -> dict[str, n
 
 
 def map_flow(
-    model: nn.Module, layers: Mapping[nn.Module, str], run: Callable[[], object]
+    model: nn.Module,
+    layers: Mapping[nn.Module, str],
+    run: Callable[[], object],
+    others: Mapping[nn.Module, str] | None = None,
 ) -> tuple[dict[str, Map], dict[str, str]]:
     """Run a network and see how its maps are made and read.
 
@@ -99,6 +102,8 @@ def map_flow(
         model: The network, in evaluation mode.
         layers: Names of the layers whose maps are followed, by module.
         run: Runs the network. It is called twice.
+        others: Names of further layers, whose maps are not followed, but into which BatchNorm may
+            be folded as well. Defaults to None, which means none.
 
     Returns:
         The maps by name, in the order in which they were made, and the names of the BatchNorm
@@ -109,7 +114,7 @@ def map_flow(
         for name, module in model.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None
     }
-    first = _Recorder(layers, {})
+    first = _Recorder({**layers, **(others or {})}, {})
     with watching(first, model):
         run()
     folding = _folding(first, norms)

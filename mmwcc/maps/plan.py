@@ -26,7 +26,8 @@ class MapPlan:
     Attributes:
         layers: The names of the layers that ran, and so write maps.
         chains: The maps of each chain from first to last, by the name of the first.
-        norms: The name of the BatchNorm that is folded into a layer, by the layer's name.
+        norms: The name of the BatchNorm that is folded into a layer, by the layer's name. The layer
+            may also be one that computes in floating point, and then has no map here.
         grids: For each stored map, the name of the layer on whose input grid it is stored, or the
             name of the map that has this grid of its own: itself, or the concatenation that alone
             reads it. Maps that are not listed stay in floating point.

@@ -145,6 +145,11 @@ def add_map_scales(
             'stored in bytes; use 8.'
         )
     layers = {module: name for name, module in model.named_modules() if not map_obstacle(module)}
+    dense = {
+        module: name
+        for name, module in model.named_modules()
+        if type(module) is nn.Conv2d and not obstacle(module)
+    }
     if hasattr(model, MAP_SCALES):
         raise ValueError(
             f'add_map_scales: model must have no scales of maps yet, got a {type(model).__name__} '
@@ -166,6 +171,7 @@ def add_map_scales(
             purpose='follow its maps',
             remedy='Give the shape of an input that it can take.',
         ),
+        dense,
     )
     named = {name: layer for layer, name in layers.items()}
     scales = MapScales(plan_maps(maps, norms, named), bits)

@@ -205,6 +205,18 @@ def test_one_batch_norm_for_each_level_is_not_folded():
 
 
 @torch.no_grad()
+def test_batch_norm_is_folded_into_layers_that_stay_float_as_well():
+    trained = scaled(Residual)
+    model, _ = integers(trained)
+    x = images(1)
+    assert type(model.stem[0]) is nn.Conv2d and type(model.stem[1]) is nn.Identity
+    assert torch.allclose(model.stem(x), trained.stem(x), rtol=1e-5, atol=1e-5)
+    other = skeleton(Residual)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(x), model(x))
+
+
+@torch.no_grad()
 def test_maps_stay_in_bytes_between_layers():
     model, _ = integers(scaled(Residual))
     seen = {}
