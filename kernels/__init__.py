@@ -7,7 +7,7 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 :mod:`mmwcc.kernels.layout`, and how ties are broken in :func:`select`.
 """
 
-from .byte_map import add_maps, map_values, rescale_map, resize_map, round_map
+from .byte_map import add_maps, cat_maps, map_values, rescale_map, resize_map, round_map
 from .depthwise import depthwise_haar
 from .fake_quant import fake_quant, fake_quant_backward
 from .gather import gather_rows, gather_rows_int8
@@ -25,6 +25,7 @@ __all__ = [
     'Cost',
     'PackedConv',
     'add_maps',
+    'cat_maps',
     'coarse_rank',
     'depthwise_haar',
     'fake_quant',

@@ -1,10 +1,12 @@
-"""Element by element work on maps of bytes: rounding, values, sums and resizing.
+"""Work on maps of bytes: rounding, values, sums, concatenation and resizing.
 
 A byte stands for ``step * (byte - zero)``. Unsigned levels are stored as they are, with zero 0, and
 signed ones 128 higher. All arithmetic is in float32, rounded half to even.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from torch import Tensor
 from .dispatch import accelerate
 from .library import free, register
 
-__all__ = ['add_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
+__all__ = ['add_maps', 'cat_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
 
 
 def _bytes(values: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
@@ -52,6 +54,24 @@ def _add(
     return _bytes(total.relu_() if relu else total, step, zero, low, high)
 
 
+def _cat(
+    first: Tensor,
+    rest: list[Tensor],
+    steps: list[float],
+    zeros: list[int],
+    step: float,
+    zero: int,
+    low: int,
+    high: int,
+) -> Tensor:
+    scales = zip((first, *rest), steps, zeros, strict=True)
+    parts = [
+        levels if (own, at) == (step, zero) else _rescale(levels, own, at, step, zero, low, high)
+        for levels, own, at in scales
+    ]
+    return torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
+
+
 def _resize(levels: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     size = height, width
     resized = F.interpolate(levels.float(), size, mode='bilinear', align_corners=align_corners)
@@ -66,8 +86,16 @@ def _like_values(levels, *rest):
     return torch.empty_like(levels, dtype=torch.float32)
 
 
+def _like_joined(first, rest, *others):
+    channels = first.shape[1] + sum(levels.shape[1] for levels in rest)
+    return _channels_last(first, (len(first), channels, *first.shape[2:]))
+
+
 def _like_size(levels, height, width, align_corners):
-    shape = (*levels.shape[:2], height, width)
+    return _channels_last(levels, (*levels.shape[:2], height, width))
+
+
+def _channels_last(levels, shape):
     return levels.new_empty(shape).contiguous(memory_format=torch.channels_last)
 
 
@@ -89,6 +117,12 @@ _add_op = register(
     _like_bytes,
     cost=free,
 )
+_cat_op = register(
+    f'cat_maps(Tensor first, Tensor[] rest, float[] steps, int[] zeros, {_GRID}) -> Tensor',
+    _cat,
+    _like_joined,
+    cost=free,
+)
 _resize_op = register(
     'resize_map(Tensor levels, int height, int width, bool align_corners) -> Tensor',
     _resize,
@@ -97,7 +131,11 @@ _resize_op = register(
 )
 accelerate('round_map', 'byte_map', _round, paths=('cpu',))
 for _name, _reference in dict(
-    map_values=_values, rescale_map=_rescale, add_maps=_add, resize_map=_resize
+    map_values=_values,
+    rescale_map=_rescale,
+    add_maps=_add,
+    cat_maps=_cat,
+    resize_map=_resize,
 ).items():
     accelerate(_name, 'byte_map', _reference, dtype=torch.uint8, paths=('cpu',))
 
@@ -155,6 +193,26 @@ def add_maps(
         The bytes of the sum, in the layout of ``a``.
     """
     return _add_op(a[0], b[0], *a[1:], *b[1:], relu, step, zero, low, high)
+
+
+def cat_maps(
+    maps: Sequence[tuple[Tensor, float, int]], step: float, zero: int, low: int, high: int
+) -> Tensor:
+    """Concatenate maps (B, C, H, W) along their channels, each rounded to one grid.
+
+    Args:
+        maps: Bytes, their step and their zero, for each map.
+        step: As in :func:`round_map`, like the arguments after it. A map with this step and zero is
+            copied.
+        zero: Likewise.
+        low: Likewise.
+        high: Likewise.
+
+    Returns:
+        The bytes (B, sum of C, H, W), channels_last.
+    """
+    (first, *rest), steps, zeros = zip(*maps, strict=True)
+    return _cat_op(first, rest, steps, zeros, step, zero, low, high)
 
 
 def resize_map(levels: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:

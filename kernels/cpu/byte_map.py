@@ -12,7 +12,7 @@ from .jit import jit
 from .memory import array_of, empty, empty_like, values_of
 from .threads import fork, thread_count
 
-__all__ = ['add_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
+__all__ = ['add_maps', 'cat_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
 
 _CHUNK = 1 << 14  # values that a thread takes at a time
 _jit = jit(error_model='numpy')
@@ -72,6 +72,21 @@ def _add_chunks(begin, end, a, b, scales, lowest, grid, y):
         y[n] = _byte(total if total > lowest else lowest, grid)
 
 
+@_jit
+def _cat_pixels(begin, end, levels, scale, grid, place, y):
+    """Write the channels of one map into those of all, pixel by pixel.
+
+    ``place`` holds the channels of the map, the channels of all, and which of these comes first.
+    """
+    step, zero, same = scale
+    channels, total, offset = place
+    for pixel in range(np.uintp(begin), np.uintp(end)):
+        source, target = pixel * channels, pixel * total + offset
+        for n in range(channels):
+            level = levels[source + n]
+            y[target + n] = level if same else _byte((np.float32(level) - zero) * step, grid)
+
+
 @_inline
 def _mix(levels, first, second, weight):
     """Return a value between two bytes."""
@@ -124,6 +139,11 @@ def _rescale_kernel(count, threads, *arguments):
 @_jit
 def _add_kernel(count, threads, *arguments):
     fork(_add_chunks, count, threads, arguments)
+
+
+@_jit
+def _cat_kernel(count, threads, *arguments):
+    fork(_cat_pixels, count, threads, arguments)
 
 
 @_jit
@@ -207,6 +227,29 @@ def add_maps(
         values_of(y),
     )
     return y
+
+
+def cat_maps(
+    first: Tensor, rest: list[Tensor], steps: list[float], zeros: list[int], *grid: Any
+) -> Tensor:
+    """Compute :func:`mmwcc.kernels.cat_maps`."""
+    parts = [x.contiguous(memory_format=torch.channels_last) for x in (first, *rest)]
+    widths = [x.shape[1] for x in parts]
+    (batch, _, height, width), total = first.shape, sum(widths)
+    y = empty((batch, height, width, total), torch.uint8)
+    pixels, offset = batch * height * width, 0
+    for x, step, zero, channels in zip(parts, steps, zeros, widths, strict=True):
+        _cat_kernel(
+            pixels,
+            thread_count(pixels),
+            values_of(x),
+            (np.float32(step), np.float32(zero), (step, zero) == grid[:2]),
+            _grid(*grid),
+            (np.uintp(channels), np.uintp(total), np.uintp(offset)),
+            array_of(y, (y.numel(),)),
+        )
+        offset += channels
+    return y.permute(0, 3, 1, 2)
 
 
 def _lines(size: int, new: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mmwcc import kernels
 from mmwcc.maps import KEEPING, NEW_GRID, canonical_name, combined, tensors_in
 
-from .quantized_map import QuantizedMap, Stored, dequantized
+from .quantized_map import Grid, QuantizedMap, Stored, dequantized
 
 __all__ = ['FUNCTIONS', 'call']
 
@@ -102,9 +102,20 @@ def _cat(func: Callable, stored: Stored | None, tensors, dim=0) -> Any:
     if stored is None:
         return NotImplemented
     grid = stored.grid
-    parts = [x.on(grid) if isinstance(x, QuantizedMap) else grid.bytes_of(x) for x in tensors]
     source = next(x for x in tensors if isinstance(x, QuantizedMap))
+    if source.dim() == 4 and dim in (1, -3):
+        maps = [_with_scale(x, grid) for x in tensors]
+        return source.made(kernels.cat_maps(maps, *grid.bytes), stored)
+    parts = [x.on(grid) if isinstance(x, QuantizedMap) else grid.bytes_of(x) for x in tensors]
     return source.made(torch.cat(parts, dim), stored)
+
+
+def _with_scale(x: Tensor, grid: Grid) -> tuple[Tensor, float, int]:
+    """Return bytes with their step and zero, on ``grid`` if they have no scale of their own."""
+    if isinstance(x, QuantizedMap) and x.grid is not None and x.grid.bytes[:2] != grid.bytes[:2]:
+        return x.levels, x.grid.step, x.grid.zero
+    levels = x.on(grid) if isinstance(x, QuantizedMap) else grid.bytes_of(x)
+    return levels, grid.step, grid.zero
 
 
 def _setitem(func: Callable, stored: Stored | None, input, index, value) -> Any:

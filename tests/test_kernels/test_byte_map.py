@@ -18,6 +18,7 @@ REFERENCES = dict(
     map_values=reference._values,
     rescale_map=reference._rescale,
     add_maps=reference._add,
+    cat_maps=reference._cat,
     resize_map=reference._resize,
 )
 
@@ -55,6 +56,12 @@ def test_rescaling_and_sums_round_the_values():
     assert kernels.add_maps(low, b, True, 1.0, 128, 0, 255).tolist() == [128] * 4
 
 
+def test_concatenation_rounds_to_one_grid_and_copies_what_is_on_it():
+    levels = torch.tensor([126, 131], dtype=torch.uint8).reshape(1, 1, 1, 2)  # -2 and 3
+    joined = kernels.cat_maps([(levels, 0.5, 128), (levels, 1.0, 128)], 1.0, 128, 127, 255)
+    assert joined.tolist() == [[[[127, 130]], [[126, 131]]]]
+
+
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('size', [(3, 5), (14, 9), (1, 1), (20, 30)])
 def test_resizing_rounds_what_torch_interpolates(size, align_corners):
@@ -74,6 +81,7 @@ def cases(layout, size=(7, 3)):
         map_values=(a, 0.07, 128),
         rescale_map=(a, 0.07, 128, *NIBBLE),
         add_maps=(a, b, 0.07, 128, 0.05, 0, True, *UNSIGNED),
+        cat_maps=(a, [b, a[:, :2]], [0.07, 0.05, 0.4], [128, 0, 128], *NIBBLE),
         resize_map=(a, 5, 11, False),
     )
 
@@ -121,6 +129,7 @@ def test_empty_maps(cpu):
     assert kernels.rescale_map(empty, 0.1, 0, *SIGNED).shape == (0, 3, 4, 4)
     assert kernels.add_maps((empty, 0.1, 0), (empty, 0.1, 0), False, *SIGNED).numel() == 0
     assert kernels.resize_map(empty, 2, 3).shape == (0, 3, 2, 3)
+    assert kernels.cat_maps([(empty, 0.1, 0)] * 2, *SIGNED).shape == (0, 6, 4, 4)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
