@@ -145,7 +145,7 @@ def add_map_scales(
             'stored in bytes; use 8.'
         )
     layers = {module: name for name, module in model.named_modules() if not map_obstacle(module)}
-    dense = {
+    dense: dict[nn.Module, str] = {
         module: name
         for name, module in model.named_modules()
         if type(module) is nn.Conv2d and not obstacle(module)
