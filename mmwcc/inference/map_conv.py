@@ -96,10 +96,14 @@ class IntegerMapConv2d(IntegerLayer):
 
     def _convolve(self, levels: Tensor) -> Tensor:
         packed = self._constants()
-        maps = self._maps[0].stored
-        written = None if torch.jit.is_tracing() else maps.get(self._name)
-        if written is None:
+        if torch.jit.is_tracing():
             return kernels.int8_conv2d(levels, packed)
+        maps = self._maps[0].stored
+        written = maps.get(self._name)
+        if written is None:
+            activation = self._maps[0].plan.activation(self._name)
+            y = kernels.int8_conv2d(levels, packed, activation)
+            return QuantizedMap(y, None, pending=activation) if activation else y
         y = kernels.int8_conv2d(levels, packed, written.activation, written.grid.bytes)
         return QuantizedMap(y, written.grid, written.name, maps, written.activation)
 

@@ -202,7 +202,7 @@ def _called(name: str, func: Callable, args: tuple, kwargs: dict[str, Any]) -> A
     maps = [x for x in read if isinstance(x, QuantizedMap)]
     source = maps[0]
     if source.pending == name:
-        return source.like(source.levels)
+        return source.levels if source.grid is None else source.like(source.levels)
     for x in maps:
         x.check_settled(name)
     if any(x.grid is None for x in maps):

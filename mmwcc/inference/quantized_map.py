@@ -71,8 +71,8 @@ class QuantizedMap(Tensor):
     place changes this map, but no other map that was made as a view of it.
 
     Attributes:
-        levels: The bytes, uint8, of the shape of the map; or float32 values without a grid, after a
-            function in place that cannot compute in integers.
+        levels: The bytes, uint8, of the shape of the map; or float32 values without a grid, while
+            an activation is pending or after a function in place that cannot compute in integers.
         grid: Their grid, or None.
         map_name: The name of the map, see :func:`mmwcc.maps.combined`.
         stored: How the maps that functions make are stored, by name.

@@ -404,3 +404,22 @@ def test_other_paths_compute_the_same(setting, tmp_path):
     )
     environment = os.environ | dict([setting.split('=')])
     subprocess.run([sys.executable, '-c', script], check=True, env=environment)
+
+
+@torch.no_grad()
+def test_a_float_map_has_its_activation_applied_with_the_convolution():
+    class ReadInFloat(Network):
+        def build(self):
+            self.body = block(8, 8, 3, padding=1)
+
+        def run(self, x):
+            self.seen = self.body[0](x)  # hooks of modules see the convolution's own output
+            return self.body[2](self.seen)
+
+    trained = scaled(ReadInFloat)
+    model, _ = integers(trained)
+    x = images(3)
+    y = model(x)
+    assert model.seen.levels.dtype == torch.float32 and model.seen.levels.min() == 0
+    assert type(y) is torch.Tensor
+    assert torch.allclose(y, trained(x), atol=0.02 * float(trained(x).std()))
