@@ -58,6 +58,10 @@ class MapGrids(nn.Module):
         self._layers: dict[str, Any] = {}
         self._stored: dict[str, Stored] = {}
 
+    def forward(self, x: Any) -> Any:
+        """Return the input: an ``nn.Sequential`` calls whatever it holds, and so this as well."""
+        return x
+
     def belong_to(self, layers: Mapping[str, nn.Module]) -> None:
         """Remember the integer layers on whose input grids maps may be stored, by name."""
         self._layers = dict(layers)

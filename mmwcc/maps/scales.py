@@ -76,6 +76,10 @@ class MapScales(nn.Module):
             self.add_module(name.replace('.', '/'), LearnedClipActQuantizer(bits))
         self._running: list[Any] = []
 
+    def forward(self, x: Any) -> Any:
+        """Return the input: an ``nn.Sequential`` calls whatever it holds, and so this as well."""
+        return x
+
     def of(self, name: str) -> Any:
         """Return the quantizer of a map that has a grid of its own."""
         return self._modules[name.replace('.', '/')]

@@ -423,3 +423,12 @@ def test_a_float_map_has_its_activation_applied_with_the_convolution():
     assert model.seen.levels.dtype == torch.float32 and model.seen.levels.min() == 0
     assert type(y) is torch.Tensor
     assert torch.allclose(y, trained(x), atol=0.02 * float(trained(x).std()))
+
+
+@torch.no_grad()
+def test_a_sequential_is_a_network_too():
+    trained = scaled(lambda: nn.Sequential(*block(3, 8, 3), *block(8, 8), nn.Conv2d(8, 4, 1)))
+    model, _ = integers(trained)
+    x = images(4)
+    assert isinstance(model[3], IntegerMapConv2d)
+    assert torch.allclose(model(x), trained(x), atol=0.02 * float(trained(x).std()))

@@ -97,6 +97,7 @@ class Contender:
         self.connection.close()
         self.process.join(10)
         self.process.kill()
+        self.process.join()
 
 
 def contenders(names: Iterable[str], forms: Forms, threads: int) -> list[Contender]:

@@ -1,0 +1,64 @@
+"""The benchmark of deployment: its engines, its processes and its table."""
+
+import copy
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmwcc.compression import compress_model
+from mmwcc.maps import add_map_scales
+from mmwcc.post_training import calibrate
+from mmwcc.presets import preset
+
+pytest.importorskip('mmseg', reason='the benchmark times networks of it')
+FOLDER = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+@pytest.fixture
+def forms(load, tmp_path):
+    torch.manual_seed(0)
+    dense = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)),
+    ).eval()
+    images = [torch.randn(1, 3, 16, 16) for _ in range(2)]
+    quantized = copy.deepcopy(dense)
+    compress_model(quantized, preset('quant_w8a8'), verbose=False)
+    calibrate(quantized, images)
+    add_map_scales(quantized, (16, 16))
+    calibrate(quantized, images, again=False)
+    engines = load('engines')
+    return engines.Forms(engines.Trained(dense, quantized.eval(), images, 'mmengine'), tmp_path)
+
+
+@pytest.mark.parametrize('name', ['torch', 'folded', 'mmwcc', 'ort', 'ort-int8', 'ov'])
+def test_engines_compute_the_network(load, forms, name):
+    package = dict(ort='onnxruntime', ov='openvino').get(name.partition('-')[0], 'torch')
+    pytest.importorskip(package, reason='the engine is not installed')
+    engine, image = load('engines').ENGINES[name], forms.trained.images[0]
+    with torch.no_grad():
+        expected = forms.trained.dense(image)
+    [got] = engine.load(forms.file(engine.file))(image)
+    exact = name in ('torch', 'folded', 'ort', 'ov')
+    assert load('measuring').relative_error(got, expected) < (1e-5 if exact else 0.05)
+
+
+def test_contenders_run_in_processes_of_their_own_and_may_fail(load, forms, capsys):
+    deployed, engines = load('deployed'), load('engines')
+    forms.file('integer.pt').write_bytes(b'no network')
+    started = deployed.contenders(['torch', 'mmwcc'], forms, 1)
+    assert [contender.name for contender in started] == ['torch']
+    assert f'{engines.ENGINES["mmwcc"].title} fails:\nTraceback' in capsys.readouterr().out
+    times = deployed.timed(started, forms.trained.images[0], 2, 3)
+    assert len(times['torch']) == 6 and all(time > 0 for time in times['torch'])
+    started[0].stop()
+    assert not started[0].process.is_alive()
