@@ -62,3 +62,20 @@ def test_contenders_run_in_processes_of_their_own_and_may_fail(load, forms, caps
     assert len(times['torch']) == 6 and all(time > 0 for time in times['torch'])
     started[0].stop()
     assert not started[0].process.is_alive()
+
+
+def test_table_begins_with_the_fastest(load):
+    common = dict(quartiles=[1.0, 2.0], error=0.01, miou=45.6)
+    rows = [
+        dict(common, title='slow', milliseconds=20.0),
+        dict(common, title='fast', milliseconds=1.5),
+    ]
+    table = load('tables').TABLES['deployed_segnext'](
+        dict(environment=dict(size=[4, 8]), rows=rows)
+    )
+    assert table.splitlines()[2:] == [
+        '| engine | median | quartiles | error | mIoU |',
+        '| --- | --- | --- | --- | --- |',
+        '| fast | 1.5 ms | 1.0 to 2.0 | 1.0e-02 | 45.60 |',
+        '| slow | 20.0 ms | 1.0 to 2.0 | 1.0e-02 | 45.60 |',
+    ]

@@ -183,6 +183,7 @@ def measured(args: argparse.Namespace, network, size, folder: Path) -> list[dict
     rows = [
         dict(
             name=name,
+            title=ENGINES[name].title,
             milliseconds=statistics.median(values),
             quartiles=statistics.quantiles(values, n=4)[::2],
             error=error(outputs[name], expected),
@@ -201,7 +202,7 @@ def _line(row: dict) -> str:
     low, high = row['quartiles']
     miou = f'  mIoU {row["miou"]:.2f}' if 'miou' in row else ''
     return (
-        f'{ENGINES[row["name"]].title:<32} {row["milliseconds"]:7.1f} ms  '
+        f'{row["title"]:<32} {row["milliseconds"]:7.1f} ms  '
         f'({low:.1f} to {high:.1f})  error {row["error"]:.1e}{miou}'
     )
 

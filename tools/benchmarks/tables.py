@@ -207,6 +207,25 @@ def end_to_end(content: dict) -> str:
     return f'{height}x{width}:\n\n' + _table(['network', *formats, 'speed, of dense'], body)
 
 
+def deployed(content: dict) -> str:
+    """Time, error and accuracy of a network in all engines, the fastest first."""
+    height, width = content['environment']['size']
+    rows = sorted(content['rows'], key=lambda row: row['milliseconds'])
+    header = ['engine', 'median', 'quartiles', 'error']
+    accuracy = ['mIoU'] if 'miou' in rows[0] else []
+    body = [
+        [
+            row['title'],
+            f'{row["milliseconds"]:.1f} ms',
+            ' to '.join(f'{value:.1f}' for value in row['quartiles']),
+            f'{row["error"]:.1e}',
+            *(f'{row["miou"]:.2f}' for _ in accuracy),
+        ]
+        for row in rows
+    ]
+    return f'{height}x{width}:\n\n' + _table(header + accuracy, body)
+
+
 def layer_map(content: dict) -> str:
     """The map of worth at a quarter of the coefficients."""
     rows, name = content['rows'], 'k0.25'
@@ -232,6 +251,10 @@ TABLES = dict(
     training_step=training_step,
     end_to_end=end_to_end,
     end_to_end_system=end_to_end,
+    deployed_deeplabv3plus=deployed,
+    deployed_segnext=deployed,
+    deployed_rtmdet=deployed,
+    deployed_efficientdet=deployed,
     layer_map=layer_map,
 )
 """By benchmark, what turns its JSON into Markdown."""
