@@ -39,6 +39,11 @@ def _fraction(keep_ratio: float) -> tuple[int, int]:
 # they get the function itself.
 _known_fraction = lru_cache(_fraction)
 
+if torch.__version__ < '2.13':
+    # Those up to torch 2.8 cannot trace a Fraction. That of torch 2.13 can, also if the ratio
+    # changes between two calls, so that it is no constant.
+    torch.compiler.assume_constant_result(_fraction)
+
 
 def kept_positions(positions: int, keep_ratio: float) -> int:
     """Return k = max(1, ceil(keep_ratio * positions)).
