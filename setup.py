@@ -97,7 +97,7 @@ class EditableWithMim(editable_wheel):
 
 
 PASS_CLONES_OVER = """
-from importlib.machinery import PathFinder  # the finders of setuptools before 66 do not have it
+from importlib.machinery import PathFinder  # the finders of older setuptools (68.0) lack it
 
 
 class _PassClonesOver:

@@ -40,8 +40,8 @@ def _fraction(keep_ratio: float) -> tuple[int, int]:
 _known_fraction = lru_cache(_fraction)
 
 if torch.__version__ < '2.13':
-    # Those up to torch 2.8 cannot trace a Fraction. That of torch 2.13 can, also if the ratio
-    # changes between two calls, so that it is no constant.
+    # Old compilers cannot trace a Fraction, and must take the result for a constant. That of torch
+    # 2.13 can, even if the ratio changes between two calls.
     torch.compiler.assume_constant_result(_fraction)
 
 
