@@ -6,16 +6,17 @@ FUZZ_ARGS ?=
 FORMAT_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+MATRIX_ARGS ?=
 
 BIN := $(VENV)/bin
 # The first line of a recipe installs the extras $(1), or all that the tests need, and the extras $(2).
 # What calls no operator of mmcv asks for the extra demo, which spares the compilation of mmcv.
 SET_UP = @EXTRAS='$(or $(EXTRAS),$(1))' MORE_EXTRAS='$(2)' ./tools/misc/setup_env.sh '$(abspath $(VENV))'
-export PYTHON TORCH TORCH_ARGS MAX_JOBS
+export PYTHON TORCH TORCH_ARGS MAX_JOBS MATRIX_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format docs bench fuzz clean
+.PHONY: help setup demo test matrix lint format docs bench fuzz clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -30,6 +31,10 @@ demo:  ## compress a small model and show the effect; compiles no mmcv
 test:  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones
 	$(SET_UP)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+matrix:  ## run the tests of the layers on the oldest and newest torch, with every Python that is there
+	$(call SET_UP,matrix)
+	$(BIN)/nox $(MATRIX_ARGS)
 
 lint:  ## check style, types and spelling
 	$(call SET_UP,demo,dev)
@@ -56,6 +61,6 @@ fuzz:  ## try 10,000 random layers, inputs and settings
 	$(call SET_UP,demo,tests)
 	$(BIN)/python tools/fuzz.py --cases 10000 $(FUZZ_ARGS)
 
-clean:  ## remove what builds and tests leave behind, but not .venv
+clean:  ## remove what builds and tests leave behind, but not .venv and .nox
 	rm -rf build dist docs/_build mmwcc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.nox/*' -prune -exec rm -rf {} +

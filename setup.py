@@ -97,6 +97,8 @@ class EditableWithMim(editable_wheel):
 
 
 PASS_CLONES_OVER = """
+from importlib.machinery import PathFinder  # the finders of older setuptools (68.0) lack it
+
 
 class _PassClonesOver:
     @classmethod
@@ -164,6 +166,7 @@ EXTRAS = {
     'onnx': ONNX,
     'docs': ['sphinx>=7.2', 'sphinx-rtd-theme>=2', 'myst-parser>=3'],
     'tests': TESTS,
+    'matrix': ['nox>=2024.4.15'],
     'dev': [*TESTS, 'codespell>=2.4', 'mypy>=1.18', 'pre-commit', 'ruff>=0.14', 'types-PyYAML'],
 }  # yapf: disable
 
@@ -194,6 +197,7 @@ setup(
         'Programming Language :: Python :: 3.10',
         'Programming Language :: Python :: 3.11',
         'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     package_dir={'mmwcc': 'mmwcc', 'mmwcc.kernels': 'kernels'},
@@ -206,9 +210,9 @@ setup(
     zip_safe=False,
     python_requires='>=3.10',
     # No OpenMMLab packages here: upstream and the maintained forks share module names, so requiring
-    # one of them would install it over the other. Tested with torch 2.13; 2.4 is the first version
-    # with the torch.library functions that are used.
-    install_requires=['torch>=2.4', 'numpy', 'PyWavelets'],
+    # one of them would install it over the other. 2.4 is the first torch with the torch.library
+    # functions that are used. noxfile.py reads the oldest version and the classifiers here.
+    install_requires=['torch>=2.4.1', 'numpy', 'PyWavelets'],
     extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithMim, 'editable_wheel': EditableWithMim},
 )

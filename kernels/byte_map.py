@@ -75,7 +75,7 @@ def _cat(
 def _resize(levels: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     size = height, width
     resized = F.interpolate(levels.float(), size, mode='bilinear', align_corners=align_corners)
-    return resized.round_().to(torch.uint8)
+    return resized.round_().to(torch.uint8, memory_format=torch.channels_last)
 
 
 def _like_bytes(x, *rest):

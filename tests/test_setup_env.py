@@ -157,6 +157,7 @@ def test_extras_add_up(environment):
         ('lint', 'demo', 'dev'),
         ('format', 'demo', 'dev'),
         ('fuzz', 'demo', 'tests'),
+        ('matrix', 'matrix', ''),
     ],
 )
 def test_targets_ask_for_what_they_need(target, extras, more):

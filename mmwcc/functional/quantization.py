@@ -47,7 +47,7 @@ class QuantizationSpec(NamedTuple):
     rounding_gradient: bool = True
     axes: tuple[int, ...] = ()
 
-    @property
+    # No property, because compilers up to torch 2.8 cannot trace one of a tuple.
     def grid(self) -> tuple:
         """Return the static arguments of the fake-quantization operator."""
         return (
@@ -88,9 +88,9 @@ def quantize_forward(
     assert clip_alpha is not None, 'only 32 bits go without a clip'
     clip_alpha = spec.spread(clip_alpha, x)
     if not spec.normalize:
-        return kernels.fake_quant(x, clip_alpha, signed, *spec.grid)
+        return kernels.fake_quant(x, clip_alpha, signed, *spec.grid())
     mean, std = normalization(x)
-    rounded = kernels.fake_quant((x - mean) / std, clip_alpha, signed, *spec.grid)
+    rounded = kernels.fake_quant((x - mean) / std, clip_alpha, signed, *spec.grid())
     return rounded * std if spec.normalize == 'rescale' else rounded
 
 
@@ -114,7 +114,7 @@ def quantize_backward(
         mean, std = normalization(x)
         values = (x - mean) / std
         grad = grad * std if spec.normalize == 'rescale' else grad
-    grad, grad_alpha = kernels.fake_quant_backward(grad, values, clips, signed, *spec.grid)
+    grad, grad_alpha = kernels.fake_quant_backward(grad, values, clips, signed, *spec.grid())
     return grad / std if spec.normalize else grad, grad_alpha.view_as(clip_alpha)
 
 

@@ -26,12 +26,12 @@ class _Operands(NamedTuple):
 
     x: Tensor
     weight: Tensor
-    bias: Tensor | None
     act_alpha: Tensor | None
     act_signed: Tensor | None
     weight_alpha: Tensor | None
     weight_signed: Tensor | None
     scale: Tensor | None
+    bias: Tensor | None = None
 
     def rounded(self, product: _Product) -> tuple[Tensor, Tensor]:
         """Return both factors, quantized and in the dtype of the product."""
@@ -55,7 +55,7 @@ class _Product(NamedTuple):
     conv: tuple | None
     dtype: torch.dtype
 
-    def __call__(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    def multiply(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply two factors that are quantized."""
         if self.conv is None:
             return F.linear(left, right.flatten(1))
@@ -91,11 +91,11 @@ class _QuantizedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, product: _Product, *tensors: Tensor | None):
         operands = _Operands(*tensors)  # type: ignore[arg-type]  # autograd hands them over one by one
-        ctx.save_for_backward(*operands._replace(bias=None))
+        ctx.save_for_backward(*tensors[:-1])  # all but the bias
         ctx.product = product
         ctx.bias_dtype = None if operands.bias is None else operands.bias.dtype
         with torch.autocast(operands.x.device.type, enabled=False):
-            return product(*operands.rounded(product), operands.bias)
+            return product.multiply(*operands.rounded(product), operands.bias)
 
     @staticmethod
     @once_differentiable
@@ -143,7 +143,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, co
         dtype = x.dtype
     act_alpha, act_signed, act_spec = act or (None, None, OFF)
     weight_alpha, weight_signed, weight_spec = wgt or (None, None, OFF)
-    operands = _Operands(x, weight, bias, act_alpha, act_signed, weight_alpha, weight_signed, scale)
+    operands = _Operands(x, weight, act_alpha, act_signed, weight_alpha, weight_signed, scale, bias)
     return _QuantizedProduct.apply(_Product(act_spec, weight_spec, conv, dtype), *operands)
 
 

@@ -39,6 +39,11 @@ def _fraction(keep_ratio: float) -> tuple[int, int]:
 # they get the function itself.
 _known_fraction = lru_cache(_fraction)
 
+if torch.__version__ < '2.13':
+    # Old compilers cannot trace a Fraction, and must take the result for a constant. That of torch
+    # 2.13 can, even if the ratio changes between two calls.
+    torch.compiler.assume_constant_result(_fraction)
+
 
 def kept_positions(positions: int, keep_ratio: float) -> int:
     """Return k = max(1, ceil(keep_ratio * positions)).

@@ -129,6 +129,7 @@ def test_with_broken_packages_the_references_run_and_one_warning_says_so(tmp_pat
 
 def test_with_packages_too_old_the_references_run_and_one_warning_says_so(tmp_path):
     """Numba without what we import of it, Triton 2 without its knobs."""
+    pytest.importorskip('llvmlite', reason='without it that import fails first')
     numba = package(tmp_path, 'numba', __init__='', config='DISABLE_JIT = 0')
     triton = package(
         tmp_path,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip('triton', reason='needs Triton, which `pip install triton` brings on Linux')
+pytest.importorskip('triton', minversion='3.6', reason='needs the Triton of the extra triton')
 
 PROGRAM = Path(__file__).parent / 'triton_aot.py'
 LAUNCHED = {

@@ -272,6 +272,15 @@ def test_compiles_as_one_graph(quantizers, loaded):
     torch.testing.assert_close(torch.autograd.grad(y, tensors, grad), expected_gradients)
 
 
+def test_a_compiled_layer_follows_its_keep_ratio():
+    torch._dynamo.reset()
+    layer, x = WaveletCompressedConv2d(4, 4, keep_ratio=0.75), torch.randn(1, 4, 8, 8)
+    compiled = torch.compile(layer, fullgraph=True, backend='eager')
+    for keep_ratio in (0.5, 1 / 3, 0.25):
+        layer.keep_ratio = keep_ratio
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
 def test_keep_ratio_selection_and_bits_change_on_a_built_layer():
     layer = WaveletCompressedConv2d(4, 4, keep_ratio=1, levels=2, **LEARNED_CLIP)
     x = torch.randn(1, 4, 8, 8)

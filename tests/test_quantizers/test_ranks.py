@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.fsdp
 
 from mmwcc.post_training import calibrate
 
 from .rank_scenarios import RANKS, clips, compressed, images
+
+needs_fully_shard = pytest.mark.skipif(
+    not hasattr(torch.distributed.fsdp, 'fully_shard'), reason='older torch has no fully_shard here'
+)
 
 
 @pytest.fixture(scope='module')
@@ -106,6 +111,7 @@ def test_ranks_agree_on_the_clips_of_channels(outcome):
         )
 
 
+@needs_fully_shard
 @of('sharded_with_clips_of_channels')
 def test_fsdp_splits_the_clips_of_channels(outcome):
     assert_sharded(outcome)
@@ -126,6 +132,7 @@ def test_a_model_whose_forward_nobody_calls_says_so(outcome):
         )  # of two quantizers
 
 
+@needs_fully_shard
 @of('sharded')
 def test_fsdp_trains_as_ddp(outcome):
     assert_sharded(outcome)
