@@ -1,6 +1,5 @@
 """Tools that programs need around a model: registration, configs, checkpoints and runners."""
 
-from . import arguments
 from .command_line import one_line_errors, quiet
 from .compression_file import CONFIG_SUFFIXES, write_compression
 from .launch import (
@@ -25,7 +24,6 @@ from .work_dir import refuse_occupied_work_dir
 __all__ = [
     'CONFIG_SUFFIXES',
     'LaunchError',
-    'arguments',
     'build_model',
     'build_runner',
     'calibration_batches',
