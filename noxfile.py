@@ -42,7 +42,7 @@ def layers(session: nox.Session, torch: str) -> None:
     if session.python == '3.13' and torch.startswith('2.4.'):
         session.skip('torch 2.4 has no builds for Python 3.13')
     session.install(f'torch=={torch}', *os.environ.get('TORCH_ARGS', '').split())
-    session.install('-e', '.', 'pytest>=7', 'hypothesis')
+    session.install('-e', '.', 'pytest>=7', 'pytest-xdist>=3.6', 'hypothesis')
     session.run(
         *('pytest', '-q', '-m', 'not slow', *TESTS, *session.posargs),
         env={'OMP_NUM_THREADS': '1'},

@@ -152,7 +152,8 @@ SEGMENTATION = [
 OPENMMLAB = [*SEGMENTATION, 'mmcv>=2.1.0,<2.2.0', 'mmdet>=3.3.0']
 CPU = ['numba>=0.59']
 ONNX = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'safetensors>=0.4']
-TESTS = [*ONNX, 'pytest>=7', 'hypothesis', 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
+PYTEST = ['pytest>=7', 'pytest-xdist>=3.6', 'hypothesis']
+TESTS = [*ONNX, *PYTEST, 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
 EXTRAS = {
     # What tools/demo.py needs besides mmcv, which mmcv-lite may stand in for there.
     'demo': [*SEGMENTATION, *CPU],

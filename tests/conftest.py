@@ -2,19 +2,29 @@
 before it.
 """
 
+import os
 import sys
+from pathlib import Path
+
+# The cores are taken by the processes among which the tests are divided. Programs that tests start
+# inherit this; a test of several threads sets their number itself.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Run in one process what ends before others have started: single files, and what -k picks."""
+    is_small = config.option.keyword or not all(Path(arg).is_dir() for arg in config.args)
+    return 0 if is_small else None
+
+
 @pytest.fixture(autouse=True)
 def same_start():
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(threads)
     if 'mmengine.registry' in sys.modules:
         # Building a runner or a model leaves its scope behind, in which later names would be looked
         # up.

@@ -74,7 +74,8 @@ def test_commands_name_tools_options_and_configs_that_exist(page):
         tool = next(word for word in words if re.search(r'tools/[\w/]+\.(py|sh)$', word))
         assert (ROOT / tool).is_file(), f'{page.name}: {tool}'
         source = (ROOT / tool).read_text(encoding='utf-8')
-        source += (ROOT / 'tools' / 'benchmarks' / 'measuring.py').read_text(encoding='utf-8')
+        for shared in ('tools/benchmarks/measuring.py', 'mmwcc/utils/arguments.py'):
+            source += (ROOT / shared).read_text(encoding='utf-8')
         for word in words:
             option = OPTION.match(word)
             if option and tool.endswith('.py'):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from copy import deepcopy
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from mmwcc.utils import (
     LaunchError,
+    arguments,
     build_runner,
     check_checkpoint,
     load_config,
@@ -35,25 +35,8 @@ def parse_args() -> argparse.Namespace:
         '--wait-time', type=float, default=2, help='seconds that --show shows an image'
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' "
-        '(no spaces in a value)',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    # torch.distributed.launch passes --local-rank, and --local_rank before torch 2.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    arguments.add_launch_options(parser)
+    return arguments.parse_launched(parser)
 
 
 def is_detection(cfg: Config) -> bool:

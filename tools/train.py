@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmwcc.checkpoint import latest_checkpoint
 from mmwcc.registry import type_name
 from mmwcc.utils import (
     LaunchError,
+    arguments,
     build_runner,
     check_checkpoint,
     check_resumable,
@@ -41,25 +41,8 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate to the batch size by the auto_scale_lr of the config',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help="change settings of the config: a.b=1 c='[1,2]' d='[(1,2),(3,4)]' "
-        '(no spaces in a value)',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    # torch.distributed.launch passes --local-rank, and --local_rank before torch 2.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    arguments.add_launch_options(parser)
+    return arguments.parse_launched(parser)
 
 
 def enable_amp(cfg: Config) -> None:

@@ -11,16 +11,16 @@ With --resume, finished stages are skipped, and the first unfinished stage is re
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mmwcc.checkpoint import final_checkpoint, latest_checkpoint
 from mmwcc.utils import (
     LaunchError,
+    arguments,
     build_runner,
     check_checkpoint,
     check_resumable,
@@ -42,23 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--resume', action='store_true', help='skip stages that are finished, resume the next one'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change settings of all stages: a.b=1',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    arguments.add_launch_options(parser, 'change settings of all stages: a.b=1')
+    return arguments.parse_launched(parser, argv)
 
 
 def link(node, earlier: dict[str, Path]) -> None:

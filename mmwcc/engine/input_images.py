@@ -8,11 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ['loads_rgb', 'observe_images', 'rgb_pixels', 'undo_normalization']
+from mmwcc.utils import reverses_channels
 
-# How the data preprocessors of mmengine, mmsegmentation and mmwcc remember that they reverse the
-# channels.
-_REVERSED = ('_channel_conversion', 'channel_conversion', 'bgr_to_rgb')
+__all__ = ['loads_rgb', 'observe_images', 'rgb_pixels']
 
 
 def observe_images(model: nn.Module, observer: Callable[[Any], None]) -> RemovableHandle:
@@ -30,23 +28,6 @@ def observe_images(model: nn.Module, observer: Callable[[Any], None]) -> Removab
         observer(kwargs['inputs'] if 'inputs' in kwargs else args[0])
 
     return model.register_forward_pre_hook(observe, with_kwargs=True)
-
-
-def undo_normalization(inputs: Tensor, data_preprocessor: nn.Module | None = None) -> Tensor:
-    """Undo the normalization of images.
-
-    Args:
-        inputs: Images (..., C, H, W).
-        data_preprocessor: The module that subtracted a mean and divided by a standard deviation.
-            Defaults to None: nothing to undo.
-
-    Returns:
-        The images in units of pixels.
-    """
-    preprocessor: Any = data_preprocessor
-    if getattr(preprocessor, 'mean', None) is None:
-        return inputs
-    return inputs * preprocessor.std + preprocessor.mean
 
 
 def loads_rgb(dataset: Any) -> bool:
@@ -75,7 +56,6 @@ def rgb_pixels(images: Tensor, data_preprocessor: nn.Module | None, dataset: Any
     """
     # A preprocessor of semi-supervised learning contains the one that sees the images.
     preprocessor = getattr(data_preprocessor, 'data_preprocessor', data_preprocessor)
-    is_reversed = any(getattr(preprocessor, name, False) for name in _REVERSED)
-    if images.shape[-3] != 3 or is_reversed != loads_rgb(dataset):
+    if images.shape[-3] != 3 or reverses_channels(preprocessor) != loads_rgb(dataset):
         return images
     return images.flip(-3)

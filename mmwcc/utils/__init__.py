@@ -14,6 +14,7 @@ from .launch import (
     separate_visualizer,
     set_work_dir,
 )
+from .pixels import reverses_channels, undo_normalization
 from .post_training import calibration_batches, dense_config
 from .resuming import check_resumable, nothing_resumed, refuse_new_start, resume_hint
 from .setup_env import register_all_modules
@@ -41,8 +42,10 @@ __all__ = [
     'refuse_occupied_work_dir',
     'register_all_modules',
     'resume_hint',
+    'reverses_channels',
     'separate_visualizer',
     'set_work_dir',
     'spread_batches',
+    'undo_normalization',
     'write_compression',
 ]

@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.registry import DATASETS, MODELS
@@ -12,7 +11,7 @@ from toy_training import toy_runner
 
 pytest.importorskip('mmcv')
 from mmwcc.datasets import LoadImagePair
-from mmwcc.engine.input_images import loads_rgb, undo_normalization
+from mmwcc.engine.input_images import loads_rgb
 
 RED, BLUE = 230, 20
 NORMALIZE = dict(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0])
@@ -183,14 +182,3 @@ def test_datasets_that_load_rgb(folder):
     assert loads_rgb(ConcatDataset([RedRecord(**record)]))
     pairs = RedFile(data_root=str(folder / 'red.png'), pipeline=[LoadImagePair()])
     assert loads_rgb(RepeatDataset(pairs, 2)) and not loads_rgb(None)
-
-
-def test_normalization_is_undone():
-    preprocessor = nn.Module()
-    x = torch.rand(3, 2, 2)
-    assert undo_normalization(x, None) is x and undo_normalization(x, preprocessor) is x
-    preprocessor.mean, preprocessor.std = (
-        torch.tensor([1.0, 2, 3]).view(3, 1, 1),
-        torch.full((3, 1, 1), 2.0),
-    )
-    torch.testing.assert_close(undo_normalization((x - preprocessor.mean) / 2, preprocessor), x)

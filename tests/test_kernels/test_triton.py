@@ -26,7 +26,7 @@ def run_cases(**environment):
         for key, value in os.environ.items()
         if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')
     }
-    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider', *CASES]
+    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-n0', '-p', 'no:cacheprovider', *CASES]
     result = subprocess.run(
         command,
         env={**kept, 'MMWCC_KERNELS': 'triton', **environment},

@@ -1,6 +1,10 @@
-"""Small mmseg and mmdet configs that use the real networks and the inference APIs."""
+"""Small mmseg and mmdet configs that use the real networks and the inference APIs.
+
+Their MobileNetV2 has fewer blocks.
+"""
 
 import pytest
+import toy_mobilenet
 from mmengine.config import Config
 
 SEGMENTOR = """
@@ -10,7 +14,7 @@ model = dict(
     type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=_base_.compression,
         pretrained=None,
     data_preprocessor=dict(size=(64, 96)),
-    backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6),
+    backbone=dict(_delete_=True, type='ToyMobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6),
         norm_cfg=norm_cfg),
     decode_head=dict(in_channels=160, in_index=3, channels=16, num_convs=1, num_classes=9,
         norm_cfg=norm_cfg),
@@ -69,7 +73,7 @@ visualizer = dict(type='DetLocalVisualizer', vis_backends=[])
 
 BACKBONES = dict(
     mobilenet_v2=(
-        "dict(_delete_=True, type='mmdet.MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6))",
+        "dict(_delete_=True, type='ToyMobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6))",
         '[16, 16, 48, 160]',
     ),
     resnet18=(
@@ -88,6 +92,7 @@ def _config(path, text) -> Config:
 
 @pytest.fixture(scope='session')
 def segmentor_config(tmp_path_factory) -> Config:
+    toy_mobilenet.register('mmseg')
     folder = tmp_path_factory.mktemp('segmentor')
     config = _config(folder / 'segmentor.py', SEGMENTOR)
     config.work_dir = str(folder / 'work')
@@ -96,6 +101,7 @@ def segmentor_config(tmp_path_factory) -> Config:
 
 @pytest.fixture(scope='session', params=sorted(BACKBONES))
 def detector_config(request, tmp_path_factory) -> Config:
+    toy_mobilenet.register('mmdet')
     folder = tmp_path_factory.mktemp(request.param)
     backbone, channels = BACKBONES[request.param]
     config = _config(folder / 'detector.py', DETECTOR.format(backbone=backbone, channels=channels))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import toy_mobilenet
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -16,7 +17,7 @@ model = dict(
     type='mmwcc.CompressedModel', task_type='EncoderDecoder', compression=_base_.compression,
         pretrained=None,
     data_preprocessor=dict(size=(64, 64)),
-    backbone=dict(_delete_=True, type='MobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6),
+    backbone=dict(_delete_=True, type='ToyMobileNetV2', widen_factor=0.5, out_indices=(1, 2, 4, 6),
         norm_cfg=norm_cfg,
                   strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4)),
     decode_head=dict(in_channels=160, channels=32, c1_in_channels=16, c1_channels=8,
@@ -28,6 +29,7 @@ model = dict(
 
 @pytest.fixture
 def network(tmp_path, request):
+    toy_mobilenet.register('mmseg')
     path = tmp_path / 'network.py'
     path.write_text(NETWORK.format(preset=request.param))
     init_default_scope('mmseg')

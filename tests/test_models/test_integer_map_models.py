@@ -58,7 +58,7 @@ def test_mmseg_loads_what_the_tool_writes(converted, trained):
 
     integer = init_model(str(converted.with_suffix('.py')), str(converted), device='cpu')
     kinds = [type(module) for module in integer.modules()]
-    assert kinds.count(IntegerMapConv2d) > 30
+    assert kinds.count(IntegerMapConv2d) > 20
     compression = Config.fromfile(converted.with_suffix('.py')).model.compression
     assert compression.maps == dict(input_shape=[128, 128]) and compression.integer is True
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -66,7 +66,7 @@ def test_mmseg_loads_what_the_tool_writes(converted, trained):
     got, expected = (inference_model(model, image).seg_logits.data for model in (integer, other))
     assert (got - expected).abs().mean() < 0.01 * expected.std()
     stamp = torch.load(converted, weights_only=False)['meta']['mmwcc']
-    assert [entry['type'] for entry in stamp['layers'].values()].count('IntegerMapConv2d') > 30
+    assert [entry['type'] for entry in stamp['layers'].values()].count('IntegerMapConv2d') > 20
 
 
 def test_the_tool_says_what_is_missing(tool, trained, tmp_path, capsys):  # noqa: F811

@@ -45,7 +45,7 @@ def test_mmseg_loads_what_the_tool_writes(converted, segmentor_config):
     trained = init_model(copy.deepcopy(segmentor_config), checkpoint, device='cpu')
     assert type(integer) is type(trained)
     assert integer.dataset_meta == trained.dataset_meta
-    assert sum(isinstance(module, IntegerLayer) for module in integer.modules()) == 33
+    assert sum(isinstance(module, IntegerLayer) for module in integer.modules()) == 15
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     got, expected = (inference_model(model, image).seg_logits.data for model in (integer, trained))
     assert (got - expected).abs().mean() < 0.02 * expected.std()
@@ -59,7 +59,7 @@ def test_the_checkpoint_is_smaller_and_says_what_it_is(converted):
     stamp = loaded['meta']['mmwcc']
     assert stamp['compression']['integer'] is True
     kinds = [layer['type'] for layer in stamp['layers'].values()]
-    assert kinds.count('IntegerWaveletCompressedConv2d') == 33
+    assert kinds.count('IntegerWaveletCompressedConv2d') == 15
 
 
 def test_the_tool_prints_table_and_sizes(tool, segmentor_config, tmp_path, capsys):

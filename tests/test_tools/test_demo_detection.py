@@ -1,9 +1,6 @@
 """tools/demo_detection.py and tools/model_converters/effdet.py, from files to files."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +8,6 @@ import pytest
 import torch
 
 pytest.importorskip('mmdet', exc_type=ImportError)
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 CONFIG = """
 _base_ = 'mmwcc::efficientdet/_base_/efficientdet.py'
 default_scope = 'mmdet'
@@ -46,19 +42,14 @@ def folder(tmp_path_factory):
     return path
 
 
-def run(folder, tool, *arguments):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(TOOLS / tool), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def run(run_tool, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return run_tool
 
 
-def test_demo_draws_what_it_finds(folder):
-    result = run(
-        folder, 'demo_detection.py', 'a.png', 'small.py', 'small.pth', '--out-file', 'out.png'
-    )
+def test_demo_draws_what_it_finds(run, folder):
+    result = run('demo_detection.py', 'a.png', 'small.py', 'small.pth', '--out-file', 'out.png')
     assert result.returncode == 0, result.stderr
     found, wrote = result.stdout.splitlines()[-2:]
     assert re.fullmatch(r'(cup: \d+)?(, )?(cell: \d+)?', found) and found
@@ -78,8 +69,8 @@ def test_demo_draws_what_it_finds(folder):
         ),
     ],
 )
-def test_demo_explains_what_is_wrong(folder, arguments, message):
-    result = run(folder, 'demo_detection.py', *arguments)
+def test_demo_explains_what_is_wrong(run, arguments, message):
+    result = run('demo_detection.py', *arguments)
     assert result.returncode == 1 and message in result.stderr, result.stderr
     assert 'Traceback' not in result.stderr
 
@@ -92,7 +83,7 @@ def test_demo_explains_what_is_wrong(folder, arguments, message):
         ('none.pth', 'none.pth cannot be read'),
     ],
 )
-def test_converter_explains_what_is_wrong(folder, source, message):
-    result = run(folder, 'model_converters/effdet.py', source, 'converted.pth')
+def test_converter_explains_what_is_wrong(run, folder, source, message):
+    result = run('model_converters/effdet.py', source, 'converted.pth')
     assert result.returncode == 1 and message in result.stderr, result.stderr
     assert 'Traceback' not in result.stderr and not (folder / 'converted.pth').exists()

@@ -1,9 +1,6 @@
 """tools/demo_super_resolution.py, from a config and a checkpoint to an image."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +8,6 @@ import pytest
 import torch
 
 pytest.importorskip('mmcv')
-TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'demo_super_resolution.py'
 CONFIG = (
     "model = dict(type='mmwcc.SuperResolver', "
     "generator=dict(type='mmwcc.EDSR', mid_channels=4, num_blocks=1))\n"
@@ -31,19 +27,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', str(TOOL), 'a.png', *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def run(run_tool, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return lambda *arguments: run_tool('demo_super_resolution.py', 'a.png', *arguments)
 
 
-def test_it_writes_a_picture_and_says_how_good_it_is(folder):
+def test_it_writes_a_picture_and_says_how_good_it_is(run, folder):
     pair = ('--model', 'small.py', 'small.pth')
     result = run(
-        folder,
         *pair,
         *pair,
         '--name',
@@ -75,7 +67,7 @@ def test_it_writes_a_picture_and_says_how_good_it_is(folder):
         (('--name', 'a', '--name', 'b'), '--name was given 2 times for 1 networks'),
     ],
 )
-def test_wrong_arguments_are_explained(folder, arguments, message):
-    result = run(folder, '--model', 'small.py', 'small.pth', *arguments)
+def test_wrong_arguments_are_explained(run, arguments, message):
+    result = run('--model', 'small.py', 'small.pth', *arguments)
     assert result.returncode == 1 and re.search(message, result.stderr), result.stderr
     assert 'Traceback' not in result.stderr

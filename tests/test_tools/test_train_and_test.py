@@ -53,9 +53,8 @@ def checkpoint(tmp_path) -> Path:
         ('test.py', ['no_such_config.py', 'no_such_checkpoint.pth']),
     ],
 )
-def test_missing_config_is_one_line_without_traceback(script, args):
-    command = [sys.executable, '-W', 'ignore', str(TOOLS / script), *args]
-    result = subprocess.run(command, capture_output=True, text=True)
+def test_missing_config_is_one_line_without_traceback(run_tool, script, args):
+    result = run_tool(script, *args)
     assert result.returncode == 1
     assert result.stderr.startswith(f'{script}: The config file no_such_config.py does not exist')
     assert result.stderr.count('\n') == 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compression import compress_model
@@ -21,6 +21,7 @@ from mmwcc.presets import compress, preset_names
 from mmwcc.progress import track
 from mmwcc.quantizers import CALIBRATIONS
 from mmwcc.utils import (
+    arguments,
     build_runner,
     calibration_batches,
     dense_config,
@@ -38,18 +39,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Compress a dense checkpoint without training, and evaluate it'
     )
-    parser.add_argument('config', help='compressed config, or a dense one with --compression')
-    parser.add_argument('checkpoint', help='checkpoint of the dense model')
-    parser.add_argument(
-        '--compression',
-        metavar='PRESET',
-        choices=preset_names(),
-        help=f'how to compress a dense config: {", ".join(preset_names())}',
-    )
-    parser.add_argument(
-        '--images', type=int, default=16, help='number of calibration images; 16 by default'
-    )
-    parser.add_argument('--batch-size', type=int, default=8, help='images in a batch; 8 by default')
+    arguments.add_dense_network(parser)
+    arguments.add_compression(parser, preset_names())
+    arguments.add_images(parser, 16, 8, 'calibration')
     parser.add_argument(
         '--method', choices=CALIBRATIONS, help='how to choose clips; as the config says by default'
     )
@@ -67,17 +59,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--no-test', action='store_true', help='do not evaluate')
     parser.add_argument('--device', default='cpu', help='where to calibrate; cpu by default')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
-    )
+    arguments.add_cfg_options(parser, 'change the config, as in training')
     args = parser.parse_args(argv)
-    for option in ('images', 'batch_size'):
-        if getattr(args, option) < 1:
-            parser.error(
-                f'--{option.replace("_", "-")} must be at least 1, got {getattr(args, option)}'
-            )
-    if args.out is not None and not args.out.endswith('.pth'):
-        parser.error(f'--out must end in .pth, got {args.out}')
+    arguments.require_at_least_one(parser, args, 'images', 'batch_size')
+    arguments.require_ending(parser, args, '.pth')
     return args
 
 

@@ -17,13 +17,13 @@ import argparse
 import json
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmwcc.compression import Gain
 from mmwcc.cost import CONVENTIONS, count_cost
 from mmwcc.model_tree import compressed_layers, layer_progress
 from mmwcc.reports import build_with_report, image_shape
-from mmwcc.utils import LaunchError, load_config, one_line_errors, quiet
+from mmwcc.utils import LaunchError, arguments, load_config, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -31,36 +31,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Count MACs, bit operations, parameters and bytes of a model'
     )
-    parser.add_argument(
-        'config',
-        help='config file of mmsegmentation, mmdetection or this project, or its hub path, '
-        'as in mmseg::pspnet/NAME.py',
-    )
-    parser.add_argument(
-        '--shape',
-        nargs='+',
-        type=int,
-        metavar='N',
-        help='height and width of an image as the network sees it, one number for a square, or '
-        'channels, height and width; defaults to crop_size of the config, or else to the size '
-        'of its test images',
-    )
+    arguments.add_hub_config(parser)
+    arguments.add_shape(parser, 'height and width of an image as the network sees it')
     parser.add_argument(
         '--convention',
         choices=CONVENTIONS,
         default='exact',
         help='count what is computed, or by the formulas of the paper (default: exact)',
     )
-    parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='change the config, for example model.compression.pointwise.keep_ratio=0.1',
-    )
+    arguments.add_report_options(parser)
     args = parser.parse_args(argv)
-    if args.out is not None and not args.out.endswith('.json'):
-        parser.error(f'--out must end in .json, got {args.out}')
+    arguments.require_ending(parser, args, '.json')
     return args
 
 

@@ -14,14 +14,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from torch import nn
 
 from mmwcc.compression import expected_gain
 from mmwcc.model_tree import CompressionReport, compressed_layers
 from mmwcc.presets import compress, preset_names
 from mmwcc.reports import build_with_report, image_shape
-from mmwcc.utils import load_config, model_config, one_line_errors, quiet
+from mmwcc.utils import arguments, load_config, model_config, one_line_errors, quiet
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -29,35 +29,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Print what compression makes of each convolution of a model, and the gain'
     )
-    parser.add_argument(
-        'config',
-        help='config file of mmsegmentation, mmdetection or this project, or its hub path, '
-        'as in mmseg::pspnet/NAME.py',
-    )
+    arguments.add_hub_config(parser)
     parser.add_argument(
         '--preset',
         metavar='NAME',
         help=f'show what a preset would do to a dense config: {", ".join(preset_names())}',
     )
-    parser.add_argument(
-        '--shape',
-        nargs='+',
-        type=int,
-        metavar='N',
-        help='count what is gained for an image of this height and width, as the network sees it, '
-        'one number for a square, or channels, height and width; defaults to crop_size of the '
-        'config, or else to the size of its test images',
+    arguments.add_shape(
+        parser,
+        'count what is gained for an image of this height and width, as the network sees it',
     )
-    parser.add_argument('--out', metavar='FILE.json', help='also write the report as JSON')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='change the config, for example model.compression.pointwise.keep_ratio=0.1',
-    )
+    arguments.add_report_options(parser)
     args = parser.parse_args(argv)
-    if args.out is not None and not args.out.endswith('.json'):
-        parser.error(f'--out must end in .json, got {args.out}')
+    arguments.require_ending(parser, args, '.json')
     return args
 
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mmengine.config import DictAction
 from torch import nn
 
 from mmwcc.cost import CostReport, count_cost
@@ -36,6 +35,7 @@ from mmwcc.post_training import (
 from mmwcc.presets import compress, preset, preset_names, quantizer_paramwise
 from mmwcc.reports import plot_allocation
 from mmwcc.utils import (
+    arguments,
     calibration_batches,
     dense_config,
     load_config,
@@ -52,24 +52,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Allocate bits and keep ratios to layers under a budget'
     )
-    parser.add_argument('config', help='compressed config, or a dense one with --compression')
-    parser.add_argument('checkpoint', help='checkpoint of the dense model')
+    arguments.add_dense_network(parser)
     parser.add_argument(
         '--budget',
         nargs='+',
         required=True,
         help='bit operations: those of a preset by its name, 0.05 or 5%% of the dense, or a number',
     )
-    parser.add_argument(
-        '--compression',
-        metavar='PRESET',
-        choices=preset_names(),
-        help=f'how to compress a dense config: {", ".join(preset_names())}',
-    )
-    parser.add_argument(
-        '--images', type=int, default=4, help='number of training images; 4 by default'
-    )
-    parser.add_argument('--batch-size', type=int, default=4, help='images in a batch; 4 by default')
+    arguments.add_compression(parser, preset_names())
+    arguments.add_images(parser, 4, 4, 'training')
     parser.add_argument(
         '--keep-batch-norm',
         action='store_true',
@@ -97,15 +88,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='where to write; ./work_dirs/<config name>/sensitivity by default',
     )
     parser.add_argument('--device', default='cpu', help='where to measure; cpu by default')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
-    )
+    arguments.add_cfg_options(parser, 'change the config, as in training')
     args = parser.parse_args(argv)
-    for option in ('images', 'batch_size'):
-        if getattr(args, option) < 1:
-            parser.error(
-                f'--{option.replace("_", "-")} must be at least 1, got {getattr(args, option)}'
-            )
+    arguments.require_at_least_one(parser, args, 'images', 'batch_size')
     for budget in args.budget:
         if budget not in preset_names() and not budget_number(budget) > 0:
             parser.error(

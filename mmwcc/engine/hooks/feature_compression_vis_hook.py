@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmwcc.diagnostics import eligible_layers, observe_inputs
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
-from mmwcc.engine.input_images import observe_images, rgb_pixels, undo_normalization
+from mmwcc.engine.input_images import observe_images, rgb_pixels
 from mmwcc.functional import check_keep_ratio
 from mmwcc.layers import WaveletCompressedConv2d
 from mmwcc.model_tree import (
@@ -23,6 +23,7 @@ from mmwcc.model_tree import (
     unwrapped,
 )
 from mmwcc.registry import HOOKS
+from mmwcc.utils import undo_normalization
 
 __all__ = ['FeatureCompressionVisHook']
 

@@ -12,9 +12,10 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from mmwcc.engine.input_images import observe_images, rgb_pixels, undo_normalization
+from mmwcc.engine.input_images import observe_images, rgb_pixels
 from mmwcc.model_tree import unwrapped
 from mmwcc.registry import HOOKS
+from mmwcc.utils import undo_normalization
 
 __all__ = ['WAEFigureHook', 'decomposition_figure']
 

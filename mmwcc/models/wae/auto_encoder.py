@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmwcc.registry import MODELS, type_name
-from mmwcc.utils import is_address
+from mmwcc.utils import is_address, reverses_channels, undo_normalization
 
 from .coders import WAEDecoder, WAEEncoder, check_images
 
@@ -170,13 +170,5 @@ def to_pixels(images: Tensor, data_preprocessor: Any) -> Tensor:
     Images (B, 3, H, W) in the units of the network become values from 0 to 255, in the channel
     order of the loader.
     """
-    if (
-        getattr(data_preprocessor, '_enable_normalize', False)
-        or getattr(data_preprocessor, 'mean', None) is not None
-    ):
-        images = images * data_preprocessor.std + data_preprocessor.mean
-    converted = any(
-        getattr(data_preprocessor, name, False)
-        for name in ('_channel_conversion', 'channel_conversion')
-    )
-    return (images.flip(1) if converted else images).clamp(0, 255)
+    images = undo_normalization(images, data_preprocessor)
+    return (images.flip(1) if reverses_channels(data_preprocessor) else images).clamp(0, 255)
