@@ -3,11 +3,12 @@
 from .batches import random_batch
 from .methods import LIBRARIES, Method, methods, stock_config
 from .page import faults, zoo_page, zoo_table
-from .run import ZooRun
-from .trial import Attempt, try_method
+from .run import ZooRun, versions
+from .trial import SIZES, Attempt, try_method
 
 __all__ = [
     'LIBRARIES',
+    'SIZES',
     'Attempt',
     'Method',
     'ZooRun',
@@ -16,6 +17,7 @@ __all__ = [
     'random_batch',
     'stock_config',
     'try_method',
+    'versions',
     'zoo_page',
     'zoo_table',
 ]

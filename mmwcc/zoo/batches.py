@@ -13,7 +13,6 @@ __all__ = ['random_batch']
 
 _CLASS_COUNTS = ('num_classes', 'num_things_classes', 'num_stuff_classes')
 _BOXES = 3
-_IGNORED = 255
 
 
 def random_batch(library: str, model: Any, size: int, images: int = 2) -> dict[str, list]:
@@ -70,10 +69,9 @@ def _facts(size: int) -> dict[str, Any]:
 
 
 def _class_map(random: np.random.Generator, classes: int, size: int) -> Tensor:
-    """Return a map of classes in blocks of 8 pixels, of which the last row is not labelled."""
+    """Return a map of classes in blocks of 8 pixels."""
     blocks = random.integers(0, classes, (-(-size // 8), -(-size // 8)))
     labels = np.kron(blocks, np.ones((8, 8), dtype=np.int64))[:size, :size]
-    labels[-1] = _IGNORED
     return torch.from_numpy(labels)[None]
 
 

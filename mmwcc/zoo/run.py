@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -19,11 +20,13 @@ from typing import Any
 import mmwcc
 
 from .methods import Method
+from .page import summary
 from .trial import try_method
 
 __all__ = ['ZooRun', 'versions']
 
 _DISTRIBUTIONS = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'mmdet')
+_PATIENCE = 10  # seconds to wait for each second of processor time
 _PRELOADED = ['mmwcc.zoo.trial', 'mmseg.models', 'mmdet.models', 'mmdet.structures']
 
 
@@ -49,7 +52,8 @@ class ZooRun:
         file: The JSON file. It is written after every trial. The outputs of the trials go to a
             folder beside it.
         preset: The preset that compresses the methods.
-        seconds: Time limit for a method.
+        seconds: Limit for the processor time of a method. A method that waits ends after ten times
+            as long.
         gigabytes: Memory limit for a method.
         say: Receives a line for each trial. Defaults to printing it.
 
@@ -98,24 +102,27 @@ class ZooRun:
                 self.say(f'[{number}/{len(left)}] {method.key}: {summary(result)}')
 
     def _try(self, context: Any, method: Method) -> dict[str, Any]:
-        began = time.monotonic()
         log = self.file.with_suffix('') / f'{method.library}-{method.name}.log'
         log.parent.mkdir(parents=True, exist_ok=True)
         receiver, sender = context.Pipe(duplex=False)
-        arguments = (method, self.preset, self.gigabytes, log, sender)
+        limits = {
+            resource.RLIMIT_CPU: int(self.seconds),
+            resource.RLIMIT_DATA: int(self.gigabytes * 2**30),
+        }
+        arguments = (method, self.preset, limits, log, sender)
         process = context.Process(target=_child, args=arguments)
         process.start()
         sender.close()
         try:
-            result = receiver.recv() if receiver.poll(self.seconds) else None
+            result = receiver.recv() if receiver.poll(_PATIENCE * self.seconds) else None
         except EOFError:
             process.join()
-            result = dict(broken=f'its process ended with {process.exitcode}')
+            result = dict(broken=_ending(process.exitcode, self.seconds))
         if result is None:
             process.kill()
-            result = dict(broken=f'it took more than {self.seconds:g} s')
+            result = dict(broken=f'it took more than {_PATIENCE * self.seconds:g} s')
         process.join()
-        return dict(result, seconds=round(time.monotonic() - began, 1))
+        return result
 
     def _save(self) -> None:
         content = dict(preset=self.preset, versions=versions(), results=self.results)
@@ -124,31 +131,24 @@ class ZooRun:
         temporary.replace(self.file)
 
 
-def summary(result: dict[str, Any]) -> str:
-    """Return what came of a trial, in a few words."""
-    if 'outside' in result:
-        return f'not tried: it {result["outside"]}'
-    if 'broken' in result:
-        return f'broken: {result["broken"]}'
-    if result['dense']['error']:
-        return f'does not run dense: {result["dense"]["error"]}'
-    if result['compressed']['error']:
-        return f'FAILS COMPRESSED: {result["compressed"]["error"]}'
-    lost = len(result['lost'])
-    return f'runs, {lost} parameters lose their gradient' if lost else 'runs'
+def _ending(code: int, seconds: float) -> str:
+    """Return how a process ended that could not say it itself."""
+    if code == -signal.SIGXCPU:
+        return f'it took more than {seconds:g} s of processor time'
+    return f'its process was ended by {signal.Signals(-code).name}' if code < 0 else f'exit {code}'
 
 
-def _child(method: Method, preset: str, gigabytes: float, log: Path, sender: Any) -> None:
-    """Try a method in a process with a log and a limit of memory, and send the result."""
+def _child(method: Method, preset: str, limits: dict[int, int], log: Path, sender: Any) -> None:
+    """Try a method in a process with a log and limits, and send the result."""
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
     with log.open('w', encoding='utf-8') as output:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
-        size = int(gigabytes * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
         try:
             result = try_method(method, preset)
         except BaseException as error:
             traceback.print_exc()
             result = dict(broken=f'{type(error).__name__}: {error}')
-        sender.send(result)
+        sender.send(dict(result, seconds=round(time.process_time(), 1)))
         sender.close()

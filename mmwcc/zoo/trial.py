@@ -6,7 +6,7 @@ import gc
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from .shares import shares
 
 __all__ = ['SIZES', 'Attempt', 'try_method']
 
-SIZES = (128, 320)
+SIZES = (64, 128, 320)
 """Heights and widths of images to try. The first at which the dense network runs is taken."""
 
 _LEARNING_RATE = 1e-4
@@ -47,7 +47,7 @@ class Attempt:
         wrong_losses: Names of losses that are not finite.
         gradients: For every parameter that got a gradient in the step, whether any of its values
             is not zero.
-        seconds: Time for building, the step and the prediction.
+        seconds: Processor time for building, the step and the prediction.
     """
 
     error: str = ''
@@ -57,7 +57,10 @@ class Attempt:
 
 
 def try_method(
-    method: Method, preset_name: str = 'wcc_w8a8_k50', sizes: tuple[int, ...] = SIZES
+    method: Method,
+    preset_name: str = 'wcc_w8a8_k50',
+    sizes: tuple[int, ...] = SIZES,
+    change: Callable[[Config], None] = lambda config: None,
 ) -> dict[str, Any]:
     """Train a method for one step and let it predict, dense and then compressed.
 
@@ -67,6 +70,7 @@ def try_method(
         method: The method.
         preset_name: The preset that compresses it. Defaults to 'wcc_w8a8_k50'.
         sizes: Heights and widths of images to try. Defaults to :data:`SIZES`.
+        change: Changes the config before networks are built from it. Defaults to no change.
 
     Returns:
         Plain data: ``outside`` or ``dense`` and ``compressed`` (their ``error`` and ``seconds``),
@@ -81,6 +85,7 @@ def try_method(
     with quiet(), _at_home(method.library):
         for size in sizes:
             config = stock_config(method, size)
+            change(config)
             trial = _Trial(method, config, size)
             dense = trial.attempt(None)
             if not dense.error:
@@ -125,13 +130,13 @@ class _Trial:
 
     def attempt(self, preset_name: str | None) -> Attempt:
         """Build a network, train it for a step, and let it predict."""
-        attempt, began = Attempt(), time.monotonic()
+        attempt, began = Attempt(), time.process_time()
         try:
             self._run(attempt, preset_name)
         except Exception as error:  # a network of any library may raise anything
             traceback.print_exc()
             attempt.error = cause(error)
-        attempt.seconds = time.monotonic() - began
+        attempt.seconds = time.process_time() - began
         gc.collect()  # networks hold themselves in circles
         return attempt
 
@@ -174,7 +179,7 @@ class _Trial:
 def _why_not_counted(model: nn.Module, batch: dict[str, list]) -> str:
     data = model.data_preprocessor(batch, False)  # type: ignore[operator]  # any preprocessor
     try:
-        expected_gain(model, inputs=data)
+        expected_gain(model, inputs=dict(data, mode='loss'))
     except ValueError as error:
         return str(error)
     return 'the batch of the training step could not be counted'

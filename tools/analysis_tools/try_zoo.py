@@ -18,7 +18,17 @@ from pathlib import Path
 from mmwcc.messages import did_you_mean
 from mmwcc.presets import preset_names
 from mmwcc.utils import LaunchError, one_line_errors
-from mmwcc.zoo import LIBRARIES, Method, ZooRun, faults, methods, zoo_page, zoo_table
+from mmwcc.zoo import (
+    LIBRARIES,
+    SIZES,
+    Method,
+    ZooRun,
+    faults,
+    methods,
+    versions,
+    zoo_page,
+    zoo_table,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +47,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='names of methods, which are folders of configs, with * and ?',
     )
     parser.add_argument(
-        '--preset', choices=preset_names(), default='wcc_w8a8_k50', metavar='NAME',
+        '--preset',
+        choices=preset_names(),
+        default='wcc_w8a8_k50',
+        metavar='NAME',
         help=f'how to compress: {", ".join(preset_names())} (default: wcc_w8a8_k50)',
     )
     parser.add_argument(
@@ -84,7 +97,8 @@ def main(argv: list[str] | None = None) -> None:
         run.run(selected, args.jobs)
     print(zoo_table(selected, run.results))
     if args.out is not None:
-        args.out.write_text(zoo_page(selected, run), encoding='utf-8')
+        page = zoo_page(selected, run.results, args.preset, SIZES, versions())
+        args.out.write_text(page, encoding='utf-8')
         print(f'wrote {args.out}')
     sys.exit(any(faults(run.results[method.key]) for method in selected))
 
