@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from torch import Tensor
 
 __all__ = ['random_batch']
@@ -15,22 +17,24 @@ _CLASS_COUNTS = ('num_classes', 'num_things_classes', 'num_stuff_classes')
 _BOXES = 3
 
 
-def random_batch(library: str, model: Any, size: int, images: int = 2) -> dict[str, list]:
-    """Return a batch of random images with labels that a model can be trained on.
+def random_batch(library: str, config: Config, size: int, images: int = 2) -> dict[str, list]:
+    """Return a batch of random images with labels that the model of a config can be trained on.
 
-    Segmentors get a map of classes and one of edges, detectors three boxes with masks and a map of
-    classes for each image.
+    Segmentors get a map of classes and one of edges. Detectors get three boxes and a map of classes
+    for each image, and masks if the config loads masks.
 
     Args:
         library: 'mmseg' or 'mmdet'.
-        model: The config of the model, which tells the number of classes.
+        config: The config.
         size: Height and width of the images.
         images: Number of images. Defaults to 2, because batch normalization behind global pooling
             cannot train on one.
     """
-    classes = min(_class_counts(model), default=2)
+    classes = min(filter(None, _class_counts(config.model)), default=2)
     random = np.random.default_rng(0)
-    pack = dict(mmseg=_segmentation_sample, mmdet=_detection_sample)[library]
+    pack: Any = _segmentation_sample
+    if library == 'mmdet':
+        pack = partial(_detection_sample, with_masks=_loads_masks(config))
     inputs = [
         torch.from_numpy(random.integers(0, 256, (3, size, size), dtype=np.uint8))
         for _ in range(images)
@@ -38,17 +42,28 @@ def random_batch(library: str, model: Any, size: int, images: int = 2) -> dict[s
     return dict(inputs=inputs, data_samples=[pack(random, classes, size) for _ in range(images)])
 
 
-def _class_counts(part: Any) -> Iterator[int]:
-    """Yield all numbers of classes in a config that are not 0."""
+def _class_counts(model: Any) -> Iterator[int]:
+    """Yield all numbers of classes in the config of a model that are not 0."""
+    for part in _dictionaries(model):
+        yield from (part[key] for key in _CLASS_COUNTS if isinstance(part.get(key), int))
+
+
+def _loads_masks(config: Config) -> bool:
+    """Tell whether the pipeline of the training data loads a mask of each object."""
+    return any(
+        part.get('with_mask') or part.get('type') == 'LoadPanopticAnnotations'
+        for part in _dictionaries(config.get('train_dataloader'))
+    )
+
+
+def _dictionaries(part: Any) -> Iterator[dict]:
+    """Yield all dictionaries of a config."""
     if isinstance(part, dict):
-        for key, value in part.items():
-            if key in _CLASS_COUNTS and isinstance(value, int) and value:
-                yield value
-            else:
-                yield from _class_counts(value)
-    elif isinstance(part, (list, tuple)):
+        yield part
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
         for item in part:
-            yield from _class_counts(item)
+            yield from _dictionaries(item)
 
 
 def _facts(size: int) -> dict[str, Any]:
@@ -87,7 +102,9 @@ def _segmentation_sample(random: np.random.Generator, classes: int, size: int) -
     return sample
 
 
-def _detection_sample(random: np.random.Generator, classes: int, size: int) -> Any:
+def _detection_sample(
+    random: np.random.Generator, classes: int, size: int, with_masks: bool
+) -> Any:
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks
@@ -96,15 +113,16 @@ def _detection_sample(random: np.random.Generator, classes: int, size: int) -> A
     corners = random.integers(0, size // 2, (_BOXES, 2))
     sides = random.integers(size // 4, size // 2, (_BOXES, 2))
     boxes = np.concatenate([corners, corners + sides], axis=1)
-    masks = np.zeros((_BOXES, size, size), dtype=np.uint8)
-    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
-        mask[top:bottom, left:right] = 1
     sample = DetDataSample(metainfo=_facts(size))
     sample.gt_instances = InstanceData(
         bboxes=HorizontalBoxes(torch.from_numpy(boxes).float()),
         labels=torch.from_numpy(random.integers(0, classes, _BOXES)),
-        masks=BitmapMasks(masks, size, size),
     )
+    if with_masks:
+        masks = np.zeros((_BOXES, size, size), dtype=np.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+            mask[top:bottom, left:right] = 1
+        sample.gt_instances.masks = BitmapMasks(masks, size, size)
     sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(torch.empty(0, 4)))
     sample.gt_sem_seg = PixelData(sem_seg=_class_map(random, classes, size))
     return sample

@@ -56,6 +56,8 @@ class ZooRun:
             as long.
         gigabytes: Memory limit for a method.
         say: Receives a line for each trial. Defaults to printing it.
+        trial: What is called with a method and the name of the preset. Defaults to
+            :func:`mmwcc.zoo.try_method`.
 
     Attributes:
         results: What :func:`mmwcc.zoo.try_method` returned, by the key of the method, or ``broken``
@@ -70,6 +72,7 @@ class ZooRun:
     seconds: float = 300
     gigabytes: float = 6
     say: Callable[[str], None] = lambda text: print(text, flush=True)
+    trial: Callable[[Method, str], dict[str, Any]] = try_method
     results: dict[str, dict[str, Any]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +112,7 @@ class ZooRun:
             resource.RLIMIT_CPU: int(self.seconds),
             resource.RLIMIT_DATA: int(self.gigabytes * 2**30),
         }
-        arguments = (method, self.preset, limits, log, sender)
+        arguments = (self.trial, method, self.preset, limits, log, sender)
         process = context.Process(target=_child, args=arguments)
         process.start()
         sender.close()
@@ -138,7 +141,14 @@ def _ending(code: int, seconds: float) -> str:
     return f'its process was ended by {signal.Signals(-code).name}' if code < 0 else f'exit {code}'
 
 
-def _child(method: Method, preset: str, limits: dict[int, int], log: Path, sender: Any) -> None:
+def _child(
+    trial: Callable[[Method, str], dict[str, Any]],
+    method: Method,
+    preset: str,
+    limits: dict[int, int],
+    log: Path,
+    sender: Any,
+) -> None:
     """Try a method in a process with a log and limits, and send the result."""
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
@@ -146,7 +156,7 @@ def _child(method: Method, preset: str, limits: dict[int, int], log: Path, sende
         for stream in (sys.stdout, sys.stderr):
             os.dup2(output.fileno(), stream.fileno())
         try:
-            result = try_method(method, preset)
+            result = trial(method, preset)
         except BaseException as error:
             traceback.print_exc()
             result = dict(broken=f'{type(error).__name__}: {error}')

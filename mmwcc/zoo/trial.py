@@ -43,7 +43,6 @@ class Attempt:
 
     Attributes:
         error: Why it did not run, or '' if it did.
-        losses: The losses of the step, as far as they are finite.
         wrong_losses: Names of losses that are not finite.
         gradients: For every parameter that got a gradient in the step, whether any of its values
             is not zero.
@@ -97,7 +96,7 @@ def try_method(
 def _result(trial: _Trial, dense: Attempt, compressed: Attempt) -> dict[str, Any]:
     trained = [name for name, some in dense.gradients.items() if some]
     found = compressed.gradients
-    result = dict(size=trial.size, shares=trial.shares)
+    result: dict[str, Any] = dict(size=trial.size, shares=trial.shares)
     for key, attempt in (('dense', dense), ('compressed', compressed)):
         result[key] = asdict(attempt)
         del result[key]['gradients']
@@ -126,7 +125,7 @@ class _Trial:
     def __init__(self, method: Method, config: Config, size: int) -> None:
         self.config, self.size = config, size
         self.shares: dict[str, Any] = {}
-        self._batch = random_batch(method.library, config.model, size)
+        self._batch = random_batch(method.library, config, size)
 
     def attempt(self, preset_name: str | None) -> Attempt:
         """Build a network, train it for a step, and let it predict."""
@@ -177,7 +176,8 @@ class _Trial:
 
 
 def _why_not_counted(model: nn.Module, batch: dict[str, list]) -> str:
-    data = model.data_preprocessor(batch, False)  # type: ignore[operator]  # any preprocessor
+    preprocess: Any = model.data_preprocessor
+    data = preprocess(batch, False)
     try:
         expected_gain(model, inputs=dict(data, mode='loss'))
     except ValueError as error:
