@@ -17,7 +17,6 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
-from torch import nn
 
 from mmwcc.compat import get_installed_path
 from mmwcc.compression import compress_model, expected_gain
@@ -158,7 +157,7 @@ class _Trial:
         if len(predictions) != len(self._batch['inputs']):
             raise RuntimeError(f'it predicts for {len(predictions)} images instead of 2')
 
-    def _train(self, model: nn.Module, attempt: Attempt) -> None:
+    def _train(self, model: Any, attempt: Attempt) -> None:
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
 
@@ -175,9 +174,8 @@ class _Trial:
         ]
 
 
-def _why_not_counted(model: nn.Module, batch: dict[str, list]) -> str:
-    preprocess: Any = model.data_preprocessor
-    data = preprocess(batch, False)
+def _why_not_counted(model: Any, batch: dict[str, list]) -> str:
+    data = model.data_preprocessor(batch, False)
     try:
         expected_gain(model, inputs=dict(data, mode='loss'))
     except ValueError as error:
