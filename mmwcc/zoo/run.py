@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from .trial import try_method
 __all__ = ['ZooRun', 'versions']
 
 _DISTRIBUTIONS = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'mmdet')
-_PATIENCE = 10  # seconds to wait for each second of processor time
+_PATIENCE = 30  # seconds to wait for each second of processor time
 _PRELOADED = ['mmwcc.zoo.trial', 'mmseg.models', 'mmdet.models', 'mmdet.structures']
 
 
@@ -52,8 +52,8 @@ class ZooRun:
         file: The JSON file. It is written after every trial. The outputs of the trials go to a
             folder beside it.
         preset: The preset that compresses the methods.
-        seconds: Limit for the processor time of a method. A method that waits ends after ten times
-            as long.
+        seconds: Limit for the processor time of a method. A method that waits ends after
+            thirty times as long.
         gigabytes: Memory limit for a method.
         say: Receives a line for each trial. Defaults to printing it.
         trial: What is called with a method and the name of the preset. Defaults to
@@ -98,9 +98,10 @@ class ZooRun:
         context = multiprocessing.get_context('forkserver')
         context.set_forkserver_preload(_PRELOADED)  # the libraries are imported once
         with ThreadPoolExecutor(jobs) as pool:
-            trials = pool.map(lambda method: (method, self._try(context, method)), left)
-            for number, (method, result) in enumerate(trials, 1):
-                self.results[method.key] = result
+            trials = {pool.submit(self._try, context, method): method for method in left}
+            for number, trial in enumerate(as_completed(trials), 1):
+                method = trials[trial]
+                self.results[method.key] = result = trial.result()
                 self._save()
                 self.say(f'[{number}/{len(left)}] {method.key}: {summary(result)}')
 

@@ -14,7 +14,7 @@ def named(library: str, name: str) -> Method:
     return next(method for method in methods(library) if method.name == name)
 
 
-@pytest.mark.parametrize(('library', 'number'), [('mmseg', 52), ('mmdet', 102)])
+@pytest.mark.parametrize(('library', 'number'), [('mmseg', 52), ('mmdet', 101)])
 def test_every_entry_of_the_model_index_is_a_method(library, number):
     found = methods(library)
     assert len(found) == number
