@@ -20,9 +20,10 @@ _LONGEST = 160
 
 _INTRODUCTION = """# The model zoo, compressed
 
-One config of every stock method was tried: the first that the metafile of the method lists. The
-network was built with random weights, trained for one step on two random images and asked for a
-prediction, first dense and then compressed by the preset `{preset}`. This page is the output of
+`try_zoo.py` tries one config of every stock method: the first that the metafile of the method
+lists. It builds the network with random weights, trains it for one step on two random images and
+asks it for a prediction, first dense and then compressed by the preset `{preset}`. This page is the
+output of
 
     python tools/analysis_tools/try_zoo.py --out docs/zoo.md
 
@@ -158,21 +159,20 @@ def zoo_page(
     )
     parts = [introduction]
     for library in dict.fromkeys(method.library for method in methods):
-        tried = [
-            method for method in methods if method.library == library and method.key in results
-        ]
-        parts.append('\n'.join(_section(library, tried, results)))
+        own = [method for method in methods if method.library == library]
+        parts.append('\n'.join(_section(library, own, results)))
     return '\n'.join(parts) + '\n'
 
 
-def _section(library: str, tried: Sequence[Method], results: Results) -> Iterator[str]:
+def _section(library: str, methods: Sequence[Method], results: Results) -> Iterator[str]:
+    tried = [method for method in methods if method.key in results]
     ran = [method for method in tried if not _why_not_dense(results[method.key])]
     wrong = {method.name: faults(results[method.key]) for method in ran}
     good = sum(not found for found in wrong.values())
     yield f'## {library}\n'
     yield (
-        f'Of {len(tried)} methods, {len(ran)} run dense here. Of these, {good} train and predict '
-        'compressed without a fault.\n'
+        f'Of {len(methods)} methods, {len(tried)} have been tried, and {len(ran)} of these run '
+        f'dense here. Of those, {good} train and predict compressed without a fault.\n'
     )
     yield '| method | config | size | wavelets | quantized | stays dense | lost | s |'
     yield '|---|---|---|---|---|---|---|---|'

@@ -99,10 +99,12 @@ def test_the_table_says_what_is_wrong():
 
 
 def test_the_page_counts_what_is_right():
-    page = zoo_page(METHODS, RESULTS, 'wcc_w8a8_k50', (64, 128), dict(torch='2.13'))
+    new = Method('mmseg', 'new', None)
+    page = zoo_page([*METHODS, new], RESULTS, 'wcc_w8a8_k50', (64, 128), dict(torch='2.13'))
     assert 'with torch 2.13, on the CPU' in page
     assert (
-        'Of 6 methods, 4 run dense here. Of these, 1 train and predict compressed without a fault.'
+        'Of 7 methods, 6 have been tried, and 4 of these run dense here. Of those, 1 train and '
+        'predict compressed without a fault.'
     ) in page.replace('\n', ' ')
     assert '| good |  | 64 | 50% | 30% | 16% Linear (is no nn.Conv2d) | 0 of 7 | 3 |' in page
     assert '- `video`: not tried: works on video' in page

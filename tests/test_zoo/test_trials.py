@@ -36,23 +36,30 @@ def try_small(library: str, name: str) -> dict:
     return try_method(method, sizes=(64,), change=small_backbone)
 
 
+# They choose the level of an object by what they predict, so that another level may learn nothing.
+DYNAMIC = ['rtmdet', 'yolox']
+
+
 def assert_compressed_as_dense(result: dict) -> None:
     """Whatever the dense network does, the compressed one does too."""
     assert result['dense']['error'] == ''
     assert faults(result) == [] and result['trained'] > 0
-    assert result['zero'] == []
     assert 'error' not in result['shares']
     assert result['shares']['wavelet'] + result['shares']['quantized'] > 0
 
 
 @pytest.mark.parametrize('name', SEGMENTORS)
 def test_segmentors(name):
-    assert_compressed_as_dense(try_small('mmseg', name))
+    result = try_small('mmseg', name)
+    assert_compressed_as_dense(result)
+    assert result['zero'] == []
 
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detectors(name):
-    assert_compressed_as_dense(try_small('mmdet', name))
+    result = try_small('mmdet', name)
+    assert_compressed_as_dense(result)
+    assert name in DYNAMIC or result['zero'] == []
 
 
 def test_methods_that_cannot_be_tried():
