@@ -20,6 +20,7 @@ ROOMS_WITH_MMENGINE = frozenset(
         'presets',
         'reports',
         'utils',
+        'zoo',
     )
 )
 """Parts of mmwcc that cannot be imported without mmengine."""

@@ -27,7 +27,7 @@ FLOORS = [
     ['utils'],
     ['reports', 'deployment', 'models', 'datasets', 'evaluation', 'engine'],
     ['presets'],
-    ['ladder'],
+    ['ladder', 'zoo'],
     ['testing'],
     ['tools'],
 ]

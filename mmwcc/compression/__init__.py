@@ -5,7 +5,7 @@ from importlib import import_module
 from .comparison import Comparison, compare, layer_records
 from .config import QUANT_TYPE, CompressionConfig, Rule
 from .convert import compress_model
-from .gain import Gain, expected_gain
+from .gain import Gain, expected_gain, layer_kind
 from .lean import lean_activations
 from .loading import (
     JUDGED,
@@ -43,6 +43,7 @@ __all__ = [
     'dense_model_error',
     'expected_gain',
     'integer_mismatch',
+    'layer_kind',
     'layer_records',
     'lean_activations',
     'refuse_dense_model',

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmwcc.cost import count_cost, tensors_in
+from mmwcc.cost import CostReport, count_cost, tensors_in
 from mmwcc.messages import cause
 from mmwcc.model_tree import CompressionReport, announce, tensor_mode, twin
 
@@ -91,7 +91,7 @@ class _FirstStep:
         copied = twin(model)
         # Autocast would keep its casts of the weights, which then have no gradient in the step.
         with torch.autocast(next(model.parameters()).device.type, enabled=False):
-            cost = count_cost(copied, inputs=inputs)
+            cost = _count(copied, inputs)
         counted = {layer.name for layer in cost.layers}
         built = {
             layer.name: dict(
@@ -101,6 +101,19 @@ class _FirstStep:
             if layer.name in counted
         }
         return Gain.of(copied, cost.at(built), self.table)
+
+
+def _count(model: nn.Module, inputs: dict[str, Any] | tuple) -> CostReport:
+    """Count a model as mode 'tensor' runs it, or with its loss if that mode does not run.
+
+    Some models of OpenMMLab can be trained but have no such mode, like MaskFormer.
+    """
+    try:
+        return count_cost(model, inputs=inputs)
+    except ValueError:
+        if not (tensor_mode(model) and isinstance(inputs, dict)):
+            raise
+    return count_cost(model, inputs=dict(inputs, mode='loss'))
 
 
 def _one_image(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any] | tuple:

@@ -15,7 +15,7 @@ from mmwcc.model_tree import FULL_PRECISION, class_name, unwrapped
 from .only_if_faster import SpeedTable
 from .small_gain import why_small
 
-__all__ = ['Gain', 'Part', 'Speed', 'expected_gain']
+__all__ = ['Gain', 'Part', 'Speed', 'expected_gain', 'layer_kind']
 
 _DENSE_BITS = FULL_PRECISION * FULL_PRECISION
 _SHOWN = 4
@@ -217,14 +217,14 @@ def _parts(model: nn.Module, layers: Iterable[LayerCost]) -> Iterator[Part]:
     """Yield the sums of layers of the same kind."""
     kinds: dict[str, list[LayerCost]] = {}
     for layer in layers:
-        kinds.setdefault(_kind(model.get_submodule(layer.name), layer), []).append(layer)
+        kinds.setdefault(layer_kind(model.get_submodule(layer.name), layer), []).append(layer)
     for kind, members in kinds.items():
         macs, bops = sum(map(_dense_macs, members)), sum(layer.total_bops for layer in members)
         yield Part(kind, len(members), macs, bops)
 
 
-def _kind(module: nn.Module, layer: LayerCost) -> str:
-    """Describe what a layer is."""
+def layer_kind(module: nn.Module, layer: LayerCost) -> str:
+    """Describe what a layer is, as in :attr:`Part.kind`."""
     if not layer.geometry.weights:
         return f'products of {type(module).__name__}'  # of maps, or with a weight of its own
     if isinstance(module, nn.Conv2d):

@@ -31,7 +31,8 @@ def count_cost(
 
     Layers with weights are counted from their geometry and bits. Products without weights, as in
     attention, and elementwise operators are counted by mmengine's complexity analysis. Models of
-    mmengine run in mode 'tensor'. The model runs on the CPU or GPU that it is on. It does not
+    mmengine run in mode 'tensor', unless ``inputs`` is a dict that names another ``mode``. The
+    model runs on the CPU or GPU that it is on. It does not
     change: it runs in eval mode, without gradients and with its quantizers switched off, and its
     buffers and attributes are restored. The inputs do not change either: it runs on a copy of
     them. Integer layers need no weights.

@@ -30,6 +30,7 @@ __all__ = ['HANDLERS', 'PRODUCTS', 'Operations', 'analyze', 'tensors_in']
 
 PRODUCTS = (
     'addmm',
+    'baddbmm',
     'bmm',
     'conv',
     'einsum',
@@ -81,6 +82,12 @@ def _attention(inputs, outputs) -> Counter:
     )
 
 
+def _baddbmm(inputs, outputs) -> Counter:
+    """Count the product of attention with a mask, which ``nn.MultiheadAttention`` adds."""
+    left, right = map(_shape, inputs[1:3])
+    return Counter(baddbmm=prod(left) * right[-1])
+
+
 @dataclass(frozen=True)
 class Operations:
     """The operations in one run of a model.
@@ -114,7 +121,9 @@ class _Traced(nn.Module):
         self._by_name = isinstance(inputs, Mapping)
         if not self._by_name:
             inputs = dict(enumerate(inputs if isinstance(inputs, tuple) else (inputs,)))
-        self._inputs, self._mode = dict(inputs), tensor_mode(model)
+        self._inputs = dict(inputs)
+        # Inputs may name another mode than the one that returns plain tensors.
+        self._mode = {} if 'mode' in inputs else tensor_mode(model)
         self._traced = [key for key, value in inputs.items() if _is_traceable(value)]
         self.tensors = tuple(inputs[key] for key in self._traced)
 
@@ -211,9 +220,9 @@ def _analyzer(model: nn.Module, inputs: tuple):
             # The graph also computes shapes. Only operators on tensors are worth a line.
             return super()._should_ignore_node(node) or all(map(_is_scalar, node.outputs()))
 
-    analyzer = Analyzer(model, inputs).set_op_handle(
-        'aten::scaled_dot_product_attention', _attention
-    )
+    analyzer = Analyzer(model, inputs)
+    analyzer.set_op_handle('aten::scaled_dot_product_attention', _attention)
+    analyzer.set_op_handle('aten::baddbmm', _baddbmm)
     return (
         analyzer.unsupported_ops_warnings(False)
         .uncalled_modules_warnings(False)

@@ -111,11 +111,15 @@ class ClipLearner(nn.Module):
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
 
     def _complain_of_no_clip(self) -> None:
-        """Refuse to be evaluated before a clip was learned, or warn once if that is allowed."""
+        """Refuse to be evaluated before a clip was learned, or warn once if that is allowed.
+
+        It is also allowed after a training that met only zeros here, as the first step does behind
+        a layer that starts at zero. Then the model is not one that was never trained.
+        """
         kind = type(self).__name__
         problem = f'{self.title} was evaluated before its clip was learned'
-        remedy = _REMEDIES[self._left]
-        if not self.may_be_unlearned:
+        remedy = _ZEROS_ALONE if self.met_zeros_alone else _REMEDIES[self._left]
+        if not (self.may_be_unlearned or self.met_zeros_alone):
             raise RuntimeError(f'{problem}. {remedy}{_UNREACHED}')
         if kind not in _warned:
             _warned.add(kind)
@@ -286,6 +290,8 @@ _REMEDIES = {
     ),
 }
 """What to do about a clip that is missing, by what an unsuitable clip was learned from."""
+
+_ZEROS_ALONE = 'It has met only zeros in training so far. One more training step teaches it a clip.'
 
 _UNREACHED = (
     ' If training does not reach this layer, call mmwcc.compression.allow_dense(model), or set '

@@ -122,8 +122,24 @@ def test_other_values_of_the_batch_are_cut_to_the_first_image(told):
     assert report.gain is None  # only four samples fit a single image, and the step went on
 
 
+def test_a_model_that_only_trains_is_counted_with_its_loss(told):
+    """MaskFormer in mmsegmentation has no mode 'tensor' that runs."""
+    plain, model = Net(), Net(needs=('loss',))
+    expected = compress_model(plain, COMPRESSION)
+    report = compress_model(model, COMPRESSION)
+    plain(IMAGES)
+    model(inputs=IMAGES, samples=list('abcd'))
+    assert report.gain.dense_macs == expected.gain.dense_macs > 0
+
+
+class OnlyTrains(Net):
+    def forward(self, inputs, samples=None, mode='loss'):
+        assert torch.is_grad_enabled()
+        return super().forward(inputs, samples, mode)
+
+
 def test_a_failure_is_told_and_stops_nothing(told):
-    model = Net(needs=('loss',))
+    model = OnlyTrains()
     compress_model(model, COMPRESSION)
     model(IMAGES, samples=list('abcd'))
     level, text = told[-1]

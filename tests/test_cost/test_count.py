@@ -197,17 +197,19 @@ def test_wavelet_network_layers():
 
 
 class Attention(nn.Module):
-    def __init__(self, fused=False):
+    def __init__(self, fused=False, mask=None):
         super().__init__()
         self.attention, self.fused = nn.MultiheadAttention(8, 2, batch_first=True), fused
+        self.mask = mask
 
     def forward(self, x):
-        return self.attention(x, x, x, need_weights=not self.fused)[0]
+        return self.attention(x, x, x, need_weights=not self.fused, attn_mask=self.mask)[0]
 
 
+@pytest.mark.parametrize('mask', [None, torch.zeros(5, 5)], ids=['all', 'mask'])
 @pytest.mark.parametrize('fused', [False, True])
-def test_attention(fused):
-    model = Attention(fused).eval()
+def test_attention(fused, mask):
+    model = Attention(fused, mask).eval()
     report = count_cost(model, inputs=torch.zeros(3, 5, 8))
     assert [(layer.name, layer.kind) for layer in report.layers] == [('attention', 'dense')]
     assert report.total.macs == 3 * (4 * 5 * 8 * 8 + 2 * 5 * 5 * 8)
@@ -232,6 +234,8 @@ def test_inputs_of_any_form():
         report = count_cost(TwoInputs(), inputs=inputs)
         assert report.total.macs == 2 * 12 * 42 and report.input_shape is None
     assert 'several inputs' in str(report)
+    with pytest.raises(ValueError, match='must run on these inputs, but AssertionError'):
+        count_cost(TwoInputs(), inputs=dict(images=images, mode='loss'))  # a mode of its own
     assert count_cost(nn.Conv2d(3, 4, 1), inputs=torch.zeros(2, 3, 6, 7)).input_shape == (
         2,
         3,

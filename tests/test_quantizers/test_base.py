@@ -158,6 +158,17 @@ def test_evaluation_before_initialization_may_be_allowed(quantizer_type):
 
 
 @every
+def test_evaluation_is_allowed_after_a_training_that_met_only_zeros(quantizer_type):
+    """A layer that starts at zero has other values after the first step, which may be tested."""
+    quantizer, trained = quantizer_type(4), quantizer_type(4)
+    quantizer(torch.zeros(8))
+    with pytest.warns(UserWarning, match='It has met only zeros in training so far. One more'):
+        y = quantizer.eval()(values(3.0))
+    assert torch.equal(y, trained(values(3.0)))  # the clip of this batch
+    assert not quantizer.is_settled
+
+
+@every
 def test_frozen_quantizers_calibrate_while_the_rest_of_the_model_trains(quantizer_type):
     quantizer = quantizer_type(8).eval().requires_grad_(False)
     with torch.no_grad(), pytest.raises(RuntimeError, match='before its clip was learned'):
