@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.maps import MAP_SCALES, NORM, FollowedMaps, MapScales, MapWatcher, combined
 from mmwcc.quantizers import UniformQuantizer
@@ -13,7 +14,7 @@ from mmwcc.quantizers import UniformQuantizer
 from .layers import QuantizedValues
 from .targets import Target
 
-__all__ = ['ExportableMaps', 'owners_of_scales']
+__all__ = ['ExportableMaps', 'owners_of_scales', 'take_off_scales']
 
 
 def owners_of_scales(network: nn.Module) -> Iterator[tuple[nn.Module, MapScales]]:
@@ -81,3 +82,22 @@ class ExportableMaps(FollowedMaps):
         if layer not in self._folded:
             return layer
         return combined(NORM, [layer]) if layer in self.plan.norms else ''
+
+
+def take_off_scales(
+    network: nn.Module, pairs: Mapping[Any, _BatchNorm | None], target: Target | None
+) -> dict[nn.Module, ExportableMaps]:
+    """Remove the scales of maps, and return for each module that had some what replaces them.
+
+    Args:
+        network: The network, with its trained layers.
+        pairs: The convolutions that run, each with the BatchNorm that is folded into it, or None.
+        target: The runtime that QuantizeLinear is written for, or None to write Round.
+    """
+    maps = {}
+    for owner, scales in owners_of_scales(network):
+        layers: dict[str, Any] = {name: owner.get_submodule(name) for name in scales.plan.layers}
+        folded = {name for name, layer in layers.items() if pairs.get(layer) is not None}
+        maps[owner] = ExportableMaps(scales, scales.quantizers(owner), folded, target)
+        scales.leave(owner)
+    return maps

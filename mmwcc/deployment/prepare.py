@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from mmwcc.model_tree import (
 from mmwcc.quantizers import UniformQuantizer
 
 from .layers import ExportableConv2d, ExportableWaveletConv2d
-from .maps import ExportableMaps, owners_of_scales
+from .maps import owners_of_scales, take_off_scales
 from .targets import Target, target_of
 
 __all__ = ['Call', 'RawOutputs', 'exportable', 'live_calls']
@@ -295,7 +295,7 @@ def exportable(
     network = copy.deepcopy(network).eval()
     pairs = _pairs(network, x)
     _check_clips(network, pairs)
-    maps = _taken_off(network, pairs, integers)
+    maps = take_off_scales(network, pairs, integers)
     # Heads that only training uses are not in any pair, so they are not replaced.
     made: dict[nn.Module, nn.Module] = {
         conv: _replacement(conv, norm, integers, dynamic) for conv, norm in pairs.items()
@@ -305,16 +305,3 @@ def exportable(
     for owner, written in maps.items():
         written.join(owner)
     return network.eval()
-
-
-def _taken_off(
-    network: nn.Module, pairs: Mapping[nn.Conv2d, _BatchNorm | None], target: Target | None
-) -> dict[nn.Module, ExportableMaps]:
-    """Remove the scales of maps, and return for each module that had some what replaces them."""
-    maps = {}
-    for owner, scales in owners_of_scales(network):
-        layers: dict[str, Any] = {name: owner.get_submodule(name) for name in scales.plan.layers}
-        folded = {name for name, layer in layers.items() if pairs.get(layer) is not None}
-        maps[owner] = ExportableMaps(scales, scales.quantizers(owner), folded, target)
-        scales.leave(owner)
-    return maps
