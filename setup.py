@@ -153,7 +153,8 @@ OPENMMLAB = [*SEGMENTATION, 'mmcv>=2.1.0,<2.2.0', 'mmdet>=3.3.0']
 CPU = ['numba>=0.59']
 ONNX = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2', 'safetensors>=0.4']
 PYTEST = ['pytest>=7', 'pytest-xdist>=3.6', 'hypothesis']
-TESTS = [*ONNX, *PYTEST, 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
+OPENVINO = [*ONNX, 'openvino']
+TESTS = [*OPENVINO, *PYTEST, 'pyyaml', 'setuptools>=64', 'tensorboard', 'wheel']
 EXTRAS = {
     # What tools/demo.py needs besides mmcv, which mmcv-lite may stand in for there.
     'demo': [*SEGMENTATION, *CPU],
@@ -165,6 +166,7 @@ EXTRAS = {
     # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.
     'mim': ['openmim>=0.3.9', 'opendatalab<0.0.10', 'setuptools<81'],
     'onnx': ONNX,
+    'openvino': OPENVINO,
     'docs': ['sphinx>=7.2', 'sphinx-rtd-theme>=2', 'myst-parser>=3'],
     'tests': TESTS,
     'matrix': ['nox>=2024.4.15'],

@@ -26,7 +26,12 @@ ROOMS_WITH_MMENGINE = frozenset(
 """Parts of mmwcc that cannot be imported without mmengine."""
 
 _EXTRAS = dict(
-    mmengine='openmmlab', onnx='onnx', onnxruntime='onnx', onnxscript='onnx', safetensors='onnx'
+    mmengine='openmmlab',
+    onnx='onnx',
+    onnxruntime='onnx',
+    onnxscript='onnx',
+    openvino='openvino',
+    safetensors='onnx',
 )
 
 

@@ -18,7 +18,7 @@ _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
-_MAP_KEYS = ('input_shape', 'bits')
+_MAP_KEYS = ('input_shape', 'bits', 'signed')
 _QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
 _MISPLACED = {
@@ -197,8 +197,8 @@ class CompressionConfig:
             where only wavelet compressed layers read them, see
             :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults to
             None, which changes no activation.
-        maps: ``dict(input_shape=(128, 128), bits=8)`` gives scales to the maps between quantized
-            layers, which then round these maps in each forward pass, see
+        maps: ``dict(input_shape=(128, 128), bits=8, signed=None)`` gives scales to the maps between
+            quantized layers, which then round these maps in each forward pass, see
             :func:`mmwcc.maps.add_map_scales`. ``dict()`` or True takes the defaults. Together with
             ``integer``, whole networks compute in integers. Defaults to None, no scales.
 

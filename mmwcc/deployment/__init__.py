@@ -5,21 +5,29 @@ from .parity import Parity
 from .prepare import RawOutputs, exportable
 from .publish import DROPPED, publish
 from .report import ExportReport
-from .runtime import ExportError, open_session
+from .runtime import ExportError, integer_convolutions, load_graph, open_runner, open_session
+from .targets import TARGETS, Target
+from .tensorrt import check_tensorrt
 from .thresholds import calibrate_thresholds, kept_ratios
 
 __all__ = [
     'DROPPED',
     'EXPORTERS',
     'SELECTIONS',
+    'TARGETS',
     'ExportError',
     'ExportReport',
     'Parity',
     'RawOutputs',
+    'Target',
     'calibrate_thresholds',
+    'check_tensorrt',
     'export_onnx',
     'exportable',
+    'integer_convolutions',
     'kept_ratios',
+    'load_graph',
+    'open_runner',
     'open_session',
     'publish',
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,13 @@ from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.quantizers import UniformQuantizer
 
 from .operators import dequantize_linear, quantize_linear
+from .targets import TARGETS, Target
 from .transforms import build_transform
 
-__all__ = ['ExportableConv2d', 'ExportableWaveletConv2d', 'is_integer']
+__all__ = ['ExportableConv2d', 'ExportableWaveletConv2d', 'QuantizedValues', 'is_integer']
 
 _WIDEST = 8
+_LARGEST_BIAS = 2**30  # in int32, with room for the sum of the products
 
 
 def is_integer(quantizer: UniformQuantizer | None) -> bool:
@@ -28,34 +30,38 @@ def is_integer(quantizer: UniformQuantizer | None) -> bool:
     return quantizer is not None and quantizer.bits <= _WIDEST
 
 
-class _Quantize(nn.Module):
+class QuantizedValues(nn.Module):
     """Round to the grid of an activation quantizer.
 
-    The operators are Clip, QuantizeLinear and DequantizeLinear, or Clip and Round.
+    The operators are QuantizeLinear and DequantizeLinear, after a Clip if the grid has fewer levels
+    than 8 bits; or Clip and Round.
 
     Args:
         quantizer: A quantizer that has learned its clip.
-        integer: Whether to use QuantizeLinear.
+        target: The runtime that QuantizeLinear is written for, or None to write Round.
     """
 
     step: Tensor
 
-    def __init__(self, quantizer: UniformQuantizer, integer: bool) -> None:
+    def __init__(self, quantizer: UniformQuantizer, target: Target | None) -> None:
         super().__init__()
         step, self.low, self.high = act_grid(quantizer)
         self.register_buffer('step', step)
-        self.integer, self.signed = integer, self.low < 0
-        limits = torch.iinfo(torch.int8 if self.signed else torch.uint8)
-        # The int8 range has one value more than a symmetric 8-bit grid, and many more than a grid
-        # with fewer bits.
-        self.clips = (self.low, self.high) != (limits.min, limits.max)
+        self.integer = target is not None and is_integer(quantizer)
+        negative = self.low < 0
+        self.signed = target is not None and negative and target.signed
+        self.zero = 128 if negative and not self.signed else 0
+        # The 8 bits have one level more than a symmetric grid, and many more than a grid with fewer
+        # bits.
+        self.clips = (self.low, self.high) != ((-128, 127) if negative else (0, 255))
         self.bounds = (self.low * step).item(), (self.high * step).item()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.integer:
             return (x / self.step).clamp(self.low, self.high).round() * self.step
         x = x.clamp(*self.bounds) if self.clips else x
-        return dequantize_linear(quantize_linear(x, self.step, self.signed), self.step)
+        levels = quantize_linear(x, self.step, self.zero, self.signed)
+        return dequantize_linear(levels, self.step, self.zero)
 
 
 class _Folded(nn.Module):
@@ -66,33 +72,49 @@ class _Folded(nn.Module):
     Args:
         conv: A compressed convolution.
         norm: The batch normalization after it, or None.
-        qdq: Whether to store weights of 8 bits or fewer as int8, for DequantizeLinear.
+        target: The runtime for which quantizers of 8 bits or fewer are written as QuantizeLinear
+            and DequantizeLinear, or None to write Round.
     """
 
     weight: Tensor
     scale: Tensor | None
     bias: Tensor | None
+    bias_scale: Tensor | None
 
     def __init__(
-        self, conv: QuantConv2d | WaveletCompressedConv2d, norm: _BatchNorm | None, qdq: bool
+        self,
+        conv: QuantConv2d | WaveletCompressedConv2d,
+        norm: _BatchNorm | None,
+        target: Target | None,
     ) -> None:
         super().__init__()
         self.stride = conv.stride
         factor, bias = scale_and_bias(conv, norm, torch.float64)
-        self.register_buffer('bias', None if bias is None else bias.float())
-        self.act_quant = None
+        self.act_quant: Any = None
         if conv.act_quant is not None and conv.act_quant.is_on:
-            self.act_quant = _Quantize(conv.act_quant, qdq and is_integer(conv.act_quant))
-        scale = None
-        if qdq and is_integer(conv.weight_quant):
+            self.act_quant = QuantizedValues(conv.act_quant, target)
+        scale = bias_scale = None
+        if target is not None and is_integer(conv.weight_quant):
             levels, step = integer_weight(type(conv).__name__, conv)
             levels, scale = _positive(levels, step * factor)
+            if bias is not None and self._bias_in_steps(conv, target):
+                levels, scale = _with_room(levels, scale, bias, self.act_quant.step)
+                bias_scale = scale.float() * self.act_quant.step
+                bias = (bias.double() / bias_scale).round().int()
         else:
             rounded = conv.rounded_weight()
             levels = scale_channels(rounded, factor.to(rounded.dtype))
         weight = self._arrange(levels.reshape(conv.weight.shape))
         self.register_buffer('weight', weight.contiguous())
         self.register_buffer('scale', None if scale is None else scale.float())
+        if bias is not None and bias_scale is None:
+            bias = bias.float()
+        self.register_buffer('bias', bias)
+        self.register_buffer('bias_scale', bias_scale)
+
+    def _bias_in_steps(self, conv: Any, target: Target) -> bool:
+        """Tell whether the bias is int32, in steps of the input times steps of the weight."""
+        return False
 
     _axis = 0
 
@@ -104,7 +126,7 @@ class _Folded(nn.Module):
         return (
             self.weight
             if self.scale is None
-            else dequantize_linear(self.weight, self.scale, self._axis)
+            else dequantize_linear(self.weight, self.scale, axis=self._axis)
         )
 
 
@@ -116,18 +138,34 @@ def _positive(levels: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return levels * sign.unsqueeze(1), torch.where(scale == 0, 1, scale * sign)
 
 
+def _with_room(levels: Tensor, scale: Tensor, bias: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Make scales large enough for the bias to be an int32 in steps of input times weight.
+
+    Only channels whose weights are next to nothing beside their bias change, by less than float32
+    resolves in the bias.
+    """
+    needed = torch.maximum(scale, bias.abs() / (step.double() * _LARGEST_BIAS))
+    levels = (levels * (scale / needed).unsqueeze(1)).round().to(torch.int8)
+    return levels, needed
+
+
 class ExportableConv2d(_Folded):
     """A :class:`~mmwcc.layers.QuantConv2d` and the batch normalization after it, for export.
 
     Args:
         conv: The trained layer.
         norm: The batch normalization after it. Defaults to None.
-        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
-            Defaults to True.
+        target: The runtime for which quantizers of 8 bits or fewer are written as QuantizeLinear
+            and DequantizeLinear, or None to write Round. Defaults to ONNX Runtime.
     """
 
-    def __init__(self, conv: QuantConv2d, norm: _BatchNorm | None = None, qdq: bool = True) -> None:
-        super().__init__(conv, norm, qdq)
+    def __init__(
+        self,
+        conv: QuantConv2d,
+        norm: _BatchNorm | None = None,
+        target: Target | None = TARGETS['onnxruntime'],
+    ) -> None:
+        super().__init__(conv, norm, target)
         self.dilation, self.groups = conv.dilation, conv.groups
         self.padding: tuple[int, ...] = (0, 0)
         self.pad: tuple[list[int], str] | None = None  # padding that is an operator of its own
@@ -137,14 +175,23 @@ class ExportableConv2d(_Folded):
             mode = 'constant' if conv.padding_mode == 'zeros' else conv.padding_mode
             self.pad = conv._reversed_padding_repeated_twice, mode
 
+    def _bias_in_steps(self, conv: Any, target: Target) -> bool:
+        if not target.integer_bias or self.act_quant is None:
+            return False
+        # Steps of fewer bits are too coarse for a bias.
+        return conv.weight_quant.bits == conv.act_quant.bits == _WIDEST
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the output of the layer and the normalization for a map (B, C, H, W)."""
         x = x if self.pad is None else F.pad(x, self.pad[0], mode=self.pad[1])
         x = x if self.act_quant is None else self.act_quant(x)
+        bias = self.bias
+        if bias is not None and self.bias_scale is not None:
+            bias = dequantize_linear(bias, self.bias_scale)
         return F.conv2d(
             x,
             self._float_weight(),
-            self.bias,
+            bias,
             self.stride,
             self.padding,
             self.dilation,
@@ -174,8 +221,8 @@ class ExportableWaveletConv2d(_Folded):
     Args:
         conv: The trained layer.
         norm: The batch normalization after it. Defaults to None.
-        qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
-            Defaults to True.
+        target: The runtime for which quantizers of 8 bits or fewer are written as QuantizeLinear
+            and DequantizeLinear, or None to write Round. Defaults to ONNX Runtime.
         dynamic: Whether height and width stay open. Defaults to True.
 
     Attributes:
@@ -188,10 +235,10 @@ class ExportableWaveletConv2d(_Folded):
         self,
         conv: WaveletCompressedConv2d,
         norm: _BatchNorm | None = None,
-        qdq: bool = True,
+        target: Target | None = TARGETS['onnxruntime'],
         dynamic: bool = True,
     ) -> None:
-        super().__init__(conv, norm, qdq)
+        super().__init__(conv, norm, target)
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.keep_ratio, self.selection, self.levels = conv.keep_ratio, conv.selection, conv.levels
         self.dynamic = dynamic

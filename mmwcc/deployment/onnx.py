@@ -20,9 +20,12 @@ from .operators import torchscript_symbols, translations
 from .parity import compare
 from .prepare import RawOutputs, exportable
 from .report import ExportReport
-from .runtime import ExportError, load_graph
+from .runtime import ExportError, integer_convolutions, load_graph
 from .structure import check_graph, expected_operators
+from .targets import Target, target_of
+from .tensorrt import check_tensorrt
 from .thresholds import calibrate_thresholds, kept_ratios
+from .tidy import tidy
 
 __all__ = ['EXPORTERS', 'SELECTIONS', 'export_onnx']
 
@@ -50,6 +53,7 @@ def export_onnx(
     argmax: bool = False,
     repeats: int = 5,
     verbose: bool = False,
+    target: str = 'onnxruntime',
 ) -> ExportReport:
     """Write a dense, quantized or wavelet compressed model as ONNX, and verify the file.
 
@@ -74,20 +78,25 @@ def export_onnx(
         argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
         repeats: Number of runs. Their median is the latency. Defaults to 5.
         verbose: Whether to say which step begins. Defaults to False.
+        target: The runtime that will run the graph, one of :data:`TARGETS`. OpenVINO verifies
+            graphs for OpenVINO, ONNX Runtime all others. Graphs for TensorRT must also follow the
+            rules of its documentation, see :func:`check_tensorrt`. Defaults to 'onnxruntime'.
 
     Returns:
         A report of what was written and how it compares with the model.
 
     Raises:
-        ModuleNotFoundError: If onnx, onnxruntime or onnxscript is missing.
+        ModuleNotFoundError: If onnx, onnxruntime, onnxscript or the runtime is missing.
         ValueError: If an argument is outside its range, the model has no raw outputs, or has fused
             or integer layers.
-        RuntimeError: If a quantizer has not learned its clip.
-        ExportError: If no exporter can write the model, or the file does not match the model.
+        RuntimeError: If a quantizer has not learned its clip, or a map its scale.
+        ExportError: If no exporter can write the model, the file does not match the model, or
+            TensorRT would refuse it.
     """
-    for package in ('onnx', 'onnxruntime', 'onnxscript'):
+    runtime = target_of(target)
+    for package in dict.fromkeys(('onnx', 'onnxruntime', 'onnxscript', runtime.package)):
         require(package, 'export_onnx')
-    wish = _Wish(shape, dynamic, exporter, opset, selection, calibration, qdq, repeats)
+    wish = _Wish(shape, dynamic, exporter, opset, selection, calibration, qdq, repeats, runtime)
     wish.check()
     x = torch.randn(1, channels, *shape, generator=torch.Generator().manual_seed(0))
     network = RawOutputs(model, argmax)
@@ -112,6 +121,7 @@ class _Wish:
     calibration: Sequence[Tensor]
     qdq: bool
     repeats: int
+    target: Target
 
     def check(self) -> None:
         """Raise an error if a value is outside its range."""
@@ -147,7 +157,7 @@ def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bo
     by_threshold = wish.selection == 'threshold'
     stages = Stages('export_onnx', 3 + by_threshold + wish.dynamic, verbose)
     stages.begin('fold BatchNorm')
-    prepared = exportable(network, x, qdq=wish.qdq, dynamic=wish.dynamic)
+    prepared = exportable(network, x, qdq=wish.qdq, dynamic=wish.dynamic, target=wish.target.name)
     thresholds = {}
     if by_threshold:
         stages.begin(f'find thresholds on {len(wish.calibration)} images')
@@ -157,7 +167,7 @@ def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bo
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / path.name
         used, note = _write(prepared, written, x, network.names(x), wish)
-        graph = load_graph(written)
+        graph = _tidied(written, wish)
         inputs = [x]
         if wish.dynamic:
             inputs.append(torch.randn(*x.shape[:2], *_second_size(*wish.shape)))
@@ -167,7 +177,7 @@ def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bo
         parities = []
         for image in inputs:
             stages.begin(f'compare with the model at {image.shape[2]}x{image.shape[3]}')
-            parities.append(compare(graph, reference, image, network, wish.repeats))
+            parities.append(compare(graph, reference, image, network, wish.repeats, wish.target))
         written.replace(path)
     return ExportReport(
         path,
@@ -179,7 +189,22 @@ def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bo
         expected[0],
         parities,
         kept_ratios(prepared, wish.calibration) if thresholds else {},
+        wish.target.runner,
+        integer_convolutions(graph, wish.target),
     )
+
+
+def _tidied(path: Path, wish: _Wish):
+    """Rewrite a file for its runtime, and return the graph."""
+    import onnx
+
+    graph = load_graph(path)
+    tidy(graph, wish.target.integer_sums)
+    onnx.save(graph, path)
+    graph = load_graph(path)
+    if wish.target.name == 'tensorrt':
+        check_tensorrt(graph)
+    return graph
 
 
 def _second_size(height: int, width: int) -> tuple[int, int]:

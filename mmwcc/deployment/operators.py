@@ -16,23 +16,24 @@ from torch import Tensor
 __all__ = ['dequantize_linear', 'quantize_linear', 'torchscript_symbols', 'translations']
 
 _LIBRARY = torch.library.Library('mmwcc_onnx', 'FRAGMENT')
-_LIBRARY.define('quantize_linear(Tensor x, Tensor scale, bool signed) -> Tensor')
-_LIBRARY.define('dequantize_linear(Tensor x, Tensor scale, int axis) -> Tensor')
+_LIBRARY.define('quantize_linear(Tensor x, Tensor scale, int zero, bool signed) -> Tensor')
+_LIBRARY.define('dequantize_linear(Tensor x, Tensor scale, int zero, int axis) -> Tensor')
 
 
 def _integer(signed: bool) -> torch.dtype:
     return torch.int8 if signed else torch.uint8
 
 
-def _quantize(x: Tensor, scale: Tensor, signed: bool) -> Tensor:
+def _quantize(x: Tensor, scale: Tensor, zero: int, signed: bool) -> Tensor:
     limits = torch.iinfo(_integer(signed))
-    return (x / scale).round().clamp(limits.min, limits.max).to(_integer(signed))
+    levels = (x / scale).round() + zero
+    return levels.clamp(limits.min, limits.max).to(_integer(signed))
 
 
-def _dequantize(x: Tensor, scale: Tensor, axis: int) -> Tensor:
+def _dequantize(x: Tensor, scale: Tensor, zero: int, axis: int) -> Tensor:
     if scale.dim():
         scale = scale.reshape([-1 if dim == axis else 1 for dim in range(x.dim())])
-    return x.to(scale.dtype) * scale
+    return (x.to(scale.dtype) - zero) * scale
 
 
 for _name, _function in (('quantize_linear', _quantize), ('dequantize_linear', _dequantize)):
@@ -40,27 +41,29 @@ for _name, _function in (('quantize_linear', _quantize), ('dequantize_linear', _
     torch.library.register_fake(f'mmwcc_onnx::{_name}', _function, lib=_LIBRARY)
 
 
-def quantize_linear(x: Tensor, scale: Tensor, signed: bool) -> Tensor:
-    """Return ``x / scale``, rounded half to even and saturated, as int8 or uint8 with zero-point 0.
+def quantize_linear(x: Tensor, scale: Tensor, zero: int, signed: bool) -> Tensor:
+    """Return ``x / scale``, rounded half to even, plus the zero point, saturated to 8 bits.
 
     Args:
         x: Values, float32.
         scale: Distance between two levels, one element, float32.
+        zero: The zero point, the integer that stands for the value 0.
         signed: Whether the result is int8, with levels -128 ... 127, or uint8, with levels 0 ...
             255.
     """
-    return torch.ops.mmwcc_onnx.quantize_linear(x, scale, signed)
+    return torch.ops.mmwcc_onnx.quantize_linear(x, scale, zero, signed)
 
 
-def dequantize_linear(x: Tensor, scale: Tensor, axis: int = 0) -> Tensor:
-    """Return ``x * scale`` in float32.
+def dequantize_linear(x: Tensor, scale: Tensor, zero: int = 0, axis: int = 0) -> Tensor:
+    """Return ``(x - zero) * scale`` in float32.
 
     Args:
-        x: Levels, int8 or uint8.
+        x: Levels, int8, uint8 or int32.
         scale: One element, or one element for each index of ``axis``, shape (n,).
+        zero: The zero point, 0 unless ``x`` is uint8. Defaults to 0.
         axis: The dimension of ``x`` that a scale of shape (n,) belongs to. Defaults to 0.
     """
-    return torch.ops.mmwcc_onnx.dequantize_linear(x, scale, axis)
+    return torch.ops.mmwcc_onnx.dequantize_linear(x, scale, zero, axis)
 
 
 def translations() -> dict:
@@ -68,12 +71,15 @@ def translations() -> dict:
     from onnxscript import ir
     from onnxscript import opset18 as op
 
-    def quantize(x, scale, signed):
+    def quantize(x, scale, zero, signed):
         kind = ir.DataType.INT8 if signed else ir.DataType.UINT8
-        return op.QuantizeLinear(x, scale, op.Constant(value=ir.tensor(0, dtype=kind)))
+        return op.QuantizeLinear(x, scale, op.Constant(value=ir.tensor(zero, dtype=kind)))
 
-    def dequantize(x, scale, axis):
-        return op.DequantizeLinear(x, scale, axis=axis)
+    def dequantize(x, scale, zero, axis):
+        if not zero:  # as the specification has it for all types
+            return op.DequantizeLinear(x, scale, axis=axis)
+        point = op.Constant(value=ir.tensor(zero, dtype=ir.DataType.UINT8))
+        return op.DequantizeLinear(x, scale, point, axis=axis)
 
     return {
         torch.ops.mmwcc_onnx.quantize_linear.default: quantize,
@@ -86,14 +92,17 @@ def torchscript_symbols(opset: int) -> Iterator[None]:
     """Enable the TorchScript exporter to write the two operators, within a context."""
     from torch.onnx import symbolic_helper
 
-    @symbolic_helper.parse_args('v', 'v', 'b')
-    def quantize(g, x, scale, signed):
-        zero = g.op('Constant', value_t=torch.tensor(0, dtype=_integer(signed)))
+    @symbolic_helper.parse_args('v', 'v', 'i', 'b')
+    def quantize(g, x, scale, zero, signed):
+        zero = g.op('Constant', value_t=torch.tensor(zero, dtype=_integer(signed)))
         return g.op('QuantizeLinear', x, scale, zero)
 
-    @symbolic_helper.parse_args('v', 'v', 'i')
-    def dequantize(g, x, scale, axis):
-        return g.op('DequantizeLinear', x, scale, axis_i=axis)
+    @symbolic_helper.parse_args('v', 'v', 'i', 'i')
+    def dequantize(g, x, scale, zero, axis):
+        if not zero:
+            return g.op('DequantizeLinear', x, scale, axis_i=axis)
+        point = g.op('Constant', value_t=torch.tensor(zero, dtype=torch.uint8))
+        return g.op('DequantizeLinear', x, scale, point, axis_i=axis)
 
     symbols = dict(quantize_linear=quantize, dequantize_linear=dequantize)
     for name, symbol in symbols.items():

@@ -1,4 +1,4 @@
-"""Compare ONNX Runtime with torch in values and in time."""
+"""Compare a runtime with torch in values and in time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from mmwcc.messages import cause
 
-from .runtime import ExportError, open_session
+from .runtime import ExportError, open_runner
+from .targets import TARGETS, Target
 
 __all__ = ['Parity', 'compare']
 
-_TOLERANCE = 1e-3
 # As a fraction of the standard deviation of the image: enough to move values at the boundary
 # between two levels.
 _NUDGE = 1e-5
@@ -27,7 +27,7 @@ _ROOM = 3
 
 @dataclass(frozen=True)
 class Parity:
-    """Comparison of ONNX Runtime with torch at one size.
+    """Comparison of a runtime with torch at one size.
 
     Attributes:
         size: Height and width of the image.
@@ -39,7 +39,7 @@ class Parity:
         from_model: Largest difference from the model that keeps the k largest, if thresholds
             replace them.
         torch_ms: Median latency of the model in ms.
-        onnx_ms: Median latency of the graph in ONNX Runtime in ms.
+        onnx_ms: Median latency of the graph in the runtime in ms.
     """
 
     size: tuple[int, int]
@@ -52,7 +52,14 @@ class Parity:
 
 
 @torch.no_grad()
-def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: int = 5) -> Parity:
+def compare(
+    graph,
+    reference: nn.Module,
+    x: Tensor,
+    model: nn.Module,
+    repeats: int = 5,
+    target: Target = TARGETS['onnxruntime'],
+) -> Parity:
     """Compare a graph with torch on one input.
 
     Args:
@@ -62,6 +69,7 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
         model: The trained network, whose latency is measured. If it is not the reference, the
             difference from it is reported too.
         repeats: Number of runs. Their median is the latency. Defaults to 5.
+        target: The runtime. Defaults to ONNX Runtime.
 
     Returns:
         The differences and latencies.
@@ -74,15 +82,15 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
         Quantizers and selections are step functions. A value at the boundary between two levels, or
         a position that is only just kept, may fall to either side depending on the last bit of a
         sum, and each layer amplifies the difference. So the tolerance depends on the model's own
-        sensitivity: the mean difference may be at most a thousandth of the mean magnitude (or of
-        the pixels, for classes) plus three times the change that torch shows if the image changes
-        by 1e-5.
+        sensitivity: the mean difference may be at most the tolerance of the target, which is a
+        thousandth of the mean magnitude (or of the pixels, for classes) for ONNX Runtime, plus
+        three times the change that torch shows if the image changes by 1e-5.
     """
-    session, feeds = open_session(graph), {graph.graph.input[0].name: x.numpy()}
     size = x.shape[2], x.shape[3]
     try:
-        got = session.run(None, feeds)
-    except Exception as error:  # onnxruntime raises its own classes
+        run = open_runner(graph, target)
+        got = run(x.numpy())
+    except Exception as error:  # runtimes raise classes of their own
         raise ExportError(
             f'export_onnx: the graph must run at {size[0]}x{size[1]}, got {cause(error)}. '
             'A size was frozen at the one that was traced.'
@@ -91,9 +99,9 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
     largest, mean = _difference(got, expected, size)
     nudge = _NUDGE * x.std() * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     _, sensitivity = _difference(_tensors(reference(x + nudge)), expected, size)
-    if not mean <= _TOLERANCE + _ROOM * sensitivity:
+    if not mean <= target.tolerance + _ROOM * sensitivity:
         raise ExportError(
-            'export_onnx: ONNX Runtime must return what torch does, got a mean difference of '
+            f'export_onnx: {target.runner} must return what torch does, got a mean difference of '
             f'{mean:.3g} of the mean magnitude at {size[0]}x{size[1]}, where the model moves by '
             f'{sensitivity:.3g} with the image. The graph is not the model.'
         )
@@ -105,7 +113,7 @@ def compare(graph, reference: nn.Module, x: Tensor, model: nn.Module, repeats: i
         sensitivity,
         from_model,
         _median_ms(lambda: model(x), repeats),
-        _median_ms(lambda: session.run(None, feeds), repeats),
+        _median_ms(lambda: run(x.numpy()), repeats),
     )
 
 

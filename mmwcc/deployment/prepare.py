@@ -9,7 +9,7 @@ import copy
 from collections import Counter
 from collections.abc import Container, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
-from mmwcc.maps import MapScales
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     compressed_layers,
@@ -28,10 +27,13 @@ from mmwcc.model_tree import (
     quantizers_off,
     replace_layers,
 )
+from mmwcc.quantizers import UniformQuantizer
 
 from .layers import ExportableConv2d, ExportableWaveletConv2d
+from .maps import owners_of_scales, take_off_scales
+from .targets import Target, target_of
 
-__all__ = ['RawOutputs', 'exportable', 'live_calls']
+__all__ = ['Call', 'RawOutputs', 'exportable', 'live_calls']
 
 _WITH_EXPORTABLE_FORM = (QuantConv2d, WaveletCompressedConv2d)
 
@@ -111,22 +113,37 @@ def _leaves(outputs, path: str = '') -> Iterator[tuple[str, Tensor]]:
             yield from _leaves(item, f'{path}_{index}')
 
 
-def live_calls(network: RawOutputs, x: Tensor) -> list[tuple[str, Any, Tensor]]:
-    """Run a network and return the calls of compressed layers that its outputs depend on.
+class Call(NamedTuple):
+    """A call of a compressed layer, or of the quantizer of a map."""
 
-    Each call is a name, a layer and an input. Backbones may run a stage that no head uses;
-    exporters leave it out.
+    name: str
+    module: Any
+    input: Tensor
+    output: Tensor
+
+
+def live_calls(network: RawOutputs, x: Tensor) -> list[Call]:
+    """Run a network and return the calls that its outputs depend on, of layers and quantizers.
+
+    Backbones may run a stage that no head uses; exporters leave it out. Layers do not call their
+    quantizers, so quantizers are called where maps have scales only.
     """
-    calls: list[tuple[str, Any, Tensor]] = []
+    calls: list[Call] = []
     outputs: list[Tensor] = []
 
-    def record(name: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-        calls.append((name, layer, inputs[0].detach()))
+    def record(name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        calls.append(Call(name, module, inputs[0].detach(), output.detach()))
         outputs.append(output)
 
+    watched = dict(compressed_layers(network))
+    if any(True for _ in owners_of_scales(network)):
+        watched |= {
+            name: module
+            for name, module in network.named_modules()
+            if isinstance(module, UniformQuantizer)
+        }
     handles = [
-        layer.register_forward_hook(partial(record, name))
-        for name, layer in compressed_layers(network).items()
+        module.register_forward_hook(partial(record, name)) for name, module in watched.items()
     ]
     try:
         with torch.enable_grad():
@@ -148,12 +165,6 @@ def _check_form(network: nn.Module) -> None:
         raise ValueError(
             f'exportable: the model must be as it was trained, got fused or integer layers: '
             f'{some_of(ready)}. Load the trained checkpoint; the export writes integers by itself.'
-        )
-    if any(isinstance(module, MapScales) for module in network.modules()):
-        raise ValueError(
-            'exportable: maps must have no scales, got a model that has them as map_scales. '
-            'Exports cannot hold them yet: build the model without `maps`, or remove them by '
-            'model.map_scales.leave(model).'
         )
     stuck = [
         f'{name} ({obstacle(layer)})'
@@ -179,6 +190,13 @@ def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
             'exportable: every quantizer must have learned its clip, got layers that are not '
             f'initialized: {some_of(unlearned)}. Load a compressed checkpoint, or train '
             'or calibrate the model first.'
+        )
+    scales = [name for _, held in owners_of_scales(network) for name in held.unlearned()]
+    if scales:
+        raise RuntimeError(
+            'exportable: every map must have learned its scale, got maps that have not: '
+            f'{some_of(scales)}. Calibrate the model on some images '
+            '(mmwcc.post_training.calibrate with again=False).'
         )
 
 
@@ -234,17 +252,24 @@ def _pairs(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, _BatchNorm | None]:
     return {module: behind.get(module) for module in calls if isinstance(module, nn.Conv2d)}
 
 
-def _replacement(conv: nn.Conv2d, norm: _BatchNorm | None, qdq: bool, dynamic: bool) -> nn.Module:
+def _replacement(
+    conv: nn.Conv2d, norm: _BatchNorm | None, target: Target | None, dynamic: bool
+) -> nn.Module:
     if isinstance(conv, WaveletCompressedConv2d):
-        return ExportableWaveletConv2d(conv, norm, qdq, dynamic)
+        return ExportableWaveletConv2d(conv, norm, target, dynamic)
     if isinstance(conv, QuantConv2d):
-        return ExportableConv2d(conv, norm, qdq)
+        return ExportableConv2d(conv, norm, target)
     return conv if norm is None else fold_batch_norm(conv, norm)
 
 
 @torch.no_grad()
 def exportable(
-    network: nn.Module, x: Tensor, *, qdq: bool = True, dynamic: bool = True
+    network: nn.Module,
+    x: Tensor,
+    *,
+    qdq: bool = True,
+    dynamic: bool = True,
+    target: str = 'onnxruntime',
 ) -> nn.Module:
     """Return a copy of a network in ONNX operators: compressed layers replaced, BatchNorm folded.
 
@@ -254,24 +279,29 @@ def exportable(
         qdq: Whether to write quantizers of 8 bits or fewer as QuantizeLinear and DequantizeLinear.
             Defaults to True.
         dynamic: Whether height and width stay open. Defaults to True.
+        target: The runtime they are written for, one of :data:`TARGETS`. Defaults to 'onnxruntime'.
 
     Returns:
         The copy in evaluation mode. Layers keep their names; folded BatchNorm layers become
         ``nn.Identity``.
 
     Raises:
-        ValueError: If the network has fused or integer layers, or a compressed layer whose weight
-            is computed rather than a parameter.
-        RuntimeError: If a quantizer has not learned its clip.
+        ValueError: If target is unknown, or the network has fused or integer layers, or a
+            compressed layer whose weight is computed rather than a parameter.
+        RuntimeError: If a quantizer has not learned its clip, or a map its scale.
     """
+    integers = target_of(target) if qdq else None
     _check_form(network)
     network = copy.deepcopy(network).eval()
     pairs = _pairs(network, x)
     _check_clips(network, pairs)
+    maps = take_off_scales(network, pairs, integers)
     # Heads that only training uses are not in any pair, so they are not replaced.
     made: dict[nn.Module, nn.Module] = {
-        conv: _replacement(conv, norm, qdq, dynamic) for conv, norm in pairs.items()
+        conv: _replacement(conv, norm, integers, dynamic) for conv, norm in pairs.items()
     }
     made |= {norm: nn.Identity() for norm in pairs.values() if norm is not None}
     replace_layers(network, made)
+    for owner, written in maps.items():
+        written.join(owner)
     return network.eval()

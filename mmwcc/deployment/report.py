@@ -27,6 +27,8 @@ class ExportReport:
         expected: What the graph holds at the first size.
         parities: One entry per size.
         kept: Fraction of positions that thresholds keep, by layer; empty without thresholds.
+        runtime: The runtime that has verified the file.
+        integer_convolutions: How many convolutions it computes in integers, and how many there are.
     """
 
     path: Path
@@ -38,6 +40,8 @@ class ExportReport:
     expected: Expected
     parities: list[Parity]
     kept: Mapping[str, float] = field(default_factory=dict)
+    runtime: str = 'ONNX Runtime'
+    integer_convolutions: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         holds = self.expected
@@ -51,6 +55,11 @@ class ExportReport:
             f'{len(holds.thresholds)} thresholds, {holds.quantized} QuantizeLinear, '
             f'{holds.rounded} Clip and Round, {holds.integer_weights} int8 weights'
         )
+        lines.append(
+            '{} computes {} of {} convolutions in integers'.format(
+                self.runtime, *self.integer_convolutions
+            )
+        )
         if self.kept:
             values = list(self.kept.values())
             lines.append(
@@ -61,8 +70,8 @@ class ExportReport:
             line = (
                 f'{parity.size[0]}x{parity.size[1]}: largest difference {parity.largest:.3g}, mean '
                 f'{parity.mean:.2g} of the mean magnitude (torch with the image moved by 1e-5: '
-                f'{parity.sensitivity:.2g}); torch {parity.torch_ms:.1f} ms, ONNX Runtime '
-                f'{parity.onnx_ms:.1f} ms'
+                f'{parity.sensitivity:.2g}); torch {parity.torch_ms:.1f} ms, '
+                f'{self.runtime} {parity.onnx_ms:.1f} ms'
             )
             lines.append(
                 line

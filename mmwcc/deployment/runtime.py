@@ -1,14 +1,28 @@
-"""Run ONNX files in ONNX Runtime."""
+"""Run ONNX files in the runtimes that they are written for."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ['ExportError', 'load_graph', 'open_session', 'run_graph']
+from .targets import TARGETS, Target
+
+__all__ = [
+    'ExportError',
+    'integer_convolutions',
+    'load_graph',
+    'open_runner',
+    'open_session',
+    'run_graph',
+]
+
+Runner = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class ExportError(RuntimeError):
@@ -28,13 +42,19 @@ def load_graph(path: str | Path):
     return model
 
 
-def open_session(model):
-    """Return an ONNX Runtime session on the CPU, with as many threads as torch has."""
+def open_session(model, optimized: str = ''):
+    """Return an ONNX Runtime session on the CPU, with as many threads as torch has.
+
+    Args:
+        model: What :func:`load_graph` returns.
+        optimized: File to which ONNX Runtime writes the graph that it runs. Defaults to '', none.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
+    options.optimized_model_filepath = optimized
     # Otherwise its threads spin after a run and take the cores from the next program, such as torch
     # in a comparison.
     options.add_session_config_entry('session.force_spinning_stop', '1')
@@ -43,6 +63,68 @@ def open_session(model):
     )
 
 
+def _compile(model):
+    """Return a graph compiled by OpenVINO for the CPU, with as many threads as torch has."""
+    import openvino
+
+    hints = {
+        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+        'INFERENCE_PRECISION_HINT': 'f32',  # some processors would take bfloat16
+    }
+    read = openvino.Core().read_model(model.SerializeToString())
+    return openvino.Core().compile_model(read, 'CPU', hints)
+
+
+def open_runner(model, target: Target = TARGETS['onnxruntime']) -> Runner:
+    """Return a function from an image to the outputs of a graph, computed by a runtime.
+
+    Args:
+        model: What :func:`load_graph` returns.
+        target: The runtime for which it was written. Defaults to ONNX Runtime.
+    """
+    if target.package == 'openvino':
+        compiled = _compile(model)
+        return lambda x: [np.array(value) for value in compiled(x).values()]
+    session, name = open_session(model), model.graph.input[0].name
+    return lambda x: session.run(None, {name: x})
+
+
 def run_graph(model, x: Tensor) -> list[np.ndarray]:
     """Return the outputs of a graph for an image, computed by ONNX Runtime."""
-    return open_session(model).run(None, {model.graph.input[0].name: x.numpy()})
+    return open_runner(model)(x.numpy())
+
+
+def integer_convolutions(model, target: Target = TARGETS['onnxruntime']) -> tuple[int, int]:
+    """Return how many convolutions a runtime computes in integers, and how many there are.
+
+    Args:
+        model: What :func:`load_graph` returns.
+        target: The runtime. Defaults to ONNX Runtime.
+    """
+    if target.package == 'openvino':
+        kinds = _openvino_precisions(model)
+    else:
+        kinds = _onnxruntime_operators(model)
+    return sum(kinds), len(kinds)
+
+
+def _onnxruntime_operators(model) -> list[bool]:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'optimized.onnx')
+        open_session(model, path)
+        nodes = onnx.load(path).graph.node
+    # 'QLinearConv', 'ConvInteger'; 'Conv', 'FusedConv' and others with an activation
+    kinds = [node.op_type for node in nodes if 'Conv' in node.op_type]
+    return [kind in ('QLinearConv', 'ConvInteger') for kind in kinds]
+
+
+def _openvino_precisions(model) -> list[bool]:
+    nodes = [node.get_rt_info() for node in _compile(model).get_runtime_model().get_ops()]
+    kinds = [
+        info['runtimePrecision'].astype(str)
+        for info in nodes
+        if info['layerType'].astype(str) == 'Convolution'
+    ]
+    return [kind in ('i8', 'u8') for kind in kinds]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from mmwcc.functional import kept_positions
+from mmwcc.inference import act_grid
 from mmwcc.kernels import padded_size
 from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.quantizers import UniformQuantizer
 
+from .graph import constants as graph_constants
 from .layers import is_integer
-from .prepare import RawOutputs, live_calls
+from .prepare import Call, RawOutputs, live_calls
 from .runtime import ExportError, run_graph
 
 __all__ = ['Expected', 'check_graph', 'expected_operators']
+
+_WEIGHTS = {'DequantizeLinear': 0, 'ConvInteger': 1}
+"""Which input of an operator may be an integer weight."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +59,10 @@ def expected_operators(
             DequantizeLinear.
         thresholds: Thresholds by layer name, empty for TopK.
     """
-    calls = live_calls(network, x)
-    # Exporters merge equal computations on one map, as in branches that share their input and have
-    # equal clips.
-    acts = {
-        (
-            image.data_ptr(),
-            image.shape,
-            layer.stride if isinstance(layer, WaveletCompressedConv2d) else None,
-            layer.act_quant.clip_alpha.item(),
-            layer.act_quant.bits,
-        ): layer.act_quant
-        for _, layer, image in calls
-        if layer.act_quant is not None and layer.act_quant.is_on
-    }
-    quantized = sum(qdq and is_integer(quantizer) for quantizer in acts.values())
+    recorded = live_calls(network, x)
+    calls = [call for call in recorded if not isinstance(call.module, UniformQuantizer)]
+    acts = _rounded_maps(recorded)
+    quantized = sum(qdq and is_integer(quantizer) for quantizer in acts)
     selecting = {
         (
             image.data_ptr(),
@@ -77,7 +72,7 @@ def expected_operators(
             layer.wavelet,
             _kept(layer, image),
         ): name
-        for name, layer, image in calls
+        for name, layer, image, _ in calls
         if isinstance(layer, WaveletCompressedConv2d)
         and layer.selection == 'energy'
         and layer.keep_ratio < 1
@@ -87,9 +82,37 @@ def expected_operators(
         tuple(thresholds[name] for name in selecting.values()) if thresholds else (),
         quantized,
         len(acts) - quantized,
-        len({name for name, layer, _ in calls if qdq and is_integer(layer.weight_quant)}),
+        len({name for name, layer, *_ in calls if qdq and is_integer(layer.weight_quant)}),
         len(calls),
     )
+
+
+def _rounded_maps(calls: Iterable[Call]) -> list[UniformQuantizer]:
+    """Return a quantizer for each map that is rounded by itself.
+
+    Exporters merge equal computations on one map, as in branches that share their input and have
+    equal clips. A layer that reads a stored map on the grid of this map rounds nothing.
+    """
+    acts: dict[tuple, UniformQuantizer] = {}
+    stored: dict[tuple, tuple] = {}
+    for _, module, image, output in calls:
+        of_map = isinstance(module, UniformQuantizer)
+        quantizer = module if of_map else module.act_quant
+        if quantizer is None or not quantizer.is_on:
+            continue
+        place, grid = (image.data_ptr(), image.shape), _levels(quantizer)
+        if of_map:
+            stored[output.data_ptr(), output.shape] = grid
+        elif stored.get(place) == grid:
+            continue
+        stride = module.stride if isinstance(module, WaveletCompressedConv2d) else None
+        acts[place + (stride, grid)] = quantizer
+    return list(acts.values())
+
+
+def _levels(quantizer: UniformQuantizer) -> tuple[float, int, int]:
+    step, low, high = act_grid(quantizer)
+    return step.item(), low, high
 
 
 def _kept(layer: WaveletCompressedConv2d, x: Tensor) -> int:
@@ -111,40 +134,23 @@ def check_graph(model, inputs: Sequence[Tensor], expected: Sequence[Expected]) -
     Raises:
         ExportError: If something is missing, or a k does not follow the size.
     """
-    constants = _constants(model)
+    constants = graph_constants(model)
     found = Counter(node.op_type for node in model.graph.node)
     holds = expected[0]
     weights = [
-        constants.get(node.input[0])
+        constants.get(node.input[_WEIGHTS[node.op_type]])
         for node in model.graph.node
-        if node.op_type == 'DequantizeLinear'
+        if node.op_type in _WEIGHTS
     ]
-    integers = sum(weight is not None and weight.dtype == np.int8 for weight in weights)
+    integers = sum(weight is not None and weight.dtype != np.int32 for weight in weights)
     _require('QuantizeLinear', found['QuantizeLinear'], holds.quantized)
     _require('Round', found['Round'], holds.rounded)
-    _require('DequantizeLinear of int8 weights', integers, holds.integer_weights)
+    _require('int8 weights', integers, holds.integer_weights)
     _require('TopK', found['TopK'], len(holds.kept))
     if holds.thresholds:
         _check_thresholds(model, constants, found, holds.thresholds)
     if holds.kept:
         _check_kept(model, inputs, expected)
-
-
-def _constants(model) -> dict[str, np.ndarray]:
-    constants = {tensor.name: _array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == 'Constant' and node.attribute[0].name == 'value':
-            constants[node.output[0]] = _array(node.attribute[0].t)
-        elif node.op_type == 'Identity' and node.input[0] in constants:
-            # Equal weights are stored once.
-            constants[node.output[0]] = constants[node.input[0]]
-    return constants
-
-
-def _array(tensor) -> np.ndarray:
-    from onnx import numpy_helper
-
-    return numpy_helper.to_array(tensor)
 
 
 def _require(what: str, found: int, expected: int) -> None:

@@ -82,11 +82,7 @@ def convert_maps(
 
 
 def _take_scales(grids: MapGrids, scales: MapScales) -> None:
-    unlearned = [
-        name
-        for name in grids.plan.own
-        if not (scales.of(name).is_settled or scales.of(name).met_zeros_alone)
-    ]
+    unlearned = scales.unlearned()
     if unlearned:
         raise RuntimeError(
             'to_integer: every map must have learned its scale, got maps that have not: '

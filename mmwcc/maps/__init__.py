@@ -3,7 +3,7 @@
 from .flow import Map, map_flow
 from .operations import AVERAGING, FUSED, KEEPING, NEW_GRID, canonical_name, tensors_in
 from .plan import MapPlan, plan_maps
-from .scales import MAP_SCALES, MapScales, add_map_scales, map_obstacle
+from .scales import MAP_SCALES, FollowedMaps, MapScales, add_map_scales, map_obstacle
 from .watching import NORM, MapWatcher, combined, watching
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'MAP_SCALES',
     'NEW_GRID',
     'NORM',
+    'FollowedMaps',
     'Map',
     'MapPlan',
     'MapScales',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from .flow import map_flow
 from .plan import MapPlan, plan_maps
 from .watching import MapWatcher, watching
 
-__all__ = ['MAP_SCALES', 'MapScales', 'add_map_scales', 'map_obstacle']
+__all__ = ['MAP_SCALES', 'FollowedMaps', 'MapScales', 'add_map_scales', 'map_obstacle']
 
 MAP_SCALES = 'map_scales'
 """The name under which a network, and its checkpoint, hold the :class:`MapScales`."""
@@ -58,34 +59,28 @@ class _Rounding(MapWatcher):
         return reader(result)
 
 
-class MapScales(nn.Module):
-    """The quantizers of the maps that have a grid of their own, by the names of the maps.
-
-    As long as a network holds it, each of its forward passes rounds the stored maps: those with a
-    quantizer here by that, the others by the quantizer of the layer that reads them.
+class FollowedMaps(nn.Module, ABC):
+    """A part of a network that follows its maps in each forward pass.
 
     Args:
         plan: Which maps are stored, and on which grids.
-        bits: Bits of a map. Defaults to 8.
     """
 
-    def __init__(self, plan: MapPlan, bits: int = 8) -> None:
+    def __init__(self, plan: MapPlan) -> None:
         super().__init__()
         self.plan = plan
-        for name in plan.own:
-            self.add_module(name.replace('.', '/'), LearnedClipActQuantizer(bits))
         self._running: list[Any] = []
 
     def forward(self, x: Any) -> Any:
         """Return the input: an ``nn.Sequential`` calls whatever it holds, and so this as well."""
         return x
 
-    def of(self, name: str) -> Any:
-        """Return the quantizer of a map that has a grid of its own."""
-        return self._modules[name.replace('.', '/')]
+    @abstractmethod
+    def watcher(self, model: nn.Module) -> MapWatcher:
+        """Return what follows the maps during one pass of the network."""
 
     def join(self, model: nn.Module) -> None:
-        """Become part of a network, and round its maps in each forward pass from now on."""
+        """Become part of a network, and follow its maps in each forward pass from now on."""
         parameter = next(model.parameters(), None)
         self.train(model.training).to(None if parameter is None else parameter.device)
         setattr(model, MAP_SCALES, self)
@@ -93,7 +88,7 @@ class MapScales(nn.Module):
         model.register_forward_hook(self._leave, always_call=True)
 
     def leave(self, model: nn.Module) -> None:
-        """Be no longer a part of a network, which then rounds its maps no more."""
+        """Be no longer a part of a network, and follow its maps no more."""
         delattr(model, MAP_SCALES)
         for hooks in (model._forward_pre_hooks, model._forward_hooks):
             own = [key for key, hook in hooks.items() if getattr(hook, '__self__', None) is self]
@@ -102,15 +97,7 @@ class MapScales(nn.Module):
                 model._forward_hooks_always_called.pop(key, None)
 
     def _enter(self, model: nn.Module, inputs: tuple) -> None:
-        names: dict[str, Any] = dict(model.named_modules())
-        own, grids = set(self.plan.own), self.plan.grids
-        watcher = _Rounding(
-            {names[name]: name for name in self.plan.layers},
-            {names[norm]: norm for norm in self.plan.norms.values()},
-            {name: self.of(grid) for name, grid in grids.items() if grid in own},
-            {name: names[grid].act_quant for name, grid in grids.items() if grid not in own},
-        )
-        context = watching(watcher, model)
+        context = watching(self.watcher(model), model)
         context.__enter__()
         self._running.append(context)
 
@@ -122,8 +109,68 @@ class MapScales(nn.Module):
         return {**self.__dict__, '_running': []}
 
 
+class MapScales(FollowedMaps):
+    """The quantizers of the maps that have a grid of their own, by the names of the maps.
+
+    As long as a network holds it, each of its forward passes rounds the stored maps: those with a
+    quantizer here by that, the others by the quantizer of the layer that reads them. Signed grids
+    have their lowest level.
+
+    Args:
+        plan: Which maps are stored, and on which grids.
+        bits: Bits of a map. Defaults to 8.
+        signed: Whether negative values have levels. With None, calibration decides for each map.
+            Defaults to None.
+    """
+
+    def __init__(self, plan: MapPlan, bits: int = 8, signed: bool | None = None) -> None:
+        super().__init__(plan)
+        for name in plan.own:
+            quantizer = LearnedClipActQuantizer(bits, signed=signed, symmetric=False)
+            self.add_module(name.replace('.', '/'), quantizer)
+
+    def of(self, name: str) -> Any:
+        """Return the quantizer of a map that has a grid of its own."""
+        return self._modules[name.replace('.', '/')]
+
+    def unlearned(self) -> list[str]:
+        """Return the maps that have not learned their scale."""
+        quantizers = {name: self.of(name) for name in self.plan.own}
+        return [
+            name
+            for name, quantizer in quantizers.items()
+            if not (quantizer.is_settled or quantizer.met_zeros_alone)
+        ]
+
+    def quantizers(self, model: nn.Module) -> dict[str, UniformQuantizer]:
+        """Return what rounds each stored map, by the name of the map.
+
+        Args:
+            model: The network that holds the scales.
+        """
+        layers: dict[str, Any] = dict(model.named_modules())
+        own = set(self.plan.own)
+        return {
+            name: self.of(grid) if grid in own else layers[grid].act_quant
+            for name, grid in self.plan.grids.items()
+        }
+
+    def watcher(self, model: nn.Module) -> MapWatcher:
+        names: dict[str, Any] = dict(model.named_modules())
+        own, grids = set(self.plan.own), self.plan.grids
+        return _Rounding(
+            {names[name]: name for name in self.plan.layers},
+            {names[norm]: norm for norm in self.plan.norms.values()},
+            {name: self.of(grid) for name, grid in grids.items() if grid in own},
+            {name: names[grid].act_quant for name, grid in grids.items() if grid not in own},
+        )
+
+
 def add_map_scales(
-    model: nn.Module, input_shape: tuple[int, ...] = (128, 128), bits: int = 8
+    model: nn.Module,
+    input_shape: tuple[int, ...] = (128, 128),
+    bits: int = 8,
+    signed: bool | None = None,
 ) -> MapScales:
     """Give a network scales for the maps between its quantized layers.
 
@@ -135,6 +182,8 @@ def add_map_scales(
         input_shape: Height and width of the image of zeros, or its shape (channels, height, width).
             Defaults to (128, 128).
         bits: Bits of a map. Defaults to 8.
+        signed: Whether negative values have levels, as TensorRT wants it. With None, calibration
+            decides for each map. Defaults to None.
 
     Returns:
         The scales, which the network now holds as ``model.map_scales``.
@@ -178,7 +227,7 @@ def add_map_scales(
         dense,
     )
     named = {name: layer for layer, name in layers.items()}
-    scales = MapScales(plan_maps(maps, norms, named), bits)
+    scales = MapScales(plan_maps(maps, norms, named), bits, signed)
     scales.join(model)
     settle_after_forward(model)
     return scales

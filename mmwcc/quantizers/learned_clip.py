@@ -30,7 +30,7 @@ class LearnedClipActQuantizer(ActQuantizer):
     """
 
     def spec(self, x: Tensor) -> QuantizationSpec:
-        return QuantizationSpec(self.bits)
+        return QuantizationSpec(self.bits, self.symmetric)
 
 
 @MODELS.register_module()

@@ -21,6 +21,8 @@ class _LSQQuantizer(UniformQuantizer):
     clip is then ``n`` times LSQ's own step on ``s``, which is the same update.
     """
 
+    symmetric = False
+
     def _count(self, x: Tensor) -> int:
         """Return how many values share a clip."""
         return max(1, x.numel() // self.clip_alpha.numel())
@@ -33,7 +35,7 @@ class _LSQQuantizer(UniformQuantizer):
         # The operator returns the gradient of the clip, dL/ds / n. Hence the factor n twice.
         return QuantizationSpec(
             self.bits,
-            symmetric=False,
+            symmetric=self.symmetric,
             alpha_scale=gradient_scale * levels**2,
             axes=self.scales.axes,
         )

@@ -46,4 +46,4 @@ class PACTActQuantizer(ActQuantizer):
     default_clip = 10.0
 
     def spec(self, x: Tensor) -> QuantizationSpec:
-        return QuantizationSpec(self.bits, rounding_gradient=False)
+        return QuantizationSpec(self.bits, self.symmetric, rounding_gradient=False)

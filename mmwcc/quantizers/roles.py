@@ -19,9 +19,13 @@ class ActQuantizer(UniformQuantizer):
         percentile: For ``calibration='percentile'``, in percent. Defaults to 99.9.
         initial_clip: Value of the clip without calibration. Defaults to None, which is the
             ``default_clip`` of the class.
+        symmetric: Whether a signed grid leaves out its lowest level, -128 at 8 bits. Runtimes fuse
+            grids that have it, see docs/deployment.md. Defaults to None, which is the
+            ``symmetric`` of the class.
 
     Attributes:
         default_clip: Where the clip starts if nothing else is said.
+        symmetric: Whether a signed grid leaves out its lowest level.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -29,6 +33,7 @@ class ActQuantizer(UniformQuantizer):
     """
 
     default_clip = 8.0
+    symmetric = True
 
     def __init__(
         self,
@@ -38,6 +43,7 @@ class ActQuantizer(UniformQuantizer):
         calibration: str | None = 'mse',
         percentile: float = 99.9,
         initial_clip: float | None = None,
+        symmetric: bool | None = None,
     ) -> None:
         super().__init__(
             bits,
@@ -46,6 +52,12 @@ class ActQuantizer(UniformQuantizer):
             percentile=percentile,
             initial_clip=self.default_clip if initial_clip is None else initial_clip,
         )
+        self.symmetric = type(self).symmetric if symmetric is None else symmetric
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        same = self.symmetric == type(self).symmetric
+        return text if same else f'{text}, symmetric={self.symmetric}'
 
 
 class WeightQuantizer(UniformQuantizer):

@@ -37,7 +37,7 @@ def test_name_says_what_it_is(name):
     # has.
     assert set(config) == {'compression', 'quantizer_paramwise'}
     kind, weight_bits, act_bits, keep = re.fullmatch(
-        r'(quant|wcc)_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name
+        r'(quant|wcc)(?:_channel)?_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name
     ).groups()
     compression = config.compression
     for quantizer, bits in (('weight_quant', weight_bits), ('act_quant', act_bits)):
@@ -50,6 +50,12 @@ def test_name_says_what_it_is(name):
     else:
         assert compression.pointwise.to_dict() == dict(type='mmwcc.QuantConv2d')
     assert config.compression.keep_dense == ['first', 'last']
+    # What is for runtimes has a grid that they fuse. What is of the paper keeps the paper's.
+    for_runtimes = '_channel_' in name
+    if weight_bits:
+        assert compression.weight_quant.get('per_channel', False) == for_runtimes
+    if act_bits:
+        assert compression.act_quant.get('symmetric', True) != for_runtimes
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -9,6 +9,7 @@ from toy_networks import build
 from mmwcc.deployment import exportable
 from mmwcc.deployment.layers import ExportableConv2d, ExportableWaveletConv2d
 from mmwcc.maps import add_map_scales
+from mmwcc.post_training import calibrate
 
 
 def image():
@@ -68,10 +69,14 @@ def test_computed_weights_of_compressed_layers_are_refused():
     assert dict(model.named_modules()) == before
 
 
-def test_scales_of_maps_are_refused_and_can_be_removed():
+def test_scales_of_maps_must_be_learned_and_can_be_removed():
     model, x = build(8), image()
     scales = add_map_scales(model, (32, 48))
-    with pytest.raises(ValueError, match='maps must have no scales, got a model that has them as'):
-        exportable(model, x)
+    if scales.plan.own:
+        with pytest.raises(RuntimeError, match='every map must have learned its scale'):
+            exportable(model, x)
+    calibrate(model, [x], again=False)
+    equal(model, x)
+    assert model.map_scales is scales
     scales.leave(model)
     equal(model, x)

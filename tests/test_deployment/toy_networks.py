@@ -1,9 +1,12 @@
-"""A small network with every kind of convolution, compressed and with learned clips."""
+"""Small networks, compressed and with learned clips."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mmwcc.compression import compress_model
+from mmwcc.maps import add_map_scales
+from mmwcc.post_training import calibrate
 
 
 class Net(nn.Module):
@@ -52,3 +55,52 @@ def build(bits=32, kind='LearnedClip', per_channel=False, **pointwise):
             nn.init.normal_(module.bias)
             nn.init.uniform_(module.running_var, 0.5, 2)
     return model.eval()
+
+
+def block(cin, cout, kernel=1, act=nn.ReLU, **geometry):
+    parts = [nn.Conv2d(cin, cout, kernel, bias=False, **geometry), nn.BatchNorm2d(cout)]
+    return nn.Sequential(*parts, *([act()] if act else []))
+
+
+class Segmentor(nn.Module):
+    """A small DeepLabV3+ on three inverted residual blocks, as MobileNetV2 has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = block(3, 8, 3, nn.ReLU6, stride=2, padding=1)
+        self.first, self.second, self.third = (
+            nn.Sequential(
+                block(8, 16, act=nn.ReLU6),
+                block(16, 16, 3, nn.ReLU6, stride=stride, padding=1, groups=16),
+                block(16, 8, act=None),
+            )
+            for stride in (1, 1, 2)
+        )
+        self.pooled, self.small = block(8, 8), block(8, 8)
+        self.wide = block(8, 8, 3, padding=2, dilation=2)
+        self.mix, self.low, self.fine = block(24, 16), block(8, 4), block(20, 16, 3, padding=1)
+        self.last = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x):
+        x = self.first(self.stem(x))
+        x = x + self.second(x)
+        deep = self.third(x)
+        pooled = self.pooled(F.adaptive_avg_pool2d(deep, 1))
+        pooled = F.interpolate(pooled, deep.shape[2:], mode='bilinear')
+        deep = self.mix(torch.cat([self.small(deep), self.wide(deep), pooled], 1))
+        deep = F.interpolate(deep, x.shape[2:], mode='bilinear', align_corners=False)
+        return self.last(self.fine(torch.cat([deep, self.low(x)], 1)))
+
+
+def segmentor(images, act_quant=None, **maps):
+    """Return the small DeepLabV3+ with weights, clips and scales of maps that fit the images."""
+    model = Segmentor()
+    model(torch.cat(images))  # statistics for BatchNorm
+    layer = dict(type='mmwcc.QuantConv2d')
+    settings = quantizers(8, per_channel=True)
+    settings['act_quant'] |= dict(symmetric=False) if act_quant is None else act_quant
+    compress_model(model, dict(pointwise=layer, other=layer, **settings), verbose=False)
+    calibrate(model.eval(), images)
+    add_map_scales(model, (64, 96), **maps)
+    calibrate(model, images, again=False)
+    return model

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmwcc.compression import compress_model
+from mmwcc.inference import act_grid
 from mmwcc.maps import MAP_SCALES, add_map_scales
 from mmwcc.post_training import calibrate
 
@@ -184,3 +185,16 @@ def test_the_network_must_run_on_the_example():
         add_map_scales(model, (5, 12, 10))
     assert not hasattr(model, MAP_SCALES) and not model._forward_pre_hooks
     assert not any(module._forward_hooks for module in model.children())
+
+
+def test_grids_of_maps_have_their_lowest_level_and_may_all_be_signed():
+    for signed in (None, True):
+        model = compressed()
+        scales = add_map_scales(model, (12, 10), signed=signed)
+        assert scales.plan.own
+        for name in scales.plan.own:
+            quantizer = scales.of(name)
+            assert not quantizer.symmetric and quantizer._sign is signed
+        calibrate(model, [torch.rand(1, 3, 12, 10)])
+        lowest = {act_grid(scales.of(name))[1] for name in scales.plan.own}
+        assert lowest <= ({-128} if signed else {-128, 0})

@@ -114,3 +114,18 @@ def test_errors(tool, segmentor_config, tmp_path, capsys):
         with pytest.raises(SystemExit):
             tool.main([*given, *change])
         assert message in capsys.readouterr().err
+
+
+def test_maps_get_scales_from_training_images(tool, segmentor_config, tmp_path, capsys):
+    tool.main(
+        arguments(
+            segmentor_config,
+            tmp_path,
+            *('--shape', '48', '80', '--maps', '--calibration-images', '2'),
+            '--cfg-options',
+            'test_dataloader.dataset.pipeline.0.type=mmwcc.LoadSyntheticStreet',
+        )
+    )
+    printed = capsys.readouterr().out
+    assert 'clips from 2 batches' in printed or 'clips from 1 batches' in printed
+    assert 'convolutions in integers' in printed

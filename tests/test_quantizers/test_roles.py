@@ -1,6 +1,7 @@
 """What the quantizers of one role share: their arguments, and where their clips start."""
 
 import pytest
+import torch
 
 from mmwcc.quantizers import (
     ActQuantizer,
@@ -38,3 +39,17 @@ def test_weights_are_signed_and_activations_have_one_clip(kind):
         assert issubclass(kind, ActQuantizer) and kind()._sign is None
         with pytest.raises(TypeError, match='per_channel'):
             kind(per_channel=True)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'own'),
+    [(LearnedClipActQuantizer, -3), (PACTActQuantizer, -3), (LSQActQuantizer, -4)],
+)
+def test_a_signed_grid_has_its_lowest_level_or_not(kind, own):
+    x = torch.tensor([-9.0, -3.6, 3.6, 9.0])
+    for symmetric, lowest in ((None, own), (True, -3), (False, -4)):
+        quantizer = kind(3, signed=True, calibration=None, initial_clip=3.0, symmetric=symmetric)
+        assert quantizer(x).tolist() == [lowest, lowest, 3, 3]
+        assert (f'symmetric={symmetric}' in repr(quantizer)) == (lowest != own)
+        unsigned = kind(3, signed=False, calibration=None, initial_clip=7.0, symmetric=symmetric)
+        assert unsigned(x).tolist() == [0, 0, 4, 7]

@@ -3,8 +3,8 @@
     python tools/deployment/export_onnx.py CONFIG CHECKPOINT --shape 512 1024 --out model.onnx
 
 The graph takes a normalized image. It returns the logits of a segmentor or the raw outputs of a
-one-stage detector. The file is kept only if ONNX Runtime returns the same outputs as the model; see
-docs/deployment.md.
+one-stage detector. The file is kept only if the runtime that it is written for returns the same
+outputs as the model; see docs/deployment.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from torch import Tensor, nn
 
-from mmwcc.deployment import EXPORTERS, SELECTIONS, ExportError, export_onnx
+from mmwcc.deployment import EXPORTERS, SELECTIONS, TARGETS, ExportError, export_onnx
+from mmwcc.maps import add_map_scales
+from mmwcc.post_training import calibrate
 from mmwcc.utils import calibration_batches, load_config, load_trained, one_line_errors, quiet
 
 
@@ -60,7 +62,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         default=32,
         metavar='N',
-        help='training images for --selection threshold; 32 by default',
+        help='training images for --selection threshold and for --maps; 32 by default',
+    )
+    parser.add_argument(
+        '--target',
+        choices=TARGETS,
+        default='onnxruntime',
+        help='runtime that will run the graph. OpenVINO verifies graphs for OpenVINO, ONNX Runtime '
+        'all others; graphs for tensorrt are also checked against its rules. onnxruntime by '
+        'default',
+    )
+    parser.add_argument(
+        '--maps',
+        action='store_true',
+        help='give scales to the maps between quantized layers, and learn them from training '
+        'images, for a model that was trained without; runtimes then compute whole networks in '
+        'integers',
     )
     parser.add_argument(
         '--no-qdq', action='store_true', help='write all quantizers as Clip and Round'
@@ -94,6 +111,13 @@ def calibration_images(config: Config, model: nn.Module, number: int) -> Iterato
         yield model.data_preprocessor(batch, False)['inputs']
 
 
+def add_maps(model: nn.Module, config: Config, args: argparse.Namespace) -> None:
+    """Give a model scales of maps, and learn them from training images."""
+    batches = calibration_batches(config, args.calibration_images, progress='reading images')
+    add_map_scales(model, tuple(args.shape))
+    print(f'maps: {calibrate(model, batches, again=False)}')
+
+
 def main(argv: list[str] | None = None) -> None:
     """Export, check and print the findings."""
     args = parse_args(argv)
@@ -103,6 +127,8 @@ def main(argv: list[str] | None = None) -> None:
     ):
         config = load_config(args.config, args.cfg_options)
         model = load_trained(config, args.checkpoint)[0]
+        if args.maps:
+            add_maps(model, config, args)
         images = ()
         if args.selection == 'threshold':
             images = list(calibration_images(config, model, args.calibration_images))
@@ -119,6 +145,7 @@ def main(argv: list[str] | None = None) -> None:
             argmax=args.argmax,
             repeats=args.repeats,
             verbose=True,
+            target=args.target,
         )
     print(report)
 
