@@ -162,11 +162,15 @@ def _allow_checkpoint_classes(_) -> None:
         from numpy._core import multiarray
     except ImportError:  # NumPy 1
         from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
-    allowed = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
-    allowed += [
+    classes = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
+    classes += [
         type(np.dtype(name))
         for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')
     ]
+    # Every entry is a pair with the name. A bare class would go when somebody else leaves a block
+    # `with safe_globals([...])` that lists it, as mmengine 0.10.12 does at every load: the exit
+    # removes what the block lists, also what was there before.
+    allowed = [(entry, f'{entry.__module__}.{entry.__qualname__}') for entry in classes]
     # NumPy 1 and NumPy 2 write different paths for the same two functions, and a checkpoint may
     # come from either.
     allowed += [
@@ -174,11 +178,10 @@ def _allow_checkpoint_classes(_) -> None:
         for function in ('_reconstruct', 'scalar')
         for core in ('core', '_core')
     ]
-    known = serialization.get_safe_globals()
-    if getattr not in known:
+    if getattr not in serialization.get_safe_globals():
         # The pickle stores HistoryBuffer.min and the like as getattr(HistoryBuffer, 'min').
         allowed.append((_get_statistic, 'builtins.getattr'))
-    serialization.add_safe_globals([entry for entry in allowed if entry not in known])
+    serialization.add_safe_globals(allowed)
 
 
 def _get_statistic(owner: type, name: str):
