@@ -1,5 +1,7 @@
 """The heads of mmdetection 3.3.0 in small: configs after its model zoo, and how they run."""
 
+from importlib.util import find_spec
+
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
@@ -428,5 +430,9 @@ OTHERS = {
     ),
 }
 
-# What they need is not installed.
-MISSING = {'ATSSVLFusionHead': 'transformers', 'LinearReIDHead': 'mmpretrain'}
+# What needs a package that is not installed.
+MISSING = {
+    name: package
+    for name, package in (('ATSSVLFusionHead', 'transformers'), ('LinearReIDHead', 'mmpretrain'))
+    if find_spec(package) is None
+}

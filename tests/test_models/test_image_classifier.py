@@ -1,5 +1,7 @@
 """Classifier, head, pooling and preprocessor, alone and in mmpretrain's place."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -173,6 +175,9 @@ class StandInClassifier(nn.Module):
         return self.head(features)
 
 
+@pytest.mark.skipif(
+    find_spec('mmpretrain') is not None, reason='test_mmpretrain.py has the real one here'
+)
 def test_backbones_serve_in_mmpretrain():
     """Its registry, like this stand-in, is a child of mmengine's; a scope in the type leads to
     mmwcc's from there.
