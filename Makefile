@@ -27,9 +27,10 @@ setup:  ## create .venv with torch, OpenMMLab and mmwcc; may compile mmcv the fi
 
 demo:  ## compress a small model and show the effect; compiles no mmcv
 	$(call SET_UP,demo)
-	$(BIN)/python -W 'ignore:mmcv.ops is a stand-in' -W 'ignore:Fail to import' tools/demo.py $(DEMO_ARGS)
+	$(BIN)/python -W 'ignore:mmcv.ops is a stand-in' -W 'ignore:Fail to import' \
+		-W 'ignore:Default ``avg_non_ignore``' tools/demo.py $(DEMO_ARGS)
 
-test:  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones; STACK=onedl or mmpretrain tests with other libraries
+test:  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones; STACK=onedl runs on the forks
 	$(SET_UP)
 	$(BIN)/pytest $(PYTEST_ARGS)
 

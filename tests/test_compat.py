@@ -90,19 +90,21 @@ def test_configs_are_inherited_without_pkg_resources(tmp_path):
     )
 
 
-def test_fork_of_mmseg_is_found_by_its_module(monkeypatch):
+def test_forks_of_mmseg_are_found_by_their_module(tmp_path, monkeypatch):
     """The maintained fork installs the module mmseg from a distribution that is not called
     mmsegmentation.
     """
-    pytest.importorskip('mmseg')
-    from mmengine.config import utils
+    mmseg = pytest.importorskip('mmseg')
+    from mmengine.config import Config
 
-    monkeypatch.setitem(utils.MODULE2PACKAGE, 'mmseg', 'mmsegmentation')
-    compat._register_packages(utils)
-    assert utils.MODULE2PACKAGE['mmseg'] == 'mmsegmentation'
-    monkeypatch.setattr(compat, '_has_distribution', lambda name: False)
-    compat._register_packages(utils)
-    assert utils.MODULE2PACKAGE['mmseg'] == 'mmseg'
+    def distribution(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(compat.metadata, 'distribution', distribution)
+    assert compat.is_installed('mmsegmentation')
+    assert compat.get_installed_path('mmsegmentation') == str(Path(mmseg.__file__).parent)
+    (tmp_path / 'child.py').write_text("_base_ = ['mmseg::_base_/schedules/schedule_20k.py']\n")
+    assert Config.fromfile(tmp_path / 'child.py').train_cfg.max_iters == 20000
 
 
 @pytest.mark.parametrize('name', ['mmengine', 'mmwcc'])
