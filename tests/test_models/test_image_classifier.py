@@ -158,6 +158,13 @@ def test_preprocessor_refuses_mixed_sizes_and_half_a_normalization():
         ClsDataPreprocessor(mean=[1])
 
 
+def test_preprocessor_refuses_to_mix_images():
+    """The classifier of mmpretrain always hands batch_augments over, mostly None."""
+    ClsDataPreprocessor(batch_augments=None)
+    with pytest.raises(ValueError, match=r'batch_augments must be None, got .*mmpretrain.ClsData'):
+        ClsDataPreprocessor(batch_augments=dict(augments=dict(type='Mixup', alpha=0.2)))
+
+
 class StandInClassifier(nn.Module):
     """Does with its parts what mmpretrain's ImageClassifier does: tuples all the way, the head
     takes the last.

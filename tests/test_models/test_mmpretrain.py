@@ -72,6 +72,7 @@ def detector(backbone: dict, channels: list[int]) -> dict:
         feat_channels=16,
         stacked_convs=1,
         strides=[8, 16, 32],
+        regress_ranges=((-1, 32), (32, 64), (64, 1e8)),
         norm_cfg=NORM,
     )
     return dict(
