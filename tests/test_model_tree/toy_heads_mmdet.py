@@ -370,7 +370,18 @@ ROI_HEADS = {
 HEADS = {
     **DENSE_HEADS,
     **ROI_HEADS,
-    'LinearReIDHead': [(dict(num_fcs=1, in_channels=8, fc_channels=8, out_channels=8), one)],
+    'LinearReIDHead': [
+        (
+            dict(
+                num_fcs=1,
+                in_channels=8,
+                fc_channels=8,
+                out_channels=8,
+                loss_triplet=dict(type='TripletLoss'),
+            ),
+            lambda head: head((torch.randn(2, 8),)),
+        )
+    ],
     'Mask2FormerTrackHead': [
         (
             dict(
