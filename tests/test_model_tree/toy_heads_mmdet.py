@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 import torch
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from toy_heads import DEFORMABLE_PIXEL_DECODER, PIXEL_DECODER, maps, mask_former
@@ -447,3 +448,13 @@ MISSING = {
     for name, package in (('ATSSVLFusionHead', 'transformers'), ('LinearReIDHead', 'mmpretrain'))
     if find_spec(package) is None
 }
+
+# Heads that only onedl-mmdetection has. CLRNet has three stages and is trained with a segmentation.
+if 'CLRHead' in MODELS.module_dict:
+    HEADS['CLRHead'] = [
+        (
+            dict(num_points=8, prior_feat_channels=8, fc_hidden_dim=8, num_priors=32, num_fc=1)
+            | dict(sample_points=4, img_w=64, img_h=32),
+            lambda head: head(maps(8, 8, 8, size=32), None, training=True),
+        )
+    ]

@@ -81,7 +81,9 @@ def detector(backbone: dict, channels: list[int]) -> dict:
         backbone=backbone,
         neck=neck,
         bbox_head=head,
-        test_cfg=dict(nms_pre=10, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5),
+        test_cfg=dict(
+            nms_pre=10, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.5), max_per_img=5
+        ),
     )
 
 
