@@ -105,6 +105,7 @@ is_set_up() {
 # Without the first line, installing torch also installs a setuptools without pkg_resources, which
 # mmengine, the build of mmcv and openmim import.
 write_constraints() {
+    # shellcheck disable=SC2086  # VERSIONS is a list of words
     printf '%s\n' 'setuptools>=77.0.3,<81' "$MMCV==$MMCV_VERSION" $VERSIONS > "$VENV/constraints.txt"
     export PIP_CONSTRAINT="$VENV/constraints.txt"
 }
