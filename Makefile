@@ -1,6 +1,8 @@
-# Every target first installs what it needs in .venv. The variables PYTHON, TORCH, TORCH_ARGS, EXTRAS
-# and MAX_JOBS change how; see tools/misc/setup_env.sh. Example: make test TORCH=torch==2.12.0
-VENV ?= .venv
+# Every target first installs what it needs in .venv. The variables STACK, PYTHON, TORCH, TORCH_ARGS,
+# EXTRAS and MAX_JOBS change how; see tools/misc/setup_env.sh. Example: make test TORCH=torch==2.12.0
+# STACK=onedl and STACK=mmpretrain use other libraries, in .venv-onedl and .venv-mmpretrain.
+STACK ?= upstream
+VENV ?= .venv$(addprefix -,$(filter-out upstream,$(STACK)))
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 FORMAT_ARGS ?=
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 # The first line of a recipe installs the extras $(1), or all that the tests need, and the extras $(2).
 # What calls no operator of mmcv asks for the extra demo, which spares the compilation of mmcv.
 SET_UP = @EXTRAS='$(or $(EXTRAS),$(1))' MORE_EXTRAS='$(2)' ./tools/misc/setup_env.sh '$(abspath $(VENV))'
-export PYTHON TORCH TORCH_ARGS MAX_JOBS MATRIX_TORCH
+export STACK PYTHON TORCH TORCH_ARGS MAX_JOBS MATRIX_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -26,9 +28,10 @@ setup:  ## create .venv with torch, OpenMMLab and mmwcc; may compile mmcv the fi
 
 demo:  ## compress a small model and show the effect; compiles no mmcv
 	$(call SET_UP,demo)
-	$(BIN)/python -W 'ignore:mmcv.ops is a stand-in' -W 'ignore:Fail to import' tools/demo.py $(DEMO_ARGS)
+	$(BIN)/python -W 'ignore:mmcv.ops is a stand-in' -W 'ignore:Fail to import' \
+		-W 'ignore:Default ``avg_non_ignore``' tools/demo.py $(DEMO_ARGS)
 
-test:  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones
+test:  ## run the tests; PYTEST_ARGS='-m "not slow"' skips the slow ones; STACK=onedl runs on the forks
 	$(SET_UP)
 	$(BIN)/pytest $(PYTEST_ARGS)
 
@@ -61,6 +64,6 @@ fuzz:  ## try 10,000 random layers, inputs and settings
 	$(call SET_UP,demo,tests)
 	$(BIN)/python tools/fuzz.py --cases 10000 $(FUZZ_ARGS)
 
-clean:  ## remove what builds and tests leave behind, but not .venv and .nox
+clean:  ## remove what builds and tests leave behind, but no .venv and not .nox
 	rm -rf build dist docs/_build mmwcc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.nox/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -not -path './$(VENV)/*' -not -path './.nox/*' -prune -exec rm -rf {} +

@@ -161,6 +161,7 @@ EXTRAS = {
     'openmmlab': OPENMMLAB,
     'onedl': ['onedl-mmengine>=0.10.12', 'onedl-mmcv>=2.3.6', 'onedl-mmsegmentation>=1.4.2',
               'onedl-mmdetection>=3.5.1', 'ftfy', 'regex'],
+    'mmpretrain': [*OPENMMLAB, 'mmpretrain>=1.2.0', 'torchvision'],
     'cpu': CPU,
     'triton': ['triton>=3.6,<3.10; platform_system == "Linux"'],
     # Newer opendatalab requires openxlab, which requires setuptools 60; torch 2.13 requires 77.

@@ -19,7 +19,7 @@ version = release = mmwcc.__version__
 # The sources lie where GitHub shows them. So a relative link leads to the same page here and there.
 root_doc = 'docs/README'
 include_patterns = ['*.md', 'docs/**', 'configs/**/README.md']
-exclude_patterns = ['docs/_build', '.venv', 'build', 'data', 'work_dirs']
+exclude_patterns = ['docs/_build', '.venv*', 'build', 'data', 'work_dirs']
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
 
 myst_heading_anchors = 4  # the anchors that GitHub gives headings

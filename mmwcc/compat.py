@@ -6,26 +6,25 @@ are additions or repairs:
 
 1. ``mmwcc::path/to/config.py`` works in ``_base_`` and in ``mmengine.hub``, which otherwise know a
    fixed list of packages (``MODULE2PACKAGE``).
-2. ``mmseg::`` bases work where the modules of mmsegmentation come from a distribution with another
-   name, as in the maintained forks. The same list then holds the name of the module.
-3. ``is_installed`` and ``get_installed_path`` of mmengine look for the module itself. The originals
+2. ``is_installed`` and ``get_installed_path`` of mmengine look for the module itself. The originals
    need ``pkg_resources``, which setuptools 82 removed, and they return a folder that does not exist
-   for editable installs.
-4. From version 2.6 on, ``torch.load`` refuses classes it does not know. Among them are classes in
+   for editable installs. In the maintained forks, ``mmseg::`` bases need this: their distribution
+   is not called mmsegmentation.
+3. From version 2.6 on, ``torch.load`` refuses classes it does not know. Among them are classes in
    the checkpoints that mmengine itself writes, so these could be neither resumed nor tested.
    Exactly those classes are allowed: mmengine's ``HistoryBuffer`` with its four statistics, and
    NumPy arrays and scalars of numbers.
-5. ``from mmwcc.presets import compress`` works in pure-Python configs. mmengine does not execute
+4. ``from mmwcc.presets import compress`` works in pure-Python configs. mmengine does not execute
    the imports of such a config, so otherwise nothing imported could be called.
-6. ``mmengine.analysis`` counts mmwcc's operators, which it would otherwise count as zero. So do
+5. ``mmengine.analysis`` counts mmwcc's operators, which it would otherwise count as zero. So do
    ``get_model_complexity_info`` and ``tools/analysis_tools/get_flops.py`` of the OpenMMLab
    projects, which use it.
-7. Optimizer wrappers load states from before this release, in which clips were scalars.
-8. Checkpoints ending in .safetensors are read as safetensors.
-9. What a checkpoint records about its compression reaches the model that loads it. mmengine hands
+6. Optimizer wrappers load states from before this release, in which clips were scalars.
+7. Checkpoints ending in .safetensors are read as safetensors.
+8. What a checkpoint records about its compression reaches the model that loads it. mmengine hands
    over the weights alone. A dense model refuses the checkpoint of a compressed one.
-10. Every run of a compressed model has ``mmwcc.CompressionCheckHook``, also where the config does
-    not name it. A model cannot bring a hook into its runner.
+9. Every run of a compressed model has ``mmwcc.CompressionCheckHook``, also where the config does
+   not name it. A model cannot bring a hook into its runner.
 """
 
 from __future__ import annotations
@@ -58,17 +57,9 @@ def apply() -> None:
         sys.meta_path.insert(0, _ChangeAfterImport())
 
 
-def _register_packages(config_utils) -> None:
-    """Change ``mmengine.config.utils``: add mmwcc, and mmseg under the name it is installed as."""
-    packages = config_utils.MODULE2PACKAGE
-    packages.setdefault('mmwcc', 'mmwcc')
-    if _module_origin('mmseg') and not _has_distribution('mmsegmentation'):
-        packages['mmseg'] = 'mmseg'
-
-
 def _prepare_configs(config_utils) -> None:
     """Change ``mmengine.config.utils``, which the config reader takes its functions from."""
-    _register_packages(config_utils)
+    config_utils.MODULE2PACKAGE.setdefault('mmwcc', 'mmwcc')
     _import_presets(config_utils)
 
 
@@ -162,11 +153,15 @@ def _allow_checkpoint_classes(_) -> None:
         from numpy._core import multiarray
     except ImportError:  # NumPy 1
         from numpy.core import multiarray  # type: ignore[no-redef]  # the same module by its older name
-    allowed = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
-    allowed += [
+    classes = [history_buffer.HistoryBuffer, np.ndarray, np.dtype]
+    classes += [
         type(np.dtype(name))
         for name in ('bool', 'uint8', 'uint32', 'int32', 'int64', 'float32', 'float64')
     ]
+    # Every entry is a pair with the name. A bare class would go when somebody else leaves a block
+    # `with safe_globals([...])` that lists it, as mmengine 0.10.12 does at every load: the exit
+    # removes what the block lists, also what was there before.
+    allowed = [(entry, f'{entry.__module__}.{entry.__qualname__}') for entry in classes]
     # NumPy 1 and NumPy 2 write different paths for the same two functions, and a checkpoint may
     # come from either.
     allowed += [
@@ -174,11 +169,10 @@ def _allow_checkpoint_classes(_) -> None:
         for function in ('_reconstruct', 'scalar')
         for core in ('core', '_core')
     ]
-    known = serialization.get_safe_globals()
-    if getattr not in known:
+    if getattr not in serialization.get_safe_globals():
         # The pickle stores HistoryBuffer.min and the like as getattr(HistoryBuffer, 'min').
         allowed.append((_get_statistic, 'builtins.getattr'))
-    serialization.add_safe_globals([entry for entry in allowed if entry not in known])
+    serialization.add_safe_globals(allowed)
 
 
 def _get_statistic(owner: type, name: str):

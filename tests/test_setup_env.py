@@ -18,13 +18,16 @@ home=$(dirname "$(dirname "$0")")
 echo "$*" >> "$home/calls"
 case "$*" in
     *'-m venv'*) ;;
-    *'-m pip'*' uninstall '*) rm -f "$home/installed/mmcv" "$home/installed/mmcv-lite" ;;
+    *'-m pip'*' uninstall '*) for name in "${@: -2}"; do rm -f "$home/installed/$name"; done ;;
     *'--no-input wheel '*)
-        [ ! -e "$home/no_compiler" ] && mkdir -p "$home/mmcv_wheel" && touch "$home/mmcv_wheel/mmcv.whl" ;;
+        name=${@: -1}
+        [ ! -e "$home/no_compiler" ] && mkdir -p "$home/mmcv_wheel" && touch "$home/mmcv_wheel/${name%==*}.whl" ;;
     *'-m pip'*mmcv-lite==*) mkdir -p "$home/site/mmcv" && touch "$home/installed/mmcv-lite" ;;
-    *'-m pip'*mmcv.whl) mkdir -p "$home/site/mmcv/ops" && touch "$home/installed/mmcv" "$home/site/mmcv/ops/nms.py" ;;
+    *'-m pip'*mmcv.whl)
+        name=$(basename "${@: -1}" .whl)
+        mkdir -p "$home/site/mmcv/ops" && touch "$home/installed/$name" "$home/site/mmcv/ops/nms.py" ;;
     *importlib.metadata*) [ -e "$home/installed/${@: -1}" ] ;;
-    *'import mmcv._ext'*) [ -e "$home/installed/mmcv" ] && [ ! -e "$home/other_torch" ] ;;
+    *'import mmcv._ext'*) ls "$home"/installed/*mmcv > /dev/null && [ ! -e "$home/other_torch" ] ;;
     *sysconfig*) echo "$home/site/mmcv" ;;
 esac
 """  # noqa: E501
@@ -40,10 +43,17 @@ class Environment:
         (folder / 'bin' / 'python').write_text(INTERPRETER)
         (folder / 'bin' / 'python').chmod(0o755)
 
-    def set_up(self, extras: str = '') -> subprocess.CompletedProcess:
+    def set_up(self, extras: str = '', stack: str = '') -> subprocess.CompletedProcess:
         return subprocess.run(
             [str(ROOT / 'tools/misc/setup_env.sh'), str(self.folder)],
-            env={**os.environ, 'EXTRAS': extras, 'MORE_EXTRAS': '', 'PYTHON': 'python3'},
+            env={
+                **os.environ,
+                'EXTRAS': extras,
+                'MORE_EXTRAS': '',
+                'PYTHON': 'python3',
+                'STACK': stack,
+                'TORCH': '',
+            },
             capture_output=True,
             text=True,
         )
@@ -147,6 +157,49 @@ def test_extras_add_up(environment):
 
 
 @pytest.mark.parametrize(
+    ('stack', 'mmcv', 'libraries', 'torch'),
+    [
+        ('upstream', 'mmcv', 'openmmlab', 'torch==2.13.0'),
+        ('onedl', 'onedl-mmcv', 'onedl', 'torch==2.13.0'),
+        ('mmpretrain', 'mmcv', 'mmpretrain', 'torch==2.14.1 torchvision==0.29.1'),
+    ],
+)
+def test_a_stack_is_installed_with_its_libraries_alone(environment, stack, mmcv, libraries, torch):
+    result = environment.set_up(stack=stack)
+    assert result.returncode == 0, result.stderr
+    assert environment.installed == [mmcv]
+    calls = environment.calls()
+    assert any(f'install {torch} ' in call for call in calls)
+    assert any(call.endswith(f'[{libraries},cpu,triton,mim,dev]') for call in calls)
+    constraints = (environment.folder / 'constraints.txt').read_text().split()
+    assert any(line.startswith(f'{mmcv}==') for line in constraints)
+    forks = [line.startswith('onedl-') for line in constraints if line.startswith(('mm', 'onedl-'))]
+    assert set(forks) == {stack == 'onedl'}
+
+
+def test_the_demo_on_another_stack_takes_the_libraries_of_the_stack(environment):
+    assert environment.set_up('demo,dev', stack='onedl').returncode == 0
+    assert environment.installed == ['onedl-mmcv'] and not environment.has_stand_in
+    assert any(call.endswith('[onedl,cpu,dev]') for call in environment.calls())
+
+
+@pytest.mark.parametrize(('stack', 'rival'), [('onedl', 'mmengine'), ('', 'onedl-mmengine')])
+def test_two_stacks_are_not_mixed_in_one_folder(environment, stack, rival):
+    (environment.folder / 'installed' / rival).touch()
+    result = environment.set_up(stack=stack)
+    assert result.returncode == 1
+    assert f'has {rival}, whose modules have the names' in result.stderr
+    assert environment.installed == [rival]
+    assert not any('-m pip' in call for call in environment.calls())
+
+
+def test_an_unknown_stack_is_named(environment):
+    result = environment.set_up(stack='forks')
+    assert result.returncode == 1 and environment.calls() == []
+    assert "STACK must be upstream, onedl or mmpretrain, got 'forks'." in result.stderr
+
+
+@pytest.mark.parametrize(
     ('target', 'extras', 'more'),
     [
         ('setup', '', ''),
@@ -162,17 +215,32 @@ def test_extras_add_up(environment):
 )
 def test_targets_ask_for_what_they_need(target, extras, more):
     """Tests run operators of mmcv, and the API pages show what is derived from mmdetection."""
+    for arguments, expected in (([], extras), (['EXTRAS=cpu'], 'cpu')):
+        start = f"EXTRAS='{expected}' MORE_EXTRAS='{more}' ./tools/misc/"
+        assert plan_of(target, *arguments).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ('stack', 'folder'),
+    [([], '.venv'), (['STACK=upstream'], '.venv'), (['STACK=onedl'], '.venv-onedl')],
+)
+def test_a_stack_has_a_folder_of_its_own(stack, folder):
+    set_up, run = plan_of('test', *stack).splitlines()
+    assert set_up.endswith(f"'{ROOT / folder}'")
+    assert run.split() == [f'{folder}/bin/pytest']
+
+
+def plan_of(*arguments: str) -> str:
+    """Return the commands that make would run."""
     make = shutil.which('make') or pytest.skip('needs make')
     # `make test` hands its own flags and variables on to what it runs.
-    inherited = {'EXTRAS', 'MAKEFLAGS', 'MAKELEVEL', 'MFLAGS'}
+    inherited = {'EXTRAS', 'MAKEFLAGS', 'MAKELEVEL', 'MFLAGS', 'STACK', 'VENV', 'PYTEST_ARGS'}
     environment = {key: value for key, value in os.environ.items() if key not in inherited}
-    for arguments, expected in (([], extras), (['EXTRAS=cpu'], 'cpu')):
-        plan = subprocess.run(
-            [make, '-n', target, *arguments],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert plan.stdout.startswith(f"EXTRAS='{expected}' MORE_EXTRAS='{more}' ./tools/misc/")
+    return subprocess.run(
+        [make, '-n', *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout

@@ -6,6 +6,7 @@ the config does.
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ STOCK = Path(mmseg.__file__).parent / '.mim' / 'tools'
 OURS = Path(__file__).resolve().parent.parent / 'tools'
 
 EXISTING_CONFIG = """
-_base_ = ['mmseg::_base_/default_runtime.py']
+_base_ = ['HUB_default_runtime.py']
 crop_size = (64, 64)
 data_preprocessor = dict(type='SegDataPreProcessor', mean=[127.5] * 3, std=[127.5] * 3,
     bgr_to_rgb=True, pad_val=0,
@@ -55,6 +56,19 @@ default_hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, inte
                      logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False))
 """
 
+
+def hub() -> str:
+    """Return how a stock tool can be told of mmsegmentation's own bases.
+
+    The maintained forks do not find them by ``mmseg::``, unless something imports mmwcc first.
+    """
+    try:
+        metadata.distribution('mmsegmentation')
+    except metadata.PackageNotFoundError:
+        return str(STOCK.parent / 'configs' / '_base_') + '/'
+    return 'mmseg::_base_/'
+
+
 # What somebody adds to compress it: three lines.
 COMPRESSED_CONFIG = """
 _base_ = ['./my_existing_config.py']
@@ -74,7 +88,7 @@ def project(tmp_path_factory) -> Path:
         image = rng.integers(0, 99, (64, 64, 3)) + 150 * label[..., None]
         cv2.imwrite(str(folder / 'data' / 'images' / f'{index}.jpg'), image.astype(np.uint8))
         cv2.imwrite(str(folder / 'data' / 'labels' / f'{index}.png'), label)
-    existing = EXISTING_CONFIG.replace('DATA', str(folder / 'data'))
+    existing = EXISTING_CONFIG.replace('DATA', str(folder / 'data')).replace('HUB_', hub())
     (folder / 'my_existing_config.py').write_text(existing)
     (folder / 'compressed.py').write_text(COMPRESSED_CONFIG)
     return folder

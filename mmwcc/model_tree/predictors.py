@@ -35,6 +35,7 @@ _PREDICTORS = {
     'ATSSHead': r'atss_(cls|reg|centerness)',
     # The visual features in its product also feed bbox_pred, so they remain features.
     'ATSSVLFusionHead': r'head\.(bbox_pred|centerness|dot_product_projection_text)',
+    'CLRHead': r'(cls|reg)_layers|seg_decoder\.conv',  # in onedl-mmdetection
     'CenterNetHead': r'(heatmap|wh|offset)_head',
     'CentripetalHead': r'(tl|br)_(guiding|centripetal)_shift\.\d+',
     'CondInstBboxHead': r'controller',

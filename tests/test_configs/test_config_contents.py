@@ -164,6 +164,15 @@ def test_openmim_reads_the_model_index():
     assert {model.name for model in index.models} == {Path(name).stem for name in NAMES}
 
 
+def test_no_loss_has_both_class_weights_and_avg_non_ignore():
+    """Onedl-mmsegmentation 1.4.2 fails with both. Where every pixel has a class, the weights alone
+    give the same loss.
+    """
+    both = {'class_weight', 'avg_non_ignore'}
+    words = {path: set(re.findall(r'\w+', path.read_text())) for path in CONFIGS.rglob('*.py')}
+    assert words and not [path.name for path, found in words.items() if both <= found]
+
+
 def test_first_wavelet_step_calibrates_on_coefficients():
     """From quant-* to wcc-*, clips of 1x1 inputs change their meaning: coefficients are signed and
     larger.

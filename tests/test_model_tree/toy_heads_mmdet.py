@@ -1,6 +1,9 @@
 """The heads of mmdetection 3.3.0 in small: configs after its model zoo, and how they run."""
 
+from importlib.util import find_spec
+
 import torch
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from toy_heads import DEFORMABLE_PIXEL_DECODER, PIXEL_DECODER, maps, mask_former
@@ -368,7 +371,18 @@ ROI_HEADS = {
 HEADS = {
     **DENSE_HEADS,
     **ROI_HEADS,
-    'LinearReIDHead': [(dict(num_fcs=1, in_channels=8, fc_channels=8, out_channels=8), one)],
+    'LinearReIDHead': [
+        (
+            dict(
+                num_fcs=1,
+                in_channels=8,
+                fc_channels=8,
+                out_channels=8,
+                loss_triplet=dict(type='TripletLoss'),
+            ),
+            lambda head: head((torch.randn(2, 8),)),
+        )
+    ],
     'Mask2FormerTrackHead': [
         (
             dict(
@@ -428,5 +442,19 @@ OTHERS = {
     ),
 }
 
-# What they need is not installed.
-MISSING = {'ATSSVLFusionHead': 'transformers', 'LinearReIDHead': 'mmpretrain'}
+# What needs a package that is not installed.
+MISSING = {
+    name: package
+    for name, package in (('ATSSVLFusionHead', 'transformers'), ('LinearReIDHead', 'mmpretrain'))
+    if find_spec(package) is None
+}
+
+# Heads that only onedl-mmdetection has. CLRNet has three stages and is trained with a segmentation.
+if 'CLRHead' in MODELS.module_dict:
+    HEADS['CLRHead'] = [
+        (
+            dict(num_points=8, prior_feat_channels=8, fc_hidden_dim=8, num_priors=32, num_fc=1)
+            | dict(sample_points=4, img_w=64, img_h=32),
+            lambda head: head(maps(8, 8, 8, size=32), None, training=True),
+        )
+    ]

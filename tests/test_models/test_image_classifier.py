@@ -1,5 +1,7 @@
 """Classifier, head, pooling and preprocessor, alone and in mmpretrain's place."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -156,6 +158,13 @@ def test_preprocessor_refuses_mixed_sizes_and_half_a_normalization():
         ClsDataPreprocessor(mean=[1])
 
 
+def test_preprocessor_refuses_to_mix_images():
+    """The classifier of mmpretrain always hands batch_augments over, mostly None."""
+    ClsDataPreprocessor(batch_augments=None)
+    with pytest.raises(ValueError, match=r'batch_augments must be None, got .*mmpretrain.ClsData'):
+        ClsDataPreprocessor(batch_augments=dict(augments=dict(type='Mixup', alpha=0.2)))
+
+
 class StandInClassifier(nn.Module):
     """Does with its parts what mmpretrain's ImageClassifier does: tuples all the way, the head
     takes the last.
@@ -173,6 +182,9 @@ class StandInClassifier(nn.Module):
         return self.head(features)
 
 
+@pytest.mark.skipif(
+    find_spec('mmpretrain') is not None, reason='test_mmpretrain.py has the real one here'
+)
 def test_backbones_serve_in_mmpretrain():
     """Its registry, like this stand-in, is a child of mmengine's; a scope in the type leads to
     mmwcc's from there.

@@ -138,6 +138,14 @@ def test_medians_take_turns(load):
     )  # a turn to warm up, then each timed call after untimed ones
 
 
+def test_the_environment_names_the_forks_where_they_are(load, monkeypatch):
+    measuring, installed = load('measuring'), {'onedl-mmcv': '2.3.6', 'torch': '2.13.0'}
+    monkeypatch.setattr(measuring, 'version', installed.get)
+    found = measuring.environment()
+    assert (found['onedl-mmcv'], found['mmcv'], found['torch']) == ('2.3.6', None, '2.13.0')
+    assert 'onedl-mmsegmentation' not in found
+
+
 def test_fastest_tells_names_from_longer_names(load):
     times = {
         'k0.25 contiguous': 3.0,

@@ -103,6 +103,8 @@ def environment(**more) -> dict:
         name: version(name)
         for name in ('mmwcc', 'torch', 'numba', 'numpy', 'mmcv', 'mmsegmentation')
     }
+    forks = {name: version(name) for name in ('onedl-mmcv', 'onedl-mmsegmentation')}
+    versions.update({name: number for name, number in forks.items() if number})
     return dict(
         device='cpu',
         cpu=device_name(torch.device('cpu')),

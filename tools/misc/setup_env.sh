@@ -2,13 +2,17 @@
 # Create a virtual environment with everything that mmwcc's demo or tests need, and install mmwcc
 # into it (editable).
 #
-#   tools/misc/setup_env.sh [FOLDER]      FOLDER defaults to .venv
+#   tools/misc/setup_env.sh [FOLDER]      FOLDER defaults to .venv, or .venv-STACK for another stack
 #
 # When it is run again, it does nothing unless something is missing, or one of the files that it
 # depends on has changed. Environment variables:
 #
 #   PYTHON       the interpreter to use                    default: python3.11, or else python3
-#   TORCH        what to install as torch                  default: torch==2.13.0
+#   STACK        which libraries to install                default: upstream
+#                  upstream    the releases of OpenMMLab
+#                  onedl       the maintained forks of them, whose modules have the same names
+#                  mmpretrain  upstream, torchvision and mmpretrain
+#   TORCH        what to install as torch                  default: that of the stack
 #   TORCH_ARGS   more arguments of pip for torch, for example an --index-url with builds for one CUDA
 #                version or for CPU
 #   EXTRAS       extras of mmwcc to install                default: openmmlab,cpu,triton,mim,dev; leave out triton
@@ -18,19 +22,48 @@
 #
 # The extra openmmlab needs the full mmcv, which may have to be compiled. For the extra demo alone,
 # mmcv-lite and the stand-in of its operators in stand_ins/mmcv_ops.py are enough; a full mmcv that is
-# there already is left as it is.
+# there already is left as it is. On other stacks than upstream, openmmlab and demo both stand for the
+# extras of the stack, with the full mmcv.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-VENV=${1:-$ROOT/.venv}
-TORCH=${TORCH:-torch==2.13.0}
-EXTRAS=${EXTRAS:-openmmlab,cpu,triton,mim,dev}${MORE_EXTRAS:+,$MORE_EXTRAS}
-STAMP="$VENV/.mmwcc_setup"
+STACK=${STACK:-upstream}
 STAND_IN="$ROOT/stand_ins/mmcv_ops.py"
-MMCV_VERSION=2.1.0
 
 step() { printf '\n== %s [%d s so far]\n' "$*" "$SECONDS"; }
 fail() { printf 'setup_env.sh: %s\n' "$*" >&2; exit 1; }
+
+# The versions that mmwcc is tested with. LIBRARIES is the extra that requires them. RIVAL is a
+# distribution whose modules have the names of this stack's: in one folder, their files would mix.
+UPSTREAM='mmengine==0.10.7 mmsegmentation==1.2.2 mmdet==3.3.0'
+case "$STACK" in
+    upstream)
+        TORCH=${TORCH:-torch==2.13.0}
+        MMCV=mmcv MMCV_VERSION=2.1.0 LIBRARIES=openmmlab RIVAL=onedl-mmengine
+        VERSIONS="$UPSTREAM mmcv-lite==$MMCV_VERSION"
+        ;;
+    onedl)
+        TORCH=${TORCH:-torch==2.13.0}
+        MMCV=onedl-mmcv MMCV_VERSION=2.3.6 LIBRARIES=onedl RIVAL=mmengine
+        VERSIONS='onedl-mmengine==0.10.12 onedl-mmsegmentation==1.4.2 onedl-mmdetection==3.5.1'
+        ;;
+    mmpretrain)
+        TORCH=${TORCH:-torch==2.14.1 torchvision==0.29.1}
+        MMCV=mmcv MMCV_VERSION=2.1.0 LIBRARIES=mmpretrain RIVAL=onedl-mmengine
+        VERSIONS="$UPSTREAM mmpretrain==1.2.0"
+        ;;
+    *) fail "STACK must be upstream, onedl or mmpretrain, got '$STACK'. Leave it out for upstream." ;;
+esac
+VENV=${1:-$ROOT/.venv$([ "$STACK" = upstream ] || echo "-$STACK")}
+STAMP="$VENV/.mmwcc_setup"
+
+EXTRAS=,${EXTRAS:-openmmlab,cpu,triton,mim,dev}${MORE_EXTRAS:+,$MORE_EXTRAS},
+if [ "$STACK" != upstream ]; then
+    EXTRAS=${EXTRAS/,openmmlab,/,$LIBRARIES,}
+    EXTRAS=${EXTRAS/,demo,/,$LIBRARIES,cpu,}
+fi
+EXTRAS=${EXTRAS#,}
+EXTRAS=${EXTRAS%,}
 
 find_python() {
     local candidate
@@ -50,7 +83,8 @@ wants() { case ",$EXTRAS," in *",$1,"*) ;; *) return 1 ;; esac; }
 
 fingerprint() {
     cd "$ROOT"
-    { cat setup.py pyproject.toml tools/misc/setup_env.sh "$STAND_IN"; echo "$ROOT $TORCH ${TORCH_ARGS:-}"; } | cksum
+    { cat setup.py pyproject.toml tools/misc/setup_env.sh "$STAND_IN"
+      echo "$ROOT $STACK $TORCH ${TORCH_ARGS:-}"; } | cksum
 }
 
 # The stamp of a finished set-up holds the fingerprint, followed by all extras that were installed
@@ -68,31 +102,31 @@ is_set_up() {
     [ -e "$ROOT/mmwcc/.mim/model-index.yml" ]
 }
 
-# The versions that mmwcc is tested with. Without the first line, installing torch also installs a
-# setuptools without pkg_resources, which mmengine, the build of mmcv and openmim import.
+# Without the first line, installing torch also installs a setuptools without pkg_resources, which
+# mmengine, the build of mmcv and openmim import.
 write_constraints() {
-    cat > "$VENV/constraints.txt" <<END
-setuptools>=77.0.3,<81
-mmengine==0.10.7
-mmcv==$MMCV_VERSION
-mmcv-lite==$MMCV_VERSION
-mmsegmentation==1.2.2
-mmdet==3.3.0
-END
+    # shellcheck disable=SC2086  # VERSIONS is a list of words
+    printf '%s\n' 'setuptools>=77.0.3,<81' "$MMCV==$MMCV_VERSION" $VERSIONS > "$VENV/constraints.txt"
     export PIP_CONSTRAINT="$VENV/constraints.txt"
+}
+
+refuse_mixture() {
+    ! has_distribution "$RIVAL" ||
+        fail "$VENV has $RIVAL, whose modules have the names of those of STACK=$STACK. Give each stack a" \
+            "folder of its own (make: VENV), or remove this one."
 }
 
 mmcv_folder() { "$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib") + "/mmcv")'; }
 has_distribution() {
     "$VENV/bin/python" -c 'import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])' "$1" 2>/dev/null
 }
-has_full_mmcv() { has_distribution mmcv && ! has_distribution mmcv-lite && imports 'mmcv._ext, mmcv.ops' 2>/dev/null; }
+has_full_mmcv() { has_distribution "$MMCV" && ! has_distribution mmcv-lite && imports 'mmcv._ext, mmcv.ops' 2>/dev/null; }
 has_lite_mmcv() { has_distribution mmcv-lite && cmp -s "$STAND_IN" "$(mmcv_folder)/ops/__init__.py"; }
 
 # mmcv and mmcv-lite share the folder mmcv/, to which the stand-in is added. So the one goes before
 # the other comes, and with it what an interrupted installation may have left.
 remove_mmcv() {
-    pip uninstall -q -y mmcv mmcv-lite 2>/dev/null
+    pip uninstall -q -y "$MMCV" mmcv-lite 2>/dev/null
     rm -rf "$(mmcv_folder)"
 }
 
@@ -115,11 +149,11 @@ build_mmcv_wheel() {
     local log="$VENV/mmcv_build.log"
     rm -rf "$VENV/mmcv_wheel"
     if ! MAX_JOBS=${MAX_JOBS:-$(nproc 2>/dev/null || echo 2)} pip wheel -v --no-build-isolation --no-deps "$@" \
-            --wheel-dir "$VENV/mmcv_wheel" "mmcv==$MMCV_VERSION" 2>&1 |
+            --wheel-dir "$VENV/mmcv_wheel" "$MMCV==$MMCV_VERSION" 2>&1 |
             tee "$log" |
             awk 'match($0, /\[[0-9]+\/[0-9]+\]/) {print "   compiled", substr($0, RSTART, RLENGTH); fflush()}'; then
         tail -n 40 "$log" >&2
-        fail "mmcv could not be installed (above: the end of $log). Compiling it takes a C++ compiler and the header" \
+        fail "$MMCV could not be installed (above: the end of $log). Compiling it takes a C++ compiler and the header" \
              "files of Python (Debian and Ubuntu: g++ and python3-dev)."
     fi
 }
@@ -127,11 +161,12 @@ build_mmcv_wheel() {
 install_mmcv() {
     if has_full_mmcv; then
         step "2/4 mmcv is installed already."
-    elif wants openmmlab; then
-        step "2/4 mmcv $MMCV_VERSION: where pip finds no wheel for this torch, it compiles one, about 10 minutes" \
+    elif wants "$LIBRARIES"; then
+        step "2/4 $MMCV $MMCV_VERSION: where pip finds no wheel for this torch, it compiles one, about 10 minutes" \
             "on two free cores, once; pip keeps the wheel. Its whole output goes to $VENV/mmcv_build.log."
         install_full_mmcv
-        # pip may have kept a wheel that was compiled for another torch.
+        # pip may have kept a wheel that was compiled for another torch, or one without operators:
+        # setup.py of onedl-mmcv makes one where it finds no torch, as in pip's isolation.
         has_full_mmcv || install_full_mmcv --no-cache-dir
     elif ! has_lite_mmcv; then
         step "2/4 mmcv-lite $MMCV_VERSION and a stand-in for its operators: about half a minute once it is downloaded"
@@ -150,11 +185,12 @@ install_headless_opencv_if_needed() {
 }
 
 try_it() {
-    if wants openmmlab || wants demo; then
+    if wants "$LIBRARIES" || wants demo; then
         install_headless_opencv_if_needed
         imports 'mmcv.ops, mmengine, mmseg'
     fi
-    if wants openmmlab; then imports mmdet; fi
+    if wants "$LIBRARIES"; then imports mmdet; fi
+    if wants mmpretrain; then imports mmpretrain; fi
     (cd "$VENV" && bin/python -c 'import mmwcc.kernels; print("mmwcc", mmwcc.__version__, "is ready.")')
 }
 
@@ -165,13 +201,14 @@ main() {
     python=$(find_python)
     step "Setting up $VENV with $("$python" --version)"
     [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
+    refuse_mixture
     rm -f "$STAMP"
     write_constraints
 
     step "1/4 $TORCH: about half a minute once it is downloaded"
     # shellcheck disable=SC2086  # TORCH and TORCH_ARGS are lists of words
     pip install $TORCH ${TORCH_ARGS:-} 'setuptools>=77.0.3,<81' wheel ninja
-    if wants openmmlab || wants demo; then install_mmcv; fi
+    if wants "$LIBRARIES" || wants demo; then install_mmcv; fi
 
     step "3/4 mmwcc[$EXTRAS], editable: about half a minute once everything is downloaded"
     pip install --no-build-isolation -e "$ROOT[$EXTRAS]" | sed '/^Requirement already satisfied/d'

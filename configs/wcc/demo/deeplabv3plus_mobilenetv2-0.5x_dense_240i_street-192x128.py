@@ -10,7 +10,7 @@ model = dict(
         in_channels=160, channels=64, c1_in_channels=16, c1_channels=24, dilations=(1, 2, 4, 6), num_classes=9,
         norm_cfg=norm_cfg,
         # sky, building, pole, road, pavement, tree, sign, car, pedestrian
-        loss_decode=dict(class_weight=[1.0, 1.0, 4.0, 1.0, 2.0, 1.5, 6.0, 2.0, 6.0], avg_non_ignore=True)),
+        loss_decode=dict(class_weight=[1.0, 1.0, 4.0, 1.0, 2.0, 1.5, 6.0, 2.0, 6.0])),
     auxiliary_head=None)
 train_pipeline = [
     dict(type='mmwcc.LoadSyntheticStreet'),

@@ -22,12 +22,15 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
             normalization.
         to_rgb: Whether to reverse the channels, as needed for images read by OpenCV. Defaults to
             False.
+        batch_augments: What mmpretrain's classifiers hand over from their ``train_cfg``, which must
+            be nothing. Defaults to None.
 
     Shape:
         A list of (3, H, W) images of one size, or (B, 3, H, W), to (B, 3, H, W) float32.
 
     Raises:
         ValueError: If only one of mean and std is given.
+        ValueError: If there are batch_augments.
         ValueError: In use, if the images of a batch differ in size.
 
     Example:
@@ -42,12 +45,18 @@ class ClsDataPreprocessor(ImgDataPreprocessor):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         to_rgb: bool = False,
+        batch_augments: dict | None = None,
     ) -> None:
         if (mean is None) != (std is None):
             raise ValueError(
                 f'ClsDataPreprocessor: mean and std must be given together, got mean={mean} and '
                 f'std={std}. Use mean=[0, 0, 0] or std=[1, 1, 1] to leave one of them without '
                 'effect.'
+            )
+        if batch_augments is not None:
+            raise ValueError(
+                f'ClsDataPreprocessor: batch_augments must be None, got {batch_augments}. Use '
+                'mmpretrain.ClsDataPreprocessor to mix the images of a batch.'
             )
         super().__init__(mean=mean, std=std, bgr_to_rgb=to_rgb)
 

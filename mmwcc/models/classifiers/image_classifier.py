@@ -48,8 +48,8 @@ class ImageClassifier(BaseClassifier):
 
     The model follows mmpretrain's conventions. Backbones return a tensor or a tuple of tensors, of
     which the head takes the last. Samples carry ``gt_label``, ``pred_score`` and ``pred_label``.
-    Where both packages are installed, the backbones, heads, pipelines and metrics of either one
-    work in the other.
+    Where both packages are installed, the preprocessors, backbones, heads, pipelines and metrics of
+    either one work in the other.
 
     Args:
         backbone: Config of the backbone, of any package.
