@@ -45,8 +45,9 @@ class MapPlan:
 
     def activation(self, first: str) -> str:
         """Return the activation at the end of a chain, or ''."""
-        last = self.chains[first][-1].partition('(')[0]
-        return last if last in FUSED and len(self.chains[first]) > 1 else ''
+        chain = self.chains.get(first, [first])
+        last = chain[-1].partition('(')[0]
+        return last if last in FUSED and len(chain) > 1 else ''
 
     def last(self, first: str) -> str:
         """Return the map at the end of a chain."""

@@ -32,7 +32,7 @@ def forms(load, tmp_path):
     ).eval()
     images = [torch.randn(1, 3, 16, 16) for _ in range(2)]
     quantized = copy.deepcopy(dense)
-    compress_model(quantized, preset('quant_w8a8'), verbose=False)
+    compress_model(quantized, preset('quant_channel_w8a8'), verbose=False)
     calibrate(quantized, images)
     add_map_scales(quantized, (16, 16))
     calibrate(quantized, images, again=False)
@@ -40,7 +40,9 @@ def forms(load, tmp_path):
     return engines.Forms(engines.Trained(dense, quantized.eval(), images, 'mmengine'), tmp_path)
 
 
-@pytest.mark.parametrize('name', ['torch', 'folded', 'mmwcc', 'ort', 'ort-int8', 'ov'])
+@pytest.mark.parametrize(
+    'name', ['torch', 'folded', 'mmwcc', 'ort', 'ort-int8', 'ort-export', 'ov', 'ov-export']
+)
 def test_engines_compute_the_network(load, forms, name):
     package = dict(ort='onnxruntime', ov='openvino').get(name.partition('-')[0], 'torch')
     pytest.importorskip(package, reason='the engine is not installed')

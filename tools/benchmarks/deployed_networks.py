@@ -99,7 +99,7 @@ def _quantized(dense: nn.Module, images: list[Tensor]) -> nn.Module:
         return model(image, mode='tensor')
 
     model = copy.deepcopy(dense).eval()
-    compress_model(model, preset('quant_w8a8'), verbose=False)
+    compress_model(model, preset('quant_channel_w8a8'), verbose=False)
     calibrate(model, images, forward=run)
     add_map_scales(model, tuple(images[0].shape[2:]))
     calibrate(model, images, forward=run, again=False)

@@ -96,9 +96,10 @@ def _make_dense_onnx(forms: Forms, path: Path) -> None:
     export_onnx(forms.trained.dense, path, tuple(size), repeats=1)
 
 
-def _make_quantized_onnx(forms: Forms, path: Path) -> None:
+def _make_export(forms: Forms, path: Path) -> None:
     size = forms.trained.images[0].shape[2:]
-    export_onnx(forms.trained.quantized, path, tuple(size), repeats=1)
+    target = path.stem.removeprefix('export_')
+    export_onnx(forms.trained.quantized, path, tuple(size), repeats=1, target=target)
 
 
 def _make_onnxruntime(forms: Forms, path: Path) -> None:
@@ -140,7 +141,8 @@ _MAKERS: dict[str, Callable[[Forms, Path], None]] = {
     'dense.pt': _make_dense,
     'integer.pt': _make_integer,
     'dense.onnx': _make_dense_onnx,
-    'quantized.onnx': _make_quantized_onnx,
+    'export_onnxruntime.onnx': _make_export,
+    'export_openvino.onnx': _make_export,
     'onnxruntime.onnx': _make_onnxruntime,
     'nncf.xml': _make_nncf,
 }
@@ -217,9 +219,9 @@ ENGINES = {
     'mmwcc': Engine('mmwcc to_integer', 'integer.pt', _eager),
     'ort': Engine('ONNX Runtime float32', 'dense.onnx', _onnxruntime),
     'ort-int8': Engine('ONNX Runtime, its own int8', 'onnxruntime.onnx', _onnxruntime),
-    'ort-export': Engine('ONNX Runtime, our export', 'quantized.onnx', _onnxruntime),
+    'ort-export': Engine('ONNX Runtime, our export', 'export_onnxruntime.onnx', _onnxruntime),
     'ov': Engine('OpenVINO float32', 'dense.onnx', _openvino),
     'ov-bf16': Engine('OpenVINO bf16', 'dense.onnx', _openvino_bf16),
     'ov-nncf': Engine('OpenVINO, NNCF int8', 'nncf.xml', _openvino),
-    'ov-export': Engine('OpenVINO, our export', 'quantized.onnx', _openvino),
+    'ov-export': Engine('OpenVINO, our export', 'export_openvino.onnx', _openvino),
 }
