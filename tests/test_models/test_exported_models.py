@@ -1,5 +1,6 @@
 """Networks of mmsegmentation and mmdetection through tools/deployment/export_onnx.py."""
 
+import copy
 import importlib.util
 import re
 from pathlib import Path
@@ -120,10 +121,11 @@ def test_errors(tool, segmentor_config, tmp_path, capsys):
 
 
 def test_maps_get_scales_from_training_images(tool, segmentor_config, tmp_path, capsys):
-    segmentor_config.model.compression = preset('quant_channel_w8a8')
+    config = copy.deepcopy(segmentor_config)  # other tests share the original
+    config.model.compression = preset('quant_channel_w8a8')
     tool.main(
         arguments(
-            segmentor_config,
+            config,
             tmp_path,
             *('--shape', '48', '80', '--maps', '--calibration-images', '2'),
             '--cfg-options',
