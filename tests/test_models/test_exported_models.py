@@ -123,6 +123,7 @@ def test_errors(tool, segmentor_config, tmp_path, capsys):
 def test_maps_get_scales_from_training_images(tool, segmentor_config, tmp_path, capsys):
     config = copy.deepcopy(segmentor_config)  # other tests share the original
     config.model.compression = preset('quant_channel_w8a8')
+    config.work_dir = str(tmp_path / 'work')
     tool.main(
         arguments(
             config,
