@@ -2,8 +2,6 @@
 and after loading.
 """
 
-import logging
-
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -49,19 +47,6 @@ def train(tmp_path, schedule=SCHEDULE, **kwargs):
     probe = Probe()
     runner.register_hook(probe)
     return runner, probe
-
-
-@pytest.fixture
-def log(caplog):
-    """Collect what mmengine's loggers say, which do not propagate."""
-
-    def attach(runner):
-        runner.logger.setLevel(logging.INFO)
-        runner.logger.addHandler(caplog.handler)
-        caplog.handler.setLevel(logging.INFO)
-        return caplog
-
-    return attach
 
 
 EXPECTED = (

@@ -1,7 +1,6 @@
 """The cost hook in real runners: the log, the visualizer, checkpoints, schedules."""
 
 import json
-import logging
 
 import pytest
 import torch
@@ -35,19 +34,6 @@ def make(tmp_path, schedule=SCHEDULE, compression=COMPRESSION, hook=None, **kwar
     cost = dict(type='mmwcc.CostHook', input_shape=(8, 10), **(hook or {}))
     hooks = dict(compression_schedule=schedule, random_state=None, cost=cost)
     return toy_runner(tmp_path, model=model, hooks=hooks, **kwargs)
-
-
-@pytest.fixture
-def log(caplog):
-    """Collect what mmengine's loggers say, which do not propagate."""
-
-    def attach(runner):
-        runner.logger.setLevel(logging.INFO)
-        runner.logger.addHandler(caplog.handler)
-        caplog.handler.setLevel(logging.INFO)
-        return caplog
-
-    return attach
 
 
 def cost_at(runner, keep_ratio):

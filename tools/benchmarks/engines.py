@@ -17,7 +17,7 @@ from mmcv.cnn import fuse_conv_bn
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmwcc.deployment import RawOutputs, export_onnx
+from mmwcc.deployment import RawOutputs, export_onnx, load_graph, open_runner
 from mmwcc.inference import to_integer
 
 __all__ = ['ENGINES', 'Engine', 'Forms', 'Trained']
@@ -182,14 +182,8 @@ def _compiled(file: Path) -> Run:
 
 
 def _onnxruntime(file: Path) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
-    name = session.get_inputs()[0].name
-    return lambda image: [torch.from_numpy(y) for y in session.run(None, {name: image.numpy()})]
+    run = open_runner(load_graph(file))
+    return lambda image: [torch.from_numpy(y) for y in run(image.numpy())]
 
 
 def _openvino(file: Path, precision: str = 'f32') -> Run:
