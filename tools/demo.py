@@ -30,7 +30,7 @@ from mmwcc.utils import separate_visualizer
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs' / 'wcc' / 'demo'
 NETWORK, DATA = 'deeplabv3plus_mobilenetv2-0.5x', 'street-192x128'
-RUNS = ('dense_240i', 'quant-w8a8_30i', 'quant-w8a4_30i', 'wcc-w8a8-k12_5-steps_90i')
+RUNS = ('dense_180i', 'quant-w8a8_20i', 'quant-w8a4_20i', 'wcc-w8a8-k12_5-steps_60i')
 SAMPLES = (0, 3, 9)
 """Held-out scenes of the image."""
 

@@ -243,7 +243,7 @@ def test_two_lines_over_a_front_end(tmp_path):
 
 
 def test_two_lines_over_a_compressed_config(tmp_path):
-    name = 'wcc/demo/deeplabv3plus_mobilenetv2-0.5x_quant-w8a8_30i_street-192x128.py'
+    name = 'wcc/demo/deeplabv3plus_mobilenetv2-0.5x_quant-w8a8_20i_street-192x128.py'
     (tmp_path / 'compressed.py').write_text(two_lines(name))
     with pytest.raises(ValueError, match='the model is compressed already'):
         Config.fromfile(tmp_path / 'compressed.py')

@@ -17,7 +17,7 @@ DEMO = str(
     / 'configs'
     / 'wcc'
     / 'demo'
-    / 'deeplabv3plus_mobilenetv2-0.5x_dense_240i_street-192x128.py'
+    / 'deeplabv3plus_mobilenetv2-0.5x_dense_180i_street-192x128.py'
 )
 CLASSIFIER = """
 loader = dict(dataset=dict(type='mmwcc.CIFAR10', data_root=DATA, split='test',

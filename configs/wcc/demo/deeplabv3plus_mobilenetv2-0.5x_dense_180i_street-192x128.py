@@ -36,16 +36,16 @@ test_evaluator = val_evaluator
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=3e-3, weight_decay=1e-2))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=20, by_epoch=False),
-    dict(type='PolyLR', power=0.9, eta_min=2e-5, begin=20, end=240, by_epoch=False)
+    dict(type='PolyLR', power=0.9, eta_min=2e-5, begin=20, end=180, by_epoch=False)
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=240, val_interval=240)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=180, val_interval=180)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=240, max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=180, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     compression_check=dict(type='mmwcc.CompressionCheckHook'),
     random_state=dict(type='mmwcc.RandomStateHook'))
