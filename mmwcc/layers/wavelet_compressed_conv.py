@@ -5,20 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from mmwcc.functional import (
-    check_compression,
-    check_keep_ratio,
-    check_selection,
-    multiply_rows,
-    pack,
-    quantized_linear,
-    unpack,
-)
+from mmwcc.functional import check_compression, pack, unpack
 from mmwcc.kernels import is_channels_last
 from mmwcc.registry import MODELS
 
 from .quant_conv import QuantConv2d
 from .swap import CompressedConvMixin
+from .wavelet_settings import WaveletSettings
 
 __all__ = ['WCC', 'WaveletCompressedConv2d', 'is_eligible']
 
@@ -36,7 +29,7 @@ def is_eligible(kernel_size, padding, groups: int) -> bool:
 
 
 @MODELS.register_module()
-class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
+class WaveletCompressedConv2d(WaveletSettings, CompressedConvMixin, nn.Conv2d):
     """A 1x1 convolution on the jointly largest wavelet coefficients.
 
     It computes ``y = H^T T^T K T H x + bias``. The wavelet transform H is applied to the input. T
@@ -129,8 +122,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             device,
             dtype,
         )
-        self.keep_ratio, self.selection = keep_ratio, selection
-        self.levels, self.wavelet = levels, wavelet
+        self._build_settings(keep_ratio, levels, wavelet, selection)
         self._build_quantizers(weight_quant, act_quant)
         if self.act_quant is not None:
             self.act_quant.expect_coefficients(type(self).__name__)
@@ -150,26 +142,6 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         if groups != 1:
             raise ValueError(f'WaveletCompressedConv2d: groups must be 1, got {groups}. {remedy}')
 
-    @property
-    def keep_ratio(self) -> float:
-        """Fraction of wavelet positions to keep in each image, in (0, 1]."""
-        return self._keep_ratio
-
-    @keep_ratio.setter
-    def keep_ratio(self, keep_ratio: float) -> None:
-        check_keep_ratio(type(self).__name__, keep_ratio)
-        self._keep_ratio = float(keep_ratio)
-
-    @property
-    def selection(self) -> str:
-        """Selection policy, one of :data:`mmwcc.functional.SELECTIONS`."""
-        return self._selection
-
-    @selection.setter
-    def selection(self, selection: str) -> None:
-        check_selection(type(self).__name__, selection)
-        self._selection = selection
-
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         batch = self._batched(x)
         channels_last = is_channels_last(batch)
@@ -182,16 +154,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             wavelet=self.wavelet,
             selection=self.selection,
         )
-        if self.weight_quant is None and self.act_quant is None:
-            rows = multiply_rows(rows, weight)
-        else:
-            rows = quantized_linear(
-                rows,
-                weight,
-                act=self._quantization('act_quant', rows),
-                wgt=self._quantization('weight_quant', weight),
-                scale=self.weight_scale,
-            )
+        rows = self._product(rows, weight)
         y = unpack(
             rows,
             slot,
@@ -202,12 +165,6 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             channels_last=channels_last,
         )
         return y if x.dim() == 4 else y.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return (
-            f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
-            f'wavelet={self.wavelet!r}, selection={self.selection!r}'
-        )
 
 
 @MODELS.register_module()
