@@ -48,6 +48,11 @@ def _small_saving(gain: Gain) -> Iterator[str]:
             'Wavelets compress 1x1 convolutions: add separate=dict() to the compression dictionary '
             'to split k x k convolutions into depthwise and 1x1 ones, and train again.'
         )
+    elif kind == 'Linear':
+        yield (
+            "linear=dict(type='mmwcc.WaveletCompressedLinear', keep_ratio=0.25) in the compression "
+            'dictionary compresses those on maps.'
+        )
     if _is_quantized(gain):
         yield (
             'A preset without wavelets, such as quant_w8a8, saves nearly as many bit operations.'
@@ -73,10 +78,15 @@ def _much_dense(gain: Gain) -> Iterator[str]:
     )
     if 'Conv2d' in part.kind:
         yield 'Name fewer layers in keep_dense to quantize these convolutions.'
+    elif part.kind == 'Linear':
+        yield (
+            "linear=dict(type='mmwcc.QuantLinear') in the compression dictionary quantizes those "
+            'that keep_dense does not name.'
+        )
     else:
         yield (
-            'Only nn.Conv2d is compressed, so that no setting changes this. A network with more of '
-            'its operations in convolutions gains more.'
+            'Only nn.Conv2d and nn.Linear are compressed, so that no setting changes this. A '
+            'network with more of its operations in these layers gains more.'
         )
 
 

@@ -29,12 +29,15 @@ class Map(NamedTuple):
         inputs: Number of values that the product reads.
         batch: Number of images.
         size: Height and width of the output feature map.
+        levels: Depth of its transform where that depends on the map, and 0 for tokens that are
+            multiplied as they are. None stands for the depth that the layer has.
     """
 
     macs: float
     inputs: int
     batch: int = 1
     size: tuple[int, ...] = ()
+    levels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,34 @@ class Geometry:
     wavelet: str = 'haar'
     additions: float = 0
 
+    def levels_of(self, image: Map) -> int:
+        """Return the depth of the transform in a call, or 0 if nothing is transformed."""
+        return self.levels if image.levels is None else image.levels
+
     def positions(self, image: Map, keep_ratio: float) -> tuple[float, float]:
         """Return the number of kept wavelet positions and of all positions, over all images."""
-        assert self.pointwise is not None, 'only 1x1 convolutions have positions to keep'
-        if self.convention == 'paper':
+        assert self.pointwise is not None, 'only 1x1 products have positions to keep'
+        levels = self.levels_of(image)
+        if self.convention == 'paper' or not levels:
             everything = image.macs / math.prod(self.pointwise)
-            return keep_ratio * everything, everything
-        everything = math.prod(padded_size(size, self.levels) for size in image.size)
+            return (keep_ratio if levels else 1) * everything, everything
+        everything = math.prod(padded_size(size, levels) for size in image.size)
         return image.batch * kept_positions(everything, keep_ratio), image.batch * everything
+
+    def transforms(self, image: Map, keep_ratio: float, weight_bits: int) -> float:
+        """Return the operations of analysis and synthesis in a call."""
+        assert self.pointwise is not None, 'only 1x1 products have positions to keep'
+        _, everything = self.positions(image, keep_ratio)
+        levels = self.levels_of(image)
+        if not levels:
+            return 0
+        return transform_operations(
+            sum(self.pointwise),
+            everything,
+            levels=levels,
+            wavelet=self.wavelet,
+            weight_bits=weight_bits,
+        )
 
 
 @dataclass(frozen=True)
@@ -148,8 +171,8 @@ class LayerCost:
             if geometry.pointwise is None:
                 raise ValueError(
                     f'LayerCost: keep_ratio of {name} must be None, got {keep_ratio}. Only 1x1 '
-                    'convolutions without padding and groups can be wavelet compressed; change '
-                    'bits.'
+                    'convolutions without padding and groups, and linear layers on maps, can be '
+                    'wavelet compressed; change bits.'
                 )
             kept, everything = (
                 sum(part)
@@ -158,12 +181,8 @@ class LayerCost:
                 )
             )
             kind, macs = 'wcc', kept * math.prod(geometry.pointwise)
-            transform = transform_operations(
-                sum(geometry.pointwise),
-                everything,
-                levels=geometry.levels,
-                wavelet=geometry.wavelet,
-                weight_bits=weight_bits,
+            transform = sum(
+                geometry.transforms(image, keep_ratio, weight_bits) for image in geometry.maps
             )
             act_bits_read = act_bits * geometry.pointwise[0] * kept + everything
         elif geometry.additions:

@@ -201,6 +201,8 @@ def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
 
 
 def _is_replaceable(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d):
+        return False
     return isinstance(module, _WITH_EXPORTABLE_FORM) or (is_plain(module) and not obstacle(module))
 
 

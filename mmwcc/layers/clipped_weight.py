@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         """What every class that uses the mixin is: a convolution or a linear layer."""
 
         weight: Tensor
-        bias: Tensor | None
 
         def reset_parameters(self) -> None: ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -14,11 +14,14 @@ from .swap import CompressedLayerMixin
 __all__ = ['CompressedLinearMixin', 'QuantLinear']
 
 
-class CompressedLinearMixin(CompressedLayerMixin):
-    """:class:`CompressedLayerMixin` for subclasses of ``nn.Linear``."""
+if TYPE_CHECKING:  # every class that uses this mixin is a linear layer
+    _Linear = nn.Linear
+else:
+    _Linear = object
 
-    in_features: int
-    out_features: int
+
+class CompressedLinearMixin(CompressedLayerMixin, _Linear):
+    """:class:`CompressedLayerMixin` for subclasses of ``nn.Linear``."""
 
     @staticmethod
     def _geometry_of(linear: nn.Linear) -> dict[str, Any]:
@@ -35,7 +38,7 @@ class CompressedLinearMixin(CompressedLayerMixin):
 
     @property
     def kernel(self) -> Tensor:
-        """The weight as the kernel of a 1x1 convolution, shape (out_features, in_features, 1, 1)."""
+        """The weight as the kernel of a 1x1 convolution, shape (out, in, 1, 1)."""
         return self.weight[:, :, None, None]
 
     def _check_input(self, x: Tensor) -> None:

@@ -193,7 +193,13 @@ class CompressedLayerMixin(CompressedLayer, ClippedWeight):
         ]
 
 
-class CompressedConvMixin(CompressedLayerMixin):
+if TYPE_CHECKING:  # every class that uses this mixin is a convolution
+    _Conv2d = nn.Conv2d
+else:
+    _Conv2d = object
+
+
+class CompressedConvMixin(CompressedLayerMixin, _Conv2d):
     """:class:`CompressedLayerMixin` for subclasses of ``nn.Conv2d``."""
 
     @staticmethod
@@ -216,10 +222,6 @@ class CompressedConvMixin(CompressedLayerMixin):
     def from_conv2d(cls, conv: nn.Conv2d, *, weight_quant=None, act_quant=None, **compression):
         """Build the layer that replaces a convolution, see :meth:`from_dense`."""
         return cls.from_dense(conv, weight_quant=weight_quant, act_quant=act_quant, **compression)
-
-    if TYPE_CHECKING:  # nn.Conv2d, which comes after this class, has it
-
-        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor: ...
 
     @one_call
     def forward(self, input: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from mmwcc.kernels import position_count
 
 __all__ = ['TokenGrid', 'TokenMap', 'fitting_levels', 'token_maps']
@@ -30,7 +32,7 @@ class TokenMap(NamedTuple):
     levels: int
 
     @property
-    def count(self) -> int:
+    def tokens(self) -> int:
         """Number of tokens."""
         return self.size[0] * self.size[1]
 
@@ -68,22 +70,16 @@ class TokenGrid:
     """The maps that the tokens of a module lie on, as its latest call announced them.
 
     The tokens of each image are those of all maps, one map after the other and each row by row.
-    Class tokens may come before or after them.
+    Class tokens may come before them.
 
     Args:
         sizes: Height and width of each map. Defaults to none, which are announced later.
-        extra: How many tokens there may be that lie on no map. Defaults to 0.
-        extra_first: Whether these come before the maps, as class tokens usually do, and not after
-            them. Defaults to True.
+        extra: The most tokens that lie on no map. They come first, as class tokens do. Defaults
+            to 0.
     """
 
-    def __init__(
-        self,
-        sizes: Iterable[tuple[int, int]] = (),
-        extra: int = 0,
-        extra_first: bool = True,
-    ) -> None:
-        self.sizes, self.extra, self.extra_first = tuple(sizes), extra, extra_first
+    def __init__(self, sizes: Iterable[tuple[int, int]] = (), extra: int = 0) -> None:
+        self.sizes, self.extra = tuple(sizes), extra
 
     def divide(self, length: int) -> list[tuple[int, int]]:
         """Return the sizes of the maps of ``length`` tokens; tokens on no map have size (1, count).
@@ -94,8 +90,7 @@ class TokenGrid:
         extra = length - sum(height * width for height, width in self.sizes)
         if not self.sizes or not 0 <= extra <= self.extra:
             return []
-        others = [(1, extra)] if extra else []
-        return [*others, *self.sizes] if self.extra_first else [*self.sizes, *others]
+        return [(1, extra), *self.sizes] if extra else [*self.sizes]
 
 
 def token_maps(shape: Sequence[int], grid: TokenGrid | None) -> list[tuple[int, int]]:
@@ -115,7 +110,10 @@ def token_maps(shape: Sequence[int], grid: TokenGrid | None) -> list[tuple[int, 
         >>> token_maps((2, 8, 8, 4), None), token_maps((2, 100, 4), TokenGrid([(8, 8)]))
         ([(8, 8)], [])
     """
-    is_map = len(shape) == 4
-    if is_map and (grid is None or tuple(shape[1:3]) in grid.sizes[:1]):
-        return [(shape[1], shape[2])]
-    return grid.divide(shape[-2]) if grid is not None and len(shape) > 2 else []
+    shape = [int(size) if isinstance(size, Tensor) else size for size in shape]  # while tracing
+    size = tuple(shape[-3:-1])
+    if grid is None:
+        return [(shape[1], shape[2])] if len(shape) == 4 else []
+    if len(shape) > 3 and grid.sizes == (size,):
+        return [*grid.sizes]
+    return grid.divide(shape[-2]) if len(shape) > 2 else []

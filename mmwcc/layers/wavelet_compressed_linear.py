@@ -104,7 +104,7 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
             self.act_quant.expect_coefficients(type(self).__name__)
 
     def maps(self, shape: Sequence[int]) -> list[TokenMap]:
-        """Return how an input of this shape is divided, as (B, sum of counts, in_features).
+        """Return how an input of this shape is divided, as (B, sum of tokens, in_features).
 
         Inputs whose maps are not known are one part without a transform.
         """
@@ -117,11 +117,9 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
         maps = self.maps(input.shape)
         if not any(part.levels for part in maps):
             return self._dense(input)
-        tokens = input.reshape(-1, sum(part.count for part in maps), self.in_features)
-        packed = [
-            self._pack(part, values)
-            for part, values in zip(maps, _divided(tokens, [m.count for m in maps]), strict=True)
-        ]
+        counts = [part.tokens for part in maps]
+        tokens = _divided(input.reshape(-1, sum(counts), self.in_features), counts)
+        packed = [self._pack(part, values) for part, values in zip(maps, tokens, strict=True)]
         rows = _joined([rows for rows, _ in packed])
         products = _divided(self._product(rows, self.kernel), [rows.shape[1] for rows, _ in packed])
         y = _joined(

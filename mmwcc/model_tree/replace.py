@@ -31,7 +31,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def obstacle(conv: nn.Module) -> str:
-    """Return why no other layer can replace a convolution, or ''."""
+    """Return why no other layer can replace a convolution or linear layer, or ''."""
     if {'forward', '_conv_forward'} & vars(conv).keys():
         return 'its forward was replaced on the object'
     computed = computed_tensor(conv)
@@ -77,7 +77,7 @@ def replace_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
 
     The new layer takes over hooks of all kinds, which their handles can still remove. It also takes
     over attributes that it does not have itself, and parameters and buffers that a user registered
-    on a convolution. The replaced modules keep theirs as well.
+    on a layer. The replaced modules keep theirs as well.
 
     Args:
         model: The model.
@@ -98,7 +98,7 @@ def _adopt(layer: nn.Module, old: nn.Module) -> None:
     vars(layer).update(
         {name: value for name, value in vars(old).items() if not hasattr(layer, name)}
     )
-    if isinstance(old, nn.Conv2d):
+    if isinstance(old, (nn.Conv2d, nn.Linear)):
         for kind in ('_parameters', '_buffers'):
             getattr(layer, kind).update(
                 {

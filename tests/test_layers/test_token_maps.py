@@ -30,7 +30,6 @@ def test_no_more_than_a_quarter_is_padded_beyond_one_level():
         (TokenGrid([(3, 4)], extra=1), 13, [(1, 1), (3, 4)]),
         (TokenGrid([(3, 4)], extra=1), 12, [(3, 4)]),
         (TokenGrid([(3, 4)], extra=1), 14, []),
-        (TokenGrid([(3, 4)], extra=5, extra_first=False), 17, [(3, 4), (1, 5)]),
         (TokenGrid([(3, 4), (2, 2)]), 16, [(3, 4), (2, 2)]),
         (TokenGrid(), 12, []),
     ],
@@ -44,6 +43,7 @@ def test_a_map_is_a_map_unless_another_one_was_announced():
     assert token_maps((2, 5, 6, 8), TokenGrid([(5, 6)])) == [(5, 6)]
     # Windows: batch, windows, tokens of a window and channels.
     assert token_maps((2, 5, 49, 8), TokenGrid([(7, 7)])) == [(7, 7)]
+    assert token_maps((2, 3, 4, 7, 7, 8), TokenGrid([(7, 7)])) == [(7, 7)]
     assert token_maps((2, 5, 6, 8), TokenGrid([(7, 7)])) == []
 
 
