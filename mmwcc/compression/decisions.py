@@ -167,8 +167,9 @@ def judge_maps(
             for layer, decision in linear.items()
             if layer not in maps.reached
         }
-    names = [each.name for layer, each in wavelets.items() if layer not in maps.reached]
-    return {**decisions, **changes}, list(_unknown(maps, names))
+    unseen = {layer: each for layer, each in wavelets.items() if layer not in maps.reached}
+    notes = ' '.join(_unknown(maps, unseen))
+    return {**decisions, **changes}, [notes] if notes else []
 
 
 def _suiting(
@@ -199,17 +200,26 @@ def _quantized_linear(layer_config: dict) -> dict:
     return without_wavelets(layer_config, dict(type=QUANT_LINEAR)) or dict(type=QUANT_LINEAR)
 
 
-def _unknown(maps: FixedMaps, unseen: list[str]) -> Iterator[str]:
+def _unknown(maps: FixedMaps, unseen: dict[Any, Decision]) -> Iterator[str]:
     """Say how far the sizes of maps depend on what the model could not do."""
     if maps.uncopied:
         yield maps.uncopied
-    if maps.failure and unseen:
+    if not maps.failure or not unseen:
+        return
+    yield maps.failure
+    linear = [each.name for layer, each in unseen.items() if isinstance(layer, nn.Linear)]
+    others = [each.name for layer, each in unseen.items() if not isinstance(layer, nn.Linear)]
+    if others:
         yield (
-            f'{maps.failure} These layers were not reached, so that the sizes of their maps are '
-            f'not known: {some_of(unseen, most=_SHOWN)}. Convolutions among them have wavelets, '
-            'and linear layers have them inside modules that know their maps. Rules with a type '
-            'decide otherwise: give convolutions behind global pooling mmwcc.QuantConv2d, and '
-            'other linear layers on maps mmwcc.WaveletCompressedLinear.'
+            'These layers were not reached and have wavelets even if their maps are smaller than a '
+            f'patch: {some_of(others, most=_SHOWN)}. Give those behind global pooling the type '
+            'mmwcc.QuantConv2d by a rule.'
+        )
+    if linear:
+        yield (
+            'These linear layers were not reached and have wavelets only inside modules that know '
+            f'their maps: {some_of(linear, most=_SHOWN)}. Give others that work on maps the type '
+            'mmwcc.WaveletCompressedLinear by a rule.'
         )
 
 
