@@ -22,7 +22,7 @@ coefficients ('wcc'), and the additions of transforms ('transform').
 
 
 class Map(NamedTuple):
-    """One call of a layer.
+    """One call of a layer, or of several maps in a call one of them.
 
     Attributes:
         macs: Multiply-accumulate operations for all images, without wavelet compression.
@@ -31,6 +31,7 @@ class Map(NamedTuple):
         size: Height and width of the output feature map.
         levels: Depth of its transform where that depends on the map, and 0 for tokens that are
             multiplied as they are. None stands for the depth that the layer has.
+        continues: Whether it belongs to the same call as the one before.
     """
 
     macs: float
@@ -38,6 +39,7 @@ class Map(NamedTuple):
     batch: int = 1
     size: tuple[int, ...] = ()
     levels: int | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class LayerCost:
             weight_bits,
             act_bits,
             keep_ratio,
-            len(geometry.maps),
+            sum(not image.continues for image in geometry.maps),
             geometry,
         )
 

@@ -72,8 +72,8 @@ def _token_maps(layer: nn.Linear, x: tuple[int, ...]) -> list[Map]:
     images = prod(x[:-1]) // sum(part.tokens for part in parts)
     inputs = [images * part.tokens * layer.in_features for part in parts]
     return [
-        Map(count * layer.out_features, count, images, part.size, part.levels)
-        for part, count in zip(parts, inputs, strict=True)
+        Map(count * layer.out_features, count, images, part.size, part.levels, place > 0)
+        for place, (part, count) in enumerate(zip(parts, inputs, strict=True))
     ]
 
 

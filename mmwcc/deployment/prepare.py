@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers import CompressedLinearMixin, QuantConv2d, WaveletCompressedConv2d
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     compressed_layers,
@@ -165,6 +165,17 @@ def _check_form(network: nn.Module) -> None:
         raise ValueError(
             f'exportable: the model must be as it was trained, got fused or integer layers: '
             f'{some_of(ready)}. Load the trained checkpoint; the export writes integers by itself.'
+        )
+    linear = [
+        name
+        for name, layer in compressed_layers(network).items()
+        if isinstance(layer, CompressedLinearMixin)
+    ]
+    if linear:
+        raise ValueError(
+            f'exportable: compressed linear layers cannot be exported yet, got {some_of(linear)}. '
+            'Train a model whose compression dictionary has no key linear, or run this one in '
+            'PyTorch.'
         )
     stuck = [
         f'{name} ({obstacle(layer)})'

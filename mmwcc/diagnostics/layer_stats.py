@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 
 from mmwcc.functional import pack, quantize
 from mmwcc.kernels.fake_quant import grid
-from mmwcc.layers import CompressedConvMixin, WaveletCompressedConv2d
+from mmwcc.layers import (
+    CompressedLayerMixin,
+    WaveletCompressedConv2d,
+    WaveletCompressedLinear,
+)
 from mmwcc.quantizers import UniformQuantizer
 
 __all__ = ['LayerStats']
@@ -25,8 +30,8 @@ class LayerStats:
                            images. Only for layers that select coefficients.
     ``act_clip_alpha``     Clip of the activations.
     ``act_clipped``        Fraction of the quantized values (the kept coefficients, or the input of
-                           a :class:`QuantConv2d`) that lies outside the grid: beyond the clip, or
-                           below zero on an unsigned grid.
+                           a layer that only quantizes) that lies outside the grid: beyond the clip,
+                           or below zero on an unsigned grid.
     ``act_sqnr``           Signal-to-quantization-noise ratio of the same values,
                            ``10 log10(sum v**2 / sum (v - q(v))**2)``, in dB.
     ``weight_clip_alpha``  The same three for the weights, after normalization if the quantizer
@@ -56,21 +61,25 @@ class LayerStats:
 
         Args:
             layer: A compressed layer that computes in floating point, the same one in every call.
-            x: Its input, shape (B, C, H, W) or (C, H, W).
+            x: Its input, shape (B, C, H, W) or (C, H, W), or (..., C) of a linear layer.
 
         Raises:
             TypeError: If the layer is not a compressed one that computes in floating point.
         """
-        if not isinstance(layer, CompressedConvMixin):
+        if not isinstance(layer, CompressedLayerMixin):
             raise TypeError(
-                'LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
+                'LayerStats: layer must be a compressed convolution or linear layer, got a '
                 f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of '
                 'a model.'
             )
         with torch.autocast(x.device.type, enabled=False):
             values = x.detach()
             if isinstance(layer, WaveletCompressedConv2d):
-                values = self._add_selection(layer, values if x.dim() == 4 else values.unsqueeze(0))
+                values = values if x.dim() == 4 else values.unsqueeze(0)
+                values = values[:, :, :: layer.stride[0], :: layer.stride[1]]
+                values = self._add_selection(layer, [(values, layer.levels)])
+            elif isinstance(layer, WaveletCompressedLinear):
+                values = self._add_selection(layer, layer.read_maps(values))
             self._add_quantizer('act', layer.act_quant, values)
             self._add_quantizer('weight', layer.weight_quant, layer.weight)
 
@@ -97,14 +106,23 @@ class LayerStats:
         ratio = torch.stack([part.double(), whole.double()])
         self._sums[name] = self._sums[name] + ratio if name in self._sums else ratio
 
-    def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
-        """Add the energy of the kept and of all coefficients, and return the kept ones."""
-        x = x[:, :, :: layer.stride[0], :: layer.stride[1]]
-        transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
-        everything, _ = pack(x, keep_ratio=1.0, **transform)
-        kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
-        self._add('energy_kept', _energy(kept), _energy(everything))
-        return kept
+    def _add_selection(
+        self,
+        layer: WaveletCompressedConv2d | WaveletCompressedLinear,
+        maps: Sequence[tuple[Tensor, int]],
+    ) -> Tensor:
+        """Add the energy of the kept and of all coefficients, and return what is multiplied."""
+        multiplied = []
+        for x, levels in maps:
+            if not levels:
+                multiplied.append(x.flatten(2).transpose(1, 2).flatten(0, 1))
+                continue
+            transform: dict[str, Any] = dict(levels=levels, wavelet=layer.wavelet)
+            everything, _ = pack(x, keep_ratio=1.0, **transform)
+            kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
+            self._add('energy_kept', _energy(kept), _energy(everything))
+            multiplied.append(kept.flatten(0, 1))
+        return torch.cat(multiplied)
 
     def _add_quantizer(self, role: str, quantizer: UniformQuantizer | None, values: Tensor) -> None:
         if quantizer is None or not quantizer.is_on or not quantizer.is_settled:

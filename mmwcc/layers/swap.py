@@ -125,6 +125,10 @@ class CompressedLayerMixin(CompressedLayer, ClippedWeight):
         """Return the arguments of the dense layer's own constructor."""
         raise NotImplementedError
 
+    def geometry(self) -> dict[str, Any]:
+        """Return the arguments with which the constructor of the dense layer builds one like it."""
+        return self._geometry_of(self)
+
     @classmethod
     def from_dense(cls, dense: Any, *, weight_quant=None, act_quant=None, **compression):
         """Build the layer that replaces ``dense``.

@@ -111,21 +111,32 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
         sizes = token_maps(shape, self.grid) or [(1, shape[-2] if len(shape) > 1 else 1)]
         return [TokenMap(size, fitting_levels(size, self.levels)) for size in sizes]
 
+    def read_maps(self, x: Tensor) -> list[tuple[Tensor, int]]:
+        """Return what the product reads as maps (B, C, H, W), each with its number of levels.
+
+        Tokens on no map are a map one pixel high with no level.
+        """
+        parts = self.maps(x.shape)
+        counts = [part.tokens for part in parts]
+        tokens = _divided(x.reshape(-1, sum(counts), self.in_features), counts)
+        return [
+            (values.unflatten(1, part.size).permute(0, 3, 1, 2), part.levels)
+            for part, values in zip(parts, tokens, strict=True)
+        ]
+
     @one_call
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
-        maps = self.maps(input.shape)
-        if not any(part.levels for part in maps):
+        if not any(part.levels for part in self.maps(input.shape)):
             return self._dense(input)
-        counts = [part.tokens for part in maps]
-        tokens = _divided(input.reshape(-1, sum(counts), self.in_features), counts)
-        packed = [self._pack(part, values) for part, values in zip(maps, tokens, strict=True)]
+        maps = self.read_maps(input)
+        packed = [self._pack(x, levels) for x, levels in maps]
         rows = _joined([rows for rows, _ in packed])
         products = _divided(self._product(rows, self.kernel), [rows.shape[1] for rows, _ in packed])
         y = _joined(
             [
-                self._unpack(part, rows, slot)
-                for part, rows, (_, slot) in zip(maps, products, packed, strict=True)
+                self._unpack(rows, slot, x.shape[2:], levels)
+                for rows, (_, slot), (x, levels) in zip(products, packed, maps, strict=True)
             ]
         )
         return y.reshape(*input.shape[:-1], self.out_features)
@@ -150,28 +161,30 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
             stacklevel=2,
         )
 
-    def _pack(self, part: TokenMap, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pack(self, x: Tensor, levels: int) -> tuple[Tensor, Tensor | None]:
         """Return the rows to multiply, shape (B, k, C), and the slot of a transform."""
-        if not part.levels:
-            return tokens, None
+        if not levels:
+            return x.flatten(2).transpose(1, 2), None
         return pack(
-            tokens.unflatten(1, part.size).permute(0, 3, 1, 2),
+            x,
             keep_ratio=self.keep_ratio,
-            levels=part.levels,
+            levels=levels,
             wavelet=self.wavelet,
             selection=self.selection,
         )
 
-    def _unpack(self, part: TokenMap, rows: Tensor, slot: Tensor | None) -> Tensor:
-        """Return the outputs, shape (B, count, out_features), from products and slot."""
+    def _unpack(
+        self, rows: Tensor, slot: Tensor | None, size: Sequence[int], levels: int
+    ) -> Tensor:
+        """Return the outputs for a map, shape (B, H * W, out_features), from products and slot."""
         if slot is None:
             return rows if self.bias is None else rows + self.bias.to(rows.dtype)
         y = unpack(
             rows,
             slot,
             self.bias,
-            size=part.size,
-            levels=part.levels,
+            size=size,
+            levels=levels,
             wavelet=self.wavelet,
             channels_last=True,
         )

@@ -13,7 +13,7 @@ from mmwcc.diagnostics import eligible_layers, observe_inputs
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
 from mmwcc.engine.input_images import observe_images, rgb_pixels
 from mmwcc.functional import check_keep_ratio
-from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.layers import WaveletCompressedConv2d, WaveletCompressedLinear, fitting_levels
 from mmwcc.model_tree import (
     LayerState,
     matches,
@@ -95,7 +95,7 @@ class FeatureCompressionVisHook(Hook):
     def before_run(self, runner) -> None:
         """Choose the layers now, so that a pattern without a match fails before the run starts."""
         model = unwrapped(runner.model)
-        known = names_by_layer(named_layers(model, nn.Conv2d))
+        known = names_by_layer(named_layers(model, nn.Conv2d, nn.Linear))
         self._names = self._choose(
             {name: known[layer] for name, layer in eligible_layers(model).items()}
         )
@@ -200,14 +200,17 @@ class FeatureCompressionVisHook(Hook):
 
     def _settings(self, name: str, values: Tensor) -> FeatureMap:
         layer = self._layers[name]
-        if not isinstance(layer, WaveletCompressedConv2d):
+        if not isinstance(layer, (WaveletCompressedConv2d, WaveletCompressedLinear)):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
+        levels = layer.levels
+        if isinstance(layer, WaveletCompressedLinear):
+            levels = fitting_levels((values.shape[1], values.shape[2]), levels)
         return FeatureMap(
             name,
             values,
             self.keep_ratio or layer.keep_ratio,
             LayerState.of(layer).act_bits,
-            layer.levels,
+            levels,
             layer.wavelet,
             layer.selection,
         )
