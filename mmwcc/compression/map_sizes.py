@@ -150,12 +150,12 @@ def fixed_maps(model: nn.Module) -> FixedMaps:
 def _reached(model: nn.Module, size: tuple[int, int]) -> tuple[Sizes, str]:
     """Return the sizes of maps up to the end of a run or to its failure, and what failed."""
     sizes: Sizes = {}
-    image = example_input(model, size)
-    # A loop that ends when values are large enough would never end on zeros.
-    image.copy_(torch.rand(image.shape, generator=torch.Generator().manual_seed(0)))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
+            image = example_input(model, size)
+            # A loop that ends when values are large enough would never end on zeros.
+            image.copy_(torch.rand(image.shape, generator=torch.Generator().manual_seed(0)))
             with announced_grids(model) as grids:
                 run_on_image(
                     'compress_model',
