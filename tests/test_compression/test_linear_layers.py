@@ -334,6 +334,7 @@ def test_the_parsed_dictionary_is_the_same_again():
     assert config.layer_config('a', eligible=True)['type'] == 'mmwcc.WaveletCompressedConv2d'
 
 
+@pytest.mark.filterwarnings('ignore:0 layers use wavelets in the end')
 def test_compressing_again_leaves_what_is_compressed():
     model, _ = compress()
     before = compressed_layers(model)
