@@ -46,7 +46,7 @@ class Net(nn.Module):
         self.stem = nn.Conv2d(3, 8, 2, stride=2)
         self.point = nn.Conv2d(8, 8, 1)
         self.on_map, self.block = nn.Linear(8, 8), Block()
-        self.query, self.read = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.query, self.read = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
         self.query_embed = nn.Parameter(torch.randn(2, 1, 5, 8))
         self.decode_head = nn.ModuleDict(dict(fc=nn.Linear(8, 8), cls=nn.Linear(8, 4)))
@@ -262,9 +262,41 @@ def test_schedules_and_copies_reach_linear_layers():
 def test_every_parameter_gets_a_gradient():
     model, _ = compress()
     model.train()(torch.randn(2, 3, 32, 48)).sum().backward()
-    unused = {'read.weight', 'read.bias'}
-    missing = {name for name, p in model.named_parameters() if p.grad is None} - unused
-    assert missing == set()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_distributed_training_takes_steps(tmp_path):
+    distributed = torch.distributed
+    store = f'file://{tmp_path}/store'
+    distributed.init_process_group('gloo', store, world_size=1, rank=0)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(compress()[0].train())
+        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.01)
+        for size in ((32, 48), (24, 40)):  # the second step needs all gradients of the first
+            optimizer.zero_grad()
+            wrapped(torch.randn(2, 3, *size)).square().mean().backward()
+            optimizer.step()
+    finally:
+        distributed.destroy_process_group()
+    assert wrapped.module.block.up.grid.sizes == ((12, 20),)
+
+
+def test_an_average_of_weights_reads_its_own_maps():
+    averages = pytest.importorskip('mmengine.model')
+    model = ready()
+    average = averages.ExponentialMovingAverage(model, momentum=0.5)
+    average.update_parameters(model)
+    x = torch.randn(1, 3, 20, 36)
+    torch.testing.assert_close(average(x), model(x))
+    assert average.module.block.up.grid is not model.block.up.grid
+
+
+def test_autocast_reaches_linear_layers():
+    model, x = ready(), torch.randn(1, 3, 32, 48)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = model(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), model(x), rtol=0.1, atol=0.1)
 
 
 def test_a_dense_twin_has_linear_layers_again():

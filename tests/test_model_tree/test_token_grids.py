@@ -173,6 +173,26 @@ def test_swin(mmseg):
     )
 
 
+def test_gradients_with_checkpointing(mmseg):
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        swin = mmseg.SwinTransformer(
+            embed_dims=8,
+            depths=(2, 2),
+            num_heads=(1, 1),
+            strides=(4, 2),
+            out_indices=(0, 1),
+            drop_path_rate=0.0,
+            with_cp=with_cp,
+        )
+        model = compressed(swin, 0.25)
+        model.train()
+        last(model, torch.randn(1, 3, 64, 96)).square().sum().backward()
+        gradients.append(model.stages[0].blocks[1].ffn.layers[1].weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize('with_cls_token', [True, False])
 def test_vision_transformer(mmseg, with_cls_token):
     vit = mmseg.VisionTransformer(
