@@ -14,6 +14,7 @@ from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     dense_names,
     is_plain,
+    named_layers,
     names_by_layer,
     no_match,
     obstacle,
@@ -62,7 +63,10 @@ def decide(model: nn.Module, config: CompressionConfig) -> dict[nn.Module, Decis
     for rule in config.rules:
         if not any(rule.matches(name) for name in names):
             free = [name for name in names if name not in dense]
-            raise ValueError(no_match('compress_model', 'rule', rule.pattern, free))
+            message = no_match('compress_model', 'rule', rule.pattern, free)
+            if any(map(rule.matches, named_layers(model, nn.Linear))):
+                message += ' It matches linear layers, which only the key linear compresses.'
+            raise ValueError(message)
     return {
         module: _decision(known, module, config, dense)
         for module, known in names_by_layer(modules).items()

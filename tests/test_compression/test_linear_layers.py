@@ -135,6 +135,11 @@ def test_a_rule_may_name_either_form_of_a_type():
     assert {layer.name: layer.reason for layer in report}['decode_head.fc'] == 'rule'
 
 
+def test_a_rule_for_linear_layers_needs_the_key():
+    with pytest.raises(ValueError, match='matches linear layers, which only the key linear'):
+        compress(linear=None, rules=[dict(pattern=r'block\..*', keep_ratio=0.5)])
+
+
 def test_linear_predictors_are_named_in_keep_dense_like_others():
     model, report = compress(keep_dense=['on_map'])
     assert type(model.on_map) is nn.Linear and type(model.decode_head['cls']) is QuantLinear
