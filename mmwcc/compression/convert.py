@@ -259,7 +259,7 @@ def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
     others = f' and with layers that are not compressed: {others}' if others else ''
     return (
         f'compress_model: compression must change a layer, got {type(model).__name__} with all '
-        f'convolutions left dense ({stay}){others}. Let pointwise, other, linear or a rule give them a '
-        'layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
+        f'convolutions left dense ({stay}){others}. Let pointwise, other, linear or a rule give '
+        'them a layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
         'without compression.'
     )

@@ -164,6 +164,34 @@ def test_linear_layers_alone_can_be_compressed():
     assert 'Mixer has no convolution that tells the channels' in report.notes[0]
 
 
+class ConvNeXtBlock(nn.Module):
+    """The block of ConvNeXt as mmpretrain builds it, with ``linear_pw_conv=True``."""
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.depthwise_conv = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.pointwise_conv1 = nn.Linear(width, 4 * width)
+        self.act, self.pointwise_conv2 = nn.GELU(), nn.Linear(4 * width, width)
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        y = self.norm(self.depthwise_conv(x).permute(0, 2, 3, 1))
+        y = self.pointwise_conv2(self.act(self.pointwise_conv1(y)))
+        return x + (y * self.gamma).permute(0, 3, 1, 2)
+
+
+def test_the_block_of_convnext():
+    dense = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), ConvNeXtBlock(), nn.Conv2d(8, 2, 1)).eval()
+    model = copy.deepcopy(dense)
+    compress_model(model, dict(linear=dict(WAVELETS, keep_ratio=1.0)), verbose=False)
+    layers = compressed_layers(model)
+    assert list(layers) == ['1.pointwise_conv1', '1.pointwise_conv2']
+    assert {type(layer) for layer in layers.values()} == {WaveletCompressedLinear}
+    x = torch.randn(2, 3, 52, 84)
+    torch.testing.assert_close(model(x), dense(x), rtol=1e-4, atol=1e-5)
+
+
 def test_the_option_to_multiply_dense_layers_where_that_is_fastest():
     model, _ = compress(
         pointwise=None,
