@@ -42,8 +42,8 @@ def token_recorder(
         grids: What modules around the layers announce.
     """
 
-    def record(module: nn.Module, inputs: tuple, output: Any) -> None:
-        shape, grid = tuple(inputs[0].shape), grids.get(module)
+    def record(module: Any, inputs: tuple, output: Any) -> None:
+        shape, grid = (*output.shape[:-1], module.in_features), grids.get(module)
         maps = tuple(token_maps(shape, grid))
         calls.setdefault(module, []).append(TokenInput(shape, maps, grid is not None))
 

@@ -13,6 +13,8 @@ from torch.nn.parameter import is_lazy
 from mmwcc.layers import COMPUTED, computed_tensor
 from mmwcc.quantizers import is_settling
 
+from .token_grids import connect_grids
+
 __all__ = ['all_or_nothing', 'has_hooks', 'obstacle', 'replace_layers', 'swap_layers']
 
 # The dictionaries of each kind of hook, their flags, and whether backward hooks are full ones.
@@ -128,4 +130,5 @@ def all_or_nothing(model: nn.Module) -> Iterator[None]:
         for holder, key, module in before:
             holder[key] = module
             _bind_hooks(module)
+        connect_grids(model)
         raise

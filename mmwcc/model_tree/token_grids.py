@@ -13,8 +13,10 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -26,8 +28,8 @@ Sizes = list[tuple[int, int]]
 
 
 def _size(pair: Any) -> tuple[int, int]:
-    # While torch traces, sizes are tensors.
-    height, width = (int(side) if isinstance(side, Tensor) else side for side in pair)
+    # While torch traces, sizes are tensors; compilers have integers of their own.
+    height, width = (side if isinstance(side, (int, torch.SymInt)) else int(side) for side in pair)
     return height, width
 
 
@@ -126,9 +128,14 @@ class Announcement:
     def __call__(self, module: nn.Module, args: tuple, given: Any) -> None:
         """Note the sizes in the keyword arguments of a call, or in its output."""
         name = self.adapter.argument
-        if name:
-            given = given[name] if name in given else args[self.position]
-        self.grid.sizes = tuple(self.adapter.read(module, given))
+        if name and name in given:
+            given = given[name]
+        elif name:
+            given = args[self.position] if self.position < len(args) else None
+        try:
+            self.grid.sizes = tuple(self.adapter.read(module, given))
+        except (AttributeError, TypeError, ValueError):  # another module may mean something else
+            self.grid.sizes = ()
 
     def register(self, module: nn.Module) -> RemovableHandle:
         """Let a module call this hook."""
@@ -145,6 +152,11 @@ class _Source:
     grid: TokenGrid
     announcement: Announcement | None = None
     announcer: nn.Module | None = None
+
+    @cached_property
+    def inside(self) -> set[nn.Module]:
+        """The modules in the scope, and itself."""
+        return {*self.scope.modules()}
 
 
 def _parameters(module: nn.Module) -> list[str]:
@@ -184,13 +196,21 @@ def _sources(model: nn.Module) -> Iterator[_Source]:
 
 
 def _nearest(model: nn.Module) -> dict[nn.Module, _Source]:
-    """Return the source of each linear layer: the innermost around it."""
-    return {
-        layer: source
-        for source in _sources(model)
-        for layer in source.scope.modules()
-        if isinstance(layer, nn.Linear)
-    }
+    """Return the source of each linear layer: the innermost around it.
+
+    A layer that modules share, none of which is inside the other, has none. It could not tell which
+    of them calls it.
+    """
+    nearest: dict[nn.Module, _Source] = {}
+    shared: set[nn.Module] = set()
+    for source in _sources(model):
+        for layer in source.scope.modules():
+            if isinstance(layer, nn.Linear):
+                outer = nearest.get(layer, source)
+                if source.scope not in outer.inside:
+                    shared.add(layer)
+                nearest[layer] = source
+    return {layer: source for layer, source in nearest.items() if layer not in shared}
 
 
 @contextmanager

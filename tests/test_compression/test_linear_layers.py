@@ -242,6 +242,8 @@ def test_a_failed_conversion_leaves_the_network_as_it_was():
     model = Net()
     with pytest.raises(ValueError):
         compress(model, rules=[dict(pattern='block.up', keep_ratio=3)])
+    with pytest.raises(ValueError, match='lean_activations'):  # after layers were replaced
+        compress(model, lean_activations=dict(input_shape=(5, 32, 32)))
     assert type(model.on_map) is nn.Linear and not model.block._forward_pre_hooks
 
 

@@ -101,6 +101,24 @@ def test_copies_have_grids_of_their_own(copied):
     torch.testing.assert_close(other(torch.ones(1, 8, 16, 24)), expected)
 
 
+def test_a_layer_that_modules_share_does_not_take_the_map_of_another():
+    stage = Stage()
+    stage.small.up = stage.large.up
+    model = compressed(stage, 0.25)
+    assert model.large.up.grid is None and model.large.down.grid is not None
+    maps = maps_of(model)
+    model(torch.randn(1, 8, 8, 12))
+    assert maps['large.up'] == [] and maps['small.down'] == [(4, 6)]
+
+
+@pytest.mark.parametrize('size', [None, 12, 'large', ((2, 3), (4, 5))], ids=str)
+def test_an_argument_of_another_meaning_announces_nothing(size):
+    model = compressed(Block())
+    with pytest.warns(UserWarning, match='tokens must lie on maps'):
+        model(torch.randn(1, 12, 8), size)
+    assert model.up.grid.sizes == ()
+
+
 def test_connecting_again_changes_nothing():
     model = compressed(Stage())
     connect_grids(model)
