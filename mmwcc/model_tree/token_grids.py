@@ -29,7 +29,10 @@ Sizes = list[tuple[int, int]]
 
 def _size(pair: Any) -> tuple[int, int]:
     # While torch traces, sizes are tensors; compilers have integers of their own.
-    height, width = (side if isinstance(side, (int, torch.SymInt)) else int(side) for side in pair)
+    sides: list[Any] = [
+        side if isinstance(side, (int, torch.SymInt)) else int(side) for side in pair
+    ]
+    height, width = sides
     return height, width
 
 
