@@ -34,12 +34,13 @@ _SPREAD = 4
 class FeatureCompressionVisHook(Hook):
     """Draw feature maps dense, quantized at equal cost and wavelet compressed, with kept positions.
 
-    The maps are the inputs of chosen 1x1 convolutions, dense or compressed, for the first image of
-    a validation or test. A :class:`mmwcc.layers.WaveletCompressedConv2d` is drawn with its current
-    keep_ratio, bits, levels, wavelet and selection. Other layers are drawn with 8 bits and the Haar
-    wavelet in 3 levels. Clips are not the learned ones but those with the least squared error for
-    the map that is drawn. The figure goes to the visualizer as ``feature_compression``, and from
-    there to all its backends.
+    The maps are the inputs of chosen 1x1 convolutions, dense or compressed, and of chosen
+    :class:`mmwcc.layers.WaveletCompressedLinear`, for the first image of a validation or test. Of
+    the windows of an image, the first one is drawn. Wavelet compressed layers are drawn with their
+    current keep_ratio, bits, levels, wavelet and selection. Other layers are drawn with 8 bits and
+    the Haar wavelet in 3 levels. Clips are not the learned ones but those with the least squared
+    error for the map that is drawn. The figure goes to the visualizer as ``feature_compression``,
+    and from there to all its backends.
 
     Args:
         layers: Regular expressions for whole qualified names. Each match is one row of the figure.
