@@ -4,11 +4,13 @@ They cover wavelets, joint shrinkage, quantized products, compressed convolution
 """
 
 from .channel_wavelets import dfwt, inverse_dfwt
+from .energy import bits_of_positions, unit_rows
+from .fractions import kept_positions
 from .quantization import QuantizationSpec, normalization, quantize
 from .quantized_product import quantized_conv2d, quantized_linear
 from .resize import resize_bicubic
 from .rows import multiply_rows
-from .shrinkage import SELECTIONS, WAVELETS, kept_positions, pack, pack_int8, unpack
+from .shrinkage import SELECTIONS, WAVELETS, pack, pack_int8, unpack
 from .tracing import one_call
 from .wavelet_compressed_conv import (
     check_compression,
@@ -22,6 +24,7 @@ __all__ = [
     'SELECTIONS',
     'WAVELETS',
     'QuantizationSpec',
+    'bits_of_positions',
     'check_compression',
     'check_keep_ratio',
     'check_selection',
@@ -38,6 +41,7 @@ __all__ = [
     'quantized_conv2d',
     'quantized_linear',
     'resize_bicubic',
+    'unit_rows',
     'unpack',
     'wavedec2',
     'wavelet_compressed_conv2d',

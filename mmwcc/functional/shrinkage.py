@@ -6,8 +6,6 @@ All channels keep the same positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +13,10 @@ from torch import Tensor
 
 from mmwcc import kernels
 
+from .fractions import kept_positions
 from .wavelets import decompose2, filter_bank, recompose2
 
-__all__ = ['SELECTIONS', 'WAVELETS', 'kept_positions', 'pack', 'pack_int8', 'unpack']
+__all__ = ['SELECTIONS', 'WAVELETS', 'pack', 'pack_int8', 'unpack']
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
 """Wavelets of Table 7, with filters from PyWavelets and periodized boundaries."""
@@ -28,33 +27,6 @@ SELECTIONS = ('energy', 'coarse')
 'energy' keeps the k largest joint energies (data-dependent). 'coarse' keeps the k coarsest
 positions (fixed; footnote 3).
 """
-
-
-def _fraction(keep_ratio: float) -> tuple[int, int]:
-    ratio = Fraction(keep_ratio).limit_denominator(10**6)
-    return ratio.numerator, ratio.denominator
-
-
-# Cached, because the fraction takes longer than some layers. Compilers look through a cache, so
-# they get the function itself.
-_known_fraction = lru_cache(_fraction)
-
-if torch.__version__ < '2.13':
-    # Old compilers cannot trace a Fraction, and must take the result for a constant. That of torch
-    # 2.13 can, even if the ratio changes between two calls.
-    torch.compiler.assume_constant_result(_fraction)
-
-
-def kept_positions(positions: int, keep_ratio: float) -> int:
-    """Return k = max(1, ceil(keep_ratio * positions)).
-
-    The arithmetic is in integers, so that k stays dynamic in exports.
-    """
-    numerator, denominator = (_fraction if torch.compiler.is_compiling() else _known_fraction)(
-        keep_ratio
-    )
-    # Not -(-a // b): ONNX divides towards zero, so that would round down.
-    return max(1, (positions * numerator + denominator - 1) // denominator) if numerator else 1
 
 
 def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:

@@ -170,6 +170,17 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         check_selection(type(self).__name__, selection)
         self._selection = selection
 
+    def _share_with_bits(self) -> float:
+        """Return the largest share of positions to which the quantizer can give bits."""
+        return 1.0 if self.act_quant is None else self.act_quant.largest_share
+
+    def _act_quantization(self, rows: Tensor, slot: Tensor):
+        """Return how the rows are quantized, which are some of the positions of a map."""
+        if self.act_quant is None:
+            return None
+        clip, signed, spec = self.act_quant.arguments(rows)
+        return clip, signed, spec._replace(positions=slot.shape[1])
+
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         batch = self._batched(x)
         channels_last = is_channels_last(batch)
@@ -177,7 +188,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             batch = batch[:, :, :: self.stride[0], :: self.stride[1]]
         rows, slot = pack(
             batch,
-            keep_ratio=self.keep_ratio,
+            keep_ratio=min(self.keep_ratio, self._share_with_bits()),
             levels=self.levels,
             wavelet=self.wavelet,
             selection=self.selection,
@@ -188,7 +199,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             rows = quantized_linear(
                 rows,
                 weight,
-                act=self._quantization('act_quant', rows),
+                act=self._act_quantization(rows, slot),
                 wgt=self._quantization('weight_quant', weight),
                 scale=self.weight_scale,
             )
