@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from mmwcc.layers import CompressedConvMixin, check_component, check_quantizer
 from mmwcc.messages import check_keys
@@ -12,7 +12,7 @@ from mmwcc.registry import MODELS, type_name
 
 from .only_if_faster import OnlyIfFaster, SpeedTable
 
-__all__ = ['CompressionConfig', 'Rule', 'without_wavelets']
+__all__ = ['CompressionConfig', 'Rule']
 
 _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
@@ -298,19 +298,25 @@ class CompressionConfig:
             return None
         return _without_wavelets(config)
 
+    def quantized_config(self, name: str) -> dict | None:
+        """Return the config of the layer that only quantizes what a wavelet layer would transform.
 
-def without_wavelets(layer_config: dict, other: dict | None) -> dict | None:
-    """Return the config of the layer that only quantizes what a wavelet layer would transform.
+        The quantizers of ``pointwise`` are for coefficients. So it has the general ones where there
+        are any, with the exceptions of the rules.
 
-    Args:
-        layer_config: Config of the wavelet layer.
-        other: Config of layers that are only quantized, or None if there are none.
+        Args:
+            name: Qualified name of the convolution.
 
-    Returns:
-        The config, or None if nothing is quantized, so that the convolution stays dense.
-    """
-    quantizers = {role: layer_config.get(role) for role in _QUANTIZERS}
-    return {**other, **quantizers} if other is not None and any(quantizers.values()) else None
+        Returns:
+            As :meth:`layer_config`.
+        """
+        rules = tuple(
+            Rule(rule.pattern, {key: new for key, new in rule.changes.items() if key != 'type'})
+            for rule in self.rules
+        )
+        own = self.pointwise or {}
+        quantizers = {role: getattr(self, role) or own.get(role) for role in _QUANTIZERS}
+        return replace(self, rules=rules, **quantizers).layer_config(name, eligible=False)
 
 
 def _merged(config: dict, changes: dict) -> dict:

@@ -18,7 +18,7 @@ from mmwcc.model_tree import (
     obstacle,
 )
 
-from .config import QUANT_TYPE, WAVELET_TYPE, CompressionConfig, without_wavelets
+from .config import QUANT_TYPE, WAVELET_TYPE, CompressionConfig
 from .map_sizes import FixedMaps, fixed_maps
 from .only_if_faster import SpeedJudge
 from .tiny_maps import too_small
@@ -144,10 +144,11 @@ def judge_maps(
     if not wavelets:
         return decisions, []
     maps, judged = fixed_maps(model), dict(decisions)
+    quantizing = replace(config, other=config.other or dict(type=QUANT_TYPE))
     for conv, (name, layer) in wavelets.items():
         reason = too_small(maps.sizes.get(conv, ()), layer.get('levels', 3))
         if reason:
-            quantized = without_wavelets(layer, config.other or dict(type=QUANT_TYPE))
+            quantized = quantizing.quantized_config(name)
             judged[conv] = Decision(name, quantized, reason, is_tiny=True)
     names = [name for conv, (name, _) in wavelets.items() if conv not in maps.reached]
     return judged, list(_unknown(maps, names))
@@ -175,6 +176,6 @@ def judge_speed(
     for conv, (name, layer) in _wavelet_layers(decisions).items():
         reason = judge.objection(conv, layer)
         if reason:
-            quantized = without_wavelets(layer, config.other)
+            quantized = config.quantized_config(name)
             judged[conv] = Decision(name, quantized, reason, chosen=quantized is None)
     return judged

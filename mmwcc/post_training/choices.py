@@ -20,7 +20,7 @@ class Choice:
     """
 
     weight_bits: int = 32
-    act_bits: int = 32
+    act_bits: float = 32
     keep_ratio: float | None = None
 
 

@@ -203,6 +203,14 @@ class UniformQuantizer(ClipLearner, ABC):
         self.signed.fill_(1)
 
     @property
+    def position_widths(self) -> tuple[int, ...] | None:
+        """Bits that a position can have, if each has a scale of its own, otherwise None.
+
+        () means that all positions have the same.
+        """
+        return None
+
+    @property
     def largest_share(self) -> float:
         """Largest share of positions that can have bits at all, in (0, 1]."""
         return 1.0

@@ -128,6 +128,11 @@ class EnergyActQuantizer(ActQuantizer):
             )
 
     @property
+    def position_widths(self) -> tuple[int, ...]:
+        """The widths, or () if all positions have the same."""
+        return self._widths or ()
+
+    @property
     def largest_share(self) -> float:
         """Largest share of positions that can have bits at all, in (0, 1]."""
         if self._widths is None or self._widths[0] > 0 or not self.is_on:
