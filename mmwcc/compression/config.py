@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from mmwcc.layers import CompressedConvMixin, check_component, check_quantizer
 from mmwcc.messages import check_keys
@@ -315,7 +316,9 @@ class CompressionConfig:
             for rule in self.rules
         )
         own = self.pointwise or {}
-        quantizers = {role: getattr(self, role) or own.get(role) for role in _QUANTIZERS}
+        quantizers: dict[str, Any] = {
+            role: getattr(self, role) or own.get(role) for role in _QUANTIZERS
+        }
         return replace(self, rules=rules, **quantizers).layer_config(name, eligible=False)
 
 

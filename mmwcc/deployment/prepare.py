@@ -20,6 +20,7 @@ from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
+    LayerState,
     compressed_layers,
     has_hooks,
     is_plain,
@@ -165,6 +166,18 @@ def _check_form(network: nn.Module) -> None:
         raise ValueError(
             f'exportable: the model must be as it was trained, got fused or integer layers: '
             f'{some_of(ready)}. Load the trained checkpoint; the export writes integers by itself.'
+        )
+    scaled = [
+        name
+        for name, layer in compressed_layers(network).items()
+        if LayerState.of(layer).widths is not None
+    ]
+    if scaled:
+        raise ValueError(
+            'exportable: act_quant must have one scale for all positions, got '
+            f'EnergyActQuantizer in {some_of(scaled)}. ONNX has no operator that chooses a scale '
+            'and a number of bits for every position. Run the model in torch, or train it with '
+            'mmwcc.LearnedClipActQuantizer.'
         )
     stuck = [
         f'{name} ({obstacle(layer)})'

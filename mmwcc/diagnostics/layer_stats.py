@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import pack, quantize
+from mmwcc.functional import bits_of_positions, pack, quantize
 from mmwcc.kernels.fake_quant import grid
 from mmwcc.layers import CompressedConvMixin, WaveletCompressedConv2d
 from mmwcc.quantizers import UniformQuantizer
@@ -69,9 +69,15 @@ class LayerStats:
             )
         with torch.autocast(x.device.type, enabled=False):
             values = x.detach()
+            positions = None
             if isinstance(layer, WaveletCompressedConv2d):
-                values = self._add_selection(layer, values if x.dim() == 4 else values.unsqueeze(0))
-            self._add_quantizer('act', layer.act_quant, values)
+                values, positions = self._add_selection(
+                    layer, values if x.dim() == 4 else values.unsqueeze(0)
+                )
+            if layer.act_quant is not None and layer.act_quant.position_widths is not None:
+                self._add_positions(layer.act_quant, values, positions)
+            else:
+                self._add_quantizer('act', layer.act_quant, values)
             self._add_quantizer('weight', layer.weight_quant, layer.weight)
 
     def compute(self) -> dict[str, float]:
@@ -97,14 +103,33 @@ class LayerStats:
         ratio = torch.stack([part.double(), whole.double()])
         self._sums[name] = self._sums[name] + ratio if name in self._sums else ratio
 
-    def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> Tensor:
-        """Add the energy of the kept and of all coefficients, and return the kept ones."""
+    def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> tuple[Tensor, int]:
+        """Add the energy of the kept and of all coefficients.
+
+        Returns:
+            The kept ones, and the number of positions.
+        """
         x = x[:, :, :: layer.stride[0], :: layer.stride[1]]
         transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
         everything, _ = pack(x, keep_ratio=1.0, **transform)
-        kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
+        kept, slot = pack(x, keep_ratio=layer.packed_ratio, selection=layer.selection, **transform)
         self._add('energy_kept', _energy(kept), _energy(everything))
-        return kept
+        return kept, slot.shape[1]
+
+    def _add_positions(
+        self, quantizer: UniformQuantizer, values: Tensor, positions: int | None
+    ) -> None:
+        """Add the bits of positions, the share that has any, and the noise of their rounding."""
+        if not quantizer.is_on or not quantizer.is_settled:
+            return
+        values = values.float()
+        _, signed, spec = quantizer.arguments(values, positions)
+        bits = bits_of_positions(values, spec)
+        everything = bits.new_tensor(len(bits) * (positions or bits.shape[1]), dtype=torch.int64)
+        self._add('act_bits', bits.sum(dtype=torch.int64), everything)
+        self._add('act_positions', (bits > 0).sum(), everything)
+        noise = quantize(values, quantizer.clip_alpha.detach().float(), signed, spec) - values
+        self._add('act_sqnr', _energy(noise), _energy(values))
 
     def _add_quantizer(self, role: str, quantizer: UniformQuantizer | None, values: Tensor) -> None:
         if quantizer is None or not quantizer.is_on or not quantizer.is_settled:

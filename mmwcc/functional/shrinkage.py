@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmwcc import kernels
 
+from .atoms import atom_norms
 from .fractions import kept_positions
 from .wavelets import decompose2, filter_bank, recompose2
 
@@ -69,6 +70,7 @@ def pack(
     levels: int = 3,
     wavelet: str = 'haar',
     selection: str = 'energy',
+    unit_atoms: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Transform ``x`` and keep the coefficients at k positions.
 
@@ -80,6 +82,9 @@ def pack(
         levels: Depth of the transform. Defaults to 3.
         wavelet: One of :data:`WAVELETS` or any discrete PyWavelets wavelet. Defaults to 'haar'.
         selection: One of :data:`SELECTIONS`. Defaults to 'energy'.
+        unit_atoms: Whether coefficients are those of functions of norm 1, so that their energies
+            tell what they contribute to the map. With orthogonal wavelets they always are, with
+            biorthogonal ones only if asked for. Defaults to False.
 
     Returns:
         ``rows`` and ``slot``. ``rows``, shape (B, k, C), are the kept coefficients, which carry the
@@ -98,6 +103,8 @@ def pack(
         slot = _coarse_slot(x, k, levels)
         return kernels.haar_pack(x, slot, k, levels), slot
     coefficients = _coefficients(x, wavelet, levels)
+    if unit_atoms:
+        coefficients = coefficients * atom_norms(wavelet, levels, positions, coefficients)
     slot = (
         kernels.select(coefficients.detach().square().sum(-1), k)
         if selection == 'energy'
@@ -158,6 +165,7 @@ def unpack(
     levels: int = 3,
     wavelet: str = 'haar',
     channels_last: bool = False,
+    unit_atoms: bool = False,
 ) -> Tensor:
     """Put ``rows`` back at their positions, with zeros elsewhere, and invert the transform.
 
@@ -172,6 +180,7 @@ def unpack(
         wavelet: Wavelet that :func:`pack` used. Defaults to 'haar'.
         channels_last: Whether the result is in torch's channels_last memory format. Defaults to
             False.
+        unit_atoms: As in :func:`pack`. Defaults to False.
 
     Returns:
         Feature map, shape (B, C, height, width), dtype of ``rows``.
@@ -189,8 +198,11 @@ def unpack(
     padded = F.pad(compute, (0, 0, 0, 1)).flatten(0, 1)
     first = torch.arange(batch, device=rows.device).unsqueeze(1) * (k + 1)
     coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten().int())
+    coefficients = coefficients.reshape(*slot.shape, channels)
+    if unit_atoms:
+        coefficients = coefficients / atom_norms(wavelet, levels, slot.shape[1], coefficients)
     running, details = kernels.unfold(
-        coefficients.reshape(*slot.shape, channels),
+        coefficients,
         kernels.padded_size(height, levels),
         kernels.padded_size(width, levels),
         levels,

@@ -5,8 +5,15 @@ from .dfwt import DepthwiseFastWaveletTransform, deepest_kappa
 from .lean_activation import LeanReLU, LeanReLU6
 from .quant_conv import QuantConv2d
 from .separable_conv import SeparableConv2d, check_init
-from .swap import COMPUTED, CompressedConvMixin, CompressedLayer, check_parameters, computed_tensor
-from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d, is_eligible
+from .swap import (
+    COMPUTED,
+    CompressedConvMixin,
+    CompressedLayer,
+    check_parameters,
+    computed_tensor,
+    is_eligible,
+)
+from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d
 from .wavelet_conv import WaveletConv2d, WConv, wavelet_partition
 
 __all__ = [

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from mmwcc.functional import one_call
 from mmwcc.quantizers import CHANNEL, UniformQuantizer
@@ -21,6 +22,7 @@ __all__ = [
     'build_quantizer',
     'check_parameters',
     'computed_tensor',
+    'is_eligible',
 ]
 
 COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
@@ -48,6 +50,18 @@ def check_parameters(owner: str, conv: nn.Conv2d) -> None:
             'torch.nn.utils.parametrize.remove_parametrizations, or leave the layer '
             'as it is.'
         )
+
+
+def is_eligible(kernel_size, padding, groups: int) -> bool:
+    """Tell whether a convolution can be wavelet compressed.
+
+    It can if it is 1x1, has no padding and has one group. The stride does not matter.
+    """
+    return (
+        _pair(kernel_size) == (1, 1)
+        and padding in (0, (0, 0), [0, 0], 'valid', 'same')
+        and groups == 1
+    )
 
 
 def build_quantizer(
@@ -165,9 +179,9 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.weight, self.bias)
 
-    def _quantization(self, role: str, x: Tensor):
+    def _quantization(self, role: str, x: Tensor, positions: int | None = None):
         quantizer = getattr(self, role)
-        return None if quantizer is None else quantizer.arguments(x)
+        return None if quantizer is None else quantizer.arguments(x, positions)
 
     def unlearned(self) -> list[str]:
         """Return the names of the quantizers that need a clip but have not learned one.

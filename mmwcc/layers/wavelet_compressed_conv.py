@@ -15,24 +15,13 @@ from mmwcc.functional import (
     unpack,
 )
 from mmwcc.kernels import is_channels_last
+from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
 from .quant_conv import QuantConv2d
-from .swap import CompressedConvMixin
+from .swap import CompressedConvMixin, is_eligible
 
-__all__ = ['WCC', 'WaveletCompressedConv2d', 'is_eligible']
-
-
-def is_eligible(kernel_size, padding, groups: int) -> bool:
-    """Tell whether a convolution can be wavelet compressed.
-
-    It can if it is 1x1, has no padding and has one group. The stride does not matter.
-    """
-    return (
-        _pair(kernel_size) == (1, 1)
-        and padding in (0, (0, 0), [0, 0], 'valid', 'same')
-        and groups == 1
-    )
+__all__ = ['WCC', 'WaveletCompressedConv2d']
 
 
 @MODELS.register_module()
@@ -134,6 +123,18 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         self._build_quantizers(weight_quant, act_quant)
         if self.act_quant is not None:
             self.act_quant.expect_coefficients(type(self).__name__)
+            self._check_budget(self.act_quant)
+
+    def _check_budget(self, quantizer: UniformQuantizer) -> None:
+        """Refuse a budget of bits that the kept positions cannot take up."""
+        bits, widths = quantizer.bits, quantizer.position_widths
+        if widths and quantizer.is_on and bits > self.keep_ratio * widths[-1]:
+            raise ValueError(
+                f'{type(self).__name__}: act_quant must have at most keep_ratio times its largest '
+                f'width as bits, their mean over all positions, got bits={bits:g} for keep_ratio='
+                f'{self.keep_ratio:g} and widths {widths}. Use keep_ratio=1.0, so that the budget '
+                'of bits decides how many positions are kept.'
+            )
 
     @staticmethod
     def _check_geometry(kernel_size, padding, groups: int) -> None:
@@ -170,16 +171,20 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         check_selection(type(self).__name__, selection)
         self._selection = selection
 
-    def _share_with_bits(self) -> float:
-        """Return the largest share of positions to which the quantizer can give bits."""
-        return 1.0 if self.act_quant is None else self.act_quant.largest_share
+    @property
+    def _by_energy(self) -> bool:
+        """Whether rows are quantized by their energy."""
+        return self.act_quant is not None and self.act_quant.position_widths is not None
 
-    def _act_quantization(self, rows: Tensor, slot: Tensor):
-        """Return how the rows are quantized, which are some of the positions of a map."""
+    @property
+    def packed_ratio(self) -> float:
+        """Fraction of wavelet positions that are computed with in each image, in (0, 1].
+
+        It is below keep_ratio if the quantizer has too few bits for that many positions.
+        """
         if self.act_quant is None:
-            return None
-        clip, signed, spec = self.act_quant.arguments(rows)
-        return clip, signed, spec._replace(positions=slot.shape[1])
+            return self.keep_ratio
+        return min(self.keep_ratio, self.act_quant.largest_share)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         batch = self._batched(x)
@@ -188,10 +193,11 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             batch = batch[:, :, :: self.stride[0], :: self.stride[1]]
         rows, slot = pack(
             batch,
-            keep_ratio=min(self.keep_ratio, self._share_with_bits()),
+            keep_ratio=self.packed_ratio,
             levels=self.levels,
             wavelet=self.wavelet,
             selection=self.selection,
+            unit_atoms=self._by_energy,
         )
         if self.weight_quant is None and self.act_quant is None:
             rows = multiply_rows(rows, weight)
@@ -199,7 +205,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             rows = quantized_linear(
                 rows,
                 weight,
-                act=self._act_quantization(rows, slot),
+                act=self._quantization('act_quant', rows, slot.shape[1]),
                 wgt=self._quantization('weight_quant', weight),
                 scale=self.weight_scale,
             )
@@ -211,6 +217,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             levels=self.levels,
             wavelet=self.wavelet,
             channels_last=channels_last,
+            unit_atoms=self._by_energy,
         )
         return y if x.dim() == 4 else y.squeeze(0)
 

@@ -161,5 +161,5 @@ def width_obstacle(layer: nn.Module) -> str:
     state = LayerState.of(layer)
     for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
         if bits > _WIDEST_INTEGER:
-            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
-    return ''
+            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits:g} bits'
+    return '' if state.widths is None else 'a scale for every position'

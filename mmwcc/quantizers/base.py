@@ -240,16 +240,24 @@ class UniformQuantizer(ClipLearner, ABC):
         """Number of steps between zero and the clip."""
         return self._steps(bool(self.signed) if self._known is None else self._known)
 
-    def arguments(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizationSpec]:
+    def arguments(
+        self, x: Tensor, positions: int | None = None
+    ) -> tuple[Tensor, Tensor, QuantizationSpec]:
         """Return clip, signedness and spec for quantizing ``x``, after calibration if that is due.
 
         This is what :func:`mmwcc.functional.quantized_linear` and
         :func:`~mmwcc.functional.quantized_conv2d` take.
+
+        Args:
+            x: What is quantized.
+            positions: Number of positions of the map that ``x`` holds some rows of. Defaults to
+                None: it is all of the map.
         """
         clip, signed = self.clip_alpha, self.signed
         if self.is_on and (self._known is None or self._seen is not None):
             clip, signed = self._unsettled(x)
-        return clip, signed, self.spec(x)
+        spec = self.spec(x)
+        return clip, signed, spec if positions is None else spec._replace(positions=positions)
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ class FeatureCompressionVisHook(Hook):
             name,
             values,
             self.keep_ratio or layer.keep_ratio,
-            LayerState.of(layer).act_bits,
+            int(LayerState.of(layer).act_bits),
             layer.levels,
             layer.wavelet,
             layer.selection,
