@@ -3,6 +3,7 @@
 They cover wavelets, joint shrinkage, quantized products, compressed convolution and resizing.
 """
 
+from .atoms import atom_norms
 from .channel_wavelets import dfwt, inverse_dfwt
 from .energy import bits_of_positions, unit_rows
 from .fractions import kept_positions
@@ -24,6 +25,7 @@ __all__ = [
     'SELECTIONS',
     'WAVELETS',
     'QuantizationSpec',
+    'atom_norms',
     'bits_of_positions',
     'check_compression',
     'check_keep_ratio',

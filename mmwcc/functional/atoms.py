@@ -16,7 +16,9 @@ __all__ = ['atom_norms']
 def _of_patch(wavelet: str, levels: int) -> tuple[float, ...]:
     """Return the norm of the function of each position of a patch, in position order."""
     filters = filter_bank(wavelet)
-    low, high = (torch.tensor(taps).double() for taps in (filters.rec_lo, filters.rec_hi))
+    low, high = (
+        torch.tensor(taps, dtype=torch.double) for taps in (filters.rec_lo, filters.rec_hi)
+    )
     coarse, details = torch.ones(1, dtype=torch.double), []
     for level in range(levels):
         # The functions of one level less deep, stretched by the filters of this one.
