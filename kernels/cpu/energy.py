@@ -15,13 +15,16 @@ from .jit import jit
 from .memory import address_of, array_of, empty, empty_like, values_of
 from .rows import square_row
 from .select import _key
+from .simd import LANES, clamp, first_lanes, load, rounded, splat, store
 from .threads import fork, thread_count
 
 __all__ = ['energy_quant', 'energy_quant_backward', 'row_bits']
 
 _EXPONENT = 23  # bits of a float32 below its exponent
 _SHIFTS, _DIGITS = (20, 10, 0), (11, 10, 10)  # of a key of 31 bits, from the top
+_index = np.uintp  # unsigned: numba checks signed indices for negative values
 _jit = jit(fastmath={'reassoc', 'contract'})
+_exact = jit(error_model='numpy', forceinline=True)
 
 
 @_jit
@@ -116,13 +119,27 @@ def _measure_kernel(count, threads, *arguments):
     fork(_measure, count, threads, arguments)
 
 
+@_exact
+def _round_row(source, target, count, step, low, high):
+    """Round a row of ``count`` values, given by its address, and write it to another."""
+    count, step, low, high = _index(count), splat(step), splat(low), splat(high)
+    whole = count - count % _index(LANES)
+    for n in range(_index(0), whole, _index(LANES)):
+        level = rounded(clamp(load(source, n, None) / step, low, high))
+        store(target, n, level * step, None)
+    if whole < count:
+        mask = first_lanes(count - whole)
+        level = rounded(clamp(load(source, whole, mask) / step, low, high))
+        store(target, whole, level * step, mask)
+
+
 @_jit
 def _round(begin, end, x, channels, steps, lows, highs, y):
-    """Round rows. Those of width 0 have levels 0 ... 0."""
+    """Round rows, given by the address of the first. Those of width 0 have levels 0 ... 0."""
     for n in range(begin, end):
-        step, low, high, first = steps[n], lows[n], highs[n], n * channels
-        for at in range(first, first + channels):
-            y[at] = np.rint(_clamped(x[at] / step, low, high)) * step
+        first = np.uintp(n * channels)
+        source, target = address_at(x, first), address_at(y, first)
+        _round_row(source, target, channels, steps[n], lows[n], highs[n])
 
 
 @_jit
@@ -221,7 +238,7 @@ def energy_quant(rows, clips, signed, total, widths, symmetric):
     rows = rows.detach().contiguous()
     _, _, grid = _grid(rows, clips, signed, total, widths, symmetric)
     y, count = empty_like(rows), rows.shape[0] * rows.shape[1]
-    _round_kernel(count, thread_count(count), values_of(rows), rows.shape[2], *grid, values_of(y))
+    _round_kernel(count, thread_count(count), address_of(rows), rows.shape[2], *grid, address_of(y))
     return y
 
 
