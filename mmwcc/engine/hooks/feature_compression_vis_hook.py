@@ -22,6 +22,7 @@ from mmwcc.model_tree import (
     no_match,
     unwrapped,
 )
+from mmwcc.quantizers import EnergyActQuantizer
 from mmwcc.registry import HOOKS
 from mmwcc.utils import undo_normalization
 
@@ -202,12 +203,16 @@ class FeatureCompressionVisHook(Hook):
         layer = self._layers[name]
         if not isinstance(layer, WaveletCompressedConv2d):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
+        quantizer = layer.act_quant
+        if not isinstance(quantizer, EnergyActQuantizer) or not quantizer.is_on:
+            quantizer = None
         return FeatureMap(
             name,
             values,
             self.keep_ratio or layer.keep_ratio,
-            int(LayerState.of(layer).act_bits),
+            int(LayerState.of(layer).act_bits) if quantizer is None else 8,
             layer.levels,
             layer.wavelet,
             layer.selection,
+            quantizer,
         )
