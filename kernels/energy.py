@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,50 +88,73 @@ def _fake_row_bits(energy, total, widths):
     return energy.new_empty(energy.shape, dtype=torch.uint8)
 
 
-def _grid(
-    rows: Tensor, clips: Tensor, signed: Tensor, total: int, widths: Sequence[int], symmetric: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return root mean square, width, lowest and highest level of each row, shape (B, k, 1)."""
-    energy = rows.square().mean(-1)
+class Grids(NamedTuple):
+    """The grid of each row, shape (B, k, 1) each.
+
+    Attributes:
+        root: Root mean square.
+        bits: Width, int64.
+        step: Distance between two neighbouring levels.
+        low: Lowest level, like the highest 0 for rows of width 0.
+        high: Highest level.
+    """
+
+    root: Tensor
+    bits: Tensor
+    step: Tensor
+    low: Tensor
+    high: Tensor
+
+    def gradient_of_clips(self, sums: Tensor, clips: Tensor) -> Tensor:
+        """Add up what rows contribute to the gradient of the clip of their width.
+
+        Args:
+            sums: Sum over the values of each row, times their slopes in units of the step, shape
+                (B, k, 1).
+            clips: The clips.
+        """
+        of_row = torch.where(self.bits > 0, sums * self.root / self.high.clamp(min=1), 0)
+        total = torch.zeros(len(WIDTHS), dtype=of_row.dtype, device=of_row.device)
+        total.index_add_(0, (self.bits - WIDTHS[0]).clamp(min=0).flatten(), of_row.flatten())
+        return total.to(clips.dtype)
+
+
+def grids(
+    energy: Tensor,
+    clips: Tensor,
+    signed: Tensor,
+    total: int,
+    widths: Sequence[int],
+    symmetric: bool,
+) -> Grids:
+    """Return the grids of rows of some energy, shape (B, k)."""
     bits = row_bits(energy, total, widths).long().unsqueeze(-1)
     positive = (1 << (bits - 1).clamp(min=0)) - 1
-    high = torch.where(signed.bool(), positive, (1 << bits) - 1)
+    high = torch.where(signed.bool(), positive, (1 << bits) - 1).to(energy.dtype)
     low = torch.where(signed.bool(), -positive if symmetric else -positive - (bits > 0).long(), 0)
     root = energy.clamp(min=_SMALLEST_ENERGY).sqrt().unsqueeze(-1)
-    return root, bits, low.to(rows.dtype), high.to(rows.dtype)
-
-
-def _scaled(rows: Tensor, clips: Tensor, root: Tensor, bits: Tensor, high: Tensor):
-    """Return rows in units of their steps, and these steps, shape (B, k, 1)."""
-    clip = clips.to(rows.dtype).clamp_min(_SMALLEST_CLIP)[(bits - WIDTHS[0]).clamp(min=0)]
-    step = root * clip / high.clamp(min=1)
-    return rows / step, step
+    clip = clips.to(energy.dtype).clamp_min(_SMALLEST_CLIP)[(bits - WIDTHS[0]).clamp(min=0)]
+    return Grids(root, bits, root * clip / high.clamp(min=1), low.to(energy.dtype), high)
 
 
 def _energy_quant(rows, clips, signed, total, widths, symmetric):
     """Divide each row by its step, clamp, round half to even and multiply again."""
     values = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    root, bits, low, high = _grid(values, clips, signed, total, widths, symmetric)
-    scaled, step = _scaled(values, clips, root, bits, high)
-    return (torch.clamp(scaled, low, high).round() * step).to(rows.dtype)
+    grid = grids(values.square().mean(-1), clips, signed, total, widths, symmetric)
+    levels = torch.clamp(values / grid.step, grid.low, grid.high).round()
+    return (levels * grid.step).to(rows.dtype)
 
 
 def _energy_quant_backward(grad, rows, clips, signed, total, widths, symmetric):
     """Return the gradients of rows and clips, with energies and widths as constants."""
     values = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    root, bits, low, high = _grid(values, clips, signed, total, widths, symmetric)
-    scaled, _ = _scaled(values, clips, root, bits, high)
-    clipped = torch.clamp(scaled, low, high)
-    inside = (clipped == scaled) & (bits > 0)
+    grid = grids(values.square().mean(-1), clips, signed, total, widths, symmetric)
+    scaled = values / grid.step
+    clipped = torch.clamp(scaled, grid.low, grid.high)
+    inside = (clipped == scaled) & (grid.bits > 0)
     slope = torch.where(inside, clipped.round() - scaled, clipped)
-    of_row = (grad.to(slope.dtype) * slope).sum(-1, keepdim=True) * root / high.clamp(min=1)
-    of_clips = torch.zeros(len(WIDTHS), dtype=of_row.dtype, device=rows.device)
-    of_clips.index_add_(
-        0,
-        (bits - WIDTHS[0]).clamp(min=0).flatten(),
-        torch.where(bits > 0, of_row, 0).flatten(),
-    )
-    return torch.where(inside, grad, 0).to(rows.dtype), of_clips.to(clips.dtype)
+    sums = (grad.to(slope.dtype) * slope).sum(-1, keepdim=True)
+    return torch.where(inside, grad, 0).to(rows.dtype), grid.gradient_of_clips(sums, clips)
 
 
 def _fake_quant(rows, clips, signed, total, widths, symmetric):
@@ -178,9 +202,9 @@ _backward_op = register(
     cost=free,
 )
 
-accelerate('row_bits', 'energy', _row_bits)
-accelerate('energy_quant', 'energy', _energy_quant)
-accelerate('energy_quant_backward', 'energy', _energy_quant_backward, values=1)
+accelerate('row_bits', 'energy', _row_bits, paths=('cpu',))
+accelerate('energy_quant', 'energy', _energy_quant, paths=('cpu',))
+accelerate('energy_quant_backward', 'energy', _energy_quant_backward, values=1, paths=('cpu',))
 
 
 def row_bits(energy: Tensor, total: int, widths: Sequence[int]) -> Tensor:
