@@ -102,14 +102,18 @@ class Contender:
 
 def contenders(names: Iterable[str], forms: Forms, threads: int) -> list[Contender]:
     """Start the engines, and leave out those that cannot load the network."""
-    started = [
-        Contender(name, forms.file(ENGINES[name].file), threads)
-        for name in track(list(names), 'Loading')
-    ]
-    for contender in started:
-        if contender.failure:
-            print(f'{ENGINES[contender.name].title} fails:\n{contender.failure}', flush=True)
-    return [contender for contender in started if not contender.failure]
+    started = []
+    for name in track(list(names), 'Loading'):
+        try:
+            contender = Contender(name, forms.file(ENGINES[name].file), threads)
+            failure = contender.failure
+        except Exception:  # a converter may fail in any way, as a rival may
+            failure = traceback.format_exc()
+        if failure:
+            print(f'{ENGINES[name].title} fails:\n{failure}', flush=True)
+        else:
+            started.append(contender)
+    return started
 
 
 def timed(started: Sequence[Contender], image: Tensor, rounds: int, calls: int) -> dict[str, list]:
