@@ -92,7 +92,10 @@ class RawOutputs(nn.Module):
         )
         if self.is_segmentor:
             outputs = F.interpolate(
-                outputs, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners
+                outputs.contiguous(),  # torch resizes few channels faster plane by plane
+                x.shape[2:],
+                mode='bilinear',
+                align_corners=self.model.align_corners,
             )
         return outputs
 

@@ -105,13 +105,16 @@ def _learn_statistics(dense: nn.Module, images: list[Tensor]) -> None:
 
 
 def _quantized(dense: nn.Module, images: list[Tensor]) -> nn.Module:
-    """Return the network in 8 bits with scales of maps, calibrated."""
+    """Return the network in 8 bits with scales of maps, calibrated.
+
+    The first and the last convolution are quantized too, as other quantizers do it.
+    """
 
     def run(model: nn.Module, image: Tensor) -> object:
         return model(image, mode='tensor')
 
     model = copy.deepcopy(dense).eval()
-    compress_model(model, preset('quant_channel_w8a8'), verbose=False)
+    compress_model(model, preset('quant_channel_w8a8', keep_dense=[]), verbose=False)
     calibrate(model, images, forward=run)
     add_map_scales(model, tuple(images[0].shape[2:]))
     calibrate(model, images, forward=run, again=False)

@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmwcc.deployment import RawOutputs, export_onnx, load_graph, open_runner
-from mmwcc.inference import to_integer
+from mmwcc.inference import RecordedNetwork, record, to_integer
 
 __all__ = ['ENGINES', 'Engine', 'Forms', 'Trained']
 
@@ -170,6 +170,18 @@ def _eager(file: Path) -> Run:
     return _called(_network(file))
 
 
+def _recorded(file: Path) -> Run:
+    network = _network(file)
+    recordings: dict[torch.Size, RecordedNetwork] = {}
+
+    def recorded(image: Tensor) -> Any:
+        if image.shape not in recordings:
+            recordings[image.shape] = record(network, image)
+        return recordings[image.shape](image)
+
+    return _called(recorded)
+
+
 def _folded(file: Path) -> Run:
     return _called(fuse_conv_bn(_network(file)))
 
@@ -211,6 +223,7 @@ ENGINES = {
     'folded': Engine('torch float32, BatchNorm folded', 'dense.pt', _folded),
     'compiled': Engine('torch.compile, frozen', 'dense.pt', _compiled),
     'mmwcc': Engine('mmwcc to_integer', 'integer.pt', _eager),
+    'mmwcc-recorded': Engine('mmwcc to_integer, recorded', 'integer.pt', _recorded),
     'ort': Engine('ONNX Runtime float32', 'dense.onnx', _onnxruntime),
     'ort-int8': Engine('ONNX Runtime, its own int8', 'onnxruntime.onnx', _onnxruntime),
     'ort-export': Engine('ONNX Runtime, our export', 'export_onnxruntime.onnx', _onnxruntime),
