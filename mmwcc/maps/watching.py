@@ -135,9 +135,7 @@ class MapWatcher(TorchFunctionMode):
     def _before(self, module: nn.Module, inputs: tuple) -> None:
         self._inside += 1
 
-    def _after_layer(
-        self, layer: str, module: nn.Module, inputs: tuple, output: Tensor
-    ) -> Tensor:
+    def _after_layer(self, layer: str, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         self._inside -= 1
         return self._add(self._layers[layer], '', [self.name(inputs[0])], output)
 

@@ -5,8 +5,8 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from toy_networks import segmentor
 from torch import nn
+from toy_networks import segmentor
 
 from mmwcc.compression import compress_model
 from mmwcc.deployment import ExportError, export_onnx

@@ -17,7 +17,7 @@ from mmcv.cnn import fuse_conv_bn
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmwcc.deployment import RawOutputs, export_onnx, load_graph, open_runner
+from mmwcc.deployment import RawOutputs, compile_openvino, export_onnx, load_graph, open_runner
 from mmwcc.inference import RecordedNetwork, record, to_integer
 
 __all__ = ['ENGINES', 'Engine', 'Forms', 'Trained']
@@ -85,6 +85,10 @@ def _make_dense(forms: Forms, path: Path) -> None:
     _pickle(forms, path, forms.trained.dense)
 
 
+def _make_quantized(forms: Forms, path: Path) -> None:
+    _pickle(forms, path, forms.trained.quantized)
+
+
 def _make_integer(forms: Forms, path: Path) -> None:
     model = copy.deepcopy(forms.trained.quantized)
     to_integer(model, verbose=False)
@@ -117,7 +121,7 @@ def _make_onnxruntime(forms: Forms, path: Path) -> None:
             return None if image is None else {'image': image.numpy()}
 
     ready = forms.folder / 'dense_ready.onnx'
-    quant_pre_process(source, ready)
+    quant_pre_process(source, ready, skip_symbolic_shape=True)  # it cannot infer all operators
     quantize_static(
         ready,
         path,
@@ -139,6 +143,7 @@ def _make_nncf(forms: Forms, path: Path) -> None:
 
 _MAKERS: dict[str, Callable[[Forms, Path], None]] = {
     'dense.pt': _make_dense,
+    'quantized.pt': _make_quantized,
     'integer.pt': _make_integer,
     'dense.onnx': _make_dense_onnx,
     'export_onnxruntime.onnx': _make_export,
@@ -199,14 +204,7 @@ def _onnxruntime(file: Path) -> Run:
 
 
 def _openvino(file: Path, precision: str = 'f32') -> Run:
-    import openvino
-
-    hints = dict(
-        INFERENCE_NUM_THREADS=torch.get_num_threads(),
-        INFERENCE_PRECISION_HINT=precision,
-        PERFORMANCE_HINT='LATENCY',
-    )
-    model = openvino.Core().compile_model(file, 'CPU', hints)
+    model = compile_openvino(file, precision)
 
     def run(image: Tensor) -> list[Tensor]:
         return [torch.from_numpy(np.array(y)) for y in model([image.numpy()]).values()]
@@ -222,6 +220,7 @@ ENGINES = {
     'torch': Engine('torch float32', 'dense.pt', _eager),
     'folded': Engine('torch float32, BatchNorm folded', 'dense.pt', _folded),
     'compiled': Engine('torch.compile, frozen', 'dense.pt', _compiled),
+    'simulated': Engine('mmwcc, simulated in float32', 'quantized.pt', _eager),
     'mmwcc': Engine('mmwcc to_integer', 'integer.pt', _eager),
     'mmwcc-recorded': Engine('mmwcc to_integer, recorded', 'integer.pt', _recorded),
     'ort': Engine('ONNX Runtime float32', 'dense.onnx', _onnxruntime),

@@ -212,18 +212,19 @@ def deployed(content: dict) -> str:
     height, width = content['environment']['size']
     rows = sorted(content['rows'], key=lambda row: row['milliseconds'])
     header = ['engine', 'median', 'quartiles', 'error']
-    accuracy = ['mIoU'] if 'miou' in rows[0] else []
+    accuracy = dict(miou='mIoU', same='same class, %')
+    accuracy = {key: title for key, title in accuracy.items() if key in rows[0]}
     body = [
         [
             row['title'],
             f'{row["milliseconds"]:.1f} ms',
             ' to '.join(f'{value:.1f}' for value in row['quartiles']),
             f'{row["error"]:.1e}',
-            *(f'{row["miou"]:.2f}' for _ in accuracy),
+            *(f'{row[key]:.2f}' for key in accuracy),
         ]
         for row in rows
     ]
-    return f'{height}x{width}:\n\n' + _table(header + accuracy, body)
+    return f'{height}x{width}:\n\n' + _table([*header, *accuracy.values()], body)
 
 
 def layer_map(content: dict) -> str:
