@@ -105,23 +105,29 @@ class Contender:
         self.process.join()
 
 
-def contenders(names: Iterable[str], forms: Forms, threads: int) -> list[Contender]:
-    """Start the engines, and leave out those that cannot load the network."""
-    started = []
+def contenders(
+    names: Iterable[str], forms: Forms, threads: int, image: Tensor
+) -> dict[Contender, Sequence[Tensor]]:
+    """Start the engines, and leave out those that cannot load or run the network.
+
+    Returns:
+        The contenders with their outputs for an image.
+    """
+    started = {}
     for name in track(list(names), 'Loading'):
         try:
             contender = Contender(name, forms.file(ENGINES[name].file), threads)
-            failure = contender.failure
+            outputs = contender.failure or contender.ask('outputs', image)
         except Exception:  # a converter may fail in any way, as a rival may
-            failure = traceback.format_exc()
-        if failure:
-            print(f'{ENGINES[name].title} fails:\n{failure}', flush=True)
+            outputs = traceback.format_exc()
+        if isinstance(outputs, str):
+            print(f'{ENGINES[name].title} fails:\n{outputs}', flush=True)
         else:
-            started.append(contender)
+            started[contender] = outputs
     return started
 
 
-def timed(started: Sequence[Contender], image: Tensor, rounds: int, calls: int) -> dict[str, list]:
+def timed(started: Iterable[Contender], image: Tensor, rounds: int, calls: int) -> dict[str, list]:
     """Return the times of each contender, which take turns."""
     times: dict[str, list[float]] = {contender.name: [] for contender in started}
     for _ in track(range(rounds), 'Rounds'):
@@ -150,7 +156,7 @@ def accuracies(names: Iterable[str], forms: Forms, threads: int, samples) -> dic
         the same class as the network with simulated quantizers, if that is among the contenders.
     """
     classes = {}
-    for contender in contenders(names, forms, threads):
+    for contender in contenders(names, forms, threads, forms.trained.images[0]):
         seen = track(samples, ENGINES[contender.name].title)
         classes[contender.name] = [
             contender.ask('outputs', image)[0].argmax(1)[0] for image, _ in seen
@@ -200,8 +206,8 @@ def measured(args: argparse.Namespace, network, size, folder: Path) -> list[dict
     """Return the results of all contenders on a network."""
     forms = made(args, network, size, folder / 'speed')
     image = forms.trained.images[0]
-    started = contenders(args.engines, forms, args.threads)
-    outputs = {contender.name: contender.ask('outputs', image) for contender in started}
+    started = contenders(args.engines, forms, args.threads, image)
+    outputs = {contender.name: found for contender, found in started.items()}
     expected = outputs['torch'] if 'torch' in outputs else next(iter(outputs.values()))
     times = timed(started, image, args.rounds, args.calls)
     for contender in started:

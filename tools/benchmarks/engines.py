@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.cnn import fuse_conv_bn
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmwcc.deployment import RawOutputs, compile_openvino, export_onnx, load_graph, open_runner
+from mmwcc.deployment import (
+    RawOutputs,
+    compile_openvino,
+    export_onnx,
+    exportable,
+    load_graph,
+    open_runner,
+)
 from mmwcc.inference import RecordedNetwork, record, to_integer
 
 __all__ = ['ENGINES', 'Engine', 'Forms', 'Trained']
@@ -85,6 +91,13 @@ def _make_dense(forms: Forms, path: Path) -> None:
     _pickle(forms, path, forms.trained.dense)
 
 
+@torch.no_grad()
+def _make_folded(forms: Forms, path: Path) -> None:
+    # mmcv's fuse_conv_bn folds into a convolution that several levels share once for each of them.
+    model = exportable(RawOutputs(forms.trained.dense), forms.trained.images[0])
+    torch.save(dict(model=model, scope=forms.trained.scope), path)
+
+
 def _make_quantized(forms: Forms, path: Path) -> None:
     _pickle(forms, path, forms.trained.quantized)
 
@@ -143,6 +156,7 @@ def _make_nncf(forms: Forms, path: Path) -> None:
 
 _MAKERS: dict[str, Callable[[Forms, Path], None]] = {
     'dense.pt': _make_dense,
+    'folded.pt': _make_folded,
     'quantized.pt': _make_quantized,
     'integer.pt': _make_integer,
     'dense.onnx': _make_dense_onnx,
@@ -187,15 +201,11 @@ def _recorded(file: Path) -> Run:
     return _called(recorded)
 
 
-def _folded(file: Path) -> Run:
-    return _called(fuse_conv_bn(_network(file)))
-
-
 def _compiled(file: Path) -> Run:
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    return _called(torch.compile(fuse_conv_bn(_network(file))))
+    return _called(torch.compile(_network(file)))
 
 
 def _onnxruntime(file: Path) -> Run:
@@ -218,8 +228,8 @@ def _openvino_bf16(file: Path) -> Run:
 
 ENGINES = {
     'torch': Engine('torch float32', 'dense.pt', _eager),
-    'folded': Engine('torch float32, BatchNorm folded', 'dense.pt', _folded),
-    'compiled': Engine('torch.compile, frozen', 'dense.pt', _compiled),
+    'folded': Engine('torch float32, BatchNorm folded', 'folded.pt', _eager),
+    'compiled': Engine('torch.compile, frozen', 'folded.pt', _compiled),
     'simulated': Engine('mmwcc, simulated in float32', 'quantized.pt', _eager),
     'mmwcc': Engine('mmwcc to_integer', 'integer.pt', _eager),
     'mmwcc-recorded': Engine('mmwcc to_integer, recorded', 'integer.pt', _recorded),
