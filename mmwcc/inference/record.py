@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import Counter
 from operator import getitem
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from mmwcc.maps import tensors_in
 
 from .quantized_map import dequantized
 
@@ -27,7 +30,7 @@ class RecordedNetwork:
         example: The input that they were recorded with.
     """
 
-    def __init__(self, operators: Callable[[Tensor], Any], example: Tensor) -> None:
+    def __init__(self, operators: fx.GraphModule, example: Tensor) -> None:
         self._operators = operators
         self._shape, self._stride, self._dtype = example.shape, example.stride(), example.dtype
 
@@ -41,6 +44,34 @@ class RecordedNetwork:
         Raises:
             ValueError: If the input has another shape or dtype.
         """
+        return self._operators(self._like_example(x))
+
+    @torch.inference_mode()
+    def float_shares(self, x: Tensor, repeats: int = 5) -> dict[str, float]:
+        """Time the operators one by one, and return what floating point takes.
+
+        Args:
+            x: As for a call.
+            repeats: Number of runs. Defaults to 5.
+
+        Returns:
+            The share of the whole time, from 0 to 1, of each kind of operator that computes on
+            float maps. The largest comes first.
+        """
+        stopwatch = _Stopwatch(self._operators)
+        x = self._like_example(x)
+        stopwatch.run(x)  # the first call prepares memory and caches
+        stopwatch.times.clear()
+        for _ in range(repeats):
+            stopwatch.run(x)
+        total = sum(stopwatch.times.values())
+        return {
+            name: seconds / total
+            for (name, integers), seconds in stopwatch.times.most_common()
+            if not integers
+        }
+
+    def _like_example(self, x: Tensor) -> Tensor:
         if x.shape != self._shape or x.dtype != self._dtype:
             raise ValueError(
                 f'RecordedNetwork: the input must be of shape {tuple(self._shape)} and '
@@ -49,13 +80,31 @@ class RecordedNetwork:
             )
         if x.stride() != self._stride:
             x = x.new_empty_strided(self._shape, self._stride).copy_(x)
-        return self._operators(x)
+        return x
 
     def __reduce__(self) -> Any:
         raise TypeError(
             'RecordedNetwork: a recording can be neither copied nor saved, because it holds '
             'weights in a layout of this processor. Save the network, and record it again.'
         )
+
+
+class _Stopwatch(fx.Interpreter):
+    """Add up the times of operators, by name and by whether they compute on integer maps."""
+
+    def __init__(self, operators: fx.GraphModule) -> None:
+        super().__init__(operators)
+        self.times: Counter[tuple[str, bool]] = Counter()
+
+    def call_function(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        start = time.perf_counter()
+        result = super().call_function(target, args, kwargs)
+        elapsed = time.perf_counter() - start
+        bytes_in = any(x.dtype == torch.uint8 for x in tensors_in([args, kwargs]))
+        name = getattr(target, 'overloadpacket', target).__name__
+        bytes_out = any(x.dtype == torch.uint8 for x in tensors_in(result))
+        self.times[name, bytes_in or bytes_out] += elapsed
+        return result
 
 
 class _Recorder(TorchDispatchMode):

@@ -100,6 +100,15 @@ def test_inputs_of_another_kind_are_refused(wrong, message):
         recorded(wrong)
 
 
+def test_float_shares_name_what_stays_float():
+    model = integer_network()
+    shares = record(model, torch.ones(1, 3, 16, 12)).float_shares(torch.ones(1, 3, 16, 12))
+    # The last convolution and the mean are float, sums and concatenations are not.
+    assert {'conv2d', 'mean'} <= shares.keys() and not {'add_maps', 'cat_maps'} & shares.keys()
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert 0 < sum(shares.values()) < 1
+
+
 def test_training_and_copies_are_refused():
     layer = nn.Conv2d(3, 4, 1)
     with pytest.raises(RuntimeError, match='must be in evaluation mode'):

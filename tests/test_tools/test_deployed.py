@@ -83,6 +83,24 @@ def test_contenders_run_in_processes_of_their_own_and_may_fail(load, forms, caps
     assert not started[0].process.is_alive()
 
 
+def test_every_network_gets_a_table_and_a_plot(load, tmp_path):
+    pytest.importorskip('matplotlib')
+    plot, networks = load('plot'), load('deployed_networks').NETWORKS
+    row = dict(title='mmwcc', milliseconds=2.0, quartiles=[1.0, 3.0], error=0.0)
+    for network in networks:
+        name = f'deployed_{network}'
+        assert name in load('tables').TABLES
+        content = dict(environment=dict(network=network, size=[4, 8]), rows=[row])
+        plot.PLOTS[name](content, tmp_path / f'{name}.png')
+        assert (tmp_path / f'{name}.png').stat().st_size > 0
+
+
+def test_networks_are_read_without_pretrained_weights(load):
+    pytest.importorskip('mmdet', reason='two of the networks are of it')
+    for network in load('deployed_networks').NETWORKS.values():
+        assert 'Pretrained' not in str(network.read().model)
+
+
 def test_table_begins_with_the_fastest(load):
     common = dict(quartiles=[1.0, 2.0], error=0.01, miou=45.6, same=99.75)
     rows = [

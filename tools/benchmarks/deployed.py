@@ -224,7 +224,7 @@ def measured(args: argparse.Namespace, network, size, folder: Path) -> list[dict
     ]
     if args.test_images:
         found = kept_accuracies(args, network, times, folder / 'accuracy')
-        rows = [row | found[row['name']] for row in rows]
+        rows = [row | found.get(row['name'], {}) for row in rows]
     return rows
 
 
