@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from operator import getitem
 from typing import Any
 
@@ -67,7 +67,9 @@ class RecordedNetwork:
         total = sum(stopwatch.times.values())
         return {
             name: seconds / total
-            for (name, integers), seconds in stopwatch.times.most_common()
+            for (name, integers), seconds in sorted(
+                stopwatch.times.items(), key=lambda item: item[1], reverse=True
+            )
             if not integers
         }
 
@@ -94,7 +96,7 @@ class _Stopwatch(fx.Interpreter):
 
     def __init__(self, operators: fx.GraphModule) -> None:
         super().__init__(operators)
-        self.times: Counter[tuple[str, bool]] = Counter()
+        self.times: dict[tuple[str, bool], float] = defaultdict(float)
 
     def call_function(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         start = time.perf_counter()

@@ -192,9 +192,12 @@ def main() -> None:
     parser.add_argument('--test-images', type=int, default=0, help='images for the mIoU')
     parser.add_argument('--folder', type=Path, help='where what takes long is kept')
     args = parser.parse_args()
+    if args.rounds * args.calls < 2:
+        parser.error('--rounds times --calls must be at least 2, for the quartiles.')
     network = deployed_networks.NETWORKS[args.network]
     size = tuple(args.size or network.size)
-    about = measuring.begin(args, batch=1, size=size, network=args.network)
+    runtimes = {name: measuring.version(name) for name in ('onnxruntime', 'openvino', 'nncf')}
+    about = measuring.begin(args, batch=1, size=size, network=args.network, **runtimes)
     with tempfile.TemporaryDirectory() as folder:
         rows = measured(args, network, size, args.folder or Path(folder))
     for row in sorted(rows, key=lambda row: row['milliseconds']):

@@ -12,10 +12,13 @@ def conditions(about: dict) -> str:
         if about['allocator'] != 'system'
         else "the system's allocator"
     )
+    runtimes = ''.join(
+        f'{name} {about[name]}, ' for name in ('onnxruntime', 'openvino', 'nncf') if about.get(name)
+    )
     return (
         f'{about["cpu"]}, {about["capability"]}, {about["threads"]} threads, torch '
-        f'{about["torch"]}, numba {about["numba"]}, {about["dtype"]}, batch {about["batch"]}, '
-        f'{allocator}, commit {about["commit"]}; medians.'
+        f'{about["torch"]}, numba {about["numba"]}, {runtimes}{about["dtype"]}, batch '
+        f'{about["batch"]}, {allocator}, commit {about["commit"]}; medians.'
     )
 
 
