@@ -122,7 +122,8 @@ def _measure_kernel(count, threads, *arguments):
 @_exact
 def _round_row(source, target, count, step, low, high):
     """Round a row of ``count`` values, given by its address, and write it to another."""
-    count, step, low, high = _index(count), splat(step), splat(low), splat(high)
+    count, step = _index(count), splat(step)
+    low, high = splat(low), splat(high)
     whole = count - count % _index(LANES)
     for n in range(_index(0), whole, _index(LANES)):
         level = rounded(clamp(load(source, n, None) / step, low, high))
@@ -163,7 +164,8 @@ def _differentiate(begin, end, values, channels, grid, results):
     (grad, x), (steps, lows, highs), (grad_x, sums) = values, grid, results
     zero = np.float32(0)
     for n in range(begin, end):
-        step, low, high, first = steps[n], lows[n], highs[n], n * channels
+        step, first = steps[n], n * channels
+        low, high = lows[n], highs[n]
         dropped = high == zero
         for at in range(first, first + channels):
             value = x[at] / step
