@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..energy import _SMALLEST_CLIP, _SMALLEST_ENERGY, WIDTHS, gains
+from ..energy import Grids, gains, grids
 from .addresses import address_at
 from .fake_quant import _clamped
 from .jit import jit
@@ -209,55 +209,42 @@ def row_bits(energy: Tensor, total: int, widths: Sequence[int]) -> Tensor:
     return bits
 
 
-def _grid(
-    rows: Tensor, clips: Tensor, signed: Tensor, total: int, widths: Sequence[int], symmetric: bool
-) -> tuple[np.ndarray, np.ndarray, tuple]:
-    """Return root mean squares and widths of rows, and their steps, lowest and highest levels."""
-    batch, count, channels = rows.shape
-    energy = empty((batch, count))
-    _measure_kernel(
-        batch * count, thread_count(batch * count), address_of(rows), channels, values_of(energy)
-    )
-    bits = values_of(row_bits(energy, total, widths))
-    root = np.sqrt(np.maximum(values_of(energy), np.float32(_SMALLEST_ENERGY)))
-    levels = np.arange(WIDTHS[-1] + 1)
-    if bool(signed):
-        high = np.float32(1) * ((1 << np.maximum(levels - 1, 0)) - 1)
-        low = -high if symmetric else -high - (levels > 0)
-    else:
-        high = np.float32(1) * ((1 << levels) - 1)
-        low = np.zeros_like(high)
-    clip = np.zeros(len(levels), np.float32)
-    clip[WIDTHS[0] :] = np.maximum(values_of(clips.detach().float()), np.float32(_SMALLEST_CLIP))
-    # A row without bits gets a step that is not zero, because it is divided by it.
-    clip[: WIDTHS[0]] = 1
-    step = root * clip[bits] / np.maximum(high, 1).astype(np.float32)[bits]
-    return root, bits, (step, low.astype(np.float32)[bits], high.astype(np.float32)[bits])
+def _grids(rows: Tensor, *arguments) -> Grids:
+    """Return the grids of contiguous rows; ``arguments`` are those of :func:`grids`."""
+    energy, count = empty(tuple(rows.shape[:2])), rows.shape[0] * rows.shape[1]
+    _measure_kernel(count, thread_count(count), address_of(rows), rows.shape[2], values_of(energy))
+    return grids(energy, *arguments)
+
+
+def _levels(grid: Grids) -> tuple[np.ndarray, ...]:
+    """Return step, lowest and highest level of each row as flat arrays."""
+    return values_of(grid.step), values_of(grid.low), values_of(grid.high)
 
 
 def energy_quant(rows, clips, signed, total, widths, symmetric):
     """Compute :func:`mmwcc.kernels.energy_quant` of float32 rows."""
-    rows = rows.detach().contiguous()
-    _, _, grid = _grid(rows, clips, signed, total, widths, symmetric)
+    rows, clips = rows.detach().contiguous(), clips.detach()
+    grid = _grids(rows, clips, signed, total, widths, symmetric)
     y, count = empty_like(rows), rows.shape[0] * rows.shape[1]
-    _round_kernel(count, thread_count(count), address_of(rows), rows.shape[2], *grid, address_of(y))
+    _round_kernel(
+        count, thread_count(count), address_of(rows), rows.shape[2], *_levels(grid), address_of(y)
+    )
     return y
 
 
 def energy_quant_backward(grad, rows, clips, signed, total, widths, symmetric):
     """Compute :func:`mmwcc.kernels.energy_quant_backward` of float32 rows."""
-    rows, grad = rows.detach().contiguous(), grad.detach().to(torch.float32).contiguous()
-    root, bits, grid = _grid(rows, clips, signed, total, widths, symmetric)
-    grad_x, count = empty_like(rows), rows.shape[0] * rows.shape[1]
-    sums = np.empty(count, np.float32)
+    rows, clips = rows.detach().contiguous(), clips.detach()
+    grad = grad.detach().to(torch.float32).contiguous()
+    grid = _grids(rows, clips, signed, total, widths, symmetric)
+    grad_x, sums = empty_like(rows), torch.empty_like(grid.step)
+    count = sums.numel()
     _gradient_kernel(
         count,
         thread_count(count),
         (values_of(grad), values_of(rows)),
         rows.shape[2],
-        grid,
-        (values_of(grad_x), sums),
+        _levels(grid),
+        (values_of(grad_x), values_of(sums)),
     )
-    shares = sums.astype(np.float64) * root / np.maximum(grid[2], 1)
-    totals = np.bincount(bits, shares, len(range(WIDTHS[-1] + 1)))[WIDTHS[0] :]
-    return grad_x, torch.from_numpy(totals).to(clips)
+    return grad_x, grid.gradient_of_clips(sums.double(), clips)

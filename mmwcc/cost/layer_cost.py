@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mmwcc.functional import check_keep_ratio, kept_positions
+from mmwcc.functional import check_keep_ratio, kept_positions, largest_share
 from mmwcc.kernels import padded_size
 
 from .formulas import transform_operations, whole
@@ -173,7 +173,8 @@ class LayerCost:
         kind = 'dense' if weight_bits == act_bits == 32 else 'quantized'
         if keep_ratio is not None:
             check_keep_ratio('LayerCost', keep_ratio)
-            kept, everything = geometry.all_positions(name, _share(keep_ratio, act_bits, widths))
+            share = min(keep_ratio, largest_share(act_bits, widths))
+            kept, everything = geometry.all_positions(name, share)
             assert geometry.pointwise is not None, 'all_positions has refused that'
             product = math.prod(geometry.pointwise)
             of_all = everything if widths else kept  # which positions act_bits is the mean of
@@ -252,13 +253,6 @@ def _check_bits(name: str, role: str, bits: float) -> None:
             f'LayerCost: {role} of {name} must be in 2 ... 16, or 32 for no quantization, got '
             f'{bits!r}. Use 8 for a start.'
         )
-
-
-def _share(keep_ratio: float, mean_bits: float, widths: tuple[int, ...] | None) -> float:
-    """Return the largest share of positions that can have bits."""
-    if not widths or widths[0] > 0:
-        return keep_ratio
-    return min(keep_ratio, mean_bits / widths[1])
 
 
 def _bits_beside(

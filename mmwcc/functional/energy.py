@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,13 @@ from mmwcc import kernels
 
 from .fractions import share_of
 
-__all__ = ['bits_of_positions', 'energy_quantize', 'energy_quantize_backward', 'unit_rows']
+__all__ = [
+    'bits_of_positions',
+    'energy_quantize',
+    'energy_quantize_backward',
+    'largest_share',
+    'unit_rows',
+]
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -28,6 +36,19 @@ def _total(rows: Tensor, spec) -> int:
     """Return the bits of all positions of an image together."""
     positions = rows.shape[1] if spec.positions is None else spec.positions
     return share_of(positions, spec.mean_bits)
+
+
+def largest_share(mean_bits: float, widths: Sequence[int] | None) -> float:
+    """Return the largest share of positions that can have bits at all, in (0, 1].
+
+    Args:
+        mean_bits: Mean number of bits of all positions.
+        widths: Numbers of bits that a position can have, ascending; empty or None if all that are
+            kept have the same.
+    """
+    if not widths or widths[0] > 0:
+        return 1.0
+    return min(1.0, mean_bits / widths[1])
 
 
 def unit_rows(x: Tensor) -> Tensor:

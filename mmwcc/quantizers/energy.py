@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from mmwcc.functional import QuantizationSpec
+from mmwcc.functional import QuantizationSpec, largest_share
 from mmwcc.kernels import WIDTHS
 from mmwcc.registry import MODELS
 
@@ -135,9 +135,7 @@ class EnergyActQuantizer(ActQuantizer):
     @property
     def largest_share(self) -> float:
         """Largest share of positions that can have bits at all, in (0, 1]."""
-        if self._widths is None or self._widths[0] > 0 or not self.is_on:
-            return 1.0
-        return min(1.0, self.bits / self._widths[1])
+        return largest_share(self.bits, self._widths) if self.is_on else 1.0
 
     @property
     def positive_levels(self) -> int:

@@ -1,17 +1,12 @@
 # Rows of coefficients with scales and bits by their energy, against plain quantization and wavelet compression at the
 # same costs, on CamVid: 120 iterations of batch 4 from one dense checkpoint, tested on all images.
 # python tools/analysis_tools/run_ladder.py configs/wcc/ladders/camvid_rows.py --seeds 0 1 2
-config = '../deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256.py'
-checkpoint = 'work_dirs/deeplabv3plus_mobilenetv2-os16_dense_3000i_camvid-256x256/iter_3000.pth'
+_base_ = './camvid.py'
 recipe = dict(
-    optim_wrapper=dict(optimizer=dict(lr=5e-3)),
     param_scheduler=[dict(type='PolyLR', eta_min=0.0, power=0.9, begin=0, end=120, by_epoch=False)],
     train_cfg=dict(max_iters=120),
     train_dataloader=dict(batch_size=4),
-    default_hooks=dict(checkpoint=dict(interval=60, max_keep_ckpts=1)),
-    val_cfg=None,  # points are tested once, at the end
-    val_dataloader=None,
-    val_evaluator=None)
+    default_hooks=dict(checkpoint=dict(interval=60, max_keep_ckpts=1)))
 
 _widths = [0, 3, 4, 5, 6, 8]
 _energy = dict(type='mmwcc.EnergyActQuantizer')
