@@ -9,6 +9,13 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 
 from .byte_map import add_maps, cat_maps, map_values, rescale_map, resize_map, round_map
 from .depthwise import depthwise_haar
+from .energy import (
+    WIDTHS,
+    energy_quant,
+    energy_quant_backward,
+    position_bits,
+    row_bits,
+)
 from .fake_quant import fake_quant, fake_quant_backward
 from .gather import gather_rows, gather_rows_int8
 from .haar import haar_norms, haar_pack, haar_pack_int8, haar_unpack
@@ -24,10 +31,13 @@ __all__ = [
     'COSTS',
     'Cost',
     'PackedConv',
+    'WIDTHS',
     'add_maps',
     'cat_maps',
     'coarse_rank',
     'depthwise_haar',
+    'energy_quant',
+    'energy_quant_backward',
     'fake_quant',
     'fake_quant_backward',
     'fold',
@@ -48,11 +58,13 @@ __all__ = [
     'pack_int8_conv',
     'padded_size',
     'plain_product',
+    'position_bits',
     'position_count',
     'quantize_int8',
     'rescale_map',
     'resize_map',
     'round_map',
+    'row_bits',
     'rows_as_map',
     'rows_of_map',
     'select',

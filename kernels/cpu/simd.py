@@ -32,6 +32,7 @@ __all__ = [
     'load',
     'only',
     'read',
+    'rounded',
     'splat',
     'store',
     'stream',
@@ -222,6 +223,19 @@ def total(typingctx, value):
     return types.float32(vector), generate
 
 
+@intrinsic
+def rounded(typingctx, value):
+    """Return the vector rounded to integers, halves to even."""
+
+    def generate(context, builder, signature, arguments):
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(FLOATS, [FLOATS]), f'llvm.rint.v{LANES}f32'
+        )
+        return builder.call(function, arguments)
+
+    return vector(vector), generate
+
+
 def _define(operation, instruction: str) -> None:
     """Make an operation of Python on two vectors an instruction of LLVM."""
 
@@ -246,5 +260,6 @@ for _operation, _instruction in (
     (operator.add, 'fadd'),
     (operator.sub, 'fsub'),
     (operator.mul, 'fmul'),
+    (operator.truediv, 'fdiv'),
 ):
     _define(_operation, _instruction)

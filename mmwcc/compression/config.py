@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from mmwcc.layers import (
     CompressedConvMixin,
@@ -17,7 +18,7 @@ from mmwcc.registry import MODELS, type_name
 from .only_if_faster import OnlyIfFaster, SpeedTable
 from .rule import QUANTIZERS, WAVELET_ONLY, Rule, check_mapping, check_pattern
 
-__all__ = ['CompressionConfig', 'without_wavelets']
+__all__ = ['CompressionConfig']
 
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
@@ -248,19 +249,30 @@ class CompressionConfig:
             return self.linear
         return self.pointwise if eligible else self.other
 
+    def quantized_config(self, name: str, linear: bool = False) -> dict | None:
+        """Return the config of the layer that only quantizes what a wavelet layer would transform.
 
-def without_wavelets(layer_config: dict, other: dict | None) -> dict | None:
-    """Return the config of the layer that only quantizes what a wavelet layer would transform.
+        The quantizers of ``pointwise`` and ``linear`` are for coefficients. So it has the general
+        ones where there are any, with the exceptions of the rules.
 
-    Args:
-        layer_config: Config of the wavelet layer.
-        other: Config of layers that are only quantized, or None if there are none.
+        Args:
+            name: Qualified name of the layer.
+            linear: Whether it is a linear layer. Defaults to False.
 
-    Returns:
-        The config, or None if nothing is quantized, so that the convolution stays dense.
-    """
-    quantizers = {role: layer_config.get(role) for role in QUANTIZERS}
-    return {**other, **quantizers} if other is not None and any(quantizers.values()) else None
+        Returns:
+            As :meth:`layer_config`. A linear layer is replaced even if nothing is quantized, since
+            the new one multiplies where that is fastest.
+        """
+        rules = tuple(
+            Rule(rule.pattern, {key: new for key, new in rule.changes.items() if key != 'type'})
+            for rule in self.rules
+        )
+        own = self._base(eligible=True, linear=linear) or {}
+        quantizers: dict[str, Any] = {
+            role: getattr(self, role) or own.get(role) for role in QUANTIZERS
+        }
+        plain = replace(self, rules=rules, linear=dict(type=QUANT_LINEAR), **quantizers)
+        return plain.layer_config(name, eligible=False, linear=linear)
 
 
 def _merged(config: dict, changes: dict) -> dict:

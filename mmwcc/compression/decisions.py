@@ -21,7 +21,7 @@ from mmwcc.model_tree import (
     replaceable_layers,
 )
 
-from .config import QUANT_LINEAR, QUANT_TYPE, WAVELET_TYPES, CompressionConfig, without_wavelets
+from .config import QUANT_TYPE, WAVELET_TYPES, CompressionConfig
 from .map_sizes import FixedMaps, fixed_maps
 from .only_if_faster import SpeedJudge
 from .tiny_maps import too_small
@@ -181,27 +181,18 @@ def _suiting(
 ) -> Decision:
     """Return the decision on a wavelet layer, changed if a transform does not suit its maps."""
     assert decision.config is not None, 'a wavelet layer'
-    levels = decision.config.get('levels', 3)
-    if isinstance(layer, nn.Linear):
+    levels, is_linear = decision.config.get('levels', 3), isinstance(layer, nn.Linear)
+    if is_linear:
         calls = maps.tokens.get(layer)
         unknown = '' if layer in maps.announced else _MAPS_UNKNOWN
         reason = off_maps(*calls, levels) if calls else unknown
-        quantized: dict | None = _quantized_linear(decision.config)
     else:
         reason = too_small(maps.sizes.get(layer, ()), levels)
-        quantized = without_wavelets(decision.config, config.other or dict(type=QUANT_TYPE))
     if not reason:
         return decision
-    is_tiny = not isinstance(layer, nn.Linear)
-    return Decision(decision.name, quantized, reason, is_tiny=is_tiny)
-
-
-def _quantized_linear(layer_config: dict) -> dict:
-    """Return the config of the linear layer that only quantizes.
-
-    Without quantizers it computes what ``nn.Linear`` does, where that is fastest.
-    """
-    return without_wavelets(layer_config, dict(type=QUANT_LINEAR)) or dict(type=QUANT_LINEAR)
+    quantizing = replace(config, other=config.other or dict(type=QUANT_TYPE))
+    quantized = quantizing.quantized_config(decision.name, is_linear)
+    return Decision(decision.name, quantized, reason, is_tiny=not is_linear)
 
 
 def _unknown(maps: FixedMaps, unseen: dict[Any, Decision]) -> Iterator[str]:
@@ -237,10 +228,6 @@ def judge_speed(
     for conv, (name, layer) in _wavelet_layers(decisions).items():
         reason = judge.objection(conv, layer)
         if reason:
-            quantized = (
-                _quantized_linear(layer)
-                if isinstance(conv, nn.Linear)
-                else without_wavelets(layer, config.other)
-            )
+            quantized = config.quantized_config(name, isinstance(conv, nn.Linear))
             judged[conv] = Decision(name, quantized, reason, chosen=quantized is None)
     return judged

@@ -95,7 +95,10 @@ class _FirstStep:
         counted = {layer.name for layer in cost.layers}
         built = {
             layer.name: dict(
-                weight_bits=layer.weight_bits, act_bits=layer.act_bits, keep_ratio=layer.keep_ratio
+                weight_bits=layer.weight_bits,
+                act_bits=layer.act_bits,
+                keep_ratio=layer.keep_ratio,
+                widths=layer.widths,
             )
             for layer in self.report
             if layer.name in counted

@@ -45,6 +45,7 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
     biases = 0 if bias is None else bias.numel()
     geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
+        geometry = replace(geometry, row=layer.in_features)
         padding, groups, kernel_size = 0, 1, (1, 1) if state.has('keep_ratio') else (1,)
     elif isinstance(layer, FoldedConv):
         (_, padding, _, groups), kernel_size = layer.geometry, tuple(weight.shape[2:])
@@ -60,7 +61,8 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
             for key in ('levels', 'wavelet')
             if getattr(state, key) is not None
         }
-        geometry = replace(geometry, pointwise=(weight.shape[1], weight.shape[0]), **transform)
+        outputs, inputs = weight.shape[:2]
+        geometry = replace(geometry, row=inputs, pointwise=(inputs, outputs), **transform)
     return geometry
 
 

@@ -5,7 +5,14 @@ from .parity import Parity
 from .prepare import RawOutputs, exportable
 from .publish import DROPPED, publish
 from .report import ExportReport
-from .runtime import ExportError, integer_convolutions, load_graph, open_runner, open_session
+from .runtime import (
+    ExportError,
+    compile_openvino,
+    integer_convolutions,
+    load_graph,
+    open_runner,
+    open_session,
+)
 from .targets import TARGETS, Target
 from .tensorrt import check_tensorrt
 from .thresholds import calibrate_thresholds, kept_ratios
@@ -22,6 +29,7 @@ __all__ = [
     'Target',
     'calibrate_thresholds',
     'check_tensorrt',
+    'compile_openvino',
     'export_onnx',
     'exportable',
     'integer_convolutions',

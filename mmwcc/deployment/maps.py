@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ class _Writing(MapWatcher):
 
     def __init__(
         self,
-        layers: Mapping[nn.Module, str],
-        norms: Mapping[nn.Module, str],
+        layers: Mapping[str, str],
+        norms: Collection[str],
         quantizers: Mapping[str, nn.Module],
     ) -> None:
         super().__init__(layers, norms)
@@ -70,10 +70,9 @@ class ExportableMaps(FollowedMaps):
         self._modules.update({name.replace('.', '/'): one for name, one in self._written.items()})
 
     def watcher(self, model: nn.Module) -> MapWatcher:
-        names: dict[str, Any] = dict(model.named_modules())
         return _Writing(
-            {names[name]: self._name_of(name) for name in self.plan.layers},
-            {names[norm]: norm for norm in self.plan.norms.values()},
+            {name: self._name_of(name) for name in self.plan.layers},
+            self.plan.norms.values(),
             self._written,
         )
 

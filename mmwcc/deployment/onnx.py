@@ -191,6 +191,7 @@ def _export(network: RawOutputs, path: Path, x: Tensor, wish: _Wish, verbose: bo
         kept_ratios(prepared, wish.calibration) if thresholds else {},
         wish.target.runner,
         integer_convolutions(graph, wish.target),
+        network.left_out,
     )
 
 

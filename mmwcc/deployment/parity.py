@@ -23,10 +23,6 @@ __all__ = ['Parity', 'compare']
 # between two levels.
 _NUDGE = 1e-5
 _ROOM = 3
-# Runtimes compute in integers with biases in int32 and with ways of their own to go from one grid
-# to another. Where most values are next to nothing, as after a few steps of training, that may be
-# some hundredths of what is left.
-_IN_INTEGERS = 0.05
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def compare(
 
 def _tolerance(graph, target: Target) -> float:
     in_integers = any(node.op_type == 'QuantizeLinear' for node in graph.graph.node)
-    return _IN_INTEGERS if in_integers else target.tolerance
+    return target.integer_tolerance if in_integers else target.tolerance
 
 
 def _tensors(outputs: Any) -> list[np.ndarray]:

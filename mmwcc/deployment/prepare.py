@@ -20,6 +20,7 @@ from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
 from mmwcc.layers import CompressedLinearMixin, QuantConv2d, WaveletCompressedConv2d
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
+    LayerState,
     compressed_layers,
     has_hooks,
     is_plain,
@@ -42,27 +43,30 @@ class RawOutputs(nn.Module):
     """A network from the normalized image to the tensors that post-processing starts from.
 
     A segmentor returns its logits at the size of the image, or the classes. A detector returns the
-    outputs of its head for each level of the pyramid, without boxes and non-maximum suppression.
-    Other models return what they return in mode 'tensor'. Modules that are not mmengine models
-    return what they return when called.
+    outputs of its head for each level of the pyramid, without boxes and non-maximum suppression. A
+    two-stage detector returns the maps that its second stage reads, and the outputs of its RPN for
+    each level. The heads of the second stage start from boxes and are left out. Other models return
+    what they return in mode 'tensor'. Modules that are not mmengine models return what they return
+    when called.
 
     Args:
-        model: The model. Two-stage detectors have no raw outputs.
+        model: The model.
         argmax: Whether a segmentor returns the class of each pixel. Defaults to False.
 
     Raises:
-        ValueError: If model is a two-stage detector, or argmax is set for a model that is not a
-            segmentor.
+        ValueError: If model is a two-stage detector without an RPN, or argmax is set for a model
+            that is not a segmentor.
     """
 
     def __init__(self, model: nn.Module, argmax: bool = False) -> None:
         super().__init__()
         self.is_segmentor = hasattr(model, 'decode_head') and hasattr(model, 'align_corners')
-        if hasattr(model, 'roi_head'):
+        self.is_two_stage = hasattr(model, 'roi_head')
+        if self.is_two_stage and not hasattr(getattr(model, 'rpn_head', None), 'forward_single'):
             raise ValueError(
-                f'RawOutputs: model must be a network of one stage, got {type(model).__name__} '
-                'with a roi_head, whose second stage starts from post-processed boxes. Export a '
-                'one-stage detector.'
+                f'RawOutputs: the first stage of a model with a roi_head must be an RPN, got '
+                f'{type(model).__name__} without one. Its second stage starts from boxes, which '
+                'are no raw outputs. Export a one-stage detector.'
             )
         if argmax and not self.is_segmentor:
             raise ValueError(
@@ -85,6 +89,9 @@ class RawOutputs(nn.Module):
 
     def raw(self, x: Tensor):
         """Return the output of the model; for a segmentor, its logits at the size of the image."""
+        if self.is_two_stage:
+            maps = self.model.extract_feat(x)
+            return maps, *self.model.rpn_head(maps)
         outputs = (
             self.model(x, None, mode='tensor')
             if hasattr(self.model, 'data_preprocessor')
@@ -92,9 +99,17 @@ class RawOutputs(nn.Module):
         )
         if self.is_segmentor:
             outputs = F.interpolate(
-                outputs, x.shape[2:], mode='bilinear', align_corners=self.model.align_corners
+                outputs.contiguous(),  # torch resizes few channels faster plane by plane
+                x.shape[2:],
+                mode='bilinear',
+                align_corners=self.model.align_corners,
             )
         return outputs
+
+    @property
+    def left_out(self) -> str:
+        """The part of the model that does not run, or ''."""
+        return 'roi_head, which starts from boxes' if self.is_two_stage else ''
 
     @torch.no_grad()
     def names(self, x: Tensor) -> list[str]:
@@ -176,6 +191,18 @@ def _check_form(network: nn.Module) -> None:
             f'exportable: compressed linear layers cannot be exported yet, got {some_of(linear)}. '
             'Train a model whose compression dictionary has no key linear, or run this one in '
             'PyTorch.'
+        )
+    scaled = [
+        name
+        for name, layer in compressed_layers(network).items()
+        if LayerState.of(layer).widths is not None
+    ]
+    if scaled:
+        raise ValueError(
+            'exportable: act_quant must have one scale for all positions, got '
+            f'EnergyActQuantizer in {some_of(scaled)}. ONNX has no operator that chooses a scale '
+            'and a number of bits for every position. Run the model in torch, or train it with '
+            'mmwcc.LearnedClipActQuantizer.'
         )
     stuck = [
         f'{name} ({obstacle(layer)})'

@@ -29,6 +29,7 @@ class ExportReport:
         kept: Fraction of positions that thresholds keep, by layer; empty without thresholds.
         runtime: The runtime that has verified the file.
         integer_convolutions: How many convolutions it computes in integers, and how many there are.
+        left_out: Which part of the model is not in the file, or empty.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class ExportReport:
     kept: Mapping[str, float] = field(default_factory=dict)
     runtime: str = 'ONNX Runtime'
     integer_convolutions: tuple[int, int] = (0, 0)
+    left_out: str = ''
 
     def __str__(self) -> str:
         holds = self.expected
@@ -50,6 +52,7 @@ class ExportReport:
             f'{"dynamic" if self.dynamic else "static"} height and width'
         ]
         lines += [f'not used: {self.note.strip()}'] if self.note else []
+        lines += [f'not in the file: {self.left_out}'] if self.left_out else []
         lines.append(
             f'{holds.layers} calls of compressed layers: {len(holds.kept)} TopK, '
             f'{len(holds.thresholds)} thresholds, {holds.quantized} QuantizeLinear, '

@@ -15,6 +15,7 @@ from .targets import TARGETS, Target
 
 __all__ = [
     'ExportError',
+    'compile_openvino',
     'integer_convolutions',
     'load_graph',
     'open_runner',
@@ -63,16 +64,23 @@ def open_session(model, optimized: str = ''):
     )
 
 
-def _compile(model):
-    """Return a graph compiled by OpenVINO for the CPU, with as many threads as torch has."""
+def compile_openvino(model: str | Path | bytes, precision: str = 'f32'):
+    """Return a graph compiled by OpenVINO for the CPU, with as many threads as torch has.
+
+    Args:
+        model: The path of a file that OpenVINO reads, or the content of an ONNX file.
+        precision: What it computes in where the graph says floating point: 'f32' or 'bf16'.
+            Defaults to 'f32'; by itself, it would take bfloat16 on some processors.
+    """
     import openvino
 
     hints = {
         'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        'INFERENCE_PRECISION_HINT': 'f32',  # some processors would take bfloat16
+        'INFERENCE_PRECISION_HINT': precision,
+        'PERFORMANCE_HINT': 'LATENCY',
     }
-    read = openvino.Core().read_model(model.SerializeToString())
-    return openvino.Core().compile_model(read, 'CPU', hints)
+    core = openvino.Core()
+    return core.compile_model(core.read_model(model), 'CPU', hints)
 
 
 def open_runner(model, target: Target = TARGETS['onnxruntime']) -> Runner:
@@ -83,7 +91,7 @@ def open_runner(model, target: Target = TARGETS['onnxruntime']) -> Runner:
         target: The runtime for which it was written. Defaults to ONNX Runtime.
     """
     if target.package == 'openvino':
-        compiled = _compile(model)
+        compiled = compile_openvino(model.SerializeToString())
         return lambda x: [np.array(value) for value in compiled(x).values()]
     session, name = open_session(model), model.graph.input[0].name
     return lambda x: session.run(None, {name: x})
@@ -121,7 +129,10 @@ def _onnxruntime_operators(model) -> list[bool]:
 
 
 def _openvino_precisions(model) -> list[bool]:
-    nodes = [node.get_rt_info() for node in _compile(model).get_runtime_model().get_ops()]
+    nodes = [
+        node.get_rt_info()
+        for node in compile_openvino(model.SerializeToString()).get_runtime_model().get_ops()
+    ]
     kinds = [
         info['runtimePrecision'].astype(str)
         for info in nodes

@@ -5,7 +5,9 @@ from .connectivity import adjacency, path_counts
 from .error_plot import plot_errors
 from .error_table import write_errors
 from .feature_maps import (
+    CompressedMap,
     MapError,
+    compress_by_energy,
     compress_map,
     eligible_layers,
     equal_cost_bits,
@@ -28,6 +30,7 @@ from .layer_groups import (
 from .layer_stats import LayerStats
 
 __all__ = [
+    'CompressedMap',
     'GROUPINGS',
     'MEASURES',
     'TRAINING_PREFIX',
@@ -38,6 +41,7 @@ __all__ = [
     'MapError',
     'ScalarName',
     'adjacency',
+    'compress_by_energy',
     'compress_map',
     'dense_twin',
     'device_name',

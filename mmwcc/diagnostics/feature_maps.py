@@ -11,14 +11,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import QuantizationSpec, kept_positions, pack, quantize, unpack
+from mmwcc.functional import (
+    QuantizationSpec,
+    bits_of_positions,
+    kept_positions,
+    pack,
+    quantize,
+    unpack,
+)
 from mmwcc.kernels import padded_size, unfold
 from mmwcc.layers import WaveletCompressedLinear, is_eligible
-from mmwcc.quantizers import choose_clip, measure
+from mmwcc.quantizers import EnergyActQuantizer, choose_clip, measure
 
 __all__ = [
     'CompressedMap',
     'MapError',
+    'compress_by_energy',
     'compress_map',
     'eligible_layers',
     'equal_cost_bits',
@@ -36,10 +44,13 @@ class CompressedMap(NamedTuple):
         values: The feature map, shape (B, C, H, W), float32.
         kept: Which wavelet positions were kept, in the layout of :func:`mosaic`, shape
             (B, Hp, Wp), bool.
+        widths: Bits of each position, in the same layout, uint8. None if all that were kept have
+            the same.
     """
 
     values: Tensor
     kept: Tensor
+    widths: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,34 @@ def compress_map(
         rows = _rounded(rows, bits, signed=True)
     kept = mosaic((slot >= 0).unsqueeze(2), x.shape[2:], levels).squeeze(1)
     return CompressedMap(unpack(rows, slot, size=x.shape[2:], levels=levels, wavelet=wavelet), kept)
+
+
+def compress_by_energy(
+    x: Tensor,
+    quantizer: EnergyActQuantizer,
+    *,
+    levels: int = 3,
+    wavelet: str = 'haar',
+    selection: str = 'energy',
+) -> CompressedMap:
+    """Transform a feature map, quantize its positions by their energy, and transform back.
+
+    Args:
+        x: Feature map, shape (B, C, H, W).
+        quantizer: A quantizer that has learned its clips.
+        levels: As in :func:`compress_map`, like wavelet and selection.
+
+    Returns:
+        The feature map, and the positions that were kept with their bits.
+    """
+    x = x.detach().float()
+    transform: dict[str, Any] = dict(levels=levels, wavelet=wavelet, unit_atoms=True)
+    rows, slot = pack(x, keep_ratio=quantizer.largest_share, selection=selection, **transform)
+    clips, signed, spec = quantizer.arguments(rows, slot.shape[1])
+    bits = bits_of_positions(rows, spec).gather(1, slot.clamp(min=0).long()) * (slot >= 0)
+    widths = mosaic(bits.unsqueeze(2), x.shape[2:], levels).squeeze(1)
+    rows = quantize(rows, clips, signed, spec)
+    return CompressedMap(unpack(rows, slot, size=x.shape[2:], **transform), widths > 0, widths)
 
 
 def mosaic(coefficients: Tensor, size: Sequence[int], levels: int = 3) -> Tensor:

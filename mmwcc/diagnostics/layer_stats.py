@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import pack, quantize
+from mmwcc.functional import bits_of_positions, pack, quantize
 from mmwcc.kernels.fake_quant import grid
 from mmwcc.layers import (
     CompressedLayerMixin,
+    CompressedLinearMixin,
     WaveletCompressedConv2d,
     WaveletCompressedLinear,
 )
@@ -74,13 +75,19 @@ class LayerStats:
             )
         with torch.autocast(x.device.type, enabled=False):
             values = x.detach()
+            positions = None
             if isinstance(layer, WaveletCompressedConv2d):
                 values = values if x.dim() == 4 else values.unsqueeze(0)
                 values = values[:, :, :: layer.stride[0], :: layer.stride[1]]
-                values = self._add_selection(layer, [(values, layer.levels)])
+                values, positions = self._add_selection(layer, [(values, layer.levels)])
             elif isinstance(layer, WaveletCompressedLinear):
-                values = self._add_selection(layer, layer.read_maps(values))
-            self._add_quantizer('act', layer.act_quant, values)
+                values, positions = self._add_selection(layer, layer.read_maps(values))
+            elif isinstance(layer, CompressedLinearMixin):
+                values = layer.rows(values)
+            if layer.act_quant is not None and layer.act_quant.position_widths is not None:
+                self._add_positions(layer.act_quant, values, positions)
+            else:
+                self._add_quantizer('act', layer.act_quant, values)
             self._add_quantizer('weight', layer.weight_quant, layer.weight)
 
     def compute(self) -> dict[str, float]:
@@ -110,19 +117,42 @@ class LayerStats:
         self,
         layer: WaveletCompressedConv2d | WaveletCompressedLinear,
         maps: Sequence[tuple[Tensor, int]],
-    ) -> Tensor:
-        """Add the energy of the kept and of all coefficients, and return what is multiplied."""
-        multiplied = []
+    ) -> tuple[Tensor, int]:
+        """Add the energy of the kept and of all coefficients.
+
+        Returns:
+            What is multiplied, shape (B, k, C), and the number of positions.
+        """
+        multiplied, positions = [], 0
         for x, levels in maps:
-            if not levels:
-                multiplied.append(x.flatten(2).transpose(1, 2).flatten(0, 1))
-                continue
-            transform: dict[str, Any] = dict(levels=levels, wavelet=layer.wavelet)
-            everything, _ = pack(x, keep_ratio=1.0, **transform)
-            kept, _ = pack(x, keep_ratio=layer.keep_ratio, selection=layer.selection, **transform)
-            self._add('energy_kept', _energy(kept), _energy(everything))
-            multiplied.append(kept.flatten(0, 1))
-        return torch.cat(multiplied)
+            rows = x.flatten(2).transpose(1, 2)
+            if levels:
+                transform: dict[str, Any] = dict(levels=levels, wavelet=layer.wavelet)
+                everything, _ = pack(x, keep_ratio=1.0, **transform)
+                rows, _ = pack(
+                    x, keep_ratio=layer.packed_ratio, selection=layer.selection, **transform
+                )
+                self._add('energy_kept', _energy(rows), _energy(everything))
+                positions += everything.shape[1]
+            else:
+                positions += rows.shape[1]
+            multiplied.append(rows)
+        return torch.cat(multiplied, dim=1), positions
+
+    def _add_positions(
+        self, quantizer: UniformQuantizer, values: Tensor, positions: int | None
+    ) -> None:
+        """Add the bits of positions, the share that has any, and the noise of their rounding."""
+        if not quantizer.is_on or not quantizer.is_settled:
+            return
+        values = values.float()
+        _, signed, spec = quantizer.arguments(values, positions)
+        bits = bits_of_positions(values, spec)
+        everything = bits.new_tensor(len(bits) * (positions or bits.shape[1]), dtype=torch.int64)
+        self._add('act_bits', bits.sum(dtype=torch.int64), everything)
+        self._add('act_positions', (bits > 0).sum(), everything)
+        noise = quantize(values, quantizer.clip_alpha.detach().float(), signed, spec) - values
+        self._add('act_sqnr', _energy(noise), _energy(values))
 
     def _add_quantizer(self, role: str, quantizer: UniformQuantizer | None, values: Tensor) -> None:
         if quantizer is None or not quantizer.is_on or not quantizer.is_settled:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmwcc.diagnostics import (
+    CompressedMap,
     MapError,
+    compress_by_energy,
     compress_map,
-    equal_cost_bits,
     fit_titles,
     map_error,
     quantize_map,
 )
+from mmwcc.kernels import WIDTHS
+from mmwcc.quantizers import EnergyActQuantizer
 
 __all__ = ['FeatureMap', 'draw_feature_maps', 'to_pixels']
 
@@ -28,7 +34,8 @@ colours: as it is, rounded to a uniform grid, and with only the largest wavelet 
 Both ways cost the same: effective bits = bits x fraction kept, rounded up for the grid.
 MSE is over all channels, in brackets as a part of the mean square.
 
-Right, black: the positions kept, the same for all channels. Coarse averages (cA) stand
+Right: the positions kept, the same for all channels; if they have bits by their
+energy, in the colours of their bits. Coarse averages (cA) stand
 in the corner, cV beside them, cH below, cD across; the finest level is outermost."""
 
 
@@ -44,6 +51,8 @@ class FeatureMap:
         levels: See the same function.
         wavelet: See the same function.
         selection: See the same function.
+        quantizer: The quantizer of the layer if its positions have bits by their energy. It takes
+            the place of keep_ratio and bits. Defaults to None.
     """
 
     name: str
@@ -53,6 +62,31 @@ class FeatureMap:
     levels: int = 3
     wavelet: str = 'haar'
     selection: str = 'energy'
+    quantizer: EnergyActQuantizer | None = None
+
+    @property
+    def effective_bits(self) -> float:
+        """Mean number of bits of all positions, those that are dropped included."""
+        return self.bits * self.keep_ratio if self.quantizer is None else self.quantizer.bits
+
+    def compressed(self) -> CompressedMap:
+        """Return the map as the layer multiplies it."""
+        dense = self.values.float().unsqueeze(0)
+        transform: dict[str, Any] = dict(
+            levels=self.levels, wavelet=self.wavelet, selection=self.selection
+        )
+        if self.quantizer is not None:
+            return compress_by_energy(dense, self.quantizer, **transform)
+        return compress_map(dense, self.keep_ratio, self.bits, **transform)
+
+    def title(self) -> str:
+        """Say how the map is compressed."""
+        if self.quantizer is not None:
+            return f'{self.wavelet}, bits by energy, {self.effective_bits:g} on the mean'
+        return (
+            f'{100 * self.keep_ratio:g} % of {self.wavelet}, {_width(self.bits)} = '
+            f'{self.effective_bits:g} effective'
+        )
 
 
 @torch.no_grad()
@@ -106,17 +140,9 @@ def _draw_image(axes: Axes, image: Tensor) -> None:
 def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
     dense = feature_map.values.float().unsqueeze(0)
     channels, height, width = dense.shape[1:]
-    bits, keep_ratio = feature_map.bits, feature_map.keep_ratio
-    equal = equal_cost_bits(keep_ratio, bits)
+    equal = math.ceil(feature_map.effective_bits - 1e-6)  # in favor of quantization
     quantized = quantize_map(dense, equal if equal <= 16 else 32)
-    compressed = compress_map(
-        dense,
-        keep_ratio,
-        bits,
-        levels=feature_map.levels,
-        wavelet=feature_map.wavelet,
-        selection=feature_map.selection,
-    )
+    compressed = feature_map.compressed()
     channel = int(dense.flatten(2).var(2).argmax())
     # Limit the colour range, so that a few extreme values do not use it up.
     low, high = np.percentile(dense[0, channel].cpu().numpy(), (0.5, 99.5))
@@ -130,8 +156,7 @@ def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
         (
             panels[2],
             compressed.values,
-            f'{100 * keep_ratio:g} % of {feature_map.wavelet}, {_width(bits)} = '
-            f'{bits * keep_ratio:g} effective\n{_error(map_error(dense, compressed.values))}',
+            f'{feature_map.title()}\n{_error(map_error(dense, compressed.values))}',
         ),
     ):
         axes.imshow(
@@ -144,11 +169,26 @@ def _draw_row(panels: Sequence[Axes], feature_map: FeatureMap) -> None:
         axes.set_title(title, fontsize=10)
         _clear(axes)
     panels[0].set_ylabel(feature_map.name, fontsize=9)
-    _draw_kept(panels[3], compressed.kept[0].cpu().numpy(), feature_map)
+    _draw_kept(panels[3], compressed, feature_map)
 
 
-def _draw_kept(axes: Axes, kept: np.ndarray, feature_map: FeatureMap) -> None:
-    axes.imshow(~kept, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+def _draw_kept(axes: Axes, compressed: CompressedMap, feature_map: FeatureMap) -> None:
+    """Draw the kept positions, in the colours of their bits if these differ."""
+    kept = compressed.kept[0].cpu().numpy()
+    if compressed.widths is None:
+        axes.imshow(~kept, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    else:
+        colors = colormaps['viridis_r'].resampled(len(WIDTHS))
+        colors.set_under('white')
+        drawn = axes.imshow(
+            compressed.widths[0].cpu().numpy(),
+            cmap=colors,
+            vmin=WIDTHS[0] - 0.5,
+            vmax=WIDTHS[-1] + 0.5,
+            interpolation='nearest',
+        )
+        bar = axes.figure.colorbar(drawn, ax=axes, ticks=WIDTHS, shrink=0.9)
+        bar.set_label('bits', fontsize=9)
     height, width = kept.shape
     for level in range(1, feature_map.levels + 1):
         y, x = (side / 2**level - 0.5 for side in (height, width))

@@ -10,6 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from mmwcc import kernels
 
+from .energy import energy_quantize, energy_quantize_backward
+
 __all__ = [
     'OFF',
     'QuantizationSpec',
@@ -37,6 +39,13 @@ class QuantizationSpec(NamedTuple):
             of ``clip_alpha``. If not, it is the gradient of the clamp alone, as in PACT.
         axes: Axes of the tensor along which the clip differs. It is shared over all others. ()
             means one clip, (0,) means one for each output channel of a kernel.
+        widths: Numbers of bits that a position can have, if each position has a scale of its own;
+            see :func:`mmwcc.kernels.energy_quant`. With it, there is a clip for each of
+            :data:`mmwcc.kernels.WIDTHS`. () means one scale for all positions.
+        mean_bits: Mean number of bits of the positions of an image, at most. With one width, it
+            means nothing.
+        positions: Number of positions of an image, if values have fewer: those that were dropped
+            count as 0 bits. None means those that there are.
     """
 
     bits: int
@@ -46,6 +55,9 @@ class QuantizationSpec(NamedTuple):
     normalize: str = ''
     rounding_gradient: bool = True
     axes: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+    mean_bits: float = 0.0
+    positions: int | None = None
 
     # No property, because compilers up to torch 2.8 cannot trace one of a tuple.
     def grid(self) -> tuple:
@@ -86,6 +98,9 @@ def quantize_forward(
     if spec.bits == 32:
         return x
     assert clip_alpha is not None, 'only 32 bits go without a clip'
+    if spec.widths:
+        assert signed is not None, 'only 32 bits go without a sign'
+        return energy_quantize(x, clip_alpha, signed, spec)
     clip_alpha = spec.spread(clip_alpha, x)
     if not spec.normalize:
         return kernels.fake_quant(x, clip_alpha, signed, *spec.grid())
@@ -109,6 +124,9 @@ def quantize_backward(
         # A zero, not None: DistributedDataParallel needs every gradient in every step.
         return grad, None if clip_alpha is None else torch.zeros_like(clip_alpha)
     assert clip_alpha is not None, 'only 32 bits go without a clip'
+    if spec.widths:
+        assert signed is not None, 'only 32 bits go without a sign'
+        return energy_quantize_backward(grad, x, clip_alpha, signed, spec)
     clips, values = spec.spread(clip_alpha, x), x
     if spec.normalize:
         mean, std = normalization(x)

@@ -6,8 +6,6 @@ All channels keep the same positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +13,11 @@ from torch import Tensor
 
 from mmwcc import kernels
 
+from .atoms import atom_norms
+from .fractions import kept_positions
 from .wavelets import decompose2, filter_bank, recompose2
 
-__all__ = ['SELECTIONS', 'WAVELETS', 'kept_positions', 'pack', 'pack_int8', 'unpack']
+__all__ = ['SELECTIONS', 'WAVELETS', 'pack', 'pack_int8', 'unpack']
 
 WAVELETS = ('haar', 'db2', 'db3', 'coif1', 'bior1.3', 'bior2.2', 'sym4')
 """Wavelets of Table 7, with filters from PyWavelets and periodized boundaries."""
@@ -28,33 +28,6 @@ SELECTIONS = ('energy', 'coarse')
 'energy' keeps the k largest joint energies (data-dependent). 'coarse' keeps the k coarsest
 positions (fixed; footnote 3).
 """
-
-
-def _fraction(keep_ratio: float) -> tuple[int, int]:
-    ratio = Fraction(keep_ratio).limit_denominator(10**6)
-    return ratio.numerator, ratio.denominator
-
-
-# Cached, because the fraction takes longer than some layers. Compilers look through a cache, so
-# they get the function itself.
-_known_fraction = lru_cache(_fraction)
-
-if torch.__version__ < '2.13':
-    # Old compilers cannot trace a Fraction, and must take the result for a constant. That of torch
-    # 2.13 can, even if the ratio changes between two calls.
-    torch.compiler.assume_constant_result(_fraction)
-
-
-def kept_positions(positions: int, keep_ratio: float) -> int:
-    """Return k = max(1, ceil(keep_ratio * positions)).
-
-    The arithmetic is in integers, so that k stays dynamic in exports.
-    """
-    numerator, denominator = (_fraction if torch.compiler.is_compiling() else _known_fraction)(
-        keep_ratio
-    )
-    # Not -(-a // b): ONNX divides towards zero, so that would round down.
-    return max(1, (positions * numerator + denominator - 1) // denominator) if numerator else 1
 
 
 def _coefficients(x: Tensor, wavelet: str, levels: int) -> Tensor:
@@ -97,6 +70,7 @@ def pack(
     levels: int = 3,
     wavelet: str = 'haar',
     selection: str = 'energy',
+    unit_atoms: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Transform ``x`` and keep the coefficients at k positions.
 
@@ -108,6 +82,9 @@ def pack(
         levels: Depth of the transform. Defaults to 3.
         wavelet: One of :data:`WAVELETS` or any discrete PyWavelets wavelet. Defaults to 'haar'.
         selection: One of :data:`SELECTIONS`. Defaults to 'energy'.
+        unit_atoms: Whether coefficients are those of functions of norm 1, so that their energies
+            tell what they contribute to the map. With orthogonal wavelets they always are, with
+            biorthogonal ones only if asked for. Defaults to False.
 
     Returns:
         ``rows`` and ``slot``. ``rows``, shape (B, k, C), are the kept coefficients, which carry the
@@ -126,6 +103,8 @@ def pack(
         slot = _coarse_slot(x, k, levels)
         return kernels.haar_pack(x, slot, k, levels), slot
     coefficients = _coefficients(x, wavelet, levels)
+    if unit_atoms:
+        coefficients = coefficients * atom_norms(wavelet, levels, positions, coefficients)
     slot = (
         kernels.select(coefficients.detach().square().sum(-1), k)
         if selection == 'energy'
@@ -186,6 +165,7 @@ def unpack(
     levels: int = 3,
     wavelet: str = 'haar',
     channels_last: bool = False,
+    unit_atoms: bool = False,
 ) -> Tensor:
     """Put ``rows`` back at their positions, with zeros elsewhere, and invert the transform.
 
@@ -200,6 +180,7 @@ def unpack(
         wavelet: Wavelet that :func:`pack` used. Defaults to 'haar'.
         channels_last: Whether the result is in torch's channels_last memory format. Defaults to
             False.
+        unit_atoms: As in :func:`pack`. Defaults to False.
 
     Returns:
         Feature map, shape (B, C, height, width), dtype of ``rows``.
@@ -217,8 +198,11 @@ def unpack(
     padded = F.pad(compute, (0, 0, 0, 1)).flatten(0, 1)
     first = torch.arange(batch, device=rows.device).unsqueeze(1) * (k + 1)
     coefficients = padded.index_select(0, (torch.where(slot >= 0, slot, k) + first).flatten().int())
+    coefficients = coefficients.reshape(*slot.shape, channels)
+    if unit_atoms:
+        coefficients = coefficients / atom_norms(wavelet, levels, slot.shape[1], coefficients)
     running, details = kernels.unfold(
-        coefficients.reshape(*slot.shape, channels),
+        coefficients,
         kernels.padded_size(height, levels),
         kernels.padded_size(width, levels),
         levels,

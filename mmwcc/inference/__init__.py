@@ -9,6 +9,7 @@ from .integer_levels import act_grid, integer_weight
 from .inverted_residual import FoldedConv, FusedInvertedResidual, clamp_bounds
 from .map_conv import IntegerMapConv2d
 from .quantized_map import QuantizedMap
+from .record import RecordedNetwork, record
 from .to_integer import UNLEARNED, integer_skeleton, to_integer
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     'IntegerMapConv2d',
     'IntegerWaveletCompressedConv2d',
     'QuantizedMap',
+    'RecordedNetwork',
     'act_grid',
     'clamp_bounds',
     'example_grids',
@@ -29,6 +31,7 @@ __all__ = [
     'fuse_inverted_residuals',
     'integer_skeleton',
     'integer_weight',
+    'record',
     'scale_and_bias',
     'scale_channels',
     'to_integer',

@@ -62,7 +62,7 @@ class IntegerConv2d(PointwiseIntegerLayer):
         stride=1,
         *,
         weight_bits: int = 8,
-        act_bits: int = 8,
+        act_bits: float = 8,
     ) -> None:
         super().__init__(in_channels, out_channels, stride, True, weight_bits, act_bits)
 
@@ -125,7 +125,7 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
         wavelet: str = 'haar',
         selection: str = 'energy',
         weight_bits: int = 8,
-        act_bits: int = 8,
+        act_bits: float = 8,
     ) -> None:
         check_compression(
             type(self).__name__,

@@ -40,7 +40,7 @@ class IntegerLayer(CompressedLayer, ExactBuffers, ABC):
     def __init__(
         self,
         channels: tuple[int, int],
-        bits: tuple[int, int],
+        bits: tuple[int, float],
         shape: tuple[int, ...],
         bias: bool,
         geometry: tuple,
@@ -113,7 +113,7 @@ class PointwiseIntegerLayer(IntegerLayer):
         stride,
         bias: bool,
         weight_bits: int,
-        act_bits: int,
+        act_bits: float,
     ) -> None:
         super().__init__(
             (in_channels, out_channels),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc import kernels
-from mmwcc.functional import kept_positions, multiply_rows, one_call, pack
+from mmwcc.functional import kept_positions, multiply_rows, one_call, pack, quantize
 from mmwcc.layers import CompressedConvMixin, LeanReLU, LeanReLU6, WaveletCompressedConv2d
 from mmwcc.model_tree import LayerState
 from mmwcc.quantizers import UniformQuantizer
@@ -72,6 +72,7 @@ class FoldedConv(nn.Module):
     act_quant: UniformQuantizer | None
     activation: nn.Module
     keep_ratio: float
+    packed_ratio: float
     selection: str
     levels: int
     wavelet: str
@@ -84,6 +85,7 @@ class FoldedConv(nn.Module):
         self.compressed = isinstance(conv, WaveletCompressedConv2d)
         if isinstance(conv, WaveletCompressedConv2d):
             self.keep_ratio, self.selection = conv.keep_ratio, conv.selection
+            self.packed_ratio = conv.packed_ratio
             self.levels, self.wavelet = conv.levels, conv.wavelet
         self.act_quant = getattr(conv, 'act_quant', None)
         self.weight_bits = LayerState.of(conv).weight_bits  # those of the weight before folding
@@ -99,6 +101,14 @@ class FoldedConv(nn.Module):
         """Return the input as the convolution sees it."""
         return x if self.act_quant is None else self.act_quant(x)
 
+    def quantized_rows(self, rows: Tensor, positions: int) -> Tensor:
+        """Return kept coefficients of a map, which has a number of positions, as they are
+        multiplied.
+        """
+        if self.act_quant is None:
+            return rows
+        return quantize(rows, *self.act_quant.arguments(rows, positions))
+
     def dense(self, x: Tensor) -> Tensor:
         """Convolve a feature map and apply the activation."""
         y = F.conv2d(self.quantized(x), self.weight, self.bias, *self.geometry)
@@ -110,7 +120,7 @@ class FoldedConv(nn.Module):
         self, rows: Tensor, slot: Tensor, size, channels_last: bool, residual: Tensor | None = None
     ) -> Tensor:
         """Convolve kept coefficients, transform back, add the residual and apply the activation."""
-        rows = multiply_rows(self.quantized(rows), self.weight)
+        rows = multiply_rows(self.quantized_rows(rows, slot.shape[1]), self.weight)
         bounds = self.bounds or (None, None)
         y = kernels.haar_unpack(
             rows, slot, self.bias, *size, self.levels, channels_last, residual, *bounds
@@ -123,7 +133,7 @@ class FoldedConv(nn.Module):
         if not self.compressed:
             return self.dense(x)
         rows, slot = pack(
-            x, keep_ratio=self.keep_ratio, levels=self.levels, selection=self.selection
+            x, keep_ratio=self.packed_ratio, levels=self.levels, selection=self.selection
         )
         return self.from_coefficients(rows, slot, x.shape[2:], kernels.is_channels_last(x))
 
@@ -230,7 +240,7 @@ class FusedInvertedResidual(nn.Module):
         if bounds is None or not self.fuses_depthwise:
             x = self.depthwise(x)
             rows, slot = pack(
-                x, keep_ratio=conv.keep_ratio, levels=conv.levels, selection=conv.selection
+                x, keep_ratio=conv.packed_ratio, levels=conv.levels, selection=conv.selection
             )
             return rows, slot, x.shape[2:]
         size, x = x.shape[2:], self.depthwise.quantized(x)
@@ -242,7 +252,7 @@ class FusedInvertedResidual(nn.Module):
             self.depthwise.geometry.dilation[0],
             *bounds,
         )
-        k = kept_positions(norms.shape[1], conv.keep_ratio)
+        k = kept_positions(norms.shape[1], conv.packed_ratio)
         slot = kernels.select(norms, k)
         return kernels.gather_rows(x, slot, k), slot, size
 

@@ -77,6 +77,7 @@ class QuantizedMap(Tensor):
         map_name: The name of the map, see :func:`mmwcc.maps.combined`.
         stored: How the maps that functions make are stored, by name.
         pending: The activation that is applied already and whose call is still to come, or ''.
+        rounded: The bytes on other grids, which several readers may ask for.
     """
 
     levels: Tensor
@@ -84,6 +85,7 @@ class QuantizedMap(Tensor):
     map_name: str
     stored: Mapping[str, Stored]
     pending: str
+    rounded: dict[Grid, Tensor]
 
     @staticmethod
     def __new__(cls, levels, grid, name='', stored=None, pending=''):
@@ -97,6 +99,7 @@ class QuantizedMap(Tensor):
         )
         made.levels, made.grid, made.map_name = levels, grid, name
         made.stored, made.pending = {} if stored is None else stored, pending
+        made.rounded = {}
         return made
 
     def like(self, levels: Tensor) -> QuantizedMap:
@@ -122,7 +125,10 @@ class QuantizedMap(Tensor):
             return grid.bytes_of(self.levels)
         if grid == self.grid:
             return self.levels
-        return kernels.rescale_map(self.levels, self.grid.step, self.grid.zero, *grid.bytes)
+        if grid not in self.rounded:
+            own = self.grid.step, self.grid.zero
+            self.rounded[grid] = kernels.rescale_map(self.levels, *own, *grid.bytes)
+        return self.rounded[grid]
 
     def become(self, other: Tensor) -> QuantizedMap:
         """Take over everything from another tensor, for functions that work in place.
@@ -136,6 +142,7 @@ class QuantizedMap(Tensor):
                 f'{tuple(self.shape)} before and {tuple(other.shape)} after it. Use the '
                 'function that returns a new tensor.'
             )
+        self.rounded = {}
         if isinstance(other, QuantizedMap):
             self.levels, self.grid, self.map_name = other.levels, other.grid, other.map_name
             self.pending = other.pending

@@ -13,9 +13,10 @@ from .swap import (
     CompressedLayerMixin,
     check_parameters,
     computed_tensor,
+    is_eligible,
 )
 from .token_maps import TokenGrid, TokenMap, fitting_levels, token_maps
-from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d, is_eligible
+from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d
 from .wavelet_compressed_linear import WaveletCompressedLinear
 from .wavelet_conv import WaveletConv2d, WConv, wavelet_partition
 

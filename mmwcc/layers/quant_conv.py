@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmwcc.functional import quantized_conv2d
 from mmwcc.registry import MODELS
 
-from .swap import CompressedConvMixin
+from .swap import CompressedConvMixin, is_eligible
 
 __all__ = ['QuantConv2d']
 
@@ -74,6 +74,19 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
             dtype,
         )
         self._build_quantizers(weight_quant, act_quant)
+        self._check_scales()
+
+    def _check_scales(self) -> None:
+        """Refuse a scale for every pixel where the product mixes pixels."""
+        mixes = not is_eligible(self.kernel_size, self.padding, self.groups)
+        if mixes and self.act_quant is not None and self.act_quant.position_widths is not None:
+            raise ValueError(
+                f'{type(self).__name__}: act_quant must have one scale for all pixels unless the '
+                f'layer is a 1x1 convolution without padding and groups, got '
+                f'{type(self.act_quant).__name__} for kernel_size={self.kernel_size}, groups='
+                f'{self.groups}. Give it to 1x1 convolutions only, as '
+                'compression=dict(pointwise=dict(act_quant=...)) does.'
+            )
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         batch = self._batched(x)

@@ -41,6 +41,11 @@ class CompressedLinearMixin(CompressedLayerMixin, _Linear):
         """The weight as the kernel of a 1x1 convolution, shape (out, in, 1, 1)."""
         return self.weight[:, :, None, None]
 
+    def rows(self, x: Tensor) -> Tensor:
+        """View an input as rows (B, k, C), which share a budget of bits if they have one."""
+        by_image = self.act_quant is not None and self.act_quant.position_widths is not None
+        return x.reshape(len(x) if by_image and x.dim() > 2 else 1, -1, self.in_features)
+
     def _check_input(self, x: Tensor) -> None:
         if x.dim() < 1 or x.shape[-1] != self.in_features:
             raise ValueError(
@@ -95,5 +100,5 @@ class QuantLinear(CompressedLinearMixin, nn.Linear):
     @one_call
     def forward(self, input: Tensor) -> Tensor:
         self._check_input(input)
-        y = self._product(input.reshape(1, -1, self.in_features), self.kernel, self.bias)
+        y = self._product(self.rows(input), self.kernel, self.bias)
         return y.reshape(*input.shape[:-1], self.out_features)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from mmwcc.functional import multiply_rows, one_call, quantized_linear
 from mmwcc.quantizers import CHANNEL, UniformQuantizer
@@ -22,6 +23,7 @@ __all__ = [
     'build_quantizer',
     'check_parameters',
     'computed_tensor',
+    'is_eligible',
 ]
 
 COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
@@ -50,6 +52,18 @@ def check_parameters(owner: str, layer: nn.Module) -> None:
             'torch.nn.utils.parametrize.remove_parametrizations, or leave the layer '
             'as it is.'
         )
+
+
+def is_eligible(kernel_size, padding, groups: int) -> bool:
+    """Tell whether a convolution can be wavelet compressed.
+
+    It can if it is 1x1, has no padding and has one group. The stride does not matter.
+    """
+    return (
+        _pair(kernel_size) == (1, 1)
+        and padding in (0, (0, 0), [0, 0], 'valid', 'same')
+        and groups == 1
+    )
 
 
 def build_quantizer(
@@ -160,19 +174,28 @@ class CompressedLayerMixin(CompressedLayer, ClippedWeight):
             layer._freeze_quantizers()
         return layer.to(dense.weight.device).train(dense.training)
 
-    def _quantization(self, role: str, x: Tensor):
+    def _quantization(self, role: str, x: Tensor, positions: int | None = None):
         quantizer = getattr(self, role)
-        return None if quantizer is None else quantizer.arguments(x)
+        return None if quantizer is None else quantizer.arguments(x, positions)
 
-    def _product(self, rows: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Multiply rows, shape (B, k, C), by a kernel (O, C, 1, 1), both quantized."""
+    def _product(
+        self,
+        rows: Tensor,
+        kernel: Tensor,
+        bias: Tensor | None = None,
+        positions: int | None = None,
+    ) -> Tensor:
+        """Multiply rows, shape (B, k, C), by a kernel (O, C, 1, 1), both quantized.
+
+        The rows are some of as many positions, or all if that is None.
+        """
         if self.weight_quant is None and self.act_quant is None:
             return multiply_rows(rows, kernel, bias)
         return quantized_linear(
             rows,
             kernel,
             bias,
-            act=self._quantization('act_quant', rows),
+            act=self._quantization('act_quant', rows, positions),
             wgt=self._quantization('weight_quant', kernel),
             scale=self.weight_scale,
         )

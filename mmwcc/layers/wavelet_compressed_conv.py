@@ -10,22 +10,10 @@ from mmwcc.kernels import is_channels_last
 from mmwcc.registry import MODELS
 
 from .quant_conv import QuantConv2d
-from .swap import CompressedConvMixin
+from .swap import CompressedConvMixin, is_eligible
 from .wavelet_settings import WaveletSettings
 
-__all__ = ['WCC', 'WaveletCompressedConv2d', 'is_eligible']
-
-
-def is_eligible(kernel_size, padding, groups: int) -> bool:
-    """Tell whether a convolution can be wavelet compressed.
-
-    It can if it is 1x1, has no padding and has one group. The stride does not matter.
-    """
-    return (
-        _pair(kernel_size) == (1, 1)
-        and padding in (0, (0, 0), [0, 0], 'valid', 'same')
-        and groups == 1
-    )
+__all__ = ['WCC', 'WaveletCompressedConv2d']
 
 
 @MODELS.register_module()
@@ -124,8 +112,7 @@ class WaveletCompressedConv2d(WaveletSettings, CompressedConvMixin, nn.Conv2d):
         )
         self._build_settings(keep_ratio, levels, wavelet, selection)
         self._build_quantizers(weight_quant, act_quant)
-        if self.act_quant is not None:
-            self.act_quant.expect_coefficients(type(self).__name__)
+        self._check_coefficients()
 
     @staticmethod
     def _check_geometry(kernel_size, padding, groups: int) -> None:
@@ -149,12 +136,13 @@ class WaveletCompressedConv2d(WaveletSettings, CompressedConvMixin, nn.Conv2d):
             batch = batch[:, :, :: self.stride[0], :: self.stride[1]]
         rows, slot = pack(
             batch,
-            keep_ratio=self.keep_ratio,
+            keep_ratio=self.packed_ratio,
             levels=self.levels,
             wavelet=self.wavelet,
             selection=self.selection,
+            unit_atoms=self._by_energy,
         )
-        rows = self._product(rows, weight)
+        rows = self._product(rows, weight, positions=slot.shape[1])
         y = unpack(
             rows,
             slot,
@@ -163,6 +151,7 @@ class WaveletCompressedConv2d(WaveletSettings, CompressedConvMixin, nn.Conv2d):
             levels=self.levels,
             wavelet=self.wavelet,
             channels_last=channels_last,
+            unit_atoms=self._by_energy,
         )
         return y if x.dim() == 4 else y.squeeze(0)
 

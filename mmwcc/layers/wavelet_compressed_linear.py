@@ -100,8 +100,7 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
         self.place = ''
         self._warned = False
         self._build_quantizers(weight_quant, act_quant)
-        if self.act_quant is not None:
-            self.act_quant.expect_coefficients(type(self).__name__)
+        self._check_coefficients()
 
     def maps(self, shape: Sequence[int]) -> list[TokenMap]:
         """Return how an input of this shape is divided, as (B, sum of tokens, in_features).
@@ -132,7 +131,11 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
         maps = self.read_maps(input)
         packed = [self._pack(x, levels) for x, levels in maps]
         rows = _joined([rows for rows, _ in packed])
-        products = _divided(self._product(rows, self.kernel), [rows.shape[1] for rows, _ in packed])
+        positions = sum((rows if slot is None else slot).shape[1] for rows, slot in packed)
+        products = _divided(
+            self._product(rows, self.kernel, positions=positions),
+            [rows.shape[1] for rows, _ in packed],
+        )
         y = _joined(
             [
                 self._unpack(rows, slot, x.shape[2:], levels)
@@ -145,7 +148,7 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
         """Multiply all tokens, and warn if that is because their maps are not known."""
         if not token_maps(input.shape, self.grid) and not torch.compiler.is_compiling():
             self._warn(input)
-        y = self._product(input.reshape(1, -1, self.in_features), self.kernel, self.bias)
+        y = self._product(self.rows(input), self.kernel, self.bias)
         return y.reshape(*input.shape[:-1], self.out_features)
 
     def _warn(self, x: Tensor) -> None:
@@ -167,10 +170,11 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
             return x.flatten(2).transpose(1, 2), None
         return pack(
             x,
-            keep_ratio=self.keep_ratio,
+            keep_ratio=self.packed_ratio,
             levels=levels,
             wavelet=self.wavelet,
             selection=self.selection,
+            unit_atoms=self._by_energy,
         )
 
     def _unpack(
@@ -187,6 +191,7 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, nn.Linear)
             levels=levels,
             wavelet=self.wavelet,
             channels_last=True,
+            unit_atoms=self._by_energy,
         )
         return y.permute(0, 2, 3, 1).flatten(1, 2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -44,10 +44,10 @@ class Map:
 class _Recorder(MapWatcher):
     """Write down all maps with what reads them."""
 
-    def __init__(self, layers: Mapping[nn.Module, str], norms: Mapping[nn.Module, str]) -> None:
-        super().__init__(layers, norms)
+    def __init__(self, layers: Iterable[str], norms: Collection[str] = ()) -> None:
+        super().__init__({name: name for name in layers}, norms)
         self.maps: dict[str, Map] = {}
-        self.norms: dict[str, set[nn.Module]] = {}
+        self.norms: dict[str, set[str]] = {}
 
     def made(self, name: str, operation: str, reads: list[str], result: Tensor) -> Tensor:
         self.maps.setdefault(name, Map(name, operation, tuple(reads)))
@@ -65,11 +65,11 @@ class _Recorder(MapWatcher):
             if operation not in self.maps[read].left:
                 self.maps[read].left.append(operation)
 
-    def called_norm(self, norm: nn.Module, name: str) -> None:
+    def called_norm(self, norm: str, name: str) -> None:
         self.norms.setdefault(name, set()).add(norm)
 
 
-def _folding(recorder: _Recorder, norms: Mapping[nn.Module, str]) -> dict[str, nn.Module]:
+def _folding(recorder: _Recorder, norms: Collection[str]) -> dict[str, str]:
     """Return the BatchNorm layers that can be folded, each by the layer before it.
 
     It must be the only one that reads the map of the layer, and it must read no other map.
@@ -92,33 +92,33 @@ def _folding(recorder: _Recorder, norms: Mapping[nn.Module, str]) -> dict[str, n
 
 def map_flow(
     model: nn.Module,
-    layers: Mapping[nn.Module, str],
+    layers: Collection[str],
     run: Callable[[], object],
-    others: Mapping[nn.Module, str] | None = None,
+    others: Collection[str] = (),
 ) -> tuple[dict[str, Map], dict[str, str]]:
     """Run a network and see how its maps are made and read.
 
     Args:
         model: The network, in evaluation mode.
-        layers: Names of the layers whose maps are followed, by module.
+        layers: Names of the layers whose maps are followed.
         run: Runs the network. It is called twice.
         others: Names of further layers, whose maps are not followed, but into which BatchNorm may
-            be folded as well. Defaults to None, which means none.
+            be folded as well. Defaults to none.
 
     Returns:
         The maps by name, in the order in which they were made, and the names of the BatchNorm
         layers that can be folded, by the name of the layer before them.
     """
-    norms: dict[nn.Module, str] = {
-        module: name
+    norms = [
+        name
         for name, module in model.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_var is not None
-    }
-    first = _Recorder({**layers, **(others or {})}, {})
+    ]
+    first = _Recorder([*layers, *others])
     with watching(first, model):
         run()
     folding = _folding(first, norms)
-    second = _Recorder(layers, {norm: norms[norm] for norm in folding.values()})
+    second = _Recorder(layers, folding.values())
     with watching(second, model):
         run()
-    return second.maps, {name: norms[norm] for name, norm in folding.items()}
+    return second.maps, folding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class _Rounding(MapWatcher):
 
     def __init__(
         self,
-        layers: Mapping[nn.Module, str],
-        norms: Mapping[nn.Module, str],
+        layers: Mapping[str, str],
+        norms: Collection[str],
         own: Mapping[str, UniformQuantizer],
         borrowed: Mapping[str, UniformQuantizer],
     ) -> None:
@@ -159,8 +159,8 @@ class MapScales(FollowedMaps):
         names: dict[str, Any] = dict(model.named_modules())
         own, grids = set(self.plan.own), self.plan.grids
         return _Rounding(
-            {names[name]: name for name in self.plan.layers},
-            {names[norm]: norm for norm in self.plan.norms.values()},
+            {name: name for name in self.plan.layers},
+            self.plan.norms.values(),
             {name: self.of(grid) for name, grid in grids.items() if grid in own},
             {name: names[grid].act_quant for name, grid in grids.items() if grid not in own},
         )
@@ -197,12 +197,12 @@ def add_map_scales(
             f'add_map_scales: bits must be an integer from 2 to {_WIDEST}, got {bits!r}. Maps are '
             'stored in bytes; use 8.'
         )
-    layers = {module: name for name, module in model.named_modules() if not map_obstacle(module)}
-    dense: dict[nn.Module, str] = {
-        module: name
+    layers = {name: module for name, module in model.named_modules() if not map_obstacle(module)}
+    dense = [
+        name
         for name, module in model.named_modules()
         if type(module) is nn.Conv2d and not obstacle(module)
-    }
+    ]
     if hasattr(model, MAP_SCALES):
         raise ValueError(
             f'add_map_scales: model must have no scales of maps yet, got a {type(model).__name__} '
@@ -226,8 +226,7 @@ def add_map_scales(
         ),
         dense,
     )
-    named = {name: layer for layer, name in layers.items()}
-    scales = MapScales(plan_maps(maps, norms, named), bits, signed)
+    scales = MapScales(plan_maps(maps, norms, layers), bits, signed)
     scales.join(model)
     settle_after_forward(model)
     return scales

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -50,16 +51,14 @@ class MapWatcher(TorchFunctionMode):
     tensor that takes its place.
 
     Args:
-        layers: The names of the layers whose maps are followed, by module. Each layer counts as one
-            operation.
-        norms: The same for the BatchNorm layers whose results have names.
+        layers: The names of the maps of the layers that are followed, by the name of the layer.
+            Each layer counts as one operation.
+        norms: The names of the BatchNorm layers whose results have names. Defaults to none.
     """
 
-    def __init__(
-        self, layers: Mapping[nn.Module, str], norms: Mapping[nn.Module, str] | None = None
-    ) -> None:
+    def __init__(self, layers: Mapping[str, str], norms: Collection[str] = ()) -> None:
         super().__init__()
-        self._layers, self._norms = layers, norms or {}
+        self._layers, self._norms = layers, norms
         self._names: Any = WeakIdKeyDictionary()
         self._inside = 0
 
@@ -84,8 +83,8 @@ class MapWatcher(TorchFunctionMode):
     def left(self, operation: str, reads: list[str]) -> None:
         """Hear that maps are read by a function or module that cannot compute in integers."""
 
-    def called_norm(self, norm: nn.Module, name: str) -> None:
-        """Hear which map a BatchNorm reads, '' for one without a name."""
+    def called_norm(self, norm: str, name: str) -> None:
+        """Hear which map the BatchNorm of a name reads, '' for one without a name."""
 
     def name(self, tensor: Any) -> str:
         """Return the name of a tensor, or ''."""
@@ -136,11 +135,11 @@ class MapWatcher(TorchFunctionMode):
     def _before(self, module: nn.Module, inputs: tuple) -> None:
         self._inside += 1
 
-    def _after_layer(self, layer: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    def _after_layer(self, layer: str, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         self._inside -= 1
         return self._add(self._layers[layer], '', [self.name(inputs[0])], output)
 
-    def _after_norm(self, norm: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+    def _after_norm(self, norm: str, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
         self._inside -= 1
         name = self.name(inputs[0])
         self.called_norm(norm, name)
@@ -160,11 +159,12 @@ def watching(watcher: MapWatcher, model: nn.Module) -> Iterator[None]:
     """Let ``watcher`` follow what ``model`` does inside the block."""
     handles = []
     try:
-        for module in model.modules():
-            if module in watcher._layers or _is_norm(module):
+        # By name: torch.export wraps modules, so that each look shows other objects.
+        for name, module in model.named_modules():
+            if name in watcher._layers or _is_norm(module):
                 after = watcher._after_norm if _is_norm(module) else watcher._after_layer
                 handles.append(module.register_forward_pre_hook(watcher._before))
-                handles.append(module.register_forward_hook(after))
+                handles.append(module.register_forward_hook(partial(after, name)))
         with watcher:
             yield
     finally:

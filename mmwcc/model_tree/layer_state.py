@@ -15,8 +15,21 @@ FULL_PRECISION = 32
 
 _WIDEST_INTEGER = 8
 _BITS = ('weight_bits', 'act_bits')
-_PLAIN = dict(
-    keep_ratio=float, selection=str, wavelet=str, levels=int, weight_bits=int, act_bits=int
+
+
+def _number(bits: float) -> float:
+    """Return bits as an integer, or as a float if they are the mean of several widths."""
+    return int(bits) if bits == int(bits) else float(bits)
+
+
+_PLAIN: dict[str, Any] = dict(
+    keep_ratio=float,
+    selection=str,
+    wavelet=str,
+    levels=int,
+    weight_bits=int,
+    act_bits=_number,
+    widths=list,
 )
 
 
@@ -31,7 +44,10 @@ class LayerState:
         wavelet: Name of the wavelet, or None if there is no transform.
         levels: Depth of the transform, or None if there is no transform.
         weight_bits: Bits of the weights, 32 if they are not quantized.
-        act_bits: Bits of the values that the product reads, 32 if they are not quantized.
+        act_bits: Bits of the values that the product reads, 32 if they are not quantized. Their
+            mean over all positions if positions have different widths.
+        widths: Bits that a position can have, if each has a scale of its own; () if all have
+            ``act_bits``. None if one scale serves all positions.
         quantizers: Which of 'weight_bits' and 'act_bits' a quantizer sets. Integer layers have bits
             but no quantizers: their bits are built into the weights and cannot change.
 
@@ -48,7 +64,8 @@ class LayerState:
     wavelet: str | None = None
     levels: int | None = None
     weight_bits: int = FULL_PRECISION
-    act_bits: int = FULL_PRECISION
+    act_bits: float = FULL_PRECISION
+    widths: tuple[int, ...] | None = None
     quantizers: tuple[str, ...] = ()
 
     @classmethod
@@ -62,14 +79,18 @@ class LayerState:
             key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
             for key in _BITS
         }
+        widths = getattr(_quantizer(layer, 'act_bits'), 'position_widths', None)
         quantizers = tuple(key for key in _BITS if hasattr(_quantizer(layer, key), 'bits'))
-        return cls(type(layer).__name__, **transform, **bits, quantizers=quantizers)
+        return cls(type(layer).__name__, **transform, **bits, widths=widths, quantizers=quantizers)
 
     @property
     def quantities(self) -> dict[str, Any]:
         """Bits and keep ratio. Together with the geometry, they determine the cost of a layer."""
         return dict(
-            weight_bits=self.weight_bits, act_bits=self.act_bits, keep_ratio=self.keep_ratio
+            weight_bits=self.weight_bits,
+            act_bits=self.act_bits,
+            keep_ratio=self.keep_ratio,
+            widths=self.widths,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,5 +161,5 @@ def width_obstacle(layer: nn.Module) -> str:
     state = LayerState.of(layer)
     for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
         if bits > _WIDEST_INTEGER:
-            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits} bits'
-    return ''
+            return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits:g} bits'
+    return '' if state.widths is None else 'a scale for every position'

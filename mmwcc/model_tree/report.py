@@ -59,7 +59,7 @@ def aligned(cells: Sequence[Sequence[str]], numeric: Collection[int] = ()) -> li
 
 
 def setting_cells(
-    weight_bits: int, act_bits: int, keep_ratio: float | None
+    weight_bits: int, act_bits: float, keep_ratio: float | None
 ) -> tuple[str, str, str]:
     """Return bits and keep ratio as table cells, with '-' for full precision and for no transform.
 
@@ -67,7 +67,8 @@ def setting_cells(
         >>> setting_cells(8, 32, 0.125)
         ('8', '-', '0.125')
     """
-    weight, act = ('-' if bits == FULL_PRECISION else str(bits) for bits in (weight_bits, act_bits))
+    both = (weight_bits, act_bits)
+    weight, act = ('-' if bits == FULL_PRECISION else f'{bits:g}' for bits in both)
     return weight, act, '-' if keep_ratio is None else f'{keep_ratio:g}'
 
 
@@ -92,6 +93,7 @@ class LayerReport:
         weight_bits: Bits of its weights, 32 if not quantized.
         act_bits: Bits of its input, 32 if not quantized.
         keep_ratio: Fraction of wavelet coefficients kept, or None if it is not wavelet compressed.
+        widths: Bits that a position can have, as in :class:`LayerState`.
         weights: Number of weights.
         reason: Why it stays dense, or empty.
     """
@@ -100,8 +102,9 @@ class LayerReport:
     before: str
     after: str
     weight_bits: int = FULL_PRECISION
-    act_bits: int = FULL_PRECISION
+    act_bits: float = FULL_PRECISION
     keep_ratio: float | None = None
+    widths: tuple[int, ...] | None = None
     weights: int = 0
     reason: str = ''
 

@@ -108,7 +108,12 @@ def find_candidates(
             Candidate(
                 choice,
                 LayerCost.of(
-                    layer.name, geometry, choice.weight_bits, choice.act_bits, choice.keep_ratio
+                    layer.name,
+                    geometry,
+                    choice.weight_bits,
+                    choice.act_bits,
+                    choice.keep_ratio,
+                    costs[layer.name].widths,
                 ).total_bops,
                 layer.divergence(choice),
             )
@@ -124,10 +129,13 @@ def find_candidates(
 
 
 def _within(choice: Choice, grid: Grid) -> bool:
-    return (
-        choice.weight_bits in (*grid.weight_bits, 32)
-        and choice.act_bits in (*grid.act_bits, 32)
-        and choice.keep_ratio in (*grid.keep_ratios, None)
+    if choice.weight_bits not in (*grid.weight_bits, 32):
+        return False
+    if choice.keep_ratio == 1:  # a budget of bits decides how many positions are kept
+        return choice.act_bits in (*grid.mean_bits, 32)
+    return choice.act_bits in (*grid.act_bits, 32) and choice.keep_ratio in (
+        *grid.keep_ratios,
+        None,
     )
 
 

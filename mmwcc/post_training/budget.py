@@ -184,7 +184,7 @@ def _sensitivity(entry: Mapping[str, Any]) -> LayerSensitivity:
     """Read a layer from JSON, where all keys are text."""
     parts: dict[str, dict] = {
         key: {
-            float(value) if key == 'keep_ratio' else int(value): divergence
+            int(value) if value.isdigit() else float(value): divergence
             for value, divergence in values.items()
         }
         for key, values in entry.items()

@@ -20,7 +20,7 @@ class Choice:
     """
 
     weight_bits: int = 32
-    act_bits: int = 32
+    act_bits: float = 32
     keep_ratio: float | None = None
 
 
@@ -33,11 +33,14 @@ class Grid:
         act_bits: Bits of activations and of coefficients. Defaults to (8, 6, 5, 4, 3).
         keep_ratios: Fractions of wavelet positions. Defaults to (0.75, 0.5, 0.375, 0.25, 0.1875,
             0.125, 0.0625).
+        mean_bits: Mean bits of positions, for layers whose positions have bits by their energy.
+            Defaults to (8, 6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5).
     """
 
     weight_bits: Sequence[int] = (8, 6, 5, 4)
     act_bits: Sequence[int] = (8, 6, 5, 4, 3)
     keep_ratios: Sequence[float] = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125, 0.0625)
+    mean_bits: Sequence[float] = (8, 6, 5, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5)
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,18 @@ class LayerSensitivity:
     """
 
     name: str
-    weight_bits: dict[int, float]
-    act_bits: dict[int, float]
-    coefficient_bits: dict[int, float] = field(default_factory=dict)
+    weight_bits: dict[float, float]
+    act_bits: dict[float, float]
+    coefficient_bits: dict[float, float] = field(default_factory=dict)
     keep_ratio: dict[float, float] = field(default_factory=dict)
 
     def choices(self) -> Iterator[Choice]:
         """Iterate over all combinations of the measured values."""
-        for weight, act in product(self.weight_bits, self.act_bits):
+        for weight, act in product(map(int, self.weight_bits), self.act_bits):
             yield Choice(weight, act)
-        for weight, act, keep in product(self.weight_bits, self.coefficient_bits, self.keep_ratio):
+        for weight, act, keep in product(
+            map(int, self.weight_bits), self.coefficient_bits, self.keep_ratio
+        ):
             yield Choice(weight, act, keep)
 
     def divergence(self, choice: Choice) -> float:

@@ -194,7 +194,7 @@ def _pixel_quantizer(quantizer: UniformQuantizer | None) -> UniformQuantizer | N
 def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> LayerSensitivity:
     """Try the values of a grid on one layer, one quantity at a time."""
 
-    def by_bits(layer: nn.Module, role: str, widths: Sequence[int]) -> dict[int, float]:
+    def by_bits(layer: nn.Module, role: str, widths: Sequence[float]) -> dict[float, float]:
         quantizer = getattr(layer, role)
         if quantizer is None:
             return {32: 0.0}
@@ -214,6 +214,15 @@ def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> Laye
             name,
             by_bits(layer, 'weight_quant', grid.weight_bits),
             by_bits(layer, 'act_quant', grid.act_bits),
+        )
+    if layer.act_quant is not None and layer.act_quant.position_widths:
+        # The budget of bits decides how many positions are kept.
+        return LayerSensitivity(
+            name,
+            by_bits(layer, 'weight_quant', grid.weight_bits),
+            {},
+            by_bits(layer, 'act_quant', grid.mean_bits),
+            {1.0: 0.0},
         )
     plain = plain_type.from_dense(
         layer, weight_quant=layer.weight_quant, act_quant=_pixel_quantizer(layer.act_quant)

@@ -2,7 +2,8 @@
 
 from .base import UniformQuantizer
 from .calibration import CALIBRATIONS, choose_clip, measure
-from .granularity import CHANNEL, LAYER, Granularity
+from .energy import EnergyActQuantizer
+from .granularity import CHANNEL, LAYER, WIDTH, Granularity
 from .learned_clip import LearnedClipActQuantizer, LearnedClipWeightQuantizer
 from .lsq import LSQActQuantizer, LSQWeightQuantizer
 from .pact import PACTActQuantizer
@@ -17,7 +18,9 @@ __all__ = [
     'COEFFICIENTS',
     'LAYER',
     'ROLES',
+    'WIDTH',
     'ActQuantizer',
+    'EnergyActQuantizer',
     'Granularity',
     'LSQActQuantizer',
     'LSQWeightQuantizer',

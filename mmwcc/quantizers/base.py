@@ -8,10 +8,10 @@ from collections.abc import MutableMapping
 import torch
 from torch import Tensor, nn
 
-from mmwcc.functional import QuantizationSpec, normalization, one_call, quantize
+from mmwcc.functional import QuantizationSpec, normalization, one_call, quantize, unit_rows
 
 from .calibration import CALIBRATIONS
-from .granularity import LAYER, Granularity
+from .granularity import LAYER, WIDTH, Granularity
 from .learning import ClipLearner
 from .state import COEFFICIENTS, PIXELS, VERSION, refusal, upgrade
 
@@ -54,8 +54,9 @@ class UniformQuantizer(ClipLearner, ABC):
         scales: Which values share a clip. Defaults to ``LAYER``, all of them.
 
     Attributes:
-        clip_alpha: The clip, shape (1,), or the clips, shape (out_channels,). Their number comes
-            from the layer that owns the quantizer, or else from its first tensor.
+        clip_alpha: The clip, shape (1,), or the clips, shape (out_channels,) or (widths,). The
+            number of channels comes from the layer that owns the quantizer, or else from its first
+            tensor.
         initialized: What the clip was learned from, a scalar buffer.
         signed: Whether negative values have levels, a scalar buffer.
         granularity: The code of ``scales``, a scalar buffer. It exists only if there may be several
@@ -120,12 +121,13 @@ class UniformQuantizer(ClipLearner, ABC):
                 'Use True for weights.'
             )
         self.scales = scales
-        self.clip_alpha = nn.Parameter(torch.empty(1))  # not a scalar: FSDP refuses those
+        # Not a scalar, even for one clip: FSDP refuses those.
+        self.clip_alpha = nn.Parameter(torch.empty(scales.clips or 1))
         self.register_buffer('initialized', torch.empty((), dtype=torch.uint8))
         self.register_buffer('signed', torch.empty((), dtype=torch.uint8))
         self.settles_with_model = False  # whether a model calls settle (see settle_after_forward)
         self.alone = False  # whether this rank alone has the quantizer, as in a copy it made
-        if scales.axes:
+        if scales != LAYER:
             self.register_buffer('granularity', torch.empty((), dtype=torch.uint8))
         self._seen = None  # from all values since calibration began; None outside of it
         self._learned = None  # what this rank learned, until that is settled
@@ -139,7 +141,7 @@ class UniformQuantizer(ClipLearner, ABC):
         self.clip_alpha.fill_(self.initial_clip)
         self.initialized.zero_()
         self.signed.fill_(self._sign is not False)
-        if self.scales.axes:
+        if self.scales != LAYER:
             self.granularity.fill_(self.scales.code)
         self._learned = self._known = None
 
@@ -150,6 +152,11 @@ class UniformQuantizer(ClipLearner, ABC):
 
     @bits.setter
     def bits(self, bits: int) -> None:
+        self._check_bits(bits)
+        self._bits = bits
+
+    def _check_bits(self, bits: int) -> None:
+        """Refuse bits that this quantizer cannot have."""
         name = type(self).__name__
         if isinstance(bits, bool) or not isinstance(bits, int):
             raise TypeError(
@@ -160,7 +167,6 @@ class UniformQuantizer(ClipLearner, ABC):
                 f'{name}: bits must be in 2 ... 16, or 32 for no quantization, got {bits}. Use 8 '
                 'for a start.'
             )
-        self._bits = bits
 
     @property
     def is_on(self) -> bool:
@@ -196,12 +202,27 @@ class UniformQuantizer(ClipLearner, ABC):
         self._domain = COEFFICIENTS
         self.signed.fill_(1)
 
+    @property
+    def position_widths(self) -> tuple[int, ...] | None:
+        """Bits that a position can have, if each has a scale of its own, otherwise None.
+
+        () means that all positions have the same.
+        """
+        return None
+
+    @property
+    def largest_share(self) -> float:
+        """Largest share of positions that can have bits at all, in (0, 1]."""
+        return 1.0
+
     def prepare(self, x: Tensor) -> Tensor:
         """Return the values that are rounded to the grid: ``x``, or ``x`` normalized.
 
         Raises:
             ValueError: If all values are equal, so that there is no deviation to divide by.
         """
+        if self.scales == WIDTH:
+            return unit_rows(x)
         normalize = self.spec(x).normalize
         if not normalize:
             return x
@@ -219,16 +240,24 @@ class UniformQuantizer(ClipLearner, ABC):
         """Number of steps between zero and the clip."""
         return self._steps(bool(self.signed) if self._known is None else self._known)
 
-    def arguments(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizationSpec]:
+    def arguments(
+        self, x: Tensor, positions: int | None = None
+    ) -> tuple[Tensor, Tensor, QuantizationSpec]:
         """Return clip, signedness and spec for quantizing ``x``, after calibration if that is due.
 
         This is what :func:`mmwcc.functional.quantized_linear` and
         :func:`~mmwcc.functional.quantized_conv2d` take.
+
+        Args:
+            x: What is quantized.
+            positions: Number of positions of the map that ``x`` holds some rows of. Defaults to
+                None: it is all of the map.
         """
         clip, signed = self.clip_alpha, self.signed
         if self.is_on and (self._known is None or self._seen is not None):
             clip, signed = self._unsettled(x)
-        return clip, signed, self.spec(x)
+        spec = self.spec(x)
+        return clip, signed, spec if positions is None else spec._replace(positions=positions)
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
@@ -260,4 +289,4 @@ class UniformQuantizer(ClipLearner, ABC):
 
     def extra_repr(self) -> str:
         text = f'bits={self.bits}, calibration={self.calibration!r}'
-        return f'{text}, scales={self.scales.name!r}' if self.scales.axes else text
+        return text if self.scales == LAYER else f'{text}, scales={self.scales.name!r}'

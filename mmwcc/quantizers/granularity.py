@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ['CHANNEL', 'LAYER', 'Granularity']
+from mmwcc.kernels import WIDTHS
+
+__all__ = ['CHANNEL', 'LAYER', 'WIDTH', 'Granularity']
 
 
 class Granularity(NamedTuple):
@@ -16,15 +18,20 @@ class Granularity(NamedTuple):
             so it never changes.
         axes: Axes of the quantized tensor along which the clip differs. It is shared over all
             others.
+        clips: Number of clips, or None if it is the size of these axes.
     """
 
     name: str
     code: int
     axes: tuple[int, ...]
+    clips: int | None = None
 
 
-LAYER = Granularity('layer', 0, ())
+LAYER = Granularity('layer', 0, (), 1)
 """One clip for the whole tensor."""
 
 CHANNEL = Granularity('channel', 1, (0,))
 """A clip for each output channel of a weight."""
+
+WIDTH = Granularity('width', 2, (), len(WIDTHS))
+"""A clip for each number of bits that a row can have, in units of the row's root mean square."""

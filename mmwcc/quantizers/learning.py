@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmwcc.kernels import WIDTHS
+
 from .calibration import Clips, Magnitudes, choose_clip, choose_clips, join, measure, nothing
-from .granularity import Granularity
+from .granularity import LAYER, WIDTH, Granularity
 from .ranks import several_ranks, warn_alone
 from .state import COEFFICIENTS, NOTHING, PIXELS, ZEROS
 
@@ -62,7 +64,7 @@ class ClipLearner(nn.Module):
     @property
     def extra_clips(self) -> int:
         """Number of clips that are stored with the weights, or 0 if one serves the layer."""
-        return self.clip_alpha.numel() if self.scales.axes else 0
+        return 0 if self.scales == LAYER else self.clip_alpha.numel()
 
     def fit(self, clips: int) -> None:
         """Make room for a number of clips, if there may be several.
@@ -185,12 +187,15 @@ class ClipLearner(nn.Module):
             return self.clip_alpha, signed
         if isinstance(learned, Clips):
             return learned.filled().to(self.clip_alpha.dtype), signed
-        clip = choose_clip(learned, self.calibration, self._steps(signed), self.percentile)
-        return self.clip_alpha.new_tensor([clip]), signed
+        clips = [
+            choose_clip(learned, self.calibration, steps_of(bits, signed), self.percentile)
+            for bits in (WIDTHS if self.scales == WIDTH else (self.bits,))
+        ]
+        return self.clip_alpha.new_tensor(clips), signed
 
     def _steps(self, signed: Tensor | bool) -> int:
         """Return the number of steps between zero and the clip."""
-        return 2 ** (self.bits - 1) - 1 if signed else 2**self.bits - 1
+        return steps_of(self.bits, signed)
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -258,6 +263,11 @@ class ClipLearner(nn.Module):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_seen': None}  # a copy does not take part in a calibration
+
+
+def steps_of(bits: int, signed: Tensor | bool) -> int:
+    """Return the number of steps between zero and the clip of a grid."""
+    return 2 ** (bits - 1) - 1 if signed else 2**bits - 1
 
 
 def _write(parameter: Any, value: Tensor) -> None:

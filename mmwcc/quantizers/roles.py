@@ -9,7 +9,7 @@ __all__ = ['ROLES', 'ActQuantizer', 'WeightQuantizer']
 
 
 class ActQuantizer(UniformQuantizer):
-    """Base of the quantizers of activations and wavelet coefficients, which have one clip.
+    """Base of the quantizers of activations and wavelet coefficients, most of which have one clip.
 
     Args:
         bits: Width in 2 ... 16, or 32 for no quantization. Defaults to 8.
@@ -26,6 +26,7 @@ class ActQuantizer(UniformQuantizer):
     Attributes:
         default_clip: Where the clip starts if nothing else is said.
         symmetric: Whether a signed grid leaves out its lowest level.
+        kind_of_scales: Which values share a clip.
 
     Raises:
         TypeError: If bits is not an integer.
@@ -34,6 +35,7 @@ class ActQuantizer(UniformQuantizer):
 
     default_clip = 8.0
     symmetric = True
+    kind_of_scales = LAYER
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class ActQuantizer(UniformQuantizer):
             calibration=calibration,
             percentile=percentile,
             initial_clip=self.default_clip if initial_clip is None else initial_clip,
+            scales=self.kind_of_scales,
         )
         self.symmetric = type(self).symmetric if symmetric is None else symmetric
 

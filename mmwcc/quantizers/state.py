@@ -2,7 +2,8 @@
 
 A quantizer has three entries, and a fourth if it has several clips:
 
-- ``clip_alpha``: the clips, shape (1,), or (out_channels,) with one clip for each output channel.
+- ``clip_alpha``: the clips, shape (1,), (out_channels,) with one clip for each output channel, or
+  (7,) with one for each number of bits from 2 to 8.
 - ``initialized``: 0 before anything was learned, 1 for a clip learned from values, 2 for one
   learned from wavelet coefficients, 3 as long as all values were zero.
 - ``signed``: whether negative values have levels.
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from .granularity import LAYER, WIDTH
 
 if TYPE_CHECKING:
     from .base import UniformQuantizer
@@ -66,10 +69,16 @@ def refusal(
             f'{name}: the state of {prefix[:-1]} must be of version {VERSION} or older, got '
             f'version {version}. Load it with the mmwcc that wrote it, or a later one.'
         )
+    code, clips = stored_code(state, f'{prefix}granularity'), quantizer.clip_alpha.numel()
+    if quantizer.scales == WIDTH and clip is not None and clip.numel() != clips:
+        return (
+            f'{name}: {prefix}clip_alpha must have a clip for each of {clips} widths, got '
+            f'{clip.numel()}, which another kind of quantizer has learned. Build the quantizer as '
+            'it was trained, or train or calibrate the model first.'
+        )
     if clip is None or clip.numel() == 1:
         return ''
-    code, clips = stored_code(state, f'{prefix}granularity'), quantizer.clip_alpha.numel()
-    if not quantizer.scales.axes:
+    if quantizer.scales == LAYER:
         return (
             f'{name}: {prefix}clip_alpha must be one clip, got {clip.numel()}, one for each '
             'output channel. Build the quantizer with per_channel=True, as it was trained.'
@@ -79,6 +88,11 @@ def refusal(
             f'{name}: {prefix}granularity must be {quantizer.scales.code} '
             f'({quantizer.scales.name}), got {code}. Build the quantizer as it was '
             'trained.'
+        )
+    if code is None and quantizer.scales == WIDTH:
+        return (
+            f'{name}: {prefix}granularity must be {quantizer.scales.code} '
+            f'({quantizer.scales.name}), got none. Build the quantizer as it was trained.'
         )
     if clips not in (1, clip.numel()):
         return (
@@ -122,10 +136,11 @@ def _spread(
 ) -> None:
     """Give each output channel the single clip of a layer, which leaves the same grid."""
     kind, clips = quantizer.scales, quantizer.clip_alpha.numel()
-    if not kind.axes:
+    if kind == LAYER:
         state.pop(granularity, None)  # it had a single channel
         return
-    if state[clip].numel() == 1 and clips > 1:
+    if kind.axes and state[clip].numel() == 1 and clips > 1:
         state[clip] = state[clip].expand(clips).clone()
-    quantizer.fit(state[clip].numel())
+    if kind.axes:
+        quantizer.fit(state[clip].numel())
     state[granularity] = torch.tensor(kind.code, dtype=torch.uint8)

@@ -16,6 +16,7 @@ from mmwcc.utils import build_model
 
 FOLDER = CONFIGS / '_base_' / 'compression'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
+BY_ENERGY = [name for name in NAMES if '_rows_' in name or '_position_' in name]
 DENSE = """
 model = dict(type='EncoderDecoder', backbone=dict(type='MobileNetV2', out_indices=(1, 2)),
     test_cfg=dict(mode='whole'))
@@ -30,7 +31,20 @@ def presets_of_the_checkout(monkeypatch):
     monkeypatch.setattr(mmwcc.presets, '_FOLDER', FOLDER)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', BY_ENERGY)
+def test_name_says_how_positions_are_quantized(name):
+    config = Config.fromfile(FOLDER / f'{name}.py')
+    assert set(config) == {'compression', 'quantizer_paramwise'}
+    kind, bits = re.fullmatch(r'(wcc_rows_b|quant_position_w8a)(\d)', name).groups()
+    compression, quantizer = config.compression, config.compression.pointwise.act_quant
+    assert (quantizer.type, quantizer.bits) == ('mmwcc.EnergyActQuantizer', int(bits))
+    assert ('widths' in quantizer) == (kind == 'wcc_rows_b')
+    assert compression.weight_quant.bits == compression.act_quant.bits == 8
+    assert compression.weight_quant.per_channel
+    assert compression.other.type == 'mmwcc.QuantConv2d'
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if name not in BY_ENERGY])
 def test_name_says_what_it_is(name):
     config = Config.fromfile(FOLDER / f'{name}.py')
     # Two files of one `_base_` list must not share a key, so a preset has none that a dense config

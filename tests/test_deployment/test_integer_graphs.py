@@ -4,12 +4,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from toy_networks import segmentor
 
+from mmwcc.compression import compress_model
 from mmwcc.deployment import ExportError, export_onnx
 from mmwcc.deployment.graph import Graph
 from mmwcc.deployment.runtime import integer_convolutions, load_graph, open_runner
 from mmwcc.deployment.targets import TARGETS
+from mmwcc.maps import add_map_scales
+from mmwcc.post_training import calibrate
+from mmwcc.presets import preset
 
 LAYERS, DENSE = 15, 2  # the stem and the last layer stay dense
 
@@ -100,6 +106,39 @@ def test_tensorrt_refuses_unsigned_maps(model, tmp_path):
     ):
         export(model, tmp_path, 'tensorrt')
     assert not list(tmp_path.iterdir())
+
+
+class Shared(nn.Module):
+    """Two levels of a pyramid and one convolution for both, under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.convs = nn.ModuleList([conv, conv])
+
+    def forward(self, x):
+        fine = self.stem(x).relu()
+        levels = [fine, F.max_pool2d(fine, 2)]
+        return [
+            self.last(conv(level).relu() + level)
+            for conv, level in zip(self.convs, levels, strict=True)
+        ]
+
+
+def test_maps_behind_shared_layers_are_exported(tmp_path):
+    torch.manual_seed(0)
+    model, batches = Shared().eval(), [torch.randn(1, 3, 16, 16) for _ in range(2)]
+    compress_model(model, preset('quant_channel_w8a8', keep_dense=[]), verbose=False)
+    calibrate(model, batches)
+    add_map_scales(model, (16, 16))
+    calibrate(model, batches, again=False)
+    counts = []
+    for exporter in ('torchscript', 'dynamo'):
+        path = tmp_path / f'{exporter}.onnx'
+        export_onnx(model.eval(), path, (16, 16), exporter=exporter, repeats=1)
+        counts.append([node.op_type for node in load_graph(path).graph.node])
+    assert counts[0].count('QuantizeLinear') == counts[1].count('QuantizeLinear') > 4
 
 
 def test_without_qdq_maps_are_rounded_too(model, tmp_path):

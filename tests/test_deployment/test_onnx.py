@@ -281,8 +281,39 @@ def test_models_that_cannot_be_exported(tmp_path):
         export(model, tmp_path)
     model = build(8)
     model.roi_head = nn.Identity()
-    with pytest.raises(ValueError, match='must be a network of one stage'):
+    with pytest.raises(ValueError, match='roi_head must be an RPN'):
         export(model, tmp_path)
+
+
+class TwoStages(nn.Module):
+    """The parts of a two-stage detector of mmdet, with two levels."""
+
+    class Proposals(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores, self.boxes = nn.Conv2d(8, 3, 1), nn.Conv2d(8, 12, 1)
+
+        def forward_single(self, x):
+            return self.scores(x), self.boxes(x)
+
+        def forward(self, maps):
+            return tuple(map(list, zip(*map(self.forward_single, maps), strict=True)))
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.rpn_head = nn.Conv2d(3, 8, 3, padding=1), self.Proposals()
+        self.roi_head = nn.Linear(8, 2)
+
+    def extract_feat(self, x):
+        fine = self.backbone(x)
+        return fine, nn.functional.max_pool2d(fine, 2)
+
+
+def test_a_two_stage_detector_is_exported_without_its_second_stage(tmp_path):
+    report, model = export(TwoStages().eval(), tmp_path)
+    assert 'not in the file: roi_head, which starts from boxes' in str(report)
+    names = [output.name for output in model.graph.output]
+    assert names == [f'output_{kind}_{level}' for kind in range(3) for level in range(2)]
 
 
 def test_what_no_exporter_knows(tmp_path):

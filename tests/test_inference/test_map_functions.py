@@ -208,6 +208,14 @@ def test_concatenation_rounds_each_map_to_one_grid(function):
     assert torch.equal(out, torch.cat([a.dequantize(), b.dequantize(), third], 1))
 
 
+def test_readers_of_one_grid_share_the_rounded_bytes():
+    x = random_map()
+    assert x.on(UNSIGNED) is x.on(UNSIGNED)
+    before = x.on(UNSIGNED)
+    x.become(random_map())
+    assert not torch.equal(x.on(UNSIGNED), before)
+
+
 def test_a_pending_activation_must_come_next():
     fused = QuantizedMap(random_map().levels, UNSIGNED, 'relu(a)', {}, 'relu')
     for reader in (lambda x: x + 1, F.silu, lambda x: x[0], torch.linalg.norm, F.max_pool2d):

@@ -13,9 +13,8 @@ def flow(model, *followed, size=8):
     names = followed or [
         name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
     ]
-    layers = {model.get_submodule(name): name for name in names}
     with torch.no_grad():
-        return map_flow(model.eval(), layers, lambda: model(torch.zeros(1, 4, size, size)))
+        return map_flow(model.eval(), names, lambda: model(torch.zeros(1, 4, size, size)))
 
 
 class Net(nn.Module):

@@ -54,13 +54,14 @@ def test_integer_layers_have_bits_that_nothing_can_change():
 
 def test_a_folded_layer_has_the_bits_of_the_one_it_was_made_of():
     state = LayerState.of(FoldedConv(wavelet_layer(weight_quant=WEIGHT, act_quant=ACT)))
-    assert state.quantities == dict(weight_bits=4, act_bits=6, keep_ratio=0.5)
+    assert state.quantities == dict(weight_bits=4, act_bits=6, keep_ratio=0.5, widths=None)
 
 
 def test_a_schedule_is_a_ceiling():
     built = LayerState.of(wavelet_layer(act_quant=ACT))
     state = built.under(dict(keep_ratio=1.0, act_bits=16, weight_bits=2))
-    assert state.quantities == dict(keep_ratio=1.0, act_bits=16, weight_bits=32)
+    expected = dict(keep_ratio=1.0, act_bits=16, weight_bits=32, widths=None)
+    assert state.quantities == expected
     assert built.under(dict(keep_ratio=0.1, act_bits=4)) == built
 
 

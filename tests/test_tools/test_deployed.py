@@ -41,7 +41,19 @@ def forms(load, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name', ['torch', 'folded', 'mmwcc', 'ort', 'ort-int8', 'ort-export', 'ov', 'ov-export']
+    'name',
+    [
+        'torch',
+        'folded',
+        'simulated',
+        'mmwcc',
+        'mmwcc-recorded',
+        'ort',
+        'ort-int8',
+        'ort-export',
+        'ov',
+        'ov-export',
+    ],
 )
 def test_engines_compute_the_network(load, forms, name):
     package = dict(ort='onnxruntime', ov='openvino').get(name.partition('-')[0], 'torch')
@@ -54,20 +66,43 @@ def test_engines_compute_the_network(load, forms, name):
     assert load('measuring').relative_error(got, expected) < (1e-5 if exact else 0.05)
 
 
-def test_contenders_run_in_processes_of_their_own_and_may_fail(load, forms, capsys):
+def test_contenders_run_in_processes_of_their_own_and_may_fail(load, forms, capsys, monkeypatch):
     deployed, engines = load('deployed'), load('engines')
     forms.file('integer.pt').write_bytes(b'no network')
-    started = deployed.contenders(['torch', 'mmwcc'], forms, 1)
+    broken = engines.Engine('broken', 'no such form', None)
+    monkeypatch.setitem(engines.ENGINES, 'broken', broken)
+    image = forms.trained.images[0]
+    started = list(deployed.contenders(['torch', 'mmwcc', 'broken'], forms, 1, image))
     assert [contender.name for contender in started] == ['torch']
-    assert f'{engines.ENGINES["mmwcc"].title} fails:\nTraceback' in capsys.readouterr().out
-    times = deployed.timed(started, forms.trained.images[0], 2, 3)
+    printed = capsys.readouterr().out
+    for name in ('mmwcc', 'broken'):
+        assert f'{engines.ENGINES[name].title} fails:\nTraceback' in printed
+    times = deployed.timed(started, image, 2, 3)
     assert len(times['torch']) == 6 and all(time > 0 for time in times['torch'])
     started[0].stop()
     assert not started[0].process.is_alive()
 
 
+def test_every_network_gets_a_table_and_a_plot(load, tmp_path):
+    pytest.importorskip('matplotlib')
+    plot, networks = load('plot'), load('deployed_networks').NETWORKS
+    row = dict(title='mmwcc', milliseconds=2.0, quartiles=[1.0, 3.0], error=0.0)
+    for network in networks:
+        name = f'deployed_{network}'
+        assert name in load('tables').TABLES
+        content = dict(environment=dict(network=network, size=[4, 8]), rows=[row])
+        plot.PLOTS[name](content, tmp_path / f'{name}.png')
+        assert (tmp_path / f'{name}.png').stat().st_size > 0
+
+
+def test_networks_are_read_without_pretrained_weights(load):
+    pytest.importorskip('mmdet', reason='two of the networks are of it')
+    for network in load('deployed_networks').NETWORKS.values():
+        assert 'Pretrained' not in str(network.read().model)
+
+
 def test_table_begins_with_the_fastest(load):
-    common = dict(quartiles=[1.0, 2.0], error=0.01, miou=45.6)
+    common = dict(quartiles=[1.0, 2.0], error=0.01, miou=45.6, same=99.75)
     rows = [
         dict(common, title='slow', milliseconds=20.0),
         dict(common, title='fast', milliseconds=1.5),
@@ -76,8 +111,8 @@ def test_table_begins_with_the_fastest(load):
         dict(environment=dict(size=[4, 8]), rows=rows)
     )
     assert table.splitlines()[2:] == [
-        '| engine | median | quartiles | error | mIoU |',
-        '| --- | --- | --- | --- | --- |',
-        '| fast | 1.5 ms | 1.0 to 2.0 | 1.0e-02 | 45.60 |',
-        '| slow | 20.0 ms | 1.0 to 2.0 | 1.0e-02 | 45.60 |',
+        '| engine | median | quartiles | error | mIoU | same class, % |',
+        '| --- | --- | --- | --- | --- | --- |',
+        '| fast | 1.5 ms | 1.0 to 2.0 | 1.0e-02 | 45.60 | 99.75 |',
+        '| slow | 20.0 ms | 1.0 to 2.0 | 1.0e-02 | 45.60 | 99.75 |',
     ]

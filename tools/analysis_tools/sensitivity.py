@@ -71,6 +71,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--act-bits', type=int, nargs='+', default=list(grid.act_bits))
     parser.add_argument('--keep-ratios', type=float, nargs='+', default=list(grid.keep_ratios))
     parser.add_argument(
+        '--mean-bits',
+        type=float,
+        nargs='+',
+        default=list(grid.mean_bits),
+        help='for layers whose positions have bits by their energy',
+    )
+    parser.add_argument(
         '--pointwise-only',
         action='store_true',
         help='layers without wavelets keep the bits of CONFIG',
@@ -143,7 +150,7 @@ def run(args: argparse.Namespace) -> dict[str, Allocation]:
     cost = compressed_cost(model, compression, count)
     presets = {name: preset(name) for name in args.budget if name in preset_names()}
     budgets = {text: budget_bops(text, model, count, presets) for text in args.budget}
-    grid = Grid(args.weight_bits, args.act_bits, args.keep_ratios)
+    grid = Grid(args.weight_bits, args.act_bits, args.keep_ratios, args.mean_bits)
     measured = MeasuredLayers(
         args.out_dir / 'sensitivity.json',
         dict(

@@ -12,6 +12,9 @@ well:
     python tools/benchmarks/deployed.py deeplabv3plus --checkpoint iter_3000.pth \
         --data data/camvid --test-images 233
 
+With ``--folder``, the converted networks and the accuracies are kept there. A second run then has
+only the times to measure, on a machine that does nothing else.
+
 It needs ``pip install openvino nncf onnxruntime``. Set ``GLIBC_TUNABLES=`` to time with the
 system's own allocator.
 """
@@ -19,6 +22,7 @@ system's own allocator.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import statistics
 import tempfile
@@ -33,6 +37,7 @@ import measuring
 import numpy as np
 import torch
 from engines import ENGINES, Forms
+from mmengine.registry import init_default_scope
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
@@ -100,19 +105,29 @@ class Contender:
         self.process.join()
 
 
-def contenders(names: Iterable[str], forms: Forms, threads: int) -> list[Contender]:
-    """Start the engines, and leave out those that cannot load the network."""
-    started = [
-        Contender(name, forms.file(ENGINES[name].file), threads)
-        for name in track(list(names), 'Loading')
-    ]
-    for contender in started:
-        if contender.failure:
-            print(f'{ENGINES[contender.name].title} fails:\n{contender.failure}', flush=True)
-    return [contender for contender in started if not contender.failure]
+def contenders(
+    names: Iterable[str], forms: Forms, threads: int, image: Tensor
+) -> dict[Contender, Sequence[Tensor]]:
+    """Start the engines, and leave out those that cannot load or run the network.
+
+    Returns:
+        The contenders with their outputs for an image.
+    """
+    started = {}
+    for name in track(list(names), 'Loading'):
+        try:
+            contender = Contender(name, forms.file(ENGINES[name].file), threads)
+            outputs = contender.failure or contender.ask('outputs', image)
+        except Exception:  # a converter may fail in any way, as a rival may
+            outputs = traceback.format_exc()
+        if isinstance(outputs, str):
+            print(f'{ENGINES[name].title} fails:\n{outputs}', flush=True)
+        else:
+            started[contender] = outputs
+    return started
 
 
-def timed(started: Sequence[Contender], image: Tensor, rounds: int, calls: int) -> dict[str, list]:
+def timed(started: Iterable[Contender], image: Tensor, rounds: int, calls: int) -> dict[str, list]:
     """Return the times of each contender, which take turns."""
     times: dict[str, list[float]] = {contender.name: [] for contender in started}
     for _ in track(range(rounds), 'Rounds'):
@@ -127,26 +142,42 @@ def error(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return measuring.relative_error(*flat)
 
 
-def accuracies(names: Iterable[str], forms: Forms, threads: int, samples) -> dict[str, float]:
-    """Return the mIoU of each contender in percent.
+def accuracies(names: Iterable[str], forms: Forms, threads: int, samples) -> dict[str, dict]:
+    """Return the mIoU of each contender, and where it agrees with the simulated network.
 
     Args:
         names: The contenders.
         forms: The network, for images of the size of the samples.
         threads: Their threads.
         samples: Normalized images and their labels.
+
+    Returns:
+        For each contender, the mIoU in percent, and the percentage of pixels at which it chooses
+        the same class as the network with simulated quantizers, if that is among the contenders.
     """
-    found = {}
-    for contender in contenders(names, forms, threads):
-        areas = []
-        for image, labels in track(samples, ENGINES[contender.name].title):
-            classes = contender.ask('outputs', image)[0].argmax(1)[0]
-            areas.append(IoUMetric.intersect_and_union(classes, labels, samples.classes, 255))
-        totals = [sum(parts) for parts in zip(*areas, strict=True)]
-        metrics = IoUMetric.total_area_to_metrics(*totals)
-        found[contender.name] = 100 * float(np.nanmean(metrics['IoU']))
+    classes = {}
+    for contender in contenders(names, forms, threads, forms.trained.images[0]):
+        seen = track(samples, ENGINES[contender.name].title)
+        classes[contender.name] = [
+            contender.ask('outputs', image)[0].argmax(1)[0] for image, _ in seen
+        ]
         contender.stop()
+    found = {name: dict(miou=mean_iou(maps, samples)) for name, maps in classes.items()}
+    if 'simulated' in classes:
+        expected = torch.stack(classes['simulated'])
+        for name, maps in classes.items():
+            found[name]['same'] = 100 * (torch.stack(maps) == expected).double().mean().item()
     return found
+
+
+def mean_iou(maps: Sequence[Tensor], samples) -> float:
+    """Return the mIoU in percent of maps of classes, one for each sample."""
+    areas = [
+        IoUMetric.intersect_and_union(classes, labels, samples.classes, 255)
+        for classes, (_, labels) in zip(maps, samples, strict=True)
+    ]
+    totals = [sum(parts) for parts in zip(*areas, strict=True)]
+    return 100 * float(np.nanmean(IoUMetric.total_area_to_metrics(*totals)['IoU']))
 
 
 def main() -> None:
@@ -159,12 +190,16 @@ def main() -> None:
     parser.add_argument('--checkpoint', type=Path, help='weights; random ones without')
     parser.add_argument('--data', type=Path, help='the images of CamVid')
     parser.add_argument('--test-images', type=int, default=0, help='images for the mIoU')
+    parser.add_argument('--folder', type=Path, help='where what takes long is kept')
     args = parser.parse_args()
+    if args.rounds * args.calls < 2:
+        parser.error('--rounds times --calls must be at least 2, for the quartiles.')
     network = deployed_networks.NETWORKS[args.network]
     size = tuple(args.size or network.size)
-    about = measuring.begin(args, batch=1, size=size, network=args.network)
+    runtimes = {name: measuring.version(name) for name in ('onnxruntime', 'openvino', 'nncf')}
+    about = measuring.begin(args, batch=1, size=size, network=args.network, **runtimes)
     with tempfile.TemporaryDirectory() as folder:
-        rows = measured(args, network, size, Path(folder))
+        rows = measured(args, network, size, args.folder or Path(folder))
     for row in sorted(rows, key=lambda row: row['milliseconds']):
         print(_line(row))
     measuring.write(args.out, 'deployed', about, rows)
@@ -172,10 +207,10 @@ def main() -> None:
 
 def measured(args: argparse.Namespace, network, size, folder: Path) -> list[dict]:
     """Return the results of all contenders on a network."""
-    trained = network.trained(size, args.checkpoint, args.data)
-    image = trained.images[0]
-    started = contenders(args.engines, Forms(trained, folder / 'speed'), args.threads)
-    outputs = {contender.name: contender.ask('outputs', image) for contender in started}
+    forms = made(args, network, size, folder / 'speed')
+    image = forms.trained.images[0]
+    started = contenders(args.engines, forms, args.threads, image)
+    outputs = {contender.name: found for contender, found in started.items()}
     expected = outputs['torch'] if 'torch' in outputs else next(iter(outputs.values()))
     times = timed(started, image, args.rounds, args.calls)
     for contender in started:
@@ -191,16 +226,36 @@ def measured(args: argparse.Namespace, network, size, folder: Path) -> list[dict
         for name, values in times.items()
     ]
     if args.test_images:
-        samples = deployed_networks.TestImages(args.data, args.test_images)
-        trained = network.trained(samples.size, args.checkpoint, args.data)
-        found = accuracies(times, Forms(trained, folder / 'accuracy'), args.threads, samples)
-        rows = [row | dict(miou=found[row['name']]) for row in rows]
+        found = kept_accuracies(args, network, times, folder / 'accuracy')
+        rows = [row | found.get(row['name'], {}) for row in rows]
     return rows
+
+
+def made(args: argparse.Namespace, network, size, folder: Path) -> Forms:
+    """Return the network in a folder, or train it there."""
+    path = folder / 'trained.pt'
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(network.trained(size, args.checkpoint, args.data), path)
+    trained = torch.load(path, weights_only=False)
+    init_default_scope(trained.scope)
+    return Forms(trained, folder)
+
+
+def kept_accuracies(args: argparse.Namespace, network, names, folder: Path) -> dict[str, dict]:
+    """Return the accuracies in a folder, or measure them."""
+    path = folder / 'accuracies.json'
+    if not path.exists():
+        samples = deployed_networks.TestImages(args.data, args.test_images)
+        forms = made(args, network, samples.size, folder)
+        path.write_text(json.dumps(accuracies(names, forms, args.threads, samples)))
+    return json.loads(path.read_text())
 
 
 def _line(row: dict) -> str:
     low, high = row['quartiles']
     miou = f'  mIoU {row["miou"]:.2f}' if 'miou' in row else ''
+    miou += f', same classes {row["same"]:.2f} %' if 'same' in row else ''
     return (
         f'{row["title"]:<32} {row["milliseconds"]:7.1f} ms  '
         f'({low:.1f} to {high:.1f})  error {row["error"]:.1e}{miou}'

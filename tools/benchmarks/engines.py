@@ -13,12 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.cnn import fuse_conv_bn
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmwcc.deployment import RawOutputs, export_onnx, load_graph, open_runner
-from mmwcc.inference import to_integer
+from mmwcc.deployment import (
+    RawOutputs,
+    compile_openvino,
+    export_onnx,
+    exportable,
+    load_graph,
+    open_runner,
+)
+from mmwcc.inference import RecordedNetwork, record, to_integer
 
 __all__ = ['ENGINES', 'Engine', 'Forms', 'Trained']
 
@@ -85,6 +91,17 @@ def _make_dense(forms: Forms, path: Path) -> None:
     _pickle(forms, path, forms.trained.dense)
 
 
+@torch.no_grad()
+def _make_folded(forms: Forms, path: Path) -> None:
+    # mmcv's fuse_conv_bn folds into a convolution that several levels share once for each of them.
+    model = exportable(RawOutputs(forms.trained.dense), forms.trained.images[0])
+    torch.save(dict(model=model, scope=forms.trained.scope), path)
+
+
+def _make_quantized(forms: Forms, path: Path) -> None:
+    _pickle(forms, path, forms.trained.quantized)
+
+
 def _make_integer(forms: Forms, path: Path) -> None:
     model = copy.deepcopy(forms.trained.quantized)
     to_integer(model, verbose=False)
@@ -117,7 +134,7 @@ def _make_onnxruntime(forms: Forms, path: Path) -> None:
             return None if image is None else {'image': image.numpy()}
 
     ready = forms.folder / 'dense_ready.onnx'
-    quant_pre_process(source, ready)
+    quant_pre_process(source, ready, skip_symbolic_shape=True)  # it cannot infer all operators
     quantize_static(
         ready,
         path,
@@ -139,6 +156,8 @@ def _make_nncf(forms: Forms, path: Path) -> None:
 
 _MAKERS: dict[str, Callable[[Forms, Path], None]] = {
     'dense.pt': _make_dense,
+    'folded.pt': _make_folded,
+    'quantized.pt': _make_quantized,
     'integer.pt': _make_integer,
     'dense.onnx': _make_dense_onnx,
     'export_onnxruntime.onnx': _make_export,
@@ -170,15 +189,23 @@ def _eager(file: Path) -> Run:
     return _called(_network(file))
 
 
-def _folded(file: Path) -> Run:
-    return _called(fuse_conv_bn(_network(file)))
+def _recorded(file: Path) -> Run:
+    network = _network(file)
+    recordings: dict[torch.Size, RecordedNetwork] = {}
+
+    def recorded(image: Tensor) -> Any:
+        if image.shape not in recordings:
+            recordings[image.shape] = record(network, image)
+        return recordings[image.shape](image)
+
+    return _called(recorded)
 
 
 def _compiled(file: Path) -> Run:
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    return _called(torch.compile(fuse_conv_bn(_network(file))))
+    return _called(torch.compile(_network(file)))
 
 
 def _onnxruntime(file: Path) -> Run:
@@ -187,14 +214,7 @@ def _onnxruntime(file: Path) -> Run:
 
 
 def _openvino(file: Path, precision: str = 'f32') -> Run:
-    import openvino
-
-    hints = dict(
-        INFERENCE_NUM_THREADS=torch.get_num_threads(),
-        INFERENCE_PRECISION_HINT=precision,
-        PERFORMANCE_HINT='LATENCY',
-    )
-    model = openvino.Core().compile_model(file, 'CPU', hints)
+    model = compile_openvino(file, precision)
 
     def run(image: Tensor) -> list[Tensor]:
         return [torch.from_numpy(np.array(y)) for y in model([image.numpy()]).values()]
@@ -208,9 +228,11 @@ def _openvino_bf16(file: Path) -> Run:
 
 ENGINES = {
     'torch': Engine('torch float32', 'dense.pt', _eager),
-    'folded': Engine('torch float32, BatchNorm folded', 'dense.pt', _folded),
-    'compiled': Engine('torch.compile, frozen', 'dense.pt', _compiled),
+    'folded': Engine('torch float32, BatchNorm folded', 'folded.pt', _eager),
+    'compiled': Engine('torch.compile, frozen', 'folded.pt', _compiled),
+    'simulated': Engine('mmwcc, simulated in float32', 'quantized.pt', _eager),
     'mmwcc': Engine('mmwcc to_integer', 'integer.pt', _eager),
+    'mmwcc-recorded': Engine('mmwcc to_integer, recorded', 'integer.pt', _recorded),
     'ort': Engine('ONNX Runtime float32', 'dense.onnx', _onnxruntime),
     'ort-int8': Engine('ONNX Runtime, its own int8', 'onnxruntime.onnx', _onnxruntime),
     'ort-export': Engine('ONNX Runtime, our export', 'export_onnxruntime.onnx', _onnxruntime),

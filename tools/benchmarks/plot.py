@@ -1,6 +1,6 @@
 """Draw the tables and plots of docs/benchmarks from the JSON files alone.
 
-The tables are those between the markers in README.md.
+The tables are those between the markers in the pages of the folder.
 
     python tools/benchmarks/plot.py [--folder docs/benchmarks] [--check]
 """
@@ -35,7 +35,7 @@ def filled(text: str, folder: Path) -> str:
         if name not in TABLES:
             sys.exit(
                 f'plot: a marker must name one of {", ".join(TABLES)}, got {name!r}. Correct '
-                'README.md.'
+                'the page.'
             )
         content = load(folder, name)
         body = TABLES[name](content) if content else ''
@@ -147,7 +147,32 @@ def plot_map(content: dict, path: Path) -> None:
     pyplot.close(figure)
 
 
-PLOTS = dict(wcc_layer=plot_layer, wcc_block=plot_block, layer_map=plot_map)
+def plot_deployed(content: dict, path: Path) -> None:
+    """Draw the time of each engine on one network, with the quartiles."""
+    from matplotlib import pyplot
+
+    rows = sorted(content['rows'], key=lambda row: row['milliseconds'], reverse=True)
+    times = [row['milliseconds'] for row in rows]
+    spread = [
+        [time - row['quartiles'][0] for time, row in zip(times, rows, strict=True)],
+        [row['quartiles'][1] - time for time, row in zip(times, rows, strict=True)],
+    ]
+    ours = ['C0' if 'mmwcc' in row['title'] or 'our' in row['title'] else 'C7' for row in rows]
+    figure, axes = pyplot.subplots(figsize=(8, 0.3 * len(rows) + 1), layout='constrained')
+    bars = axes.barh([row['title'] for row in rows], times, xerr=spread, color=ours)
+    axes.bar_label(bars, fmt='%.0f', padding=4, fontsize='small')
+    about = content['environment']
+    axes.set(
+        xlabel='ms for one image; blue: made by mmwcc',
+        title='{}, {}x{}'.format(about['network'], *about['size']),
+    )
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+PLOTS = dict(wcc_layer=plot_layer, wcc_block=plot_block, layer_map=plot_map) | dict.fromkeys(
+    (name for name in TABLES if name.startswith('deployed')), plot_deployed
+)
 
 
 def main() -> None:
@@ -155,22 +180,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--folder', type=Path, default=ROOT / 'docs' / 'benchmarks', help='JSON files and README.md'
+        '--folder', type=Path, default=ROOT / 'docs' / 'benchmarks', help='JSON files and pages'
     )
     parser.add_argument(
-        '--check', action='store_true', help='write nothing; fail if README.md is not up to date'
+        '--check', action='store_true', help='write nothing; fail if a page is not up to date'
     )
     args = parser.parse_args()
-    page = args.folder / 'README.md'
-    text = filled(page.read_text(encoding='utf-8'), args.folder)
-    if args.check:
-        if text != page.read_text(encoding='utf-8'):
+    for page in sorted(args.folder.glob('*.md')):
+        old = page.read_text(encoding='utf-8')
+        text = filled(old, args.folder)
+        if args.check and text != old:
             sys.exit(
                 f'plot: {page} must show what the JSON files beside it say. Run '
                 'tools/benchmarks/plot.py.'
             )
+        if text != old:
+            page.write_text(text, encoding='utf-8')
+    if args.check:
         return
-    page.write_text(text, encoding='utf-8')
     import matplotlib
 
     matplotlib.use('Agg')

@@ -12,10 +12,13 @@ def conditions(about: dict) -> str:
         if about['allocator'] != 'system'
         else "the system's allocator"
     )
+    runtimes = ''.join(
+        f'{name} {about[name]}, ' for name in ('onnxruntime', 'openvino', 'nncf') if about.get(name)
+    )
     return (
         f'{about["cpu"]}, {about["capability"]}, {about["threads"]} threads, torch '
-        f'{about["torch"]}, numba {about["numba"]}, {about["dtype"]}, batch {about["batch"]}, '
-        f'{allocator}, commit {about["commit"]}; medians.'
+        f'{about["torch"]}, numba {about["numba"]}, {runtimes}{about["dtype"]}, batch '
+        f'{about["batch"]}, {allocator}, commit {about["commit"]}; medians.'
     )
 
 
@@ -212,18 +215,32 @@ def deployed(content: dict) -> str:
     height, width = content['environment']['size']
     rows = sorted(content['rows'], key=lambda row: row['milliseconds'])
     header = ['engine', 'median', 'quartiles', 'error']
-    accuracy = ['mIoU'] if 'miou' in rows[0] else []
+    accuracy = dict(miou='mIoU', same='same class, %')
+    accuracy = {key: title for key, title in accuracy.items() if any(key in row for row in rows)}
     body = [
         [
             row['title'],
             f'{row["milliseconds"]:.1f} ms',
             ' to '.join(f'{value:.1f}' for value in row['quartiles']),
             f'{row["error"]:.1e}',
-            *(f'{row["miou"]:.2f}' for _ in accuracy),
+            *(f'{row[key]:.2f}' if key in row else '' for key in accuracy),
         ]
         for row in rows
     ]
-    return f'{height}x{width}:\n\n' + _table(header + accuracy, body)
+    return f'{height}x{width}:\n\n' + _table([*header, *accuracy.values()], body)
+
+
+def mechanisms(content: dict) -> str:
+    """Times of layers without one of the mechanisms of the kernels at a time."""
+    names = list(content['rows'][0]['milliseconds'])
+    body = [
+        [
+            f'{row["size"]}x{row["size"]}, {row["channels"]} → {row["out"]}',
+            *(f'{row["milliseconds"][name]:.2f} ms' for name in names),
+        ]
+        for row in content['rows']
+    ]
+    return _table(['layer', *names], body)
 
 
 def layer_map(content: dict) -> str:
@@ -252,9 +269,12 @@ TABLES = dict(
     end_to_end=end_to_end,
     end_to_end_system=end_to_end,
     deployed_deeplabv3plus=deployed,
+    deployed_deeplabv3plus_system=deployed,
     deployed_segnext=deployed,
     deployed_rtmdet=deployed,
     deployed_efficientdet=deployed,
+    mechanisms=mechanisms,
+    mechanisms_system=mechanisms,
     layer_map=layer_map,
 )
 """By benchmark, what turns its JSON into Markdown."""

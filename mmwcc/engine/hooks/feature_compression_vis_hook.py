@@ -22,6 +22,7 @@ from mmwcc.model_tree import (
     no_match,
     unwrapped,
 )
+from mmwcc.quantizers import EnergyActQuantizer
 from mmwcc.registry import HOOKS
 from mmwcc.utils import undo_normalization
 
@@ -203,15 +204,18 @@ class FeatureCompressionVisHook(Hook):
         layer = self._layers[name]
         if not isinstance(layer, (WaveletCompressedConv2d, WaveletCompressedLinear)):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
-        levels = layer.levels
+        quantizer, levels = layer.act_quant, layer.levels
+        if not isinstance(quantizer, EnergyActQuantizer) or not quantizer.is_on:
+            quantizer = None
         if isinstance(layer, WaveletCompressedLinear):
             levels = fitting_levels((values.shape[1], values.shape[2]), levels)
         return FeatureMap(
             name,
             values,
             self.keep_ratio or layer.keep_ratio,
-            LayerState.of(layer).act_bits,
+            int(LayerState.of(layer).act_bits) if quantizer is None else 8,
             levels,
             layer.wavelet,
             layer.selection,
+            quantizer,
         )
