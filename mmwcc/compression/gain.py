@@ -253,12 +253,12 @@ def _speed(cost: CostReport, wavelets: Sequence[LayerCost], table: SpeedTable) -
 
 def _speedup(layer: LayerCost, table: SpeedTable) -> float:
     geometry = layer.geometry
-    assert geometry.pointwise is not None and layer.keep_ratio is not None, 'a wavelet layer'
+    assert geometry.pointwise is not None and layer.packed_ratio is not None, 'a wavelet layer'
     calls = [
         MapCall((image.size[0], image.size[1]), geometry.levels_of(image), image.batch)
         for image in geometry.maps
     ]
-    return table.speedup_of_calls(*geometry.pointwise, calls, layer.keep_ratio)
+    return table.speedup_of_calls(*geometry.pointwise, calls, layer.packed_ratio)
 
 
 def _amount(value: float, largest: float | None = None) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from mmwcc.functional import largest_share
 from mmwcc.kernels import position_count
 from mmwcc.layers import fitting_levels
 
@@ -216,6 +217,13 @@ def _map_calls(sizes: Sequence[Any], levels: int) -> Iterator[MapCall]:
             yield MapCall((1, math.prod(call.shape[:-1])), 0)
 
 
+def _packed_ratio(layer_config: dict) -> float:
+    """Return the share of positions that a wavelet layer computes with."""
+    quantizer = layer_config.get('act_quant') or {}
+    widths, bits = quantizer.get('widths'), quantizer.get('bits', 32)
+    return min(layer_config['keep_ratio'], largest_share(bits, widths))
+
+
 class SpeedJudge:
     """Decide for each layer of a model whether wavelet compression makes it faster.
 
@@ -236,6 +244,6 @@ class SpeedJudge:
             return 'not reached by the traced input, so no speed known'
         calls = list(_map_calls(self._sizes[conv], levels))
         channels = conv.weight.shape[1], conv.weight.shape[0]
-        ratio = self._table.speedup_of_calls(*channels, calls, layer_config['keep_ratio'])
+        ratio = self._table.speedup_of_calls(*channels, calls, _packed_ratio(layer_config))
         sizes = ', '.join('x'.join(map(str, size)) for size in dict.fromkeys(c.size for c in calls))
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'

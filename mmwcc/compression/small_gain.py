@@ -27,7 +27,8 @@ def why_small(gain: Gain) -> Iterator[str]:
 
 def _small_saving(gain: Gain) -> Iterator[str]:
     """Say so if wavelets save little."""
-    ratios = [layer.keep_ratio or 1.0 for layer in gain.cost.layers if layer.kind == 'wcc']
+    wavelets = [layer for layer in gain.cost.layers if layer.kind == 'wcc']
+    ratios = [layer.packed_ratio or 1.0 for layer in wavelets]
     saved = 1 - gain.cost.total.macs / gain.dense_macs
     if not ratios or min(ratios) == 1 or saved >= _SMALL:
         return
@@ -37,7 +38,8 @@ def _small_saving(gain: Gain) -> Iterator[str]:
         yield f'Wavelets save only {saved:.1%} of the MACs.'
     share = gain.parts[0].macs / gain.dense_macs if gain.parts else 0.0
     if gain.reached > share:
-        yield 'Lower keep_ratio to save more.'
+        by_energy = any(layer.widths for layer in wavelets)
+        yield f'Lower {"the bits of act_quant" if by_energy else "keep_ratio"} to save more.'
         return
     kind = gain.parts[0].kind
     yield f'They reach {gain.reached:.1%} of them; {kind} without wavelets has {share:.0%}.'

@@ -167,6 +167,13 @@ class LayerCost:
     geometry: Geometry = field(repr=False)
 
     @property
+    def packed_ratio(self) -> float | None:
+        """Fraction of wavelet positions that are computed with: keep_ratio, or what bits allow."""
+        if self.keep_ratio is None:
+            return None
+        return min(self.keep_ratio, largest_share(self.act_bits, self.widths))
+
+    @property
     def total_bops(self) -> float:
         """Bit operations of product and transforms."""
         return self.bops + self.transform_bops

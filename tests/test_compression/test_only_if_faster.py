@@ -72,11 +72,11 @@ def table(tmp_path):
     return path
 
 
-def compress(model, table, keep_dense=('first', 'last'), **more):
+def compress(model, table, keep_dense=('first', 'last'), pointwise=WCC, **more):
     return compress_model(
         model,
         dict(
-            pointwise=WCC,
+            pointwise=pointwise,
             keep_dense=list(keep_dense),
             only_if_faster=dict(input_shape=(32, 32), table=str(table)),
             **more,
@@ -113,6 +113,19 @@ def test_slower_layers_are_quantized_where_others_are(table):
     assert next(layer for layer in report if layer.name == 'narrow').reason.startswith(
         'WCC would run'
     )
+
+
+@pytest.mark.parametrize('bits, speedup', [(1, 0.38), (2, 0.19)])
+def test_rows_by_energy_are_as_fast_as_the_positions_that_can_have_bits(table, bits, speedup):
+    """A third of the positions at 1 bit on the mean, and two thirds at 2."""
+    model = Net()
+    act_quant = dict(type='mmwcc.EnergyActQuantizer', bits=bits, widths=[0, 3, 4, 8])
+    pointwise = dict(WCC, keep_ratio=1.0, act_quant=act_quant)
+    report = compress(model, table, pointwise=pointwise, **QUANTIZED)
+    reasons = {layer.name: layer.reason for layer in report}
+    assert reasons['narrow'] == f'WCC would run x{speedup} as fast at 16x16'
+    assert type(model.narrow) is QuantConv2d and model.narrow.act_quant.bits == 8
+    assert type(model.wide) is WaveletCompressedConv2d and model.wide.act_quant.bits == bits
 
 
 def test_trace_changes_nothing(table):
