@@ -11,6 +11,7 @@ from .byte_map import add_maps, cat_maps, map_values, rescale_map, resize_map, r
 from .depthwise import depthwise_haar
 from .energy import (
     WIDTHS,
+    energy_int8,
     energy_quant,
     energy_quant_backward,
     position_bits,
@@ -36,6 +37,7 @@ __all__ = [
     'cat_maps',
     'coarse_rank',
     'depthwise_haar',
+    'energy_int8',
     'energy_quant',
     'energy_quant_backward',
     'fake_quant',

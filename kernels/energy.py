@@ -26,6 +26,7 @@ from .select import _sortable
 
 __all__ = [
     'WIDTHS',
+    'energy_int8',
     'energy_quant',
     'energy_quant_backward',
     'position_bits',
@@ -157,6 +158,26 @@ def _energy_quant_backward(grad, rows, clips, signed, total, widths, symmetric):
     return torch.where(inside, grad, 0).to(rows.dtype), grid.gradient_of_clips(sums, clips)
 
 
+def stored_lower(signed: Tensor) -> Tensor:
+    """Return how much lower levels are stored as int8."""
+    return torch.where(signed.bool(), 0, 128)
+
+
+def _energy_int8(rows, clips, signed, total, widths, symmetric):
+    """Divide each row by its step, clamp, and round half to even."""
+    values = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    grid = grids(values.square().mean(-1), clips, signed, total, widths, symmetric)
+    levels = torch.clamp(values / grid.step, grid.low, grid.high).round().nan_to_num(0.0)
+    return (levels - stored_lower(signed)).to(torch.int8), grid.step.squeeze(-1)
+
+
+def _fake_int8(rows, clips, signed, total, widths, symmetric):
+    """Return empty levels and steps."""
+    return rows.new_empty(rows.shape, dtype=torch.int8), rows.new_empty(
+        rows.shape[:2], dtype=torch.promote_types(rows.dtype, torch.float32)
+    )
+
+
 def _fake_quant(rows, clips, signed, total, widths, symmetric):
     """Return an empty tensor like the rows."""
     torch._check(
@@ -201,10 +222,14 @@ _backward_op = register(
     _fake_backward,
     cost=free,
 )
+_int8_op = register(
+    f'energy_int8({_arguments}) -> (Tensor, Tensor)', _energy_int8, _fake_int8, cost=free
+)
 
 accelerate('row_bits', 'energy', _row_bits, paths=('cpu',))
 accelerate('energy_quant', 'energy', _energy_quant, paths=('cpu',))
 accelerate('energy_quant_backward', 'energy', _energy_quant_backward, values=1, paths=('cpu',))
+accelerate('energy_int8', 'energy', _energy_int8, paths=('cpu',))
 
 
 def row_bits(energy: Tensor, total: int, widths: Sequence[int]) -> Tensor:
@@ -276,3 +301,24 @@ def energy_quant_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of :func:`energy_quant` with respect to ``rows`` and ``clips``."""
     return _backward_op(grad, rows, clips, signed, total, list(widths), symmetric)
+
+
+def energy_int8(
+    rows: Tensor,
+    clips: Tensor,
+    signed: Tensor,
+    total: int,
+    widths: Sequence[int],
+    symmetric: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the integers that :func:`energy_quant` rounds rows to, and their steps.
+
+    Args:
+        rows: As in :func:`energy_quant`, like all that follow.
+
+    Returns:
+        Levels, shape (B, k, C), int8, and the distance between two neighbours for each row, shape
+        (B, k), float32 at least. Their product is what :func:`energy_quant` returns. Unsigned
+        levels are stored 128 lower. NaN becomes level 0.
+    """
+    return _int8_op(rows, clips, signed, total, list(widths), symmetric)

@@ -38,16 +38,24 @@ def _fake_quantize(x, step, low, high):
     return x.new_empty(x.shape[0], x.shape[2] * x.shape[3], x.shape[1], dtype=torch.int8)
 
 
-def _linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(
+    rows: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    factors: Tensor | None = None,
+) -> Tensor:
     """Multiply in float64, which holds the sums exactly on every device, and scale.
 
     A product of int8 vectors is below 2**53 for up to 2**38 elements.
     """
     products = (rows.double() @ weight.double().t()).to(scale.dtype) * scale
+    if factors is not None:
+        products = products * factors.to(scale.dtype).unsqueeze(-1)
     return products if bias is None else products + bias
 
 
-def _fake_linear(rows, weight, scale, bias):
+def _fake_linear(rows, weight, scale, bias, factors=None):
     """Return empty products, shape (B, k, O), of the dtype of the scale."""
     return scale.new_empty(*rows.shape[:-1], weight.shape[0])
 
@@ -64,7 +72,8 @@ _quantize_op = register(
     cost=free,
 )
 _linear_op = register(
-    'int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias) -> Tensor',
+    'int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias, Tensor? factors=None) '
+    '-> Tensor',
     _linear,
     _fake_linear,
     cost=_linear_cost,
@@ -90,7 +99,13 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     return _quantize_op(x, step, low, high)
 
 
-def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+def int8_linear(
+    rows: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    factors: Tensor | None = None,
+) -> Tensor:
     """Multiply int8 rows by an int8 kernel, exactly, and scale the sums.
 
     Args:
@@ -98,9 +113,10 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
         weight: Kernel, shape (O, C), int8.
         scale: Factor on each output channel, shape (O,), floating. The result has its dtype.
         bias: Added after scaling, shape (O,). Defaults to None.
+        factors: Factor on each row, shape (B, k). Defaults to None.
 
     Returns:
-        ``(rows @ weight.T) * scale + bias``, shape (B, k, O). The sums are in int32, exact up to
-        C = 2**17.
+        ``(rows @ weight.T) * scale * factors + bias``, shape (B, k, O). The sums are in int32,
+        exact up to C = 2**17.
     """
-    return _linear_op(rows, weight, scale, bias)
+    return _linear_op(rows, weight, scale, bias, factors)

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..energy import Grids, gains, grids
+from ..energy import Grids, gains, grids, stored_lower
 from .addresses import address_at
 from .fake_quant import _clamped
 from .jit import jit
 from .memory import address_of, array_of, empty, empty_like, values_of
-from .rows import square_row
+from .rows import round_row, square_row
 from .select import _key
 from .simd import LANES, clamp, first_lanes, load, rounded, splat, store
 from .threads import fork, thread_count
 
-__all__ = ['energy_quant', 'energy_quant_backward', 'row_bits']
+__all__ = ['energy_int8', 'energy_quant', 'energy_quant_backward', 'row_bits']
 
 _EXPONENT = 23  # bits of a float32 below its exponent
 _SHIFTS, _DIGITS = (20, 10, 0), (11, 10, 10)  # of a key of 31 bits, from the top
@@ -150,6 +150,20 @@ def _round_kernel(count, threads, *arguments):
 
 
 @_jit
+def _store(begin, end, x, channels, steps, lows, highs, shift, y):
+    """Write the levels of rows, minus a shift, as int8."""
+    for n in range(begin, end):
+        grid = (steps[n], lows[n], highs[n], shift)
+        round_row(x, n * channels, grid, y, n * channels, channels)
+
+
+@_jit
+def _store_kernel(count, threads, *arguments):
+    """Run :func:`_store` on all rows."""
+    fork(_store, count, threads, arguments)
+
+
+@_jit
 def _differentiate(begin, end, values, channels, grid, results):
     """Cut gradients off outside the clips, and sum what each row contributes to that of its clip.
 
@@ -230,6 +244,23 @@ def energy_quant(rows, clips, signed, total, widths, symmetric):
         count, thread_count(count), address_of(rows), rows.shape[2], *_levels(grid), address_of(y)
     )
     return y
+
+
+def energy_int8(rows, clips, signed, total, widths, symmetric):
+    """Compute :func:`mmwcc.kernels.energy_int8` of float32 rows."""
+    rows, clips = rows.detach().contiguous(), clips.detach()
+    grid = _grids(rows, clips, signed, total, widths, symmetric)
+    levels, count = empty(tuple(rows.shape), torch.int8), rows.shape[0] * rows.shape[1]
+    _store_kernel(
+        count,
+        thread_count(count),
+        values_of(rows),
+        rows.shape[2],
+        *_levels(grid),
+        np.float32(stored_lower(signed).item()),
+        values_of(levels),
+    )
+    return levels, grid.step.squeeze(-1)
 
 
 def energy_quant_backward(grad, rows, clips, signed, total, widths, symmetric):

@@ -78,12 +78,12 @@ def _quantize_kernel(count, threads, *arguments):
 
 
 @_jit
-def _scale_rows(begin, end, sums, scale, bias, y):
+def _scale_rows(begin, end, sums, scale, factors, bias, y):
     """Scale integer sums and add the bias: the last step of an 8-bit layer."""
     for n in range(begin, end):
-        source, target = sums[n], y[n]
+        source, target, factor = sums[n], y[n], factors[n]
         for o in range(len(scale)):
-            target[o] = np.float32(source[o]) * scale[o] + bias[o]
+            target[o] = np.float32(source[o]) * scale[o] * factor + bias[o]
 
 
 @_jit
@@ -146,7 +146,13 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
     return sums
 
 
-def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def int8_linear(
+    rows: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    factors: Tensor | None = None,
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.int8_linear`, bit for bit as the reference, on any processor."""
     source, outputs = rows.flatten(0, -2), len(weight)
     # For a single channel, torch 2.13 returns whatever was in memory before.
@@ -154,9 +160,11 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
     if scale.dtype != torch.float32:
         sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)
         y = sums.unflatten(0, rows.shape[:-1]).to(scale.dtype) * scale
+        y = y if factors is None else y * factors.to(scale.dtype).unsqueeze(-1)
         return y if bias is None else y + bias
     factor = array_of(scale.contiguous())
     shift = np.zeros(outputs, np.float32) if bias is None else array_of(bias.float().contiguous())
+    of_row = np.ones(len(source), np.float32) if factors is None else values_of(factors.float())
     y = empty((*rows.shape[:-1], outputs))
     target, step = y.view(-1, outputs), max(1, _SUMS // outputs)
     space = empty((min(step, len(source)) if exact else 0, outputs), torch.int32)
@@ -172,6 +180,7 @@ def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None
             thread_count(len(block)),
             array_of(sums),
             factor,
+            of_row[first : first + step],
             shift,
             array_of(target[first : first + step]),
         )

@@ -149,11 +149,20 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     return rows
 
 
-def int8_linear(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+def int8_linear(
+    rows: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    factors: Tensor | None = None,
+) -> Tensor:
     """Compute :func:`mmwcc.kernels.int8_linear`.
 
     The sums are exact. They are scaled in float32 at least.
     """
+    if factors is not None:
+        y = int8_linear(rows, weight, scale, None) * factors.to(scale.dtype).unsqueeze(-1)
+        return y if bias is None else y + bias
     outputs, channels = weight.shape
     y = scale.new_empty(*rows.shape[:-1], outputs)
     count = rows.numel() // channels

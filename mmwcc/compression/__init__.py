@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from .comparison import Comparison, compare, layer_records
-from .config import QUANT_TYPE, CompressionConfig, Rule
+from .config import QUANT_TYPE, CompressionConfig
 from .convert import compress_model
 from .gain import Gain, expected_gain, layer_kind
 from .lean import lean_activations
@@ -19,6 +19,7 @@ from .loading import (
     what_it_lacks,
 )
 from .old_checkpoints import advice_for
+from .rule import Rule
 from .schedule import QUANTITIES, Schedule
 from .schedule_config import build_schedule
 from .separate import SeparatedLayer, SeparationReport, separate_convs

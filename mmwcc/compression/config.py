@@ -1,93 +1,44 @@
-"""The ``compression`` dictionary: what it may contain, and what it means for one convolution."""
+"""The ``compression`` dictionary: what it may contain, and what it means for one layer."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from mmwcc.layers import CompressedConvMixin, check_component, check_quantizer
+from mmwcc.layers import (
+    CompressedConvMixin,
+    CompressedLinearMixin,
+    check_component,
+    check_quantizer,
+)
 from mmwcc.messages import check_keys
 from mmwcc.registry import MODELS, type_name
 
 from .only_if_faster import OnlyIfFaster, SpeedTable
+from .rule import QUANTIZERS, WAVELET_ONLY, Rule, check_mapping, check_pattern
 
-__all__ = ['CompressionConfig', 'Rule']
+__all__ = ['CompressionConfig']
 
-_WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
-_RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
 _MAP_KEYS = ('input_shape', 'bits', 'signed')
-_QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
+_WAVELET_LINEAR, QUANT_LINEAR = 'mmwcc.WaveletCompressedLinear', 'mmwcc.QuantLinear'
+_LINEAR_FORMS = {WAVELET_TYPE: _WAVELET_LINEAR, QUANT_TYPE: QUANT_LINEAR}
+"""What a type of convolutions means for linear layers, and the reverse, in a rule for both."""
+
+WAVELET_TYPES = (WAVELET_TYPE, _WAVELET_LINEAR)
+_PARTS = dict(
+    pointwise=CompressedConvMixin, other=CompressedConvMixin, linear=CompressedLinearMixin
+)
+"""The keys that name a layer, and the base of what they may name."""
+
 _MISPLACED = {
-    **{key: f'Did you mean pointwise=dict({key}=...)?' for key in _WAVELET_ONLY},
+    **{key: f'Did you mean pointwise=dict({key}=...)?' for key in WAVELET_ONLY},
     'bits': 'Did you mean weight_quant=dict(bits=...) or act_quant=dict(bits=...)?',
     'type': 'Did you mean pointwise=dict(type=...)?',
 }
-
-
-def _check_mapping(owner: str, key: str, value) -> None:
-    if value is not None and not isinstance(value, dict):
-        raise TypeError(
-            f'{owner}: {key} must be a dict or None, got {value!r}. Use dict(type=...), or None '
-            f'for none.'
-        )
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An exception for the layers whose whole qualified name matches ``pattern``.
-
-    Attributes:
-        pattern: Regular expression.
-        changes: What to change: dense=True, type, keep_ratio, levels, wavelet, selection,
-            weight_quant, act_quant. Quantizer dicts are merged into the general ones; None switches
-            a quantizer off.
-    """
-
-    pattern: str
-    changes: dict
-
-    @classmethod
-    def parse(cls, rule: dict, keys: Sequence[str] = _RULE_KEYS) -> Rule:
-        """Check one entry of ``rules``.
-
-        Args:
-            rule: The entry.
-            keys: The keys that it may have.
-
-        Raises:
-            TypeError: If the rule is not a dict.
-            ValueError: If it has no pattern, an unknown key or an unknown type, or if the pattern
-                is not a regular expression.
-        """
-        if not isinstance(rule, dict):
-            raise TypeError(
-                f'compression: a rule must be a dict, got {rule!r}. Use '
-                f"dict(pattern=r'decode_head\\..*', "
-                'keep_ratio=0.5).'
-            )
-        if 'pattern' not in rule:
-            raise ValueError(
-                f'compression: a rule needs a pattern, got {dict(rule)!r}. Add a regular '
-                f'expression for '
-                r"layer names, for example pattern=r'decode_head\..*'."
-            )
-        check_keys('compression rule', rule, keys)
-        changes = {key: value for key, value in rule.items() if key != 'pattern'}
-        for role in _QUANTIZERS:
-            _check_mapping('compression rule', role, changes.get(role))
-        _compile(rule['pattern'])
-        if rule.get('type') is not None:
-            check_component('compression rule', dict(type=rule['type']), base=CompressedConvMixin)
-        return cls(rule['pattern'], changes)
-
-    def matches(self, name: str) -> bool:
-        """Tell whether this rule applies to the layer ``name``."""
-        return re.fullmatch(self.pattern, name) is not None
 
 
 def _plain(value):
@@ -112,25 +63,13 @@ def _component(kind):
     return name if name.startswith('mmwcc.') else kind
 
 
-def _compile(pattern: str) -> None:
-    try:
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise ValueError(
-            f'compression: {pattern!r} is not a regular expression ({error}). Write a dot of a '
-            f'name as '
-            r"r'\.'."
-        ) from error
-
-
 def _check_components(compression: dict) -> None:
     """Check the types and arguments of layers and quantizers."""
-    for key in ('pointwise', 'other'):
+    for key, base in _PARTS.items():
         layer = compression.get(key) or {}
         if layer.get('type') is not None:
-            kept = _without_wavelets(layer)
-            check_component(f'compression {key}', kept, base=CompressedConvMixin)
-    for role in _QUANTIZERS:
+            check_component(f'compression {key}', _without_wavelets(layer), base=base)
+    for role in QUANTIZERS:
         quantizer = compression.get(role) or {}
         if quantizer.get('type') is not None:
             check_quantizer(f'compression {role}', role, quantizer)
@@ -138,9 +77,9 @@ def _check_components(compression: dict) -> None:
 
 def _without_wavelets(layer: dict) -> dict:
     """Return the config of a layer without what it cannot use, if it transforms nothing."""
-    if layer.get('type') == WAVELET_TYPE:
+    if layer.get('type') in WAVELET_TYPES:
         return layer
-    return {key: value for key, value in layer.items() if key not in _WAVELET_ONLY}
+    return {key: value for key, value in layer.items() if key not in WAVELET_ONLY}
 
 
 def _maps(maps) -> dict | None:
@@ -166,7 +105,7 @@ def _check_integer(integer) -> None:
         )
     check_keys('compression integer', integer if isinstance(integer, dict) else {}, ('keep_float',))
     for pattern in kept:
-        _compile(pattern)
+        check_pattern(pattern)
 
 
 @dataclass(frozen=True)
@@ -178,6 +117,8 @@ class CompressionConfig:
             precedence over the general ones. With None, these convolutions stay.
         other: Config of the layer that replaces every other convolution. With None, these
             convolutions stay.
+        linear: Config of the layer that replaces every ``nn.Linear``. With None, linear layers stay
+            and are not in the report.
         weight_quant: Quantizer config of weights. Defaults to None, which does not quantize.
         act_quant: Quantizer config of inputs. Defaults to None, which does not quantize.
         keep_dense: Names or regular expressions of layers to leave alone. 'first' stands for the
@@ -213,6 +154,7 @@ class CompressionConfig:
 
     pointwise: dict | None = None
     other: dict | None = None
+    linear: dict | None = None
     weight_quant: dict | None = None
     act_quant: dict | None = None
     keep_dense: tuple[str, ...] = ('first', 'last')
@@ -243,8 +185,8 @@ class CompressionConfig:
             )
         compression = _plain(compression)
         cls.check_keys(compression)
-        for key in ('pointwise', 'other', 'separate', 'lean_activations', *_QUANTIZERS):
-            _check_mapping('compression', key, compression.get(key))
+        for key in (*_PARTS, 'separate', 'lean_activations', *QUANTIZERS):
+            check_mapping('compression', key, compression.get(key))
         _check_components(compression)
         check_keys('compression separate', compression.get('separate') or {}, _SEPARATE_KEYS)
         check_keys(
@@ -256,7 +198,7 @@ class CompressionConfig:
                     f'compression: {key} must be a list, got {compression[key]!r}. Use {key}=[...].'
                 )
         for pattern in compression.get('keep_dense', ()):
-            _compile(pattern)
+            check_pattern(pattern)
         _check_integer(compression.get('integer', False))
         compression['maps'] = _maps(compression.get('maps'))
         values = dict(compression)
@@ -276,18 +218,18 @@ class CompressionConfig:
         """Tell whether a rule names the type of the layer that replaces a convolution."""
         return any(rule.matches(name) and 'type' in rule.changes for rule in self.rules)
 
-    def layer_config(self, name: str, eligible: bool) -> dict | None:
-        """Return the config of the layer that replaces a convolution.
+    def layer_config(self, name: str, eligible: bool, linear: bool = False) -> dict | None:
+        """Return the config of the layer that replaces a convolution or linear layer.
 
         Args:
-            name: Qualified name of the convolution.
-            eligible: Whether it is a 1x1 convolution that can be wavelet compressed.
+            name: Qualified name of the layer.
+            eligible: Whether it can be wavelet compressed.
+            linear: Whether it is a linear layer. Defaults to False.
 
         Returns:
-            ``type`` and keyword-only arguments of the layer to build, or None if the convolution
-            stays dense.
+            ``type`` and keyword-only arguments of the layer to build, or None if it stays dense.
         """
-        base = self.pointwise if eligible else self.other
+        base = self._base(eligible, linear)
         config = {'weight_quant': self.weight_quant, 'act_quant': self.act_quant, **(base or {})}
         for rule in self.rules:
             if rule.matches(name):
@@ -295,36 +237,47 @@ class CompressionConfig:
         kind = config.get('type')
         if config.pop('dense', False) or kind is None:
             return None
+        forms = _LINEAR_FORMS if linear else {other: one for one, other in _LINEAR_FORMS.items()}
+        kind = config['type'] = forms.get(kind, kind)
         if kind == QUANT_TYPE and config['weight_quant'] is None and config['act_quant'] is None:
             return None
         return _without_wavelets(config)
 
-    def quantized_config(self, name: str) -> dict | None:
+    def _base(self, eligible: bool, linear: bool) -> dict | None:
+        """Return the config for one kind of layers."""
+        if linear:
+            return self.linear
+        return self.pointwise if eligible else self.other
+
+    def quantized_config(self, name: str, linear: bool = False) -> dict | None:
         """Return the config of the layer that only quantizes what a wavelet layer would transform.
 
-        The quantizers of ``pointwise`` are for coefficients. So it has the general ones where there
-        are any, with the exceptions of the rules.
+        The quantizers of ``pointwise`` and ``linear`` are for coefficients. So it has the general
+        ones where there are any, with the exceptions of the rules.
 
         Args:
-            name: Qualified name of the convolution.
+            name: Qualified name of the layer.
+            linear: Whether it is a linear layer. Defaults to False.
 
         Returns:
-            As :meth:`layer_config`.
+            As :meth:`layer_config`. A linear layer is replaced even if nothing is quantized, since
+            the new one multiplies where that is fastest.
         """
         rules = tuple(
             Rule(rule.pattern, {key: new for key, new in rule.changes.items() if key != 'type'})
             for rule in self.rules
         )
-        own = self.pointwise or {}
+        own = self._base(eligible=True, linear=linear) or {}
         quantizers: dict[str, Any] = {
-            role: getattr(self, role) or own.get(role) for role in _QUANTIZERS
+            role: getattr(self, role) or own.get(role) for role in QUANTIZERS
         }
-        return replace(self, rules=rules, **quantizers).layer_config(name, eligible=False)
+        plain = replace(self, rules=rules, linear=dict(type=QUANT_LINEAR), **quantizers)
+        return plain.layer_config(name, eligible=False, linear=linear)
 
 
 def _merged(config: dict, changes: dict) -> dict:
     merged = {**config, **changes}
-    for role in _QUANTIZERS:
+    for role in QUANTIZERS:
         old, new = config[role], changes.get(role)
         if (
             old is not None

@@ -1,4 +1,4 @@
-"""In-place conversion of a model: compressed layers replace convolutions and keep their weights."""
+"""In-place conversion of a model: compressed layers replace dense ones and keep their weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import Literal
 from torch import nn
 
 from mmwcc.inference import integer_skeleton
-from mmwcc.layers import CompressedConvMixin
+from mmwcc.layers import CompressedConvMixin, CompressedLayerMixin, CompressedLinearMixin
 from mmwcc.maps import add_map_scales
 from mmwcc.model_tree import (
     CompressionReport,
     all_or_nothing,
     announce,
     compressed_layers,
+    connect_grids,
     convolutions,
     describe_layer,
     geometry,
     listed,
     matches,
     replace_layers,
+    replaceable_layers,
     unhandled_layers,
 )
 from mmwcc.quantizers import settle_after_forward
@@ -51,9 +53,10 @@ def compress_model(
 ) -> CompressionReport:
     """Replace the convolutions of ``model`` by compressed layers, in place.
 
-    Every new layer keeps the qualified name, parameter objects, device, training mode, hooks and
-    attributes of the convolution it replaces. Dense checkpoints therefore load with only quantizer
-    keys missing. Convolutions that are shared stay shared. These layers are not replaced: layers
+    With the key ``linear``, it replaces linear layers too. Every new layer keeps the qualified
+    name, parameter objects, device, training mode, hooks and attributes of the layer it replaces.
+    Dense checkpoints therefore load with only quantizer keys missing. Layers that are shared stay
+    shared. These layers are not replaced: layers
     that are compressed already, transposed convolutions, subclasses of ``nn.Conv2d`` with a forward
     of their own, and convolutions whose weight is computed (weight_norm, spectral_norm, pruning, a
     parametrization). If anything fails, the model is left as it was.
@@ -98,7 +101,7 @@ def compress_model(
         decided = decide(model, config)
         decisions, unknown = judge_maps(model, config, decided)
         decisions = judge_speed(model, config, decisions)
-        report = _convert(model, decisions)
+        report = _convert(model, config, decisions)
         report.warning = _check_changed(model, report, decisions, separated)
         report.warning = report.warning or no_wavelets(config, decided, decisions)
         if input_shape is not None:
@@ -107,7 +110,11 @@ def compress_model(
         report.notes = unknown + _describe(separated, _make_lean(model, config), model)
     watch_predictions(
         model,
-        [layer.name for layer in report if layer.reason == "keep_dense 'last'"],
+        [
+            layer.name
+            for layer in report
+            if layer.reason == "keep_dense 'last'" and 'Linear' not in layer.before
+        ],
         config.keep_dense,
     )
     watch_tiny_maps(model, [decision.name for decision in decisions.values() if decision.is_tiny])
@@ -139,31 +146,41 @@ def _separate(model: nn.Module, config: CompressionConfig) -> SeparationReport:
     return separate_convs(model, **config.separate, keep_dense=keep_dense, verbose=False)
 
 
-def _convert(model: nn.Module, decisions: dict[nn.Conv2d, Decision]) -> CompressionReport:
-    """Replace convolutions as decided, and report on all of them."""
+def _convert(
+    model: nn.Module, config: CompressionConfig, decisions: dict[nn.Module, Decision]
+) -> CompressionReport:
+    """Replace layers as decided, and report on all of them."""
     layers = {
         conv: conv if decision.config is None else _build(conv, decision.name, decision.config)
         for conv, decision in decisions.items()
     }
-    report = CompressionReport(unhandled=unhandled_layers(model))
-    for name, conv in convolutions('compress_model', model).items():
+    linear = config.linear is not None
+    handled = (nn.Conv2d, nn.Linear) if linear else (nn.Conv2d,)
+    report = CompressionReport(unhandled=unhandled_layers(model, handled))
+    for name, conv in replaceable_layers('compress_model', model, linear).items():
         report.append(describe_layer(name, layers[conv], geometry(conv), decisions[conv].reason))
     replace_layers(model, layers)
+    connect_grids(model)
     return report
 
 
-def _build(conv: nn.Conv2d, name: str, config: dict) -> nn.Conv2d:
-    """Build the layer that replaces the convolution ``name``."""
+def _build(conv: nn.Module, name: str, config: dict) -> nn.Module:
+    """Build the layer that replaces the layer ``name``."""
     kind = config['type']
     layer_type = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(layer_type, type) and issubclass(layer_type, CompressedConvMixin)):
+    linear = isinstance(conv, nn.Linear)
+    base: type = CompressedLinearMixin if linear else CompressedConvMixin
+    if not (isinstance(layer_type, type) and issubclass(layer_type, base)):
+        what, form = ('linear layer', 'Linear') if linear else ('convolution', 'Conv2d')
         raise ValueError(
-            f'compress_model: {name} cannot become {kind!r}, which is not a compressed '
-            "convolution. Use 'mmwcc.WaveletCompressedConv2d' or 'mmwcc.QuantConv2d'."
+            f'compress_model: {name} cannot become {kind!r}, which is not a compressed {what}. '
+            f"Use 'mmwcc.WaveletCompressed{form}' or 'mmwcc.Quant{form}'."
         )
+    assert issubclass(layer_type, CompressedLayerMixin), 'both bases are'
+
     arguments = {key: value for key, value in config.items() if key != 'type'}
     try:
-        return layer_type.from_conv2d(conv, **arguments)
+        return layer_type.from_dense(conv, **arguments)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f'compress_model: {name} ({geometry(conv)}) cannot become {kind}: {error}'
@@ -173,7 +190,7 @@ def _build(conv: nn.Conv2d, name: str, config: dict) -> nn.Conv2d:
 def _check_changed(
     model: nn.Module,
     report: CompressionReport,
-    decisions: dict[nn.Conv2d, Decision],
+    decisions: dict[nn.Module, Decision],
     separated: SeparationReport,
 ) -> str:
     """Return '' if anything was compressed, and a warning if the user chose to compress nothing.
@@ -242,7 +259,7 @@ def _nothing_compressed(model: nn.Module, report: CompressionReport) -> str:
     others = f' and with layers that are not compressed: {others}' if others else ''
     return (
         f'compress_model: compression must change a layer, got {type(model).__name__} with all '
-        f'convolutions left dense ({stay}){others}. Let pointwise, other or a rule give them a '
-        'layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
+        f'convolutions left dense ({stay}){others}. Let pointwise, other, linear or a rule give '
+        'them a layer type and quantizers or a keep_ratio, shorten keep_dense, or build the model '
         'without compression.'
     )

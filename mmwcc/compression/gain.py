@@ -12,7 +12,7 @@ from mmwcc.cost import CostReport, LayerCost, count_cost
 from mmwcc.inference import IntegerLayer
 from mmwcc.model_tree import FULL_PRECISION, class_name, unwrapped
 
-from .only_if_faster import SpeedTable
+from .only_if_faster import MapCall, SpeedTable
 from .small_gain import why_small
 
 __all__ = ['Gain', 'Part', 'Speed', 'expected_gain', 'layer_kind']
@@ -210,7 +210,7 @@ def _dense_macs(layer: LayerCost) -> float:
 
 def _is_tiny(layer: LayerCost) -> bool:
     patch = 2**layer.geometry.levels
-    return all(min(image.size) < patch for image in layer.geometry.maps)
+    return all(min(image.size) < patch for image in layer.geometry.maps if image.levels is None)
 
 
 def _parts(model: nn.Module, layers: Iterable[LayerCost]) -> Iterator[Part]:
@@ -230,7 +230,7 @@ def layer_kind(module: nn.Module, layer: LayerCost) -> str:
     if isinstance(module, nn.Conv2d):
         size = 'x'.join(map(str, module.kernel_size))
         return f'{"Conv2d" if module.groups == 1 else "grouped Conv2d"} {size}'
-    return class_name(module)
+    return 'Linear' if isinstance(module, nn.Linear) else class_name(module)
 
 
 def _speed(cost: CostReport, wavelets: Sequence[LayerCost], table: SpeedTable) -> Speed:
@@ -253,9 +253,12 @@ def _speed(cost: CostReport, wavelets: Sequence[LayerCost], table: SpeedTable) -
 
 def _speedup(layer: LayerCost, table: SpeedTable) -> float:
     geometry = layer.geometry
-    assert geometry.pointwise is not None and layer.keep_ratio is not None, 'a wavelet layer'
-    sizes = [(image.size[0], image.size[1]) for image in geometry.maps]
-    return table.speedup_of_calls(*geometry.pointwise, sizes, layer.keep_ratio, geometry.levels)
+    assert geometry.pointwise is not None and layer.packed_ratio is not None, 'a wavelet layer'
+    calls = [
+        MapCall((image.size[0], image.size[1]), geometry.levels_of(image), image.batch)
+        for image in geometry.maps
+    ]
+    return table.speedup_of_calls(*geometry.pointwise, calls, layer.packed_ratio)
 
 
 def _amount(value: float, largest: float | None = None) -> str:

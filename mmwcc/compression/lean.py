@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmwcc.layers import LeanReLU, LeanReLU6, WaveletCompressedConv2d
+from mmwcc.layers import (
+    LeanReLU,
+    LeanReLU6,
+    WaveletCompressedConv2d,
+    WaveletCompressedLinear,
+)
 from mmwcc.model_tree import replace_layers, run_on_zeros
 
 __all__ = ['lean_activations']
 
+_WAVELETS = (WaveletCompressedConv2d, WaveletCompressedLinear)
 _LEAN = {nn.ReLU: LeanReLU, nn.ReLU6: LeanReLU6}
 
 
@@ -42,7 +48,7 @@ def lean_activations(model: nn.Module, input_shape: tuple[int, ...] = (64, 64)) 
     made = {
         module: _LEAN[type(module)](module.inplace).train(module.training)
         for module in readers
-        if all(type(reader) is WaveletCompressedConv2d for reader in readers[module])
+        if all(type(reader) in _WAVELETS for reader in readers[module])
     }
     replaced = [
         name for name, module in model.named_modules(remove_duplicate=False) if module in made
@@ -75,7 +81,7 @@ def _readers(
         for module in model.modules():
             if type(module) in _LEAN and 'forward' not in vars(module):
                 module.register_forward_hook(write)
-            elif isinstance(module, WaveletCompressedConv2d) or _is_leaf(module):
+            elif isinstance(module, _WAVELETS) or _is_leaf(module):
                 module.register_forward_pre_hook(read)
 
     run_on_zeros(

@@ -5,20 +5,38 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from mmwcc.functional import largest_share
 from mmwcc.kernels import position_count
+from mmwcc.layers import fitting_levels
 
 from .map_sizes import map_sizes
+from .token_inputs import TokenInput
 
-__all__ = ['OnlyIfFaster', 'SpeedJudge', 'SpeedTable']
+__all__ = ['MapCall', 'OnlyIfFaster', 'SpeedJudge', 'SpeedTable']
 
 SHIPPED = Path(__file__).with_name('speed_cpu.json')
+
+
+class MapCall(NamedTuple):
+    """Feature maps that a layer computes together.
+
+    Attributes:
+        size: Height and width.
+        levels: Depth of their transform, or 0 if they have none.
+        images: How many there are.
+    """
+
+    size: tuple[int, int]
+    levels: int
+    images: int = 1
 
 
 class SpeedTable:
@@ -69,7 +87,13 @@ class SpeedTable:
         return wavelet == 'haar' and levels <= self.levels
 
     def speedup(
-        self, channels: int, out: int, size: tuple[int, int], keep_ratio: float, levels: int = 3
+        self,
+        channels: int,
+        out: int,
+        size: tuple[int, int],
+        keep_ratio: float,
+        levels: int = 3,
+        images: int = 1,
     ) -> float:
         """Estimate the dense time of one layer divided by its compressed time.
 
@@ -84,8 +108,9 @@ class SpeedTable:
             size: Height and width of the feature map that the layer computes.
             keep_ratio: Fraction of wavelet positions kept.
             levels: Depth of the transform. Defaults to 3.
+            images: How many such maps are computed together, as in windows. Defaults to 1.
         """
-        padded = position_count(*size, levels)
+        padded = images * position_count(*size, levels)
         total = 0.0
         brackets = [
             _bracket(axis, value)
@@ -96,28 +121,25 @@ class SpeedTable:
                 math.prod(weight for _, weight in corner)
                 * self._logs[tuple(value for value, _ in corner)]
             )
-        return math.exp(total) * size[0] * size[1] / padded
+        return math.exp(total) * images * size[0] * size[1] / padded
 
     def speedup_of_calls(
-        self,
-        channels: int,
-        out: int,
-        sizes: Sequence[tuple[int, int]],
-        keep_ratio: float,
-        levels: int = 3,
+        self, channels: int, out: int, calls: Sequence[MapCall], keep_ratio: float
     ) -> float:
         """Estimate the speedup of a layer that is called on several feature maps.
 
         It is the ratio of total times. Dense time is taken as proportional to the number of pixels.
 
         Args:
-            channels: As in :meth:`speedup`, like out, keep_ratio and levels.
-            sizes: Height and width of the feature map of each call.
+            channels: As in :meth:`speedup`, like out and keep_ratio.
+            calls: The feature maps.
         """
-        pixels = [height * width for height, width in sizes]
+        pixels = [math.prod(call.size) * call.images for call in calls]
         compressed = (
-            count / self.speedup(channels, out, size, keep_ratio, levels)
-            for count, size in zip(pixels, sizes, strict=True)
+            count / self.speedup(channels, out, call.size, keep_ratio, call.levels, call.images)
+            if call.levels
+            else count
+            for count, call in zip(pixels, calls, strict=True)
         )
         return sum(pixels) / sum(compressed)
 
@@ -183,6 +205,25 @@ class OnlyIfFaster:
         return cls(tuple(shape), SpeedTable(table))
 
 
+def _map_calls(sizes: Sequence[Any], levels: int) -> Iterator[MapCall]:
+    """Yield the maps of a layer: those of a convolution, or those that tokens form."""
+    for call in sizes:
+        if not isinstance(call, TokenInput):
+            yield MapCall(call, levels)
+        elif call.maps:
+            for size in call.maps:
+                yield MapCall(size, fitting_levels(size, levels), call.images)
+        else:
+            yield MapCall((1, math.prod(call.shape[:-1])), 0)
+
+
+def _packed_ratio(layer_config: dict) -> float:
+    """Return the share of positions that a wavelet layer computes with."""
+    quantizer = layer_config.get('act_quant') or {}
+    widths, bits = quantizer.get('widths'), quantizer.get('bits', 32)
+    return min(layer_config['keep_ratio'], largest_share(bits, widths))
+
+
 class SpeedJudge:
     """Decide for each layer of a model whether wavelet compression makes it faster.
 
@@ -194,19 +235,15 @@ class SpeedJudge:
     def __init__(self, model: nn.Module, wish: OnlyIfFaster) -> None:
         self._table, self._sizes = wish.table, map_sizes(model, wish.input_shape)
 
-    def objection(self, conv: nn.Conv2d, layer_config: dict) -> str:
-        """Return why this wavelet layer should not replace a convolution, or '' if it should."""
+    def objection(self, conv: Any, layer_config: dict) -> str:
+        """Return why this wavelet layer should not replace a dense one, or '' if it should."""
         wavelet, levels = layer_config.get('wavelet', 'haar'), layer_config.get('levels', 3)
         if not self._table.covers(wavelet, levels):
             return f'no speed measured for {wavelet} at {levels} levels'
         if conv not in self._sizes:
             return 'not reached by the traced input, so no speed known'
-        ratio = self._table.speedup_of_calls(
-            conv.in_channels,
-            conv.out_channels,
-            self._sizes[conv],
-            layer_config['keep_ratio'],
-            levels,
-        )
-        sizes = ', '.join(f'{height}x{width}' for height, width in dict.fromkeys(self._sizes[conv]))
+        calls = list(_map_calls(self._sizes[conv], levels))
+        channels = conv.weight.shape[1], conv.weight.shape[0]
+        ratio = self._table.speedup_of_calls(*channels, calls, _packed_ratio(layer_config))
+        sizes = ', '.join('x'.join(map(str, size)) for size in dict.fromkeys(c.size for c in calls))
         return '' if ratio >= 1 else f'WCC would run x{ratio:.2f} as fast at {sizes}'

@@ -59,6 +59,11 @@ class Schedule(ABC):
         return self.value_at(self.end)
 
     @property
+    def values(self) -> list[float]:
+        """All values that it takes, ascending."""
+        return sorted({self.value_at(t) for t in range(self.end + 1)})
+
+    @property
     def _name(self) -> str:
         return f'{type(self).__name__} of {self.quantity}'
 
@@ -69,6 +74,14 @@ class Schedule(ABC):
                 raise ValueError(
                     f'{self._name}: {argument} must be in (0, 1], got {value!r}. It is a fraction: '
                     'use 0.5 for 50 %, and 1.0 to keep every coefficient.'
+                )
+        elif self.quantity == 'act_bits':
+            # Means of several widths need not be whole. The hook asks the layers before training.
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not (0 < value <= MAX_BITS or value == OFF_BITS):
+                raise ValueError(
+                    f'{self._name}: {argument} must be above 0 and at most {MAX_BITS}, or '
+                    f'{OFF_BITS}, got {value!r}. Use {OFF_BITS} to switch quantization off.'
                 )
         elif (
             not isinstance(value, int)

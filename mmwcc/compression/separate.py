@@ -26,7 +26,7 @@ from mmwcc.model_tree import (
     weight_count,
 )
 
-from .config import Rule
+from .rule import Rule
 
 __all__ = ['SeparatedLayer', 'SeparationReport', 'separate_convs']
 

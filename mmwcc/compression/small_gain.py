@@ -27,7 +27,8 @@ def why_small(gain: Gain) -> Iterator[str]:
 
 def _small_saving(gain: Gain) -> Iterator[str]:
     """Say so if wavelets save little."""
-    ratios = [layer.keep_ratio or 1.0 for layer in gain.cost.layers if layer.kind == 'wcc']
+    wavelets = [layer for layer in gain.cost.layers if layer.kind == 'wcc']
+    ratios = [layer.packed_ratio or 1.0 for layer in wavelets]
     saved = 1 - gain.cost.total.macs / gain.dense_macs
     if not ratios or min(ratios) == 1 or saved >= _SMALL:
         return
@@ -37,7 +38,8 @@ def _small_saving(gain: Gain) -> Iterator[str]:
         yield f'Wavelets save only {saved:.1%} of the MACs.'
     share = gain.parts[0].macs / gain.dense_macs if gain.parts else 0.0
     if gain.reached > share:
-        yield 'Lower keep_ratio to save more.'
+        by_energy = any(layer.widths for layer in wavelets)
+        yield f'Lower {"the bits of act_quant" if by_energy else "keep_ratio"} to save more.'
         return
     kind = gain.parts[0].kind
     yield f'They reach {gain.reached:.1%} of them; {kind} without wavelets has {share:.0%}.'
@@ -47,6 +49,11 @@ def _small_saving(gain: Gain) -> Iterator[str]:
         yield (
             'Wavelets compress 1x1 convolutions: add separate=dict() to the compression dictionary '
             'to split k x k convolutions into depthwise and 1x1 ones, and train again.'
+        )
+    elif kind == 'Linear':
+        yield (
+            "linear=dict(type='mmwcc.WaveletCompressedLinear', keep_ratio=0.25) in the compression "
+            'dictionary compresses those on maps.'
         )
     if _is_quantized(gain):
         yield (
@@ -73,10 +80,15 @@ def _much_dense(gain: Gain) -> Iterator[str]:
     )
     if 'Conv2d' in part.kind:
         yield 'Name fewer layers in keep_dense to quantize these convolutions.'
+    elif part.kind == 'Linear':
+        yield (
+            "linear=dict(type='mmwcc.QuantLinear') in the compression dictionary quantizes those "
+            'that keep_dense does not name.'
+        )
     else:
         yield (
-            'Only nn.Conv2d is compressed, so that no setting changes this. A network with more of '
-            'its operations in convolutions gains more.'
+            'Only nn.Conv2d and nn.Linear are compressed, so that no setting changes this. A '
+            'network with more of its operations in these layers gains more.'
         )
 
 

@@ -22,19 +22,24 @@ coefficients ('wcc'), and the additions of transforms ('transform').
 
 
 class Map(NamedTuple):
-    """One call of a layer.
+    """One call of a layer, or of several maps in a call one of them.
 
     Attributes:
         macs: Multiply-accumulate operations for all images, without wavelet compression.
         inputs: Number of values that the product reads.
         batch: Number of images.
         size: Height and width of the output feature map.
+        levels: Depth of its transform where that depends on the map, and 0 for tokens that are
+            multiplied as they are. None stands for the depth that the layer has.
+        continues: Whether it belongs to the same call as the one before.
     """
 
     macs: float
     inputs: int
     batch: int = 1
     size: tuple[int, ...] = ()
+    levels: int | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Geometry:
         weights: Number of weights.
         biases: Number of biases.
         scales: Number of scales stored for quantized weights, in addition to the layer's one.
+        row: Values of a position if each is multiplied on its own, as by a 1x1 convolution or a
+            linear layer, otherwise 0.
         pointwise: Input and output channels if the layer can be wavelet compressed, otherwise None.
         levels: Depth of the wavelet transform that the layer has or could have.
         wavelet: The wavelet of that transform.
@@ -58,18 +65,24 @@ class Geometry:
     weights: int = 0
     biases: int = 0
     scales: int = 0
+    row: int = 0
     pointwise: tuple[int, int] | None = None
     levels: int = 3
     wavelet: str = 'haar'
     additions: float = 0
 
+    def levels_of(self, image: Map) -> int:
+        """Return the depth of the transform in a call, or 0 if nothing is transformed."""
+        return self.levels if image.levels is None else image.levels
+
     def positions(self, image: Map, keep_ratio: float) -> tuple[float, float]:
         """Return the number of kept wavelet positions and of all positions, over all images."""
-        assert self.pointwise is not None, 'only 1x1 convolutions have positions to keep'
-        if self.convention == 'paper':
+        assert self.pointwise is not None, 'only 1x1 products have positions to keep'
+        levels = self.levels_of(image)
+        if self.convention == 'paper' or not levels:
             everything = image.macs / math.prod(self.pointwise)
-            return keep_ratio * everything, everything
-        everything = math.prod(padded_size(size, self.levels) for size in image.size)
+            return (keep_ratio if levels else 1) * everything, everything
+        everything = math.prod(padded_size(size, levels) for size in image.size)
         return image.batch * kept_positions(everything, keep_ratio), image.batch * everything
 
     def all_positions(self, name: str, keep_ratio: float) -> tuple[float, float]:
@@ -81,17 +94,33 @@ class Geometry:
         if self.pointwise is None:
             raise ValueError(
                 f'LayerCost: keep_ratio of {name} must be None, got {keep_ratio}. Only 1x1 '
-                'convolutions without padding and groups can be wavelet compressed; change bits.'
+                'convolutions without padding and groups, and linear layers on maps, can be '
+                'wavelet compressed; change bits.'
             )
         kept, everything = zip(
             *(self.positions(image, keep_ratio) for image in self.maps), strict=True
         )
         return sum(kept), sum(everything)
 
+    def transforms(self, weight_bits: int) -> float:
+        """Return the operations of analysis and synthesis for all maps."""
+        assert self.pointwise is not None, 'only 1x1 products have positions to keep'
+        return sum(
+            transform_operations(
+                sum(self.pointwise),
+                self.positions(image, 1)[1],
+                levels=self.levels_of(image),
+                wavelet=self.wavelet,
+                weight_bits=weight_bits,
+            )
+            for image in self.maps
+            if self.levels_of(image)
+        )
+
     @property
     def pixels(self) -> float:
-        """Number of pixels that a 1x1 convolution reads, over all images; 0 for others."""
-        return sum(image.inputs for image in self.maps) / self.pointwise[0] if self.pointwise else 0
+        """Number of positions that are multiplied on their own, over all images."""
+        return sum(image.inputs for image in self.maps) / self.row if self.row else 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +167,13 @@ class LayerCost:
     geometry: Geometry = field(repr=False)
 
     @property
+    def packed_ratio(self) -> float | None:
+        """Fraction of wavelet positions that are computed with: keep_ratio, or what bits allow."""
+        if self.keep_ratio is None:
+            return None
+        return min(self.keep_ratio, largest_share(self.act_bits, self.widths))
+
+    @property
     def total_bops(self) -> float:
         """Bit operations of product and transforms."""
         return self.bops + self.transform_bops
@@ -179,13 +215,7 @@ class LayerCost:
             product = math.prod(geometry.pointwise)
             of_all = everything if widths else kept  # which positions act_bits is the mean of
             kind, macs, bops = 'wcc', kept * product, of_all * product * weight_bits * act_bits
-            transform = transform_operations(
-                sum(geometry.pointwise),
-                everything,
-                levels=geometry.levels,
-                wavelet=geometry.wavelet,
-                weight_bits=weight_bits,
-            )
+            transform = geometry.transforms(weight_bits)
             act_bits_read = act_bits * geometry.pointwise[0] * of_all
             act_bits_read += _bits_beside(widths, kept, everything, one_width=1)
         elif geometry.additions:
@@ -204,7 +234,7 @@ class LayerCost:
             act_bits,
             keep_ratio,
             widths,
-            len(geometry.maps),
+            sum(not image.continues for image in geometry.maps),
             geometry,
         )
 

@@ -11,7 +11,12 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mmwcc.inference import FoldedConv, FusedInvertedResidual, IntegerLayer
-from mmwcc.layers import DepthwiseFastWaveletTransform, WaveletConv2d, is_eligible
+from mmwcc.layers import (
+    DepthwiseFastWaveletTransform,
+    WaveletCompressedLinear,
+    WaveletConv2d,
+    is_eligible,
+)
 from mmwcc.model_tree import LayerState
 from mmwcc.quantizers import UniformQuantizer
 
@@ -40,8 +45,9 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
     biases = 0 if bias is None else bias.numel()
     geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
     if isinstance(layer, nn.Linear):
-        return geometry
-    if isinstance(layer, FoldedConv):
+        geometry = replace(geometry, row=layer.in_features)
+        padding, groups, kernel_size = 0, 1, (1, 1) if state.has('keep_ratio') else (1,)
+    elif isinstance(layer, FoldedConv):
         (_, padding, _, groups), kernel_size = layer.geometry, tuple(weight.shape[2:])
     else:
         padding, groups, kernel_size = layer.padding, layer.groups, layer.kernel_size
@@ -55,8 +61,22 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
             for key in ('levels', 'wavelet')
             if getattr(state, key) is not None
         }
-        geometry = replace(geometry, pointwise=(weight.shape[1], weight.shape[0]), **transform)
+        outputs, inputs = weight.shape[:2]
+        geometry = replace(geometry, row=inputs, pointwise=(inputs, outputs), **transform)
     return geometry
+
+
+def _token_maps(layer: nn.Linear, x: tuple[int, ...]) -> list[Map]:
+    """Return what a linear layer computes for an input of shape ``x``."""
+    if not isinstance(layer, WaveletCompressedLinear):
+        return [Map(prod(x) * layer.out_features, prod(x))]
+    parts = layer.maps(x)
+    images = prod(x[:-1]) // sum(part.tokens for part in parts)
+    inputs = [images * part.tokens * layer.in_features for part in parts]
+    return [
+        Map(count * layer.out_features, count, images, part.size, part.levels, place > 0)
+        for place, (part, count) in enumerate(zip(parts, inputs, strict=True))
+    ]
 
 
 def _scales(layer: nn.Module) -> int:
@@ -145,7 +165,8 @@ class Ledger:
         elif isinstance(module, _CONVOLUTIONS):
             self._record_convolution(module, x, y)
         elif isinstance(module, nn.Linear):
-            self._note(module, Map(prod(x) * module.out_features, prod(x)))
+            for image in _token_maps(module, x):
+                self._note(module, image)
         else:
             for transform in _parts(module).values():
                 self._note(transform, Map(0, prod(x)))

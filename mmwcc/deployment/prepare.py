@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmwcc.inference import FusedInvertedResidual, IntegerLayer, fold_batch_norm
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers import CompressedLinearMixin, QuantConv2d, WaveletCompressedConv2d
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
     LayerState,
@@ -181,6 +181,17 @@ def _check_form(network: nn.Module) -> None:
             f'exportable: the model must be as it was trained, got fused or integer layers: '
             f'{some_of(ready)}. Load the trained checkpoint; the export writes integers by itself.'
         )
+    linear = [
+        name
+        for name, layer in compressed_layers(network).items()
+        if isinstance(layer, CompressedLinearMixin)
+    ]
+    if linear:
+        raise ValueError(
+            f'exportable: compressed linear layers cannot be exported yet, got {some_of(linear)}. '
+            'Train a model whose compression dictionary has no key linear, or run this one in '
+            'PyTorch.'
+        )
     scaled = [
         name
         for name, layer in compressed_layers(network).items()
@@ -228,6 +239,8 @@ def _check_clips(network: nn.Module, called: Container[nn.Module]) -> None:
 
 
 def _is_replaceable(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d):
+        return False
     return isinstance(module, _WITH_EXPORTABLE_FORM) or (is_plain(module) and not obstacle(module))
 
 

@@ -20,7 +20,7 @@ from mmwcc.functional import (
     unpack,
 )
 from mmwcc.kernels import padded_size, unfold
-from mmwcc.layers import is_eligible
+from mmwcc.layers import WaveletCompressedLinear, is_eligible
 from mmwcc.quantizers import EnergyActQuantizer, choose_clip, measure
 
 __all__ = [
@@ -260,27 +260,34 @@ def mosaic(coefficients: Tensor, size: Sequence[int], levels: int = 3) -> Tensor
     return corner.permute(0, 3, 1, 2)
 
 
-def eligible_layers(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the convolutions that are or could be wavelet compressed, by qualified name."""
+def eligible_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that are or could be wavelet compressed, by qualified name.
+
+    They are convolutions, and the linear layers that are.
+    """
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and is_eligible(module.kernel_size, module.padding, module.groups)
+        if isinstance(module, WaveletCompressedLinear)
+        or (
+            isinstance(module, nn.Conv2d)
+            and is_eligible(module.kernel_size, module.padding, module.groups)
+        )
     }
 
 
 @contextmanager
 def observe_inputs(
-    layers: Mapping[str, nn.Conv2d], observer: Callable[[str, Tensor], None]
+    layers: Mapping[str, nn.Module], observer: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
     """Call ``observer(name, x)`` with every feature map that one of ``layers`` multiplies.
 
-    For a layer with a stride, this is every stride-th pixel of its input. ``x`` is detached.
+    For a layer with a stride, this is every stride-th pixel of its input. For a linear layer, it is
+    each map that its tokens form. ``x`` is detached.
 
     Args:
-        layers: Pointwise convolutions by name.
-        observer: Called in each forward pass, once for each use of a layer.
+        layers: Layers of :func:`eligible_layers` by name.
+        observer: Called in each forward pass, for each use of a layer.
     """
     handles = [
         layer.register_forward_pre_hook(partial(_observe, name, observer))
@@ -293,8 +300,12 @@ def observe_inputs(
             handle.remove()
 
 
-def _observe(
-    name: str, observer: Callable[[str, Tensor], None], layer: nn.Conv2d, inputs: tuple
-) -> None:
-    height, width = layer.stride
-    observer(name, inputs[0].detach()[..., ::height, ::width])
+def _observe(name: str, observer: Callable[[str, Tensor], None], layer: Any, inputs: tuple) -> None:
+    x = inputs[0].detach()
+    if isinstance(layer, WaveletCompressedLinear):
+        for feature, levels in layer.read_maps(x):
+            if levels:
+                observer(name, feature)
+    else:
+        height, width = layer.stride
+        observer(name, x[..., ::height, ::width])

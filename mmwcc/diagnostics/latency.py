@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmwcc.layers import CompressedConvMixin, check_parameters
+from mmwcc.layers import CompressedLayerMixin, check_parameters
 from mmwcc.model_tree import replace_layers
 
 __all__ = ['Latency', 'dense_twin', 'device_name', 'measure_latency', 'peak_memory']
@@ -37,7 +37,7 @@ class Latency:
 
 
 def dense_twin(model: nn.Module) -> nn.Module:
-    """Return a copy of a model that has ``nn.Conv2d`` in place of compressed layers.
+    """Return a copy of a model that has dense layers in place of compressed ones.
 
     The copy is built from the layers and not from a config, so it does not matter how they were
     compressed.
@@ -52,34 +52,25 @@ def dense_twin(model: nn.Module) -> nn.Module:
         ValueError: If a compressed layer computes its weight or bias from other tensors.
     """
     for layer in model.modules():
-        if isinstance(layer, CompressedConvMixin):
+        if isinstance(layer, CompressedLayerMixin):
             check_parameters('dense_twin', layer)
     shared = {id(parameter): parameter for parameter in model.parameters()}
     twin = copy.deepcopy(model, shared)
     made: dict[nn.Module, nn.Module] = {
-        layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedConvMixin)
+        layer: _dense(layer) for layer in twin.modules() if isinstance(layer, CompressedLayerMixin)
     }
     replace_layers(twin, made)
     return made.get(twin, twin)
 
 
-def _dense(layer: Any) -> nn.Conv2d:
-    """Return the convolution that a compressed layer stands for."""
+def _dense(layer: CompressedLayerMixin) -> nn.Module:
+    """Return the dense layer that a compressed layer stands for."""
+    kind: Any = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
     # The weights are replaced at once, so spend no memory and no random numbers on them.
     with torch.device('meta'):
-        conv = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-        )
-    conv.weight, conv.bias = layer.weight, layer.bias
-    return conv.train(layer.training)
+        dense = kind(**layer.geometry())
+    dense.weight, dense.bias = layer.weight, layer.bias
+    return dense.train(layer.training)
 
 
 def measure_latency(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor, nn
 
 from mmwcc.functional import bits_of_positions, pack, quantize
 from mmwcc.kernels.fake_quant import grid
-from mmwcc.layers import CompressedConvMixin, WaveletCompressedConv2d
+from mmwcc.layers import (
+    CompressedLayerMixin,
+    CompressedLinearMixin,
+    WaveletCompressedConv2d,
+    WaveletCompressedLinear,
+)
 from mmwcc.quantizers import UniformQuantizer
 
 __all__ = ['LayerStats']
@@ -25,8 +31,8 @@ class LayerStats:
                            images. Only for layers that select coefficients.
     ``act_clip_alpha``     Clip of the activations.
     ``act_clipped``        Fraction of the quantized values (the kept coefficients, or the input of
-                           a :class:`QuantConv2d`) that lies outside the grid: beyond the clip, or
-                           below zero on an unsigned grid.
+                           a layer that only quantizes) that lies outside the grid: beyond the clip,
+                           or below zero on an unsigned grid.
     ``act_sqnr``           Signal-to-quantization-noise ratio of the same values,
                            ``10 log10(sum v**2 / sum (v - q(v))**2)``, in dB.
     ``weight_clip_alpha``  The same three for the weights, after normalization if the quantizer
@@ -56,14 +62,14 @@ class LayerStats:
 
         Args:
             layer: A compressed layer that computes in floating point, the same one in every call.
-            x: Its input, shape (B, C, H, W) or (C, H, W).
+            x: Its input, shape (B, C, H, W) or (C, H, W), or (..., C) of a linear layer.
 
         Raises:
             TypeError: If the layer is not a compressed one that computes in floating point.
         """
-        if not isinstance(layer, CompressedConvMixin):
+        if not isinstance(layer, CompressedLayerMixin):
             raise TypeError(
-                'LayerStats: layer must be a WaveletCompressedConv2d or a QuantConv2d, got a '
+                'LayerStats: layer must be a compressed convolution or linear layer, got a '
                 f'{type(layer).__name__}. Ask mmwcc.model_tree.compressed_layers for those of '
                 'a model.'
             )
@@ -71,9 +77,13 @@ class LayerStats:
             values = x.detach()
             positions = None
             if isinstance(layer, WaveletCompressedConv2d):
-                values, positions = self._add_selection(
-                    layer, values if x.dim() == 4 else values.unsqueeze(0)
-                )
+                values = values if x.dim() == 4 else values.unsqueeze(0)
+                values = values[:, :, :: layer.stride[0], :: layer.stride[1]]
+                values, positions = self._add_selection(layer, [(values, layer.levels)])
+            elif isinstance(layer, WaveletCompressedLinear):
+                values, positions = self._add_selection(layer, layer.read_maps(values))
+            elif isinstance(layer, CompressedLinearMixin):
+                values = layer.rows(values)
             if layer.act_quant is not None and layer.act_quant.position_widths is not None:
                 self._add_positions(layer.act_quant, values, positions)
             else:
@@ -103,18 +113,31 @@ class LayerStats:
         ratio = torch.stack([part.double(), whole.double()])
         self._sums[name] = self._sums[name] + ratio if name in self._sums else ratio
 
-    def _add_selection(self, layer: WaveletCompressedConv2d, x: Tensor) -> tuple[Tensor, int]:
+    def _add_selection(
+        self,
+        layer: WaveletCompressedConv2d | WaveletCompressedLinear,
+        maps: Sequence[tuple[Tensor, int]],
+    ) -> tuple[Tensor, int]:
         """Add the energy of the kept and of all coefficients.
 
         Returns:
-            The kept ones, and the number of positions.
+            What is multiplied, shape (B, k, C), and the number of positions.
         """
-        x = x[:, :, :: layer.stride[0], :: layer.stride[1]]
-        transform: dict[str, Any] = dict(levels=layer.levels, wavelet=layer.wavelet)
-        everything, _ = pack(x, keep_ratio=1.0, **transform)
-        kept, slot = pack(x, keep_ratio=layer.packed_ratio, selection=layer.selection, **transform)
-        self._add('energy_kept', _energy(kept), _energy(everything))
-        return kept, slot.shape[1]
+        multiplied, positions = [], 0
+        for x, levels in maps:
+            rows = x.flatten(2).transpose(1, 2)
+            if levels:
+                transform: dict[str, Any] = dict(levels=levels, wavelet=layer.wavelet)
+                everything, _ = pack(x, keep_ratio=1.0, **transform)
+                rows, _ = pack(
+                    x, keep_ratio=layer.packed_ratio, selection=layer.selection, **transform
+                )
+                self._add('energy_kept', _energy(rows), _energy(everything))
+                positions += everything.shape[1]
+            else:
+                positions += rows.shape[1]
+            multiplied.append(rows)
+        return torch.cat(multiplied, dim=1), positions
 
     def _add_positions(
         self, quantizer: UniformQuantizer, values: Tensor, positions: int | None

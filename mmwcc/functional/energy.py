@@ -13,6 +13,7 @@ from .fractions import share_of
 
 __all__ = [
     'bits_of_positions',
+    'energy_int8',
     'energy_quantize',
     'energy_quantize_backward',
     'largest_share',
@@ -80,6 +81,11 @@ def energy_quantize(x: Tensor, clips: Tensor, signed: Tensor, spec) -> Tensor:
         rows, clips, signed, _total(rows, spec), spec.widths, spec.symmetric
     )
     return _like(rounded, x)
+
+
+def energy_int8(rows: Tensor, clips: Tensor, signed: Tensor, spec) -> tuple[Tensor, Tensor]:
+    """Return levels and steps of rows (B, k, C), see :func:`mmwcc.kernels.energy_int8`."""
+    return kernels.energy_int8(rows, clips, signed, _total(rows, spec), spec.widths, spec.symmetric)
 
 
 def energy_quantize_backward(

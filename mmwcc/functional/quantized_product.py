@@ -57,9 +57,10 @@ class _Product(NamedTuple):
 
     def multiply(self, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply two factors that are quantized."""
+        bias = None if bias is None else bias.to(self.dtype)
         if self.conv is None:
-            return F.linear(left, right.flatten(1))
-        return F.conv2d(left, right, None if bias is None else bias.to(self.dtype), *self.conv)
+            return F.linear(left, right.flatten(1), bias)
+        return F.conv2d(left, right, bias, *self.conv)
 
     def gradients(self, grad: Tensor, left: Tensor, right: Tensor, needed: list[bool]) -> tuple:
         """Return the gradients of both factors and the bias, as far as they are needed."""
@@ -82,7 +83,7 @@ class _Product(NamedTuple):
         of_right = None
         if needed[1]:
             of_right = (grad.flatten(0, 1).t() @ left.flatten(0, 1)).view_as(right)
-        return of_left, of_right, None
+        return of_left, of_right, grad.flatten(0, 1).sum(0) if needed[2] else None
 
 
 class _QuantizedProduct(torch.autograd.Function):
@@ -148,15 +149,22 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None, act, wgt, scale, co
 
 
 def quantized_linear(
-    rows: Tensor, weight: Tensor, *, act=None, wgt=None, scale: Tensor | None = None
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    act=None,
+    wgt=None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """Multiply rows by a point-wise kernel, both quantized.
 
     Autograd saves only the unquantized rows.
 
     Args:
-        rows: Kept coefficients, shape (B, k, C).
+        rows: Kept coefficients or tokens, shape (B, k, C).
         weight: Point-wise kernel, shape (O, C, 1, 1).
+        bias: Shape (O,). Defaults to None.
         act: ``(clip_alpha, signed, spec)`` of the quantizer of the rows, or None to leave them as
             they are. Defaults to None.
         wgt: The same for the weight. Defaults to None.
@@ -167,9 +175,9 @@ def quantized_linear(
     """
     if kernels.is_faster_as_map(rows):
         return kernels.rows_of_map(
-            quantized_conv2d(kernels.rows_as_map(rows), weight, act=act, wgt=wgt, scale=scale)
+            quantized_conv2d(kernels.rows_as_map(rows), weight, bias, act=act, wgt=wgt, scale=scale)
         )
-    return _product(rows, weight, None, act, wgt, scale, None)
+    return _product(rows, weight, bias, act, wgt, scale, None)
 
 
 def quantized_conv2d(

@@ -10,12 +10,13 @@ from mmwcc import kernels
 __all__ = ['multiply_rows']
 
 
-def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
+def multiply_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply rows by a point-wise kernel.
 
     Args:
-        rows: Kept coefficients, shape (B, k, C).
+        rows: Kept coefficients or tokens, shape (B, k, C).
         weight: Point-wise kernel, shape (O, C, 1, 1).
+        bias: Shape (O,). Defaults to None.
 
     Returns:
         Products, shape (B, k, O), in the autocast dtype if autocast is on.
@@ -24,9 +25,11 @@ def multiply_rows(rows: Tensor, weight: Tensor) -> Tensor:
     training = torch.is_grad_enabled()
     if (
         rows.device.type != 'cpu'
+        or bias is not None  # its own pass over the products takes as long as the preparation
+        or rows.numel() == 0
         or training
         or torch.is_autocast_enabled('cpu')
         or torch.compiler.is_compiling()
     ):
-        return kernels.plain_product(rows, weight)
+        return kernels.plain_product(rows, weight, bias)
     return kernels.multiply_rows(rows, weight)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmwcc import kernels
-from mmwcc.functional import check_compression, one_call, pack_int8, unpack
+from mmwcc.functional import check_compression, largest_share, one_call, pack, pack_int8, unpack
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.registry import MODELS
 
@@ -29,7 +31,9 @@ class IntegerConv2d(PointwiseIntegerLayer):
         out_channels: Channels of the output.
         stride: Stride of the convolution. Defaults to 1.
         weight_bits: Bits of the weights, for reports. Defaults to 8.
-        act_bits: Bits of the input, for reports. Defaults to 8.
+        act_bits: Bits of the input, for reports unless there are ``widths``. Defaults to 8.
+        widths: As of :class:`~mmwcc.EnergyActQuantizer`, if pixels have a scale each; () if all
+            have ``act_bits`` bits. Defaults to None, one scale for all.
 
     Shape:
         (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride)), with or
@@ -63,16 +67,29 @@ class IntegerConv2d(PointwiseIntegerLayer):
         *,
         weight_bits: int = 8,
         act_bits: float = 8,
+        widths: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(in_channels, out_channels, stride, True, weight_bits, act_bits)
+        super().__init__(in_channels, out_channels, stride, True, weight_bits, act_bits, widths)
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
-        rows = kernels.quantize_int8(batch, self.step, self._low, self._high)
-        rows = kernels.int8_linear(rows, self.weight, self.scale, self.bias).to(x.dtype)
+        if self.clips is not None:
+            rows = self._pixels_by_energy(batch).to(x.dtype)
+        else:
+            rows = kernels.quantize_int8(batch, self.step, self._low, self._high)
+            rows = kernels.int8_linear(rows, self.weight, self.scale, self.bias).to(x.dtype)
         y = rows.transpose(1, 2).unflatten(2, batch.shape[2:])
         return y if x.dim() == 4 else y.squeeze(0)
+
+    def _pixels_by_energy(self, batch: Tensor) -> Tensor:
+        """Multiply pixels that have a scale each, and return them as rows (B, H * W, O)."""
+        rows = batch.permute(0, 2, 3, 1).flatten(1, 2)
+        levels, steps = self._by_energy(rows, rows.shape[1])
+        lower = torch.where(self.grid[0] < 0, 0, 128)
+        shift = self.scale * lower * self.weight.sum(1, dtype=torch.int32)
+        products = kernels.int8_linear(levels, self.weight, self.scale, shift)
+        return products * steps.unsqueeze(-1) + self.bias
 
 
 @MODELS.register_module()
@@ -93,7 +110,9 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
         wavelet: 'haar', or a wavelet of PyWavelets. Defaults to 'haar'.
         selection: 'energy' or 'coarse'. Defaults to 'energy'.
         weight_bits: Bits of the weights, for reports. Defaults to 8.
-        act_bits: Bits of the coefficients, for reports. Defaults to 8.
+        act_bits: Bits of the coefficients, for reports unless there are ``widths``. Defaults to 8.
+        widths: As of :class:`~mmwcc.EnergyActQuantizer`, if coefficients have a scale each; () if
+            all have ``act_bits`` bits. Defaults to None, one scale for all.
 
     Shape:
         As :class:`WaveletCompressedConv2d`, in the dtype and memory format of the input.
@@ -126,6 +145,7 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
         selection: str = 'energy',
         weight_bits: int = 8,
         act_bits: float = 8,
+        widths: Sequence[int] | None = None,
     ) -> None:
         check_compression(
             type(self).__name__,
@@ -134,7 +154,7 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
             wavelet=wavelet,
             selection=selection,
         )
-        super().__init__(in_channels, out_channels, stride, bias, weight_bits, act_bits)
+        super().__init__(in_channels, out_channels, stride, bias, weight_bits, act_bits, widths)
         self.keep_ratio, self.levels = float(keep_ratio), levels
         self.wavelet, self.selection = wavelet, selection
 
@@ -151,17 +171,8 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
     @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
-        rows, slot = pack_int8(
-            batch,
-            keep_ratio=self.keep_ratio,
-            levels=self.levels,
-            wavelet=self.wavelet,
-            selection=self.selection,
-            step=self.step,
-            low=self._low,
-            high=self._high,
-        )
-        rows = kernels.int8_linear(rows, self.weight, self.scale).to(x.dtype)
+        rows, slot, steps = self._pack(batch)
+        rows = kernels.int8_linear(rows, self.weight, self.scale, factors=steps).to(x.dtype)
         y = unpack(
             rows,
             slot,
@@ -170,8 +181,26 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
             levels=self.levels,
             wavelet=self.wavelet,
             channels_last=kernels.is_channels_last(x if x.dim() == 4 else x.unsqueeze(0)),
+            unit_atoms=self.clips is not None,
         )
         return y if x.dim() == 4 else y.squeeze(0)
+
+    @property
+    def packed_ratio(self) -> float:
+        """Fraction of positions that are computed with, as of the trained layer."""
+        return min(self.keep_ratio, largest_share(self.act_bits, self.position_widths))
+
+    def _pack(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the levels and the slot of what is kept, and its steps if they differ."""
+        transform: dict[str, Any] = dict(
+            levels=self.levels, wavelet=self.wavelet, selection=self.selection
+        )
+        if self.clips is None:
+            grid: dict[str, Any] = dict(step=self.step, low=self._low, high=self._high)
+            return *pack_int8(batch, keep_ratio=self.keep_ratio, **transform, **grid), None
+        rows, slot = pack(batch, keep_ratio=self.packed_ratio, **transform, unit_atoms=True)
+        levels, steps = self._by_energy(rows, slot.shape[1])
+        return levels, slot, steps
 
     def extra_repr(self) -> str:
         return (

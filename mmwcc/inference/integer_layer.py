@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 
+from mmwcc import kernels
+from mmwcc.functional import QuantizationSpec, energy_int8
 from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
 from mmwcc.model_tree import LayerState, width_obstacle
 
@@ -105,6 +108,7 @@ class PointwiseIntegerLayer(IntegerLayer):
     """Base class of integer 1x1 convolutions that compute on rows of channels."""
 
     _stands_for: type[CompressedConvMixin]
+    clips: Tensor | None
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class PointwiseIntegerLayer(IntegerLayer):
         bias: bool,
         weight_bits: int,
         act_bits: float,
+        widths: Sequence[int] | None,
     ) -> None:
         super().__init__(
             (in_channels, out_channels),
@@ -122,6 +127,9 @@ class PointwiseIntegerLayer(IntegerLayer):
             bias,
             ((1, 1), _pair(stride), (0, 0), (1, 1)),
         )
+        self.position_widths = None if widths is None else tuple(widths)
+        clips = None if widths is None else torch.ones(len(kernels.WIDTHS))
+        self.register_buffer('clips', clips)
         self._low = self._high = 0  # the values of `grid`, kept to read them only once
 
     @staticmethod
@@ -160,6 +168,7 @@ class PointwiseIntegerLayer(IntegerLayer):
             **cls._settings(layer),
             weight_bits=state.weight_bits,
             act_bits=state.act_bits,
+            widths=state.widths,
         )
 
     @classmethod
@@ -184,14 +193,34 @@ class PointwiseIntegerLayer(IntegerLayer):
     def _take(self, layer: CompressedConvMixin) -> None:
         """Take over weights, scales, grid and bias of a trained layer."""
         weight_step, step, low, high = self._trained(layer)
+        if self.clips is not None:
+            assert layer.act_quant is not None, 'it has the clips'
+            self.clips.copy_(layer.act_quant.clip_alpha)
         scale = step.double().to(weight_step.device) * weight_step
         self.scale.copy_(scale)
         if self.bias is not None:
             shift = 0 if layer.bias is None else layer.bias.double()
-            if high > 127:  # unsigned levels are stored 128 lower, which the bias makes up for
+            # Unsigned levels are stored 128 lower. The bias makes up for that where it can.
+            if high > 127 and self.clips is None:
                 shift = shift + 128 * scale * self.weight.double().sum(1)
             self.bias.copy_(shift + torch.zeros_like(scale))
         self._low, self._high = low, high
+
+    def _spec(self, positions: int) -> QuantizationSpec:
+        """Describe the grids of rows that have a scale each, out of as many positions."""
+        widths = self.position_widths or (int(self.act_bits),)
+        return QuantizationSpec(
+            widths[-1],
+            symmetric=self._low == -self._high,
+            widths=widths,
+            mean_bits=float(self.act_bits),
+            positions=positions,
+        )
+
+    def _by_energy(self, rows: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+        """Return the levels of rows and the step of each, see :func:`energy_int8`."""
+        assert self.clips is not None, 'only rows with a scale each'
+        return energy_int8(rows, self.clips, self.grid[0] < 0, self._spec(positions))
 
     def _integer_input(self, x: Tensor) -> Tensor:
         """Check state and shape, and return the input as a batch, subsampled by the stride."""

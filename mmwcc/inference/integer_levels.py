@@ -14,12 +14,17 @@ __all__ = ['act_grid', 'integer_weight']
 
 
 def act_grid(quantizer: UniformQuantizer) -> tuple[Tensor, int, int]:
-    """Return the step and the lowest and highest grid level of an activation quantizer."""
+    """Return the step and the lowest and highest grid level of an activation quantizer.
+
+    If each position has a scale of its own, the levels are those of the most bits, and the step
+    is 1.
+    """
     spec = quantizer.spec(torch.zeros(1))
     step, low, high = grid(
         torch.float32, quantizer.clip_alpha.detach(), quantizer.signed, spec.bits, spec.symmetric
     )
-    return step.reshape(()), int(low), int(high)
+    step = step.new_ones(()) if spec.widths else step.reshape(())
+    return step, int(low), int(high)
 
 
 def integer_weight(owner: str, layer: CompressedConvMixin) -> tuple[Tensor, Tensor]:

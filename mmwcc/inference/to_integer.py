@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mmwcc.layers import QuantConv2d
+from mmwcc.layers import CompressedLinearMixin, QuantConv2d
 from mmwcc.maps import map_obstacle
 from mmwcc.messages import some_of
 from mmwcc.model_tree import (
@@ -37,12 +37,14 @@ _NOT_FOLLOWED = 'never ran when scales were added'
 
 
 def _candidates(model: nn.Module) -> dict[str, Any]:
-    """Return convolutions and integer layers by name, shared ones under all their names."""
-    return named_layers(model, nn.Conv2d, IntegerLayer)
+    """Return convolutions, compressed linear layers and integer layers under all their names."""
+    return named_layers(model, nn.Conv2d, CompressedLinearMixin, IntegerLayer)
 
 
 def _obstacle(layer: nn.Module) -> str:
     """Return why a layer has no integer form of its own, or ''."""
+    if isinstance(layer, nn.Linear):
+        return 'linear layers have no integer form yet'
     return integer_obstacle(layer) or obstacle(layer)
 
 
@@ -181,7 +183,7 @@ def to_integer(model: nn.Module, *, verbose: bool = True) -> CompressionReport:
     if not ready and not between:
         raise ValueError(
             'to_integer: the model must have 1x1 layers with weights and activations of 8 bits or '
-            f'fewer, got {type(model).__name__} without one among its {len(layers)} convolutions. '
+            f'fewer, got {type(model).__name__} without one among its {len(layers)} layers. '
             'Compress it with a preset such as wcc_w8a8_k50 and train it first.'
         )
     put = _convert(

@@ -1,4 +1,4 @@
-"""A convolution weight that stays together with the clip learned on it."""
+"""A weight that stays together with the clip learned on it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ __all__ = ['ClippedWeight']
 _LOST, _AVOIDABLE = 0.25, 16
 
 
-if TYPE_CHECKING:  # every class that uses this mixin is a convolution
-    _Conv2d = nn.Conv2d
+if TYPE_CHECKING:
+
+    class _Layer(nn.Module):
+        """What every class that uses the mixin is: a convolution or a linear layer."""
+
+        weight: Tensor
+
+        def reset_parameters(self) -> None: ...
+
 else:
-    _Conv2d = object
+    _Layer = object
 
 
-class ClippedWeight(_Conv2d):
-    """Make sure that a convolution's weight and the clip of its quantizer only change together.
+class ClippedWeight(_Layer):
+    """Make sure that a layer's weight and the clip of its quantizer only change together.
 
     Attributes:
         weight_scale: One factor for each output channel of the rounded weight, shape
@@ -45,7 +52,7 @@ class ClippedWeight(_Conv2d):
         self._reset_quantizers()
 
     def _reset_quantizers(self, *roles: str) -> None:
-        # The constructor of nn.Conv2d also resets, and does so before any quantizer exists.
+        # The constructor of the dense layer also resets, and does so before any quantizer exists.
         for role in roles or ('weight_quant', 'act_quant'):
             quantizer = self._modules.get(role)
             if isinstance(quantizer, UniformQuantizer):
@@ -59,7 +66,7 @@ class ClippedWeight(_Conv2d):
         if self.weight_quant is not None:
             weight = quantize(weight, *self.weight_quant.arguments(weight))
         if self.weight_scale is not None:
-            weight = weight * self.weight_scale.reshape(-1, 1, 1, 1)
+            weight = weight * self.weight_scale.reshape(-1, *[1] * (weight.dim() - 1))
         return weight
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
@@ -173,7 +180,7 @@ class ClippedWeight(_Conv2d):
         key = f'{prefix}weight'
         if key in state_dict:
             # In the WCC authors' checkpoints, 1x1 kernels are those of nn.Conv1d, shape (O, C, 1).
-            if state_dict[key].dim() == 3:
+            if state_dict[key].dim() == 3 and self.weight.dim() == 4:
                 state_dict[key] = state_dict[key].unsqueeze(-1)
             if state_dict[key].shape == self.weight.shape:
                 self._expect(state_dict, prefix)

@@ -14,8 +14,8 @@ from mmwcc.registry import MODELS, find_model
 
 __all__ = ['check_component', 'check_quantizer', 'check_role']
 
-_GEOMETRY = frozenset(inspect.signature(nn.Conv2d).parameters)
-"""What a layer takes from the convolution that it replaces."""
+_GEOMETRY = {kind: frozenset(inspect.signature(kind).parameters) for kind in (nn.Conv2d, nn.Linear)}
+"""What a layer takes from the dense one that it replaces."""
 
 
 def check_component(owner: str, config: Mapping[str, Any], base: type) -> None:
@@ -106,8 +106,11 @@ def _arguments(component: Any) -> list[str] | None:
             break
         if not component.__module__.startswith('mmwcc.'):
             return None  # what others do with further arguments is theirs to say
-    of_layer = isinstance(component, type) and issubclass(component, nn.Conv2d)
-    return [name for name in found if name != 'self' and not (of_layer and name in _GEOMETRY)]
+    taken = {'self'}
+    for kind, geometry in _GEOMETRY.items():
+        if isinstance(component, type) and issubclass(component, kind):
+            taken |= geometry
+    return [name for name in found if name not in taken]
 
 
 def _constructors(component: Any) -> list[Any]:

@@ -1,14 +1,14 @@
-"""What all layers that replace ``nn.Conv2d`` share: quantizers, weight, construction, loading."""
+"""What all layers that replace a dense one share: quantizers, weight, construction, loading."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from mmwcc.functional import one_call
+from mmwcc.functional import multiply_rows, one_call, quantized_linear
 from mmwcc.quantizers import CHANNEL, UniformQuantizer
 from mmwcc.registry import MODELS
 
@@ -19,6 +19,7 @@ __all__ = [
     'COMPUTED',
     'CompressedConvMixin',
     'CompressedLayer',
+    'CompressedLayerMixin',
     'build_quantizer',
     'check_parameters',
     'computed_tensor',
@@ -26,26 +27,27 @@ __all__ = [
 ]
 
 COMPUTED = 'weight_norm, spectral_norm, pruning or a parametrization'
-"""What can make the weight of a convolution a function of other tensors."""
+"""What can make the weight of a layer a function of other tensors."""
 
 
-def computed_tensor(conv: nn.Module) -> str:
+def computed_tensor(layer: nn.Module) -> str:
     """Return which of 'weight' and 'bias' is computed and not a parameter, or '' if neither is."""
-    return next((name for name in ('weight', 'bias') if name not in conv._parameters), '')
+    return next((name for name in ('weight', 'bias') if name not in layer._parameters), '')
 
 
-def check_parameters(owner: str, conv: nn.Conv2d) -> None:
-    """Raise an error if a convolution computes its weight or bias from other tensors.
+def check_parameters(owner: str, layer: nn.Module) -> None:
+    """Raise an error if a layer computes its weight or bias from other tensors.
 
     A new layer would only get the present value and no longer follow those tensors.
 
     Raises:
         ValueError: If weight or bias is not a parameter.
     """
-    computed = computed_tensor(conv)
+    computed = computed_tensor(layer)
     if computed:
+        argument = 'conv' if isinstance(layer, nn.Conv2d) else 'linear'
         raise ValueError(
-            f'{owner}: the {computed} of conv must be a parameter, got one that is '
+            f'{owner}: the {computed} of {argument} must be a parameter, got one that is '
             f'computed ({COMPUTED}). Make it permanent first, for example by '
             'torch.nn.utils.parametrize.remove_parametrizations, or leave the layer '
             'as it is.'
@@ -98,7 +100,7 @@ def build_quantizer(
 
 
 class CompressedLayer:
-    """Base class of all layers that replace a convolution, trainable or integer."""
+    """Base class of all layers that replace a dense one, trainable or integer."""
 
     in_channels: int
 
@@ -117,14 +119,14 @@ class CompressedLayer:
         return x if x.dim() == 4 else x.unsqueeze(0)
 
 
-class CompressedConvMixin(CompressedLayer, ClippedWeight):
-    """Add two quantizers and the means to replace a convolution to a subclass of ``nn.Conv2d``."""
+class CompressedLayerMixin(CompressedLayer, ClippedWeight):
+    """Add two quantizers and the means to replace a dense layer to a subclass of that layer."""
 
     def _build_quantizers(self, weight_quant, act_quant) -> None:
         self.weight_quant = build_quantizer(type(self).__name__, 'weight_quant', weight_quant)
         self.act_quant = build_quantizer(type(self).__name__, 'act_quant', act_quant)
         if self.weight_quant is not None:
-            self.weight_quant.fit(self.out_channels)
+            self.weight_quant.fit(self.weight.shape[0])
         self.register_buffer('weight_scale', None)
 
     def _freeze_quantizers(self) -> None:
@@ -132,56 +134,71 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
         for quantizer in filter(None, (self.weight_quant, self.act_quant)):
             quantizer.requires_grad_(False)
 
-    @classmethod
-    def from_conv2d(cls, conv: nn.Conv2d, *, weight_quant=None, act_quant=None, **compression):
-        """Build the layer that replaces ``conv``.
+    @staticmethod
+    def _geometry_of(dense: Any) -> dict[str, Any]:
+        """Return the arguments of the dense layer's own constructor."""
+        raise NotImplementedError
 
-        It has the geometry of ``conv`` and uses the same ``weight`` and ``bias`` objects.
+    def geometry(self) -> dict[str, Any]:
+        """Return the arguments with which the constructor of the dense layer builds one like it."""
+        return self._geometry_of(self)
+
+    @classmethod
+    def from_dense(cls, dense: Any, *, weight_quant=None, act_quant=None, **compression):
+        """Build the layer that replaces ``dense``.
+
+        It has the geometry of ``dense`` and uses the same ``weight`` and ``bias`` objects.
 
         Args:
-            conv: The convolution to replace.
+            dense: The layer to replace.
             weight_quant: As in the constructor, like act_quant.
             **compression: Other keyword-only arguments of the class.
 
         Returns:
-            The new layer, with the device and training mode of ``conv``. Hooks stay with ``conv``;
-            :func:`mmwcc.compression.compress_model` carries them over.
+            The new layer, with the device and training mode of ``dense``. Hooks stay with
+            ``dense``; :func:`mmwcc.compression.compress_model` carries them over.
 
         Raises:
-            ValueError: If the weight or bias of ``conv`` is not a parameter.
+            ValueError: If the weight or bias of ``dense`` is not a parameter.
         """
-        check_parameters(cls.__name__, conv)
-        geometry: dict[str, Any] = dict(
-            kernel_size=conv.kernel_size,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            bias=conv.bias is not None,
-        )
-        if conv.padding_mode != 'zeros' and any(conv._reversed_padding_repeated_twice):
-            geometry['padding_mode'] = conv.padding_mode
+        check_parameters(cls.__name__, dense)
         quantizers: dict[str, Any] = {
             role: build_quantizer(cls.__name__, role, config)
             for role, config in (('weight_quant', weight_quant), ('act_quant', act_quant))
         }
         # The weights are replaced at once, so spend no memory and no random numbers on them.
         with torch.device('meta'):
-            layer = cls(
-                conv.in_channels, conv.out_channels, **geometry, **quantizers, **compression
-            )
-        layer.weight, layer.bias = conv.weight, conv.bias
-        if not conv.weight.requires_grad:
+            layer: Any = cls(**cls._geometry_of(dense), **quantizers, **compression)
+        layer.weight, layer.bias = dense.weight, dense.bias
+        if not dense.weight.requires_grad:
             layer._freeze_quantizers()
-        return layer.to(conv.weight.device).train(conv.training)
-
-    @one_call
-    def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.weight, self.bias)
+        return layer.to(dense.weight.device).train(dense.training)
 
     def _quantization(self, role: str, x: Tensor, positions: int | None = None):
         quantizer = getattr(self, role)
         return None if quantizer is None else quantizer.arguments(x, positions)
+
+    def _product(
+        self,
+        rows: Tensor,
+        kernel: Tensor,
+        bias: Tensor | None = None,
+        positions: int | None = None,
+    ) -> Tensor:
+        """Multiply rows, shape (B, k, C), by a kernel (O, C, 1, 1), both quantized.
+
+        The rows are some of as many positions, or all if that is None.
+        """
+        if self.weight_quant is None and self.act_quant is None:
+            return multiply_rows(rows, kernel, bias)
+        return quantized_linear(
+            rows,
+            kernel,
+            bias,
+            act=self._quantization('act_quant', rows, positions),
+            wgt=self._quantization('weight_quant', kernel),
+            scale=self.weight_scale,
+        )
 
     def unlearned(self) -> list[str]:
         """Return the names of the quantizers that need a clip but have not learned one.
@@ -201,3 +218,38 @@ class CompressedConvMixin(CompressedLayer, ClippedWeight):
             and not quantizer.is_settled
             and is_needed()
         ]
+
+
+if TYPE_CHECKING:  # every class that uses this mixin is a convolution
+    _Conv2d = nn.Conv2d
+else:
+    _Conv2d = object
+
+
+class CompressedConvMixin(CompressedLayerMixin, _Conv2d):
+    """:class:`CompressedLayerMixin` for subclasses of ``nn.Conv2d``."""
+
+    @staticmethod
+    def _geometry_of(conv: nn.Conv2d) -> dict[str, Any]:
+        geometry: dict[str, Any] = dict(
+            in_channels=conv.in_channels,
+            out_channels=conv.out_channels,
+            kernel_size=conv.kernel_size,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+            bias=conv.bias is not None,
+        )
+        if conv.padding_mode != 'zeros' and any(conv._reversed_padding_repeated_twice):
+            geometry['padding_mode'] = conv.padding_mode
+        return geometry
+
+    @classmethod
+    def from_conv2d(cls, conv: nn.Conv2d, *, weight_quant=None, act_quant=None, **compression):
+        """Build the layer that replaces a convolution, see :meth:`from_dense`."""
+        return cls.from_dense(conv, weight_quant=weight_quant, act_quant=act_quant, **compression)
+
+    @one_call
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight, self.bias)

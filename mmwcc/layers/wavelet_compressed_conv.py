@@ -5,27 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from mmwcc.functional import (
-    check_compression,
-    check_keep_ratio,
-    check_selection,
-    multiply_rows,
-    pack,
-    quantized_linear,
-    unpack,
-)
+from mmwcc.functional import check_compression, pack, unpack
 from mmwcc.kernels import is_channels_last
-from mmwcc.quantizers import UniformQuantizer
 from mmwcc.registry import MODELS
 
 from .quant_conv import QuantConv2d
 from .swap import CompressedConvMixin, is_eligible
+from .wavelet_settings import WaveletSettings
 
 __all__ = ['WCC', 'WaveletCompressedConv2d']
 
 
 @MODELS.register_module()
-class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
+class WaveletCompressedConv2d(WaveletSettings, CompressedConvMixin, nn.Conv2d):
     """A 1x1 convolution on the jointly largest wavelet coefficients.
 
     It computes ``y = H^T T^T K T H x + bias``. The wavelet transform H is applied to the input. T
@@ -118,23 +110,9 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             device,
             dtype,
         )
-        self.keep_ratio, self.selection = keep_ratio, selection
-        self.levels, self.wavelet = levels, wavelet
+        self._build_settings(keep_ratio, levels, wavelet, selection)
         self._build_quantizers(weight_quant, act_quant)
-        if self.act_quant is not None:
-            self.act_quant.expect_coefficients(type(self).__name__)
-            self._check_budget(self.act_quant)
-
-    def _check_budget(self, quantizer: UniformQuantizer) -> None:
-        """Refuse a budget of bits that the kept positions cannot take up."""
-        bits, widths = quantizer.bits, quantizer.position_widths
-        if widths and quantizer.is_on and bits > self.keep_ratio * widths[-1]:
-            raise ValueError(
-                f'{type(self).__name__}: act_quant must have at most keep_ratio times its largest '
-                f'width as bits, their mean over all positions, got bits={bits:g} for keep_ratio='
-                f'{self.keep_ratio:g} and widths {widths}. Use keep_ratio=1.0, so that the budget '
-                'of bits decides how many positions are kept.'
-            )
+        self._check_coefficients()
 
     @staticmethod
     def _check_geometry(kernel_size, padding, groups: int) -> None:
@@ -151,41 +129,6 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
         if groups != 1:
             raise ValueError(f'WaveletCompressedConv2d: groups must be 1, got {groups}. {remedy}')
 
-    @property
-    def keep_ratio(self) -> float:
-        """Fraction of wavelet positions to keep in each image, in (0, 1]."""
-        return self._keep_ratio
-
-    @keep_ratio.setter
-    def keep_ratio(self, keep_ratio: float) -> None:
-        check_keep_ratio(type(self).__name__, keep_ratio)
-        self._keep_ratio = float(keep_ratio)
-
-    @property
-    def selection(self) -> str:
-        """Selection policy, one of :data:`mmwcc.functional.SELECTIONS`."""
-        return self._selection
-
-    @selection.setter
-    def selection(self, selection: str) -> None:
-        check_selection(type(self).__name__, selection)
-        self._selection = selection
-
-    @property
-    def _by_energy(self) -> bool:
-        """Whether rows are quantized by their energy."""
-        return self.act_quant is not None and self.act_quant.position_widths is not None
-
-    @property
-    def packed_ratio(self) -> float:
-        """Fraction of wavelet positions that are computed with in each image, in (0, 1].
-
-        It is below keep_ratio if the quantizer has too few bits for that many positions.
-        """
-        if self.act_quant is None:
-            return self.keep_ratio
-        return min(self.keep_ratio, self.act_quant.largest_share)
-
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         batch = self._batched(x)
         channels_last = is_channels_last(batch)
@@ -199,16 +142,7 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             selection=self.selection,
             unit_atoms=self._by_energy,
         )
-        if self.weight_quant is None and self.act_quant is None:
-            rows = multiply_rows(rows, weight)
-        else:
-            rows = quantized_linear(
-                rows,
-                weight,
-                act=self._quantization('act_quant', rows, slot.shape[1]),
-                wgt=self._quantization('weight_quant', weight),
-                scale=self.weight_scale,
-            )
+        rows = self._product(rows, weight, positions=slot.shape[1])
         y = unpack(
             rows,
             slot,
@@ -220,12 +154,6 @@ class WaveletCompressedConv2d(CompressedConvMixin, nn.Conv2d):
             unit_atoms=self._by_energy,
         )
         return y if x.dim() == 4 else y.squeeze(0)
-
-    def extra_repr(self) -> str:
-        return (
-            f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
-            f'wavelet={self.wavelet!r}, selection={self.selection!r}'
-        )
 
 
 @MODELS.register_module()

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmwcc.layers import QuantConv2d
-from mmwcc.model_tree import obstacle, run_on_zeros, width_obstacle
+from mmwcc.model_tree import LayerState, obstacle, run_on_zeros, width_obstacle
 from mmwcc.quantizers import LearnedClipActQuantizer, UniformQuantizer, settle_after_forward
 
 from .flow import map_flow
@@ -30,6 +30,8 @@ def map_obstacle(layer: nn.Module) -> str:
         return 'not a quantized convolution'
     if layer.padding_mode != 'zeros' or isinstance(layer.padding, str):
         return f'padding={layer.padding!r}, padding_mode={layer.padding_mode!r}'
+    if LayerState.of(layer).widths is not None:
+        return 'a scale for every position'
     return width_obstacle(layer) or obstacle(layer)
 
 

@@ -18,6 +18,7 @@ from .names import (
     matches,
     names_by_layer,
     no_match,
+    replaceable_layers,
 )
 from .predictors import prediction_layers
 from .probe import (
@@ -42,6 +43,7 @@ from .report import (
     setting_cells,
     weight_count,
 )
+from .token_grids import announced_grids, connect_grids
 from .unhandled import UnhandledLayers, class_name, listed, unhandled_layers
 
 __all__ = [
@@ -54,9 +56,11 @@ __all__ = [
     'aligned',
     'all_or_nothing',
     'announce',
+    'announced_grids',
     'as_before',
     'class_name',
     'compressed_layers',
+    'connect_grids',
     'convolutions',
     'dense_names',
     'describe_layer',
@@ -83,6 +87,7 @@ __all__ = [
     'prediction_layers',
     'quantizers_off',
     'replace_layers',
+    'replaceable_layers',
     'run_on_image',
     'run_on_zeros',
     'set_layer_state',

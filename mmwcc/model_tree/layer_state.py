@@ -79,7 +79,7 @@ class LayerState:
             key: getattr(_quantizer(layer, key), 'bits', getattr(layer, key, FULL_PRECISION))
             for key in _BITS
         }
-        widths = getattr(_quantizer(layer, 'act_bits'), 'position_widths', None)
+        widths = getattr(_quantizer(layer, 'act_bits') or layer, 'position_widths', None)
         quantizers = tuple(key for key in _BITS if hasattr(_quantizer(layer, key), 'bits'))
         return cls(type(layer).__name__, **transform, **bits, widths=widths, quantizers=quantizers)
 
@@ -162,4 +162,4 @@ def width_obstacle(layer: nn.Module) -> str:
     for bits, what in ((state.weight_bits, 'weights'), (state.act_bits, 'activations')):
         if bits > _WIDEST_INTEGER:
             return f'{what} not quantized' if bits == FULL_PRECISION else f'{what} of {bits:g} bits'
-    return '' if state.widths is None else 'a scale for every position'
+    return ''

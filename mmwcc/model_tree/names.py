@@ -1,13 +1,14 @@
-"""Convolutions of a model by name: which ones a config means, and how reports describe them."""
+"""Layers of a model by name: which ones a config means, and how reports describe them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from mmwcc.layers import SeparableConv2d, WaveletConv2d
 from mmwcc.messages import some_of
@@ -24,6 +25,7 @@ __all__ = [
     'kept_by_name',
     'matches',
     'no_match',
+    'replaceable_layers',
 ]
 
 Layer = TypeVar('Layer', bound=nn.Module)
@@ -57,6 +59,23 @@ def convolutions(caller: str, model: nn.Module) -> dict[str, nn.Conv2d]:
     return found
 
 
+def replaceable_layers(caller: str, model: nn.Module, linear: bool) -> dict[str, nn.Module]:
+    """Return the layers that a compression may replace, shared ones under all their names.
+
+    Args:
+        caller: Name of the function that raises the error.
+        model: The model.
+        linear: Whether linear layers count, and not only convolutions.
+
+    Raises:
+        ValueError: If the model contains none.
+    """
+    found = named_layers(model, nn.Linear) if linear else {}
+    if not found or '' in found:
+        return {**convolutions(caller, model)}
+    return named_layers(model, nn.Conv2d, nn.Linear)
+
+
 def names_by_layer(modules: Mapping[str, Layer]) -> dict[Layer, list[str]]:
     """Return all names of each layer, in order."""
     names: dict[Layer, list[str]] = {}
@@ -66,18 +85,19 @@ def names_by_layer(modules: Mapping[str, Layer]) -> dict[Layer, list[str]]:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Tell whether a module computes exactly what ``nn.Conv2d`` does.
+    """Tell whether a module computes exactly what ``nn.Conv2d`` or ``nn.Linear`` does.
 
-    mmcv's wrapper counts, because all it adds is support for empty batches.
+    mmcv's wrappers count, because all they add is support for empty batches.
     """
-    if not isinstance(module, nn.Conv2d):
+    base = next((base for base in (nn.Conv2d, nn.Linear) if isinstance(module, base)), None)
+    kind: Any = type(module)
+    if base is None or kind is NonDynamicallyQuantizableLinear:
         return False
-    kind = type(module)
-    if kind._conv_forward is not nn.Conv2d._conv_forward:
+    if base is nn.Conv2d and kind._conv_forward is not nn.Conv2d._conv_forward:
         return False
-    return kind.forward is nn.Conv2d.forward or (kind.__module__, kind.__name__) == (
+    return kind.forward is base.forward or (kind.__module__, kind.__name__) == (
         'mmcv.cnn.bricks.wrappers',
-        'Conv2d',
+        base.__name__,
     )
 
 
@@ -102,7 +122,7 @@ def dense_names(
         caller: Name of the function that raises the error.
         model: The model.
         keep_dense: Names, regular expressions for whole names, 'first' and 'last'.
-        names: Names of all convolutions of the model, in order.
+        names: Names of all layers that count, in order.
 
     Returns:
         The names, each with the entry that matched it.
@@ -166,8 +186,10 @@ def _nearest_pattern(pattern: str, names: list[str]) -> str:
     return f"Did you mean {prefix}'{meant}'? "
 
 
-def geometry(conv: nn.Conv2d) -> str:
-    """Describe kernel, stride, dilation and groups briefly, for example 'Conv2d 3x3/2 g32'."""
+def geometry(conv: nn.Module) -> str:
+    """Describe a layer briefly, for example 'Linear' or 'Conv2d 3x3/2 g32'."""
+    if not isinstance(conv, nn.Conv2d):
+        return 'Linear'
     height, width = conv.kernel_size
     stride = '' if conv.stride == (1, 1) else f'/{conv.stride[0]}'
     dilation = '' if conv.dilation == (1, 1) else f' d{conv.dilation[0]}'

@@ -21,6 +21,7 @@ from mmwcc.progress import Progress
 from mmwcc.quantizers import UniformQuantizer
 
 from .guard import guards_off
+from .token_grids import Announcement
 
 __all__ = [
     'as_before',
@@ -68,7 +69,7 @@ def tensor_mode(model: nn.Module) -> dict[str, str]:
 
 
 def twin(model: nn.Module) -> nn.Module:
-    """Return a copy of a model that shares its parameters and has no hooks.
+    """Return a copy of a model that shares its parameters and has no hooks of others.
 
     A run of the copy calls no hook of the user and changes neither buffers nor other attributes of
     the model, such as a counter or a cache. Its modules are those of the model in the same order.
@@ -83,7 +84,7 @@ def twin(model: nn.Module) -> nn.Module:
         if original is module or type(original) is not type(module):
             raise TypeError(f'copy.deepcopy does not copy its {type(original).__name__}')
     for hooks in _hooks(copied):
-        hooks.clear()
+        _keep_own(hooks)
     return copied
 
 
@@ -92,6 +93,12 @@ def _hooks(model: nn.Module) -> Iterator[dict]:
     for module in model.modules():
         for kind in _HOOKS:
             yield getattr(module, kind)
+
+
+def _keep_own(hooks: dict) -> None:
+    """Remove hooks, except those that compute what the layers of the model need."""
+    own = {key: hook for key, hook in hooks.items() if isinstance(hook, Announcement)}
+    _put_back(hooks, own)
 
 
 @contextmanager
@@ -173,10 +180,10 @@ def _put_back(entries: dict[str, Any], before: dict[str, Any]) -> None:
 
 @contextmanager
 def hooks_off(model: nn.Module) -> Iterator[None]:
-    """Run ``model`` without calling any of its hooks."""
+    """Run ``model`` without calling any of its hooks but those that compute with it."""
     taken = [(hooks, dict(hooks)) for hooks in _hooks(model)]
     for hooks, _ in taken:
-        hooks.clear()
+        _keep_own(hooks)
     try:
         yield
     finally:

@@ -13,6 +13,8 @@ from torch.nn.parameter import is_lazy
 from mmwcc.layers import COMPUTED, computed_tensor
 from mmwcc.quantizers import is_settling
 
+from .token_grids import connect_grids
+
 __all__ = ['all_or_nothing', 'has_hooks', 'obstacle', 'replace_layers', 'swap_layers']
 
 # The dictionaries of each kind of hook, their flags, and whether backward hooks are full ones.
@@ -31,7 +33,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def obstacle(conv: nn.Module) -> str:
-    """Return why no other layer can replace a convolution, or ''."""
+    """Return why no other layer can replace a convolution or linear layer, or ''."""
     if {'forward', '_conv_forward'} & vars(conv).keys():
         return 'its forward was replaced on the object'
     computed = computed_tensor(conv)
@@ -77,7 +79,7 @@ def replace_layers(model: nn.Module, layers: Mapping[Any, nn.Module]) -> None:
 
     The new layer takes over hooks of all kinds, which their handles can still remove. It also takes
     over attributes that it does not have itself, and parameters and buffers that a user registered
-    on a convolution. The replaced modules keep theirs as well.
+    on a layer. The replaced modules keep theirs as well.
 
     Args:
         model: The model.
@@ -98,7 +100,7 @@ def _adopt(layer: nn.Module, old: nn.Module) -> None:
     vars(layer).update(
         {name: value for name, value in vars(old).items() if not hasattr(layer, name)}
     )
-    if isinstance(old, nn.Conv2d):
+    if isinstance(old, (nn.Conv2d, nn.Linear)):
         for kind in ('_parameters', '_buffers'):
             getattr(layer, kind).update(
                 {
@@ -128,4 +130,5 @@ def all_or_nothing(model: nn.Module) -> Iterator[None]:
         for holder, key, module in before:
             holder[key] = module
             _bind_hooks(module)
+        connect_grids(model)
         raise

@@ -73,16 +73,18 @@ def setting_cells(
 
 
 def weight_count(conv: Any) -> int:
-    """Count the weights of a convolution, without evaluating a weight that is computed."""
+    """Count the weights of a layer, without evaluating a weight that is computed."""
     own = conv._parameters.get('weight', conv._buffers.get('weight'))
     if own is not None and not is_lazy(own):
         return own.numel()
+    if isinstance(conv, nn.Linear):
+        return conv.in_features * conv.out_features
     return conv.out_channels * conv.in_channels // conv.groups * prod(conv.kernel_size)
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One convolution before and after the conversion.
+    """One convolution or linear layer before and after the conversion.
 
     Attributes:
         name: Qualified name in the model.
@@ -108,9 +110,9 @@ class LayerReport:
 
 
 def describe_layer(
-    name: str, module: nn.Conv2d, before: str | None = None, reason: str = ''
+    name: str, module: nn.Module, before: str | None = None, reason: str = ''
 ) -> LayerReport:
-    """Report on one convolution as it is now.
+    """Report on one layer as it is now.
 
     Args:
         name: Qualified name.
@@ -133,9 +135,11 @@ def describe_layer(
 class CompressionReport(list):
     """One :class:`LayerReport` for each convolution of a model; prints as a table.
 
+    Linear layers are included if the compression may replace them.
+
     Args:
         layers: The entries. Defaults to none.
-        unhandled: Learned layers that are not convolutions and stay as they are. Defaults to none.
+        unhandled: Learned layers that no entry describes and that stay. Defaults to none.
         warning: A sentence that the user should know about the whole. Defaults to none.
         notes: What else was done to the model, as text. Defaults to none.
         gain: What the conversion gains, which prints as lines of text. Defaults to None: not known.
@@ -166,7 +170,9 @@ class CompressionReport(list):
         """Count layers in one line by what they have become."""
         counts = Counter(layer.after for layer in self)
         kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))
-        return f'{len(self)} convolutions: {kinds}' if self else 'no convolutions'
+        linear = sum('Linear' in layer.before for layer in self)
+        others = f' and {linear} linear layers' if linear else ''
+        return f'{len(self) - linear} convolutions{others}: {kinds}' if self else 'no convolutions'
 
     def to_dicts(self) -> list[dict]:
         """Return plain data, one dict per layer."""

@@ -48,11 +48,15 @@ def class_name(module: nn.Module) -> str:
     return 'Linear' if kind is NonDynamicallyQuantizableLinear else kind.__name__
 
 
-def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
-    """Return the learned layers that are not nn.Conv2d, normalization or embedding, by class.
+def unhandled_layers(model: nn.Module, handled: tuple = (nn.Conv2d,)) -> list[UnhandledLayers]:
+    """Return the learned layers that are not handled, normalization or embedding, by class.
 
     A layer counts as learned if it holds a floating-point parameter of two or more dimensions
     itself.
+
+    Args:
+        model: Any module.
+        handled: Classes of layers that compression handles. Defaults to (nn.Conv2d,).
 
     Example:
         >>> unhandled_layers(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Linear(8, 4), nn.Linear(4, 2)))
@@ -66,7 +70,7 @@ def unhandled_layers(model: nn.Module) -> list[UnhandledLayers]:
     }
     weights: dict[str, list[int]] = {}
     for module in model.modules():
-        if module not in inside and not isinstance(module, (nn.Conv2d, *_NORMS, *_TABLES)):
+        if module not in inside and not isinstance(module, (*handled, *_NORMS, *_TABLES)):
             count = _weight_count(module)
             if count:
                 weights.setdefault(class_name(module), []).append(count)

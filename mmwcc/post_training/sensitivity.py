@@ -10,8 +10,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmwcc.compression import compress_model
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
-from mmwcc.model_tree import compressed_layers, each_batch, swap_layers, undisturbed
+from mmwcc.layers import (
+    CompressedLayerMixin,
+    QuantConv2d,
+    QuantLinear,
+    WaveletCompressedConv2d,
+    WaveletCompressedLinear,
+)
+from mmwcc.model_tree import (
+    announced_grids,
+    compressed_layers,
+    each_batch,
+    swap_layers,
+    undisturbed,
+)
 from mmwcc.progress import track
 from mmwcc.quantizers import UniformQuantizer
 
@@ -80,7 +92,11 @@ def measure_sensitivity(
             'all dense. Inherit a preset of configs/_base_/compression.'
         )
     measured = []
-    with undisturbed(model), batch_statistics(model) if batch_norm else nullcontext():
+    with (
+        undisturbed(model),
+        batch_statistics(model) if batch_norm else nullcontext(),
+        announced_grids(model) as grids,
+    ):
         runs = [_Run(model, batch, forward) for batch in batches]
 
         def measure(name: str, layer: nn.Module) -> float:
@@ -88,7 +104,11 @@ def measure_sensitivity(
 
         names = [name for name in layers if name not in skip and _reached(name, runs)]
         for name in track(names, 'sensitivity', 'layers', verbose=verbose):
-            measured.append(_measure_layer(name, layers[name].eval(), grid, measure))
+            layer = layers[name].eval()
+            if isinstance(layer, WaveletCompressedLinear):
+                # The maps are those of the model that runs, not of the one that was compressed.
+                layer.grid = grids.get(model.get_submodule(name))
+            measured.append(_measure_layer(name, layer, grid, measure))
             on_layer(measured[-1])
     return measured
 
@@ -142,6 +162,13 @@ class _Run:
                 del module.forward
 
 
+# What only quantizes, for each layer with a transform.
+_PLAIN: dict[type, type[CompressedLayerMixin]] = {
+    WaveletCompressedConv2d: QuantConv2d,
+    WaveletCompressedLinear: QuantLinear,
+}
+
+
 def _reached(name: str, runs: Iterable[_Run]) -> bool:
     return all(run.reaches(name) for run in runs)
 
@@ -181,7 +208,8 @@ def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> Laye
 
     for quantizer in filter(None, (layer.weight_quant, layer.act_quant)):
         quantizer.bits = 32
-    if not isinstance(layer, WaveletCompressedConv2d):
+    plain_type = next((plain for kind, plain in _PLAIN.items() if isinstance(layer, kind)), None)
+    if plain_type is None:
         return LayerSensitivity(
             name,
             by_bits(layer, 'weight_quant', grid.weight_bits),
@@ -196,7 +224,7 @@ def _measure_layer(name: str, layer: Any, grid: Grid, measure: Callable) -> Laye
             by_bits(layer, 'act_quant', grid.mean_bits),
             {1.0: 0.0},
         )
-    plain = QuantConv2d.from_conv2d(
+    plain = plain_type.from_dense(
         layer, weight_quant=layer.weight_quant, act_quant=_pixel_quantizer(layer.act_quant)
     )
     layer.keep_ratio = 1.0

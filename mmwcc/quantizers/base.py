@@ -152,11 +152,16 @@ class UniformQuantizer(ClipLearner, ABC):
 
     @bits.setter
     def bits(self, bits: int) -> None:
-        self._check_bits(bits)
+        self.check_bits(bits)
         self._bits = bits
 
-    def _check_bits(self, bits: int) -> None:
-        """Refuse bits that this quantizer cannot have."""
+    def check_bits(self, bits: int) -> None:
+        """Refuse bits that this quantizer cannot have.
+
+        Raises:
+            TypeError: If bits is not an integer.
+            ValueError: If bits is out of range.
+        """
         name = type(self).__name__
         if isinstance(bits, bool) or not isinstance(bits, int):
             raise TypeError(

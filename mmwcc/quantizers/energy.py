@@ -95,12 +95,12 @@ class EnergyActQuantizer(ActQuantizer):
         checked, before = None if widths is None else self._checked(widths), self._widths
         self._widths = checked
         try:
-            self._check_bits(self.bits)
+            self.check_bits(self.bits)
         except (TypeError, ValueError):
             self._widths = before
             raise
 
-    def _check_bits(self, bits: float) -> None:
+    def check_bits(self, bits: float) -> None:
         name = type(self).__name__
         if isinstance(bits, bool) or not isinstance(bits, (int, float)):
             raise TypeError(

@@ -93,7 +93,7 @@ class ModelFacts:
 
 
 def build_with_report(config: Config) -> tuple[nn.Module, CompressionReport]:
-    """Build the model of a config, without weights, and report on its convolutions.
+    """Build the model of a config, without weights, and report on its layers.
 
     Args:
         config: A config with a ``model``, dense or compressed.

@@ -229,7 +229,7 @@ def test_keeping_nearly_everything_saves_little():
 def test_full_precision_that_remains_is_warned_of():
     with pytest.warns(UserWarning, match=r'\d\d% of the remaining .* most of them in Linear'):
         gain = compress(Pointwise(attention=True)).gain
-    assert 'Only nn.Conv2d is compressed' in gain.warning
+    assert "linear=dict(type='mmwcc.QuantLinear')" in gain.warning
     with pytest.warns(UserWarning, match='Name fewer layers in keep_dense'):
         compress(Pointwise(), keep_dense=['first', 'last', r'body\.[3-9]'])
 

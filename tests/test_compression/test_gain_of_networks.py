@@ -77,7 +77,7 @@ def test_attention_keeps_most_bit_operations_in_full_precision():
     assert gain.dense_parts[0].layers == 8
     assert gain.warning.startswith(
         '84% of the remaining bit operations are in full precision, most of them in products of '
-        'MultiheadAttention (76%). Only nn.Conv2d is compressed'
+        'MultiheadAttention (76%). Only nn.Conv2d and nn.Linear are compressed'
     )
 
 

@@ -11,7 +11,12 @@ from torch import nn
 
 from mmwcc.compression import compress_model
 from mmwcc.compression import only_if_faster as speed
-from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
+from mmwcc.layers import (
+    QuantConv2d,
+    QuantLinear,
+    WaveletCompressedConv2d,
+    WaveletCompressedLinear,
+)
 from mmwcc.quantizers import LearnedClipWeightQuantizer
 
 WCC = dict(type='mmwcc.WaveletCompressedConv2d', keep_ratio=0.5)
@@ -67,11 +72,11 @@ def table(tmp_path):
     return path
 
 
-def compress(model, table, keep_dense=('first', 'last'), **more):
+def compress(model, table, keep_dense=('first', 'last'), pointwise=WCC, **more):
     return compress_model(
         model,
         dict(
-            pointwise=WCC,
+            pointwise=pointwise,
             keep_dense=list(keep_dense),
             only_if_faster=dict(input_shape=(32, 32), table=str(table)),
             **more,
@@ -108,6 +113,19 @@ def test_slower_layers_are_quantized_where_others_are(table):
     assert next(layer for layer in report if layer.name == 'narrow').reason.startswith(
         'WCC would run'
     )
+
+
+@pytest.mark.parametrize('bits, speedup', [(1, 0.38), (2, 0.19)])
+def test_rows_by_energy_are_as_fast_as_the_positions_that_can_have_bits(table, bits, speedup):
+    """A third of the positions at 1 bit on the mean, and two thirds at 2."""
+    model = Net()
+    act_quant = dict(type='mmwcc.EnergyActQuantizer', bits=bits, widths=[0, 3, 4, 8])
+    pointwise = dict(WCC, keep_ratio=1.0, act_quant=act_quant)
+    report = compress(model, table, pointwise=pointwise, **QUANTIZED)
+    reasons = {layer.name: layer.reason for layer in report}
+    assert reasons['narrow'] == f'WCC would run x{speedup} as fast at 16x16'
+    assert type(model.narrow) is QuantConv2d and model.narrow.act_quant.bits == 8
+    assert type(model.wide) is WaveletCompressedConv2d and model.wide.act_quant.bits == bits
 
 
 def test_trace_changes_nothing(table):
@@ -236,3 +254,36 @@ def test_layers_given_as_classes_are_judged_too(table):
         verbose=False,
     )
     assert (type(model.wide), type(model.narrow)) == (WaveletCompressedConv2d, QuantConv2d)
+
+
+class Mixed(nn.Module):
+    """Linear layers on maps and on windows of eight by eight, wide and narrow."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 512, 1)
+        self.wide, self.down = nn.Linear(512, 512), nn.Linear(512, 8)
+        self.narrow, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        return self.last(self.narrow(self.down(self.wide(x))).mean((1, 2)))
+
+
+def test_linear_layers_that_would_be_slower_multiply_where_that_is_fastest(table):
+    model = Mixed()
+    report = compress(
+        model, table, linear=dict(type='mmwcc.WaveletCompressedLinear', keep_ratio=0.25)
+    )
+    assert type(model.wide) is WaveletCompressedLinear and type(model.narrow) is QuantLinear
+    reasons = {layer.name: layer.reason for layer in report}
+    assert reasons['narrow'] == 'WCC would run x0.50 as fast at 32x32'
+    assert type(model.last) is nn.Linear
+
+
+def test_many_small_maps_count_as_their_pixels_together(table):
+    speeds = speed.SpeedTable(table)
+    one = speeds.speedup(64, 512, (16, 16), 0.5, 2)
+    assert speeds.speedup(64, 512, (8, 8), 0.5, 2, images=4) == pytest.approx(one)
+    calls = [speed.MapCall((8, 8), 2, 4), speed.MapCall((1, 256), 0)]
+    assert speeds.speedup_of_calls(64, 512, calls, 0.5) == pytest.approx(2 / (1 / one + 1))

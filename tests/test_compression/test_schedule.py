@@ -131,11 +131,26 @@ def test_step_refusals(steps, message):
 
 
 @pytest.mark.parametrize('bits', [1, 17, 31, 33, 8.0, '8', True])
-def test_bits_refusals(bits):
+def test_bits_of_weights_refusals(bits):
     with pytest.raises(
-        ValueError, match='StepSchedule of act_bits: .* from 2 to 16 or 32, got .* Use 32 to switch'
+        ValueError,
+        match='StepSchedule of weight_bits: .* from 2 to 16 or 32, got .* Use 32 to switch',
+    ):
+        StepSchedule('weight_bits', [(0, bits)])
+
+
+@pytest.mark.parametrize('bits', [0, -1, 16.5, 31, 33, '8', True])
+def test_bits_of_activations_refusals(bits):
+    with pytest.raises(
+        ValueError,
+        match='StepSchedule of act_bits: .* above 0 and at most 16, or 32, got .* Use 32',
     ):
         StepSchedule('act_bits', [(0, bits)])
+
+
+def test_mean_bits_need_not_be_whole():
+    schedule = StepSchedule('act_bits', [(0, 8), (3, 1.5)])
+    assert schedule.value_at(3) == 1.5 and schedule.values == [1.5, 8]
 
 
 @pytest.mark.parametrize(

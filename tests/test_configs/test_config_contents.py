@@ -74,7 +74,10 @@ def test_schedule_and_hooks(name):
         assert all(part.end < length for part in hook.schedules.values())
         assert hook.values_at(length)['keep_ratio'] == amounts(cfg)[2]
     if cfg.model.type == 'mmwcc.CompressedModel':
-        assert cfg.optim_wrapper.paramwise_cfg == cfg.quantizer_paramwise
+        of_clips = cfg.quantizer_paramwise.custom_keys
+        assert {**cfg.optim_wrapper.paramwise_cfg.custom_keys, **of_clips} == (
+            cfg.optim_wrapper.paramwise_cfg.custom_keys
+        )
 
 
 @pytest.mark.parametrize('name', [name for name in NAMES if re.search('_(quant|wcc)-', name)])

@@ -51,7 +51,7 @@ def test_name_says_what_it_is(name):
     # has.
     assert set(config) == {'compression', 'quantizer_paramwise'}
     kind, weight_bits, act_bits, keep = re.fullmatch(
-        r'(quant|wcc)(?:_channel)?_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name
+        r'(quant|wcc)(?:_channel|_linear)?_(?:fp|w(\d+)a(\d+))(?:_k([\d_]+))?', name
     ).groups()
     compression = config.compression
     for quantizer, bits in (('weight_quant', weight_bits), ('act_quant', act_bits)):
@@ -64,6 +64,12 @@ def test_name_says_what_it_is(name):
     else:
         assert compression.pointwise.to_dict() == dict(type='mmwcc.QuantConv2d')
     assert config.compression.keep_dense == ['first', 'last']
+    if '_linear_' in name:
+        form = dict(quant='Quant', wcc='WaveletCompressed')[kind]
+        assert compression.linear.type == f'mmwcc.{form}Linear'
+        assert compression.linear.get('keep_ratio') == compression.pointwise.get('keep_ratio')
+    else:
+        assert 'linear' not in compression
     # What is for runtimes has a grid that they fuse. What is of the paper keeps the paper's.
     for_runtimes = '_channel_' in name
     if weight_bits:

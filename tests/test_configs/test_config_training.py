@@ -20,10 +20,14 @@ from mmwcc.model_tree.compressed import compressed_layers
 from mmwcc.utils import check_resumable
 
 # The paper's ladders on large images differ from CamVid's in numbers only, so their compressed
-# steps compute one loss.
+# steps compute one loss. Transformers and other large networks do so too, or run once if their loss
+# needs boxes and masks.
 LOSS_ONLY = [
-    name for name in config_files() if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug)-', name)
+    name
+    for name in config_files()
+    if re.search(r'_(quant|wcc)-.*_(cityscapes|voc12aug|ade20k)-', name)
 ]
+RUN_ONLY = [name for name in config_files() if re.match('wcc/transformers/.*_coco-', name)]
 # VGG16 and ResNet-50 on 224x224 are run without memory or time, on meta tensors, in
 # test_wae_configs.py.
 ON_META = [name for name in config_files() if re.match('wae/(vgg16|resnet50)_', name)]
@@ -33,7 +37,7 @@ DEMO = [
     for name in config_files()
     if name.startswith('wcc/demo/') and re.search('dense|steps', name)
 ]
-IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY + ON_META]
+IN_RUNNER = [name for name in config_files() if name not in LOSS_ONLY + RUN_ONLY + ON_META]
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +158,18 @@ def test_loss(name):
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', RUN_ONLY)
+def test_runs(name):
+    cfg = read(name)
+    drop_pretrained(cfg.model)
+    init_default_scope(cfg.default_scope)
+    cfg.model.data_preprocessor.batch_augments = None
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).train()
+    model(torch.randn(2, 3, *CROP), mode='tensor')
+    check_quantizers(model)
+
+
 def test_every_data_set_is_known():
     known = {
         'mmwcc.CamVidDataset',
@@ -168,5 +184,5 @@ def test_every_data_set_is_known():
         'mmwcc.KITTIRawDataset',
         'mmwcc.SyntheticStreetSequence',
     }
-    used = {data_set_type(read(name)) for name in config_files()}
+    used = {data_set_type(read(name)) for name in IN_RUNNER}
     assert used <= known, 'write a fabricated version of the new data set in fabricated.py'

@@ -9,11 +9,15 @@ from torch import nn
 pytest.importorskip('mmengine', reason='costs are counted by its complexity analysis')
 
 from mmwcc.cost import count_cost  # noqa: E402
+from mmwcc.cost.formulas import transform_operations  # noqa: E402
 from mmwcc.inference import FoldedConv, fuse_inverted_residuals, to_integer  # noqa: E402
 from mmwcc.layers import (  # noqa: E402
     DepthwiseFastWaveletTransform,
     QuantConv2d,
+    QuantLinear,
+    TokenGrid,
     WaveletCompressedConv2d,
+    WaveletCompressedLinear,
     WaveletConv2d,
 )
 from mmwcc.quantizers import tolerate_unlearned  # noqa: E402
@@ -360,3 +364,52 @@ def test_refuses_what_is_no_model_and_sizes_without_a_convolution():
         count_cost(dict(type='x'), (5, 5))
     with pytest.raises(ValueError, match='Linear has no convolution that tells the channels'):
         count_cost(nn.Linear(3, 4), (5, 5))
+
+
+class Tokens(nn.Module):
+    """Two linear layers on a map with a class token before it, and one on queries."""
+
+    def __init__(self, layer, query):
+        super().__init__()
+        self.stem, self.layer, self.query = nn.Conv2d(3, 8, 1), layer, query
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = self.layer(torch.cat([x[:, :1], x], 1))
+        return self.query(x[:, :3])
+
+
+def test_linear_layers_cost_what_their_maps_and_tokens_do():
+    layer = WaveletCompressedLinear(8, 16, keep_ratio=0.25, weight_quant=WEIGHT, act_quant=ACT)
+    layer.grid = TokenGrid([(12, 14)], extra=1)
+    query = QuantLinear(16, 4, weight_quant=WEIGHT, act_quant=ACT)
+    report = count_cost(Tokens(layer, query), (12, 14))
+    costs = {cost.name: cost for cost in report.layers}
+    # 12x14 has two levels: three would be padded to 16x16.
+    rows = -(-(12 * 16) // 4) + 1
+    assert (costs['layer'].kind, costs['layer'].calls) == ('wcc', 1)
+    assert costs['layer'].macs == rows * 8 * 16
+    assert costs['layer'].bops == costs['layer'].macs * 8 * 4
+    assert costs['layer'].transform_bops == 4 * transform_operations(8 + 16, 12 * 16, levels=2)
+    assert costs['layer'].params == 8 * 16 + 16
+    assert costs['query'].kind == 'quantized' and costs['query'].macs == 3 * 16 * 4
+    assert not report.uncounted
+    everything = costs['layer'].at(keep_ratio=1.0)
+    assert everything.macs == (12 * 16 + 1) * 8 * 16
+    with pytest.raises(ValueError, match='linear layers on maps, can be wavelet compressed'):
+        costs['query'].at(keep_ratio=0.5)
+
+
+def test_windows_are_counted_one_by_one():
+    layer = WaveletCompressedLinear(8, 16, keep_ratio=0.25)
+    layer.grid = TokenGrid([(7, 7)])
+    report = count_cost(nn.Sequential(nn.Identity(), layer), inputs=torch.zeros(5, 49, 8))
+    (cost,) = report.layers
+    assert cost.macs == 5 * 16 * 8 * 16  # 7x7 is padded to 8x8
+    assert report.kept_share == pytest.approx(16 / 49)
+
+
+def test_a_linear_layer_without_maps_costs_what_a_dense_one_does():
+    layer = WaveletCompressedLinear(8, 16, keep_ratio=0.25)
+    (cost,) = count_cost(nn.Sequential(layer), inputs=torch.zeros(2, 9, 8)).layers
+    assert (cost.macs, cost.transform_bops) == (2 * 9 * 8 * 16, 0)

@@ -8,6 +8,7 @@ from toy_networks import build
 
 from mmwcc.deployment import exportable
 from mmwcc.deployment.layers import ExportableConv2d, ExportableWaveletConv2d
+from mmwcc.layers import QuantLinear
 from mmwcc.maps import add_map_scales
 from mmwcc.post_training import calibrate
 
@@ -80,3 +81,12 @@ def test_scales_of_maps_must_be_learned_and_can_be_removed():
     assert model.map_scales is scales
     scales.leave(model)
     equal(model, x)
+
+
+def test_compressed_linear_layers_are_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), QuantLinear(4 * 32 * 48, 2))
+    with pytest.raises(
+        ValueError,
+        match=r'exportable: compressed linear layers cannot be exported yet, got 2\. Train a model',
+    ):
+        exportable(model, image())

@@ -247,6 +247,6 @@ def test_nothing_is_recorded_by_autograd():
 
 def test_refusal():
     with pytest.raises(
-        TypeError, match='layer must be a WaveletCompressedConv2d or a QuantConv2d, got a Conv2d'
+        TypeError, match='layer must be a compressed convolution or linear layer, got a Conv2d'
     ):
         LayerStats().update(nn.Conv2d(3, 4, 1), torch.zeros(1, 3, 4, 4))

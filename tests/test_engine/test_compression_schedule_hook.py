@@ -199,6 +199,56 @@ def test_warnings_of_a_schedule_that_does_not_arrive(tmp_path, log):
     assert 'keep_ratio reaches 0.5 at iter 4, but training ends at 2' in messages.text
 
 
+ROWS = {
+    **COMPRESSION,
+    'pointwise': dict(
+        type='mmwcc.WaveletCompressedConv2d',
+        keep_ratio=1.0,
+        act_quant=dict(type='mmwcc.EnergyActQuantizer', bits=1.5, widths=[0, 3, 4, 5, 6, 8]),
+    ),
+}
+
+
+def test_mean_bits_follow_a_schedule_with_averaged_weights(tmp_path):
+    act_bits = dict(type='step', steps=[(0, 32), (3, 8), (6, 4), (8, 1.5)])
+    schedule = dict(type='mmwcc.CompressionScheduleHook', act_bits=act_bits)
+    runner, probe = train(
+        tmp_path,
+        schedule,
+        compression={**ROWS, 'other': None},
+        length=10,
+        val_interval=5,
+        custom_hooks=[dict(type='EMAHook')],
+    )
+    probe.state = lambda runner: compressed_layers(runner.model)[WCC_LAYER].act_quant.bits
+    probe.after_val_iter = lambda runner, *_, **__: probe.val.append(probe.state(runner))
+    runner.train()
+    assert probe.train == [32] * 3 + [8] * 3 + [4] * 2 + [1.5] * 2
+    assert sorted(set(probe.val)) == [1.5, 8]
+    stamp = torch.load(tmp_path / 'iter_10.pth', weights_only=False)['meta']['mmwcc']
+    assert stamp['layers'][WCC_LAYER]['act_bits'] == 1.5
+    assert stamp['layers'][WCC_LAYER]['widths'] == [0, 3, 4, 5, 6, 8]
+
+
+@pytest.mark.parametrize(
+    'compression, value, message',
+    [
+        (ROWS, 16, r'got 16, which point cannot have\. EnergyActQuantizer: bits must be in \(0, 8'),
+        (COMPRESSION, 4.5, r'got 4\.5, which point cannot have.*: bits must be an integer'),
+    ],
+    ids=['too many for rows', 'a fraction for one width'],
+)
+def test_bits_that_a_layer_cannot_have_are_refused_before_training(
+    tmp_path, compression, value, message
+):
+    act_bits = dict(type='step', steps=[(0, 32), (3, value)])
+    schedule = dict(type='mmwcc.CompressionScheduleHook', act_bits=act_bits)
+    runner, probe = train(tmp_path, schedule, compression=compression)
+    with pytest.raises((TypeError, ValueError), match=message):
+        runner.train()
+    assert not probe.train
+
+
 @pytest.mark.parametrize(
     ('kwargs', 'error', 'message'),
     [
@@ -210,9 +260,9 @@ def test_warnings_of_a_schedule_that_does_not_arrive(tmp_path, log):
         ),
         (dict(keep_ratio=0.5), TypeError, 'the schedule of keep_ratio must be a dict, got 0.5'),
         (
-            dict(act_bits=KEEP_RATIO),
+            dict(weight_bits=KEEP_RATIO),
             ValueError,
-            'StepSchedule of act_bits: the value of a step must be an integer',
+            'StepSchedule of weight_bits: the value of a step must be an integer',
         ),
     ],
 )

@@ -9,6 +9,7 @@ from toy_training import toy_runner
 
 from mmwcc.compression import allow_dense
 from mmwcc.engine.hooks import FeatureCompressionVisHook, feature_compression_vis_hook
+from mmwcc.layers import WaveletCompressedLinear, fitting_levels
 
 HOOK = dict(type='mmwcc.FeatureCompressionVisHook')
 
@@ -161,3 +162,25 @@ class NoPointToy(ToySegmentor):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         del self.point, self.classify
+
+
+class Tokens(nn.Module):
+    """A map, seen as tokens by a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = WaveletCompressedLinear(8, 8, keep_ratio=0.5)
+
+    def forward(self, x):
+        return self.linear(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def test_linear_layers_are_drawn_with_the_levels_that_fit(tmp_path, drawn):
+    made = runner(tmp_path, dict(HOOK, layers=['point.linear']))
+    made.model.point = Tokens()
+    allow_dense(made.model)
+    made.test()
+    ((_, (drawn_map,)),) = drawn
+    size = drawn_map.values.shape[1:]
+    assert drawn_map.name == 'point.linear' and drawn_map.keep_ratio == 0.5
+    assert drawn_map.levels == fitting_levels(tuple(size), 3)

@@ -216,7 +216,7 @@ def test_models_without_anything_to_convert():
     with pytest.raises(
         ValueError,
         match='to_integer: the model must have 1x1 layers .* got Net without one among its '
-        '9 convolutions',
+        '9 layers',
     ):
         to_integer(Net())
     with pytest.raises(

@@ -180,3 +180,17 @@ def test_gradient_through_the_operator():
     energy_quant(rows, clips, SIGNED, 30, PRACTICE, True).backward(grad)
     expected = energy_quant_backward(grad, rows, clips, SIGNED, 30, PRACTICE, True)
     torch.testing.assert_close((rows.grad, clips.grad), expected)
+
+
+@pytest.mark.parametrize('signed', [True, False])
+@pytest.mark.parametrize('widths', [(0, 3, 4, 5, 6, 8), (4,), (0, 8)])
+def test_integers_times_steps_are_what_is_rounded_to(widths, signed):
+    rows = torch.randn(2, 50, 37) * torch.rand(2, 50, 1)
+    rows = rows if signed else rows.abs()
+    grid = (CLIPS, torch.tensor(signed), 50 * 2, list(widths), True)
+    levels, steps = kernels.energy_int8(rows, *grid)
+    expected = energy._energy_int8(rows, *grid)
+    assert torch.equal(levels, expected[0])
+    torch.testing.assert_close(steps, expected[1], rtol=1e-6, atol=0)
+    values = (levels.float() + (0 if signed else 128)) * steps.unsqueeze(-1)
+    torch.testing.assert_close(values, kernels.energy_quant(rows, *grid))

@@ -140,6 +140,17 @@ def test_linear_works_in_blocks_of_rows(cpu, monkeypatch):
     )
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_rows_may_have_factors(cpu, monkeypatch, dtype):
+    rows, weight, factors = integers(2, 33, 20), integers(10, 20), torch.rand(2, 33)
+    scale, bias = torch.rand(10, dtype=dtype), torch.randn(10, dtype=dtype)
+    monkeypatch.setattr(cpu, '_SUMS', 70)  # seven rows at a time
+    expected = exact_linear(rows, weight, scale, None) * factors.to(dtype).unsqueeze(-1) + bias
+    assert torch.equal(cpu.int8_linear(rows, weight, scale, bias, factors), expected)
+    assert torch.equal(kernels.int8_linear(rows, weight, scale, bias, factors), expected)
+    assert torch.equal(reference._linear(rows, weight, scale, bias, factors), expected)
+
+
 @pytest.mark.parametrize('exact', [True, False])
 def test_linear_takes_slices_and_other_dtypes_of_the_scale(cpu, monkeypatch, exact):
     monkeypatch.setattr(cpu, '_has_exact_product', lambda: exact)

@@ -11,7 +11,7 @@ from mmwcc.compression import compress_model
 from mmwcc.cost import count_cost
 from mmwcc.deployment import export_onnx
 from mmwcc.functional import atom_norms, pack, unpack
-from mmwcc.inference import fuse_inverted_residuals, to_integer
+from mmwcc.inference import fuse_inverted_residuals
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.post_training import calibrate
 from mmwcc.presets import preset
@@ -218,13 +218,6 @@ def test_a_budget_must_fit_the_keep_ratio():
 def test_unsigned_grids_are_refused():
     with pytest.raises(ValueError, match='act_quant must be signed'):
         WaveletCompressedConv2d(8, 8, keep_ratio=1.0, act_quant=dict(ENERGY, signed=False))
-
-
-def test_integers_leave_them_as_they_are_and_say_so():
-    model = nn.Sequential(block('wcc_rows_b2'), block('wcc_w8a8_k50'))
-    report = {layer.name: layer for layer in to_integer(model, verbose=False)}
-    assert report['0.wide'].reason == 'a scale for every position'
-    assert report['1.wide'].after == 'IntegerWaveletCompressedConv2d'
 
 
 def test_onnx_is_refused_with_the_way_around(tmp_path):

@@ -139,7 +139,7 @@ NOTHING = 'no pointwise, other or rule compresses it'
             FULL,
             r"Sequential with all convolutions left dense \(1 x keep_dense 'last'\) and with "
             r'layers that '
-            r'are not compressed: 2 Linear \(144 weights\)\. Let pointwise, other or a rule',
+            r'are not compressed: 2 Linear \(144 weights\)\. Let pointwise, other, linear or a ',
         ),
         (
             spatial,

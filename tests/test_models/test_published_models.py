@@ -9,6 +9,8 @@ import torch
 from mmengine.runner import Runner
 from test_inference_apis import assert_calibrated, train
 
+from mmwcc.presets import preset
+
 pytest.importorskip('safetensors', reason='it is in the extra `onnx`')
 
 
@@ -38,6 +40,22 @@ def test_init_model_loads_what_was_published(tool, segmentor_config, tmp_path, c
     assert_same(model, checkpoint)
     trained = init_model(copy.deepcopy(segmentor_config), checkpoint, device='cpu')
     assert list(model.dataset_meta['classes']) == list(trained.dataset_meta['classes'])
+
+
+def test_clips_of_rows_by_energy_are_published(tool, segmentor_config, tmp_path):
+    from mmseg.apis import init_model
+
+    config = copy.deepcopy(segmentor_config)
+    config.work_dir = str(tmp_path / 'work')
+    config.model.compression = preset('wcc_rows_b2')
+    checkpoint, out = train(config), str(tmp_path / 'net.safetensors')
+    tool.main([checkpoint, out])
+    model = init_model(copy.deepcopy(config), out, device='cpu')
+    assert_calibrated(model)
+    assert_same(model, checkpoint)
+    assert any(
+        key.endswith('clip_alpha') and len(value) == 7 for key, value in model.state_dict().items()
+    )
 
 
 def test_init_detector_loads_what_was_published(tool, detector_config, tmp_path):

@@ -45,12 +45,17 @@ class Branches(nn.Module):
         return self.head(x + self.branch(x) if enter else x)
 
 
-def compressed(per_channel=False):
+ROWS = dict(type='mmwcc.EnergyActQuantizer', bits=2, widths=[0, 3, 4, 5, 6, 8])
+
+
+def compressed(per_channel=False, rows=False):
     from mmwcc.compression import compress_model
 
     torch.manual_seed(0)
     model, config = Branches(), copy.deepcopy(CONFIG)
     config['weight_quant']['per_channel'] = per_channel
+    if rows:
+        config['pointwise'].update(keep_ratio=1.0, act_quant=dict(ROWS))
     compress_model(model, config, verbose=False)
     return model
 
@@ -134,14 +139,19 @@ def sharded_with_clips_of_channels(rank):
     return sharded(rank, per_channel=True)
 
 
-def sharded(rank, per_channel=False):
+def sharded_rows_by_energy(rank):
+    """Scales and bits by energy, which have a clip for each width."""
+    return sharded(rank, rows=True)
+
+
+def sharded(rank, **changes):
     """FSDP2 trains as DDP does, from the first batch on."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     results = []
     for shard in (False, True):
-        model = compressed(per_channel)
+        model = compressed(**changes)
         if shard:
             mesh = init_device_mesh('cpu', (RANKS,))
             fully_shard(model.branch, mesh=mesh)
@@ -201,6 +211,7 @@ SCENARIOS = (
     parts_wrapped_one_by_one,
     branch_of_one_rank_with_clips_of_channels,
     sharded_with_clips_of_channels,
+    sharded_rows_by_energy,
 )
 
 

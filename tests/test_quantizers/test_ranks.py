@@ -118,6 +118,17 @@ def test_fsdp_splits_the_clips_of_channels(outcome):
     assert outcome[0][0]['trunk.weight_quant.clip_alpha'].shape == (8,)
 
 
+@needs_fully_shard
+@of('sharded_rows_by_energy')
+def test_rows_by_energy_train_as_a_whole_and_split(outcome):
+    for zero, one in zip(*outcome, strict=True):
+        assert_equal(zero, one)
+    replicated, sharded = outcome[0]
+    assert_equal(replicated, sharded)
+    clips = replicated['trunk.act_quant.clip_alpha']
+    assert clips.shape == (7,) and clips.unique().numel() > 1
+
+
 @of('compressed_twice')
 def test_a_model_settles_as_a_whole_whatever_was_compressed_before(outcome):
     assert_equal(*outcome)

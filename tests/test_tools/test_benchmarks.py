@@ -32,11 +32,13 @@ TINY = {
     'haar': ['--shapes', '8,4', '16,3'],
     'wcc_layer': ['--shapes', '8,4,6', '--keep', '0.5', '0.25'],
     'layer_map': ['--channels', '2', '5', '--sizes', '8', '16', '--keep', '1', '0.25'],
+    'linear_layer': ['--shapes', '4,6,8,8,0', '4,6,14,14,7'],
     'wcc_block': [],
 }
 NETWORKS = {
     'training_step': ['--size', '64', '--batch', '2', '--scale', '0.25'],
     'end_to_end': ['--size', '64', '64', '--scale', '0.25'],
+    'transformers': ['--size', '64', '64', '--networks', 'segformer_mit-b0'],
 }
 
 
@@ -102,12 +104,17 @@ def test_program_writes_what_the_numbers_depend_on(run, tiny_table, name):
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param('training_step', marks=pytest.mark.slow), 'end_to_end']
+    'name',
+    [
+        pytest.param('training_step', marks=pytest.mark.slow),
+        'end_to_end',
+        pytest.param('transformers', marks=pytest.mark.slow),
+    ],
 )
 def test_program_of_a_network_writes_what_the_numbers_depend_on(run, name):
     content = run(name, *NETWORKS[name])
     check(content, name)
-    assert content['rows'][0]['name'] == 'dense'
+    assert content['rows'][0]['name'] == ('segformer_mit-b0' if name == 'transformers' else 'dense')
     if name == 'training_step':
         assert [row['saved_ratio'] for row in content['rows']][0] == 1.0
         assert all(row['saved_bytes'] > 0 for row in content['rows'])

@@ -262,6 +262,22 @@ class CompressionScheduleHook(Hook):
         )
         self._logged[quantity] = value
 
+    def _check_values(self, runner, quantity: str, schedule: Schedule) -> None:
+        """Reject a schedule with bits that one of the layers will not be able to have."""
+        layers, role = compressed_layers(runner.model), quantity.replace('_bits', '_quant')
+        for name, built in self._remember(runner).items():
+            if quantity == 'keep_ratio' or not built.has(quantity):
+                continue
+            for value in schedule.values:
+                bits = getattr(built.under({quantity: value}), quantity)
+                try:
+                    getattr(layers[name], role).check_bits(bits)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(
+                        f'CompressionScheduleHook: the schedule of {quantity} must suit all '
+                        f'layers, got {value:g}, which {name} cannot have. {error}'
+                    ) from error
+
     def _check(self, runner) -> None:
         """Reject a schedule that can have no effect, and warn of one that is not completed."""
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
@@ -283,6 +299,7 @@ class CompressionScheduleHook(Hook):
                     f'got none among {len(built)} compressed layers. Add them to the compression '
                     f'config of the model, or drop {quantity} from the hook.'
                 )
+            self._check_values(runner, quantity, schedule)
             above = [name for name, value in layers.items() if value < schedule.final]
             if above:
                 runner.logger.warning(

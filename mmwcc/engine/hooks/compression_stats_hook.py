@@ -19,7 +19,7 @@ from mmwcc.diagnostics import (
     group_of,
     group_scalars,
 )
-from mmwcc.layers import CompressedConvMixin
+from mmwcc.layers import CompressedLayerMixin
 from mmwcc.model_tree import named_layers, names_by_layer, unwrapped
 from mmwcc.registry import HOOKS
 
@@ -149,7 +149,7 @@ class CompressionStatsHook(Hook):
         if self._layers:
             return
         # All names of each layer, of which shared ones have several. The first stands for all.
-        layers = names_by_layer(named_layers(unwrapped(runner.model), CompressedConvMixin))
+        layers = names_by_layer(named_layers(unwrapped(runner.model), CompressedLayerMixin))
         if not layers:
             raise ValueError(
                 'CompressionStatsHook: the model must have compressed layers, got none that '

@@ -13,7 +13,7 @@ from mmwcc.diagnostics import eligible_layers, observe_inputs
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
 from mmwcc.engine.input_images import observe_images, rgb_pixels
 from mmwcc.functional import check_keep_ratio
-from mmwcc.layers import WaveletCompressedConv2d
+from mmwcc.layers import WaveletCompressedConv2d, WaveletCompressedLinear, fitting_levels
 from mmwcc.model_tree import (
     LayerState,
     matches,
@@ -35,12 +35,13 @@ _SPREAD = 4
 class FeatureCompressionVisHook(Hook):
     """Draw feature maps dense, quantized at equal cost and wavelet compressed, with kept positions.
 
-    The maps are the inputs of chosen 1x1 convolutions, dense or compressed, for the first image of
-    a validation or test. A :class:`mmwcc.layers.WaveletCompressedConv2d` is drawn with its current
-    keep_ratio, bits, levels, wavelet and selection. Other layers are drawn with 8 bits and the Haar
-    wavelet in 3 levels. Clips are not the learned ones but those with the least squared error for
-    the map that is drawn. The figure goes to the visualizer as ``feature_compression``, and from
-    there to all its backends.
+    The maps are the inputs of chosen 1x1 convolutions, dense or compressed, and of chosen
+    :class:`mmwcc.layers.WaveletCompressedLinear`, for the first image of a validation or test. Of
+    the windows of an image, the first one is drawn. Wavelet compressed layers are drawn with their
+    current keep_ratio, bits, levels, wavelet and selection. Other layers are drawn with 8 bits and
+    the Haar wavelet in 3 levels. Clips are not the learned ones but those with the least squared
+    error for the map that is drawn. The figure goes to the visualizer as ``feature_compression``,
+    and from there to all its backends.
 
     Args:
         layers: Regular expressions for whole qualified names. Each match is one row of the figure.
@@ -96,7 +97,7 @@ class FeatureCompressionVisHook(Hook):
     def before_run(self, runner) -> None:
         """Choose the layers now, so that a pattern without a match fails before the run starts."""
         model = unwrapped(runner.model)
-        known = names_by_layer(named_layers(model, nn.Conv2d))
+        known = names_by_layer(named_layers(model, nn.Conv2d, nn.Linear))
         self._names = self._choose(
             {name: known[layer] for name, layer in eligible_layers(model).items()}
         )
@@ -201,17 +202,19 @@ class FeatureCompressionVisHook(Hook):
 
     def _settings(self, name: str, values: Tensor) -> FeatureMap:
         layer = self._layers[name]
-        if not isinstance(layer, WaveletCompressedConv2d):
+        if not isinstance(layer, (WaveletCompressedConv2d, WaveletCompressedLinear)):
             return FeatureMap(name, values, self.keep_ratio or 0.25)
-        quantizer = layer.act_quant
+        quantizer, levels = layer.act_quant, layer.levels
         if not isinstance(quantizer, EnergyActQuantizer) or not quantizer.is_on:
             quantizer = None
+        if isinstance(layer, WaveletCompressedLinear):
+            levels = fitting_levels((values.shape[1], values.shape[2]), levels)
         return FeatureMap(
             name,
             values,
             self.keep_ratio or layer.keep_ratio,
             int(LayerState.of(layer).act_bits) if quantizer is None else 8,
-            layer.levels,
+            levels,
             layer.wavelet,
             layer.selection,
             quantizer,
