@@ -130,7 +130,13 @@ def test_costs_and_statistics_give_the_bits():
     assert 8 * cost.act_bytes == 16 * 24 * (8 * 2 + 3) + 32 * kept
     stats = LayerStats()
     stats.update(model.up, smooth_map(2, 16, 24, 8))
-    assert 1.9 < stats.compute()['act_bits'] <= 2
+    values = stats.compute()
+    assert 1.9 < values['act_bits'] <= 2
+    histogram = {width: values[f'act_positions_w{width}'] for width in (3, 4, 5, 6, 8)}
+    assert sum(histogram.values()) == pytest.approx(values['act_positions'])
+    assert sum(width * share for width, share in histogram.items()) == pytest.approx(
+        values['act_bits']
+    )
 
 
 def test_factors_of_tokens_that_are_only_quantized_are_counted():
