@@ -10,10 +10,15 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from mmwcc.inference import FoldedConv, FusedInvertedResidual, IntegerLayer
+from mmwcc.inference import (
+    FoldedConv,
+    FusedInvertedResidual,
+    IntegerLayer,
+    IntegerLinearLayer,
+)
 from mmwcc.layers import (
     DepthwiseFastWaveletTransform,
-    WaveletCompressedLinear,
+    TokenTransform,
     WaveletConv2d,
     is_eligible,
 )
@@ -28,6 +33,7 @@ from .report import CostReport
 __all__ = ['Ledger']
 
 _CONVOLUTIONS = (_ConvNd, IntegerLayer)
+_LINEAR = (nn.Linear, IntegerLinearLayer)
 _LAYERS = (
     *_CONVOLUTIONS,
     nn.Linear,
@@ -44,7 +50,7 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
     weight, bias = layer.weight, layer.bias
     biases = 0 if bias is None else bias.numel()
     geometry = Geometry((), convention, weight.numel(), biases, _scales(layer))
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, _LINEAR):
         geometry = replace(geometry, row=layer.in_features)
         padding, groups, kernel_size = 0, 1, (1, 1) if state.has('keep_ratio') else (1,)
     elif isinstance(layer, FoldedConv):
@@ -66,9 +72,9 @@ def _geometry(layer: Any, state: LayerState, convention: str) -> Geometry:
     return geometry
 
 
-def _token_maps(layer: nn.Linear, x: tuple[int, ...]) -> list[Map]:
+def _token_maps(layer: Any, x: tuple[int, ...]) -> list[Map]:
     """Return what a linear layer computes for an input of shape ``x``."""
-    if not isinstance(layer, WaveletCompressedLinear):
+    if not isinstance(layer, TokenTransform):
         return [Map(prod(x) * layer.out_features, prod(x))]
     parts = layer.maps(x)
     images = prod(x[:-1]) // sum(part.tokens for part in parts)
@@ -162,11 +168,11 @@ class Ledger:
         x, y = (tuple(int(size) for size in tensor.shape) for tensor in (inputs[0], output))
         if isinstance(module, FusedInvertedResidual):
             self._record_block(module, x, y)
-        elif isinstance(module, _CONVOLUTIONS):
-            self._record_convolution(module, x, y)
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, _LINEAR):
             for image in _token_maps(module, x):
                 self._note(module, image)
+        elif isinstance(module, _CONVOLUTIONS):
+            self._record_convolution(module, x, y)
         else:
             for transform in _parts(module).values():
                 self._note(transform, Map(0, prod(x)))

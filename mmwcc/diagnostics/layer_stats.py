@@ -35,8 +35,12 @@ class LayerStats:
                            or below zero on an unsigned grid.
     ``act_sqnr``           Signal-to-quantization-noise ratio of the same values,
                            ``10 log10(sum v**2 / sum (v - q(v))**2)``, in dB.
-    ``weight_clip_alpha``  The same three for the weights, after normalization if the quantizer
-                           normalizes them. With one clip per output channel,
+    ``act_bits``           Mean number of bits of a position, those that are dropped included. Only
+                           for positions with scales of their own, like the next two.
+    ``act_positions``      Fraction of the positions that have bits.
+    ``act_positions_w4``   Fraction of the positions that have 4 bits, and so on for each width.
+    ``weight_clip_alpha``  Clip, part outside the grid and noise of the weights, after normalization
+                           if the quantizer normalizes them. With one clip per output channel,
                            ``weight_clip_alpha`` is the mean clip.
     ``weight_clipped``
     ``weight_sqnr``
@@ -151,6 +155,8 @@ class LayerStats:
         everything = bits.new_tensor(len(bits) * (positions or bits.shape[1]), dtype=torch.int64)
         self._add('act_bits', bits.sum(dtype=torch.int64), everything)
         self._add('act_positions', (bits > 0).sum(), everything)
+        for width in filter(None, spec.widths):
+            self._add(f'act_positions_w{width}', (bits == width).sum(), everything)
         noise = quantize(values, quantizer.clip_alpha.detach().float(), signed, spec) - values
         self._add('act_sqnr', _energy(noise), _energy(values))
 

@@ -195,10 +195,21 @@ def _draw_kept(axes: Axes, compressed: CompressedMap, feature_map: FeatureMap) -
         axes.plot([x, x], [-0.5, 2 * y + 0.5], color='tab:orange', linewidth=0.9)
         axes.plot([-0.5, 2 * x + 0.5], [y, y], color='tab:orange', linewidth=0.9)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axes.set_title(
-        f'{kept.sum():,} of {kept.size:,} positions kept\nthe same in all channels', fontsize=10
-    )
+    title = f'{kept.sum():,} of {kept.size:,} positions kept'
+    axes.set_title(f'{title}\n{_shares(compressed)}', fontsize=10)
     _clear(axes)
+
+
+def _shares(compressed: CompressedMap) -> str:
+    """Return a histogram of the bits of positions in words."""
+    if compressed.widths is None:
+        return 'the same in all channels'
+    widths, counts = compressed.widths[0].unique(return_counts=True)
+    shares = (100 * counts / counts.sum()).round().int().tolist()
+    parts = [
+        f'{width}: {share} %' for width, share in zip(widths.tolist(), shares, strict=True) if width
+    ]
+    return f'bits {", ".join(parts)}'
 
 
 def _clear(axes: Axes) -> None:

@@ -6,6 +6,7 @@ from .fuse import BlockReport, FusionReport, fuse_inverted_residuals
 from .integer_conv import IntegerConv2d, IntegerWaveletCompressedConv2d
 from .integer_layer import IntegerLayer
 from .integer_levels import act_grid, integer_weight
+from .integer_linear import IntegerLinear, IntegerLinearLayer, IntegerWaveletCompressedLinear
 from .inverted_residual import FoldedConv, FusedInvertedResidual, clamp_bounds
 from .map_conv import IntegerMapConv2d
 from .quantized_map import QuantizedMap
@@ -20,8 +21,11 @@ __all__ = [
     'FusionReport',
     'IntegerConv2d',
     'IntegerLayer',
+    'IntegerLinear',
+    'IntegerLinearLayer',
     'IntegerMapConv2d',
     'IntegerWaveletCompressedConv2d',
+    'IntegerWaveletCompressedLinear',
     'QuantizedMap',
     'RecordedNetwork',
     'act_grid',

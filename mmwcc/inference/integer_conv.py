@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmwcc import kernels
 from mmwcc.functional import check_compression, largest_share, one_call, pack, pack_int8, unpack
@@ -15,7 +14,7 @@ from mmwcc.registry import MODELS
 
 from .integer_layer import PointwiseIntegerLayer
 
-__all__ = ['INTEGER_FORMS', 'IntegerConv2d', 'IntegerWaveletCompressedConv2d', 'integer_obstacle']
+__all__ = ['IntegerConv2d', 'IntegerWaveletCompressedConv2d']
 
 
 @MODELS.register_module()
@@ -74,22 +73,14 @@ class IntegerConv2d(PointwiseIntegerLayer):
     @one_call
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
-        if self.clips is not None:
-            rows = self._pixels_by_energy(batch).to(x.dtype)
+        if self.clips is None:  # straight from the map, whatever its strides
+            levels = kernels.quantize_int8(batch, self.step, self._low, self._high)
+            rows = kernels.int8_linear(levels, self.weight, self.scale, self.bias).to(x.dtype)
         else:
-            rows = kernels.quantize_int8(batch, self.step, self._low, self._high)
-            rows = kernels.int8_linear(rows, self.weight, self.scale, self.bias).to(x.dtype)
+            rows = batch.flatten(2).transpose(1, 2)
+            rows = self._multiplied(rows, self.bias, rows.shape[1])
         y = rows.transpose(1, 2).unflatten(2, batch.shape[2:])
         return y if x.dim() == 4 else y.squeeze(0)
-
-    def _pixels_by_energy(self, batch: Tensor) -> Tensor:
-        """Multiply pixels that have a scale each, and return them as rows (B, H * W, O)."""
-        rows = batch.permute(0, 2, 3, 1).flatten(1, 2)
-        levels, steps = self._by_energy(rows, rows.shape[1])
-        lower = torch.where(self.grid[0] < 0, 0, 128)
-        shift = self.scale * lower * self.weight.sum(1, dtype=torch.int32)
-        products = kernels.int8_linear(levels, self.weight, self.scale, shift)
-        return products * steps.unsqueeze(-1) + self.bias
 
 
 @MODELS.register_module()
@@ -161,6 +152,7 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
     @staticmethod
     def _settings(layer: WaveletCompressedConv2d) -> dict[str, Any]:
         return dict(
+            **PointwiseIntegerLayer._settings(layer),
             bias=layer.bias is not None,
             keep_ratio=layer.keep_ratio,
             levels=layer.levels,
@@ -199,7 +191,7 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
             grid: dict[str, Any] = dict(step=self.step, low=self._low, high=self._high)
             return *pack_int8(batch, keep_ratio=self.keep_ratio, **transform, **grid), None
         rows, slot = pack(batch, keep_ratio=self.packed_ratio, **transform, unit_atoms=True)
-        levels, steps = self._by_energy(rows, slot.shape[1])
+        levels, steps = self._rounded_by_energy(rows, slot.shape[1])
         return levels, slot, steps
 
     def extra_repr(self) -> str:
@@ -207,15 +199,3 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
             f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
             f'wavelet={self.wavelet!r}, selection={self.selection!r}'
         )
-
-
-INTEGER_FORMS: dict[type[nn.Module], type[PointwiseIntegerLayer]] = {
-    form._stands_for: form for form in (IntegerConv2d, IntegerWaveletCompressedConv2d)
-}
-"""The integer form of each trainable class. Subclasses have none, as they may compute otherwise."""
-
-
-def integer_obstacle(layer: Any) -> str:
-    """Return why ``layer`` has no integer form, or '' if it has one."""
-    form = INTEGER_FORMS.get(type(layer))
-    return 'not a quantized convolution' if form is None else form.obstacle(layer)

@@ -12,7 +12,7 @@ from torch.nn.modules.utils import _pair
 
 from mmwcc import kernels
 from mmwcc.functional import QuantizationSpec, energy_int8
-from mmwcc.layers import CompressedConvMixin, CompressedLayer, is_eligible
+from mmwcc.layers import CompressedLayer, CompressedLayerMixin, is_eligible
 from mmwcc.model_tree import LayerState, width_obstacle
 
 from .exact_buffers import ExactBuffers
@@ -60,7 +60,7 @@ class IntegerLayer(CompressedLayer, ExactBuffers, ABC):
         self.register_buffer('grid', torch.zeros(2, dtype=torch.int16))
         self.register_buffer('bias', torch.zeros(self.out_channels) if bias else None)
 
-    def _trained(self, layer: CompressedConvMixin) -> tuple[Tensor, Tensor, int, int]:
+    def _trained(self, layer: Any) -> tuple[Tensor, Tensor, int, int]:
         """Take over the weight and the grid of a trained layer.
 
         Returns:
@@ -105,9 +105,9 @@ class IntegerLayer(CompressedLayer, ExactBuffers, ABC):
 
 
 class PointwiseIntegerLayer(IntegerLayer):
-    """Base class of integer 1x1 convolutions that compute on rows of channels."""
+    """Base class of integer layers that multiply rows of channels: 1x1 and linear ones."""
 
-    _stands_for: type[CompressedConvMixin]
+    _stands_for: type[CompressedLayerMixin]
     clips: Tensor | None
 
     def __init__(
@@ -133,14 +133,14 @@ class PointwiseIntegerLayer(IntegerLayer):
         self._low = self._high = 0  # the values of `grid`, kept to read them only once
 
     @staticmethod
-    def obstacle(layer: CompressedConvMixin) -> str:
+    def obstacle(layer: Any) -> str:
         """Return why a layer of the class that this one replaces cannot be converted, or ''."""
         if not is_eligible(layer.kernel_size, layer.padding, layer.groups):
             return 'not a 1x1 convolution without padding and groups'
         return width_obstacle(layer)
 
     @classmethod
-    def like(cls, layer: CompressedConvMixin):
+    def like(cls, layer: Any):
         """Build the integer form of ``layer`` without weights, which a checkpoint can then fill.
 
         Raises:
@@ -156,15 +156,12 @@ class PointwiseIntegerLayer(IntegerLayer):
         obstacle = cls.obstacle(layer)
         if obstacle:
             raise ValueError(
-                f'{name}: layer must be a 1x1 convolution with weights and activations of 8 bits '
-                f'or fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such '
+                f'{name}: layer must multiply positions, with weights and activations of 8 bits or '
+                f'fewer, got {obstacle}. Use mmwcc.inference.to_integer, which leaves such '
                 'layers.'
             )
         state = LayerState.of(layer)
         return cls(
-            layer.in_channels,
-            layer.out_channels,
-            layer.stride,
             **cls._settings(layer),
             weight_bits=state.weight_bits,
             act_bits=state.act_bits,
@@ -172,7 +169,7 @@ class PointwiseIntegerLayer(IntegerLayer):
         )
 
     @classmethod
-    def from_layer(cls, layer: CompressedConvMixin):
+    def from_layer(cls, layer: Any):
         """Convert a trained layer. The result has its device and mode.
 
         Raises:
@@ -186,11 +183,13 @@ class PointwiseIntegerLayer(IntegerLayer):
 
     @staticmethod
     def _settings(layer: Any) -> dict[str, Any]:
-        """Return the constructor arguments for ``layer`` that only this class has."""
-        return {}
+        """Return the constructor arguments for ``layer``, without bits."""
+        return dict(
+            in_channels=layer.in_channels, out_channels=layer.out_channels, stride=layer.stride
+        )
 
     @torch.no_grad()
-    def _take(self, layer: CompressedConvMixin) -> None:
+    def _take(self, layer: Any) -> None:
         """Take over weights, scales, grid and bias of a trained layer."""
         weight_step, step, low, high = self._trained(layer)
         if self.clips is not None:
@@ -217,15 +216,33 @@ class PointwiseIntegerLayer(IntegerLayer):
             positions=positions,
         )
 
-    def _by_energy(self, rows: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    def _rounded_by_energy(self, rows: Tensor, positions: int) -> tuple[Tensor, Tensor]:
         """Return the levels of rows and the step of each, see :func:`energy_int8`."""
         assert self.clips is not None, 'only rows with a scale each'
         return energy_int8(rows, self.clips, self.grid[0] < 0, self._spec(positions))
 
-    def _integer_input(self, x: Tensor) -> Tensor:
-        """Check state and shape, and return the input as a batch, subsampled by the stride."""
+    def _multiplied(self, rows: Tensor, bias: Tensor | None, positions: int) -> Tensor:
+        """Round rows (B, k, C), which are some of as many positions, and multiply them."""
+        if self.clips is None:
+            levels = kernels.quantize_int8(
+                rows.transpose(1, 2).unsqueeze(3), self.step, self._low, self._high
+            )
+            return kernels.int8_linear(levels, self.weight, self.scale, bias).to(rows.dtype)
+        levels, steps = self._rounded_by_energy(rows, positions)
+        # Unsigned levels are stored 128 lower.
+        lower = torch.where(self.grid[0] < 0, 0, 128)
+        shift = self.scale * lower * self.weight.sum(1, dtype=torch.int32)
+        products = kernels.int8_linear(levels, self.weight, self.scale, shift)
+        products = products * steps.unsqueeze(-1)
+        return (products if bias is None else products + bias).to(rows.dtype)
+
+    def _check_state(self) -> None:
         self._check_mode()
         self._check_weights(self._low, self._high)
+
+    def _integer_input(self, x: Tensor) -> Tensor:
+        """Check state and shape, and return the input as a batch, subsampled by the stride."""
+        self._check_state()
         batch = self._batched(dequantized(x))
         return batch if self.stride == (1, 1) else batch[:, :, :: self.stride[0], :: self.stride[1]]
 

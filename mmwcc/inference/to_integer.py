@@ -24,7 +24,7 @@ from mmwcc.model_tree import (
     weight_count,
 )
 
-from .integer_conv import INTEGER_FORMS, integer_obstacle
+from .integer_forms import INTEGER_FORMS, integer_obstacle
 from .integer_layer import IntegerLayer
 from .integer_network import convert_maps, map_scales
 
@@ -43,8 +43,6 @@ def _candidates(model: nn.Module) -> dict[str, Any]:
 
 def _obstacle(layer: nn.Module) -> str:
     """Return why a layer has no integer form of its own, or ''."""
-    if isinstance(layer, nn.Linear):
-        return 'linear layers have no integer form yet'
     return integer_obstacle(layer) or obstacle(layer)
 
 

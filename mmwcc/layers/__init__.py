@@ -16,6 +16,7 @@ from .swap import (
     is_eligible,
 )
 from .token_maps import TokenGrid, TokenMap, fitting_levels, token_maps
+from .token_transform import TokenTransform
 from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d
 from .wavelet_compressed_linear import WaveletCompressedLinear
 from .wavelet_conv import WaveletConv2d, WConv, wavelet_partition
@@ -35,6 +36,7 @@ __all__ = [
     'SeparableConv2d',
     'TokenGrid',
     'TokenMap',
+    'TokenTransform',
     'WConv',
     'WaveletCompressedConv2d',
     'WaveletCompressedLinear',

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mmwcc.layers import TokenGrid, WaveletCompressedLinear
+from mmwcc.layers import TokenGrid, TokenTransform
 
 __all__ = ['Announcement', 'announced_grids', 'connect_grids']
 
@@ -208,7 +208,7 @@ def _nearest(model: nn.Module) -> dict[nn.Module, _Source]:
     shared: set[nn.Module] = set()
     for source in _sources(model):
         for layer in source.scope.modules():
-            if isinstance(layer, nn.Linear):
+            if isinstance(layer, (nn.Linear, TokenTransform)):
                 outer = nearest.get(layer, source)
                 if source.scope not in outer.inside:
                     shared.add(layer)
@@ -243,17 +243,15 @@ def connect_grids(model: nn.Module) -> None:
             for key in [key for key, hook in hooks.items() if isinstance(hook, Announcement)]:
                 del hooks[key]
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
-    layers = {
-        layer: name
-        for name, layer in model.named_modules()
-        if isinstance(layer, WaveletCompressedLinear)
+    layers: dict[Any, str] = {
+        layer: name for name, layer in model.named_modules() if isinstance(layer, TokenTransform)
     }
     nearest = {layer: source for layer, source in _nearest(model).items() if layer in layers}
     for source in _distinct(nearest.values()):
         _register(source)
     for layer, name in layers.items():
         layer.place = name
-        layer.grid = nearest[layer].grid if layer in nearest else None
+        layer.token_grid = nearest[layer].grid if layer in nearest else None
 
 
 def _distinct(sources: Any) -> list[_Source]:

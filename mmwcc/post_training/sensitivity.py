@@ -107,7 +107,7 @@ def measure_sensitivity(
             layer = layers[name].eval()
             if isinstance(layer, WaveletCompressedLinear):
                 # The maps are those of the model that runs, not of the one that was compressed.
-                layer.grid = grids.get(model.get_submodule(name))
+                layer.token_grid = grids.get(model.get_submodule(name))
             measured.append(_measure_layer(name, layer, grid, measure))
             on_layer(measured[-1])
     return measured

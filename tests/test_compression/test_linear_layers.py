@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from mmwcc.compression import CompressionConfig, allow_dense, compress_model
+from mmwcc.cost import count_cost
 from mmwcc.diagnostics import LayerStats, dense_twin, eligible_layers, observe_inputs
-from mmwcc.inference import to_integer
+from mmwcc.inference import integer_skeleton, to_integer
 from mmwcc.layers import QuantConv2d, QuantLinear, WaveletCompressedConv2d, WaveletCompressedLinear
 from mmwcc.model_tree import LayerState, compressed_layers, set_layer_state
 from mmwcc.post_training import Grid, calibrate, measure_sensitivity
@@ -313,7 +314,7 @@ def test_distributed_training_takes_steps(tmp_path):
             optimizer.step()
     finally:
         distributed.destroy_process_group()
-    assert wrapped.module.block.up.grid.sizes == ((12, 20),)
+    assert wrapped.module.block.up.token_grid.sizes == ((12, 20),)
 
 
 def test_an_average_of_weights_reads_its_own_maps():
@@ -323,7 +324,7 @@ def test_an_average_of_weights_reads_its_own_maps():
     average.update_parameters(model)
     x = torch.randn(1, 3, 20, 36)
     torch.testing.assert_close(average(x), model(x))
-    assert average.module.block.up.grid is not model.block.up.grid
+    assert average.module.block.up.token_grid is not model.block.up.token_grid
 
 
 def test_autocast_reaches_linear_layers():
@@ -379,19 +380,43 @@ def test_the_sensitivity_to_the_keep_ratio_is_measured_on_the_maps():
     assert layers['block.up'].keep_ratio[1.0] < 1e-3 * expected
 
 
-def test_integers_leave_linear_layers_as_they_are():
+def test_integers_compute_what_the_trained_network_does():
     model = ready()
+    images = [torch.randn(1, 3, 32, 48), torch.randn(2, 3, 24, 16)]
+    expected, cost = [model(x) for x in images], count_cost(model, (32, 48)).total.total_bops
     report = to_integer(model, verbose=False)
-    reasons = {layer.name: layer.reason for layer in report if 'Linear' in layer.before}
-    assert set(reasons.values()) == {'linear layers have no integer form yet'}
-    assert type(model.point).__name__ == 'IntegerWaveletCompressedConv2d'
-    assert model(torch.randn(1, 3, 32, 48)).isfinite().all()
+    after = {layer.name: layer.after for layer in report if 'Linear' in layer.before}
+    assert after['block.up'] == 'IntegerWaveletCompressedLinear'
+    assert 'IntegerLinear' in after.values()
+    for x, y in zip(images, expected, strict=True):
+        torch.testing.assert_close(model(x), y, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(copy.deepcopy(model)(x), model(x))
+    assert count_cost(model, (32, 48)).total.total_bops == cost
 
 
-def test_a_network_of_linear_layers_alone_has_no_integer_form():
+def test_integer_weights_load_into_the_same_network():
+    model, x = ready(), torch.randn(1, 3, 32, 48)
+    to_integer(model, verbose=False)
+    other, report = compress()
+    integer_skeleton(other, report)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.eval()(x), model(x))
+
+
+@pytest.mark.filterwarnings('ignore:0 layers use wavelets in the end')
+def test_compressing_an_integer_network_keeps_what_announces_its_maps():
+    model, x = ready(), torch.randn(1, 3, 24, 16)
+    to_integer(model, verbose=False)
+    expected = model(x)
+    compress_model(model, FULL, verbose=False)
+    assert model.block.up.token_grid is not None
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_a_network_of_linear_layers_alone_has_an_integer_form():
     model = ready(pointwise=None, other=None)
-    with pytest.raises(ValueError, match='to_integer: the model must have 1x1 layers'):
-        to_integer(model, verbose=False)
+    report = to_integer(model, verbose=False)
+    assert 'Integer' in report.summary()
 
 
 def test_the_parsed_dictionary_is_the_same_again():

@@ -381,7 +381,7 @@ class Tokens(nn.Module):
 
 def test_linear_layers_cost_what_their_maps_and_tokens_do():
     layer = WaveletCompressedLinear(8, 16, keep_ratio=0.25, weight_quant=WEIGHT, act_quant=ACT)
-    layer.grid = TokenGrid([(12, 14)], extra=1)
+    layer.token_grid = TokenGrid([(12, 14)], extra=1)
     query = QuantLinear(16, 4, weight_quant=WEIGHT, act_quant=ACT)
     report = count_cost(Tokens(layer, query), (12, 14))
     costs = {cost.name: cost for cost in report.layers}
@@ -402,7 +402,7 @@ def test_linear_layers_cost_what_their_maps_and_tokens_do():
 
 def test_windows_are_counted_one_by_one():
     layer = WaveletCompressedLinear(8, 16, keep_ratio=0.25)
-    layer.grid = TokenGrid([(7, 7)])
+    layer.token_grid = TokenGrid([(7, 7)])
     report = count_cost(nn.Sequential(nn.Identity(), layer), inputs=torch.zeros(5, 49, 8))
     (cost,) = report.layers
     assert cost.macs == 5 * 16 * 8 * 16  # 7x7 is padded to 8x8

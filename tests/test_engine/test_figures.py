@@ -6,6 +6,7 @@ import torch
 
 from mmwcc.diagnostics.feature_maps import compress_map, quantize_map
 from mmwcc.engine.figures import FeatureMap, draw_feature_maps, to_pixels
+from mmwcc.quantizers import EnergyActQuantizer
 
 
 def panels(figure):
@@ -40,6 +41,19 @@ def test_what_the_panels_show(values):
     assert title == 'dense, channel 1 of 3\n24 x 16' and kept_title.startswith(
         '96 of 384 positions kept'
     )
+
+
+def test_bits_by_energy_have_colours_and_a_histogram(values):
+    quantizer = EnergyActQuantizer(bits=2, widths=(0, 3, 8))
+    quantizer.expect_coefficients('test')
+    quantizer(values.flatten(1).t().unsqueeze(0))
+    feature_map = FeatureMap('a', values, 1.0, levels=2, quantizer=quantizer.eval())
+    figure = draw_feature_maps(torch.zeros(3, 8, 8), [feature_map])
+    drawn, title = next(panel for panel in panels(figure) if 'positions kept' in panel[1])
+    widths = feature_map.compressed().widths[0].numpy()
+    np.testing.assert_array_equal(drawn, widths)
+    narrow, wide = (round(100 * (widths == width).mean()) for width in (3, 8))
+    assert narrow and title.endswith(f'\nbits 3: {narrow} %, 8: {wide} %')
 
 
 def test_titles_name_bits_and_errors(values):

@@ -35,7 +35,7 @@ def test_a_map_is_treated_as_a_convolution_treats_it(wavelet):
 def test_all_tokens_of_an_image_share_its_budget():
     """A class token without energy leaves its bits to the map; one with energy takes some."""
     layer = WaveletCompressedLinear(6, 5, keep_ratio=1.0, act_quant=BUDGET)
-    layer.grid = TokenGrid([(16, 16)], extra=1)
+    layer.token_grid = TokenGrid([(16, 16)], extra=1)
     seen = []
     arguments = layer.act_quant.arguments
 
@@ -80,7 +80,7 @@ def test_tokens_with_a_scale_each_lose_less_than_with_one_for_all():
 
 def test_gradients_reach_tokens_weight_and_clips():
     layer = WaveletCompressedLinear(6, 5, keep_ratio=1.0, act_quant=BUDGET)
-    layer.grid = TokenGrid([(16, 16)], extra=1)
+    layer.token_grid = TokenGrid([(16, 16)], extra=1)
     x = torch.randn(2, 257, 6, requires_grad=True)
     layer(x).square().sum().backward()
     for grad in (x.grad, layer.weight.grad, layer.act_quant.clip_alpha.grad):
@@ -130,7 +130,13 @@ def test_costs_and_statistics_give_the_bits():
     assert 8 * cost.act_bytes == 16 * 24 * (8 * 2 + 3) + 32 * kept
     stats = LayerStats()
     stats.update(model.up, smooth_map(2, 16, 24, 8))
-    assert 1.9 < stats.compute()['act_bits'] <= 2
+    values = stats.compute()
+    assert 1.9 < values['act_bits'] <= 2
+    histogram = {width: values[f'act_positions_w{width}'] for width in (3, 4, 5, 6, 8)}
+    assert sum(histogram.values()) == pytest.approx(values['act_positions'])
+    assert sum(width * share for width, share in histogram.items()) == pytest.approx(
+        values['act_bits']
+    )
 
 
 def test_factors_of_tokens_that_are_only_quantized_are_counted():

@@ -20,7 +20,7 @@ SIZES = [(1, 1), (7, 7), (9, 12), (32, 40), (31, 33)]
 
 
 def with_grid(layer, *sizes, **extra):
-    layer.grid = TokenGrid(sizes, **extra)
+    layer.token_grid = TokenGrid(sizes, **extra)
     return layer
 
 
@@ -89,7 +89,7 @@ def test_each_map_of_several_is_transformed_by_itself():
     layer = with_grid(WaveletCompressedLinear(6, 5, keep_ratio=0.25), (16, 8), (4, 6))
     large, small = torch.randn(2, 16, 8, 6), torch.randn(2, 4, 6, 6)
     y = layer(torch.cat([large.flatten(1, 2), small.flatten(1, 2)], 1))
-    layer.grid = None
+    layer.token_grid = None
     expected = torch.cat([layer(large).flatten(1, 2), layer(small).flatten(1, 2)], 1)
     torch.testing.assert_close(y, expected)
 
@@ -151,7 +151,7 @@ def test_a_compiled_layer_computes_the_same():
     layer = with_grid(WaveletCompressedLinear(6, 5, keep_ratio=0.25), (8, 8), extra=1).eval()
     compiled, x = torch.compile(layer, backend='eager', fullgraph=True), torch.randn(2, 65, 6)
     torch.testing.assert_close(compiled(x), layer(x))
-    layer.grid.sizes = ((4, 8),)
+    layer.token_grid.sizes = ((4, 8),)
     torch.testing.assert_close(compiled(x[:, :33]), layer(x[:, :33]))
 
 

@@ -84,7 +84,7 @@ def test_layers_read_what_the_module_around_them_is_called_with():
             'small.down': [half],
             'query': [],
         }
-    assert model.query.grid is None and model.small.up.place == 'small.up'
+    assert model.query.token_grid is None and model.small.up.place == 'small.up'
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_copies_have_grids_of_their_own(copied):
     expected = model(torch.ones(1, 8, 16, 24))
     other = copied(model)
     other(torch.ones(1, 8, 8, 8))
-    assert model.large.up.grid.sizes == ((16, 24),)
-    assert other.large.up.grid.sizes == ((8, 8),)
-    assert other.large.up.grid is other.large.down.grid
+    assert model.large.up.token_grid.sizes == ((16, 24),)
+    assert other.large.up.token_grid.sizes == ((8, 8),)
+    assert other.large.up.token_grid is other.large.down.token_grid
     torch.testing.assert_close(other(torch.ones(1, 8, 16, 24)), expected)
 
 
@@ -105,7 +105,7 @@ def test_a_layer_that_modules_share_does_not_take_the_map_of_another():
     stage = Stage()
     stage.small.up = stage.large.up
     model = compressed(stage, 0.25)
-    assert model.large.up.grid is None and model.large.down.grid is not None
+    assert model.large.up.token_grid is None and model.large.down.token_grid is not None
     maps = maps_of(model)
     model(torch.randn(1, 8, 8, 12))
     assert maps['large.up'] == [] and maps['small.down'] == [(4, 6)]
@@ -116,7 +116,7 @@ def test_an_argument_of_another_meaning_announces_nothing(size):
     model = compressed(Block())
     with pytest.warns(UserWarning, match='tokens must lie on maps'):
         model(torch.randn(1, 12, 8), size)
-    assert model.up.grid.sizes == ()
+    assert model.up.token_grid.sizes == ()
 
 
 def test_connecting_again_changes_nothing():
@@ -124,7 +124,7 @@ def test_connecting_again_changes_nothing():
     connect_grids(model)
     assert len(model.large._forward_pre_hooks) == 1
     model(torch.ones(1, 8, 8, 12))
-    assert model.large.up.grid.sizes == ((8, 12),)
+    assert model.large.up.token_grid.sizes == ((8, 12),)
 
 
 def test_announcements_end_with_the_block():

@@ -47,7 +47,7 @@ def contenders(place: tuple[int, ...], keep_ratio: float) -> measuring.Calls:
     if side:
         x = torch.randn(height * width // side**2, side * side, channels)
     wavelet = WaveletCompressedLinear.from_linear(dense, keep_ratio=1.0)
-    wavelet.grid = TokenGrid([(side, side)]) if side else None
+    wavelet.token_grid = TokenGrid([(side, side)]) if side else None
     plain = QuantLinear.from_linear(dense)
     with torch.inference_mode():
         for layer in (wavelet, plain):
