@@ -30,7 +30,7 @@ from .shares import shares
 
 __all__ = ['SIZES', 'Attempt', 'try_method']
 
-SIZES = (64, 128, 320)
+SIZES = (64, 128, 320, 832)
 """Heights and widths of images to try. The first at which the dense network runs is taken."""
 
 _LEARNING_RATE = 1e-4
@@ -77,7 +77,10 @@ def try_method(
     """
     if method.config is None:
         return dict(outside='none of the configs that its metafile lists is installed')
-    reason = outside(Config.fromfile(method.config))
+    try:
+        reason = outside(Config.fromfile(method.config))
+    except ImportError as error:  # of a package that the config names
+        return dict(dense=dict(error=cause(_first(error)), seconds=0.0))
     if reason:
         return dict(outside=reason)
     with quiet(), _at_home(method.library):
@@ -90,6 +93,13 @@ def try_method(
                 compressed = trial.attempt(preset_name)
                 return _result(trial, dense, compressed)
         return dict(size=size, dense=dict(error=dense.error, seconds=dense.seconds))
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that others were raised from; those list the folders of this machine."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _result(trial: _Trial, dense: Attempt, compressed: Attempt) -> dict[str, Any]:
