@@ -258,8 +258,7 @@ class UniformQuantizer(ClipLearner, ABC):
         clip, signed = self.clip_alpha, self.signed
         if self.is_on and (self._known is None or self._seen is not None):
             clip, signed = self._unsettled(x)
-        spec = self.spec(x)
-        return clip, signed, spec if positions is None else spec._replace(positions=positions)
+        return clip, signed, self.spec(x).among(positions)
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
