@@ -4,7 +4,7 @@ from importlib import import_module
 
 from .comparison import Comparison, compare, layer_records
 from .config import QUANT_TYPE, CompressionConfig
-from .convert import compress_model
+from .convert import NothingCompressed, compress_model
 from .gain import Gain, expected_gain, layer_kind
 from .lean import lean_activations
 from .loading import (
@@ -32,6 +32,7 @@ __all__ = [
     'Comparison',
     'CompressionConfig',
     'Gain',
+    'NothingCompressed',
     'Rule',
     'Schedule',
     'SeparatedLayer',

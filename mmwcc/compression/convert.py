@@ -41,7 +41,11 @@ from .old_checkpoints import watch_predictions
 from .separate import SeparationReport, separate_convs
 from .tiny_maps import watch_tiny_maps
 
-__all__ = ['compress_model']
+__all__ = ['NothingCompressed', 'compress_model']
+
+
+class NothingCompressed(ValueError):
+    """A model has no convolution that the compression changes."""
 
 
 def compress_model(
@@ -81,8 +85,8 @@ def compress_model(
         TypeError: If model is not a module, or a value of compression is of the wrong kind.
         ValueError: If a key or type is unknown, a rule or a keep_dense entry matches nothing, a
             layer cannot become what a rule says, the model has no convolution, or only_if_faster or
-            lean_activations cannot run it. Also if nothing is compressed although neither rules nor
-            names asked for that, or if the model cannot run on input_shape.
+            lean_activations cannot run it, or if the model cannot run on input_shape.
+        NothingCompressed: If nothing is compressed although neither rules nor names asked for that.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1))
@@ -196,13 +200,13 @@ def _check_changed(
     """Return '' if anything was compressed, and a warning if the user chose to compress nothing.
 
     Raises:
-        ValueError: If nothing was compressed and the user did not choose that.
+        NothingCompressed: If nothing was compressed and the user did not choose that.
     """
     if any(not layer.reason for layer in separated) or compressed_layers(model):
         return ''
     warning = _nothing_compressed(model, report)
     if not any(decision.chosen for decision in decisions.values()):
-        raise ValueError(warning)
+        raise NothingCompressed(warning)
     return warning
 
 

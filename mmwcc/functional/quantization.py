@@ -70,6 +70,11 @@ class QuantizationSpec(NamedTuple):
             self.rounding_gradient,
         )
 
+    def among(self, positions: int | None) -> QuantizationSpec:
+        """Return this for values that are some rows of a map with this number of positions."""
+        # Not _replace, which the compiler of torch 2.4 cannot trace. Positions come last.
+        return QuantizationSpec(*self[:-1], positions)
+
     def spread(self, per_clip: Tensor, x: Tensor) -> Tensor:
         """Return a tensor with one element per clip in the shape that broadcasts to ``x``."""
         if not self.axes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -132,9 +132,10 @@ def dense_names(
     """
     dense, wholes = {}, _parts(model)
     layers = list(dict.fromkeys(wholes.get(name, name) for name in names))
+    networks = list(_networks(model, layers))
     for entry in keep_dense:
         if entry in ('first', 'last'):
-            chosen = set(layers[:1]) if entry == 'first' else _last_layers(model, layers)
+            chosen = (_first_layers if entry == 'first' else _last_layers)(model, networks)
             found = {name for name in names if wholes.get(name, name) in chosen}
         else:
             found = {name for name in names if matches(entry, name)}
@@ -144,9 +145,32 @@ def dense_names(
     return dense
 
 
-def _last_layers(model: nn.Module, layers: list[str]) -> set[str]:
-    """Return the layers that predict, or if there are none, the layer defined last."""
-    return prediction_layers(model).intersection(layers) or set(layers[-1:])
+def _networks(model: nn.Module, layers: list[str]) -> Iterator[list[str]]:
+    """Yield the layers of each network of a model, of which most models are only one.
+
+    mmengine's models bring a preprocessor of images. A model that holds several of them, such as a
+    student and its teacher, has as many first and last layers. Layers beside these networks are in
+    none.
+    """
+    whole: list[str] = []
+    for name, module in model.named_modules():
+        prefix = f'{name}.'
+        if name and hasattr(module, 'data_preprocessor') and not prefix.startswith(tuple(whole)):
+            whole += [prefix] * any(layer.startswith(prefix) for layer in layers)
+    for prefix in whole if len(whole) > 1 else ['']:
+        yield [layer for layer in layers if layer.startswith(prefix)]
+
+
+def _first_layers(model: nn.Module, networks: list[list[str]]) -> set[str]:
+    """Return the layer that each network defines first."""
+    return {layers[0] for layers in networks}
+
+
+def _last_layers(model: nn.Module, networks: list[list[str]]) -> set[str]:
+    """Return the layers that predict, or where a network has none, the layer defined last."""
+    predictors = prediction_layers(model)
+    found = (predictors.intersection(layers) or set(layers[-1:]) for layers in networks)
+    return predictors.union(*found)
 
 
 def kept_by_name(model: nn.Module, names: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from .calibration import CALIBRATIONS
 from .granularity import LAYER, WIDTH, Granularity
 from .learning import ClipLearner
 from .state import COEFFICIENTS, PIXELS, VERSION, refusal, upgrade
+from .whole import Whole
 
 __all__ = ['UniformQuantizer']
 
@@ -125,6 +126,7 @@ class UniformQuantizer(ClipLearner, ABC):
         self.clip_alpha = nn.Parameter(torch.empty(scales.clips or 1))
         self.register_buffer('initialized', torch.empty((), dtype=torch.uint8))
         self.register_buffer('signed', torch.empty((), dtype=torch.uint8))
+        self.whole = Whole()
         self.settles_with_model = False  # whether a model calls settle (see settle_after_forward)
         self.alone = False  # whether this rank alone has the quantizer, as in a copy it made
         if scales != LAYER:
@@ -261,8 +263,7 @@ class UniformQuantizer(ClipLearner, ABC):
         clip, signed = self.clip_alpha, self.signed
         if self.is_on and (self._known is None or self._seen is not None):
             clip, signed = self._unsettled(x)
-        spec = self.spec(x)
-        return clip, signed, spec if positions is None else spec._replace(positions=positions)
+        return clip, signed, self.spec(x).among(positions)
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:

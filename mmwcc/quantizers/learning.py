@@ -16,6 +16,7 @@ from .calibration import Clips, Magnitudes, choose_clip, choose_clips, join, mea
 from .granularity import LAYER, WIDTH, Granularity
 from .ranks import several_ranks, warn_alone
 from .state import COEFFICIENTS, NOTHING, PIXELS, ZEROS
+from .whole import Whole
 
 __all__ = ['ClipLearner']
 
@@ -39,6 +40,9 @@ class ClipLearner(nn.Module):
     alone: bool
     place: str = ''
     """Qualified name in the model that was compressed, which messages give. May be empty."""
+
+    whole: Whole
+    """The model that settles the clip, see :func:`mmwcc.quantizers.settle_after_forward`."""
 
     may_be_unlearned: bool = False
     """Whether it may be evaluated before it has learned a clip."""
@@ -90,8 +94,7 @@ class ClipLearner(nn.Module):
         due.
         """
         self._fit_to(x)
-        # Frozen stages of a backbone are in eval mode while the model trains.
-        trains = self.training or (torch.is_grad_enabled() and not self.clip_alpha.requires_grad)
+        trains = self._trains()
         learns = trains and not self.is_settled and self._learned is None
         if not x.is_meta and (self._seen is not None or learns):
             self.calibrate(x)
@@ -111,6 +114,17 @@ class ClipLearner(nn.Module):
         # call. So autograd gets a copy whose gradient leads to the parameter. The difference that
         # is added is exactly zero.
         return clip.detach() + (self.clip_alpha - self.clip_alpha.detach()), signed.clone()
+
+    def _trains(self) -> bool:
+        """Tell whether this call is part of a training.
+
+        Frozen stages of a backbone are in eval mode while the model trains. Those of a teacher also
+        run without gradients. In a model that is not known, a frozen clip tells a frozen stage.
+        """
+        model_trains = self.whole.training
+        if model_trains is None:
+            model_trains = torch.is_grad_enabled() and not self.clip_alpha.requires_grad
+        return self.training or model_trains
 
     def _complain_of_no_clip(self) -> None:
         """Refuse to be evaluated before a clip was learned, or warn once if that is allowed.

@@ -7,6 +7,7 @@ from torch import nn
 
 from .base import UniformQuantizer
 from .ranks import agree, several_ranks
+from .whole import Whole
 
 __all__ = ['is_settling', 'settle', 'settle_after_forward', 'tolerate_unlearned']
 
@@ -52,7 +53,8 @@ def settle(model: nn.Module) -> None:
 def settle_after_forward(model: nn.Module) -> None:
     """Make ``model`` settle its clips at the end of each forward pass of a distributed training.
 
-    The quantizers also learn their names, which their error messages give.
+    The quantizers also learn their names, which their error messages give, and that they belong to
+    this model: while it trains, frozen parts of it learn clips too.
     :func:`mmwcc.compression.compress_model` does this for the model that it compresses. Models
     whose layers come from ``conv_cfg`` need it only outside mmengine's runner. Evaluation never
     communicates, and neither does training once everything is settled.
@@ -73,7 +75,7 @@ def settle_after_forward(model: nn.Module) -> None:
     if not is_settling(model):
         model.register_forward_hook(_settle)
     for quantizer in quantizers:
-        quantizer.settles_with_model = True
+        quantizer.settles_with_model, quantizer.whole = True, Whole(model)
 
 
 def is_settling(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ def random_batch(library: str, config: Config, size: int, images: int = 2) -> di
     """Return a batch of random images with labels that the model of a config can be trained on.
 
     Segmentors get a map of classes and one of edges. Detectors get three boxes and a map of classes
-    for each image, and masks if the config loads masks.
+    for each image, and masks or proposals if the config loads these.
 
     Args:
         library: 'mmseg' or 'mmdet'.
@@ -34,7 +34,11 @@ def random_batch(library: str, config: Config, size: int, images: int = 2) -> di
     random = np.random.default_rng(0)
     pack: Any = _segmentation_sample
     if library == 'mmdet':
-        pack = partial(_detection_sample, with_masks=_loads_masks(config))
+        pack = partial(
+            _detection_sample,
+            with_masks=_loads_masks(config),
+            with_proposals=_loads(config, 'LoadProposals'),
+        )
     inputs = [
         torch.from_numpy(random.integers(0, 256, (3, size, size), dtype=np.uint8))
         for _ in range(images)
@@ -50,10 +54,13 @@ def _class_counts(model: Any) -> Iterator[int]:
 
 def _loads_masks(config: Config) -> bool:
     """Tell whether the pipeline of the training data loads a mask of each object."""
-    return any(
-        part.get('with_mask') or part.get('type') == 'LoadPanopticAnnotations'
-        for part in _dictionaries(config.get('train_dataloader'))
-    )
+    parts = _dictionaries(config.get('train_dataloader'))
+    return _loads(config, 'LoadPanopticAnnotations') or any(part.get('with_mask') for part in parts)
+
+
+def _loads(config: Config, step: str) -> bool:
+    """Tell whether the pipeline of the training data has a step of this type."""
+    return any(part.get('type') == step for part in _dictionaries(config.get('train_dataloader')))
 
 
 def _dictionaries(part: Any) -> Iterator[dict]:
@@ -103,7 +110,11 @@ def _segmentation_sample(random: np.random.Generator, classes: int, size: int) -
 
 
 def _detection_sample(
-    random: np.random.Generator, classes: int, size: int, with_masks: bool
+    random: np.random.Generator,
+    classes: int,
+    size: int,
+    with_masks: bool,
+    with_proposals: bool,
 ) -> Any:
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
@@ -123,6 +134,10 @@ def _detection_sample(
         for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
             mask[top:bottom, left:right] = 1
         sample.gt_instances.masks = BitmapMasks(masks, size, size)
+    if with_proposals:
+        sample.proposals = InstanceData(
+            bboxes=sample.gt_instances.bboxes.tensor.clone(), scores=torch.ones(_BOXES)
+        )
     sample.ignored_instances = InstanceData(bboxes=HorizontalBoxes(torch.empty(0, 4)))
     sample.gt_sem_seg = PixelData(sem_seg=_class_map(random, classes, size))
     return sample

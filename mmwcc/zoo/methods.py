@@ -22,6 +22,8 @@ LIBRARIES = ('mmseg', 'mmdet')
 _SIZES = ('img_size',)
 # Weights that would be downloaded.
 _WEIGHTS = ('pretrained', 'teacher_ckpt')
+# Settings of what proposes objects, in training and prediction.
+_PROPOSERS = ('rpn_proposal', 'rpn')
 _PROPOSALS = 16
 
 
@@ -102,7 +104,8 @@ def stock_config(method: Method, size: int) -> Config:
 
     No weights are loaded. Sizes of images in the model become ``size``. A detector keeps at most 16
     proposals for an image, about as many for each pixel as the 1000 of a large image. Augmentations
-    of whole batches are left out.
+    of whole batches are left out. Normalization that several processes share becomes that of torch,
+    because mmcv's cannot be built in one.
 
     Args:
         method: The method, which must have a config.
@@ -132,11 +135,13 @@ def _shrink(part: Any, size: int) -> None:
             part[key] = None
         elif key in _SIZES and isinstance(value, (int, tuple, list)):
             part[key] = size if isinstance(value, int) else (size, size)
-        elif key == 'max_per_img' and isinstance(value, int):
-            part[key] = min(value, _PROPOSALS)
+        elif key in _PROPOSERS and isinstance(value, dict) and 'max_per_img' in value:
+            value['max_per_img'] = min(value['max_per_img'], _PROPOSALS)
+        elif key == 'type' and value == 'MMSyncBN':
+            part[key] = 'SyncBN'
         else:
             _shrink(value, size)
 
 
 def _is_pretrained(init: Any) -> bool:
-    return isinstance(init, dict) and type_name(init.get('type', '')) == 'Pretrained'
+    return isinstance(init, dict) and 'checkpoint' in init

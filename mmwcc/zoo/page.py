@@ -46,7 +46,7 @@ names methods.
 
 def summary(result: Mapping[str, Any]) -> str:
     """Return what came of a trial, in a few words."""
-    reason = _why_not_dense(result)
+    reason = _why_not_compared(result)
     if reason:
         return reason
     wrong = faults(result)
@@ -81,12 +81,14 @@ def faults(result: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _why_not_dense(result: Mapping[str, Any]) -> str:
-    """Return why there is nothing to compare with, or '' if the dense network runs."""
+def _why_not_compared(result: Mapping[str, Any]) -> str:
+    """Return why there is nothing to compare, or '' if both networks were to run."""
     if 'outside' in result:
         return f'not tried: {result["outside"]}'
     if 'broken' in result:
         return f'not finished: {result["broken"]}'
+    if 'nothing' in result:
+        return f'nothing to compress: {result["nothing"]}'
     error = result['dense']['error']
     return f'does not run dense: {_short(error)}' if error else ''
 
@@ -111,7 +113,7 @@ def zoo_table(methods: Sequence[Method], results: Results) -> str:
 
 def _row(method: Method, result: Mapping[str, Any]) -> tuple[str, ...]:
     seconds = f'{result.get("seconds", 0):.0f}'
-    reason = _why_not_dense(result)
+    reason = _why_not_compared(result)
     if reason:
         return method.key, reason, '', '', '', '', '', seconds
     if result['compressed']['error']:
@@ -166,13 +168,13 @@ def zoo_page(
 
 def _section(library: str, methods: Sequence[Method], results: Results) -> Iterator[str]:
     tried = [method for method in methods if method.key in results]
-    ran = [method for method in tried if not _why_not_dense(results[method.key])]
+    ran = [method for method in tried if not _why_not_compared(results[method.key])]
     wrong = {method.name: faults(results[method.key]) for method in ran}
     good = sum(not found for found in wrong.values())
     yield f'## {library}\n'
     yield (
-        f'Of {len(methods)} methods, {len(tried)} have been tried, and {len(ran)} of these run '
-        f'dense here. Of those, {good} train and predict compressed without a fault.\n'
+        f'Of {len(methods)} methods, {len(tried)} have been tried, and {len(ran)} of these can be '
+        f'compared. Of those, {good} train and predict compressed without a fault.\n'
     )
     yield '| method | config | size | wavelets | quantized | stays dense | lost | s |'
     yield '|---|---|---|---|---|---|---|---|'
@@ -180,8 +182,8 @@ def _section(library: str, methods: Sequence[Method], results: Results) -> Itera
         yield f'| {" | ".join(_cells(method, results[method.key]))} |'
     yield from _list('Faults:', {name: ' '.join(found) for name, found in wrong.items()})
     yield from _list(
-        'Not compared, because the dense network does not run here:',
-        {method.name: _why_not_dense(results[method.key]) for method in tried},
+        'Not compared:',
+        {method.name: _why_not_compared(results[method.key]) for method in tried},
     )
     yield ''
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 
 from mmwcc.compat import get_installed_path
-from mmwcc.compression import compress_model, expected_gain
+from mmwcc.compression import NothingCompressed, compress_model, expected_gain
 from mmwcc.messages import cause
 from mmwcc.presets import preset
 from mmwcc.utils import build_model, quiet
@@ -30,7 +31,7 @@ from .shares import shares
 
 __all__ = ['SIZES', 'Attempt', 'try_method']
 
-SIZES = (64, 128, 320)
+SIZES = (64, 128, 320, 832)
 """Heights and widths of images to try. The first at which the dense network runs is taken."""
 
 _LEARNING_RATE = 1e-4
@@ -71,13 +72,17 @@ def try_method(
         change: Changes the config before networks are built from it. Defaults to no change.
 
     Returns:
-        Plain data: ``outside`` or ``dense`` and ``compressed`` (their ``error`` and ``seconds``),
+        Plain data: ``outside``, or ``dense`` and ``compressed`` (their ``error`` and ``seconds``),
+        or ``dense`` and ``nothing``, which says what stays dense if all of it does,
         ``size``, ``shares`` (see :func:`mmwcc.zoo.shares.shares`), and the names of parameters that
         train dense, but get no gradient (``lost``) or only zeros (``zero``) compressed.
     """
     if method.config is None:
         return dict(outside='none of the configs that its metafile lists is installed')
-    reason = outside(Config.fromfile(method.config))
+    try:
+        reason = outside(Config.fromfile(method.config))
+    except ImportError as error:  # of a package that the config names
+        return dict(dense=dict(error=cause(_first(error)), seconds=0.0))
     if reason:
         return dict(outside=reason)
     with quiet(), _at_home(method.library):
@@ -87,18 +92,32 @@ def try_method(
             trial = _Trial(method, config, size)
             dense = trial.attempt(None)
             if not dense.error:
-                compressed = trial.attempt(preset_name)
+                try:
+                    compressed = trial.attempt(preset_name)
+                except NothingCompressed as error:
+                    return dict(size=size, dense=_facts(dense), nothing=str(error))
                 return _result(trial, dense, compressed)
-        return dict(size=size, dense=dict(error=dense.error, seconds=dense.seconds))
+        return dict(size=size, dense=_facts(dense))
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that others were raised from; those list the folders of this machine."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _facts(attempt: Attempt) -> dict[str, Any]:
+    facts = asdict(attempt)
+    del facts['gradients']
+    return facts
 
 
 def _result(trial: _Trial, dense: Attempt, compressed: Attempt) -> dict[str, Any]:
     trained = [name for name, some in dense.gradients.items() if some]
     found = compressed.gradients
     result: dict[str, Any] = dict(size=trial.size, shares=trial.shares)
-    for key, attempt in (('dense', dense), ('compressed', compressed)):
-        result[key] = asdict(attempt)
-        del result[key]['gradients']
+    result.update(dense=_facts(dense), compressed=_facts(compressed))
     if not compressed.error:
         result['trained'] = len(trained)
         result['lost'] = [name for name in trained if name not in found]
@@ -124,6 +143,8 @@ class _Trial:
     def __init__(self, method: Method, config: Config, size: int) -> None:
         self.config, self.size = config, size
         self.shares: dict[str, Any] = {}
+        self._initializes = True
+        self._initial: dict[str, torch.Tensor] = {}
         self._batch = random_batch(method.library, config, size)
 
     def attempt(self, preset_name: str | None) -> Attempt:
@@ -131,6 +152,8 @@ class _Trial:
         attempt, began = Attempt(), time.process_time()
         try:
             self._run(attempt, preset_name)
+        except NothingCompressed:
+            raise
         except Exception as error:  # a network of any library may raise anything
             traceback.print_exc()
             attempt.error = cause(error)
@@ -144,7 +167,11 @@ class _Trial:
         report = None
         if preset_name is not None:
             report = compress_model(model, preset(preset_name).to_dict(), verbose='in training')
-        model.init_weights()
+        self._initialize(model, is_dense=report is None)
+        if report is None:
+            self._initial = {name: value.clone() for name, value in model.state_dict().items()}
+        else:  # some layers leave what happens to be in their memory
+            model.load_state_dict(self._initial, strict=False)
         self._train(model, attempt)
         if report is not None:
             if report.gain is None:  # the first step could not count; say why
@@ -157,8 +184,24 @@ class _Trial:
         if len(predictions) != len(self._batch['inputs']):
             raise RuntimeError(f'it predicts for {len(predictions)} images instead of 2')
 
+    def _initialize(self, model: Any, is_dense: bool) -> None:
+        """Initialize a network, unless the dense one needs weights for that, which are not there.
+
+        Both then keep the random weights that they were built with.
+        """
+        if not self._initializes:
+            return
+        try:
+            model.init_weights()
+        except Exception:
+            if not is_dense:
+                raise
+            traceback.print_exc()
+            self._initializes = False
+
     def _train(self, model: Any, attempt: Attempt) -> None:
         model.train()
+        MessageHub.get_current_instance().update_info('epoch', 0)  # some methods ask for it
         optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
 
         def note(*_: object) -> None:

@@ -14,11 +14,15 @@ from mmwcc.functional import atom_norms, pack, unpack
 from mmwcc.inference import fuse_inverted_residuals
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.post_training import calibrate
-from mmwcc.presets import preset
 
 ENERGY = dict(type='mmwcc.EnergyActQuantizer')
 PRACTICE = dict(ENERGY, widths=(0, 3, 4, 5, 6, 8))
 PLAIN = dict(type='mmwcc.LearnedClipActQuantizer')
+
+
+def preset(*args, **kwargs):
+    """Return a preset, which takes mmengine."""
+    return pytest.importorskip('mmwcc.presets', exc_type=ImportError).preset(*args, **kwargs)
 
 
 def smooth_map(batch=2, channels=16, height=24, width=40, seed=0):

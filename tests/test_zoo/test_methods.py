@@ -47,13 +47,17 @@ def test_a_small_config_of_a_detector():
     assert stock_config(named('mmdet', 'yolox'), 64).model.data_preprocessor.batch_augments is None
 
 
-@pytest.mark.parametrize(('name', 'masks'), [('rtmdet', False), ('mask_rcnn', True)])
-def test_batches_have_the_labels_that_the_config_loads(name, masks):
+@pytest.mark.parametrize(
+    ('name', 'masks', 'proposals'),
+    [('rtmdet', False, False), ('mask_rcnn', True, False), ('cascade_rpn', False, True)],
+)
+def test_batches_have_the_labels_that_the_config_loads(name, masks, proposals):
     batch = random_batch('mmdet', stock_config(named('mmdet', name), 64), 64)
     assert len(batch['inputs']) == len(batch['data_samples']) == 2
     for image, sample in zip(*batch.values(), strict=True):
         assert image.shape == (3, 64, 64)
         assert ('masks' in sample.gt_instances) == masks
+        assert ('proposals' in sample) == proposals
         assert sample.gt_instances.bboxes.tensor.max() <= 64
         assert sample.gt_instances.labels.max() < 80
 

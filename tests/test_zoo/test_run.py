@@ -29,7 +29,8 @@ RAN = dict(
     zero=[],
 )
 METHODS = [
-    Method('mmseg', name, None) for name in ('good', 'lossy', 'failing', 'dense', 'video', 'silent')
+    Method('mmseg', name, None)
+    for name in ('good', 'lossy', 'failing', 'dense', 'video', 'silent', 'none')
 ]
 RESULTS = {
     'mmseg/good': RAN,
@@ -37,6 +38,7 @@ RESULTS = {
     'mmseg/failing': dict(RAN, compressed=dict(error='ValueError: no\nway', wrong_losses=[])),
     'mmseg/dense': dict(dense=dict(error='ImportError: transformers', seconds=1), size=64),
     'mmseg/video': dict(outside='works on video'),
+    'mmseg/none': dict(RAN, nothing='it has only linear layers', compressed=None),
     'mmseg/silent': dict(
         RAN,
         shares=dict(RAN['shares'], dense=[dict(kind='Conv2d 3x3', reason='', layers=1, share=0.2)]),
@@ -90,6 +92,7 @@ def test_the_table_says_what_is_wrong():
     table = zoo_table(METHODS, RESULTS)
     assert '50%        30%  16% Linear (is no nn.Conv2d)' in table
     assert 'not tried: works on video' in table
+    assert 'nothing to compress: it has only linear layers' in table
     assert 'does not run dense: ImportError: transformers' in table
     assert table.splitlines()[-3:] == [
         'mmseg/lossy: 1 of 7 parameters get no gradient: neck.weight.',
@@ -103,7 +106,7 @@ def test_the_page_counts_what_is_right():
     page = zoo_page([*METHODS, new], RESULTS, 'wcc_w8a8_k50', (64, 128), dict(torch='2.13'))
     assert 'with torch 2.13, on the CPU' in page
     assert (
-        'Of 7 methods, 6 have been tried, and 4 of these run dense here. Of those, 1 train and '
+        'Of 8 methods, 7 have been tried, and 4 of these can be compared. Of those, 1 train and '
         'predict compressed without a fault.'
     ) in page.replace('\n', ' ')
     assert '| good |  | 64 | 50% | 30% | 16% Linear (is no nn.Conv2d) | 0 of 7 | 3 |' in page

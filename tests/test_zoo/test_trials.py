@@ -1,5 +1,7 @@
 """Structurally different stock methods, trained for a step and tested, dense and compressed."""
 
+from importlib.util import find_spec
+
 import pytest
 
 pytest.importorskip('mmseg', exc_type=ImportError)
@@ -60,6 +62,27 @@ def test_detectors(name):
     result = try_small('mmdet', name)
     assert_compressed_as_dense(result)
     assert name in DYNAMIC or result['zero'] == []
+
+
+def test_a_network_that_needs_weights_to_be_initialized():
+    def ask_for_weights(config):
+        config.model.init_cfg = dict(type='Pretrained', checkpoint='absent.pth')
+
+    method = next(method for method in methods('mmseg') if method.name == 'stdc')
+    result = try_method(method, sizes=(64,), change=ask_for_weights)
+    assert_compressed_as_dense(result)
+
+
+def test_a_network_without_convolutions():
+    result = try_small('mmseg', 'segmenter')
+    assert 'MultiheadAttention' in result['nothing'] and result['dense']['error'] == ''
+    assert faults(result) == []
+
+
+@pytest.mark.skipif(find_spec('mmpretrain') is not None, reason='the config finds what it imports')
+def test_a_config_that_imports_what_is_not_installed():
+    result = try_small('mmseg', 'convnext')
+    assert result['dense']['error'] == 'ImportError: Failed to import mmpretrain.models'
 
 
 def test_methods_that_cannot_be_tried():
