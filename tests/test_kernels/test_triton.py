@@ -156,6 +156,35 @@ def test_environment_variable_overrides_configurations(launch, monkeypatch, tmp_
     assert shipped['num_warps'] != 2
 
 
+@pytest.mark.parametrize('name', ['cuda', 'hip'])
+def test_no_configuration_changes_the_order_of_a_sum(launch, monkeypatch, tmp_path, name):
+    """So that the same map has the same norms, and keeps the same positions, everywhere."""
+    monkeypatch.setattr(torch.version, 'hip', name == 'hip' or None)
+    path = tmp_path / 'mine.json'
+    monkeypatch.setenv('MMWCC_TRITON_CONFIGS', str(path))
+    shipped = launch.read_configurations(launch.CONFIGS / f'{name}.json')
+    for kernel, names in launch.ORDERED.items():
+        for other in names:
+            values = {**shipped[kernel]['half'], 'num_stages': 7}
+            path.write_text(json.dumps(dict(kernels={kernel: dict(half=values)})))
+            launch._configurations.cache_clear()
+            x = torch.empty(1, dtype=torch.float16)
+            assert launch.configuration(kernel, x)['num_stages'] == 7
+            values[other] *= 2
+            path.write_text(json.dumps(dict(kernels={kernel: dict(half=values)})))
+            launch._configurations.cache_clear()
+            with pytest.raises(ValueError, match=f'{other} of {kernel} must be .*Leave it out'):
+                launch.configuration(kernel, x)
+
+
+def test_tuning_leaves_the_order_of_sums_alone(launch, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'benchmarks'))
+    space = importlib.import_module('tune_triton').SPACE
+    assert not [
+        kernel for kernel in space if set(space[kernel]) & set(launch.ORDERED.get(kernel, ()))
+    ]
+
+
 @pytest.mark.parametrize(
     ('content', 'error', 'message'),
     [
