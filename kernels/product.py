@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,11 +25,16 @@ def rows_of_map(x: Tensor) -> Tensor:
 
 
 def is_faster_as_map(rows: Tensor) -> bool:
-    """Tell whether rows are multiplied faster as a convolution of a map one pixel high."""
+    """Tell whether rows are better multiplied as a convolution of a map one pixel high."""
     # On the CPU a convolution runs in oneDNN. A matrix product runs in the BLAS library that torch
     # was built with, MKL, which is less than half as fast on AMD processors (4096x256 times
-    # 256x1024 on two Zen 5 cores: 5.2 against 11.5 ms). A convolution refuses empty maps.
-    return rows.device.type == 'cpu' and rows.numel() > 0
+    # 256x1024 on two Zen 5 cores: 5.2 against 11.5 ms).
+    # On a GPU, torch lets convolutions of float32 run in tf32 (torch.backends.cudnn.allow_tf32),
+    # but not matrix products (torch.backends.cuda.matmul.allow_tf32). A compressed layer multiplies
+    # as the dense layer does in whose place it is. Half precision is the same either way.
+    # A convolution refuses empty maps.
+    kind, dtype = rows.device.type, rows.dtype
+    return bool(rows.numel()) and (kind == 'cpu' or (kind == 'cuda' and dtype == torch.float32))
 
 
 def plain_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -13,3 +13,13 @@ kernel again for sizes that 16 divides, or that are 1, unless ``do_not_specializ
 does not obey that for numbers in a tuple (Triton 3.9). Functions that kernels call have no such
 limit, and take at most eight.
 """
+
+import triton
+
+_OLDEST = (3, 6)
+
+if tuple(map(int, triton.__version__.split('.')[:2])) < _OLDEST:
+    raise ImportError(
+        f'they need Triton {".".join(map(str, _OLDEST))} or newer, as torch 2.11 or newer brings '
+        f'it, got {triton.__version__}'
+    )

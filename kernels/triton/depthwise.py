@@ -53,7 +53,6 @@ def _depthwise_kernel(
     coefficients_ptr,
     norms_ptr,
     top_ptr,
-    order_ptr,
     taps,
     tiles,
     patches_w,
@@ -67,6 +66,8 @@ def _depthwise_kernel(
     stride_w,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
+    TOTAL: tl.constexpr,
+    DEEPER: tl.constexpr,
     UNIT: tl.constexpr,
     ALIGN: tl.constexpr,
     GRAIN: tl.constexpr,
@@ -86,7 +87,7 @@ def _depthwise_kernel(
     inside = (row < height) & (column < width)
     j = tl.arange(0, 64)
     matrix = tl.load(matrix_ptr + j[:, None] * 64 + j[None, :])
-    position = positions_of(tile, positions, order_ptr)
+    position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
     x_ptr += image * stride_b * ALIGN
     coefficients_ptr += image * all_positions * C
     squares = tl.zeros((64, BLOCK), tl.float32)
@@ -138,7 +139,7 @@ def depthwise_haar(
     height, width = padded_size(x.shape[2], levels), padded_size(x.shape[3], levels)
     coefficients = x.new_empty(batch, height * width, channels)
     norms = x.new_empty(batch, height * width, dtype=torch.float32)
-    first, *deeper = tilings(height, width, levels, x.device)
+    first, *deeper = tilings(height, width, levels)
     kernel = weight.detach().flatten(1).t().contiguous()
     table_dtype = torch.float32 if x.dtype == torch.float32 else torch.bfloat16
     top = top_map(x, first) if deeper else None
@@ -158,12 +159,12 @@ def depthwise_haar(
         coefficients,
         norms,
         top,
-        first.order,
         weight.shape[-1],
         *sizes,
         height * width,
         *layout.strides,
         **options,
+        **first.order,
         TAPS=weight.shape[-1],
         DILATION=dilation,
         **blocks,

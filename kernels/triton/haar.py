@@ -45,11 +45,11 @@ def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
             matrix(tiling.levels, False, x.dtype, x.device),
             norms,
             top,
-            tiling.order,
             *sizes,
             total,
             *layout.strides,
             **options,
+            **tiling.order,
             **blocks,
             PRECISION=precision(x.device),
         )
@@ -79,13 +79,13 @@ def pack_into(
             rows,
             *grid,
             top,
-            tiling.order,
             *sizes,
             slot.shape[1],
             rows.shape[1],
             *layout.strides,
             slot.stride(0),
             **options,
+            **tiling.order,
             **blocks,
             PRECISION=precision(x.device),
         )
@@ -97,7 +97,7 @@ def haar_norms(x: Tensor, levels: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_norms`."""
     height, width = _padded(x, levels)
     norms = torch.empty(x.shape[0], height * width, dtype=torch.float32, device=x.device)
-    norms_into(norms, x, tilings(height, width, levels, x.device))
+    norms_into(norms, x, tilings(height, width, levels))
     return norms
 
 
@@ -108,7 +108,7 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
         rows,
         x,
         slot.contiguous(),
-        tilings(*_padded(x, levels), levels, x.device),
+        tilings(*_padded(x, levels), levels),
         (None, None, None),
     )
     return rows
@@ -120,7 +120,7 @@ def haar_pack_int8(
     """Compute :func:`mmwcc.kernels.haar_pack_int8`."""
     rows = x.new_empty(x.shape[0], k, x.shape[1], dtype=torch.int8)
     grid = (step, float(low), float(high))
-    pack_into(rows, x, slot.contiguous(), tilings(*_padded(x, levels), levels, x.device), grid)
+    pack_into(rows, x, slot.contiguous(), tilings(*_padded(x, levels), levels), grid)
     return rows
 
 
@@ -153,7 +153,7 @@ def haar_unpack(
     """Compute :func:`mmwcc.kernels.haar_unpack`."""
     y = empty_map(rows, height, width, channels_last)
     rows, slot, top = rows.contiguous(), slot.contiguous(), None
-    passes = tilings(*_padded(y, levels), levels, y.device)
+    passes = tilings(*_padded(y, levels), levels)
     # The deepest pass comes first. Bias, residual and bounds belong to the last one only.
     for n in range(len(passes) - 1, 0, -1):
         below = top_map(y, passes[n - 1])
@@ -190,7 +190,6 @@ def _unpack(
         low,
         high,
         top,
-        tiling.order,
         y,
         *sizes,
         slot.shape[1],
@@ -198,6 +197,7 @@ def _unpack(
         *layout.strides,
         *other.strides,
         **options,
+        **tiling.order,
         RESIDUAL_UNIT=other.unit,
         RESIDUAL_ALIGN=other.align,
         **blocks,

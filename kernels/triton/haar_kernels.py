@@ -34,7 +34,6 @@ def norms_kernel(
     matrix_ptr,
     norms_ptr,
     top_ptr,
-    order_ptr,
     tiles,
     patches_w,
     height,
@@ -47,6 +46,8 @@ def norms_kernel(
     stride_w,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
+    TOTAL: tl.constexpr,
+    DEEPER: tl.constexpr,
     UNIT: tl.constexpr,
     ALIGN: tl.constexpr,
     GRAIN: tl.constexpr,
@@ -81,7 +82,7 @@ def norms_kernel(
                 w,
                 mask=(j == 0)[:, None] & (channel < C)[None, :],
             )
-    position = positions_of(tile, positions, order_ptr)
+    position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
     tl.store(norms_ptr + image * all_positions + position, tl.sum(squares, 1), mask=position >= 0)
 
 
@@ -95,7 +96,6 @@ def pack_kernel(
     low,
     high,
     top_ptr,
-    order_ptr,
     tiles,
     patches_w,
     height,
@@ -110,6 +110,8 @@ def pack_kernel(
     slot_b,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
+    TOTAL: tl.constexpr,
+    DEEPER: tl.constexpr,
     UNIT: tl.constexpr,
     ALIGN: tl.constexpr,
     GRAIN: tl.constexpr,
@@ -123,7 +125,7 @@ def pack_kernel(
     """
     image = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
-    position = positions_of(tile, positions, order_ptr)
+    position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
     slot = tl.load(slot_ptr + image * slot_b + position, mask=position >= 0, other=-1)
     if (tl.max(slot, 0) >= 0) | (top_ptr is not None):
         row, column = pixels(tile, patches_w, LEVELS)
@@ -162,7 +164,6 @@ def unpack_kernel(
     low,
     high,
     top_ptr,
-    order_ptr,
     y_ptr,
     tiles,
     patches_w,
@@ -181,6 +182,8 @@ def unpack_kernel(
     residual_w,
     C: tl.constexpr,
     LEVELS: tl.constexpr,
+    TOTAL: tl.constexpr,
+    DEEPER: tl.constexpr,
     UNIT: tl.constexpr,
     ALIGN: tl.constexpr,
     RESIDUAL_UNIT: tl.constexpr,
@@ -197,7 +200,7 @@ def unpack_kernel(
     tile = tl.program_id(0) % tiles
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = (channel < C)[None, :]
-    position = positions_of(tile, positions, order_ptr)
+    position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
     slot = tl.load(slot_ptr + image * all_positions + position, mask=position >= 0, other=-1)
     w = tl.load(
         rows_ptr + (image * k + slot)[:, None] * C + channel[None, :],

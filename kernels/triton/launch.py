@@ -38,6 +38,16 @@ KINDS = {
 }
 """Name of each dtype in configuration files."""
 
+ORDERED = {
+    'haar_norms': ('block', 'num_warps'),
+    'depthwise_haar': ('block', 'num_warps'),
+    'fake_quant_backward': ('block', 'num_warps'),
+}
+"""Values that determine in which order a kernel adds up: only the file of the platform sets them.
+
+Otherwise norms would differ in their last bits from device to device, and selections with them.
+"""
+
 Configurations = dict[str, dict[str, dict[str, int]]]
 """Block sizes, ``num_warps`` and ``num_stages`` by kernel and kind of dtype."""
 
@@ -137,12 +147,24 @@ def _configurations(index: int | None) -> Configurations:
         files.append(own)
     if named := os.environ.get('MMWCC_TRITON_CONFIGS'):
         files.append(Path(named))
-    merged: Configurations = {}
-    for file in files:
+    merged = read_configurations(files[0])
+    for file in files[1:]:
         for kernel, kinds in read_configurations(file).items():
             for kind, values in kinds.items():
-                merged.setdefault(kernel, {}).setdefault(kind, {}).update(values)
+                _refuse_another_order(file, kernel, values, merged[kernel][kind])
+                merged[kernel][kind].update(values)
     return merged
+
+
+def _refuse_another_order(path: Path, kernel: str, values: dict, shipped: dict) -> None:
+    """Raise a ValueError if a file changes a value of :data:`ORDERED`."""
+    for name in ORDERED.get(kernel, ()):
+        if values.get(name, shipped[name]) != shipped[name]:
+            raise ValueError(
+                f'mmwcc.kernels: {name} of {kernel} must be {shipped[name]}, as shipped, got '
+                f'{values[name]} in {path}. Leave it out: it changes the order of a sum, and with '
+                'it which positions are kept.'
+            )
 
 
 def read_configurations(path: Path) -> Configurations:

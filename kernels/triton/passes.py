@@ -1,22 +1,20 @@
-"""The passes of a transform over a map, and the tables on the device that they need.
+"""The passes of a transform over a map, and the matrix that they multiply by.
 
 Transforms of more than three levels take several passes. The first three levels leave the
 approximation of each 8x8 patch as a small map in float32, which the next pass transforms further.
-Tables tell each pass which positions are its own.
 
-:func:`tilings` and :func:`matrix` keep their tables from call to call. Nothing else in this folder
-keeps tensors.
+:func:`matrix` keeps its tensors from call to call. Nothing else in this folder keeps any.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from ..layout import fold, unfold
 from ..transform import analysis
 from .launch import MapLayout
 from .tile import UNIT_COLUMN
@@ -24,75 +22,74 @@ from .tile import UNIT_COLUMN
 __all__ = ['Tiling', 'geometry', 'matrix', 'tilings', 'top_map']
 
 
-class Tiling:
-    """One pass over a map: its levels (at most three), its tiles, and which positions are its own.
+class Tiling(NamedTuple):
+    """One pass over a map: its levels (at most three), and its place in the whole transform.
 
     Attributes:
         levels: Levels of this pass.
         tiles: Number of tiles of an image.
         patches_w: Number of patches in a row.
         positions: Number of positions of an image in this pass.
-        order: Position of each of them in the whole transform, int32, or -1 where it belongs to the
-            next pass. None if the positions are the same.
+        order: What tells kernels which positions of the whole transform are its own, see
+            :func:`tile.positions_of`.
     """
 
-    def __init__(self, height: int, width: int, levels: int, order: Tensor | None) -> None:
-        self.levels, self.order = levels, order
-        self.patches_w = width >> levels
-        self.positions = height * width
-        self.tiles = triton.cdiv(self.positions, 64)
+    levels: int
+    tiles: int
+    patches_w: int
+    positions: int
+    order: dict[str, int]
 
 
-@lru_cache(maxsize=64)
-def tilings(height: int, width: int, levels: int, device: torch.device) -> tuple[Tiling, ...]:
+def tilings(height: int, width: int, levels: int) -> tuple[Tiling, ...]:
     """Return the passes over a map of a padded size.
 
     Up to three levels need one pass. Deeper transforms need one for every three levels, rounded up.
     """
-    if levels <= 3:
-        return (Tiling(height, width, levels, None),)
-    orders, rest = [], torch.arange(height * width)
-    while levels > 3:
-        mine, rest = _split_order(rest, height, width, levels)
-        orders.append(Tiling(height, width, 3, mine.int().to(device)))
-        height, width, levels = height // 8, width // 8, levels - 3
-    return *orders, Tiling(height, width, levels, rest.int().to(device))
+    passes, deeper = [], levels
+    while deeper:
+        own = min(3, deeper)
+        deeper -= own
+        order = dict(TOTAL=levels, DEEPER=deeper)
+        tiles = triton.cdiv(height * width, 64)
+        passes.append(Tiling(own, tiles, width >> own, height * width, order))
+        height, width = height >> own, width >> own
+    return tuple(passes)
 
 
-def _split_order(order: Tensor, height: int, width: int, levels: int) -> tuple[Tensor, Tensor]:
-    """Split the positions of a transform into those of its first three levels and the others.
-
-    The first part is in the order of a transform of three levels, with -1 for its approximations,
-    which the others replace. The second part is in the order of the transform of those
-    approximations.
-    """
-    total = height * width
-    top, details = unfold(torch.arange(total).reshape(1, -1, 1), height, width, 3)
-    deeper = unfold(
-        torch.arange(total, total + top.numel()).reshape(1, -1, 1),
-        height // 8,
-        width // 8,
-        levels - 3,
-    )
-    source = fold(deeper[0], deeper[1] + details).flatten()
-    mine, rest = torch.full((total,), -1), torch.empty(top.numel(), dtype=torch.int64)
-    first = source < total
-    mine[source[first]], rest[source[~first] - total] = order[first], order[~first]
-    return mine, rest
+_matrices: dict[tuple, Tensor] = {}
 
 
-@lru_cache(maxsize=64)
 def matrix(levels: int, transposed: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the transform of a tile (coefficients by pixels), or its transpose, shape (64, 64).
+
+    It is made at the first call and kept for good, since captured CUDA graphs read it later. Memory
+    that is allocated while a graph is warmed up or captured belongs to that graph, which uses it
+    again for something else. Graphs take what their own thread allocates, so another thread fills
+    the matrix. While a graph is captured nothing can be copied to the device: a first call there
+    computes the matrix as a part of the graph, and keeps nothing.
+    """
+    key = (levels, transposed, dtype, device)
+    if key not in _matrices:
+        if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
+            return _matrix(levels, transposed, device).to(dtype)
+        with ThreadPoolExecutor(1) as other:
+            made = other.submit(_matrix, levels, transposed, torch.device('cpu')).result()
+            _matrices[key] = other.submit(made.to, device, dtype).result()
+    return _matrices[key]
+
+
+def _matrix(levels: int, transposed: bool, device: torch.device) -> Tensor:
+    """Compute :func:`matrix` on a device, in float32.
 
     Where a tile has several patches, this is the transform of one patch, repeated along the
     diagonal.
     """
     area = 1 << 2 * levels
-    pixel = torch.eye(area).reshape(area, 1, 1 << levels, 1 << levels)
+    pixel = torch.eye(area, device=device).reshape(area, 1, 1 << levels, 1 << levels)
     patch = analysis(pixel, levels)[..., 0].t()
     tile = torch.block_diag(*[patch] * (64 // area))
-    return (tile.t() if transposed else tile).contiguous().to(device, dtype)
+    return (tile.t() if transposed else tile).contiguous()
 
 
 def geometry(x: Tensor, layout: MapLayout, tiling: Tiling) -> tuple[tuple, dict]:

@@ -58,16 +58,43 @@ def map_offsets(
 
 
 @triton.jit
-def positions_of(tile, positions, order_ptr):
-    """Return the position of each coefficient of a tile, or -1 for none, [64].
+def positions_of(
+    tile, patches_w, positions, LEVELS: tl.constexpr, TOTAL: tl.constexpr, DEEPER: tl.constexpr
+):
+    """Return the position of each coefficient of a tile in the whole transform, [64].
 
-    ``order_ptr`` renumbers the positions, or is None.
+    It is -1 past the end, and for approximations that a deeper pass transforms further. ``TOTAL``
+    is the depth of the whole transform, and ``DEEPER`` says how many of its levels follow after
+    this pass. See :mod:`mmwcc.kernels.layout` for the order.
     """
-    position = tile * 64 + tl.arange(0, 64)
-    position = tl.where(position < positions, position, -1)
-    if order_ptr is not None:
-        position = tl.load(order_ptr + position, mask=position >= 0, other=-1)
-    return position
+    n = tile * 64 + tl.arange(0, 64)
+    j = n % (1 << (2 * LEVELS))
+    if DEEPER == 0:
+        position = (n // (1 << (2 * LEVELS))) * (1 << (2 * TOTAL)) + j
+    else:
+        # A tile is one of the 4**DEEPER that a patch of the whole transform has. Its cells of each
+        # level lie in a square of `side` cells among all cells of the patch.
+        row, column = tile // patches_w, tile % patches_w
+        patch = (row >> DEEPER) * (patches_w >> DEEPER) + (column >> DEEPER)
+        depth = (j >= 4).to(tl.int32) + (j >= 16).to(tl.int32)
+        side = 1 << depth
+        cell, kind = (j - side * side) // 3, (j - side * side) % 3
+        down = row % (1 << DEEPER) * side + cell // side
+        across = column % (1 << DEEPER) * side + cell % side
+        whole = side << DEEPER
+        position = patch * (1 << (2 * TOTAL)) + whole * whole + 3 * (down * whole + across) + kind
+        position = tl.where(j > 0, position, -1)
+    return tl.where(n < positions, position, -1)
+
+
+@triton.jit
+def _apart(first, second):
+    """Add two products, each with an accumulator of its own.
+
+    Triton would turn a plain sum into two products into one accumulator. That has been miscompiled
+    on sm_100, and on sm_90 the accumulator goes through shared memory from one product to the next.
+    """
+    return tl.fma(first, 1.0, second)
 
 
 @triton.jit
@@ -87,12 +114,12 @@ def transform(matrix, values, PRECISION: tl.constexpr):
         product = tl.dot(matrix, values, input_precision='ieee')
     elif PRECISION == 'tf32':
         leading = (values.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
-        product = tl.dot(matrix, values - leading, input_precision='tf32')
-        product = tl.dot(matrix, leading, product, input_precision='tf32')
+        rest = tl.dot(matrix, values - leading, input_precision='tf32')
+        product = _apart(rest, tl.dot(matrix, leading, input_precision='tf32'))
     else:
         leading = values.to(tl.bfloat16)
-        product = tl.dot(matrix, (values - leading.to(tl.float32)).to(tl.bfloat16))
-        product = tl.dot(matrix, leading, product)
+        rest = tl.dot(matrix, (values - leading.to(tl.float32)).to(tl.bfloat16))
+        product = _apart(rest, tl.dot(matrix, leading))
     return product
 
 

@@ -128,18 +128,19 @@ def test_with_broken_packages_the_references_run_and_one_warning_says_so(tmp_pat
 
 
 def test_with_packages_too_old_the_references_run_and_one_warning_says_so(tmp_path):
-    """Numba without what we import of it, Triton 2 without its knobs."""
+    """Numba without what we import of it, and the Triton of torch 2.7."""
     pytest.importorskip('llvmlite', reason='without it that import fails first')
     numba = package(tmp_path, 'numba', __init__='', config='DISABLE_JIT = 0')
     triton = package(
         tmp_path,
         'triton',
         language='constexpr = dtype = lambda value: value',
-        __init__='from . import language\njit = lambda *a, **b: lambda f: f',
+        __init__='from . import language\n__version__ = "3.3.1"\njit = lambda *a, **b: lambda f: f',
     )
     of_numba, of_triton = without(numba=numba, triton=triton)
     assert "'numba" in of_numba  # whichever import fails first, its message names the package
-    assert "AttributeError: module 'triton' has no attribute 'knobs'" in of_triton
+    assert '(ImportError: they need Triton 3.6 or newer, as torch 2.11 or newer' in of_triton
+    assert 'got 3.3.1' in of_triton
 
 
 @pytest.mark.parametrize(

