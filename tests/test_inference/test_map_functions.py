@@ -56,6 +56,7 @@ KEPT = {
     ],
     'permute': [lambda x: x.permute(*range(x.dim() - 1, -1, -1))],
     'pixel_shuffle': [lambda x: F.pixel_shuffle(x, 2)],
+    'positive': [torch.positive, lambda x: 0 + x, lambda x: x * 1.0, lambda x: sum([x])],
     'reshape': [lambda x: x.reshape(-1, 5)],
     'split': [lambda x: x.split([1, 3], dim=-3)[1], lambda x: torch.split(x, 2, -2)[3]],
     'squeeze': [lambda x: x[:1].squeeze(0)],
@@ -298,4 +299,8 @@ def test_a_map_is_named_as_its_functions_are():
     assert canonical_name(F.hardtanh, (0, 0, 6)) == 'relu6'
     assert canonical_name(F.hardtanh, (0,), dict(min_val=0.0, max_val=6.0)) == 'relu6'
     assert canonical_name(F.hardtanh, (0, -1, 6)) == 'hardtanh'
+    assert canonical_name(torch.add, (1,), dict(other=0)) == 'positive'
+    assert (
+        canonical_name(torch.mul, (2, 0)) == 'mul' and canonical_name(torch.add, (0.5, 1)) == 'add'
+    )
     assert canonical_name(torch.concatenate) == canonical_name(torch.concat) == 'cat'
