@@ -200,7 +200,7 @@ def _tidied(path: Path, wish: _Wish):
     import onnx
 
     graph = load_graph(path)
-    tidy(graph, wish.target.integer_sums)
+    tidy(graph, wish.target.integer_sums, wish.target.early_concat)
     onnx.save(graph, path)
     graph = load_graph(path)
     if wish.target.name == 'tensorrt':

@@ -13,15 +13,20 @@ from .graph import Graph
 __all__ = ['tidy']
 
 
-def tidy(model, integer_sums: bool = False) -> None:
+def tidy(model, integer_sums: bool = False, early_concat: bool = False) -> None:
     """Remove what keeps runtimes from computing a graph in integers, in place.
 
     Args:
         model: An ONNX model.
         integer_sums: Whether convolutions whose sums are not rounded at once become ConvInteger.
             Defaults to False.
+        early_concat: Whether maps are rounded before a concatenation that is rounded twice behind
+            it. Defaults to False.
     """
     graph = Graph(model)
+    if early_concat:
+        for concat in graph.of_type('Concat'):
+            _round_before(graph, concat)
     for quantize in graph.of_type('QuantizeLinear'):
         _drop_repeated(graph, quantize)
     for dequantize in graph.of_type('DequantizeLinear'):
@@ -35,6 +40,25 @@ def tidy(model, integer_sums: bool = False) -> None:
         for conv in graph.of_type('Conv'):
             _sum_integers(graph, conv)
     graph.write()
+
+
+def _round_before(graph: Graph, concat) -> None:
+    """Round what a concatenation reads, in place of its result, if that is rounded once more."""
+    readers = graph.readers(concat)
+    if len(readers) != 1 or _grid(graph, readers[0]) is None or graph.is_output(concat):
+        return
+    quantize = readers[0]
+    behind = graph.readers(quantize)
+    twice = [node for first in behind for node in graph.readers(first)]
+    if not any(node.op_type == 'QuantizeLinear' for node in twice):
+        return
+    for position, name in enumerate(concat.input):
+        pair = [graph.copy(node, f'_{position}') for node in (quantize, behind[0])]
+        graph.connect(pair[0], 0, name)
+        graph.connect(pair[1], 0, pair[0].output[0])
+        graph.connect(concat, position, pair[1].output[0])
+    for dequantize in behind:
+        graph.bypass(dequantize, concat.output[0])
 
 
 def _grid(graph: Graph, node) -> tuple[float, int, np.dtype] | None:
