@@ -59,6 +59,13 @@ def _dropout(func: Callable, stored: Stored | None, input, p=0.5, training=True,
     return NotImplemented if training else input.like(input.levels)
 
 
+def _mean(func: Callable, stored: Stored | None, input, output_size) -> Any:
+    """Average the bytes of each channel. The few values that are left stay in floating point."""
+    if output_size not in (1, (1, 1), [1, 1]) or input.dim() != 4:
+        return NotImplemented
+    return kernels.mean_map(input.levels, input.grid.step, input.grid.zero)
+
+
 def _positive(func: Callable, stored: Stored | None, *args, **kwargs) -> Any:
     """Return the same map, for sums with 0 and products with 1."""
     source = next(x for x in tensors_in([args, kwargs]) if isinstance(x, QuantizedMap))
@@ -162,6 +169,7 @@ FUNCTIONS: dict[str, Callable] = dict.fromkeys(
     ),
     _moved,
 ) | dict(
+    adaptive_avg_pool2d=_mean,
     add=_add,
     cat=_cat,
     dropout=_dropout,

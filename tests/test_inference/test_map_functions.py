@@ -79,7 +79,7 @@ FOUR_AXES = [
 
 def test_every_function_has_its_case():
     assert set(KEPT) == set(KEEPING)
-    assert set(FUNCTIONS) <= KEEPING | {'add', 'cat', 'setitem'}
+    assert set(FUNCTIONS) <= KEEPING | {'adaptive_avg_pool2d', 'add', 'cat', 'setitem'}
     assert set(NEW) | {'add', 'cat', 'mul'} == set(NEW_GRID)
 
 
@@ -100,6 +100,14 @@ def test_functions_that_keep_the_grid(name, shape, grid):
 def test_resizing(function):
     x = random_map()
     assert_is(function(x), function(x.dequantize()), SIGNED)
+
+
+@pytest.mark.parametrize('size', [1, (1, 1)])
+def test_global_pooling_averages_bytes_exactly(size):
+    x = random_map()
+    got = F.adaptive_avg_pool2d(x, size)
+    assert type(got) is Tensor
+    torch.testing.assert_close(got, F.adaptive_avg_pool2d(x.dequantize().double(), 1).float())
 
 
 NEW = {
@@ -235,7 +243,7 @@ def test_other_functions_get_values():
     values = x.dequantize()
     for function in (
         lambda x: x.mean((2, 3)),
-        lambda x: F.adaptive_avg_pool2d(x, 1),
+        lambda x: F.adaptive_avg_pool2d(x, 2),
         lambda x: F.conv2d(x, torch.ones(3, 4, 3, 3)),
         lambda x: x.softmax(1),
         lambda x: torch.linalg.norm(x),
