@@ -19,7 +19,7 @@ _WAVELET_ONLY = ('keep_ratio', 'levels', 'wavelet', 'selection')
 _RULE_KEYS = ('pattern', 'type', 'dense', 'weight_quant', 'act_quant', *_WAVELET_ONLY)
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
-_MAP_KEYS = ('input_shape', 'bits', 'signed')
+_MAP_KEYS = ('input_shape', 'bits', 'signed', 'round_sums')
 _QUANTIZERS = ('weight_quant', 'act_quant')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
 _MISPLACED = {
@@ -198,10 +198,10 @@ class CompressionConfig:
             where only wavelet compressed layers read them, see
             :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults to
             None, which changes no activation.
-        maps: ``dict(input_shape=(128, 128), bits=8, signed=None)`` gives scales to the maps between
-            quantized layers, which then round these maps in each forward pass, see
-            :func:`mmwcc.maps.add_map_scales`. ``dict()`` or True takes the defaults. Together with
-            ``integer``, whole networks compute in integers. Defaults to None, no scales.
+        maps: ``dict(input_shape=(128, 128), bits=8, signed=None, round_sums=False)`` gives scales
+            to the maps between quantized layers, which then round these maps in each forward pass,
+            see :func:`mmwcc.maps.add_map_scales`. ``dict()`` or True takes the defaults. Together
+            with ``integer``, whole networks compute in integers. Defaults to None, no scales.
 
     Types may be names, import paths or classes; those of mmwcc are stored as names.
 

@@ -23,6 +23,8 @@ class Target:
             DequantizeLinear and QuantizeLinear.
         early_concat: Whether maps must be rounded before a concatenation that is rounded twice
             behind it, because the runtime cannot read graphs with two roundings there.
+        round_sums: Whether convolutions are fast only if their sums are rounded at once, see
+            :func:`mmwcc.maps.add_map_scales`.
         own_operators: Whether graphs may hold operators that ONNX Runtime alone has.
         tolerance: Mean difference from torch that is allowed, of the mean magnitude, where the
             graph computes in floating point.
@@ -38,6 +40,7 @@ class Target:
     integer_bias: bool = True
     integer_sums: bool = False
     early_concat: bool = False
+    round_sums: bool = False
     own_operators: bool = False
     tolerance: float = 1e-3
     integer_tolerance: float = 0.05
@@ -51,7 +54,14 @@ class Target:
 TARGETS = {
     target.name: target
     for target in (
-        Target('onnxruntime', 'ONNX Runtime', 'onnxruntime', integer_sums=True, own_operators=True),
+        Target(
+            'onnxruntime',
+            'ONNX Runtime',
+            'onnxruntime',
+            integer_sums=True,
+            round_sums=True,
+            own_operators=True,
+        ),
         # It rounds sums of maps in its own way: of the first sum of a small DeepLabV3+, 1.5 % of
         # the levels differed by one. With two roundings behind a concatenation, 2026.4 ends the
         # process.
