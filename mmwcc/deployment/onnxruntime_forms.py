@@ -8,7 +8,7 @@ import numpy as np
 
 from .graph import Graph, grid_of
 
-__all__ = ['fuse_gelu', 'sum_integers']
+__all__ = ['fuse_gelu', 'fuse_silu', 'sum_integers']
 
 _DOMAIN = 'com.microsoft'
 
@@ -35,9 +35,25 @@ def fuse_gelu(graph: Graph, erf) -> None:
     if len(factors) != 2 or len(halves) != 1 or graph.is_output(node):
         return
     if _is(graph.constants.get(halves[0]), 0.5):
-        gelu = helper.make_node('Gelu', [x], [f'{node.output[0]}_gelu'], domain=_DOMAIN)
-        graph.add(gelu)
-        graph.bypass(node, gelu.output[0])
+        _put(graph, node, helper.make_node('Gelu', [x], [f'{node.output[0]}_gelu'], domain=_DOMAIN))
+
+
+def fuse_silu(graph: Graph, sigmoid) -> None:
+    """Write SiLU, a product of a map with its sigmoid, as one operator; see :func:`fuse_gelu`."""
+    from onnx import helper
+
+    x, product = sigmoid.input[0], _only_reader(graph, sigmoid, 'Mul')
+    if product is None or x not in product.input or graph.is_output(product):
+        return
+    name = f'{product.output[0]}_silu'
+    silu = helper.make_node('QuickGelu', [x], [name], domain=_DOMAIN, alpha=1.0)
+    _put(graph, product, silu)
+
+
+def _put(graph: Graph, node, new) -> None:
+    """Let all that reads a node read a new one."""
+    graph.add(new)
+    graph.bypass(node, new.output[0])
 
 
 def _only_reader(graph: Graph, node, kind: str, constant: float | None = None):

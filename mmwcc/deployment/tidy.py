@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .graph import Graph, grid_of
-from .onnxruntime_forms import fuse_gelu, sum_integers
+from .onnxruntime_forms import fuse_gelu, fuse_silu, sum_integers
 
 __all__ = ['tidy']
 
@@ -46,6 +46,8 @@ def tidy(
     if own_operators:
         for erf in graph.of_type('Erf'):
             fuse_gelu(graph, erf)
+        for sigmoid in graph.of_type('Sigmoid'):
+            fuse_silu(graph, sigmoid)
     graph.write()
 
 

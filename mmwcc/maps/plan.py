@@ -84,7 +84,8 @@ def plan_maps(
     for first in reversed(plan.chains):  # readers come before what they read
         last = plan.chains[first][-1]
         grid = _grid(maps[last], plan, layers)
-        if round_sums and not maps[first].operation and maps[last].functions:
+        read = maps[last].functions or NORM in maps[last].left
+        if round_sums and read and not maps[first].operation:
             grid = grid or last
         if grid:
             plan.grids[last] = grid

@@ -49,6 +49,25 @@ def test_what_only_looks_like_gelu_stays(body):
     assert kinds(model) == before
 
 
+@pytest.mark.parametrize(
+    ('body', 'expected'),
+    [
+        ('s = Sigmoid(x) p = Mul(s, x) y = Neg(p)', ['QuickGelu', 'Neg']),
+        ('s = Sigmoid(x) p = Mul(x, s) y = Neg(p)', ['QuickGelu', 'Neg']),
+        ('s = Sigmoid(x) p = Mul(s, s) y = Neg(p)', ['Sigmoid', 'Mul', 'Neg']),
+        ('s = Sigmoid(x) n = Neg(x) p = Mul(n, s) y = Neg(p)', ['Sigmoid', 'Neg', 'Mul', 'Neg']),
+        ('s = Sigmoid(x) y = Mul(x, s)', ['Sigmoid', 'Mul']),
+    ],
+)
+def test_silu_is_one_operator(body, expected):
+    model = graph(body)
+    x = 3 * np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(np.float32)
+    before = as_written(model, x)[0]
+    tidy(model, own_operators=True)
+    assert sorted(kinds(model)) == sorted(expected)
+    np.testing.assert_allclose(as_written(model, x)[0], before, atol=1e-6)
+
+
 @pytest.mark.parametrize('dynamo', [True, False])
 def test_the_gelu_of_both_exporters_is_found(dynamo, tmp_path):
     class Twice(torch.nn.Module):

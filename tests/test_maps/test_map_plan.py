@@ -63,6 +63,8 @@ def test_sums_may_be_rounded_before_functions():
     made = plan(run, round_sums=True)
     assert made.grids == {'norm(a)': 'norm(a)', **usual, 'c': 'c'}
     assert made.chains['a'] == ['a', 'norm(a)'] and made.activation('b') == 'relu'
+    made = plan(lambda net, x: net.norm(net.a(x)) + net.norm(net.b(x)), round_sums=True)
+    assert made.grids == {'a': 'a', 'b': 'b'}  # a BatchNorm that cannot be folded is a function
     made = plan(lambda net, x: net.a(x).exp(), round_sums=True)
     assert not made.grids  # what leaves the integers keeps its precision
 
