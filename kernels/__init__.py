@@ -7,7 +7,7 @@ gradient. These files need torch alone. ``cpu/`` and ``triton/`` only make the o
 :mod:`mmwcc.kernels.layout`, and how ties are broken in :func:`select`.
 """
 
-from .byte_map import add_maps, cat_maps, map_values, rescale_map, resize_map, round_map
+from .byte_map import add_maps, cat_maps, map_values, mean_map, rescale_map, round_map
 from .depthwise import depthwise_haar
 from .energy import (
     WIDTHS,
@@ -25,6 +25,7 @@ from .int8_conv import PackedConv, int8_conv2d, pack_int8_conv
 from .layout import coarse_rank, fold, is_channels_last, padded_size, position_count, unfold
 from .library import COSTS, Cost
 from .product import is_faster_as_map, multiply_rows, plain_product, rows_as_map, rows_of_map
+from .resize import resize_map, resize_planes
 from .select import select, slot_of
 from .shrink import haar_shrink, haar_shrink_int8
 
@@ -56,6 +57,7 @@ __all__ = [
     'is_channels_last',
     'is_faster_as_map',
     'map_values',
+    'mean_map',
     'multiply_rows',
     'pack_int8_conv',
     'padded_size',
@@ -65,6 +67,7 @@ __all__ = [
     'quantize_int8',
     'rescale_map',
     'resize_map',
+    'resize_planes',
     'round_map',
     'row_bits',
     'rows_as_map',

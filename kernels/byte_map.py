@@ -1,4 +1,4 @@
-"""Work on maps of bytes: rounding, values, sums, concatenation and resizing.
+"""Work on maps of bytes: rounding, values, means, sums and concatenation.
 
 A byte stands for ``step * (byte - zero)``. Unsigned levels are stored as they are, with zero 0, and
 signed ones 128 higher. All arithmetic is in float32, rounded half to even.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import accelerate
 from .library import free, register
+from .resize import channels_last_of, resize_map
 
-__all__ = ['add_maps', 'cat_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
+__all__ = ['add_maps', 'cat_maps', 'map_values', 'mean_map', 'rescale_map', 'round_map']
 
 
 def _bytes(values: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
@@ -29,6 +29,12 @@ def _round(x: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
 
 def _values(levels: Tensor, step: float, zero: int) -> Tensor:
     return levels.float().sub_(zero).mul_(step)
+
+
+def _mean(levels: Tensor, step: float, zero: int) -> Tensor:
+    count = levels.shape[2] * levels.shape[3]
+    means = levels.sum((2, 3), keepdim=True, dtype=torch.int64).double() / count
+    return ((means - zero) * step).float()
 
 
 def _rescale(
@@ -63,19 +69,20 @@ def _cat(
     zero: int,
     low: int,
     high: int,
+    height: int,
+    width: int,
+    align_corners: bool,
 ) -> Tensor:
-    scales = zip((first, *rest), steps, zeros, strict=True)
+    resized = [
+        x if x.shape[2:] == (height, width) else resize_map(x, height, width, align_corners)
+        for x in (first, *rest)
+    ]
+    scales = zip(resized, steps, zeros, strict=True)
     parts = [
         levels if (own, at) == (step, zero) else _rescale(levels, own, at, step, zero, low, high)
         for levels, own, at in scales
     ]
     return torch.cat(parts, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _resize(levels: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    size = height, width
-    resized = F.interpolate(levels.float(), size, mode='bilinear', align_corners=align_corners)
-    return resized.round_().to(torch.uint8, memory_format=torch.channels_last)
 
 
 def _like_bytes(x, *rest):
@@ -86,17 +93,13 @@ def _like_values(levels, *rest):
     return torch.empty_like(levels, dtype=torch.float32)
 
 
+def _like_means(levels, step, zero):
+    return levels.new_empty((*levels.shape[:2], 1, 1), dtype=torch.float32)
+
+
 def _like_joined(first, rest, *others):
     channels = first.shape[1] + sum(levels.shape[1] for levels in rest)
-    return _channels_last(first, (len(first), channels, *first.shape[2:]))
-
-
-def _like_size(levels, height, width, align_corners):
-    return _channels_last(levels, (*levels.shape[:2], height, width))
-
-
-def _channels_last(levels, shape):
-    return levels.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    return channels_last_of(first, (len(first), channels, *others[6:8]))
 
 
 _GRID = 'float step, int zero, int low, int high'
@@ -110,6 +113,9 @@ _rescale_op = register(
     _like_bytes,
     cost=free,
 )
+_mean_op = register(
+    'mean_map(Tensor levels, float step, int zero) -> Tensor', _mean, _like_means, cost=free
+)
 _add_op = register(
     'add_maps(Tensor a, Tensor b, float a_step, int a_zero, float b_step, int b_zero, bool relu, '
     f'{_GRID}) -> Tensor',
@@ -118,15 +124,10 @@ _add_op = register(
     cost=free,
 )
 _cat_op = register(
-    f'cat_maps(Tensor first, Tensor[] rest, float[] steps, int[] zeros, {_GRID}) -> Tensor',
+    f'cat_maps(Tensor first, Tensor[] rest, float[] steps, int[] zeros, {_GRID}, '
+    'int height, int width, bool align_corners) -> Tensor',
     _cat,
     _like_joined,
-    cost=free,
-)
-_resize_op = register(
-    'resize_map(Tensor levels, int height, int width, bool align_corners) -> Tensor',
-    _resize,
-    _like_size,
     cost=free,
 )
 accelerate('round_map', 'byte_map', _round, paths=('cpu',))
@@ -135,7 +136,7 @@ for _name, _reference in dict(
     rescale_map=_rescale,
     add_maps=_add,
     cat_maps=_cat,
-    resize_map=_resize,
+    mean_map=_mean,
 ).items():
     accelerate(_name, 'byte_map', _reference, dtype=torch.uint8, paths=('cpu',))
 
@@ -169,6 +170,11 @@ def rescale_map(
     return _rescale_op(levels, from_step, from_zero, step, zero, low, high)
 
 
+def mean_map(levels: Tensor, step: float, zero: int) -> Tensor:
+    """Return the mean of each channel of a map of bytes (B, C, H, W), float32 (B, C, 1, 1)."""
+    return _mean_op(levels, step, zero)
+
+
 def add_maps(
     a: tuple[Tensor, float, int],
     b: tuple[Tensor, float, int],
@@ -196,9 +202,17 @@ def add_maps(
 
 
 def cat_maps(
-    maps: Sequence[tuple[Tensor, float, int]], step: float, zero: int, low: int, high: int
+    maps: Sequence[tuple[Tensor, float, int]],
+    step: float,
+    zero: int,
+    low: int,
+    high: int,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = False,
 ) -> Tensor:
     """Concatenate maps (B, C, H, W) along their channels, each rounded to one grid.
+
+    A map of another size is resized first, as by :func:`resize_map`.
 
     Args:
         maps: Bytes, their step and their zero, for each map.
@@ -207,24 +221,13 @@ def cat_maps(
         zero: Likewise.
         low: Likewise.
         high: Likewise.
+        size: Height and width of the result. Defaults to those of the first map.
+        align_corners: As in :func:`torch.nn.functional.interpolate`. Defaults to False.
 
     Returns:
         The bytes (B, sum of C, H, W), channels_last.
     """
     (first, *rest), steps, zeros = zip(*maps, strict=True)
-    return _cat_op(first, rest, steps, zeros, step, zero, low, high)
-
-
-def resize_map(levels: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
-    """Resize a map of bytes bilinearly, as :func:`torch.nn.functional.interpolate` does.
-
-    Args:
-        levels: Bytes (B, C, H, W) on any grid, which the result keeps.
-        height: New height.
-        width: New width.
-        align_corners: As in :func:`torch.nn.functional.interpolate`. Defaults to False.
-
-    Returns:
-        Bytes (B, C, height, width), channels_last.
-    """
-    return _resize_op(levels, height, width, align_corners)
+    height, width = first.shape[2:] if size is None else size
+    grid = step, zero, low, high
+    return _cat_op(first, rest, steps, zeros, *grid, height, width, align_corners)

@@ -8,26 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .byte_grid import byte_of, grid_of
 from .jit import jit
 from .memory import array_of, empty, empty_like, values_of
+from .resize import resize_into
 from .threads import fork, thread_count
 
-__all__ = ['add_maps', 'cat_maps', 'map_values', 'rescale_map', 'resize_map', 'round_map']
+__all__ = ['add_maps', 'cat_maps', 'map_values', 'mean_map', 'rescale_map', 'round_map']
 
 _CHUNK = 1 << 14  # values that a thread takes at a time
 _jit = jit(error_model='numpy')
 _inline = jit(error_model='numpy', forceinline=True)
-_ZERO, _ONE = np.float32(0), np.float32(1)
-
-
-@_inline
-def _byte(value, grid):
-    """Round a value to a grid of step, zero, lowest and highest level. NaN becomes 0."""
-    step, zero, low, high = grid
-    level = value / step
-    level = low if level < low else level
-    level = high if level > high else level
-    return np.uint8(np.int32((np.rint(level) if level == level else _ZERO) + zero))
+_STRIP = 64  # channels whose bytes are added at a time: a cache line
 
 
 @_inline
@@ -43,7 +35,7 @@ def _part(begin, end, size):
 def _round_chunks(begin, end, x, grid, y):
     first, last = _part(begin, end, len(x))
     for n in range(first, last):
-        y[n] = _byte(x[n], grid)
+        y[n] = byte_of(x[n], grid)
 
 
 @_jit
@@ -57,7 +49,7 @@ def _value_chunks(begin, end, levels, step, zero, y):
 def _rescale_chunks(begin, end, levels, step, zero, grid, y):
     first, last = _part(begin, end, len(levels))
     for n in range(first, last):
-        y[n] = _byte((np.float32(levels[n]) - zero) * step, grid)
+        y[n] = byte_of((np.float32(levels[n]) - zero) * step, grid)
 
 
 @_jit
@@ -69,7 +61,7 @@ def _add_chunks(begin, end, a, b, scales, lowest, grid, y):
         left = (np.float32(a[n]) - a_zero) * a_step
         right = (np.float32(b[n]) - b_zero) * b_step
         total = left + right
-        y[n] = _byte(total if total > lowest else lowest, grid)
+        y[n] = byte_of(total if total > lowest else lowest, grid)
 
 
 @_jit
@@ -84,41 +76,25 @@ def _cat_pixels(begin, end, levels, scale, grid, place, y):
         source, target = pixel * channels, pixel * total + offset
         for n in range(channels):
             level = levels[source + n]
-            y[target + n] = level if same else _byte((np.float32(level) - zero) * step, grid)
-
-
-@_inline
-def _mix(levels, first, second, weight):
-    """Return a value between two bytes."""
-    return np.float32(levels[first]) * (_ONE - weight) + np.float32(levels[second]) * weight
+            y[target + n] = level if same else byte_of((np.float32(level) - zero) * step, grid)
 
 
 @_jit
-def _resize_lines(begin, end, levels, rows, columns, shape, y):
-    """Interpolate lines of all images. ``rows`` and ``columns`` are indices and weights."""
-    above, below, down = rows
-    left, right, along = columns
-    height, width, channels, new_height, new_width = shape
-    for line in range(begin, end):
-        image, row = line // new_height, line % new_height
-        top = (image * height + above[row]) * width
-        bottom = (image * height + below[row]) * width
-        low = down[row]
-        for column in range(new_width):
-            after = along[column]
-            a, b = (
-                np.uintp((top + left[column]) * channels),
-                np.uintp((top + right[column]) * channels),
-            )
-            c, d = (
-                np.uintp((bottom + left[column]) * channels),
-                np.uintp((bottom + right[column]) * channels),
-            )
-            target = np.uintp((line * new_width + column) * channels)
-            for n in range(np.uintp(channels)):
-                upper = _mix(levels, a + n, b + n, after)
-                lower = _mix(levels, c + n, d + n, after)
-                y[target + n] = np.uint8(np.int32(np.rint(upper * (_ONE - low) + lower * low)))
+def _mean_strips(begin, end, levels, shape, scale, y):
+    """Average the values of strips of channels over all pixels of an image."""
+    pixels, channels = shape
+    step, zero = scale
+    strips = (channels + _STRIP - 1) // _STRIP
+    for strip in range(begin, end):
+        image, first = strip // strips, strip % strips * _STRIP
+        width = min(_STRIP, channels - first)
+        sums = np.zeros(_STRIP, np.int64)
+        for pixel in range(pixels):
+            place = np.uintp((image * pixels + pixel) * channels + first)
+            for n in range(np.uintp(width)):
+                sums[n] += levels[place + n]
+        for n in range(width):
+            y[image * channels + first + n] = (sums[n] / pixels - zero) * step
 
 
 @_jit
@@ -142,13 +118,13 @@ def _add_kernel(count, threads, *arguments):
 
 
 @_jit
-def _cat_kernel(count, threads, *arguments):
-    fork(_cat_pixels, count, threads, arguments)
+def _mean_kernel(count, threads, *arguments):
+    fork(_mean_strips, count, threads, arguments)
 
 
 @_jit
-def _resize_kernel(count, threads, *arguments):
-    fork(_resize_lines, count, threads, arguments)
+def _cat_kernel(count, threads, *arguments):
+    fork(_cat_pixels, count, threads, arguments)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -164,15 +140,11 @@ def _chunks(x: Tensor) -> tuple[int, int]:
     return count, thread_count(count)
 
 
-def _grid(step: float, zero: int, low: int, high: int) -> tuple:
-    return np.float32(step), np.float32(zero), np.float32(low - zero), np.float32(high - zero)
-
-
 def round_map(x: Tensor, step: float, zero: int, low: int, high: int) -> Tensor:
     """Compute :func:`mmwcc.kernels.round_map`."""
     x = _dense(x)
     y = torch.empty_like(x, dtype=torch.uint8)
-    _round_kernel(*_chunks(x), values_of(x), _grid(step, zero, low, high), values_of(y))
+    _round_kernel(*_chunks(x), values_of(x), grid_of(step, zero, low, high), values_of(y))
     return y
 
 
@@ -195,7 +167,7 @@ def rescale_map(
         values_of(levels),
         np.float32(from_step),
         np.float32(from_zero),
-        _grid(step, zero, low, high),
+        grid_of(step, zero, low, high),
         values_of(y),
     )
     return y
@@ -223,61 +195,53 @@ def add_maps(
         values_of(b),
         tuple(np.float32(value) for value in (a_step, a_zero, b_step, b_zero)),
         np.float32(0 if relu else -np.inf),
-        _grid(*grid),
+        grid_of(*grid),
+        values_of(y),
+    )
+    return y
+
+
+def mean_map(levels: Tensor, step: float, zero: int) -> Tensor:
+    """Compute :func:`mmwcc.kernels.mean_map`."""
+    levels = levels.contiguous(memory_format=torch.channels_last)
+    batch, channels, height, width = levels.shape
+    y = torch.empty((batch, channels, 1, 1))
+    count = batch * -(-channels // _STRIP)
+    _mean_kernel(
+        count,
+        thread_count(count),
+        values_of(levels),
+        (height * width, channels),
+        (float(step), float(zero)),
         values_of(y),
     )
     return y
 
 
 def cat_maps(
-    first: Tensor, rest: list[Tensor], steps: list[float], zeros: list[int], *grid: Any
+    first: Tensor, rest: list[Tensor], steps: list[float], zeros: list[int], *grid_and_size: Any
 ) -> Tensor:
     """Compute :func:`mmwcc.kernels.cat_maps`."""
+    *grid, height, width, align_corners = grid_and_size
     parts = [x.contiguous(memory_format=torch.channels_last) for x in (first, *rest)]
     widths = [x.shape[1] for x in parts]
-    (batch, _, height, width), total = first.shape, sum(widths)
+    batch, total = len(first), sum(widths)
     y = empty((batch, height, width, total), torch.uint8)
     pixels, offset = batch * height * width, 0
     for x, step, zero, channels in zip(parts, steps, zeros, widths, strict=True):
-        _cat_kernel(
-            pixels,
-            thread_count(pixels),
-            values_of(x),
-            (np.float32(step), np.float32(zero), (step, zero) == grid[:2]),
-            _grid(*grid),
-            (np.uintp(channels), np.uintp(total), np.uintp(offset)),
-            array_of(y, (y.numel(),)),
-        )
+        same = [step, zero] == grid[:2]
+        scale = np.float32(step), np.float32(zero), same
+        if x.shape[2:] == (height, width):
+            _cat_kernel(
+                pixels,
+                thread_count(pixels),
+                values_of(x),
+                scale,
+                grid_of(*grid),
+                (np.uintp(channels), np.uintp(total), np.uintp(offset)),
+                array_of(y, (y.numel(),)),
+            )
+        else:
+            resize_into(y, offset, x, align_corners, scale, grid_of(*grid))
         offset += channels
-    return y.permute(0, 3, 1, 2)
-
-
-def _lines(size: int, new: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return, for each new line, the two old lines around it and the weight of the second."""
-    if align_corners:
-        scale = (size - 1) / (new - 1) if new > 1 else 0.0
-        place = np.arange(new, dtype=np.float32) * np.float32(scale)
-    else:
-        middle = np.arange(new, dtype=np.float32) + np.float32(0.5)
-        place = np.maximum(np.float32(size / new) * middle - np.float32(0.5), np.float32(0))
-    first = place.astype(np.int64)
-    second = np.minimum(first + 1, size - 1)
-    return first, second, place - first.astype(np.float32)
-
-
-def resize_map(levels: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    """Compute :func:`mmwcc.kernels.resize_map`, with at most one level's difference at ties."""
-    levels = levels.contiguous(memory_format=torch.channels_last)
-    batch, channels, old_height, old_width = levels.shape
-    y = empty((batch, height, width, channels), torch.uint8)
-    count = batch * height
-    _resize_kernel(
-        count,
-        thread_count(count),
-        values_of(levels),
-        _lines(old_height, height, align_corners),
-        _lines(old_width, width, align_corners),
-        (old_height, old_width, channels, height, width),
-        array_of(y, (y.numel(),)),
-    )
     return y.permute(0, 3, 1, 2)

@@ -22,7 +22,7 @@ __all__ = ['CompressionConfig']
 
 _SEPARATE_KEYS = ('rules', 'init', 'input_shape')
 _LEAN_KEYS = ('input_shape',)
-_MAP_KEYS = ('input_shape', 'bits', 'signed')
+_MAP_KEYS = ('input_shape', 'bits', 'signed', 'round_sums')
 WAVELET_TYPE, QUANT_TYPE = 'mmwcc.WaveletCompressedConv2d', 'mmwcc.QuantConv2d'
 _WAVELET_LINEAR, QUANT_LINEAR = 'mmwcc.WaveletCompressedLinear', 'mmwcc.QuantLinear'
 _LINEAR_FORMS = {WAVELET_TYPE: _WAVELET_LINEAR, QUANT_TYPE: QUANT_LINEAR}
@@ -139,10 +139,10 @@ class CompressionConfig:
             where only wavelet compressed layers read them, see
             :func:`mmwcc.compression.lean_activations`. ``dict()`` takes the defaults. Defaults to
             None, which changes no activation.
-        maps: ``dict(input_shape=(128, 128), bits=8, signed=None)`` gives scales to the maps between
-            quantized layers, which then round these maps in each forward pass, see
-            :func:`mmwcc.maps.add_map_scales`. ``dict()`` or True takes the defaults. Together with
-            ``integer``, whole networks compute in integers. Defaults to None, no scales.
+        maps: ``dict(input_shape=(128, 128), bits=8, signed=None, round_sums=False)`` gives scales
+            to the maps between quantized layers, which then round these maps in each forward pass,
+            see :func:`mmwcc.maps.add_map_scales`. ``dict()`` or True takes the defaults. Together
+            with ``integer``, whole networks compute in integers. Defaults to None, no scales.
 
     Types may be names, import paths or classes; those of mmwcc are stored as names.
 

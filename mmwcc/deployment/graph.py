@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ['Graph', 'constants']
+__all__ = ['Graph', 'constants', 'grid_of']
 
 
 def constants(model) -> dict[str, np.ndarray]:
@@ -127,6 +127,14 @@ class Graph:
         self._add(made)
         return made
 
+    def add(self, node) -> None:
+        """Add a node, of any domain."""
+        from onnx import helper
+
+        if node.domain not in {opset.domain for opset in self._model.opset_import}:
+            self._model.opset_import.append(helper.make_opsetid(node.domain, 1))
+        self._add(node)
+
     def replace(self, node, new: list[Any]) -> None:
         """Put nodes in the place of a node; the last of them makes the value of its name."""
         for made in new[:-1]:
@@ -173,3 +181,15 @@ class Graph:
                     if not waiting[reader]:
                         ready.append(reader)
         return ordered
+
+
+def grid_of(graph: Graph, node) -> tuple[float, int, np.dtype] | None:
+    """Return scale, zero point and type of a QuantizeLinear, or of the DequantizeLinear behind."""
+    quantize = node if node.op_type == 'QuantizeLinear' else graph.maker(node.input[0])
+    if quantize is None or quantize.op_type != 'QuantizeLinear':
+        return None
+    scale, zero = graph.constant(node, 1), graph.constant(quantize, 2, np.uint8(0))
+    point = graph.constant(node, 2, zero.dtype.type(0)) if zero is not None else None
+    if scale is None or scale.size != 1 or point is None:
+        return None
+    return float(scale.item()), int(point.item()), zero.dtype

@@ -200,7 +200,8 @@ def _tidied(path: Path, wish: _Wish):
     import onnx
 
     graph = load_graph(path)
-    tidy(graph, wish.target.integer_sums)
+    target = wish.target
+    tidy(graph, target.integer_sums, target.early_concat, target.own_operators)
     onnx.save(graph, path)
     graph = load_graph(path)
     if wish.target.name == 'tensorrt':

@@ -18,7 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmwcc import kernels
-from mmwcc.maps import KEEPING, NEW_GRID, canonical_name, combined, tensors_in
+from mmwcc.maps import (
+    KEEPING,
+    NAMED_BY_ARGUMENTS,
+    NEW_GRID,
+    canonical_name,
+    combined,
+    tensors_in,
+)
 
 from .quantized_map import Grid, QuantizedMap, Stored, dequantized
 
@@ -50,6 +57,19 @@ def _max_pool2d(func: Callable, stored: Stored | None, input, *args, **kwargs) -
 
 def _dropout(func: Callable, stored: Stored | None, input, p=0.5, training=True, inplace=False):
     return NotImplemented if training else input.like(input.levels)
+
+
+def _mean(func: Callable, stored: Stored | None, input, output_size) -> Any:
+    """Average the bytes of each channel. The few values that are left stay in floating point."""
+    if output_size not in (1, (1, 1), [1, 1]) or input.dim() != 4:
+        return NotImplemented
+    return kernels.mean_map(input.levels, input.grid.step, input.grid.zero)
+
+
+def _positive(func: Callable, stored: Stored | None, *args, **kwargs) -> Any:
+    """Return the same map, for sums with 0 and products with 1."""
+    source = next(x for x in tensors_in([args, kwargs]) if isinstance(x, QuantizedMap))
+    return source.like(source.levels)
 
 
 def _pad(func: Callable, stored: Stored | None, input, pad, mode='constant', value=None) -> Any:
@@ -149,6 +169,7 @@ FUNCTIONS: dict[str, Callable] = dict.fromkeys(
     ),
     _moved,
 ) | dict(
+    adaptive_avg_pool2d=_mean,
     add=_add,
     cat=_cat,
     dropout=_dropout,
@@ -156,6 +177,7 @@ FUNCTIONS: dict[str, Callable] = dict.fromkeys(
     interpolate=_interpolate,
     max_pool2d=_max_pool2d,
     pad=_pad,
+    positive=_positive,
     setitem=_setitem,
 )
 """What computes each function on bytes, by the function's name."""
@@ -188,7 +210,7 @@ def call(func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     if name in _READING:
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
-    if name == 'hardtanh':
+    if name in NAMED_BY_ARGUMENTS:
         name = canonical_name(func, args, kwargs)
     result = _called(name, func, args, kwargs)
     target = _target(func, args, kwargs)

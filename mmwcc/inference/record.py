@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from mmwcc.maps import tensors_in
 
+from .patterns import PATTERNS
 from .quantized_map import dequantized
 
 __all__ = ['RecordedNetwork', 'record']
@@ -150,6 +151,8 @@ class _Recorder(TorchDispatchMode):
     def operators(self, result: Any) -> fx.GraphModule:
         """Return what runs all operators and returns what stands for ``result``."""
         self.graph.output(tree_map(self.node, result))
+        for combine in PATTERNS:
+            combine(self.graph)
         return fx.GraphModule(self.constants, self.graph)
 
 
@@ -159,7 +162,8 @@ def record(network: nn.Module, example: Tensor) -> RecordedNetwork:
 
     Between two convolutions of an integer network, the Python code of layers, hooks and maps takes
     as long as many of the convolutions. A recording leaves out this code and returns the same
-    values, bit for bit.
+    values, bit for bit. Only where the network resizes contiguous float maps, as segmentors do with
+    logits, the last bits may differ.
 
     Args:
         network: A network for inference, such as one that :func:`mmwcc.inference.to_integer` has

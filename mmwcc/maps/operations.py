@@ -7,7 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ['AVERAGING', 'FUSED', 'KEEPING', 'NEW_GRID', 'canonical_name', 'tensors_in']
+__all__ = [
+    'AVERAGING',
+    'FUSED',
+    'KEEPING',
+    'NAMED_BY_ARGUMENTS',
+    'NEW_GRID',
+    'canonical_name',
+    'tensors_in',
+]
 
 KEEPING = frozenset(
     {
@@ -26,6 +34,7 @@ KEEPING = frozenset(
         'pad',
         'permute',
         'pixel_shuffle',
+        'positive',
         'reshape',
         'split',
         'squeeze',
@@ -64,13 +73,18 @@ NEW_GRID = frozenset(
 FUSED = frozenset({'relu', 'relu6', 'hardswish', 'silu'})
 """Activations that a convolution applies to its sums before it rounds them."""
 
+NAMED_BY_ARGUMENTS = frozenset({'add', 'hardtanh', 'mul'})
+"""Functions whose name :func:`canonical_name` takes from their arguments too."""
+
+_NEUTRAL = dict(add=0, mul=1)
 _SAME = dict(iadd='add', radd='add', imul='mul', rmul='mul', concat='cat', concatenate='cat')
 
 
 def canonical_name(function: Callable, args: tuple = (), kwargs: Mapping[str, Any] = {}) -> str:
     """Return one name for the forms of a function: operator, method, in place and functional.
 
-    ``nn.ReLU6`` calls ``hardtanh`` with the bounds 0 and 6, which is given the name 'relu6'.
+    ``nn.ReLU6`` calls ``hardtanh`` with the bounds 0 and 6, which is given the name 'relu6'. Adding
+    0, as Python's ``sum`` does first, and multiplying by 1 are 'positive', which changes nothing.
 
     Example:
         >>> canonical_name(Tensor.__iadd__), canonical_name(Tensor.relu_)
@@ -81,7 +95,11 @@ def canonical_name(function: Callable, args: tuple = (), kwargs: Mapping[str, An
         bounds = dict(zip(('min_val', 'max_val'), args[1:3], strict=False)) | dict(kwargs)
         if (bounds.get('min_val', -1), bounds.get('max_val', 1)) == (0, 6):
             return 'relu6'
-    return _SAME.get(name, name)
+    name = _SAME.get(name, name)
+    operands = [*args[:2], kwargs.get('input'), kwargs.get('other')]
+    if any(type(x) in (int, float) and x == _NEUTRAL.get(name) for x in operands):
+        return 'positive'
+    return name
 
 
 def tensors_in(value: Any) -> list[Tensor]:

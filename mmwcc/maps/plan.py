@@ -13,6 +13,7 @@ from .watching import NORM
 __all__ = ['MapPlan', 'plan_maps']
 
 _FUSED_WITH_ADD = frozenset({'relu'})
+_SATURATING = frozenset({'relu', 'relu6'})
 _MAP_BITS = 8
 
 
@@ -55,7 +56,10 @@ class MapPlan:
 
 
 def plan_maps(
-    maps: Mapping[str, Map], norms: Mapping[str, str], layers: Mapping[str, Any]
+    maps: Mapping[str, Map],
+    norms: Mapping[str, str],
+    layers: Mapping[str, Any],
+    round_sums: bool = False,
 ) -> MapPlan:
     """Decide on the grids of all maps.
 
@@ -68,23 +72,28 @@ def plan_maps(
         maps: All maps of the network, see :func:`map_flow`.
         norms: The names of the BatchNorm layers that can be folded, see :func:`map_flow`.
         layers: The quantized layers that read and write maps, by name.
+        round_sums: Whether what a layer writes also has a grid where a function reads it, except
+            for ReLU and ReLU6, which the end of a grid can do. Defaults to False.
     """
     plan = MapPlan([name for name, made in maps.items() if not made.operation], norms=dict(norms))
     inner: set[str] = set()
     for name, made in maps.items():
         if name not in inner:
-            plan.chains[name] = list(_chain(maps, made))
+            plan.chains[name] = list(_chain(maps, made, _SATURATING if round_sums else FUSED))
             inner.update(plan.chains[name])
     for first in reversed(plan.chains):  # readers come before what they read
         last = plan.chains[first][-1]
         grid = _grid(maps[last], plan, layers)
+        read = maps[last].functions or NORM in maps[last].left
+        if round_sums and read and not maps[first].operation:
+            grid = grid or last
         if grid:
             plan.grids[last] = grid
     plan.grids = dict(reversed(plan.grids.items()))
     return plan
 
 
-def _chain(maps: Mapping[str, Map], made: Map) -> Iterator[str]:
+def _chain(maps: Mapping[str, Map], made: Map, fused: frozenset[str]) -> Iterator[str]:
     yield made.name
     if made.operation not in ('', 'add'):
         return
@@ -92,7 +101,7 @@ def _chain(maps: Mapping[str, Map], made: Map) -> Iterator[str]:
     if after is not None and after.operation == NORM:
         yield after.name
         after = _next(maps, after)
-    fused = _FUSED_WITH_ADD if made.operation else FUSED
+    fused = _FUSED_WITH_ADD if made.operation else fused
     if after is not None and after.operation in fused:
         yield after.name
 

@@ -173,6 +173,7 @@ def add_map_scales(
     input_shape: tuple[int, ...] = (128, 128),
     bits: int = 8,
     signed: bool | None = None,
+    round_sums: bool = False,
 ) -> MapScales:
     """Give a network scales for the maps between its quantized layers.
 
@@ -186,6 +187,9 @@ def add_map_scales(
         bits: Bits of a map. Defaults to 8.
         signed: Whether negative values have levels, as TensorRT wants it. With None, calibration
             decides for each map. Defaults to None.
+        round_sums: Whether layers also round what activations other than ReLU and ReLU6, products
+            and other functions read. ONNX Runtime computes convolutions fast only then. Other
+            runtimes lose accuracy by it and gain nothing. Defaults to False.
 
     Returns:
         The scales, which the network now holds as ``model.map_scales``.
@@ -228,7 +232,7 @@ def add_map_scales(
         ),
         dense,
     )
-    scales = MapScales(plan_maps(maps, norms, layers), bits, signed)
+    scales = MapScales(plan_maps(maps, norms, layers, round_sums), bits, signed)
     scales.join(model)
     settle_after_forward(model)
     return scales

@@ -126,9 +126,24 @@ class Shared(nn.Module):
         ]
 
 
-def test_maps_behind_shared_layers_are_exported(tmp_path):
+class Weighted(nn.Module):
+    """A weighted sum of two levels of a pyramid, as BiFPN has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.last, self.weights = nn.Conv2d(8, 4, 1), nn.Parameter(torch.tensor([0.7, 0.3]))
+
+    def forward(self, x):
+        fine = self.stem(x).relu()
+        maps = fine, F.interpolate(self.deep(fine), scale_factor=2)
+        return self.last(sum(w * y for w, y in zip(self.weights, maps, strict=True)))
+
+
+@pytest.mark.parametrize('network', [Shared, Weighted])
+def test_exporters_write_the_same_quantizers(network, tmp_path):
     torch.manual_seed(0)
-    model, batches = Shared().eval(), [torch.randn(1, 3, 16, 16) for _ in range(2)]
+    model, batches = network().eval(), [torch.randn(1, 3, 16, 16) for _ in range(2)]
     compress_model(model, preset('quant_channel_w8a8', keep_dense=[]), verbose=False)
     calibrate(model, batches)
     add_map_scales(model, (16, 16))

@@ -107,6 +107,25 @@ def test_readers_of_a_second_grid_get_a_rounding_each():
     np.testing.assert_array_equal(as_written(model, x), open_session(model).run(None, {'x': x}))
 
 
+def test_what_a_concatenation_reads_is_rounded_before_it():
+    body = rounding('x', 'd') + 'e = Neg(x) c = Concat<axis = 2>(d, e) '
+    behind = rounding('c', 'a', 'other, zero') + rounding('a', 'b') + 'y = Relu(b)'
+    model = graph(body + behind)
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 12
+    assert tidied(model, early_concat=True).count('QuantizeLinear') == 4
+    concat = next(node for node in model.graph.node if node.op_type == 'Concat')
+    makers = {node.output[0]: node for node in model.graph.node}
+    assert {makers[name].op_type for name in concat.input} == {'DequantizeLinear'}
+    openvino = pytest.importorskip('openvino')  # which ends the process otherwise
+    openvino.compile_model(openvino.Core().read_model(model.SerializeToString()), 'CPU')
+
+
+def test_a_concatenation_that_is_rounded_once_stays():
+    model = graph('c = Concat<axis = 2>(x, x) ' + rounding('c', 'y'))
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_value = 12
+    assert tidied(model, early_concat=True) == ['Concat', *PAIR]
+
+
 CONV = (
     'w = Constant<value: tensor = int8[4, 1, 1, 1] {1, -128, 127, 3}>() '
     'v = DequantizeLinear(w, step) '

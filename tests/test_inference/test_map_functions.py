@@ -56,6 +56,7 @@ KEPT = {
     ],
     'permute': [lambda x: x.permute(*range(x.dim() - 1, -1, -1))],
     'pixel_shuffle': [lambda x: F.pixel_shuffle(x, 2)],
+    'positive': [torch.positive, lambda x: 0 + x, lambda x: x * 1.0, lambda x: sum([x])],
     'reshape': [lambda x: x.reshape(-1, 5)],
     'split': [lambda x: x.split([1, 3], dim=-3)[1], lambda x: torch.split(x, 2, -2)[3]],
     'squeeze': [lambda x: x[:1].squeeze(0)],
@@ -78,7 +79,7 @@ FOUR_AXES = [
 
 def test_every_function_has_its_case():
     assert set(KEPT) == set(KEEPING)
-    assert set(FUNCTIONS) <= KEEPING | {'add', 'cat', 'setitem'}
+    assert set(FUNCTIONS) <= KEEPING | {'adaptive_avg_pool2d', 'add', 'cat', 'setitem'}
     assert set(NEW) | {'add', 'cat', 'mul'} == set(NEW_GRID)
 
 
@@ -99,6 +100,14 @@ def test_functions_that_keep_the_grid(name, shape, grid):
 def test_resizing(function):
     x = random_map()
     assert_is(function(x), function(x.dequantize()), SIGNED)
+
+
+@pytest.mark.parametrize('size', [1, (1, 1)])
+def test_global_pooling_averages_bytes_exactly(size):
+    x = random_map()
+    got = F.adaptive_avg_pool2d(x, size)
+    assert type(got) is Tensor
+    torch.testing.assert_close(got, F.adaptive_avg_pool2d(x.dequantize().double(), 1).float())
 
 
 NEW = {
@@ -234,7 +243,7 @@ def test_other_functions_get_values():
     values = x.dequantize()
     for function in (
         lambda x: x.mean((2, 3)),
-        lambda x: F.adaptive_avg_pool2d(x, 1),
+        lambda x: F.adaptive_avg_pool2d(x, 2),
         lambda x: F.conv2d(x, torch.ones(3, 4, 3, 3)),
         lambda x: x.softmax(1),
         lambda x: torch.linalg.norm(x),
@@ -298,4 +307,8 @@ def test_a_map_is_named_as_its_functions_are():
     assert canonical_name(F.hardtanh, (0, 0, 6)) == 'relu6'
     assert canonical_name(F.hardtanh, (0,), dict(min_val=0.0, max_val=6.0)) == 'relu6'
     assert canonical_name(F.hardtanh, (0, -1, 6)) == 'hardtanh'
+    assert canonical_name(torch.add, (1,), dict(other=0)) == 'positive'
+    assert (
+        canonical_name(torch.mul, (2, 0)) == 'mul' and canonical_name(torch.add, (0.5, 1)) == 'add'
+    )
     assert canonical_name(torch.concatenate) == canonical_name(torch.concat) == 'cat'

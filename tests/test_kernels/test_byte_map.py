@@ -4,7 +4,6 @@ import importlib
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.library import opcheck
 
 from mmwcc import kernels
@@ -18,8 +17,8 @@ REFERENCES = dict(
     map_values=reference._values,
     rescale_map=reference._rescale,
     add_maps=reference._add,
+    mean_map=reference._mean,
     cat_maps=reference._cat,
-    resize_map=reference._resize,
 )
 
 
@@ -62,16 +61,6 @@ def test_concatenation_rounds_to_one_grid_and_copies_what_is_on_it():
     assert joined.tolist() == [[[[127, 130]], [[126, 131]]]]
 
 
-@pytest.mark.parametrize('align_corners', [False, True])
-@pytest.mark.parametrize('size', [(3, 5), (14, 9), (1, 1), (20, 30)])
-def test_resizing_rounds_what_torch_interpolates(size, align_corners):
-    levels = random_bytes(2, 3, 7, 9)
-    got = kernels.resize_map(levels, *size, align_corners)
-    exact = F.interpolate(levels.double(), size, mode='bilinear', align_corners=align_corners)
-    assert got.dtype == torch.uint8 and got.is_contiguous(memory_format=torch.channels_last)
-    assert (got.double() - exact).abs().max() <= 0.5 + 1e-3
-
-
 def cases(layout, size=(7, 3)):
     x = torch.randn(2, 5, *size) * 9
     x[0, 0, 0, 0] = float('nan')
@@ -81,8 +70,8 @@ def cases(layout, size=(7, 3)):
         map_values=(a, 0.07, 128),
         rescale_map=(a, 0.07, 128, *NIBBLE),
         add_maps=(a, b, 0.07, 128, 0.05, 0, True, *UNSIGNED),
-        cat_maps=(a, [b, a[:, :2]], [0.07, 0.05, 0.4], [128, 0, 128], *NIBBLE),
-        resize_map=(a, 5, 11, False),
+        mean_map=(a, 0.07, 128),
+        cat_maps=(a, [b, a[:, :2]], [0.07, 0.05, 0.4], [128, 0, 128], *NIBBLE, *size, False),
     )
 
 
@@ -104,12 +93,31 @@ def test_kernels_equal_the_references(cpu, poison, name, layout, threads):
     got = getattr(cpu, name)(*arguments)
     torch.set_num_threads(before)
     assert got.shape == expected.shape and got.dtype == expected.dtype
-    if name == 'resize_map':
-        difference = got.int() - expected.int()
-        assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 0.01
-    else:
-        assert torch.equal(got, expected)
-        assert got.stride() == expected.stride()
+    assert torch.equal(got, expected)
+    assert got.stride() == expected.stride()
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_a_concatenation_resizes_maps_of_other_sizes(align_corners):
+    small, large, single = (
+        random_bytes(2, 5, 4, 3),
+        random_bytes(2, 70, 9, 8),
+        random_bytes(2, 3, 1, 1),
+    )
+    maps = [(small, 0.07, 128), (large, 0.05, 0), (single, 0.05, 0)]
+    got = kernels.cat_maps(maps, *UNSIGNED, size=(9, 8), align_corners=align_corners)
+    resized = [
+        (kernels.resize_map(levels, 9, 8, align_corners), step, zero) for levels, step, zero in maps
+    ]
+    assert torch.equal(got, kernels.cat_maps(resized, *UNSIGNED))
+    assert torch.equal(got[:, 75:], single.expand(-1, -1, 9, 8))
+
+
+def test_means_are_exact_before_they_are_scaled():
+    levels = random_bytes(2, 130, 7, 5, layout=torch.channels_last)
+    means = kernels.mean_map(levels, 0.07, 128)
+    exact = 0.07 * (levels.double().mean((2, 3), keepdim=True) - 128)
+    assert means.shape == (2, 130, 1, 1) and torch.equal(means, exact.float())
 
 
 def test_strided_maps_and_maps_of_two_layouts(cpu):
@@ -128,7 +136,6 @@ def test_empty_maps(cpu):
     assert kernels.round_map(empty.float(), *SIGNED).shape == (0, 3, 4, 4)
     assert kernels.rescale_map(empty, 0.1, 0, *SIGNED).shape == (0, 3, 4, 4)
     assert kernels.add_maps((empty, 0.1, 0), (empty, 0.1, 0), False, *SIGNED).numel() == 0
-    assert kernels.resize_map(empty, 2, 3).shape == (0, 3, 2, 3)
     assert kernels.cat_maps([(empty, 0.1, 0)] * 2, *SIGNED).shape == (0, 6, 4, 4)
 
 

@@ -73,6 +73,11 @@ def test_functions_that_keep_the_grid_keep_the_name():
     assert maps['cat(a,a)'].layers == ['b'] and maps['a'].moved and maps['cat(a,a)'].moved
 
 
+def test_the_0_at_which_sums_start_makes_no_map():
+    maps, _ = flow(Net(lambda net, x: net.b(sum([net.a(x), 2 * net.a(x)]) * 1)))
+    assert list(maps) == ['a', 'mul(a)', 'add(a,mul(a))', 'b']
+
+
 def test_unknown_functions_take_the_name_away():
     maps, _ = flow(Net(lambda net, x: net.b(net.a(x).softmax(1)) + net.a(x).mean()))
     assert maps['a'].left == ['softmax', 'mean'] and maps['b'].reads == ('',)

@@ -13,12 +13,12 @@ def layer(bits=8):
     return QuantConv2d(4, 4, 1, act_quant=dict(type='mmwcc.LearnedClipActQuantizer', bits=bits))
 
 
-def plan(run, bits=8):
+def plan(run, bits=8, **kwargs):
     model = Net(run)
     model.c = nn.Conv2d(4, 4, 1)
     maps, norms = flow(model)
     layers = {name: layer(bits) for name in ('a', 'b', 'c')}
-    return plan_maps(maps, norms, layers)
+    return plan_maps(maps, norms, layers, **kwargs)
 
 
 def test_a_map_with_one_reader_is_on_its_grid():
@@ -51,6 +51,22 @@ def test_a_concatenation_gives_its_grid_to_what_only_it_reads():
         lambda net, x: (net.b(y := torch.cat([net.a(x), x], 1)[:, :4]), net.c(y))
     )  # fmt: skip
     assert made.grids == {'a': 'cat(a,)', 'cat(a,)': 'cat(a,)'} and made.own == ['cat(a,)']
+
+
+def test_sums_may_be_rounded_before_functions():
+    def run(net, x):
+        x = F.silu(net.norm(net.a(x)))
+        return net.c(net.relu(net.b(x))) * 2
+
+    usual = {'silu(norm(a))': 'b', 'relu(b)': 'c'}
+    assert plan(run).grids == usual
+    made = plan(run, round_sums=True)
+    assert made.grids == {'norm(a)': 'norm(a)', **usual, 'c': 'c'}
+    assert made.chains['a'] == ['a', 'norm(a)'] and made.activation('b') == 'relu'
+    made = plan(lambda net, x: net.norm(net.a(x)) + net.norm(net.b(x)), round_sums=True)
+    assert made.grids == {'a': 'a', 'b': 'b'}  # a BatchNorm that cannot be folded is a function
+    made = plan(lambda net, x: net.a(x).exp(), round_sums=True)
+    assert not made.grids  # what leaves the integers keeps its precision
 
 
 def test_what_nothing_reads_in_integers_stays_float():

@@ -17,6 +17,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mmwcc.deployment import (
+    TARGETS,
     RawOutputs,
     compile_openvino,
     export_onnx,
@@ -25,6 +26,8 @@ from mmwcc.deployment import (
     open_runner,
 )
 from mmwcc.inference import RecordedNetwork, record, to_integer
+from mmwcc.maps import add_map_scales
+from mmwcc.post_training import calibrate
 
 __all__ = ['ENGINES', 'Engine', 'Forms', 'Trained']
 
@@ -114,9 +117,21 @@ def _make_dense_onnx(forms: Forms, path: Path) -> None:
 
 
 def _make_export(forms: Forms, path: Path) -> None:
-    size = forms.trained.images[0].shape[2:]
+    size = tuple(forms.trained.images[0].shape[2:])
     target = path.stem.removeprefix('export_')
-    export_onnx(forms.trained.quantized, path, tuple(size), repeats=1, target=target)
+    model = forms.trained.quantized
+    if TARGETS[target].round_sums:
+        model = _with_rounded_sums(model, forms.trained.images)
+    export_onnx(model, path, size, repeats=1, target=target)
+
+
+def _with_rounded_sums(model: nn.Module, images: Sequence[Tensor]) -> nn.Module:
+    """Return a copy with the scales of maps that ONNX Runtime wants."""
+    model = copy.deepcopy(model)
+    model.map_scales.leave(model)
+    add_map_scales(model, tuple(images[0].shape[2:]), round_sums=True)
+    calibrate(model, images, forward=lambda net, x: net(x, mode='tensor'), again=False)
+    return model.eval()
 
 
 def _make_onnxruntime(forms: Forms, path: Path) -> None:

@@ -114,7 +114,7 @@ def calibration_images(config: Config, model: nn.Module, number: int) -> Iterato
 def add_maps(model: nn.Module, config: Config, args: argparse.Namespace) -> None:
     """Give a model scales of maps, and learn them from training images."""
     batches = calibration_batches(config, args.calibration_images, progress='reading images')
-    add_map_scales(model, tuple(args.shape))
+    add_map_scales(model, tuple(args.shape), round_sums=TARGETS[args.target].round_sums)
     print(f'maps: {calibrate(model, batches, again=False)}')
 
 
