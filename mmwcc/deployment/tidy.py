@@ -34,7 +34,7 @@ def tidy(
     for quantize in graph.of_type('QuantizeLinear'):
         _drop_repeated(graph, quantize)
     for dequantize in graph.of_type('DequantizeLinear'):
-        _sharegrid_of(graph, dequantize)
+        _share_grid(graph, dequantize)
     for dequantize in graph.of_type('DequantizeLinear'):
         _part_readers(graph, dequantize)
     for kind in ('Clip', 'Relu'):  # a Clip may stand behind a Relu
@@ -101,7 +101,7 @@ def _limits_behind(graph: Graph, dequantize) -> tuple[float, float] | None:
     return _limits(graph, clip) if clip is not None and clip.op_type == 'Clip' else None
 
 
-def _sharegrid_of(graph: Graph, dequantize) -> None:
+def _share_grid(graph: Graph, dequantize) -> None:
     """Let a DequantizeLinear name the scale and the zero point of the QuantizeLinear before it."""
     quantize = graph.maker(dequantize.input[0])
     if grid_of(graph, dequantize) is None or grid_of(graph, dequantize) != grid_of(graph, quantize):

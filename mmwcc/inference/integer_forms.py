@@ -27,4 +27,4 @@ INTEGER_FORMS: dict[type[nn.Module], type[PointwiseIntegerLayer]] = {
 def integer_obstacle(layer: Any) -> str:
     """Return why ``layer`` has no integer form, or '' if it has one."""
     form = INTEGER_FORMS.get(type(layer))
-    return 'not a quantized layer' if form is None else form.obstacle(layer)
+    return 'not a quantized convolution' if form is None else form.obstacle(layer)

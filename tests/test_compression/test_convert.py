@@ -9,7 +9,7 @@ from torch import nn
 
 from mmwcc.compression import compress_model, convert
 from mmwcc.diagnostics import dense_twin
-from mmwcc.inference.integer_conv import integer_obstacle
+from mmwcc.inference.integer_forms import integer_obstacle
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d, WaveletConv2d
 from mmwcc.model_tree.compressed import compressed_layers
 

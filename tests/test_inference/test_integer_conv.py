@@ -10,7 +10,7 @@ from torch import nn
 from mmwcc import kernels
 from mmwcc.functional import pack, quantize
 from mmwcc.inference import IntegerConv2d, IntegerWaveletCompressedConv2d
-from mmwcc.inference.integer_conv import integer_obstacle
+from mmwcc.inference.integer_forms import integer_obstacle
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 
 EPSILON = 2.0**-24
@@ -361,7 +361,7 @@ def test_obstacles():
     )
     assert integer_obstacle(QuantConv2d(4, 4, 1, stride=2, **quantizers())) == ''
     with pytest.raises(
-        ValueError, match='IntegerConv2d: layer must be a 1x1 convolution .* got weights of 9 bits'
+        ValueError, match='IntegerConv2d: layer must multiply positions, .* got weights of 9 bits'
     ):
         IntegerConv2d.like(build['weights of 9 bits'])
     with pytest.raises(
