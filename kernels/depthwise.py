@@ -17,7 +17,6 @@ from .dispatch import accelerate
 from .haar import haar_unpack
 from .layout import position_count
 from .library import Cost, register
-from .select import slot_of
 from .transform import analysis, check_map, passes_clamp
 
 __all__ = ['depthwise_haar']
@@ -79,9 +78,10 @@ def _depthwise_backward(ctx, grad, _):
     map was not saved: where there is a clamp, it is computed again to see which values passed.
     """
     x, weight, bias = ctx.saved_tensors
-    everything = torch.ones(grad.shape[:2], dtype=torch.bool, device=grad.device)
+    everything = torch.arange(grad.shape[1], dtype=torch.int32, device=grad.device)
+    slot = everything.expand(grad.shape[:2])
     height, width = x.shape[2:]
-    grad = haar_unpack(grad, slot_of(everything), None, height, width, ctx.levels, x.stride(1) == 1)
+    grad = haar_unpack(grad, slot, None, height, width, ctx.levels, x.stride(1) == 1)
     if ctx.low is not None or ctx.high is not None:
         low, high = ctx.low, ctx.high
         y = _filtered(x, weight, bias, ctx.dilation).clamp(low, high)

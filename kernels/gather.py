@@ -36,15 +36,15 @@ def _fake_gather_int8(coefficients, slot, k, step, low, high):
 
 
 def _save_gather(ctx, inputs, output):
-    """Save only which positions were kept: one byte per position instead of four."""
-    ctx.save_for_backward(inputs[1] >= 0)
+    """Save the slots, which the unpack of the same rows saves too."""
+    ctx.save_for_backward(inputs[1])
 
 
 def _gather_backward(ctx, grad):
     """Put the gradient of the rows back at their positions, with zeros elsewhere."""
-    (keep,) = ctx.saved_tensors
-    coefficients = grad.new_zeros(*keep.shape, grad.shape[2])
-    return coefficients.masked_scatter(keep.unsqueeze(-1), grad), None, None
+    (slot,) = ctx.saved_tensors
+    coefficients = grad.new_zeros(*slot.shape, grad.shape[2])
+    return coefficients.masked_scatter((slot >= 0).unsqueeze(-1), grad), None, None
 
 
 _gather_op = register(

@@ -14,7 +14,6 @@ from .dispatch import accelerate
 from .int8 import to_int8
 from .layout import is_channels_last
 from .library import Cost, free, register
-from .select import slot_of
 from .transform import analysis, check_map, empty_map, passes_clamp, synthesis
 
 __all__ = ['haar_norms', 'haar_pack', 'haar_pack_int8', 'haar_unpack']
@@ -92,18 +91,19 @@ def _fake_unpack(rows, slot, bias, height, width, levels, channels_last, residua
     return empty_map(rows, height, width, channels_last)
 
 
-# Both gradients need to know only which positions were kept. So one byte per position is saved,
-# not the four bytes of `slot`.
+# Pack and unpack of a layer have the same slots, so that both gradients save one tensor. To save
+# only which positions are kept would take a map of bytes for each, and eight launches to number
+# them again.
 def _save_positions(ctx, x, slot, levels):
-    """Save what the gradient of a pack needs: the kept positions and the layout of ``x``."""
-    ctx.save_for_backward(slot >= 0)
+    """Save what the gradient of a pack needs: the slots and the layout of ``x``."""
+    ctx.save_for_backward(slot)
     ctx.shape = (*x.shape[2:], levels, is_channels_last(x))
 
 
 def _gradient_of_map(ctx, grad):
     """Invert the transform: it is orthonormal, so its transpose is its inverse."""
-    (keep,) = ctx.saved_tensors
-    return haar_unpack(grad, slot_of(keep), None, *ctx.shape)
+    (slot,) = ctx.saved_tensors
+    return haar_unpack(grad, slot, None, *ctx.shape)
 
 
 def _save_pack(ctx, inputs, output):
@@ -118,19 +118,19 @@ def _pack_backward(ctx, grad):
 
 
 def _save_unpack(ctx, inputs, output):
-    """Save the kept positions, and the output only if it tells where the clamp cut values off."""
+    """Save the slots, and the output only if it tells where the clamp cut values off."""
     rows, slot, _, _, _, levels, _, _, ctx.low, ctx.high = inputs
     clamped = ctx.low is not None or ctx.high is not None
-    ctx.save_for_backward(slot >= 0, *([output] if clamped else []))
+    ctx.save_for_backward(slot, *([output] if clamped else []))
     ctx.k, ctx.levels = rows.shape[1], levels
 
 
 def _unpack_backward(ctx, grad):
     """Return the gradients of rows, bias and residual. Values that were clamped pass none."""
-    keep, *output = ctx.saved_tensors
+    slot, *output = ctx.saved_tensors
     if output:
         grad = torch.where(passes_clamp(output[0], ctx.low, ctx.high), grad, 0)
-    rows = haar_pack(grad, slot_of(keep), ctx.k, ctx.levels) if ctx.needs_input_grad[0] else None
+    rows = haar_pack(grad, slot, ctx.k, ctx.levels) if ctx.needs_input_grad[0] else None
     bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
     residual = grad if ctx.needs_input_grad[7] else None
     return rows, None, bias, None, None, None, None, residual, None, None

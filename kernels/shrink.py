@@ -44,6 +44,7 @@ def _fake_shrink_int8(x, k, levels, step, low, high):
 def _save_shrink(ctx, inputs, output):
     """Save what the gradient of a pack needs, with the positions that were selected."""
     x, _, levels = inputs
+    ctx.set_materialize_grads(False)  # no zeros in place of the gradient of slots
     _save_positions(ctx, x, output[1], levels)
 
 

@@ -29,6 +29,11 @@ def _padded(x: Tensor, levels: int) -> tuple[int, int]:
     return padded_size(x.shape[2], levels), padded_size(x.shape[3], levels)
 
 
+def _lines(slot: Tensor) -> Tensor:
+    """Return ``slot`` with neighbouring positions side by side; images may share their memory."""
+    return slot if slot.stride(1) == 1 else slot.contiguous()
+
+
 def norms_into(norms: Tensor, x: Tensor, passes: tuple[Tiling, ...]) -> None:
     """Write the norms of ``x``. Each pass but the last leaves a smaller map to the next."""
     total = norms.shape[1]
@@ -80,7 +85,6 @@ def pack_into(
             *grid,
             top,
             *sizes,
-            slot.shape[1],
             rows.shape[1],
             *layout.strides,
             slot.stride(0),
@@ -107,7 +111,7 @@ def haar_pack(x: Tensor, slot: Tensor, k: int, levels: int) -> Tensor:
     pack_into(
         rows,
         x,
-        slot.contiguous(),
+        _lines(slot),
         tilings(*_padded(x, levels), levels),
         (None, None, None),
     )
@@ -120,7 +124,7 @@ def haar_pack_int8(
     """Compute :func:`mmwcc.kernels.haar_pack_int8`."""
     rows = x.new_empty(x.shape[0], k, x.shape[1], dtype=torch.int8)
     grid = (step, float(low), float(high))
-    pack_into(rows, x, slot.contiguous(), tilings(*_padded(x, levels), levels), grid)
+    pack_into(rows, x, _lines(slot), tilings(*_padded(x, levels), levels), grid)
     return rows
 
 
@@ -152,7 +156,7 @@ def haar_unpack(
 ) -> Tensor:
     """Compute :func:`mmwcc.kernels.haar_unpack`."""
     y = empty_map(rows, height, width, channels_last)
-    rows, slot, top = rows.contiguous(), slot.contiguous(), None
+    rows, slot, top = rows.contiguous(), _lines(slot), None
     passes = tilings(*_padded(y, levels), levels)
     # The deepest pass comes first. Bias, residual and bounds belong to the last one only.
     for n in range(len(passes) - 1, 0, -1):
@@ -192,9 +196,9 @@ def _unpack(
         top,
         y,
         *sizes,
-        slot.shape[1],
         rows.shape[1],
         *layout.strides,
+        slot.stride(0),
         *other.strides,
         **options,
         **tiling.order,

@@ -101,7 +101,6 @@ def pack_kernel(
     height,
     columns,
     positions,
-    all_positions,
     k,
     stride_b,
     stride_c,
@@ -170,12 +169,12 @@ def unpack_kernel(
     height,
     columns,
     positions,
-    all_positions,
     k,
     stride_b,
     stride_c,
     stride_h,
     stride_w,
+    slot_b,
     residual_b,
     residual_c,
     residual_h,
@@ -201,7 +200,7 @@ def unpack_kernel(
     channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = (channel < C)[None, :]
     position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
-    slot = tl.load(slot_ptr + image * all_positions + position, mask=position >= 0, other=-1)
+    slot = tl.load(slot_ptr + image * slot_b + position, mask=position >= 0, other=-1)
     w = tl.load(
         rows_ptr + (image * k + slot)[:, None] * C + channel[None, :],
         mask=(slot >= 0)[:, None] & real,

@@ -99,7 +99,7 @@ def wavelet_compressed_conv2d(
 
     Returns:
         Feature map, shape (B, O, H, W), in the memory format of ``x``. The gradient is taken at the
-        same positions. For it, the kept coefficients, (B, k, C), and one byte per position are
+        same positions. For it, the kept coefficients, (B, k, C), and four bytes per position are
         saved, never ``x``.
 
     Raises:

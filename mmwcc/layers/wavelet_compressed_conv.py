@@ -57,7 +57,7 @@ class WaveletCompressedConv2d(WaveletSettings, CompressedConvMixin, nn.Conv2d):
 
     Note:
         No gradient flows through the selection. For backward, the layer saves the kept coefficients
-        and one byte per position, not the input.
+        and four bytes per position, not the input.
 
     Example:
         >>> layer = WaveletCompressedConv2d(64, 256, keep_ratio=0.25)

@@ -55,7 +55,7 @@ class WaveletCompressedLinear(WaveletSettings, CompressedLinearMixin, TokenTrans
 
     Note:
         No gradient flows through the selection. For backward, the layer saves the kept coefficients
-        and one byte per position, not the input.
+        and four bytes per position, not the input.
 
     Example:
         >>> layer = WaveletCompressedLinear(64, 256, keep_ratio=0.25)

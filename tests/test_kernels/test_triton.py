@@ -29,7 +29,7 @@ def run_cases(**environment):
         for key, value in os.environ.items()
         if key not in ('TRITON_INTERPRET', 'MMWCC_TRITON_CONFIGS')
     }
-    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-n0', '-p', 'no:cacheprovider', *CASES]
+    command = [sys.executable, '-m', 'pytest', '-q', '-n0', '-p', 'no:cacheprovider', *CASES]
     result = subprocess.run(
         command,
         env={**kept, 'MMWCC_KERNELS': 'triton', **environment},
@@ -208,13 +208,17 @@ def test_wrong_configurations_are_errors(launch, tmp_path, content, error, messa
 BENCHMARK = """
 import sys
 sys.path.insert(0, {folder!r})
-import gpu, table8, tune_triton
+import gpu, gpu_checks, gpu_timing, table8, tune_triton
 gpu.ROWS = (table8.Row(8, 16, 2, 1, 0.5, 1.2), table8.Row(8, 16, 2, 1, 0.25, 1.2))
-gpu.SHAPES, gpu.SELECTIONS, gpu.GATE = ((1, 16, 8, 8), ), ((2, 64), ), gpu.GATE[:3]
+gpu.SHAPES, gpu.SELECTIONS, gpu_checks.MAPS = ((1, 16, 8, 8), ), ((2, 64), ), gpu_checks.MAPS[:2]
+gpu_checks.SELECTIONS = ((3, 500), )
 gpu.COPY_BYTES, gpu.PRODUCT = 4096, 32
-gpu.medians.__defaults__ = (1, )
+gpu_timing.medians.__defaults__ = (1, )
 sys.argv = ['gpu.py', '--no-compile', '--modes', 'tf32/bf16', 'bf16/int8', '--out', {gpu!r}]
-gpu.main()
+try:
+    gpu.main()
+except SystemExit as status:
+    assert not status.code
 tune_triton.MAPS, tune_triton.SELECTIONS = ((1, 16, 8, 8), ), ((1, 64), )
 tune_triton.PRODUCTS = ((40, 24, 16), )
 tune_triton.SPACE = {{kernel: {{key: values[-1:] for key, values in space.items()}}
@@ -247,7 +251,73 @@ def test_benchmark_and_tuning_run_in_the_interpreter(launch, tmp_path):
         'fake_quant_backward',
     }
     assert content['environment']['triton'] and content['environment']['device'] == 'interpreter'
-    assert content['left_out'] == []
+    assert content['left_out'] == content['wrong'] == content['errors'] == []
     tuned = launch.read_configurations(tmp_path / 'tuned.json')
     assert set(tuned) == {'haar_pack', 'int8_linear', 'select'}
     assert tuned['select']['float32']['one_program'] in (0, 64)
+
+
+def run_plan(folder, *arguments):
+    program = ROOT / 'tools' / 'benchmarks' / 'gpu_plan.py'
+    command = [sys.executable, str(program), '--out', str(folder), *arguments]
+    status = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).returncode
+    return status, json.loads((folder / 'summary.json').read_text())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='every step works there')
+def test_the_plan_for_a_device_writes_what_it_saw_of_every_step_that_fails(tmp_path):
+    """Here every step fails, since there is no GPU."""
+    status, summary = run_plan(tmp_path, '--steps', 'graphs', 'benchmark', '--minutes', '0.1')
+    assert status == 1
+    assert set(summary) == {'graph-capture', 'graph-reduce-overhead', 'benchmark'}
+    assert all(found['status'] == 1 for found in summary.values())
+    for name, found in summary.items():
+        assert found['last'][0] in (tmp_path / f'{name}.log').read_text()
+    assert 'MMWCC_KERNELS=triton serves tensors on the CPU' in summary['benchmark']['last'][0]
+
+
+BARE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Missing(MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.partition('.')[0] in ('mmengine', 'mmcv', 'mmseg', 'numba'):
+            raise ModuleNotFoundError(f'No module named {fullname!r} here', name=fullname)
+
+sys.meta_path.insert(0, Missing())
+sys.path.insert(0, 'tools/benchmarks')
+import gpu, measuring, shutil, tune_triton
+shutil.which = lambda name: None
+about = measuring.environment()
+assert about['commit'] is None and about['cpu'] and about['torch']
+"""
+
+
+def test_benchmarks_need_torch_triton_and_numpy_alone():
+    """Neither OpenMMLab nor git."""
+    result = subprocess.run([sys.executable, '-c', BARE], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_wrong_kernel_and_an_error_do_not_end_the_benchmark(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'benchmarks'))
+    gpu, checks = importlib.import_module('gpu'), importlib.import_module('gpu_checks')
+    report = gpu.Report(tmp_path / 'gpu.json', dict(device='none'), 1.0)
+
+    def wrong(report):
+        gpu.expect('one is two', 1.0, 0.5)
+        gpu.expect('it is a number', float('nan'), 0.5)
+
+    def broken(report):
+        report.found['rows'].append(dict(mode='bf16'))
+        raise RuntimeError('no such device')
+
+    for section in (wrong, broken):
+        report.run(section)
+        written = json.loads((tmp_path / 'gpu.json').read_text())
+    checks.FAILED.clear()
+    assert [line.split(':')[0] for line in written['wrong']] == ['one is two', 'it is a number']
+    assert 'no such device' in written['errors'][0] and written['rows'] == [{'mode': 'bf16'}]
+    report.end = 0
+    assert not report.has_time('a block') and report.found['left_out'] == ['a block']

@@ -27,9 +27,9 @@ LAUNCHED = {
     'total_kernel',
     'quantize_kernel',
     'linear_kernel',
+    'whole_kernel',
     'select_kernel',
     'count_kernel',
-    'block_kernel',
     'rank_kernel',
 }
 TARGETS = ('sm_80', 'sm_86', 'sm_90', 'sm_100', 'gfx942')

@@ -114,13 +114,14 @@ def int8(channels: int, dtype: torch.dtype, channels_last: bool) -> None:
     module.int8_linear(rows, weight, torch.empty(256, dtype=dtype), torch.empty(256, dtype=dtype))
 
 
-def select(positions: int) -> None:
-    KERNELS['select'].select(torch.empty(2, positions), 1000)
+def select(images: int, positions: int) -> None:
+    KERNELS['select'].select(torch.empty(images, positions), 1000)
 
 
 def cases(everything: bool) -> list[tuple]:
     """Return the calls whose launches are compiled: all, or a part that takes about a minute."""
     half, layouts = torch.bfloat16, (True, False)
+    selections = [(select, 2, 9216), (select, 2, 32768), (select, 96, 65536), (select, 2, 65536)]
     if not everything:
         return [
             (haar, 144, torch.float32, True),
@@ -129,8 +130,7 @@ def cases(everything: bool) -> list[tuple]:
             (depthwise, 64, torch.float32, False),
             (fake_quant, 64, torch.float32, True),
             (int8, 144, half, False),
-            (select, 9216),
-            (select, 65536),
+            *selections,
         ]
     dtypes = (torch.float32, half, torch.float16)
     found = [
@@ -149,7 +149,7 @@ def cases(everything: bool) -> list[tuple]:
         for function in (fake_quant, int8)
         for rest in itertools.product((24, 144, 960), dtypes, layouts)
     ]
-    return [*found, (select, 9216), (select, 65536)]
+    return [*found, *selections]
 
 
 def record(call: tuple, target: GPUTarget, configs: Path | None) -> list[tuple]:

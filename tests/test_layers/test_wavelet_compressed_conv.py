@@ -140,22 +140,23 @@ def test_wavelet_coefficients_are_always_signed(quantizers):
 
 
 def saved_bytes(layer, x):
-    """Count the bytes of every tensor saved for backward, without the layer's own parameters and
-    buffers.
+    """Count the bytes of all memory that is saved for backward, without the layer's own parameters
+    and buffers.
     """
     own = {
         tensor.untyped_storage().data_ptr() for tensor in (*layer.parameters(), *layer.buffers())
     }
-    counted = []
+    counted = {}
 
     def count(tensor):
-        if tensor.untyped_storage().data_ptr() not in own and tensor.numel() > 1:
-            counted.append(tensor.numel() * tensor.element_size())
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and tensor.numel() > 1:
+            counted[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
         layer(x)
-    return sum(counted)
+    return sum(counted.values())
 
 
 @pytest.mark.parametrize('channels', [32, 64, 128])

@@ -47,9 +47,9 @@ class Mode(NamedTuple):
 
 
 MODES = {
-    'tf32': Mode(torch.float32, torch.float32, 'tf32', 'tf32', 4),
-    'tf32/bf16': Mode(torch.float32, torch.bfloat16, 'tf32', 'bf16', 2),
     'bf16': Mode(torch.bfloat16, torch.bfloat16, 'bf16', 'bf16', 2),
+    'tf32/bf16': Mode(torch.float32, torch.bfloat16, 'tf32', 'bf16', 2),
+    'tf32': Mode(torch.float32, torch.float32, 'tf32', 'tf32', 4),
     'bf16/int8': Mode(torch.bfloat16, torch.bfloat16, 'bf16', 'int8', 1),
     'fp32': Mode(torch.float32, torch.float32, 'fp32', 'fp32', 4),
 }
@@ -86,7 +86,10 @@ class Block(NamedTuple):
             ]
         return cls(
             *(weight.to(device, MODES[mode].dtype) for weight in (expand, depthwise, project)),
-            tuple(weight.to(device, MODES[mode].inside) for weight in (expand, project)),
+            tuple(
+                weight.to(device, MODES[mode].inside)[:, :, None, None]
+                for weight in (expand, project)
+            ),
             tuple(tensor.to(device) for tensor in int8),
             step.to(device),
         )
@@ -112,7 +115,8 @@ def wcc_block(block: Block, x: Tensor, keep_ratio: float, mode: str) -> Tensor:
         rows = kernels.haar_pack_int8(x, slot, k, LEVELS, block.step, -127, 127)
         rows = kernels.int8_linear(rows, block.int8[0], block.int8[1])
     else:
-        rows = F.linear(kernels.haar_pack(x, slot, k, LEVELS).to(inside), block.rows[0])
+        rows = kernels.haar_pack(x, slot, k, LEVELS).to(inside)
+        rows = kernels.plain_product(rows, block.rows[0])
     wide = kernels.haar_unpack(rows, slot, None, *size, LEVELS, True)
     coefficients, norms = kernels.depthwise_haar(wide, block.depthwise, None, LEVELS)
     slot = kernels.select(norms, k)
@@ -120,7 +124,8 @@ def wcc_block(block: Block, x: Tensor, keep_ratio: float, mode: str) -> Tensor:
         rows = kernels.gather_rows_int8(coefficients, slot, k, block.step, -127, 127)
         rows = kernels.int8_linear(rows, block.int8[2], block.int8[3])
     else:
-        rows = F.linear(kernels.gather_rows(coefficients, slot, k), block.rows[1])
+        rows = kernels.gather_rows(coefficients, slot, k)
+        rows = kernels.plain_product(rows, block.rows[1])
     return kernels.haar_unpack(rows.to(x.dtype), slot, None, *size, LEVELS, True, x)
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,8 +24,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from mmwcc.diagnostics import device_name
 
 __all__ = [
     'FORMATS',
@@ -107,7 +106,7 @@ def environment(**more) -> dict:
     versions.update({name: number for name, number in forks.items() if number})
     return dict(
         device='cpu',
-        cpu=device_name(torch.device('cpu')),
+        cpu=_cpu(),
         capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         dtype='float32',
@@ -120,7 +119,17 @@ def environment(**more) -> dict:
     )
 
 
-def _commit() -> str:
+def _cpu() -> str:
+    try:
+        from mmwcc.diagnostics import device_name
+    except ModuleNotFoundError:  # it needs mmengine, which timing the kernels does not
+        return platform.processor() or platform.machine()
+    return device_name(torch.device('cpu'))
+
+
+def _commit() -> str | None:
+    if shutil.which('git') is None:
+        return None
     command = ['git', 'describe', '--always', '--dirty', '--exclude', '*']
     return subprocess.run(
         command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False

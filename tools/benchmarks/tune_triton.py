@@ -21,7 +21,7 @@ from pathlib import Path
 import measuring
 import torch
 import triton
-from gpu import DEVICE, medians
+from gpu_timing import DEVICE, medians
 from torch import Tensor
 
 from mmwcc import kernels
@@ -48,7 +48,7 @@ SPACE = {
         num_warps=(4, 8),
         num_stages=(3, 4),
     ),
-    'select': dict(block=(1024, 2048, 4096), num_warps=(4, 8, 16)),
+    'select': dict(block=(1024, 2048, 4096, 8192), num_warps=(4, 8, 16)),
 }
 
 
@@ -140,9 +140,9 @@ def tune(kernel: str, kind: str, calls: list[Callable[[], Tensor]], table: dict)
 
 
 def tune_select(table: dict) -> dict[str, int]:
-    """Tune both ways of selecting, and the threshold between them.
+    """Tune the ways of selecting with one program for an image and with many.
 
-    The threshold is the number of positions up to which one program per image is faster.
+    Also find the number of positions up to which one program is faster.
     """
 
     def calls(images_and_positions):
@@ -150,14 +150,16 @@ def tune_select(table: dict) -> dict[str, int]:
             norms = torch.rand(batch, positions, device=DEVICE)
             yield lambda norms=norms: kernels.select(norms, norms.shape[1] // 4)
 
-    def forced(values: dict, one: bool) -> dict:
-        return {**table, 'select': dict(float32={**values, 'one_program': 2**30 if one else 0})}
+    def forced(values: dict, one: bool, **more) -> dict:
+        way = dict(one_program=2**30) if one else dict(one_program=0, one_block=0)
+        return {**table, 'select': dict(float32={**values, **way, 'many_images': 2**30, **more})}
 
-    works = list(calls(SELECTIONS))
-    one = tune('select', 'float32', works, forced(table['select']['float32'], True))
-    many, least = {}, float('inf')
+    works, shipped = list(calls(SELECTIONS)), table['select']['float32']
+    one = tune('select', 'float32', works, forced(shipped, True, one_block=0))
+    best = {**shipped, 'block': one['block'], 'num_warps': one['num_warps']}
+    least = float('inf')
     for values in candidates('select'):
-        trial = {**one, 'many_block': values['block'], 'many_warps': values['num_warps']}
+        trial = {**best, 'many_block': values['block'], 'many_warps': values['num_warps']}
         with launch.forced(forced(trial, False)):
             milliseconds = measuring.geometric_mean(
                 medians(dict(call=call), 0.02, 3)['call'] for call in works
@@ -175,7 +177,7 @@ def tune_select(table: dict) -> dict[str, int]:
         if times[0] > times[1]:
             break
         limit = positions
-    return {**many, 'one_program': limit}
+    return {**many, 'one_program': limit, 'one_block': min(limit, many['one_block'])}
 
 
 def main() -> None:

@@ -24,25 +24,39 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize('programs', ['one', 'many'])
+WAYS = {
+    'whole': dict(one_block=2**30),
+    'one': dict(one_block=0, one_program=2**30),
+    'one of many': dict(one_block=0, one_program=0, many_images=2),
+    'many': dict(one_block=0, one_program=0, many_images=3),
+}
+
+
+def forced(way, **sizes):
+    """Select in one way, in small blocks."""
+    small = dict(one_warps=4, block=64, num_warps=4, many_block=64, many_warps=4)
+    return LAUNCH.forced(dict(select=dict(float32={**small, **WAYS[way], **sizes})))
+
+
+@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('kind', NORMS)
-def test_select(kind, programs):
-    sizes = dict(
-        one_program=2**30 if programs == 'one' else 0,
-        block=64,
-        many_block=64,
-        num_warps=4,
-        many_warps=4,
-    )
-    for n in (1, 7, 64, 150) if programs == 'one' else (3, 150):
+def test_select(kind, way):
+    for n in (3, 150) if 'many' in way else (1, 7, 64, 150):
         norms = NORMS[kind](n).to(DEVICE)
         for k in sorted({1, max(1, n // 3), n}):
-            with LAUNCH.forced(dict(select=dict(float32=sizes))):
+            with forced(way):
                 slot = kernels.select(norms, k)
             assert torch.equal(slot, REFERENCE['select']._select(norms, k))
 
 
-@pytest.mark.parametrize('n', [9216, 40000])  # one program an image, and many
-def test_select_with_the_shipped_configuration(n):
-    norms = (torch.rand(2, n) * 1000).round().to(DEVICE)
-    assert torch.equal(kernels.select(norms, n // 4), REFERENCE['select']._select(norms, n // 4))
+def test_more_blocks_than_are_added_up_at_once():
+    norms = (torch.rand(2, 64 * 35 + 5) * 200).round().to(DEVICE)
+    with forced('many'):
+        slot = kernels.select(norms, 900)
+    assert torch.equal(slot, REFERENCE['select']._select(norms, 900))
+
+
+@pytest.mark.parametrize('shape', [(2, 9216), (70, 500), (2, 40000)])
+def test_select_with_the_shipped_configuration(shape):
+    norms, k = (torch.rand(shape) * 1000).round().to(DEVICE), shape[1] // 4
+    assert torch.equal(kernels.select(norms, k), REFERENCE['select']._select(norms, k))
