@@ -70,7 +70,7 @@ class MapGrids(nn.Module):
     def stored(self) -> Mapping[str, Stored]:
         """How maps are stored, by the first name of their chain. Read once after each loading."""
         if not self._stored:
-            grids = {name: self._grid(grid) for name, grid in self.plan.grids.items()}
+            grids = {name: self._grid(name) for name in self.plan.grids}
             self._stored = {
                 first: Stored(grids[last], last, self.plan.activation(first))
                 for first, last in ((first, self.plan.last(first)) for first in self.plan.chains)
@@ -84,7 +84,8 @@ class MapGrids(nn.Module):
         return buffers
 
     def _grid(self, name: str) -> Grid:
-        return self.of(name).value() if name in self.plan.own else self._layers[name].reads
+        grid = self.plan.grids[name]
+        return self._layers[grid].reads if self.plan.on_layer(name) else self.of(grid).value()
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)

@@ -44,6 +44,14 @@ class MapPlan:
         """The maps that have a grid of their own."""
         return [name for name, grid in self.grids.items() if grid == name]
 
+    def on_layer(self, name: str) -> bool:
+        """Tell whether a map is stored on the grid of a layer's input.
+
+        What a layer writes has the name of the layer, and may have a grid of its own.
+        """
+        grid = self.grids[name]
+        return grid != name and not grid.startswith('cat(')
+
     def activation(self, first: str) -> str:
         """Return the activation at the end of a chain, or ''."""
         chain = self.chains.get(first, [first])

@@ -151,20 +151,19 @@ class MapScales(FollowedMaps):
             model: The network that holds the scales.
         """
         layers: dict[str, Any] = dict(model.named_modules())
-        own = set(self.plan.own)
         return {
-            name: self.of(grid) if grid in own else layers[grid].act_quant
+            name: layers[grid].act_quant if self.plan.on_layer(name) else self.of(grid)
             for name, grid in self.plan.grids.items()
         }
 
     def watcher(self, model: nn.Module) -> MapWatcher:
-        names: dict[str, Any] = dict(model.named_modules())
-        own, grids = set(self.plan.own), self.plan.grids
+        stored = self.quantizers(model)
+        borrowed = {name: q for name, q in stored.items() if self.plan.on_layer(name)}
         return _Rounding(
             {name: name for name in self.plan.layers},
             self.plan.norms.values(),
-            {name: self.of(grid) for name, grid in grids.items() if grid in own},
-            {name: names[grid].act_quant for name, grid in grids.items() if grid not in own},
+            {name: q for name, q in stored.items() if name not in borrowed},
+            borrowed,
         )
 
 

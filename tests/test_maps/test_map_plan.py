@@ -34,6 +34,14 @@ def test_a_map_with_several_readers_has_a_grid_of_its_own():
     assert made.grids == {'a': 'a'} and made.own == ['a']
 
 
+def test_a_map_with_the_name_of_its_reader_has_another_grid():
+    """What a layer writes has the layer's name, and a grid of its own beside that of its input."""
+    made = plan(lambda net, x: net.c((y := net.b(net.a(x))) + F.silu(y)))
+    assert made.grids == {'a': 'b', 'b': 'b', 'silu(b)': 'silu(b)', 'add(b,silu(b))': 'c'}
+    assert made.on_layer('a') and not made.on_layer('b') and made.own == ['b', 'silu(b)']
+    assert made.on_layer('add(b,silu(b))') and not made.on_layer('silu(b)')
+
+
 def test_a_map_that_a_sum_reads_too_keeps_the_grid_of_a_reader_of_8_bits():
     def run(net, x):
         y = net.a(x)

@@ -75,6 +75,22 @@ def test_maps_of_a_network_get_scales():
     assert len(model._forward_hooks) == 1 + len(compressed()._forward_hooks)
 
 
+def test_a_map_is_rounded_by_its_reader_whatever_the_reader_writes():
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x):
+            y = self.b(self.a(x))
+            return self.c(y + F.silu(y))
+
+    model = Chain().eval()
+    compress_model(model, dict(INT8, keep_dense=[]), verbose=False)
+    rounding = add_map_scales(model, (8, 8)).quantizers(model)
+    assert rounding['a'] is model.b.act_quant and rounding['b'] is model.map_scales.of('b')
+
+
 def test_calibration_learns_them_and_only_them(scaled):
     assert scaled.map_scales.of(SUM).is_settled and scaled.map_scales.of('norm(a)').is_settled
     assert not scaled.map_scales.of(SUM).signed and scaled.map_scales.of('norm(a)').signed
