@@ -115,9 +115,10 @@ class Grids(NamedTuple):
             clips: The clips.
         """
         of_row = torch.where(self.bits > 0, sums * self.root / self.high.clamp(min=1), 0)
-        total = torch.zeros(len(WIDTHS), dtype=of_row.dtype, device=of_row.device)
-        total.index_add_(0, (self.bits - WIDTHS[0]).clamp(min=0).flatten(), of_row.flatten())
-        return total.to(clips.dtype)
+        # Not index_add_, which adds atomically on a GPU, in an order that differs from run to run.
+        widths = torch.arange(WIDTHS[0], WIDTHS[-1] + 1, device=of_row.device).unsqueeze(1)
+        of_width = torch.where(self.bits.flatten() == widths, of_row.flatten(), 0)
+        return of_width.sum(1).to(clips.dtype)
 
 
 def grids(
@@ -227,8 +228,8 @@ _int8_op = register(
 )
 
 accelerate('row_bits', 'energy', _row_bits, paths=('cpu',))
-accelerate('energy_quant', 'energy', _energy_quant, paths=('cpu',))
-accelerate('energy_quant_backward', 'energy', _energy_quant_backward, values=1, paths=('cpu',))
+accelerate('energy_quant', 'energy', _energy_quant)
+accelerate('energy_quant_backward', 'energy', _energy_quant_backward, values=1)
 accelerate('energy_int8', 'energy', _energy_int8, paths=('cpu',))
 
 

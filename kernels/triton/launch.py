@@ -42,6 +42,7 @@ ORDERED = {
     'haar_norms': ('block', 'num_warps'),
     'depthwise_haar': ('block', 'num_warps'),
     'fake_quant_backward': ('block', 'num_warps'),
+    'energy_quant_backward': ('values', 'block', 'num_warps'),
 }
 """Values that determine in which order a kernel adds up: only the file of the platform sets them.
 

@@ -128,6 +128,8 @@ def test_shipped_configurations_name_every_kernel(launch, name):
         'gather_rows',
         'fake_quant',
         'fake_quant_backward',
+        'energy_quant',
+        'energy_quant_backward',
         'quantize_int8',
         'int8_linear',
         'select',

@@ -54,7 +54,7 @@ TYPES = {
 }
 KERNELS = {
     name: importlib.import_module(f'mmwcc.kernels.triton.{name}')
-    for name in ('haar', 'select', 'depthwise', 'gather', 'fake_quant', 'int8')
+    for name in ('haar', 'select', 'depthwise', 'gather', 'fake_quant', 'int8', 'energy')
 }
 LAUNCH = importlib.import_module('mmwcc.kernels.triton.launch')
 
@@ -107,6 +107,13 @@ def fake_quant(channels: int, dtype: torch.dtype, channels_last: bool) -> None:
         module.fake_quant_backward(x, *arguments)
 
 
+def energy(channels: int, dtype: torch.dtype) -> None:
+    rows, module = torch.zeros(2, 1000, channels, dtype=dtype), KERNELS['energy']
+    arguments = (torch.ones(7), torch.tensor(True), 4000, (0, 3, 4, 5, 6, 8), False)
+    module.energy_quant(rows, *arguments)
+    module.energy_quant_backward(rows, rows, *arguments)
+
+
 def int8(channels: int, dtype: torch.dtype, channels_last: bool) -> None:
     x, module = a_map(channels, dtype, channels_last), KERNELS['int8']
     rows = module.quantize_int8(x, torch.ones(1), -128, 127)
@@ -129,6 +136,8 @@ def cases(everything: bool) -> list[tuple]:
             (depthwise, 144, half, True),
             (depthwise, 64, torch.float32, False),
             (fake_quant, 64, torch.float32, True),
+            (energy, 144, torch.float32),
+            (energy, 256, half),
             (int8, 144, half, False),
             *selections,
         ]
@@ -149,6 +158,7 @@ def cases(everything: bool) -> list[tuple]:
         for function in (fake_quant, int8)
         for rest in itertools.product((24, 144, 960), dtypes, layouts)
     ]
+    found += [(energy, *rest) for rest in itertools.product((24, 144, 960), dtypes)]
     return [*found, *selections]
 
 

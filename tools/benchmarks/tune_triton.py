@@ -40,6 +40,7 @@ SPACE = {
     'gather_rows': dict(rows=(16, 32, 64), block=(64, 128, 256), num_warps=(2, 4, 8)),
     'quantize_int8': dict(pixels=(32, 64, 128), block=(32, 64, 128), num_warps=(2, 4, 8)),
     'fake_quant': dict(block=(1024, 2048, 4096), num_warps=(4, 8)),
+    'energy_quant': dict(values=(1024, 2048, 4096), num_warps=(4, 8)),
     'int8_linear': dict(
         block_m=(64, 128),
         block_n=(64, 128, 256),
@@ -72,6 +73,8 @@ def workload(kernel: str, x: Tensor, channels_last: bool) -> Callable[[], Tensor
         1.0,
     )
     rows = kernels.haar_pack(x, slot, k, LEVELS)
+    clips = torch.linspace(1.5, 3.5, 7, device=DEVICE)
+    by_energy = (clips, quantizer[1], 4 * k, (0, 3, 4, 5, 6, 8), False)
     weight = torch.randn(x.shape[1], 1, 3, 3, device=DEVICE, dtype=x.dtype)
     stored = torch.randn(*norms.shape, x.shape[1], device=DEVICE, dtype=x.dtype)
     return {
@@ -86,6 +89,7 @@ def workload(kernel: str, x: Tensor, channels_last: bool) -> Callable[[], Tensor
         'gather_rows': lambda: kernels.gather_rows(stored, slot, k),
         'quantize_int8': lambda: kernels.quantize_int8(x, step, -127, 127),
         'fake_quant': lambda: kernels.fake_quant(x, *quantizer),
+        'energy_quant': lambda: kernels.energy_quant(rows, *by_energy),
     }[kernel]
 
 
