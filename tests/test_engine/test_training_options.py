@@ -31,9 +31,18 @@ def test_gradients_of_two_batches_are_accumulated(tmp_path):
         torch.testing.assert_close(states[1][name], parameter, msg=name)
 
 
-def test_a_compiled_run_trains_as_without(tmp_path):
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(backend='eager'),
+        # What ``compile=True`` compiles with; without the option, it draws other random numbers.
+        pytest.param(dict(options=dict(fallback_random=True)), marks=pytest.mark.slow),
+    ],
+    ids=['traced', 'compiled'],
+)
+def test_a_compiled_run_trains_as_without(tmp_path, settings):
     states = []
-    for name, options in (('plain', {}), ('compiled', dict(compile=dict(backend='eager')))):
+    for name, options in (('plain', {}), ('compiled', dict(compile=settings))):
         torch._dynamo.reset()
         runner = toy_runner(tmp_path / name, hooks=PLAIN, length=2, **options)
         runner.train()
