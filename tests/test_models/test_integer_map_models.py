@@ -1,6 +1,7 @@
 """Networks of mmsegmentation and mmdetection in integers: the tool, its files, and the outputs."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ def trained(segmentor_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp('int8')
     config = Config(copy.deepcopy(segmentor_config.to_dict()))
     config.model.compression = preset('quant_w8a8')
+    head = dict(in_channels=48, in_index=2, channels=8, num_convs=1, norm_cfg=dict(type='BN'))
+    config.model.auxiliary_head = dict(head, type='FCNHead', num_classes=9, align_corners=False)
     config.test_dataloader.dataset.pipeline = config.train_pipeline  # images without files
     config.work_dir = str(folder / 'work')
     config.dump(folder / 'trained.py')
@@ -67,6 +70,26 @@ def test_mmseg_loads_what_the_tool_writes(converted, trained):
     assert (got - expected).abs().mean() < 0.01 * expected.std()
     stamp = torch.load(converted, weights_only=False)['meta']['mmwcc']
     assert [entry['type'] for entry in stamp['layers'].values()].count('IntegerMapConv2d') > 20
+
+
+def test_heads_that_only_training_uses_are_left_out(converted, trained):
+    config = Config.fromfile(converted.with_suffix('.py'))
+    assert config.model.auxiliary_head is None
+    before, after = (
+        torch.load(path, weights_only=False)['state_dict'] for path in (trained[1], converted)
+    )
+    assert any(key.startswith('auxiliary_head') for key in before)
+    assert not any(key.startswith('auxiliary_head') for key in after)
+
+
+def test_the_tool_says_how_long_floats_take(tool, converted):  # noqa: F811
+    from mmseg.apis import init_model
+
+    model = init_model(str(converted.with_suffix('.py')), str(converted), device='cpu')
+    said = tool.float_time(model, (64, 96))
+    assert re.match(r'floating point takes \d+\.\d% of the time at 64x96: \w+ \d+\.\d%', said), said
+    model.roi_head = None
+    assert 'not measured. RawOutputs: the first stage' in tool.float_time(model, (64, 96))
 
 
 def test_the_tool_says_what_is_missing(tool, trained, tmp_path, capsys):  # noqa: F811

@@ -4,8 +4,8 @@
     python tools/deployment/to_integer.py CONFIG CHECKPOINT OUT.pth --maps --images 32
 
 OUT.pth holds int8 weights and no optimizer state. OUT.py next to it is the same config with
-`integer=True`. Both work with tools/test.py and the inference APIs of mmsegmentation and
-mmdetection.
+`integer=True`. Auxiliary heads, which only training uses, are left out of both. Both work with
+tools/test.py and the inference APIs of mmsegmentation and mmdetection.
 
 With --maps, the maps between layers get scales, which are learned from a few training images. Then
 the convolutions of every geometry compute in integers, and most maps between them have 8 bits.
@@ -18,19 +18,22 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmwcc.checkpoint import save_checkpoint
 from mmwcc.compressed_config import find_compression, is_compressed, with_compression
-from mmwcc.inference import UNLEARNED, to_integer
+from mmwcc.deployment import RawOutputs
+from mmwcc.inference import UNLEARNED, record, to_integer
 from mmwcc.maps import add_map_scales
 from mmwcc.model_tree import CompressionReport
 from mmwcc.post_training import calibrate
 from mmwcc.progress import Stages
 from mmwcc.utils import (
     LaunchError,
+    build_model,
     calibration_batches,
     load_config,
     load_trained,
@@ -68,7 +71,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs=2,
         default=(128, 128),
         metavar=('H', 'W'),
-        help='size of the image of zeros that shows which maps there are; 128 128 by default',
+        help='size of the image of zeros that shows which maps there are, and how long what stays '
+        'float takes; 128 128 by default',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='change the config, as in training'
@@ -79,6 +83,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.images < 1:
         parser.error(f'--images must be at least 1, got {args.images}')
     return args
+
+
+TRAINING_HEADS = ('auxiliary_head',)
+"""Attributes of models, and keys of their configs, that prediction does not use."""
 
 
 class Maps(NamedTuple):
@@ -118,6 +126,23 @@ def integer_config(config: Config, keep_float: list[str]) -> Config:
     return config
 
 
+def drop_training_heads(model: nn.Module, config: Config) -> Config:
+    """Take off what only training uses, because integer models cannot be trained.
+
+    Returns:
+        A copy of the config without these heads.
+    """
+    config = Config(config.to_dict(), filename=config.filename)
+    level = config.model
+    while isinstance(level, dict):  # a factory may hold the config of another one
+        level.update({head: None for head in TRAINING_HEADS if head in level})
+        level = level.get('task_type')
+    for head in TRAINING_HEADS:
+        if getattr(model, head, None) is not None:
+            setattr(model, head, None)
+    return config
+
+
 def convert(
     config: Config, checkpoint: str, out: Path, maps: Maps | None = None
 ) -> tuple[nn.Module, CompressionReport]:
@@ -136,7 +161,8 @@ def convert(
     Raises:
         LaunchError: If config has no model, or one that is integer already, or the checkpoint does
             not fit it.
-        ValueError: If the model has no layer to convert, or cannot get scales of maps.
+        ValueError: If the model has no layer to convert, or cannot get scales of maps, or its
+            compression names layers of heads that only training uses.
         RuntimeError: If no quantizer has learned its clip, or a map has not learned its scale.
     """
     if (find_compression(model_config(config)) or {}).get('integer'):
@@ -147,6 +173,7 @@ def convert(
     stages = Stages('to_integer', 3, verbose=True)
     stages.begin('load the checkpoint')
     model, loaded = load_trained(config, checkpoint)
+    config = drop_training_heads(model, config)
     stages.begin('convert the layers')
     if maps is not None:
         maps.add(model, config)
@@ -156,9 +183,23 @@ def convert(
     if maps is not None:
         settings: Any = find_compression(config.model)
         settings['maps'] = dict(input_shape=list(maps.input_shape))
+    build_model(config)  # a rule that names a head that is gone is an error
     stages.begin('write the checkpoint')
     save_checkpoint(model, config, out, loaded.get('meta'))
     return model, report
+
+
+def float_time(model: nn.Module, input_shape: tuple[int, int]) -> str:
+    """Say which share of the time of a prediction each kind of operator takes in floats."""
+    image = torch.zeros(1, 3, *input_shape).contiguous(memory_format=torch.channels_last)
+    try:
+        network = RawOutputs(model).eval().to(memory_format=torch.channels_last)
+    except ValueError as error:  # a model that has no outputs without boxes
+        return f'the time in floating point was not measured. {error}'
+    shares = record(network, image).float_shares(image)
+    kinds = ', '.join(f'{name} {share:.1%}' for name, share in shares.items() if share >= 0.001)
+    size = 'x'.join(map(str, input_shape))
+    return f'floating point takes {sum(shares.values()):.1%} of the time at {size}: {kinds or "-"}'
 
 
 def weight_bytes(path: str | Path) -> int:
@@ -183,6 +224,8 @@ def main(argv: list[str] | None = None) -> None:
         model, report = convert(config, args.checkpoint, out, maps)
     print(f'{type(model).__name__} of {args.config} in integers')
     print(report)
+    if maps is not None:
+        print(float_time(model, maps.input_shape))
     print(
         f'weights and buffers: {weight_bytes(args.checkpoint):,} bytes before, '
         f'{weight_bytes(out):,} now'
