@@ -64,6 +64,8 @@ def _linear_kernel(
     weight_ptr,
     scale_ptr,
     bias_ptr,
+    factors_ptr,
+    offset_ptr,
     y_ptr,
     count,
     C: tl.constexpr,
@@ -100,11 +102,15 @@ def _linear_kernel(
             other=0,
         )
         sums = tl.dot(rows, weight, sums, out_dtype=tl.int32)
+    if offset_ptr is not None:
+        sums += tl.load(offset_ptr + output, mask=output < OUTPUTS, other=0)[None, :]
     compute = tl.float64 if PRECISE else tl.float32
     y = (
         sums.to(compute)
         * tl.load(scale_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
     )
+    if factors_ptr is not None:
+        y *= tl.load(factors_ptr + row, mask=row < count, other=0.0).to(compute)[:, None]
     if bias_ptr is not None:
         y += tl.load(bias_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
     tl.store(
@@ -155,16 +161,15 @@ def int8_linear(
     scale: Tensor,
     bias: Tensor | None,
     factors: Tensor | None = None,
+    offset: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Compute :func:`mmwcc.kernels.int8_linear`.
 
-    The sums are exact. They are scaled in float32 at least.
+    The sums are exact. They are scaled in float32 at least and rounded once, as they are written.
     """
-    if factors is not None:
-        y = int8_linear(rows, weight, scale, None) * factors.to(scale.dtype).unsqueeze(-1)
-        return y if bias is None else y + bias
     outputs, channels = weight.shape
-    y = scale.new_empty(*rows.shape[:-1], outputs)
+    y = scale.new_empty(*rows.shape[:-1], outputs, dtype=dtype)
     count = rows.numel() // channels
     config = configuration('int8_linear', rows)
     m, n, k = (
@@ -179,7 +184,7 @@ def int8_linear(
         rows.contiguous(),
         weight.contiguous(),
         scale.contiguous(),
-        None if bias is None else bias.contiguous(),
+        *(x if x is None else x.contiguous() for x in (bias, factors, offset)),
         y,
         count,
         C=channels,
