@@ -37,12 +37,14 @@ def _quantize_kernel(
     """Round a block of pixels and channels.
 
     ``FLAT`` says that all pixels of an image are equally far apart, so that lines need no extra
-    arithmetic. Grid: (B * blocks, channel blocks).
+    arithmetic. The blocks of channels of a pixel run next to each other. Grid: (B * blocks of
+    pixels * blocks of channels,).
     """
+    slices: tl.constexpr = (C + BLOCK - 1) // BLOCK
     blocks = tl.cdiv(pixels * GRAIN, PIXELS)
-    image = (tl.program_id(0) // blocks).to(tl.int64)
-    pixel = tl.program_id(0) % blocks * PIXELS + tl.arange(0, PIXELS)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    image = (tl.program_id(0) // (blocks * slices)).to(tl.int64)
+    pixel = tl.program_id(0) // slices % blocks * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(0) % slices * BLOCK + tl.arange(0, BLOCK)
     deep = channel if UNIT == 1 else channel.to(tl.int64) * stride_c * ALIGN
     far = stride_w if UNIT == 2 else stride_w.to(tl.int64) * ALIGN
     if FLAT:
@@ -134,7 +136,7 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     count, options = blocked(config, channels)
     launch(
         _quantize_kernel,
-        (batch * triton.cdiv(pixels, size), count),
+        (batch * triton.cdiv(pixels, size) * count,),
         x,
         x,
         step,
