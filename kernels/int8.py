@@ -44,20 +44,23 @@ def _linear(
     scale: Tensor,
     bias: Tensor | None,
     factors: Tensor | None = None,
+    offset: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Multiply in float64, which holds the sums exactly on every device, and scale.
 
     A product of int8 vectors is below 2**53 for up to 2**38 elements.
     """
-    products = (rows.double() @ weight.double().t()).to(scale.dtype) * scale
+    sums = rows.double() @ weight.double().t()
+    products = (sums if offset is None else sums + offset).to(scale.dtype) * scale
     if factors is not None:
         products = products * factors.to(scale.dtype).unsqueeze(-1)
-    return products if bias is None else products + bias
+    return (products if bias is None else products + bias).to(dtype or scale.dtype)
 
 
-def _fake_linear(rows, weight, scale, bias, factors=None):
-    """Return empty products, shape (B, k, O), of the dtype of the scale."""
-    return scale.new_empty(*rows.shape[:-1], weight.shape[0])
+def _fake_linear(rows, weight, scale, bias, factors=None, offset=None, dtype=None):
+    """Return empty products, shape (B, k, O), by default of the dtype of the scale."""
+    return scale.new_empty(*rows.shape[:-1], weight.shape[0], dtype=dtype)
 
 
 def _linear_cost(rows, weight, *rest) -> Cost:
@@ -72,8 +75,8 @@ _quantize_op = register(
     cost=free,
 )
 _linear_op = register(
-    'int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias, Tensor? factors=None) '
-    '-> Tensor',
+    'int8_linear(Tensor rows, Tensor weight, Tensor scale, Tensor? bias, Tensor? factors=None, '
+    'Tensor? offset=None, ScalarType? dtype=None) -> Tensor',
     _linear,
     _fake_linear,
     cost=_linear_cost,
@@ -105,18 +108,24 @@ def int8_linear(
     scale: Tensor,
     bias: Tensor | None = None,
     factors: Tensor | None = None,
+    offset: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Multiply int8 rows by an int8 kernel, exactly, and scale the sums.
 
     Args:
         rows: Rows of integers, shape (B, k, C), int8, contiguous.
         weight: Kernel, shape (O, C), int8.
-        scale: Factor on each output channel, shape (O,), floating. The result has its dtype.
+        scale: Factor on each output channel, shape (O,), floating.
         bias: Added after scaling, shape (O,). Defaults to None.
         factors: Factor on each row, shape (B, k). Defaults to None.
+        offset: Added to the sums of each output channel, shape (O,), int32. Defaults to None.
+        dtype: Dtype of the result, which is computed in that of ``scale``, and in float32 at least
+            on a GPU. Defaults to None, that of ``scale``.
 
     Returns:
-        ``(rows @ weight.T) * scale * factors + bias``, shape (B, k, O). The sums are in int32,
-        exact up to C = 2**17.
+        ``(rows @ weight.T + offset) * scale * factors + bias``, shape (B, k, O). The sums are in
+        int32, exact up to C = 2**17, or 2**16 if ``offset`` is 128 times the sum of each row of
+        the kernel.
     """
-    return _linear_op(rows, weight, scale, bias, factors)
+    return _linear_op(rows, weight, scale, bias, factors, offset, dtype)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 
+@pytest.hookimpl(optionalhook=True)  # kernel cases run without xdist, too
 def pytest_xdist_auto_num_workers(config):
     """Run in one process what ends before others have started: single files, and what -k picks."""
     is_small = config.option.keyword or not all(Path(arg).is_dir() for arg in config.args)

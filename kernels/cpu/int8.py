@@ -152,6 +152,8 @@ def int8_linear(
     scale: Tensor,
     bias: Tensor | None,
     factors: Tensor | None = None,
+    offset: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Compute :func:`mmwcc.kernels.int8_linear`, bit for bit as the reference, on any processor."""
     source, outputs = rows.flatten(0, -2), len(weight)
@@ -159,9 +161,10 @@ def int8_linear(
     exact = rows.shape[-1] > 1 and _has_exact_product()
     if scale.dtype != torch.float32:
         sums = torch._int_mm(source, weight.t()) if exact else _product(source, weight)
+        sums = sums if offset is None else sums + offset
         y = sums.unflatten(0, rows.shape[:-1]).to(scale.dtype) * scale
         y = y if factors is None else y * factors.to(scale.dtype).unsqueeze(-1)
-        return y if bias is None else y + bias
+        return (y if bias is None else y + bias).to(dtype or scale.dtype)
     factor = array_of(scale.contiguous())
     shift = np.zeros(outputs, np.float32) if bias is None else array_of(bias.float().contiguous())
     of_row = np.ones(len(source), np.float32) if factors is None else values_of(factors.float())
@@ -175,6 +178,8 @@ def int8_linear(
             if exact
             else _product(block, weight)
         )
+        if offset is not None:
+            sums += offset
         _scale_kernel(
             len(block),
             thread_count(len(block)),
@@ -184,4 +189,4 @@ def int8_linear(
             shift,
             array_of(target[first : first + step]),
         )
-    return y
+    return y.to(dtype or y.dtype)

@@ -48,9 +48,14 @@ def _measure_kernel(
 def _round_rows_kernel(
     x_ptr, grid_ptr, y_ptr, count, C: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Round a tile of rows to their grids. Grid: (count / ROWS, channels / BLOCK)."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    """Round a tile of rows to their grids.
+
+    The blocks of channels of a row run next to each other. Grid: (blocks of rows * blocks of
+    channels,).
+    """
+    slices: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    row = (tl.program_id(0) // slices).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(0) % slices * BLOCK + tl.arange(0, BLOCK)
     step, low, high = _grid_of(grid_ptr, row, count)
     x = _values_of(x_ptr, row, channel, count, C)
     y = round_even(clamp(divide(x, step), low, high)) * step
@@ -116,7 +121,7 @@ def energy_quant(rows, clips, signed, total, widths, symmetric):
     y, (tiles, blocks, options) = torch.empty_like(rows), _tiles('energy_quant', rows)
     launch(
         _round_rows_kernel,
-        (tiles, blocks),
+        (tiles * blocks,),
         rows,
         rows,
         grid,

@@ -29,12 +29,14 @@ def _gather_kernel(
 ):
     """Copy the kept rows of a block of positions, rounded to a grid if there is a step.
 
-    Grid: (B * blocks, channels).
+    The blocks of channels of a position run next to each other. Grid: (B * blocks of positions *
+    blocks of channels,).
     """
+    slices: tl.constexpr = (C + BLOCK - 1) // BLOCK
     blocks = tl.cdiv(positions, ROWS)
-    image = (tl.program_id(0) // blocks).to(tl.int64)
-    position = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    image = (tl.program_id(0) // (blocks * slices)).to(tl.int64)
+    position = tl.program_id(0) // slices % blocks * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(0) % slices * BLOCK + tl.arange(0, BLOCK)
     slot = tl.load(slot_ptr + image * positions + position, mask=position < positions, other=-1)
     mask = (slot >= 0)[:, None] & (channel < C)[None, :]
     rows = tl.load(
@@ -58,7 +60,7 @@ def _gather(rows: Tensor, coefficients: Tensor, slot: Tensor, grid: tuple) -> Te
     count, options = blocked(config, channels)
     launch(
         _gather_kernel,
-        (batch * triton.cdiv(positions, size), count),
+        (batch * triton.cdiv(positions, size) * count,),
         coefficients,
         coefficients.contiguous(),
         slot.contiguous(),

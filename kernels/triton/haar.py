@@ -76,7 +76,7 @@ def pack_into(
         count, blocks = blocked(config, x.shape[1])
         launch(
             pack_kernel,
-            (x.shape[0] * tiling.tiles, count),
+            (x.shape[0] * tiling.tiles * count,),
             x,
             x,
             matrix(tiling.levels, False, x.dtype, x.device),
@@ -184,7 +184,7 @@ def _unpack(
     dtype = rows.dtype if top is None else torch.float32
     launch(
         unpack_kernel,
-        (y.shape[0] * tiling.tiles, count),
+        (y.shape[0] * tiling.tiles * count,),
         y,
         rows,
         slot,

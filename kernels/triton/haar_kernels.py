@@ -120,10 +120,12 @@ def pack_kernel(
     """Transform a tile and keep the rows that have a slot, rounded to a grid if there is a step.
 
     A tile of which nothing is kept reads nothing, unless a further pass needs its approximation.
-    Grid: (B * tiles, channels / BLOCK).
+    The blocks of channels of a tile run next to each other, so that pixels in channels_last are
+    read whole and the slots are in the L2 cache. Grid: (B * tiles * blocks of channels,).
     """
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    tile = tl.program_id(0) % tiles
+    blocks: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    image = (tl.program_id(0) // (tiles * blocks)).to(tl.int64)
+    tile = tl.program_id(0) // blocks % tiles
     position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
     slot = tl.load(slot_ptr + image * slot_b + position, mask=position >= 0, other=-1)
     if (tl.max(slot, 0) >= 0) | (top_ptr is not None):
@@ -131,7 +133,7 @@ def pack_kernel(
         inside = (row < height) & (column < columns * GRAIN)
         j = tl.arange(0, 64)
         matrix = tl.load(matrix_ptr + j[:, None] * 64 + j[None, :])
-        channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
         real = (channel < C)[None, :]
         offsets = map_offsets(row, column, channel, stride_c, stride_h, stride_w, UNIT, ALIGN)
         x = tl.load(
@@ -193,11 +195,12 @@ def unpack_kernel(
 ):
     """Gather the rows of a tile, invert the transform, add bias and residual, and clamp.
 
-    ``matrix`` is the transposed one. Grid: (B * tiles, channels / BLOCK).
+    ``matrix`` is the transposed one. Grid: (B * tiles * blocks of channels,), see pack_kernel.
     """
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    tile = tl.program_id(0) % tiles
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    blocks: tl.constexpr = (C + BLOCK - 1) // BLOCK
+    image = (tl.program_id(0) // (tiles * blocks)).to(tl.int64)
+    tile = tl.program_id(0) // blocks % tiles
+    channel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     real = (channel < C)[None, :]
     position = positions_of(tile, patches_w, positions, LEVELS, TOTAL, DEEPER)
     slot = tl.load(slot_ptr + image * slot_b + position, mask=position >= 0, other=-1)

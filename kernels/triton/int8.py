@@ -37,12 +37,14 @@ def _quantize_kernel(
     """Round a block of pixels and channels.
 
     ``FLAT`` says that all pixels of an image are equally far apart, so that lines need no extra
-    arithmetic. Grid: (B * blocks, channel blocks).
+    arithmetic. The blocks of channels of a pixel run next to each other. Grid: (B * blocks of
+    pixels * blocks of channels,).
     """
+    slices: tl.constexpr = (C + BLOCK - 1) // BLOCK
     blocks = tl.cdiv(pixels * GRAIN, PIXELS)
-    image = (tl.program_id(0) // blocks).to(tl.int64)
-    pixel = tl.program_id(0) % blocks * PIXELS + tl.arange(0, PIXELS)
-    channel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    image = (tl.program_id(0) // (blocks * slices)).to(tl.int64)
+    pixel = tl.program_id(0) // slices % blocks * PIXELS + tl.arange(0, PIXELS)
+    channel = tl.program_id(0) % slices * BLOCK + tl.arange(0, BLOCK)
     deep = channel if UNIT == 1 else channel.to(tl.int64) * stride_c * ALIGN
     far = stride_w if UNIT == 2 else stride_w.to(tl.int64) * ALIGN
     if FLAT:
@@ -64,6 +66,8 @@ def _linear_kernel(
     weight_ptr,
     scale_ptr,
     bias_ptr,
+    factors_ptr,
+    offset_ptr,
     y_ptr,
     count,
     C: tl.constexpr,
@@ -100,11 +104,15 @@ def _linear_kernel(
             other=0,
         )
         sums = tl.dot(rows, weight, sums, out_dtype=tl.int32)
+    if offset_ptr is not None:
+        sums += tl.load(offset_ptr + output, mask=output < OUTPUTS, other=0)[None, :]
     compute = tl.float64 if PRECISE else tl.float32
     y = (
         sums.to(compute)
         * tl.load(scale_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
     )
+    if factors_ptr is not None:
+        y *= tl.load(factors_ptr + row, mask=row < count, other=0.0).to(compute)[:, None]
     if bias_ptr is not None:
         y += tl.load(bias_ptr + output, mask=output < OUTPUTS, other=0.0).to(compute)[None, :]
     tl.store(
@@ -128,7 +136,7 @@ def quantize_int8(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:
     count, options = blocked(config, channels)
     launch(
         _quantize_kernel,
-        (batch * triton.cdiv(pixels, size), count),
+        (batch * triton.cdiv(pixels, size) * count,),
         x,
         x,
         step,
@@ -155,16 +163,15 @@ def int8_linear(
     scale: Tensor,
     bias: Tensor | None,
     factors: Tensor | None = None,
+    offset: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Compute :func:`mmwcc.kernels.int8_linear`.
 
-    The sums are exact. They are scaled in float32 at least.
+    The sums are exact. They are scaled in float32 at least and rounded once, as they are written.
     """
-    if factors is not None:
-        y = int8_linear(rows, weight, scale, None) * factors.to(scale.dtype).unsqueeze(-1)
-        return y if bias is None else y + bias
     outputs, channels = weight.shape
-    y = scale.new_empty(*rows.shape[:-1], outputs)
+    y = scale.new_empty(*rows.shape[:-1], outputs, dtype=dtype)
     count = rows.numel() // channels
     config = configuration('int8_linear', rows)
     m, n, k = (
@@ -179,7 +186,7 @@ def int8_linear(
         rows.contiguous(),
         weight.contiguous(),
         scale.contiguous(),
-        None if bias is None else bias.contiguous(),
+        *(x if x is None else x.contiguous() for x in (bias, factors, offset)),
         y,
         count,
         C=channels,

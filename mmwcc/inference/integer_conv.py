@@ -75,7 +75,7 @@ class IntegerConv2d(PointwiseIntegerLayer):
         batch = self._integer_input(x)
         if self.clips is None:  # straight from the map, whatever its strides
             levels = kernels.quantize_int8(batch, self.step, self._low, self._high)
-            rows = kernels.int8_linear(levels, self.weight, self.scale, self.bias).to(x.dtype)
+            rows = kernels.int8_linear(levels, self.weight, self.scale, self.bias, dtype=x.dtype)
         else:
             rows = batch.flatten(2).transpose(1, 2)
             rows = self._multiplied(rows, self.bias, rows.shape[1])
@@ -164,7 +164,7 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
     def forward(self, x: Tensor) -> Tensor:
         batch = self._integer_input(x)
         rows, slot, steps = self._pack(batch)
-        rows = kernels.int8_linear(rows, self.weight, self.scale, factors=steps).to(x.dtype)
+        rows = kernels.int8_linear(rows, self.weight, self.scale, factors=steps, dtype=x.dtype)
         y = unpack(
             rows,
             slot,

@@ -227,14 +227,11 @@ class PointwiseIntegerLayer(IntegerLayer):
             levels = kernels.quantize_int8(
                 rows.transpose(1, 2).unsqueeze(3), self.step, self._low, self._high
             )
-            return kernels.int8_linear(levels, self.weight, self.scale, bias).to(rows.dtype)
+            return kernels.int8_linear(levels, self.weight, self.scale, bias, dtype=rows.dtype)
         levels, steps = self._rounded_by_energy(rows, positions)
         # Unsigned levels are stored 128 lower.
-        lower = torch.where(self.grid[0] < 0, 0, 128)
-        shift = self.scale * lower * self.weight.sum(1, dtype=torch.int32)
-        products = kernels.int8_linear(levels, self.weight, self.scale, shift)
-        products = products * steps.unsqueeze(-1)
-        return (products if bias is None else products + bias).to(rows.dtype)
+        offset = None if self._low < 0 else 128 * self.weight.sum(1, dtype=torch.int32)
+        return kernels.int8_linear(levels, self.weight, self.scale, bias, steps, offset, rows.dtype)
 
     def _check_state(self) -> None:
         self._check_mode()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmwcc.compression import compress_model
 from mmwcc.cost import count_cost
@@ -29,7 +30,7 @@ def images(batch=2, channels=16, height=24, width=40, seed=0):
 def quantizers(**act_quant):
     return dict(
         weight_quant=dict(type='mmwcc.LearnedClipWeightQuantizer', bits=8, per_channel=True),
-        act_quant=dict(type='mmwcc.EnergyActQuantizer', **act_quant),
+        act_quant={'type': 'mmwcc.EnergyActQuantizer', **act_quant},
     )
 
 
@@ -109,3 +110,33 @@ def test_halving_a_model_leaves_its_clips():
     y = integer.bfloat16()(images().bfloat16())
     assert integer.clips.dtype == torch.float32 and y.dtype == torch.bfloat16
     assert relative_error(y.float(), to_numpy(expected)) < 0.05
+
+
+class Passes(TorchDispatchMode):
+    """The names of the operators that are called, but for views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view:
+            self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('signed', [True, False])
+@pytest.mark.parametrize('by_energy', [True, False])
+def test_half_networks_write_their_products_once(by_energy, signed):
+    act_quant = dict(bits=4) if by_energy else dict(type='mmwcc.LearnedClipActQuantizer', bits=8)
+    x = images() if signed else images().relu()
+    for kind, integer, settings in (
+        (QuantConv2d, IntegerConv2d, dict(kernel_size=1)),
+        (WaveletCompressedConv2d, IntegerWaveletCompressedConv2d, dict(keep_ratio=0.5)),
+    ):
+        layer = integer.from_layer(learned(kind(16, 24, **settings, **quantizers(**act_quant)), x))
+        with torch.no_grad(), Passes() as passes:
+            y = layer.bfloat16()(x.bfloat16())
+        assert y.dtype == torch.bfloat16
+        after = passes.names[passes.names.index('mmwcc::int8_linear') + 1 :]
+        assert after == (['mmwcc::haar_unpack'] if kind is WaveletCompressedConv2d else [])

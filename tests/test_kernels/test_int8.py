@@ -151,6 +151,29 @@ def test_rows_may_have_factors(cpu, monkeypatch, dtype):
     assert torch.equal(reference._linear(rows, weight, scale, bias, factors), expected)
 
 
+@pytest.mark.parametrize('compute', [torch.float32, torch.float64])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32])
+def test_products_of_another_dtype_are_computed_as_without_and_rounded_once(cpu, dtype, compute):
+    rows, weight = integers(2, 33, 20), integers(10, 20)
+    rest = (torch.rand(10, dtype=compute), torch.randn(10, dtype=compute), torch.rand(2, 33))
+    expected = kernels.int8_linear(rows, weight, *rest).to(dtype)
+    for linear in (kernels.int8_linear, cpu.int8_linear, reference._linear):
+        y = linear(rows, weight, *rest, dtype=dtype)
+        assert y.dtype == dtype and torch.equal(y, expected)
+
+
+@pytest.mark.parametrize('compute', [torch.float32, torch.float64])
+def test_an_offset_is_added_to_the_sums(cpu, monkeypatch, compute):
+    """It makes up for rows that are stored 128 lower."""
+    rows, weight = integers(2, 33, 20), integers(10, 20)
+    scale, bias = torch.rand(10, dtype=compute), torch.randn(10, dtype=compute)
+    monkeypatch.setattr(cpu, '_SUMS', 70)  # seven rows at a time
+    expected = exact_linear(rows.long() + 128, weight, scale, bias)
+    offset = 128 * weight.sum(1, dtype=torch.int32)
+    for linear in (kernels.int8_linear, cpu.int8_linear, reference._linear):
+        assert torch.equal(linear(rows, weight, scale, bias, None, offset), expected)
+
+
 @pytest.fixture(params=[True, False], ids=['integers', 'floats'])
 def product(request, cpu, monkeypatch):
     """Multiply in integers, which not every processor does exactly, or in float32."""
@@ -270,9 +293,13 @@ CHECKED = {
             torch.ones(2, 6, 8, dtype=torch.int8),
             torch.ones(3, 8, dtype=torch.int8),
             torch.ones(3),
-            bias,
+            *rest,
         )
-        for bias in (None, torch.ones(3))
+        for rest in (
+            (None,),
+            (torch.ones(3),),
+            (None, torch.ones(2, 6), torch.ones(3, dtype=torch.int32), torch.bfloat16),
+        )
     ],
     'haar_pack_int8': [
         (X, SLOT, 12, 1, STEP, -127, 127),

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 pytest.importorskip('triton', minversion='3.6', reason='needs the Triton of the extra triton')
 
 CASES = sorted((Path(__file__).parent / 'triton_cases').glob('*_cases.py'))
+BARE_CASES = Path(__file__).parent / 'triton_bare.py'
 GRAPHS = Path(__file__).parent / 'triton_graphs.py'
 ROOT = Path(__file__).parents[2]
 
@@ -269,8 +271,12 @@ def run_plan(folder, *arguments):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='every step works there')
 def test_the_plan_for_a_device_writes_what_it_saw_of_every_step_that_fails(tmp_path):
     """Here every step fails, since there is no GPU."""
-    status, summary = run_plan(tmp_path, '--steps', 'graphs', 'benchmark', '--minutes', '0.1')
+    steps = ('--steps', 'graphs', 'benchmark', 'sanitizer')
+    status, summary = run_plan(tmp_path, *steps, '--minutes', '0.1')
     assert status == 1
+    if shutil.which('compute-sanitizer', path=f'{os.environ["PATH"]}:/usr/local/cuda/bin') is None:
+        sanitizer = summary.pop('sanitizer')
+        assert sanitizer['last'][0].startswith('left out: compute-sanitizer is neither on the PATH')
     assert set(summary) == {'graph-capture', 'graph-reduce-overhead', 'benchmark'}
     assert all(found['status'] for found in summary.values())
     for name, found in summary.items():
@@ -280,26 +286,77 @@ def test_the_plan_for_a_device_writes_what_it_saw_of_every_step_that_fails(tmp_p
 
 BARE = """
 import sys
-from importlib.abc import MetaPathFinder
-
-class Missing(MetaPathFinder):
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname.partition('.')[0] in ('mmengine', 'mmcv', 'mmseg', 'numba'):
-            raise ModuleNotFoundError(f'No module named {fullname!r} here', name=fullname)
-
-sys.meta_path.insert(0, Missing())
+sys.modules.update(dict.fromkeys(['mmengine', 'mmcv', 'mmseg', 'numba', 'pywt', 'pytest']))
+"""
+BENCHMARKS = """
 sys.path.insert(0, 'tools/benchmarks')
-import gpu, measuring, shutil, tune_triton
+import gpu, gpu_plan, measuring, shutil, tune_triton
 shutil.which = lambda name: None
 about = measuring.environment()
 assert about['commit'] is None and about['cpu'] and about['torch']
 """
 
 
+def run_bare(program, **environment):
+    command = [sys.executable, '-c', BARE + program]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
 def test_benchmarks_need_torch_triton_and_numpy_alone():
     """Neither OpenMMLab nor git."""
-    result = subprocess.run([sys.executable, '-c', BARE], capture_output=True, text=True, cwd=ROOT)
+    result = run_bare(BENCHMARKS)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_cases_of_the_plan_need_no_pytest():
+    program = f"import runpy; sys.argv = ['', 'launch_cases']; runpy.run_path({str(BARE_CASES)!r}, "
+    result = run_bare(
+        program + "run_name='__main__')", MMWCC_KERNELS='triton', TRITON_INTERPRET='1'
+    )
+    assert result.stdout.endswith('0 failed, 2 passed, without pytest\n'), result.stderr
+
+
+SMALL_CASES = """
+import pytest
+
+@pytest.fixture
+def seven():
+    yield 7
+
+@pytest.mark.parametrize(('x', 'y'), [(1, 2), (3, 4)])
+@pytest.mark.parametrize('z', 'ab')
+def test_axes_are_multiplied(x, y, z, automatic, seven, tmp_path):
+    assert (y - x, seven, tmp_path.is_dir()) == (1, 7, True) and z in 'ab'
+
+@pytest.mark.parametrize('x', [1, 2])
+def test_one_of_these_fails(x):
+    assert x == 1
+"""
+AUTOMATIC = """
+import pytest
+
+@pytest.fixture(autouse=True, scope='session')
+def automatic():
+    print('once')
+    yield
+    print('undone')
+"""
+
+
+def test_without_pytest_failed_cases_are_named_and_the_others_run(tmp_path):
+    folder = tmp_path / 'test_kernels' / 'triton_cases'
+    folder.mkdir(parents=True)
+    for path in (folder, folder.parent, tmp_path):
+        (path / 'conftest.py').write_text(AUTOMATIC if path == folder else '')
+    (folder / 'small_cases.py').write_text(SMALL_CASES)
+    program = shutil.copy(BARE_CASES, folder.parent)
+    command = [sys.executable, program, str(folder / 'small_cases.py')]
+    result = subprocess.run(command, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 1 and lines[-1] == '1 failed, 5 passed, without pytest'
+    assert lines.count('once') == lines.count('undone') == 1
+    assert "FAILED small_cases::test_one_of_these_fails {'x': 2}" in lines
 
 
 def test_a_wrong_kernel_and_an_error_do_not_end_the_benchmark(monkeypatch, tmp_path):

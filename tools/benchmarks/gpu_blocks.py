@@ -80,10 +80,7 @@ class Block(NamedTuple):
         int8 = []
         for weight in (expand, project):
             unit = weight.abs().amax(1) / 127
-            int8 += [
-                (weight / unit[:, None]).round().to(torch.int8),
-                (unit * step).to(torch.bfloat16),
-            ]
+            int8 += [(weight / unit[:, None]).round().to(torch.int8), unit * step]
         return cls(
             *(weight.to(device, MODES[mode].dtype) for weight in (expand, depthwise, project)),
             tuple(
@@ -113,7 +110,7 @@ def wcc_block(block: Block, x: Tensor, keep_ratio: float, mode: str) -> Tensor:
     slot = kernels.select(norms, k)
     if int8:
         rows = kernels.haar_pack_int8(x, slot, k, LEVELS, block.step, -127, 127)
-        rows = kernels.int8_linear(rows, block.int8[0], block.int8[1])
+        rows = kernels.int8_linear(rows, *block.int8[:2], dtype=inside)
     else:
         rows = kernels.haar_pack(x, slot, k, LEVELS).to(inside)
         rows = kernels.plain_product(rows, block.rows[0])
@@ -122,7 +119,7 @@ def wcc_block(block: Block, x: Tensor, keep_ratio: float, mode: str) -> Tensor:
     slot = kernels.select(norms, k)
     if int8:
         rows = kernels.gather_rows_int8(coefficients, slot, k, block.step, -127, 127)
-        rows = kernels.int8_linear(rows, block.int8[2], block.int8[3])
+        rows = kernels.int8_linear(rows, *block.int8[2:], dtype=inside)
     else:
         rows = kernels.gather_rows(coefficients, slot, k)
         rows = kernels.plain_product(rows, block.rows[1])

@@ -61,11 +61,14 @@ def check() -> None:
     rows = torch.randint(-128, 128, (2, 90, 144), dtype=torch.int8, device=DEVICE)
     weight, scale = rows[1].contiguous(), torch.rand(90, device=DEVICE)
     expected = (rows.double() @ weight.double().t()) * scale
-    expect(
-        'int8_linear',
-        relative_error(kernels.int8_linear(rows, weight, scale), expected),
-        1e-6,
-    )
+    y = kernels.int8_linear(rows, weight, scale)
+    expect('int8_linear', relative_error(y, expected), 1e-6)
+    factors, offset = torch.rand(2, 90, device=DEVICE), 128 * weight.sum(1, dtype=torch.int32)
+    expected = (expected + offset * scale.double()) * factors.double().unsqueeze(-1)
+    for dtype, bound in BOUNDS.items():
+        y = kernels.int8_linear(rows, weight, scale / 1e4, None, factors, offset, dtype)
+        where = f'int8_linear with factors and offset {str(dtype)[6:]}'
+        expect(where, relative_error(y, expected / 1e4), bound)
 
 
 def _check_haar(x: Tensor, bound: float, where: str) -> None:

@@ -4,7 +4,7 @@ It needs torch, triton and numpy only. Whatever fails or takes too long, the nex
 folder has all that was seen. The steps:
 
 1. `install`: the package, without its dependencies, where it lies
-2. `cases`: every kernel case of the tests, all files at a time (needs pytest, else left out)
+2. `cases`: every kernel case of the tests, all files at a time, with pytest or without it
 3. `graphs`: a layer in CUDA graphs, each way in a fresh process
 4. `benchmark`: gpu.py, which checks every kernel, too; 5.5 minutes without `--minutes`
 5. `warps`: the depthwise kernel with 8 and with 4 warps
@@ -12,8 +12,8 @@ folder has all that was seen. The steps:
 
     python tools/benchmarks/gpu_plan.py --out FOLDER [--steps cases graphs] [--minutes 5.5]
 
-The folder gets a log of each step, `gpu.json` of the benchmark and `summary.json`. The exit status
-is 1 if a step failed.
+The folder gets a log of each step, `gpu.json` of the benchmark and `summary.json`, which also names
+what was left out. The exit status is 1 if a step failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT / 'tests' / 'test_kernels' / 'triton_cases'
-GRAPHS = ROOT / 'tests' / 'test_kernels' / 'triton_graphs.py'
+BARE, GRAPHS = (CASES.with_name(f'triton_{name}.py') for name in ('bare', 'graphs'))
+CUDA = '/usr/local/cuda/bin'
 SECONDS = 585  # for everything; the rest is for the last lines of the summary
 
 WARPS = """
@@ -65,6 +66,8 @@ torch.cuda.synchronize()
 print('a step of a layer ran')
 """
 
+MISSING = f"print('left out: compute-sanitizer is neither on the PATH nor in {CUDA}')"
+
 
 class Command(NamedTuple):
     """One process of a step.
@@ -81,14 +84,18 @@ class Command(NamedTuple):
 
 
 def steps(out: Path, minutes: float) -> Iterator[tuple[str, list[Command]]]:
-    """Yield the name of each step and its processes, which run at the same time."""
+    """Yield the name of each step and its processes, which run at the same time.
+
+    What cannot run here is a process that says so.
+    """
     python = [sys.executable]
     install = ['-m', 'pip', 'install', '-q', '--no-deps', '--no-build-isolation', '-e', str(ROOT)]
     yield 'install', [Command('install', [*python, *install], 60)]
-    if importlib.util.find_spec('pytest'):
-        pytest = [*python, '-m', 'pytest', '-q', '-p', 'no:cacheprovider']
-        files = sorted(CASES.glob('*_cases.py'))
-        yield 'cases', [Command(file.stem, [*pytest, str(file)], 180) for file in files]
+    pytest = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-o', 'required_plugins=']
+    pytest += ['-o', 'addopts=']  # without the plugins that the whole suite needs
+    cases = [*python, *(pytest if importlib.util.find_spec('pytest') else [str(BARE)])]
+    files = sorted(CASES.glob('*_cases.py'))
+    yield 'cases', [Command(file.stem, [*cases, str(file)], 180) for file in files]
     ways = ('capture', 'reduce-overhead')
     yield 'graphs', [Command(f'graph-{way}', [*python, str(GRAPHS), way], 90) for way in ways]
     benchmark = [*python, str(Path(__file__).with_name('gpu.py')), '--minutes', str(minutes)]
@@ -96,9 +103,11 @@ def steps(out: Path, minutes: float) -> Iterator[tuple[str, list[Command]]]:
     yield 'benchmark', [Command('benchmark', benchmark, 60 * minutes + 45)]
     warps = WARPS.format(folder=str(Path(__file__).parent))
     yield 'warps', [Command('warps', [*python, '-c', warps], 40)]
-    if sanitizer := shutil.which('compute-sanitizer'):
-        small = [sanitizer, '--error-exitcode', '9', *python, '-c', SMALL]
-        yield 'sanitizer', [Command('sanitizer', small, 60)]
+    sanitizer = shutil.which('compute-sanitizer') or shutil.which('compute-sanitizer', path=CUDA)
+    small = [*python, '-c', SMALL if sanitizer else MISSING]
+    if sanitizer:
+        small = [sanitizer, '--error-exitcode', '9', *small]
+    yield 'sanitizer', [Command('sanitizer', small, 60)]
 
 
 def run(command: Command, log: Path, end: float) -> subprocess.Popen:
@@ -121,6 +130,21 @@ def watch(seconds: float, words: list[str]) -> int:
         return 124
 
 
+def run_step(step: str, commands: list[Command], out: Path, start: float) -> dict[str, dict]:
+    """Run the processes of a step at the same time; return what is known of each."""
+    found, running = {}, []
+    for command in commands:
+        log = out / f'{command.name}.log'
+        running.append((command.name, log, run(command, log, start + SECONDS)))
+    for name, log, process in running:
+        status = process.wait()
+        last = log.read_text(errors='replace').strip().splitlines()[-1:]
+        seconds = round(time.monotonic() - start)
+        found[name] = dict(step=step, status=status, seconds=seconds, last=last)
+        print(f'{step} {name}: exit status {status}, {"".join(last)}', flush=True)
+    return found
+
+
 def main() -> None:
     if sys.argv[1:2] == ['--watch']:
         sys.exit(watch(float(sys.argv[2]), sys.argv[3:]))
@@ -137,21 +161,8 @@ def main() -> None:
     for step, commands in steps(args.out, args.minutes):
         if step not in args.steps:
             continue
-        logs = {command.name: args.out / f'{command.name}.log' for command in commands}
-        running = {
-            command.name: run(command, logs[command.name], start + SECONDS) for command in commands
-        }
-        for name, process in running.items():
-            status = process.wait()
-            last = logs[name].read_text(errors='replace').strip().splitlines()[-1:]
-            found[name] = dict(
-                step=step,
-                status=status,
-                seconds=round(time.monotonic() - start),
-                last=last,
-            )
-            print(f'{step} {name}: exit status {status}, {"".join(last)}', flush=True)
-            (args.out / 'summary.json').write_text(json.dumps(found, indent=1) + '\n')
+        found |= run_step(step, commands, args.out, start)
+        (args.out / 'summary.json').write_text(json.dumps(found, indent=1) + '\n')
     sys.exit(any(result['status'] for result in found.values()))
 
 

@@ -27,4 +27,6 @@ def test_opcheck():
         opcheck(ops.fake_quant.default, (values, clip, signed, 8, False, True, 1.0))
     opcheck(ops.quantize_int8.default, (x.detach(), step, 0, 255))
     int8 = torch.randint(-128, 128, (2, 5, 16), dtype=torch.int8).to(DEVICE)
-    opcheck(ops.int8_linear.default, (int8, int8[0, :4], randn(4), randn(4)))
+    more = (randn(2, 5), torch.ones(4, dtype=torch.int32, device=DEVICE), torch.bfloat16)
+    for rest in ((), more):
+        opcheck(ops.int8_linear.default, (int8, int8[0, :4], randn(4), randn(4), *rest))

@@ -5,7 +5,7 @@ import torch
 
 from mmwcc import kernels
 
-from .common import BOUNDS, DEVICE, LAYOUTS, REFERENCE, error, randn
+from .common import BOUNDS, DEVICE, INTERPRETED, LAYOUTS, REFERENCE, error, randn
 
 
 @pytest.mark.parametrize(('low', 'high'), [(-128, 127), (-127, 127), (0, 255)])
@@ -61,6 +61,21 @@ def test_int8_linear(batch, k, channels, outputs, with_bias):
         assert (
             error(y, REFERENCE['int8']._linear(rows, weight, scale.double(), None)) < BOUNDS[dtype]
         )
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
+def test_int8_linear_with_factors_and_offset(dtype):
+    rows = torch.randint(-128, 128, (2, 70, 24), dtype=torch.int8).to(DEVICE)
+    weight = torch.randint(-128, 128, (40, 24), dtype=torch.int8).to(DEVICE)
+    scale, bias, factors = torch.rand(40).to(DEVICE) / 100, randn(40), randn(2, 70)
+    offset = 128 * weight.sum(1, dtype=torch.int32)
+    y = kernels.int8_linear(rows, weight, scale, bias, factors, offset, dtype)
+    exact = REFERENCE['int8']._linear(rows, weight, scale.double(), bias, factors, offset)
+    assert y.dtype == (dtype or torch.float32)
+    assert error(y, exact) < BOUNDS[y.dtype]
+    if dtype == torch.float16 or not INTERPRETED:  # which truncates to bfloat16
+        same = kernels.int8_linear(rows, weight, scale, bias, factors, offset).to(y.dtype)
+        assert torch.equal(y, same)
 
 
 def test_int8_linear_is_exact():
