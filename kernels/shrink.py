@@ -50,7 +50,8 @@ def _save_shrink(ctx, inputs, output):
 
 def _shrink_backward(ctx, grad, _):
     """Return the gradient of the map, from that of the rows alone: slots have none."""
-    return _gradient_of_map(ctx, grad), None, None
+    # A second derivative of the loss may not depend on the rows at all.
+    return None if grad is None else _gradient_of_map(ctx, grad), None, None
 
 
 def _shrink_cost(x, k, levels, *grid) -> Cost:
