@@ -34,7 +34,7 @@ def is_faster_as_map(rows: Tensor) -> bool:
     # as the dense layer does in whose place it is. Half precision is the same either way.
     # A convolution refuses empty maps.
     kind, dtype = rows.device.type, rows.dtype
-    return bool(rows.numel()) and (kind == 'cpu' or (kind == 'cuda' and dtype == torch.float32))
+    return (kind == 'cpu' or (kind == 'cuda' and dtype == torch.float32)) and rows.numel() > 0
 
 
 def plain_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -77,8 +77,8 @@ def _token_maps(layer: Any, x: tuple[int, ...]) -> list[Map]:
     if not isinstance(layer, TokenTransform):
         return [Map(prod(x) * layer.out_features, prod(x))]
     parts = layer.maps(x)
-    images = prod(x[:-1]) // sum(part.tokens for part in parts)
-    inputs = [images * part.tokens * layer.in_features for part in parts]
+    images = prod(x[:-1]) // sum(part.tokens() for part in parts)
+    inputs = [images * part.tokens() * layer.in_features for part in parts]
     return [
         Map(count * layer.out_features, count, images, part.size, part.levels, place > 0)
         for place, (part, count) in enumerate(zip(parts, inputs, strict=True))

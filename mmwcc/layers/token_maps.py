@@ -31,9 +31,9 @@ class TokenMap(NamedTuple):
     size: tuple[int, int]
     levels: int
 
-    @property
+    # No property, because compilers up to torch 2.8 cannot trace one of a tuple.
     def tokens(self) -> int:
-        """Number of tokens."""
+        """Return the number of tokens."""
         return self.size[0] * self.size[1]
 
 

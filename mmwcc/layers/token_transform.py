@@ -70,7 +70,7 @@ class TokenTransform:
         Tokens on no map are a map one pixel high with no level.
         """
         parts = self.maps(x.shape)
-        counts = [part.tokens for part in parts]
+        counts = [part.tokens() for part in parts]
         tokens = _divided(x.reshape(-1, sum(counts), self.in_features), counts)
         return [
             (values.unflatten(1, part.size).permute(0, 3, 1, 2), part.levels)
