@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from mmwcc.functional import largest_share
+from mmwcc.functional import packed_ratio
 from mmwcc.kernels import position_count
 from mmwcc.layers import fitting_levels
 
@@ -221,7 +221,7 @@ def _packed_ratio(layer_config: dict) -> float:
     """Return the share of positions that a wavelet layer computes with."""
     quantizer = layer_config.get('act_quant') or {}
     widths, bits = quantizer.get('widths'), quantizer.get('bits', 32)
-    return min(layer_config['keep_ratio'], largest_share(bits, widths))
+    return packed_ratio(layer_config['keep_ratio'], bits, widths)
 
 
 class SpeedJudge:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mmwcc.functional import check_keep_ratio, kept_positions, largest_share
+from mmwcc.functional import check_keep_ratio, kept_positions, packed_ratio
 from mmwcc.kernels import padded_size
 
 from .formulas import transform_operations, whole
@@ -171,7 +171,7 @@ class LayerCost:
         """Fraction of wavelet positions that are computed with: keep_ratio, or what bits allow."""
         if self.keep_ratio is None:
             return None
-        return min(self.keep_ratio, largest_share(self.act_bits, self.widths))
+        return packed_ratio(self.keep_ratio, self.act_bits, self.widths)
 
     @property
     def total_bops(self) -> float:
@@ -209,7 +209,7 @@ class LayerCost:
         kind = 'dense' if weight_bits == act_bits == 32 else 'quantized'
         if keep_ratio is not None:
             check_keep_ratio('LayerCost', keep_ratio)
-            share = min(keep_ratio, largest_share(act_bits, widths))
+            share = packed_ratio(keep_ratio, act_bits, widths)
             kept, everything = geometry.all_positions(name, share)
             assert geometry.pointwise is not None, 'all_positions has refused that'
             product = math.prod(geometry.pointwise)

@@ -5,7 +5,7 @@ They cover wavelets, joint shrinkage, quantized products, compressed convolution
 
 from .atoms import atom_norms
 from .channel_wavelets import dfwt, inverse_dfwt
-from .energy import bits_of_positions, energy_int8, largest_share, unit_rows
+from .energy import bits_of_positions, energy_int8, largest_share, packed_ratio, unit_rows
 from .fractions import kept_positions
 from .quantization import QuantizationSpec, normalization, quantize
 from .quantized_product import quantized_conv2d, quantized_linear
@@ -40,6 +40,7 @@ __all__ = [
     'normalization',
     'one_call',
     'pack',
+    'packed_ratio',
     'pack_int8',
     'quantize',
     'quantized_conv2d',

@@ -17,6 +17,7 @@ __all__ = [
     'energy_quantize',
     'energy_quantize_backward',
     'largest_share',
+    'packed_ratio',
     'unit_rows',
 ]
 
@@ -50,6 +51,16 @@ def largest_share(mean_bits: float, widths: Sequence[int] | None) -> float:
     if not widths or widths[0] > 0:
         return 1.0
     return min(1.0, mean_bits / widths[1])
+
+
+def packed_ratio(keep_ratio: float, mean_bits: float, widths: Sequence[int] | None) -> float:
+    """Return the share of positions that are computed with: keep_ratio, or what bits allow.
+
+    Args:
+        keep_ratio: Fraction of positions to keep, in (0, 1].
+        mean_bits: As in :func:`largest_share`, like widths.
+    """
+    return min(keep_ratio, largest_share(mean_bits, widths))
 
 
 def unit_rows(x: Tensor) -> Tensor:

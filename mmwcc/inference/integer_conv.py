@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from mmwcc import kernels
-from mmwcc.functional import check_compression, largest_share, one_call, pack, pack_int8, unpack
+from mmwcc.functional import one_call, pack, pack_int8, unpack
 from mmwcc.layers import QuantConv2d, WaveletCompressedConv2d
 from mmwcc.registry import MODELS
 
 from .integer_layer import PointwiseIntegerLayer
+from .integer_wavelets import IntegerWavelets
 
 __all__ = ['IntegerConv2d', 'IntegerWaveletCompressedConv2d']
 
@@ -84,7 +85,7 @@ class IntegerConv2d(PointwiseIntegerLayer):
 
 
 @MODELS.register_module()
-class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
+class IntegerWaveletCompressedConv2d(IntegerWavelets, PointwiseIntegerLayer):
     """A quantized wavelet compressed convolution in integers, for inference.
 
     The input is transformed. The coefficients at the k positions of largest energy are rounded to
@@ -138,27 +139,8 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
         act_bits: float = 8,
         widths: Sequence[int] | None = None,
     ) -> None:
-        check_compression(
-            type(self).__name__,
-            keep_ratio=keep_ratio,
-            levels=levels,
-            wavelet=wavelet,
-            selection=selection,
-        )
         super().__init__(in_channels, out_channels, stride, bias, weight_bits, act_bits, widths)
-        self.keep_ratio, self.levels = float(keep_ratio), levels
-        self.wavelet, self.selection = wavelet, selection
-
-    @staticmethod
-    def _settings(layer: WaveletCompressedConv2d) -> dict[str, Any]:
-        return dict(
-            **PointwiseIntegerLayer._settings(layer),
-            bias=layer.bias is not None,
-            keep_ratio=layer.keep_ratio,
-            levels=layer.levels,
-            wavelet=layer.wavelet,
-            selection=layer.selection,
-        )
+        self._build_transform(keep_ratio, levels, wavelet, selection)
 
     @one_call
     def forward(self, x: Tensor) -> Tensor:
@@ -173,14 +155,9 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
             levels=self.levels,
             wavelet=self.wavelet,
             channels_last=kernels.is_channels_last(x if x.dim() == 4 else x.unsqueeze(0)),
-            unit_atoms=self.clips is not None,
+            unit_atoms=self._by_energy,
         )
         return y if x.dim() == 4 else y.squeeze(0)
-
-    @property
-    def packed_ratio(self) -> float:
-        """Fraction of positions that are computed with, as of the trained layer."""
-        return min(self.keep_ratio, largest_share(self.act_bits, self.position_widths))
 
     def _pack(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the levels and the slot of what is kept, and its steps if they differ."""
@@ -193,9 +170,3 @@ class IntegerWaveletCompressedConv2d(PointwiseIntegerLayer):
         rows, slot = pack(batch, keep_ratio=self.packed_ratio, **transform, unit_atoms=True)
         levels, steps = self._rounded_by_energy(rows, slot.shape[1])
         return levels, slot, steps
-
-    def extra_repr(self) -> str:
-        return (
-            f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
-            f'wavelet={self.wavelet!r}, selection={self.selection!r}'
-        )

@@ -181,8 +181,13 @@ class PointwiseIntegerLayer(IntegerLayer):
         integer._take(layer)
         return integer.train(layer.training)
 
-    @staticmethod
-    def _settings(layer: Any) -> dict[str, Any]:
+    @property
+    def _by_energy(self) -> bool:
+        """Whether each row has a scale of its own."""
+        return self.clips is not None
+
+    @classmethod
+    def _settings(cls, layer: Any) -> dict[str, Any]:
         """Return the constructor arguments for ``layer``, without bits."""
         return dict(
             in_channels=layer.in_channels, out_channels=layer.out_channels, stride=layer.stride

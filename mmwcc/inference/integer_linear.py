@@ -7,18 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from mmwcc.functional import check_compression, largest_share, one_call
-from mmwcc.layers import QuantLinear, TokenTransform, WaveletCompressedLinear
+from mmwcc.functional import one_call
+from mmwcc.layers import QuantLinear, TokenRows, TokenTransform, WaveletCompressedLinear
 from mmwcc.model_tree import width_obstacle
 from mmwcc.registry import MODELS
 
 from .integer_layer import PointwiseIntegerLayer
+from .integer_wavelets import IntegerWavelets
 from .quantized_map import dequantized
 
 __all__ = ['IntegerLinear', 'IntegerLinearLayer', 'IntegerWaveletCompressedLinear']
 
 
-class IntegerLinearLayer(PointwiseIntegerLayer):
+class IntegerLinearLayer(PointwiseIntegerLayer, TokenRows):
     """Base class of integer linear layers."""
 
     def __init__(
@@ -37,25 +38,15 @@ class IntegerLinearLayer(PointwiseIntegerLayer):
     def obstacle(layer: Any) -> str:
         return width_obstacle(layer)
 
-    @staticmethod
-    def _settings(layer: Any) -> dict[str, Any]:
+    @classmethod
+    def _settings(cls, layer: Any) -> dict[str, Any]:
         return dict(in_features=layer.in_features, out_features=layer.out_features)
-
-    def rows(self, x: Tensor) -> Tensor:
-        """View an input as rows (B, k, C), which share a budget of bits if they have one."""
-        return x.reshape(
-            len(x) if self.clips is not None and x.dim() > 2 else 1, -1, self.in_features
-        )
 
     def _tokens(self, x: Tensor) -> Tensor:
         """Check state and shape, and return the input as a tensor."""
         self._check_state()
         x = dequantized(x)
-        if x.dim() < 1 or x.shape[-1] != self.in_features:
-            raise ValueError(
-                f'{type(self).__name__}: x must have in_features={self.in_features} as its last '
-                f'dimension, got shape {tuple(x.shape)}. Give the layer the width of its input.'
-            )
+        self._check_input(x)
         return x
 
     def extra_repr(self) -> str:
@@ -108,7 +99,7 @@ class IntegerLinear(IntegerLinearLayer):
 
 
 @MODELS.register_module()
-class IntegerWaveletCompressedLinear(IntegerLinearLayer, TokenTransform):
+class IntegerWaveletCompressedLinear(IntegerWavelets, IntegerLinearLayer, TokenTransform):
     """A quantized wavelet compressed linear layer in integers, for inference.
 
     It reads the maps that the module around it announces, as :class:`WaveletCompressedLinear` does,
@@ -149,16 +140,8 @@ class IntegerWaveletCompressedLinear(IntegerLinearLayer, TokenTransform):
         act_bits: float = 8,
         widths: Sequence[int] | None = None,
     ) -> None:
-        check_compression(
-            type(self).__name__,
-            keep_ratio=keep_ratio,
-            levels=levels,
-            wavelet=wavelet,
-            selection=selection,
-        )
         super().__init__(in_features, out_features, bias, weight_bits, act_bits, widths)
-        self.keep_ratio, self.levels = float(keep_ratio), levels
-        self.wavelet, self.selection = wavelet, selection
+        self._build_transform(keep_ratio, levels, wavelet, selection)
 
     @classmethod
     def like(cls, layer: Any):
@@ -167,32 +150,6 @@ class IntegerWaveletCompressedLinear(IntegerLinearLayer, TokenTransform):
         integer.token_grid, integer.place = layer.token_grid, layer.place
         return integer
 
-    @staticmethod
-    def _settings(layer: WaveletCompressedLinear) -> dict[str, Any]:
-        return dict(
-            **IntegerLinearLayer._settings(layer),
-            bias=layer.bias is not None,
-            keep_ratio=layer.keep_ratio,
-            levels=layer.levels,
-            wavelet=layer.wavelet,
-            selection=layer.selection,
-        )
-
-    @property
-    def packed_ratio(self) -> float:
-        """Fraction of positions that are computed with, as of the trained layer."""
-        return min(self.keep_ratio, largest_share(self.act_bits, self.position_widths))
-
-    @property
-    def _by_energy(self) -> bool:
-        return self.clips is not None
-
     @one_call
     def forward(self, x: Tensor) -> Tensor:
         return self._transformed(self._tokens(x))
-
-    def extra_repr(self) -> str:
-        return (
-            f'{super().extra_repr()}, keep_ratio={self.keep_ratio:g}, levels={self.levels}, '
-            f'wavelet={self.wavelet!r}, selection={self.selection!r}'
-        )

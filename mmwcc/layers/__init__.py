@@ -16,6 +16,7 @@ from .swap import (
     is_eligible,
 )
 from .token_maps import TokenGrid, TokenMap, fitting_levels, token_maps
+from .token_rows import TokenRows
 from .token_transform import TokenTransform
 from .wavelet_compressed_conv import WCC, WaveletCompressedConv2d
 from .wavelet_compressed_linear import WaveletCompressedLinear
@@ -36,6 +37,7 @@ __all__ = [
     'SeparableConv2d',
     'TokenGrid',
     'TokenMap',
+    'TokenRows',
     'TokenTransform',
     'WConv',
     'WaveletCompressedConv2d',

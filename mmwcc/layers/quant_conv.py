@@ -79,7 +79,7 @@ class QuantConv2d(CompressedConvMixin, nn.Conv2d):
     def _check_scales(self) -> None:
         """Refuse a scale for every pixel where the product mixes pixels."""
         mixes = not is_eligible(self.kernel_size, self.padding, self.groups)
-        if mixes and self.act_quant is not None and self.act_quant.position_widths is not None:
+        if mixes and self._by_energy:
             raise ValueError(
                 f'{type(self).__name__}: act_quant must have one scale for all pixels unless the '
                 f'layer is a 1x1 convolution without padding and groups, got '

@@ -10,6 +10,7 @@ from mmwcc.functional import one_call
 from mmwcc.registry import MODELS
 
 from .swap import CompressedLayerMixin
+from .token_rows import TokenRows
 
 __all__ = ['CompressedLinearMixin', 'QuantLinear']
 
@@ -20,7 +21,7 @@ else:
     _Linear = object
 
 
-class CompressedLinearMixin(CompressedLayerMixin, _Linear):
+class CompressedLinearMixin(CompressedLayerMixin, TokenRows, _Linear):
     """:class:`CompressedLayerMixin` for subclasses of ``nn.Linear``."""
 
     @staticmethod
@@ -40,18 +41,6 @@ class CompressedLinearMixin(CompressedLayerMixin, _Linear):
     def kernel(self) -> Tensor:
         """The weight as the kernel of a 1x1 convolution, shape (out, in, 1, 1)."""
         return self.weight[:, :, None, None]
-
-    def rows(self, x: Tensor) -> Tensor:
-        """View an input as rows (B, k, C), which share a budget of bits if they have one."""
-        by_image = self.act_quant is not None and self.act_quant.position_widths is not None
-        return x.reshape(len(x) if by_image and x.dim() > 2 else 1, -1, self.in_features)
-
-    def _check_input(self, x: Tensor) -> None:
-        if x.dim() < 1 or x.shape[-1] != self.in_features:
-            raise ValueError(
-                f'{type(self).__name__}: x must have in_features={self.in_features} as its last '
-                f'dimension, got shape {tuple(x.shape)}. Give the layer the width of its input.'
-            )
 
 
 @MODELS.register_module()

@@ -129,6 +129,11 @@ class CompressedLayerMixin(CompressedLayer, ClippedWeight):
             self.weight_quant.fit(self.weight.shape[0])
         self.register_buffer('weight_scale', None)
 
+    @property
+    def _by_energy(self) -> bool:
+        """Whether positions are quantized by their energy, with a scale each."""
+        return self.act_quant is not None and self.act_quant.position_widths is not None
+
     def _freeze_quantizers(self) -> None:
         """Freeze the clips together with the weight: in a frozen layer they get no gradient."""
         for quantizer in filter(None, (self.weight_quant, self.act_quant)):

@@ -12,15 +12,15 @@ from torch import Tensor
 from mmwcc.functional import pack, unpack
 
 from .token_maps import TokenGrid, TokenMap, fitting_levels, token_maps
+from .token_rows import TokenRows
 
 __all__ = ['TokenTransform']
 
 
-class TokenTransform:
+class TokenTransform(TokenRows):
     """Transform what a linear layer multiplies, in training and in integers.
 
     Attributes:
-        in_features: Length of a token.
         out_features: Length of its product.
         levels: The most levels of the transform.
         wavelet: As of :class:`WaveletCompressedLinear`, like selection.
@@ -28,7 +28,6 @@ class TokenTransform:
         place: Qualified name in the model that was converted, which messages give. May be empty.
     """
 
-    in_features: int
     out_features: int
     bias: Any
     levels: int
@@ -41,15 +40,6 @@ class TokenTransform:
     @property
     def packed_ratio(self) -> float:
         """Fraction of wavelet positions that are computed with in each map."""
-        raise NotImplementedError
-
-    @property
-    def _by_energy(self) -> bool:
-        """Whether coefficients are quantized by their energy."""
-        raise NotImplementedError
-
-    def rows(self, x: Tensor) -> Tensor:
-        """View an input as rows (B, k, C)."""
         raise NotImplementedError
 
     def _multiplied(self, rows: Tensor, bias: Tensor | None, positions: int) -> Tensor:

@@ -63,11 +63,6 @@ class WaveletSettings(_Module):
             return self.keep_ratio
         return min(self.keep_ratio, self.act_quant.largest_share)
 
-    @property
-    def _by_energy(self) -> bool:
-        """Whether coefficients are quantized by their energy."""
-        return self.act_quant is not None and self.act_quant.position_widths is not None
-
     def _check_coefficients(self) -> None:
         """Refuse a quantizer that does not suit coefficients, or not as many as are kept."""
         quantizer = self.act_quant
