@@ -14,6 +14,7 @@ from mmwcc.layers import QuantConv2d, QuantLinear, WaveletCompressedConv2d, Wave
 from mmwcc.model_tree import LayerState, compressed_layers, set_layer_state
 from mmwcc.post_training import Grid, calibrate, measure_sensitivity
 from mmwcc.post_training.divergence import divergence
+from mmwcc.quantizers import learning
 
 WAVELETS = dict(type='mmwcc.WaveletCompressedLinear', keep_ratio=0.25)
 QUANTIZERS = dict(
@@ -259,7 +260,8 @@ def test_what_a_run_cannot_reach_is_transformed_only_where_maps_are_announced():
     assert 'on_map, block.up' in report.notes[0]
 
 
-def test_dense_weights_load_and_must_be_trained_first():
+def test_dense_weights_load_and_must_be_trained_first(monkeypatch):
+    monkeypatch.setattr(learning, '_warned', set())  # a process warns once
     model, _ = compress()
     missing = model.load_state_dict(Net().state_dict(), strict=False)
     assert not missing.unexpected_keys and all('_quant.' in key for key in missing.missing_keys)
